@@ -1,0 +1,7 @@
+//! Who can answer a request: local llama.cpp engines and OpenAI-compatible servers, behind one trait.
+//!
+//! A backend answers; it does not choose, price or log. It knows nothing of HTTP on the client's side.
+
+pub mod backend;
+
+pub use backend::{Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job};

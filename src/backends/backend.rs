@@ -1,0 +1,143 @@
+//! The seam between the gateway and whatever answers: a job goes in, a stream of events comes out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde_json::value::RawValue;
+
+use crate::openai::{ChatRequest, FinishReason, Usage};
+use crate::units::AttemptId;
+
+/// One attempt at answering one request.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub attempt: AttemptId,
+    pub request: Arc<ChatRequest>,
+    /// The client's body, byte for byte, for backends that forward it.
+    pub body: Bytes,
+}
+
+/// The answer as it comes. Dropping the stream cancels the work: a local slot is freed at its next step and an
+/// upstream connection is closed.
+pub type EventStream = BoxStream<'static, Result<Event, BackendError>>;
+
+/// What a backend says while it answers. Order: `Started`, then output, then `Usage` (if known), then `Done`.
+/// After `Done` or an error the stream ends.
+#[derive(Debug)]
+pub enum Event {
+    /// The backend took the job. No output yet: the next candidate could still answer unnoticed.
+    Started,
+    /// Text of the one choice of a local answer; never empty, always whole UTF-8.
+    Text(String),
+    /// A chunk (streaming) or the whole response object (not streaming), as an upstream wrote it.
+    Upstream(Box<RawValue>),
+    Usage(Usage),
+    Done(FinishReason),
+}
+
+/// Something that can answer.
+pub trait Backend: Send + Sync {
+    /// Begins an answer. Never blocks and never fails at once: failures are the stream's first item.
+    fn start(&self, job: Job) -> EventStream;
+
+    /// What routing must know before it chooses this backend; cheap enough for every request.
+    fn health(&self) -> Health;
+}
+
+/// Whether and how busily a backend can answer just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub ready: bool,
+    /// Requests admitted and not finished.
+    pub in_flight: u32,
+    /// Requests it can work on at once; more wait.
+    pub slots: u32,
+    /// Longest prompt plus answer in tokens, if the backend knows.
+    pub context_tokens: Option<u32>,
+}
+
+/// Why an answer failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ErrorKind {
+    /// Not running, not reachable, or still loading.
+    #[error("the model is unavailable: {0}")]
+    Unavailable(String),
+    /// Its queue is full.
+    #[error("the model's queue is full")]
+    Overloaded { retry_after: Duration },
+    /// The upstream's own rate limit (429).
+    #[error("the upstream is rate limiting")]
+    RateLimited { retry_after: Option<Duration> },
+    /// The upstream refused the gateway's credentials (401, 403).
+    #[error(
+        "the upstream refused the gateway's credentials (HTTP {status}): check the model's api_key_env"
+    )]
+    Credentials { status: u16 },
+    /// The request itself is at fault, in the backend's words.
+    #[error("{message}")]
+    InvalidRequest { message: String, param: Option<String>, code: Option<String> },
+    /// Prompt and answer do not fit.
+    #[error("the prompt has {prompt_tokens} tokens and the model's context holds {context_tokens}")]
+    ContextExceeded { prompt_tokens: u32, context_tokens: u32 },
+    #[error("no answer within {} ms", .after.as_millis())]
+    Timeout { after: Duration },
+    /// The upstream failed (5xx).
+    #[error("the upstream failed with HTTP {status}")]
+    UpstreamStatus { status: u16 },
+    /// The upstream spoke, but not OpenAI's protocol.
+    #[error("the upstream's answer was not understood: {0}")]
+    Protocol(String),
+    /// The engine process died while it worked.
+    #[error("the model's engine process stopped")]
+    EngineDied,
+}
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorSource {
+    Client,
+    Backend,
+    Us,
+}
+
+/// A failure of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{model}: {kind}")]
+pub struct BackendError {
+    /// Name of the model in the config.
+    pub model: Arc<str>,
+    pub kind: ErrorKind,
+}
+
+impl ErrorKind {
+    /// A fixed word for logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Overloaded { .. } => "overloaded",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Credentials { .. } => "credentials",
+            Self::InvalidRequest { .. } => "invalid_request",
+            Self::ContextExceeded { .. } => "context_exceeded",
+            Self::Timeout { .. } => "timeout",
+            Self::UpstreamStatus { .. } => "upstream_status",
+            Self::Protocol(_) => "protocol",
+            Self::EngineDied => "engine_died",
+        }
+    }
+
+    pub fn source(&self) -> ErrorSource {
+        match self {
+            Self::InvalidRequest { .. } | Self::ContextExceeded { .. } => ErrorSource::Client,
+            Self::Credentials { .. } => ErrorSource::Us,
+            _ => ErrorSource::Backend,
+        }
+    }
+
+    /// Whether the same request may succeed at another model. Only a request that is wrong everywhere may not.
+    pub fn retry_elsewhere(&self) -> bool {
+        !matches!(self, Self::InvalidRequest { .. })
+    }
+}

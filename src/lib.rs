@@ -1,0 +1,19 @@
+//! Wattgate: an OpenAI-compatible gateway that answers with the least energy that is good enough.
+//!
+//! The modules stand in dependency order: each may use only those before it (`tests/tidy.rs` proves it).
+//! `ARCHITECTURE.md` is the map; this file only lists the rooms.
+
+pub mod units;
+pub mod openai;
+pub mod telemetry;
+pub mod energy;
+pub mod models;
+pub mod backends;
+pub mod routing;
+pub mod traffic;
+pub mod gateway;
+pub mod replay;
+pub mod train;
+pub mod config;
+pub mod app;
+pub mod cli;

@@ -1,0 +1,163 @@
+//! Chat completion requests and responses.
+//!
+//! The request lists what Wattgate reads; everything else a client sends stays in the original bytes, which cloud
+//! backends forward, so an unknown field is never lost.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::content::{Content, Stop};
+
+/// The body of `POST /v1/chat/completions`, as far as Wattgate reads it.
+#[derive(Debug, Deserialize)]
+pub struct ChatRequest {
+    /// `auto`, `auto/<policy>` or a model's own name.
+    pub model: String,
+    pub messages: Vec<Message>,
+    #[serde(default)]
+    pub stream: Option<bool>,
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// Older name of `max_completion_tokens`.
+    #[serde(default)]
+    pub max_tokens: Option<u32>,
+    #[serde(default)]
+    pub max_completion_tokens: Option<u32>,
+    /// 0 (greedy) to 2.
+    #[serde(default)]
+    pub temperature: Option<f32>,
+    /// Share of probability mass to sample from, 0 to 1.
+    #[serde(default)]
+    pub top_p: Option<f32>,
+    #[serde(default)]
+    pub seed: Option<i64>,
+    #[serde(default)]
+    pub stop: Option<Stop>,
+    /// How many answers; only 1 is served locally.
+    #[serde(default)]
+    pub n: Option<u32>,
+    #[serde(default)]
+    pub logprobs: Option<bool>,
+    #[serde(default)]
+    pub tools: Option<Vec<Box<RawValue>>>,
+    #[serde(default)]
+    pub response_format: Option<ResponseFormat>,
+}
+
+impl ChatRequest {
+    /// The most tokens the client wants back, under either name.
+    pub fn output_limit(&self) -> Option<u32> {
+        self.max_completion_tokens.or(self.max_tokens)
+    }
+
+    pub fn streams(&self) -> bool {
+        self.stream.unwrap_or(false)
+    }
+
+    /// Whether the client asked for a usage chunk at the end of the stream.
+    pub fn wants_stream_usage(&self) -> bool {
+        self.stream_options.as_ref().is_some_and(|options| options.include_usage.unwrap_or(false))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct StreamOptions {
+    #[serde(default)]
+    pub include_usage: Option<bool>,
+}
+
+/// `response_format`; only its kind matters to routing, the schema itself travels in the raw body.
+#[derive(Debug, Deserialize)]
+pub struct ResponseFormat {
+    /// `text`, `json_object` or `json_schema`.
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// One turn of the conversation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Message {
+    pub role: Role,
+    #[serde(default)]
+    pub content: Option<Content>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    System,
+    /// OpenAI's newer name for the system turn.
+    Developer,
+    User,
+    Assistant,
+    Tool,
+    /// Deprecated by OpenAI, still sent by old clients.
+    Function,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended its turn, or a stop string was met.
+    Stop,
+    /// The output limit or the context was reached.
+    Length,
+    ToolCalls,
+    ContentFilter,
+}
+
+/// Token counts of one answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    #[serde(default)]
+    pub prompt_tokens: u64,
+    #[serde(default)]
+    pub completion_tokens: u64,
+    #[serde(default)]
+    pub total_tokens: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens_details: Option<PromptTokensDetails>,
+}
+
+impl Usage {
+    /// Prompt tokens that came from a cache.
+    pub fn cached_tokens(&self) -> u64 {
+        self.prompt_tokens_details.map_or(0, |details| details.cached_tokens.unwrap_or(0))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptTokensDetails {
+    #[serde(default)]
+    pub cached_tokens: Option<u64>,
+}
+
+/// A whole answer, as Wattgate writes it for its local models.
+#[derive(Debug, Serialize)]
+pub struct ChatResponse {
+    pub id: String,
+    /// Always `chat.completion`.
+    pub object: &'static str,
+    /// Seconds since the Unix epoch.
+    pub created: u64,
+    pub model: String,
+    pub choices: Vec<Choice>,
+    pub usage: Usage,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Choice {
+    pub index: u32,
+    pub message: AnswerMessage,
+    pub logprobs: Option<()>,
+    pub finish_reason: FinishReason,
+}
+
+#[derive(Debug, Serialize)]
+pub struct AnswerMessage {
+    pub role: Role,
+    pub content: String,
+    pub refusal: Option<()>,
+}

@@ -1,0 +1,118 @@
+//! Fields that OpenAI lets a client write in two shapes: message content (text or parts) and stop strings (one or many).
+//!
+//! Hand-written visitors rather than `untagged`, so that a wrong type says what was expected and where.
+
+use std::fmt;
+
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// The content of a message.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+/// One part of a multi-part message. Only text is read; the kind of the rest is kept for routing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// `text`, `image_url`, `input_audio`, `file`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+impl Content {
+    /// All text, parts joined by newlines.
+    pub fn text(&self) -> std::borrow::Cow<'_, str> {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Parts(parts) => {
+                let texts: Vec<&str> =
+                    parts.iter().filter_map(|part| part.text.as_deref()).collect();
+                texts.join("\n").into()
+            }
+        }
+    }
+
+    /// Whether any part is something other than text.
+    pub fn has_media(&self) -> bool {
+        matches!(self, Self::Parts(parts) if parts.iter().any(|part| part.kind != "text"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ContentVisitor;
+        impl<'de> Visitor<'de> for ContentVisitor {
+            type Value = Content;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of content parts")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Content, E> {
+                Ok(Content::Text(text.to_owned()))
+            }
+            fn visit_string<E: de::Error>(self, text: String) -> Result<Content, E> {
+                Ok(Content::Text(text))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, parts: A) -> Result<Content, A::Error> {
+                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(parts))
+                    .map(Content::Parts)
+            }
+        }
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+/// Strings at which generation ends; OpenAI allows one string or up to four.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stop(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Stop {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StopVisitor;
+        impl<'de> Visitor<'de> for StopVisitor {
+            type Value = Stop;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Stop, E> {
+                Ok(Stop(vec![text.to_owned()]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, strings: A) -> Result<Stop, A::Error> {
+                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(strings)).map(Stop)
+            }
+        }
+        deserializer.deserialize_any(StopVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_text_or_parts_and_says_so_otherwise() {
+        let text: Content = serde_json::from_str(r#""hi""#).unwrap();
+        assert_eq!(text.text(), "hi");
+        let parts: Content = serde_json::from_str(
+            r#"[{"type":"text","text":"a"},{"type":"image_url","image_url":{}}]"#,
+        )
+        .unwrap();
+        assert_eq!((parts.text().as_ref(), parts.has_media()), ("a", true));
+        let error = serde_json::from_str::<Content>("7").unwrap_err().to_string();
+        assert!(error.contains("a string or an array of content parts"), "{error}");
+    }
+
+    #[test]
+    fn stop_takes_one_or_many() {
+        assert_eq!(serde_json::from_str::<Stop>(r#""x""#).unwrap(), Stop(vec!["x".into()]));
+        assert_eq!(
+            serde_json::from_str::<Stop>(r#"["x","y"]"#).unwrap(),
+            Stop(vec!["x".into(), "y".into()])
+        );
+    }
+}

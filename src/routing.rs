@@ -1,0 +1,10 @@
+//! Which model should answer. Decisions are pure: no clock, no I/O, no logging.
+
+pub mod features;
+pub mod policy;
+
+pub use features::Features;
+pub use policy::{
+    Candidate, Capabilities, Decision, Exclusion, Judged, Objective, Policy, Reason, Route,
+    Unavailable, decide,
+};
