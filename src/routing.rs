@@ -3,8 +3,7 @@
 pub mod features;
 pub mod policy;
 
-pub use features::Features;
+pub use features::{Capabilities, Features};
 pub use policy::{
-    Candidate, Capabilities, Decision, Exclusion, Judged, Objective, Policy, Reason, Route,
-    Unavailable, decide,
+    Candidate, Decision, Exclusion, Judged, Objective, Policy, Reason, Route, Unavailable, decide,
 };
