@@ -1,8 +1,10 @@
 //! Which model should answer. Decisions are pure: no clock, no I/O, no logging.
 
+pub mod config;
 pub mod features;
 pub mod policy;
 
+pub use config::{Config, PolicyConfig};
 pub use features::{Capabilities, Features};
 pub use policy::{
     Candidate, Decision, Exclusion, Judged, Objective, Policy, Reason, Route, Unavailable, decide,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
+use crate::energy::EnergyFigure;
 use crate::openai::{ChatRequest, FinishReason, Usage};
 use crate::units::AttemptId;
 
@@ -23,8 +24,8 @@ pub struct Job {
 /// upstream connection is closed.
 pub type EventStream = BoxStream<'static, Result<Event, BackendError>>;
 
-/// What a backend says while it answers. Order: `Started`, then output, then `Usage` (if known), then `Done`.
-/// After `Done` or an error the stream ends.
+/// What a backend says while it answers. Order: `Started`, then output, then `Usage` and `Energy` (if known), then
+/// `Done`. After `Done` or an error the stream ends.
 #[derive(Debug)]
 pub enum Event {
     /// The backend took the job. No output yet: the next candidate could still answer unnoticed.
@@ -34,6 +35,8 @@ pub enum Event {
     /// A chunk (streaming) or the whole response object (not streaming), as an upstream wrote it.
     Upstream(Box<RawValue>),
     Usage(Usage),
+    /// What an upstream says the answer took; local energy comes from the meter instead.
+    Energy(EnergyFigure),
     Done(FinishReason),
 }
 
@@ -57,6 +60,9 @@ pub struct Health {
     /// Longest prompt plus answer in tokens, if the backend knows.
     pub context_tokens: Option<u32>,
 }
+
+/// OpenAI's error code for a prompt that does not fit the model's context.
+pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
 /// Why an answer failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,8 +142,12 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the same request may succeed at another model. Only a request that is wrong everywhere may not.
+    /// Whether the same request may succeed at another model. Only a request that is wrong everywhere may not; one that
+    /// is too long here, without telling by how much, may fit elsewhere.
     pub fn retry_elsewhere(&self) -> bool {
-        !matches!(self, Self::InvalidRequest { .. })
+        match self {
+            Self::InvalidRequest { code, .. } => code.as_deref() == Some(CONTEXT_LENGTH_EXCEEDED),
+            _ => true,
+        }
     }
 }

@@ -125,6 +125,44 @@ pub enum Exclusion {
     NoChoices,
 }
 
+impl Exclusion {
+    /// Whether waiting may help.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::NotReady | Self::Busy)
+    }
+
+    /// Whether another request to the same models could be answered.
+    pub fn is_about_the_request(self) -> bool {
+        matches!(
+            self,
+            Self::ContextTooShort
+                | Self::NoTools
+                | Self::NoSchema
+                | Self::NoMedia
+                | Self::NoLogprobs
+                | Self::NoChoices
+        )
+    }
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LocalOnly => "the conversation must stay on this machine",
+            Self::NotNamed => "another model was asked for",
+            Self::NoApiKey => "its API key is not set",
+            Self::NotReady => "not ready",
+            Self::Busy => "busy",
+            Self::ContextTooShort => "the prompt is longer than its context",
+            Self::NoTools => "cannot call tools",
+            Self::NoSchema => "cannot follow a response format",
+            Self::NoMedia => "reads text only",
+            Self::NoLogprobs => "gives no log-probabilities",
+            Self::NoChoices => "gives one choice only",
+        })
+    }
+}
+
 /// A candidate as the decision saw it; part of the receipt and the log, so that replay can decide again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {

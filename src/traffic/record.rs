@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
 use crate::openai::{Message, Usage};
 use crate::routing::{Features, Judged, Objective, Policy, Route};
@@ -33,10 +35,32 @@ pub struct Record {
     /// Quality of the answer afterwards, 0 to 1, once somebody judged it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<f64>,
+    /// What the operator keeps of the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prompt_sha256: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub messages: Option<Vec<Message>>,
+    pub prompt: Option<Prompt>,
+}
+
+/// A prompt as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prompt {
+    /// Hex SHA-256 of the messages as JSON.
+    Sha256(String),
+    Messages(Vec<Message>),
+}
+
+impl Prompt {
+    pub fn of(messages: &[Message], storage: PromptStorage) -> Option<Self> {
+        match storage {
+            PromptStorage::Off => None,
+            PromptStorage::Full => Some(Self::Messages(messages.to_vec())),
+            PromptStorage::Hash => {
+                let json = serde_json::to_vec(messages).ok()?;
+                let digest = Sha256::digest(json);
+                Some(Self::Sha256(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+            }
+        }
+    }
 }
 
 /// What a client is told about its request: the `wattgate` object of the body, of the last stream chunk, of
