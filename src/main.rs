@@ -1,3 +1,3 @@
-//! The `wattgate` binary: parses nothing and decides nothing; `wattgate::cli` does.
+//! The `wattgate` binary.
 
 fn main() {}
