@@ -1,1 +1,4 @@
 //! Placeholder: being written.
+
+#[cfg(feature = "llama")]
+pub mod engine;
