@@ -3,5 +3,6 @@
 //! A backend answers; it does not choose, price or log. It knows nothing of HTTP on the client's side.
 
 pub mod backend;
+pub mod llama;
 
 pub use backend::{Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job};
