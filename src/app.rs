@@ -16,11 +16,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::backends::cloud::SetupError;
 use crate::config::Config;
-use crate::energy::meter::Meter;
+use crate::energy::{Meter, MeterError};
 use crate::gateway::{self, Books, Gateway};
+use crate::routing::AdequacyError;
 use crate::telemetry::Metrics;
-use crate::traffic::LogWriter;
+use crate::traffic::{LogWriter, RecordSink};
 
 /// How long engines may take to leave once clients are gone.
 const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -31,12 +33,12 @@ pub enum AppError {
     Listen { address: SocketAddr, source: io::Error, hint: &'static str },
     #[error("cannot write the traffic log in {}: {source}", .dir.display())]
     TrafficLog { dir: PathBuf, source: io::Error },
-    #[error("cannot start the energy meter: {0}")]
-    Meter(io::Error),
     #[error(transparent)]
-    Router(#[from] crate::routing::adequacy::AdequacyError),
+    Meter(#[from] MeterError),
+    #[error("cannot load the router: {0}")]
+    Router(#[from] AdequacyError),
     #[error(transparent)]
-    Cloud(#[from] crate::backends::cloud::BuildError),
+    Cloud(#[from] SetupError),
     #[error("the server failed: {0}")]
     Server(io::Error),
 }
@@ -64,7 +66,7 @@ impl App {
         let listener = bind(config.server.listen).await?;
         let address = listener.local_addr().map_err(AppError::Server)?;
         let (log, sink) = open_log(&config.traffic.dir)?;
-        let (meter, settlements) = Meter::start(&config.energy).map_err(AppError::Meter)?;
+        let (meter, settlements) = Meter::start(&config.energy)?;
         let metrics = Arc::new(Metrics::new());
         let stop_engines = CancellationToken::new();
         let mut engines = JoinSet::new();
@@ -74,15 +76,9 @@ impl App {
             stop: stop_engines.clone(),
         };
         let router = assemble::router(&config, &parts, &mut engines)?;
-        let books = Books::new(Some(sink), Arc::clone(&metrics), assemble::estimators(&router));
-        let gateway = Arc::new(Gateway::new(
-            router,
-            books,
-            meter.handle(),
-            metrics,
-            config.server.max_body_bytes,
-            config.traffic.prompts,
-        ));
+        let books = Books::new(sink, Arc::clone(&metrics));
+        let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);
+        let gateway = Arc::new(Gateway::new(router, books, metrics, max_body_bytes, prompts));
         let mut settling = JoinSet::new();
         let books_keeper = Arc::clone(&gateway);
         settling.spawn(async move { books_keeper.books.settle_all(settlements).await });
@@ -154,7 +150,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
     })
 }
 
-fn open_log(dir: &Path) -> Result<(LogWriter, crate::traffic::RecordSink), AppError> {
+fn open_log(dir: &Path) -> Result<(LogWriter, RecordSink), AppError> {
     LogWriter::start(dir).map_err(|source| AppError::TrafficLog { dir: dir.to_owned(), source })
 }
 

@@ -24,10 +24,8 @@ const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
 /// The receipts of one gateway.
 pub struct Books {
     ledger: Mutex<Ledger>,
-    sink: Option<RecordSink>,
+    pub sink: RecordSink,
     metrics: Arc<Metrics>,
-    /// What local models cost, by name; learns from every settled answer.
-    estimators: HashMap<Arc<str>, Arc<JoulesEstimator>>,
 }
 
 #[derive(Default)]
@@ -50,13 +48,8 @@ struct Entry {
 }
 
 impl Books {
-    /// `sink` is absent when no log is written.
-    pub fn new(
-        sink: Option<RecordSink>,
-        metrics: Arc<Metrics>,
-        estimators: HashMap<Arc<str>, Arc<JoulesEstimator>>,
-    ) -> Self {
-        Self { ledger: Mutex::default(), sink, metrics, estimators }
+    pub fn new(sink: RecordSink, metrics: Arc<Metrics>) -> Self {
+        Self { ledger: Mutex::default(), sink, metrics }
     }
 
     /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
@@ -68,7 +61,7 @@ impl Books {
             Entry { record, unsettled: metered, ended: Instant::now(), published: false };
         for (attempt, place) in std::mem::take(&mut entry.unsettled) {
             if let Some((figure, _)) = ledger.early.remove(&attempt) {
-                entry.record.receipt.attempts[place].energy = figure;
+                entry.record.receipt.attempts[place].energy = Some(figure);
             } else {
                 ledger.owners.insert(attempt, Arc::clone(&id));
                 entry.unsettled.push((attempt, place));
@@ -111,7 +104,7 @@ impl Books {
         let Some(entry) = ledger.entries.get_mut(&id) else { return };
         if let Some(found) = entry.unsettled.iter().position(|(one, _)| *one == attempt) {
             let (_, place) = entry.unsettled.swap_remove(found);
-            entry.record.receipt.attempts[place].energy = figure;
+            entry.record.receipt.attempts[place].energy = Some(figure);
         }
         self.publish_if_settled(entry);
     }
@@ -151,14 +144,12 @@ impl Books {
         for attempt in &receipt.attempts {
             self.count(attempt);
         }
-        if let Some(sink) = &self.sink {
-            sink.write(entry.record.clone());
-        }
+        self.sink.write(entry.record.clone());
     }
 
     fn count(&self, attempt: &Attempt) {
         let (model, route) = (Arc::clone(&attempt.model), attempt.route.label());
-        let figure = &attempt.energy;
+        let Some(figure) = &attempt.energy else { return };
         let Some(joules) = figure.joules else {
             self.metrics
                 .request_energy_unknown_total
@@ -187,7 +178,7 @@ impl Books {
     }
 }
 
-/// Sum of the attempts' energy; none when nothing was tried.
+/// Sum of the attempts' energy; none when nothing ran.
 pub fn total(attempts: &[Attempt]) -> Option<EnergyFigure> {
-    attempts.iter().map(|attempt| attempt.energy).reduce(EnergyFigure::plus)
+    attempts.iter().filter_map(|attempt| attempt.energy).reduce(EnergyFigure::plus)
 }

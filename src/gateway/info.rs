@@ -55,7 +55,7 @@ fn cards(gateway: &Gateway) -> Vec<ModelCard> {
     let routed = routed.map(|id| card(id, "wattgate", any_ready));
     let models = router.models.iter();
     let models =
-        models.map(|model| card(model.name.to_string(), model.route.label(), is_ready(model)));
+        models.map(|model| card(model.name.to_string(), model.route().label(), is_ready(model)));
     routed.chain(models).collect()
 }
 

@@ -3,58 +3,49 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::watch;
+
 use crate::backends::Backend;
-use crate::energy::cloud::{self, EnergyClass};
-use crate::energy::estimate::JoulesEstimator;
+use crate::backends::cloud;
+use crate::backends::llama::EngineState;
+use crate::energy::cloud::estimate;
+use crate::energy::{EnergyFigure, MeterHandle};
 use crate::openai::Usage;
 use crate::routing::{Candidate, Capabilities, Features, Route, Unavailable};
 use crate::telemetry::metrics::ModelLabels;
-use crate::units::{Dollars, Joules};
+use crate::units::Dollars;
 
 /// One configured model.
 pub struct Model {
     pub name: Arc<str>,
-    pub route: Route,
     /// Adequacy by ability, on the router's logit scale.
     pub ability: f64,
     pub backend: Arc<dyn Backend>,
     pub capabilities: Capabilities,
-    pub pricing: Pricing,
+    pub kind: Kind,
     /// The variable that should hold the API key is not set.
     pub api_key_missing: bool,
     pub first_token: FirstTokenTime,
 }
 
-/// What an answer costs in energy and money.
-pub enum Pricing {
+/// What a model runs on, and so what an answer costs in energy and money.
+pub enum Kind {
     /// Metered here; money goes to nobody.
-    Local(Arc<JoulesEstimator>),
-    Cloud { class: Option<EnergyClass>, price: Option<Price> },
-}
-
-/// Dollars per million tokens.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Price {
-    pub input: f64,
-    /// Prompt tokens from the upstream's cache.
-    pub cached: f64,
-    pub output: f64,
-}
-
-impl Price {
-    pub fn of(&self, usage: &Usage) -> Dollars {
-        let cached = usage.cached_tokens().min(usage.prompt_tokens);
-        let fresh = usage.prompt_tokens - cached;
-        let output = usage.completion_tokens;
-        let micros =
-            fresh as f64 * self.input + cached as f64 * self.cached + output as f64 * self.output;
-        Dollars(micros / 1e6)
-    }
+    Local { engine: watch::Receiver<EngineState> },
+    /// Energy from the table of classes, money from the configured prices.
+    Cloud(Box<cloud::Config>),
 }
 
 impl Model {
+    pub fn route(&self) -> Route {
+        match self.kind {
+            Kind::Local { .. } => Route::Local,
+            Kind::Cloud(_) => Route::Cloud,
+        }
+    }
+
     pub fn labels(&self) -> ModelLabels {
-        ModelLabels { model: Arc::clone(&self.name), route: self.route.label() }
+        ModelLabels { model: Arc::clone(&self.name), route: self.route().label() }
     }
 
     /// Whether it could be asked at all just now.
@@ -70,12 +61,12 @@ impl Model {
     }
 
     /// This model as a candidate for a request, with adequacy `p`.
-    pub fn candidate(&self, features: &Features, p: f64) -> Candidate {
+    pub fn candidate(&self, features: &Features, p: f64, meter: &MeterHandle) -> Candidate {
         Candidate {
             model: Arc::clone(&self.name),
-            route: self.route,
+            route: self.route(),
             p,
-            joules: self.expected_joules(features),
+            joules: self.expected_energy(features, meter).joules,
             dollars: self.dollars(&expected_usage(features)),
             ttft_ms: self.first_token.mean_ms(),
             context_tokens: self.backend.health().context_tokens,
@@ -86,19 +77,17 @@ impl Model {
 
     /// Money owed for `usage`: none for a local model, unknown where no price is configured.
     pub fn dollars(&self, usage: &Usage) -> Option<Dollars> {
-        match &self.pricing {
-            Pricing::Local(_) => Some(Dollars(0.0)),
-            Pricing::Cloud { price, .. } => price.map(|price| price.of(usage)),
+        match &self.kind {
+            Kind::Local { .. } => Some(Dollars(0.0)),
+            Kind::Cloud(config) => config.dollars(usage),
         }
     }
 
-    fn expected_joules(&self, features: &Features) -> Option<Joules> {
-        let (prompt, output) = (features.prompt_tokens, features.output_tokens);
-        match &self.pricing {
-            Pricing::Local(estimator) => Some(estimator.expect(prompt, output)),
-            Pricing::Cloud { class, .. } => {
-                cloud::estimate(*class, u64::from(prompt), 0, u64::from(output)).joules
-            }
+    fn expected_energy(&self, features: &Features, meter: &MeterHandle) -> EnergyFigure {
+        let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
+        match &self.kind {
+            Kind::Local { .. } => meter.expected(&self.name, prompt, output),
+            Kind::Cloud(config) => estimate(config.energy_class, prompt, 0, output),
         }
     }
 }

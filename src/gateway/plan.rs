@@ -51,7 +51,7 @@ impl Router {
     fn candidates(&self, request: &ChatRequest, features: &Features) -> Vec<Candidate> {
         let text = TextVector::of(request);
         let candidate = |model: &super::Model| {
-            model.candidate(features, self.adequacy.predict(&text, model.ability))
+            model.candidate(features, self.adequacy.predict(&text, model.ability), &self.meter)
         };
         self.models.iter().map(candidate).collect()
     }

@@ -113,7 +113,7 @@ pub fn explain(
     insert("x-wattgate-reason", &plan.decision.reason.to_string());
     if let Some(model) = model {
         insert("x-wattgate-model", &model.name);
-        insert("x-wattgate-route", model.route.label());
+        insert("x-wattgate-route", model.route().label());
     }
     headers
 }

@@ -16,7 +16,6 @@ use crate::units::AttemptId;
 pub struct Gateway {
     pub router: Router,
     pub books: Books,
-    pub meter: MeterHandle,
     pub metrics: Arc<Metrics>,
     pub max_body_bytes: usize,
     /// What the log keeps of prompts.
@@ -28,13 +27,12 @@ impl Gateway {
     pub fn new(
         router: Router,
         books: Books,
-        meter: MeterHandle,
         metrics: Arc<Metrics>,
         max_body_bytes: usize,
         prompts: PromptStorage,
     ) -> Self {
         let attempts = AtomicU64::new(1);
-        Self { router, books, meter, metrics, max_body_bytes, prompts, attempts }
+        Self { router, books, metrics, max_body_bytes, prompts, attempts }
     }
 
     pub fn next_attempt(&self) -> AttemptId {
@@ -46,6 +44,8 @@ impl Gateway {
 pub struct Router {
     /// In the order of the config, which breaks ties.
     pub models: Vec<Model>,
+    /// Knows what local answers have cost.
+    pub meter: MeterHandle,
     pub adequacy: AdequacyModel,
     pub policies: BTreeMap<Arc<str>, Policy>,
     /// Key of `policies`.

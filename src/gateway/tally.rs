@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::books;
-use super::model::{Model, Pricing};
+use super::model::{Kind, Model};
 use super::plan::Plan;
 use super::state::Gateway;
 use crate::backends::Event;
-use crate::energy::{EnergyFigure, cloud};
+use crate::energy::EnergyFigure;
+use crate::energy::cloud::{Class, estimate};
 use crate::openai::{ChatRequest, Usage};
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
@@ -69,7 +70,7 @@ impl Tally {
         self.tries.push(Try {
             id,
             model: Arc::clone(&model.name),
-            route: model.route,
+            route: model.route(),
             outcome: AttemptOutcome::Running,
             error: None,
             usage: None,
@@ -159,15 +160,15 @@ impl Tally {
             prompt: Prompt::of(&request.messages, gateway.prompts),
         };
         self.count(gateway, &record);
-        gateway.books.enter(record, self.metered(&receipt));
+        gateway.books.enter(record, self.metered());
         receipt
     }
 
-    /// Attempts whose energy is still to be settled, with their places.
-    fn metered(&self, receipt: &Receipt) -> Vec<(AttemptId, usize)> {
+    /// Attempts that the meter settles, with their places.
+    fn metered(&self) -> Vec<(AttemptId, usize)> {
         let places = self.tries.iter().enumerate();
         places
-            .filter(|(place, _)| !receipt.attempts[*place].energy.is_final)
+            .filter(|(_, one)| one.route == Route::Local && !one.never_ran())
             .map(|(place, one)| (one.id, place))
             .collect()
     }
@@ -223,39 +224,43 @@ impl Tally {
 
 impl Try {
     fn attempt(&self, gateway: &Gateway, features: &Features) -> Attempt {
-        let model = gateway.router.model(&self.model);
         Attempt {
             model: Arc::clone(&self.model),
             route: self.route,
             outcome: self.outcome,
             error: self.error.map(str::to_owned),
-            energy: match model.map(|model| &model.pricing) {
-                Some(Pricing::Cloud { class, .. }) => {
-                    self.reported.unwrap_or_else(|| self.cloud_energy(*class, features))
-                }
-                Some(Pricing::Local(_)) | None => gateway.meter.provisional(self.id),
-            },
+            energy: self.energy(gateway, features),
         }
     }
 
+    fn energy(&self, gateway: &Gateway, features: &Features) -> Option<EnergyFigure> {
+        let model = gateway.router.model(&self.model)?;
+        match &model.kind {
+            _ if self.never_ran() => None,
+            Kind::Local { .. } => Some(gateway.router.meter.provisional(self.id)),
+            Kind::Cloud(config) => {
+                Some(self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)))
+            }
+        }
+    }
+
+    /// Whether the attempt was refused before any model worked on it.
+    fn never_ran(&self) -> bool {
+        const BEFORE_WORK: [&str; 4] = ["unavailable", "overloaded", "rate_limited", "credentials"];
+        self.error.is_some_and(|error| BEFORE_WORK.contains(&error)) && self.pieces == 0
+    }
+
     /// The table's figure for what is known of the answer.
-    fn cloud_energy(
-        &self,
-        class: Option<cloud::EnergyClass>,
-        features: &Features,
-    ) -> EnergyFigure {
+    fn cloud_energy(&self, class: Option<Class>, features: &Features) -> EnergyFigure {
         match self.usage {
-            Some(usage) => cloud::estimate(
+            Some(usage) => estimate(
                 class,
                 usage.prompt_tokens,
                 usage.cached_tokens(),
                 usage.completion_tokens,
             ),
-            // Refused before any work: an upstream that says 401 or 429, or cannot be reached, ran no model.
-            None if self.pieces == 0 && self.outcome == AttemptOutcome::Failed => {
-                cloud::estimate(class, 0, 0, 0)
-            }
-            None => cloud::estimate(class, u64::from(features.prompt_tokens), 0, self.pieces),
+            // Cut short: the prompt was read, and every piece was at least a token.
+            None => estimate(class, features.prompt_tokens.into(), 0, self.pieces),
         }
     }
 

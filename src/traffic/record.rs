@@ -88,8 +88,9 @@ pub struct Attempt {
     /// Fixed word for the failure, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Absent when nothing ran: refused before any work.
     #[serde(flatten)]
-    pub energy: EnergyFigure,
+    pub energy: Option<EnergyFigure>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -39,7 +39,7 @@ impl TestApp {
         change: impl FnOnce(&mut wattgate::config::Config),
     ) -> Self {
         let dir = TempDir::new().unwrap();
-        let mut config = wattgate::config::parse(text, Path::new("test.toml"))
+        let mut config = wattgate::config::parse(text, "test.toml")
             .unwrap_or_else(|problems| panic!("{problems}"));
         config.server.listen = "127.0.0.1:0".parse().unwrap();
         config.traffic.dir = dir.path().join("traffic");
