@@ -1,1 +1,165 @@
-//! Placeholder: being written.
+//! Builds everything from a config, owns every task and thread, and stops them in one order.
+//!
+//! The order of stopping is the order of the data: clients first, then engines, then the meter, then the books, then
+//! the log, so that the last request is answered, metered, settled and written.
+
+pub mod assemble;
+pub mod observe;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::backends::cloud::SetupError;
+use crate::config::Config;
+use crate::energy::{Meter, MeterError};
+use crate::gateway::{self, Books, Gateway};
+use crate::routing::AdequacyError;
+use crate::telemetry::Metrics;
+use crate::traffic::{LogWriter, RecordSink};
+
+/// How long engines may take to leave once clients are gone.
+const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("cannot listen on {address}: {source}{hint}")]
+    Listen { address: SocketAddr, source: io::Error, hint: &'static str },
+    #[error("cannot write the traffic log in {}: {source}", .dir.display())]
+    TrafficLog { dir: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Meter(#[from] MeterError),
+    #[error("cannot load the router: {0}")]
+    Router(#[from] AdequacyError),
+    #[error(transparent)]
+    Cloud(#[from] SetupError),
+    #[error("the server failed: {0}")]
+    Server(io::Error),
+}
+
+/// A gateway that is ready to run.
+pub struct App {
+    listener: TcpListener,
+    address: SocketAddr,
+    grace: Duration,
+    gateway: Arc<Gateway>,
+    /// Supervisors of engine processes.
+    engines: JoinSet<()>,
+    stop_engines: CancellationToken,
+    /// The task that settles receipts; ends when the meter does.
+    settling: JoinSet<()>,
+    meter: Meter,
+    log: LogWriter,
+}
+
+impl App {
+    /// Starts the meter, the log and the engines, and binds the port. `engine_binary` is the program whose `engine`
+    /// subcommand serves a model: this one, except in tests.
+    pub async fn build(config: Config, engine_binary: PathBuf) -> Result<Self, AppError> {
+        // First, because it fails most often, and nothing needs undoing yet.
+        let listener = bind(config.server.listen).await?;
+        let address = listener.local_addr().map_err(AppError::Server)?;
+        let (log, sink) = open_log(&config.traffic.dir)?;
+        let (meter, settlements) = Meter::start(&config.energy)?;
+        let metrics = Arc::new(Metrics::new());
+        let stop_engines = CancellationToken::new();
+        let mut engines = JoinSet::new();
+        let parts = assemble::Parts {
+            meter: meter.handle(),
+            engine_binary,
+            stop: stop_engines.clone(),
+        };
+        let router = assemble::router(&config, &parts, &mut engines)?;
+        let books = Books::new(sink, Arc::clone(&metrics));
+        let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);
+        let gateway = Arc::new(Gateway::new(router, books, metrics, max_body_bytes, prompts));
+        let mut settling = JoinSet::new();
+        let books_keeper = Arc::clone(&gateway);
+        settling.spawn(async move { books_keeper.books.settle_all(settlements).await });
+        let grace = Duration::from_millis(config.server.shutdown_grace_ms);
+        Ok(Self {
+            listener,
+            address,
+            grace,
+            gateway,
+            engines,
+            stop_engines,
+            settling,
+            meter,
+            log,
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The shared state, for tests that look behind the API.
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Serves until `stop` resolves, then stops everything in order.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let Self { listener, grace, gateway, mut engines, stop_engines, mut settling, .. } = self;
+        let stop_server = CancellationToken::new();
+        let serving =
+            gateway::serve(listener, Arc::clone(&gateway), stop_server.clone(), grace);
+        tokio::pin!(serving);
+        let early = tokio::select! {
+            ended = &mut serving => Some(ended),
+            () = stop => None,
+        };
+        stop_server.cancel();
+        let served = match early {
+            Some(ended) => ended,
+            None => serving.await,
+        };
+        stop_engines.cancel();
+        if tokio::time::timeout(ENGINE_STOP_DEADLINE, drain(&mut engines)).await.is_err() {
+            tracing::warn!("an engine did not stop in time and was killed");
+            engines.shutdown().await;
+        }
+        let meter = self.meter;
+        // The thread may be in the middle of a tick: joining it must not block the runtime.
+        let _ = tokio::task::spawn_blocking(move || meter.stop()).await;
+        drain(&mut settling).await;
+        drop(gateway);
+        let log = self.log;
+        let _ = tokio::task::spawn_blocking(move || log.join()).await;
+        served.map_err(AppError::Server)
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address).await.map_err(|source| {
+        let hint = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                ": something else uses the port; choose another with `--listen 127.0.0.1:0`"
+            }
+            io::ErrorKind::PermissionDenied => ": ports below 1024 need root",
+            _ => "",
+        };
+        AppError::Listen { address, source, hint }
+    })
+}
+
+fn open_log(dir: &Path) -> Result<(LogWriter, RecordSink), AppError> {
+    LogWriter::start(dir).map_err(|source| AppError::TrafficLog { dir: dir.to_owned(), source })
+}
+
+async fn drain(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            tracing::error!("a task panicked");
+        }
+    }
+}

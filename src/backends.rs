@@ -4,6 +4,6 @@
 
 pub mod backend;
 pub mod cloud;
+pub mod llama;
 
 pub use backend::{Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job};
-pub use cloud::CloudBackend;

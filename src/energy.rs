@@ -3,5 +3,23 @@
 //! Knows devices, engines and attempts; knows nothing of HTTP, models' answers or routing.
 
 pub mod figure;
+pub mod sensor;
+pub mod rapl;
+pub mod cpu_model;
+pub mod work;
+pub mod split;
+pub mod ledger;
+pub mod estimate;
+pub mod device;
+pub mod accounts;
+pub mod config;
+pub mod meter;
+pub mod cloud;
+pub mod upstream;
 
+pub use accounts::{Books, Settled};
+pub use config::{Config, ConfigError, SensorChoice};
+pub use device::{DeviceBook, Serves};
 pub use figure::{EnergyFigure, Quality, Source};
+pub use meter::{Meter, MeterError, MeterHandle};
+pub use work::{WorkRow, WorkSpan};

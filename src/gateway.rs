@@ -1,1 +1,27 @@
-//! Placeholder: being written.
+//! The only module that knows HTTP: routes, handlers, errors, and the way of one request from decision to books.
+//!
+//! It holds no configuration of other modules and starts no tasks but those of its connections; `app` builds it.
+
+pub mod books;
+pub mod chat;
+pub mod config;
+pub mod error;
+pub mod exchange;
+pub mod gauges;
+pub mod info;
+pub mod model;
+pub mod plan;
+pub mod reply;
+pub mod request;
+pub mod routes;
+pub mod server;
+pub mod state;
+pub mod stream;
+pub mod tally;
+
+pub use books::Books;
+pub use config::Config;
+pub use error::ApiError;
+pub use model::{Kind, Model};
+pub use server::serve;
+pub use state::{Gateway, Router};

@@ -1,3 +1,7 @@
 //! The `wattgate` binary: parses nothing and decides nothing; `wattgate::cli` does.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wattgate::cli::main()
+}

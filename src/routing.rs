@@ -1,10 +1,11 @@
 //! Which model should answer. Decisions are pure: no clock, no I/O, no logging.
 
+pub mod config;
 pub mod features;
 pub mod policy;
 
-pub use features::Features;
+pub use config::{Config, PolicyConfig};
+pub use features::{Capabilities, Features};
 pub use policy::{
-    Candidate, Capabilities, Decision, Exclusion, Judged, Objective, Policy, Reason, Route,
-    Unavailable, decide,
+    Candidate, Decision, Exclusion, Judged, Objective, Policy, Reason, Route, Unavailable, decide,
 };

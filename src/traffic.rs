@@ -1,1 +1,11 @@
-//! Placeholder: being written.
+//! What happened: one record per request, written off the serving path, and the reader that everything offline uses.
+
+pub mod config;
+pub mod reader;
+pub mod record;
+pub mod writer;
+
+pub use config::{Config, PromptStorage};
+pub use reader::{Line, LogError, read_log};
+pub use record::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Rule, Timings};
+pub use writer::{LogWriter, RecordSink};

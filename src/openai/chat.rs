@@ -75,7 +75,7 @@ pub struct ResponseFormat {
 }
 
 /// One turn of the conversation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     pub role: Role,
     #[serde(default)]

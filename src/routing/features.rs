@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::openai::ChatRequest;
+use crate::openai::{ChatRequest, Content};
 
 /// Bytes of English text per token, the usual rule of thumb for byte-pair vocabularies; only used until the
 /// chosen engine has counted exactly.
@@ -24,24 +24,14 @@ pub struct Features {
     /// The client's output limit, or a typical length if that is smaller.
     pub output_tokens: u32,
     pub turns: u32,
-    pub has_tools: bool,
-    /// `response_format` asks for JSON.
-    pub has_schema: bool,
-    /// Images, audio or files among the message parts.
-    pub has_media: bool,
-    pub wants_logprobs: bool,
-    /// More than one choice asked for.
-    pub wants_choices: bool,
+    /// What an answer takes beyond plain chat.
+    pub needs: Capabilities,
 }
 
 impl Features {
     pub fn of(request: &ChatRequest) -> Self {
-        let bytes: usize = request
-            .messages
-            .iter()
-            .filter_map(|m| m.content.as_ref())
-            .map(|c| c.text().len())
-            .sum();
+        let contents = || request.messages.iter().filter_map(|message| message.content.as_ref());
+        let bytes: usize = contents().map(|content| content.text().len()).sum();
         let turns = request.messages.len();
         let prompt_tokens = bytes.div_ceil(BYTES_PER_TOKEN) + turns * TOKENS_PER_TURN;
         Self {
@@ -50,18 +40,35 @@ impl Features {
                 .output_limit()
                 .map_or(TYPICAL_OUTPUT_TOKENS, |limit| limit.min(TYPICAL_OUTPUT_TOKENS)),
             turns: u32::try_from(turns).unwrap_or(u32::MAX),
-            has_tools: request.tools.as_ref().is_some_and(|tools| !tools.is_empty()),
-            has_schema: request
-                .response_format
-                .as_ref()
-                .is_some_and(|format| format.kind != "text"),
-            has_media: request
-                .messages
-                .iter()
-                .filter_map(|m| m.content.as_ref())
-                .any(super::super::openai::Content::has_media),
-            wants_logprobs: request.logprobs.unwrap_or(false),
-            wants_choices: request.n.unwrap_or(1) > 1,
+            needs: Capabilities {
+                tools: request.tools.as_ref().is_some_and(|tools| !tools.is_empty()),
+                schema: request
+                    .response_format
+                    .as_ref()
+                    .is_some_and(|format| format.kind != "text"),
+                media: contents().any(Content::has_media),
+                logprobs: request.logprobs.unwrap_or(false),
+                choices: request.n.unwrap_or(1) > 1,
+            },
         }
     }
+}
+
+/// Abilities beyond plain chat: what a request needs and what a model has.
+#[expect(clippy::struct_excessive_bools, reason = "independent yes/no abilities, each named")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    pub tools: bool,
+    /// `response_format` other than text.
+    pub schema: bool,
+    /// Images, audio or files among the message parts.
+    pub media: bool,
+    pub logprobs: bool,
+    /// More than one choice (`n`).
+    pub choices: bool,
+}
+
+impl Capabilities {
+    pub const ALL: Self =
+        Self { tools: true, schema: true, media: true, logprobs: true, choices: true };
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Features;
+use super::{Capabilities, Features};
 use crate::units::{Dollars, Joules};
 
 /// Where a model runs.
@@ -27,22 +27,6 @@ impl Route {
             Self::Cloud => "cloud",
         }
     }
-}
-
-/// What a backend can do beyond plain chat.
-#[expect(clippy::struct_excessive_bools, reason = "independent yes/no abilities, each named")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Capabilities {
-    pub tools: bool,
-    pub schema: bool,
-    pub media: bool,
-    pub logprobs: bool,
-    pub choices: bool,
-}
-
-impl Capabilities {
-    pub const ALL: Self =
-        Self { tools: true, schema: true, media: true, logprobs: true, choices: true };
 }
 
 /// One model that might answer, with what is predicted of it for this request.
@@ -141,15 +125,49 @@ pub enum Exclusion {
     NoChoices,
 }
 
-/// A candidate as the decision saw it; part of the receipt.
+impl Exclusion {
+    /// Whether waiting may help.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::NotReady | Self::Busy)
+    }
+
+    /// Whether another request to the same models could be answered.
+    pub fn is_about_the_request(self) -> bool {
+        matches!(
+            self,
+            Self::ContextTooShort
+                | Self::NoTools
+                | Self::NoSchema
+                | Self::NoMedia
+                | Self::NoLogprobs
+                | Self::NoChoices
+        )
+    }
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LocalOnly => "the conversation must stay on this machine",
+            Self::NotNamed => "another model was asked for",
+            Self::NoApiKey => "its API key is not set",
+            Self::NotReady => "not ready",
+            Self::Busy => "busy",
+            Self::ContextTooShort => "the prompt is longer than its context",
+            Self::NoTools => "cannot call tools",
+            Self::NoSchema => "cannot follow a response format",
+            Self::NoMedia => "reads text only",
+            Self::NoLogprobs => "gives no log-probabilities",
+            Self::NoChoices => "gives one choice only",
+        })
+    }
+}
+
+/// A candidate as the decision saw it; part of the receipt and the log, so that replay can decide again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
-    pub model: Arc<str>,
-    pub route: Route,
-    pub p: f64,
-    pub joules: Option<Joules>,
-    pub dollars: Option<Dollars>,
-    pub ttft_ms: Option<f64>,
+    #[serde(flatten)]
+    pub candidate: Candidate,
     pub excluded: Option<Exclusion>,
 }
 
@@ -223,8 +241,8 @@ pub struct Decision {
 }
 
 impl Decision {
-    pub fn chosen(&self) -> Option<&Judged> {
-        self.ranked.first().map(|&index| &self.judged[index])
+    pub fn chosen(&self) -> Option<&Candidate> {
+        self.ranked.first().map(|&index| &self.judged[index].candidate)
     }
 }
 
@@ -233,8 +251,11 @@ impl Decision {
 /// First those at or above the floor, cheapest first; then those below it, most adequate first. Ties go to the order
 /// given, so the result is deterministic.
 pub fn decide(features: &Features, candidates: &[Candidate], policy: &Policy) -> Decision {
-    let judged: Vec<Judged> =
-        candidates.iter().map(|candidate| judge(features, candidate, policy)).collect();
+    let judge = |candidate: &Candidate| Judged {
+        candidate: candidate.clone(),
+        excluded: exclusion(features, candidate, policy),
+    };
+    let judged: Vec<Judged> = candidates.iter().map(judge).collect();
     let mut ranked: Vec<usize> =
         (0..judged.len()).filter(|&index| judged[index].excluded.is_none()).collect();
     ranked.sort_by(|&a, &b| prefer(&candidates[a], &candidates[b], policy));
@@ -243,20 +264,8 @@ pub fn decide(features: &Features, candidates: &[Candidate], policy: &Policy) ->
     Decision { ranked, judged, reason }
 }
 
-fn judge(features: &Features, candidate: &Candidate, policy: &Policy) -> Judged {
-    Judged {
-        model: candidate.model.clone(),
-        route: candidate.route,
-        p: candidate.p,
-        joules: candidate.joules,
-        dollars: candidate.dollars,
-        ttft_ms: candidate.ttft_ms,
-        excluded: exclusion(features, candidate, policy),
-    }
-}
-
 fn exclusion(features: &Features, candidate: &Candidate, policy: &Policy) -> Option<Exclusion> {
-    let can = candidate.capabilities;
+    let (needs, can) = (features.needs, candidate.capabilities);
     // Privacy first: a candidate that is wrong for several reasons reports the gravest.
     let rules = [
         (policy.local_only && candidate.route == Route::Cloud, Exclusion::LocalOnly),
@@ -264,11 +273,11 @@ fn exclusion(features: &Features, candidate: &Candidate, policy: &Policy) -> Opt
         (candidate.unavailable == Some(Unavailable::NoApiKey), Exclusion::NoApiKey),
         (candidate.unavailable == Some(Unavailable::NotReady), Exclusion::NotReady),
         (candidate.unavailable == Some(Unavailable::Busy), Exclusion::Busy),
-        (features.has_tools && !can.tools, Exclusion::NoTools),
-        (features.has_schema && !can.schema, Exclusion::NoSchema),
-        (features.has_media && !can.media, Exclusion::NoMedia),
-        (features.wants_logprobs && !can.logprobs, Exclusion::NoLogprobs),
-        (features.wants_choices && !can.choices, Exclusion::NoChoices),
+        (needs.tools && !can.tools, Exclusion::NoTools),
+        (needs.schema && !can.schema, Exclusion::NoSchema),
+        (needs.media && !can.media, Exclusion::NoMedia),
+        (needs.logprobs && !can.logprobs, Exclusion::NoLogprobs),
+        (needs.choices && !can.choices, Exclusion::NoChoices),
         (surely_too_long(features, candidate), Exclusion::ContextTooShort),
     ];
     rules.into_iter().find_map(|(applies, exclusion)| applies.then_some(exclusion))

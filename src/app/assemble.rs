@@ -1,0 +1,151 @@
+//! Turns the config's models and policies into the router's.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::AppError;
+use super::observe::MeterObserver;
+use crate::backends::cloud::{self, ApiKey, CloudBackend};
+use crate::backends::llama;
+use crate::config::{self, Config, Engine};
+use crate::energy::MeterHandle;
+use crate::gateway::model::FirstTokenTime;
+use crate::gateway::{Kind, Model, Router};
+use crate::models;
+use crate::routing::{AdequacyModel, Capabilities, Policy};
+
+/// Ability of a local model nobody has rated: below the average of the router's data, so that it is trusted with little.
+const LOCAL_ABILITY_GUESS: f64 = -1.5;
+/// Ability of a cloud model nobody has rated: above the average of the router's data.
+const CLOUD_ABILITY_GUESS: f64 = 1.0;
+
+/// What models are built with.
+pub struct Parts {
+    pub meter: MeterHandle,
+    pub engine_binary: PathBuf,
+    /// Stops the engines.
+    pub stop: CancellationToken,
+}
+
+/// Builds every model; supervisors of local ones run in `engines`.
+pub fn router(
+    config: &Config,
+    parts: &Parts,
+    engines: &mut JoinSet<()>,
+) -> Result<Router, AppError> {
+    let adequacy = match &config.routing.router {
+        Some(dir) => AdequacyModel::load(dir)?,
+        None => AdequacyModel::built_in()?,
+    };
+    let mut models = Vec::with_capacity(config.models.len());
+    for (name, model) in &config.models {
+        let name: Arc<str> = name.as_str().into();
+        let ability = ability(&name, model, &adequacy);
+        models.push(match &model.engine {
+            Engine::Llama { config: llama, source, .. } => {
+                let gguf = models::resolve(source, &config.model_dir);
+                local(name, ability, llama, gguf, parts, engines)
+            }
+            Engine::Openai(openai) => cloud(name, ability, openai)?,
+        });
+    }
+    Ok(Router {
+        models,
+        meter: parts.meter.clone(),
+        adequacy,
+        policies: policies(config),
+        default_policy: config.routing.default_policy.as_str().into(),
+    })
+}
+
+/// The policies by name, as the router applies them.
+pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
+    let policy = |(name, policy): (&String, &crate::routing::PolicyConfig)| {
+        let name: Arc<str> = name.as_str().into();
+        let policy = Policy {
+            name: Arc::clone(&name),
+            objective: policy.objective,
+            floor: policy.floor,
+            local_only: policy.local_only,
+            pinned: None,
+        };
+        (name, policy)
+    };
+    config.policies.iter().map(policy).collect()
+}
+
+/// What the operator says, or what the training data knows of a model of that name, or else a cautious guess.
+fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
+    let (known_as, guess) = match &model.engine {
+        Engine::Llama { .. } => (name, LOCAL_ABILITY_GUESS),
+        Engine::Openai(openai) => {
+            (openai.model.as_deref().unwrap_or(name), CLOUD_ABILITY_GUESS)
+        }
+    };
+    model.ability.or_else(|| adequacy.ability_of(known_as)).unwrap_or(guess)
+}
+
+fn local(
+    name: Arc<str>,
+    ability: f64,
+    llama: &llama::Config,
+    gguf: PathBuf,
+    parts: &Parts,
+    engines: &mut JoinSet<()>,
+) -> Model {
+    if !gguf.exists() {
+        tracing::warn!(
+            model.name = %name,
+            "{name} is not here yet: run `wattgate models pull {name}`; until then others answer",
+        );
+    }
+    let observer = Arc::new(MeterObserver(parts.meter.clone()));
+    let (backend, supervisor) = llama::local_model(
+        Arc::clone(&name),
+        llama.clone(),
+        gguf,
+        parts.engine_binary.clone(),
+        observer,
+    );
+    engines.spawn(supervisor.run(parts.stop.clone()));
+    Model {
+        name,
+        ability,
+        kind: Kind::Local { engine: backend.state() },
+        backend: Arc::new(backend),
+        capabilities: Capabilities::default(),
+        api_key_missing: false,
+        first_token: FirstTokenTime::default(),
+    }
+}
+
+fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, AppError> {
+    let backend = CloudBackend::new(Arc::clone(&name), config.clone(), api_key(&name, config))?;
+    if let Some(variable) = backend.missing_key() {
+        tracing::warn!(
+            model.name = %name,
+            "{name} is off: set {variable} to its API key and restart; until then others answer",
+        );
+    }
+    Ok(Model {
+        name,
+        ability,
+        api_key_missing: backend.missing_key().is_some(),
+        kind: Kind::Cloud(Box::new(config.clone())),
+        backend: Arc::new(backend),
+        capabilities: Capabilities::ALL,
+        first_token: FirstTokenTime::default(),
+    })
+}
+
+/// The key its variable holds; none if it is not set or no key at all.
+fn api_key(name: &str, config: &cloud::Config) -> Option<ApiKey> {
+    let secret = std::env::var(config.api_key_env.as_deref()?).ok()?;
+    ApiKey::new(&secret)
+        .inspect_err(|error| tracing::warn!(model.name = %name, "{error}"))
+        .ok()
+}

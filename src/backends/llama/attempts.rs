@@ -1,0 +1,115 @@
+//! The attempts an engine process is working on: what its frames mean to each of them.
+//!
+//! Owns the promise that every opened attempt is closed exactly once, whatever happens to the engine.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::handle::{Progress, Submit};
+use super::observer::EngineObserver;
+use super::protocol::{Outcome, Refusal};
+use super::scheduler::Rejection;
+use crate::backends::backend::ErrorKind;
+use crate::units::AttemptId;
+
+/// Attempts that were sent to the engine and not closed.
+#[derive(Default)]
+pub(super) struct Attempts {
+    open: HashMap<AttemptId, OpenAttempt>,
+}
+
+struct OpenAttempt {
+    progress: watch::Sender<Progress>,
+    _place: OwnedSemaphorePermit,
+    _opened: Opened,
+}
+
+/// Reports the opening when made and the closing when dropped.
+struct Opened {
+    observer: Arc<dyn EngineObserver>,
+    model: Arc<str>,
+    attempt: AttemptId,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.observer.attempt_closed(&self.model, self.attempt);
+    }
+}
+
+impl Attempts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(super) fn contains(&self, attempt: AttemptId) -> bool {
+        self.open.contains_key(&attempt)
+    }
+
+    /// Takes the attempt into the books. Must come before the engine hears of it.
+    pub(super) fn open(
+        &mut self,
+        submit: Submit,
+        model: &Arc<str>,
+        observer: &Arc<dyn EngineObserver>,
+    ) {
+        let Submit { attempt, progress, place, .. } = submit;
+        observer.attempt_opened(model, attempt);
+        let opened = Opened { observer: Arc::clone(observer), model: Arc::clone(model), attempt };
+        self.open.insert(attempt, OpenAttempt { progress, _place: place, _opened: opened });
+    }
+
+    pub(super) fn admitted(&self, attempt: AttemptId) {
+        self.update(attempt, |progress| progress.admitted = true);
+    }
+
+    pub(super) fn text(&self, attempt: AttemptId, text: &str) {
+        self.update(attempt, |progress| progress.text.push_str(text));
+    }
+
+    pub(super) fn close(&mut self, attempt: AttemptId, outcome: Outcome) {
+        let Some(open) = self.open.remove(&attempt) else { return };
+        let end = match outcome {
+            Outcome::Finished { reason, counts } => Ok((reason, counts)),
+            Outcome::Refused(refusal) => Err(error_kind(refusal)),
+            // Nobody listens to a cancelled attempt.
+            Outcome::Cancelled => return,
+        };
+        open.progress.send_modify(|progress| progress.end = Some(end));
+    }
+
+    /// The engine is gone, and with it everything it was working on.
+    pub(super) fn fail_all(&mut self) {
+        for (_, open) in self.open.drain() {
+            open.progress.send_modify(|progress| progress.end = Some(Err(ErrorKind::EngineDied)));
+        }
+    }
+
+    fn update(&self, attempt: AttemptId, change: impl FnOnce(&mut Progress)) {
+        if let Some(open) = self.open.get(&attempt) {
+            open.progress.send_modify(change);
+        }
+    }
+}
+
+fn error_kind(refusal: Refusal) -> ErrorKind {
+    let invalid = |message| ErrorKind::InvalidRequest {
+        message,
+        param: Some("messages".to_owned()),
+        code: None,
+    };
+    match refusal {
+        Refusal::Scheduler(Rejection::QueueFull) => {
+            ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER }
+        }
+        Refusal::Scheduler(Rejection::ContextExceeded { prompt_tokens, context_tokens }) => {
+            ErrorKind::ContextExceeded { prompt_tokens, context_tokens }
+        }
+        Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(empty.to_string()),
+        Refusal::Template(reason) => {
+            invalid(format!("the model's chat template refused the messages: {reason}"))
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The thread that owns the llama.cpp context: orders in, batches through, frames out.
+//!
+//! What to evaluate is the scheduler's decision, what to sample the sampler's, what to send the text stream's; here
+//! they meet llama.cpp. Any failure of llama.cpp ends the process: the supervisor starts a fresh one.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::vocab::LlamaVocab;
+
+use super::child::EngineError;
+use super::observer::{StepReport, StepRow};
+use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal};
+use super::sampling::Sampler;
+use super::scheduler::{Admission, Cancelled, Chunk, Limits, Phase, Request, Scheduler};
+use super::text::TextStream;
+use crate::openai::FinishReason;
+use crate::units::{AttemptId, MonotonicNs};
+
+/// What the reader thread hands over.
+pub(super) enum Order {
+    Work { request: Request, work: Work },
+    Refuse(AttemptId, Refusal),
+    Cancel(AttemptId),
+}
+
+/// The part of a request that turns logits into text.
+pub(super) struct Work {
+    pub(super) sampler: Sampler,
+    pub(super) text: TextStream,
+}
+
+/// An attempt the scheduler knows of.
+struct Running {
+    work: Work,
+    counts: Counts,
+}
+
+pub(super) struct Engine<'m> {
+    context: LlamaContext<'m>,
+    vocab: LlamaVocab<'m>,
+    batch: LlamaBatch<'static>,
+    scheduler: Scheduler,
+    running: HashMap<AttemptId, Running>,
+    /// Frames of the present step, written at once at its end.
+    outgoing: Vec<u8>,
+    /// Bytes of one token; kept for its memory.
+    piece: Vec<u8>,
+}
+
+impl<'m> Engine<'m> {
+    pub(super) fn new(model: &'m LlamaModel, context: LlamaContext<'m>, limits: Limits) -> Self {
+        Self {
+            context,
+            vocab: model.vocab(),
+            batch: LlamaBatch::new(limits.batch_tokens, 1),
+            scheduler: Scheduler::new(limits),
+            running: HashMap::new(),
+            outgoing: Vec::new(),
+            piece: Vec::with_capacity(32),
+        }
+    }
+
+    /// Evaluates step after step; sleeps when there is nothing to do. Ends when the reader has.
+    pub(super) fn run(
+        mut self,
+        orders: &Receiver<Order>,
+        socket: &mut UnixStream,
+    ) -> Result<(), EngineError> {
+        // Where the present stretch of busy time has been accounted to; `None` when idle.
+        let mut busy_since = None;
+        loop {
+            if self.running.is_empty() {
+                self.flush(socket)?;
+                busy_since = None;
+                let Ok(order) = orders.recv() else { return Ok(()) };
+                self.take(order)?;
+            }
+            let start = busy_since.unwrap_or_else(MonotonicNs::now);
+            loop {
+                match orders.try_recv() {
+                    Ok(order) => self.take(order)?,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            }
+            busy_since = self.step(start)?.or(busy_since);
+            self.flush(socket)?;
+        }
+    }
+
+    fn take(&mut self, order: Order) -> Result<(), FrameError> {
+        match order {
+            Order::Work { request, work } => {
+                let attempt = request.attempt;
+                let counts = Counts { prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0 };
+                match self.scheduler.submit(request) {
+                    Ok(()) => {
+                        self.running.insert(attempt, Running { work, counts });
+                        Ok(())
+                    }
+                    Err(rejection) => {
+                        self.close(attempt, Outcome::Refused(Refusal::Scheduler(rejection)))
+                    }
+                }
+            }
+            Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
+            Order::Cancel(attempt) => match self.scheduler.cancel(attempt) {
+                // It ended while the cancellation was on its way: its end was told already.
+                Cancelled::Unknown => Ok(()),
+                Cancelled::Waiting | Cancelled::Running { .. } => {
+                    self.close(attempt, Outcome::Cancelled)
+                }
+            },
+        }
+    }
+
+    /// Evaluates one batch that began at `start`; returns when it ended, `None` if there was nothing to evaluate.
+    fn step(&mut self, start: MonotonicNs) -> Result<Option<MonotonicNs>, EngineError> {
+        while let Some(admission) = self.scheduler.admit() {
+            self.admit(admission)?;
+        }
+        let chunks = self.scheduler.next_batch();
+        if chunks.is_empty() {
+            return Ok(None);
+        }
+        self.evaluate(&chunks)?;
+        self.scheduler.evaluated(&chunks);
+        let (mut texts, mut finished) = (Vec::new(), Vec::new());
+        let mut row = 0;
+        for chunk in &chunks {
+            row += chunk.len;
+            if chunk.completes {
+                self.continue_answer(chunk, row - 1, &mut texts, &mut finished);
+            }
+        }
+        let end = MonotonicNs::now();
+        let report = StepReport { start, end, rows: chunks.iter().map(step_row).collect() };
+        protocol::append_frame(&mut self.outgoing, &FromEngine::Step { report, texts })?;
+        for (attempt, outcome) in finished {
+            self.close(attempt, outcome)?;
+        }
+        Ok(Some(end))
+    }
+
+    fn admit(&mut self, admission: Admission) -> Result<(), EngineError> {
+        let Admission { attempt, slot, prompt_tokens, mut cached_tokens } = admission;
+        if !self.drop_cache_past(slot, cached_tokens)? {
+            // A model that cannot roll back (recurrent): all or nothing.
+            self.scheduler.forget_cache(slot);
+            self.drop_cache_past(slot, 0)?;
+            cached_tokens = 0;
+        }
+        let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let (prompt_tokens, cached_tokens) = (count(prompt_tokens), count(cached_tokens));
+        if let Some(running) = self.running.get_mut(&attempt) {
+            running.counts = Counts { prompt_tokens, cached_tokens, completion_tokens: 0 };
+        }
+        let admitted = FromEngine::Admitted { attempt, prompt_tokens, cached_tokens };
+        Ok(protocol::append_frame(&mut self.outgoing, &admitted)?)
+    }
+
+    fn drop_cache_past(&mut self, slot: usize, kept: usize) -> Result<bool, EngineError> {
+        let (slot, kept) = (u32::try_from(slot).ok(), u32::try_from(kept).ok());
+        self.context
+            .clear_kv_cache_seq(slot, kept, None)
+            .map_err(|error| EngineError::Decode(error.to_string()))
+    }
+
+    /// Runs the chunks through the model as one batch.
+    fn evaluate(&mut self, chunks: &[Chunk]) -> Result<(), EngineError> {
+        self.batch.clear();
+        for chunk in chunks {
+            // Contexts hold fewer than 2³¹ tokens, so positions and slots fit.
+            let (slot, last) = (as_index(chunk.slot), chunk.len - 1);
+            for (offset, &token) in self.scheduler.tokens(chunk).iter().enumerate() {
+                let wants_logits = chunk.completes && offset == last;
+                self.batch
+                    .add(LlamaToken(token), as_index(chunk.start + offset), &[slot], wants_logits)
+                    .map_err(|error| EngineError::Decode(error.to_string()))?;
+            }
+        }
+        self.context.decode(&mut self.batch).map_err(|error| EngineError::Decode(error.to_string()))
+    }
+
+    /// Samples the next token of a fully evaluated sequence from the logits of batch row `row`.
+    fn continue_answer(
+        &mut self,
+        chunk: &Chunk,
+        row: usize,
+        texts: &mut Vec<(AttemptId, String)>,
+        finished: &mut Vec<(AttemptId, Outcome)>,
+    ) {
+        let Some(running) = self.running.get_mut(&chunk.attempt) else { return };
+        let Running { work, counts } = running;
+        let token = as_index(work.sampler.sample(self.context.get_logits_ith(as_index(row))));
+        counts.completion_tokens += 1;
+        let goes_on = self.scheduler.push(chunk.slot, token);
+        let (mut text, mut reason) = (String::new(), None);
+        if self.vocab.is_eog(LlamaToken(token)) {
+            reason = Some(FinishReason::Stop);
+        } else {
+            self.piece.clear();
+            self.vocab.token_to_piece_into(LlamaToken(token), &mut self.piece, false, None);
+            let released = work.text.push(&self.piece);
+            text = released.text;
+            if released.stopped {
+                reason = Some(FinishReason::Stop);
+            } else if !goes_on {
+                reason = Some(FinishReason::Length);
+            }
+        }
+        if let Some(reason) = reason {
+            text.push_str(&work.text.finish());
+            self.scheduler.release(chunk.slot);
+            finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
+        }
+        if !text.is_empty() {
+            texts.push((chunk.attempt, text));
+        }
+    }
+
+    fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {
+        self.running.remove(&attempt);
+        protocol::append_frame(&mut self.outgoing, &FromEngine::Closed { attempt, outcome })
+    }
+
+    fn flush(&mut self, socket: &mut UnixStream) -> Result<(), FrameError> {
+        socket.write_all(&self.outgoing)?;
+        self.outgoing.clear();
+        Ok(())
+    }
+}
+
+fn step_row(chunk: &Chunk) -> StepRow {
+    let tokens = u32::try_from(chunk.len).unwrap_or(u32::MAX);
+    let (prefill_tokens, decode_tokens) = match chunk.phase {
+        Phase::Prefill => (tokens, 0),
+        Phase::Decode => (0, tokens),
+    };
+    StepRow { attempt: chunk.attempt, prefill_tokens, decode_tokens }
+}
+
+/// llama.cpp counts in i32; nothing it holds is longer.
+fn as_index(value: usize) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}

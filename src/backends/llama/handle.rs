@@ -1,0 +1,295 @@
+//! The gateway's side of a local model: admission, and an answer's events from what the supervisor reports.
+//!
+//! Never waits for the engine: what it has said so far lies in a `watch` cell per attempt, so a slow client delays
+//! nobody and holds at most its own answer in memory.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_stream::try_stream;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::config::Config;
+use super::protocol::{self, Counts, EngineFacts, FrameError, Submission, ToEngine, Turn};
+use super::sampling::Sampling;
+use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
+use crate::openai::chat::PromptTokensDetails;
+use crate::openai::{ChatRequest, FinishReason, Usage};
+use crate::units::AttemptId;
+
+/// What a client is told to wait when the queue is full: about the time an answer takes.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// A local model as the gateway sees it.
+#[derive(Debug)]
+pub struct LlamaBackend {
+    pub(super) model: Arc<str>,
+    pub(super) config: Arc<Config>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) places: Arc<Semaphore>,
+    pub(super) state: watch::Receiver<EngineState>,
+}
+
+/// What the engine is doing just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineState {
+    pub phase: Phase,
+    /// How often the process had to be started anew.
+    pub restarts: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Loading {
+        percent: u8,
+    },
+    Ready(EngineFacts),
+    /// Not running, for this reason; it will be tried again.
+    Down(Arc<str>),
+    /// The gateway is shutting down.
+    Stopped,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Loading { percent: 0 }
+    }
+}
+
+/// From handle to supervisor.
+#[derive(Debug)]
+pub(super) enum Command {
+    Submit(Submit),
+    Cancel(AttemptId),
+}
+
+#[derive(Debug)]
+pub(super) struct Submit {
+    pub(super) attempt: AttemptId,
+    /// The encoded `Submit` frame.
+    pub(super) frame: Bytes,
+    pub(super) progress: watch::Sender<Progress>,
+    /// One of the engine's places, held until the engine is done with the attempt.
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// An answer as far as it has come.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) admitted: bool,
+    pub(super) text: String,
+    pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
+}
+
+impl Backend for LlamaBackend {
+    fn start(&self, job: Job) -> EventStream {
+        match self.submit(&job) {
+            Ok(answer) => answer.events(),
+            Err(kind) => {
+                let error = BackendError { model: Arc::clone(&self.model), kind };
+                stream::iter([Err(error)]).boxed()
+            }
+        }
+    }
+
+    fn health(&self) -> Health {
+        let in_flight = self.config.admissions() - self.places.available_permits();
+        let state = self.state.borrow();
+        let facts = match &state.phase {
+            Phase::Ready(facts) => Some(facts),
+            _ => None,
+        };
+        Health {
+            ready: facts.is_some(),
+            in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
+            slots: self.config.slots,
+            context_tokens: Some(
+                facts.map_or(self.config.context_tokens, |facts| facts.context_tokens),
+            ),
+        }
+    }
+}
+
+impl LlamaBackend {
+    /// The engine's state, to watch it load or count its restarts.
+    pub fn state(&self) -> watch::Receiver<EngineState> {
+        self.state.clone()
+    }
+
+    fn submit(&self, job: &Job) -> Result<Answer, ErrorKind> {
+        self.check_ready()?;
+        let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER };
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Err(overloaded);
+        };
+        let submission = submission(job, &self.config)?;
+        let frame = protocol::encode(&ToEngine::Submit(submission)).map_err(too_large)?;
+        let (progress, watched) = watch::channel(Progress::default());
+        // The cancellation's place in the channel is reserved now, so that it can be sent from a destructor.
+        let reserve = || self.commands.clone().try_reserve_owned();
+        let (Ok(submit), Ok(cancel)) = (reserve(), reserve()) else { return Err(overloaded) };
+        submit.send(Command::Submit(Submit {
+            attempt: job.attempt,
+            frame: frame.into(),
+            progress,
+            place,
+        }));
+        Ok(Answer {
+            model: Arc::clone(&self.model),
+            progress: watched,
+            first_token_timeout: self.config.first_token_timeout(),
+            cancel: CancelOnDrop { attempt: job.attempt, command: Some(cancel) },
+        })
+    }
+
+    fn check_ready(&self) -> Result<(), ErrorKind> {
+        let reason = match &self.state.borrow().phase {
+            Phase::Ready(_) => return Ok(()),
+            Phase::Loading { percent } => format!("it is loading ({percent} %)"),
+            Phase::Down(reason) => reason.to_string(),
+            Phase::Stopped => "it is shutting down".to_owned(),
+        };
+        Err(ErrorKind::Unavailable(reason))
+    }
+}
+
+/// One answer on its way.
+struct Answer {
+    model: Arc<str>,
+    progress: watch::Receiver<Progress>,
+    first_token_timeout: Duration,
+    cancel: CancelOnDrop,
+}
+
+impl Answer {
+    fn events(mut self) -> EventStream {
+        let model = Arc::clone(&self.model);
+        let deadline = Instant::now() + self.first_token_timeout;
+        let mut sent = 0;
+        let mut started = false;
+        let events = try_stream! {
+            loop {
+                let news = self.next(sent, deadline).await?;
+                if news.admitted && !started {
+                    started = true;
+                    yield Event::Started;
+                }
+                if !news.text.is_empty() {
+                    sent += news.text.len();
+                    yield Event::Text(news.text);
+                }
+                if let Some(end) = news.end {
+                    self.cancel.disarm();
+                    let (reason, counts) = end?;
+                    yield Event::Usage(usage(counts));
+                    yield Event::Done(reason);
+                    return;
+                }
+            }
+        };
+        events
+            .map(move |event| {
+                event.map_err(|kind| BackendError { model: Arc::clone(&model), kind })
+            })
+            .boxed()
+    }
+
+    /// Waits for something new: `text` is what came after the first `sent` bytes.
+    async fn next(&mut self, sent: usize, deadline: Instant) -> Result<Progress, ErrorKind> {
+        let changed = if sent == 0 {
+            timeout_at(deadline, self.progress.changed())
+                .await
+                .map_err(|_| ErrorKind::Timeout { after: self.first_token_timeout })?
+        } else {
+            self.progress.changed().await
+        };
+        // The supervisor always leaves an end; without one it was dropped with everything it owned.
+        changed.map_err(|_| ErrorKind::EngineDied)?;
+        let progress = self.progress.borrow_and_update();
+        Ok(Progress {
+            admitted: progress.admitted,
+            text: progress.text[sent..].to_owned(),
+            end: progress.end.clone(),
+        })
+    }
+}
+
+/// Tells the supervisor that nobody wants the answer any more.
+struct CancelOnDrop {
+    attempt: AttemptId,
+    command: Option<mpsc::OwnedPermit<Command>>,
+}
+
+impl CancelOnDrop {
+    /// The answer has ended by itself.
+    fn disarm(&mut self) {
+        self.command = None;
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(command) = self.command.take() {
+            command.send(Command::Cancel(self.attempt));
+        }
+    }
+}
+
+/// What the engine needs to know of a request, with OpenAI's defaults filled in.
+fn submission(job: &Job, config: &Config) -> Result<Submission, ErrorKind> {
+    let request = &job.request;
+    let output_limit = request.output_limit().unwrap_or(config.max_output_tokens);
+    if output_limit == 0 {
+        return Err(ErrorKind::InvalidRequest {
+            message: "the output limit must be at least 1".to_owned(),
+            param: Some("max_completion_tokens".to_owned()),
+            code: None,
+        });
+    }
+    let turns = request.messages.iter().map(|message| Turn {
+        role: message.role,
+        text: message.content.as_ref().map_or_else(String::new, |c| c.text().into_owned()),
+    });
+    Ok(Submission {
+        attempt: job.attempt,
+        turns: turns.collect(),
+        sampling: sampling(request),
+        output_limit,
+        stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
+    })
+}
+
+fn sampling(request: &ChatRequest) -> Sampling {
+    // Without a seed every answer gets its own: the standard library's hasher keys are random per call.
+    let seed = request.seed.map_or_else(|| RandomState::new().hash_one(()), i64::cast_unsigned);
+    Sampling {
+        temperature: request.temperature.unwrap_or(1.0),
+        top_p: request.top_p.unwrap_or(1.0),
+        seed,
+    }
+}
+
+fn too_large(error: FrameError) -> ErrorKind {
+    ErrorKind::InvalidRequest {
+        message: format!("the request is too large for the engine: {error}"),
+        param: Some("messages".to_owned()),
+        code: None,
+    }
+}
+
+fn usage(counts: Counts) -> Usage {
+    let (prompt_tokens, completion_tokens) =
+        (u64::from(counts.prompt_tokens), u64::from(counts.completion_tokens));
+    Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: prompt_tokens + completion_tokens,
+        prompt_tokens_details: Some(PromptTokensDetails {
+            cached_tokens: Some(u64::from(counts.cached_tokens)),
+        }),
+    }
+}

@@ -1,0 +1,48 @@
+//! What engines tell about their work, for whoever meters it. Facts only: no energy, no prices.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{AttemptId, MonotonicNs};
+
+/// Hears about every engine process, attempt and step. Called from the supervisor's task: must be cheap and must
+/// not block.
+pub trait EngineObserver: Send + Sync {
+    /// A process was started; it begins to load its model.
+    fn engine_started(&self, model: &Arc<str>, pid: u32);
+
+    /// The process has ended and was reaped: its pid may belong to someone else from now on.
+    fn engine_stopped(&self, model: &Arc<str>, pid: u32);
+
+    /// Before the engine hears of the attempt.
+    fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId);
+
+    /// The engine evaluated one batch. Comes before `attempt_closed` of the attempts that ended with it.
+    fn step(&self, model: &Arc<str>, step: &StepReport);
+
+    /// Exactly once per opened attempt: finished, refused, cancelled, or its engine died.
+    fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId);
+}
+
+/// One evaluation of one batch.
+///
+/// While the engine is busy, a step begins where the one before ended, so that all busy time is covered; an idle
+/// engine's first step begins when it wakes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReport {
+    pub start: MonotonicNs,
+    pub end: MonotonicNs,
+    pub rows: Vec<StepRow>,
+}
+
+/// What a step did for one attempt.
+///
+/// Prompt tokens from the cache are never evaluated and not counted. Neither is the last token of an answer: an
+/// attempt's decode tokens are one less than its completion tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRow {
+    pub attempt: AttemptId,
+    pub prefill_tokens: u32,
+    pub decode_tokens: u32,
+}

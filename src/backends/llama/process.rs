@@ -1,0 +1,59 @@
+//! One engine process and the socket to it. Starts and ends it; knows nothing of what is said over the socket.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// How long a process may take to notice that its socket is closed before it is killed.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A running engine process.
+#[derive(Debug)]
+pub(super) struct EngineProcess {
+    child: Child,
+    pub(super) pid: u32,
+}
+
+impl EngineProcess {
+    /// Starts `<binary> engine` with one end of a socket pair as its standard input; the other end is returned.
+    pub(super) fn spawn(binary: &Path) -> io::Result<(Self, UnixStream)> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let child = Command::new(binary)
+            .arg("engine")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            // Threads that spin while they wait burn joules and, with a second engine, each other's time: 22 instead
+            // of 49 tokens/s were measured on two cores (research notes on llama.cpp).
+            .env("OMP_WAIT_POLICY", "passive")
+            // Ctrl-C at the terminal reaches the whole group: the gateway drains its requests first.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = child.id().ok_or_else(|| io::Error::other("the process ended at once"))?;
+        Ok((Self { child, pid }, UnixStream::from_std(ours)?))
+    }
+
+    /// Waits for the process to leave, which it does as soon as our end of the socket is dropped; kills it if not.
+    /// Returns how it ended, for the log.
+    pub(super) async fn end(mut self) -> String {
+        let status = match timeout(LEAVE_TIMEOUT, self.child.wait()).await {
+            Ok(status) => status,
+            Err(_) => self.kill().await,
+        };
+        status.map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+
+    /// For a process that no longer listens.
+    pub(super) async fn kill(&mut self) -> io::Result<std::process::ExitStatus> {
+        self.child.start_kill()?;
+        self.child.wait().await
+    }
+}

@@ -1,0 +1,86 @@
+//! From a submission to the tokens the engine evaluates: template, control-token guard, tokeniser.
+//!
+//! Runs on the reader thread; touches the model's vocabulary, which is immutable, and never the context.
+
+use std::sync::Arc;
+
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::token::LlamaToken;
+use minijinja::Error;
+
+use super::engine::{Order, Work};
+use super::guard::{Guard, pieces};
+use super::protocol::{Refusal, Submission, Turn};
+use super::sampling::Sampler;
+use super::scheduler::{Request, Token};
+use super::template::{CHATML, ChatTemplate};
+use super::text::TextStream;
+
+const TEMPLATE_KEY: &str = "tokenizer.chat_template";
+
+/// A model's template and tokeniser.
+pub(super) struct Prompter {
+    model: Arc<LlamaModel>,
+    template: ChatTemplate,
+    has_own_template: bool,
+    guard: Guard,
+}
+
+impl Prompter {
+    pub(super) fn new(model: Arc<LlamaModel>) -> Result<Self, Error> {
+        let own = model.meta_val_str(TEMPLATE_KEY).ok();
+        let (bos, eos) =
+            (spelling(&model, model.vocab().bos()), spelling(&model, model.vocab().eos()));
+        let template = ChatTemplate::new(own.as_deref().unwrap_or(CHATML), &bos, &eos)?;
+        let guard = Guard::new(control_spellings(&model));
+        Ok(Self { template, has_own_template: own.is_some(), guard, model })
+    }
+
+    pub(super) fn has_own_template(&self) -> bool {
+        self.has_own_template
+    }
+
+    /// What the engine is to do about a submission: work on it, or pass the refusal on.
+    pub(super) fn order(&self, submission: Submission) -> Order {
+        let Submission { attempt, turns, sampling, output_limit, stop } = submission;
+        match self.prompt(&turns) {
+            Ok(prompt) => Order::Work {
+                request: Request { attempt, prompt, output_limit: output_limit as usize },
+                work: Work { sampler: Sampler::new(sampling), text: TextStream::new(stop) },
+            },
+            Err(error) => Order::Refuse(attempt, Refusal::Template(error.to_string())),
+        }
+    }
+
+    fn prompt(&self, turns: &[Turn]) -> Result<Vec<Token>, Error> {
+        let rendered = self.template.render(turns, &self.guard)?;
+        let vocab = self.model.vocab();
+        let mut tokens = Vec::with_capacity(rendered.len() / 3 + 1);
+        for piece in pieces(&rendered) {
+            tokens.extend(vocab.tokenize(piece.as_bytes(), false, true));
+        }
+        // Most templates write the beginning-of-sequence token themselves; two of them would degrade the answer.
+        if vocab.should_add_bos() && tokens.first() != Some(&vocab.bos()) {
+            tokens.insert(0, vocab.bos());
+        }
+        Ok(tokens.into_iter().map(|token| token.0).collect())
+    }
+}
+
+/// How every token that is recognised in text as a control token is spelled.
+fn control_spellings(model: &LlamaModel) -> Vec<String> {
+    let vocab = model.vocab();
+    vocab
+        .tokens()
+        .filter(|&token| vocab.is_control(token))
+        .map(|token| spelling(model, token))
+        .collect()
+}
+
+/// A token's text; empty if the vocabulary has no such token.
+fn spelling(model: &LlamaModel, token: LlamaToken) -> String {
+    if token.0 < 0 {
+        return String::new();
+    }
+    model.vocab().text(token).map_or_else(String::new, |text| text.to_string_lossy().into_owned())
+}

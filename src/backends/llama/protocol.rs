@@ -1,0 +1,210 @@
+//! The frames between gateway and engine process: a big-endian u32 length, then a postcard-encoded message.
+//!
+//! Both ends are the same binary, so there is no version to negotiate. Bounded, so that neither end can make the
+//! other allocate without limit. The socket's end is the message "the other one is gone".
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::observer::StepReport;
+use super::sampling::Sampling;
+use super::scheduler::Rejection;
+use crate::openai::{FinishReason, Role};
+use crate::units::AttemptId;
+
+/// Longest message in bytes: a prompt of millions of tokens fits.
+pub const MAX_FRAME: usize = 32 << 20;
+
+/// Bytes of the length before each message.
+pub const HEADER: usize = size_of::<u32>();
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToEngine {
+    /// The first frame, once.
+    Load(Settings),
+    Submit(Submission),
+    /// Answered by `Closed`, whatever the attempt was doing.
+    Cancel(AttemptId),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    pub gguf: PathBuf,
+    pub context_tokens: u32,
+    pub slots: u32,
+    /// 0: what the machine gives.
+    pub threads: u32,
+    pub batch_tokens: u32,
+    pub queue: u32,
+    pub gpu_layers: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Submission {
+    pub attempt: AttemptId,
+    pub turns: Vec<Turn>,
+    pub sampling: Sampling,
+    pub output_limit: u32,
+    pub stop: Vec<String>,
+}
+
+/// One turn of the conversation, its parts joined.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Turn {
+    pub role: Role,
+    pub text: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromEngine {
+    Loading {
+        percent: u8,
+    },
+    Ready(EngineFacts),
+    /// The engine cannot work with this file or these settings; it exits.
+    LoadFailed {
+        reason: String,
+    },
+    /// The attempt has a slot.
+    Admitted {
+        attempt: AttemptId,
+        prompt_tokens: u32,
+        cached_tokens: u32,
+    },
+    /// One batch was evaluated; `texts` is what may be sent on because of it.
+    Step {
+        report: StepReport,
+        texts: Vec<(AttemptId, String)>,
+    },
+    /// The last word about an attempt.
+    Closed {
+        attempt: AttemptId,
+        outcome: Outcome,
+    },
+}
+
+/// What a loaded engine can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineFacts {
+    /// Per slot.
+    pub context_tokens: u32,
+    pub slots: u32,
+    /// The GGUF brings its own chat template; if not, ChatML is used.
+    pub has_chat_template: bool,
+    /// Architecture, parameters and size, for a log line.
+    pub description: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Finished { reason: FinishReason, counts: Counts },
+    Refused(Refusal),
+    Cancelled,
+}
+
+/// Tokens of one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub prompt_tokens: u32,
+    pub cached_tokens: u32,
+    /// Every token sampled, the one that ended the turn included.
+    pub completion_tokens: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    Scheduler(Rejection),
+    /// The model's template does not take these turns, in its own words.
+    Template(String),
+}
+
+/// A frame that could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame of {bytes} bytes is over the limit of {MAX_FRAME}")]
+    TooLong { bytes: usize },
+    #[error("a frame was not understood: {0}")]
+    Malformed(#[from] postcard::Error),
+    #[error("the engine's socket failed: {0}")]
+    Socket(#[from] io::Error),
+}
+
+/// Encodes a message without its length.
+pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
+    let bytes = postcard::to_stdvec(message)?;
+    if bytes.len() > MAX_FRAME {
+        return Err(FrameError::TooLong { bytes: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// Appends a whole frame, length and message.
+pub fn append_frame<M: Serialize>(buffer: &mut Vec<u8>, message: &M) -> Result<(), FrameError> {
+    let bytes = encode(message)?;
+    let length =
+        u32::try_from(bytes.len()).map_err(|_| FrameError::TooLong { bytes: bytes.len() })?;
+    buffer.extend_from_slice(&length.to_be_bytes());
+    buffer.extend_from_slice(&bytes);
+    Ok(())
+}
+
+pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, FrameError> {
+    Ok(postcard::from_bytes(bytes)?)
+}
+
+/// Reads one frame, blocking; `None` when the other end is gone.
+pub fn read_frame<M: DeserializeOwned>(socket: &mut impl Read) -> Result<Option<M>, FrameError> {
+    let mut length = [0; HEADER];
+    match socket.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let bytes = u32::from_be_bytes(length) as usize;
+    if bytes > MAX_FRAME {
+        return Err(FrameError::TooLong { bytes });
+    }
+    let mut message = vec![0; bytes];
+    socket.read_exact(&mut message)?;
+    Ok(Some(decode(&message)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_the_way_and_the_end_is_seen() {
+        let mut wire = Vec::new();
+        append_frame(&mut wire, &ToEngine::Cancel(AttemptId(7))).unwrap();
+        let submission = Submission {
+            attempt: AttemptId(8),
+            turns: vec![Turn { role: Role::Developer, text: "be brief".into() }],
+            sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
+            output_limit: 5,
+            stop: vec!["\n".into()],
+        };
+        append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();
+        let mut wire = wire.as_slice();
+        let first: ToEngine = read_frame(&mut wire).unwrap().unwrap();
+        assert!(matches!(first, ToEngine::Cancel(AttemptId(7))));
+        let second: ToEngine = read_frame(&mut wire).unwrap().unwrap();
+        let ToEngine::Submit(submission) = second else { panic!("a submission") };
+        assert_eq!((submission.turns[0].role, submission.output_limit), (Role::Developer, 5));
+        assert!(read_frame::<ToEngine>(&mut wire).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_endless_frame_is_refused_before_it_is_read() {
+        let wire = u32::MAX.to_be_bytes();
+        let error = read_frame::<ToEngine>(&mut wire.as_slice()).unwrap_err();
+        assert!(matches!(error, FrameError::TooLong { .. }), "{error}");
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        assert!(matches!(decode::<ToEngine>(&[250, 1, 2]), Err(FrameError::Malformed(_))));
+    }
+}

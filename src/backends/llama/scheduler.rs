@@ -1,0 +1,272 @@
+//! Continuous batching as a pure rule: slots and waiting requests in, the next batch out.
+//!
+//! No llama types, no clock, no I/O. Decode rows come first, then prefill chunks share what is left of the batch
+//! budget; a finished sequence stays in its slot as cache for the next prompt that begins like it.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::AttemptId;
+
+/// An index into the model's vocabulary.
+pub type Token = i32;
+
+/// What the engine can hold; all at least 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sequences worked on at once.
+    pub slots: usize,
+    /// Longest prompt plus answer of one sequence, in tokens.
+    pub context_tokens: usize,
+    /// Most rows of one batch. At least `slots`, so that every sequence advances in every step.
+    pub batch_tokens: usize,
+    /// Requests that may wait for a slot.
+    pub queue: usize,
+}
+
+/// A tokenised request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub attempt: AttemptId,
+    pub prompt: Vec<Token>,
+    /// Most tokens to generate; at least 1.
+    pub output_limit: usize,
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejection {
+    #[error("the engine's queue is full")]
+    QueueFull,
+    #[error("the prompt has {prompt_tokens} tokens and the context holds {context_tokens}")]
+    ContextExceeded { prompt_tokens: u32, context_tokens: u32 },
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+}
+
+/// A request that just got a slot. Everything the slot holds past `cached_tokens` must be dropped from the KV cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    pub attempt: AttemptId,
+    pub slot: usize,
+    pub prompt_tokens: usize,
+    pub cached_tokens: usize,
+}
+
+/// Consecutive tokens of one sequence to evaluate in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    pub slot: usize,
+    pub attempt: AttemptId,
+    /// Position of the first token in its sequence.
+    pub start: usize,
+    pub len: usize,
+    pub phase: Phase,
+    /// The sequence is fully evaluated after this chunk: its last row yields the next token.
+    pub completes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Prefill,
+    Decode,
+}
+
+/// What cancelling found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    Waiting,
+    Running { slot: usize },
+    Unknown,
+}
+
+/// The scheduler's whole state.
+#[derive(Debug)]
+pub struct Scheduler {
+    limits: Limits,
+    slots: Vec<Slot>,
+    waiting: VecDeque<Request>,
+    /// Counts admissions, to find the slot whose cache is the oldest.
+    admissions: u64,
+}
+
+/// One sequence of the KV cache.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Prompt and answer so far, or what is left of them as cache.
+    tokens: Vec<Token>,
+    /// How many of `tokens` are in the KV cache.
+    evaluated: usize,
+    work: Option<Work>,
+    admitted_at: u64,
+}
+
+#[derive(Debug)]
+struct Work {
+    attempt: AttemptId,
+    prompt_tokens: usize,
+    /// Sequence length at which generation must end.
+    end: usize,
+}
+
+impl Scheduler {
+    pub fn new(limits: Limits) -> Self {
+        debug_assert!(limits.batch_tokens >= limits.slots, "every sequence must fit into a batch");
+        let slots = (0..limits.slots).map(|_| Slot::default()).collect();
+        Self { limits, slots, waiting: VecDeque::new(), admissions: 0 }
+    }
+
+    /// Queues a request.
+    pub fn submit(&mut self, request: Request) -> Result<(), Rejection> {
+        let (prompt, context) = (request.prompt.len(), self.limits.context_tokens);
+        if prompt == 0 {
+            return Err(Rejection::EmptyPrompt);
+        }
+        if prompt >= context {
+            let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
+            return Err(Rejection::ContextExceeded {
+                prompt_tokens: count(prompt),
+                context_tokens: count(context),
+            });
+        }
+        let idle = self.slots.iter().filter(|slot| slot.work.is_none()).count();
+        if self.waiting.len() >= self.limits.queue + idle {
+            return Err(Rejection::QueueFull);
+        }
+        self.waiting.push_back(request);
+        Ok(())
+    }
+
+    /// Gives the longest-waiting request a slot, if one is idle. Call until it returns `None`.
+    pub fn admit(&mut self) -> Option<Admission> {
+        let slot = self.best_idle_slot(&self.waiting.front()?.prompt)?;
+        let Request { attempt, prompt, output_limit } = self.waiting.pop_front()?;
+        self.admissions += 1;
+        let cached_tokens = self.slots[slot].reusable(&prompt);
+        let prompt_tokens = prompt.len();
+        let end = self.limits.context_tokens.min(prompt_tokens.saturating_add(output_limit));
+        self.slots[slot] = Slot {
+            tokens: prompt,
+            evaluated: cached_tokens,
+            work: Some(Work { attempt, prompt_tokens, end }),
+            admitted_at: self.admissions,
+        };
+        Some(Admission { attempt, slot, prompt_tokens, cached_tokens })
+    }
+
+    /// The KV cache could not keep the slot's prefix: all of it must be evaluated.
+    pub fn forget_cache(&mut self, slot: usize) {
+        self.slots[slot].evaluated = 0;
+    }
+
+    /// The next batch, in slot order (llama.cpp evaluates consecutive sequence ids together); empty when idle.
+    ///
+    /// Each decoding sequence gets its one row. The rest of the budget is shared among prefills, the shortest
+    /// first, so that a long prompt never keeps a short one from starting.
+    pub fn next_batch(&self) -> Vec<Chunk> {
+        let mut batch: Vec<Chunk> =
+            self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index)).collect();
+        let decodes = batch.iter().filter(|chunk| chunk.phase == Phase::Decode).count();
+        let mut budget = self.limits.batch_tokens - decodes;
+        let mut prefills: Vec<&mut Chunk> =
+            batch.iter_mut().filter(|chunk| chunk.phase == Phase::Prefill).collect();
+        prefills.sort_by_key(|chunk| chunk.len);
+        let count = prefills.len();
+        for (served, chunk) in prefills.into_iter().enumerate() {
+            let share = budget / (count - served);
+            if chunk.len > share {
+                chunk.len = share;
+                chunk.completes = false;
+            }
+            budget -= chunk.len;
+        }
+        batch
+    }
+
+    /// The tokens a chunk evaluates.
+    pub fn tokens(&self, chunk: &Chunk) -> &[Token] {
+        &self.slots[chunk.slot].tokens[chunk.start..chunk.start + chunk.len]
+    }
+
+    /// The batch was evaluated: its tokens are in the KV cache now.
+    pub fn evaluated(&mut self, batch: &[Chunk]) {
+        for chunk in batch {
+            self.slots[chunk.slot].evaluated = chunk.start + chunk.len;
+        }
+    }
+
+    /// Appends a sampled token. Returns whether the sequence may go on; if not, it reached its output limit or
+    /// its context.
+    pub fn push(&mut self, slot: usize, token: Token) -> bool {
+        let slot = &mut self.slots[slot];
+        slot.tokens.push(token);
+        slot.work.as_ref().is_some_and(|work| slot.tokens.len() < work.end)
+    }
+
+    /// Ends the slot's work and keeps what was evaluated as cache.
+    pub fn release(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        slot.tokens.truncate(slot.evaluated);
+        slot.work = None;
+    }
+
+    /// Forgets an attempt, wherever it is. Its slot is idle at once.
+    pub fn cancel(&mut self, attempt: AttemptId) -> Cancelled {
+        if let Some(place) = self.waiting.iter().position(|request| request.attempt == attempt) {
+            self.waiting.remove(place);
+            return Cancelled::Waiting;
+        }
+        let holds = |slot: &Slot| slot.work.as_ref().is_some_and(|work| work.attempt == attempt);
+        match self.slots.iter().position(holds) {
+            Some(slot) => {
+                self.release(slot);
+                Cancelled::Running { slot }
+            }
+            None => Cancelled::Unknown,
+        }
+    }
+
+    /// The idle slot that answers `prompt` with the least lost.
+    ///
+    /// A slot whose cache the prompt continues (at least half of it is reused) wins, the longest first: a
+    /// conversation finds its own slot again. Otherwise an empty or the longest unused one is overwritten, rather
+    /// than another conversation's cache for a few shared template tokens.
+    fn best_idle_slot(&self, prompt: &[Token]) -> Option<usize> {
+        let idle = || self.slots.iter().enumerate().filter(|(_, slot)| slot.work.is_none());
+        let continued = idle()
+            .map(|(index, slot)| (index, slot.reusable(prompt), slot.tokens.len()))
+            .filter(|&(_, reused, cached)| reused > 0 && reused * 2 >= cached)
+            .max_by_key(|&(_, reused, _)| reused)
+            .map(|(index, ..)| index);
+        continued
+            .or_else(|| idle().min_by_key(|(_, slot)| slot.admitted_at).map(|(index, _)| index))
+    }
+}
+
+impl Slot {
+    /// Leading tokens of `prompt` that are already evaluated here; at least the last one is left to evaluate,
+    /// because its logits yield the first token of the answer.
+    fn reusable(&self, prompt: &[Token]) -> usize {
+        let cached = &self.tokens[..self.evaluated];
+        let common = cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        common.min(prompt.len().saturating_sub(1))
+    }
+
+    /// Everything that is left to evaluate.
+    fn pending(&self, index: usize) -> Option<Chunk> {
+        let work = self.work.as_ref()?;
+        let decoding = self.evaluated >= work.prompt_tokens;
+        Some(Chunk {
+            slot: index,
+            attempt: work.attempt,
+            start: self.evaluated,
+            len: self.tokens.len() - self.evaluated,
+            phase: if decoding { Phase::Decode } else { Phase::Prefill },
+            completes: true,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! From token bytes to text that may be sent: whole UTF-8 characters, and nothing past a stop string.
+//!
+//! Pure. A token may end in the middle of a character or of a stop string, so the least possible is held back.
+
+use std::mem;
+
+/// The text of one answer on its way out.
+#[derive(Debug, Default)]
+pub struct TextStream {
+    stops: Vec<String>,
+    /// Bytes that are not yet a whole character; at most 3.
+    partial: Vec<u8>,
+    /// Text that may still turn out to begin a stop string.
+    held: String,
+}
+
+/// What one more token made available.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Released {
+    pub text: String,
+    /// A stop string was met; it and all after it are dropped.
+    pub stopped: bool,
+}
+
+impl TextStream {
+    /// Empty stop strings are ignored: they would end every answer before it began.
+    pub fn new(stops: Vec<String>) -> Self {
+        Self {
+            stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes a token's bytes and releases what can no longer change.
+    pub fn push(&mut self, bytes: &[u8]) -> Released {
+        self.partial.extend_from_slice(bytes);
+        self.decode();
+        if let Some(at) = self.first_stop() {
+            self.held.truncate(at);
+            self.partial.clear();
+            return Released { text: mem::take(&mut self.held), stopped: true };
+        }
+        let kept = self.held.split_off(self.held.len() - self.undecided_len());
+        Released { text: mem::replace(&mut self.held, kept), stopped: false }
+    }
+
+    /// The answer is over: releases the rest. Half a character becomes U+FFFD.
+    pub fn finish(&mut self) -> String {
+        let mut text = mem::take(&mut self.held);
+        text.push_str(&String::from_utf8_lossy(&self.partial));
+        self.partial.clear();
+        text
+    }
+
+    /// Moves whole characters from `partial` to `held`; bytes that can never become one turn into U+FFFD.
+    fn decode(&mut self) {
+        let bytes = mem::take(&mut self.partial);
+        for chunk in bytes.utf8_chunks() {
+            self.held.push_str(chunk.valid());
+            let invalid = chunk.invalid();
+            // An error at the very end that more bytes could mend has no length.
+            let unfinished =
+                std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+            if unfinished {
+                self.partial = invalid.to_vec();
+            } else if !invalid.is_empty() {
+                self.held.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+    }
+
+    fn first_stop(&self) -> Option<usize> {
+        self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min()
+    }
+
+    /// Length of the longest end of `held` with which a stop string begins.
+    fn undecided_len(&self) -> usize {
+        let undecided = |stop: &String| {
+            let longest = (stop.len() - 1).min(self.held.len());
+            (1..=longest)
+                .rev()
+                .find(|&len| stop.is_char_boundary(len) && self.held.ends_with(&stop[..len]))
+        };
+        self.stops.iter().filter_map(undecided).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stream(stops: &[&str]) -> TextStream {
+        TextStream::new(stops.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn half_a_character_waits_for_the_other_half() {
+        let mut text = stream(&[]);
+        let [first, second @ ..] = "é".as_bytes() else { panic!("two bytes") };
+        assert_eq!(text.push(&[b'a', *first]).text, "a");
+        assert_eq!(text.push(second).text, "é");
+        assert_eq!(text.push(&[*first]).text, "");
+        assert_eq!(text.finish(), "\u{fffd}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_character_are_replaced_at_once() {
+        assert_eq!(stream(&[]).push(b"a\xffb").text, "a\u{fffd}b");
+    }
+
+    #[test]
+    fn a_stop_string_across_tokens_is_never_shown() {
+        let mut text = stream(&["###"]);
+        assert_eq!(text.push(b"one #").text, "one ");
+        assert_eq!(text.push(b"# two").text, "## two");
+        assert_eq!(text.push(b" ##").text, " ");
+        assert_eq!(text.push(b"# three"), Released { text: String::new(), stopped: true });
+    }
+
+    #[test]
+    fn the_earliest_of_several_stops_ends_the_answer() {
+        let released = stream(&["world", "lo"]).push(b"hello world");
+        assert_eq!(released, Released { text: "hel".into(), stopped: true });
+    }
+
+    #[test]
+    fn held_back_text_is_released_at_the_end() {
+        let mut text = stream(&["END"]);
+        assert_eq!(text.push(b"the EN").text, "the ");
+        assert_eq!(text.finish(), "EN");
+    }
+
+    proptest! {
+        /// However the bytes are cut into tokens, the text is the same as if they came at once.
+        #[test]
+        fn cuts_do_not_matter(
+            answer in "[abé世🦀]{0,40}",
+            stops in prop::collection::vec("[abé世]{1,3}", 0..3),
+            cuts in prop::collection::vec(1..5usize, 1..60),
+        ) {
+            let expected = stops.iter().filter_map(|stop| answer.find(stop.as_str())).min();
+            let mut text = TextStream::new(stops);
+            let (mut shown, mut stopped, mut rest) = (String::new(), false, answer.as_bytes());
+            for cut in cuts.into_iter().cycle() {
+                if rest.is_empty() || stopped {
+                    break;
+                }
+                let (token, after) = rest.split_at(cut.min(rest.len()));
+                rest = after;
+                let released = text.push(token);
+                shown.push_str(&released.text);
+                stopped = released.stopped;
+            }
+            shown.push_str(&text.finish());
+            prop_assert_eq!(stopped, expected.is_some());
+            prop_assert_eq!(shown, &answer[..expected.unwrap_or(answer.len())]);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Joins devices, engines and attempts: when an interval may be closed, when an attempt's energy is final, and what a
+//! person is told of it until then.
+//!
+//! Pure: readings, reports and the time come in; figures come out. The meter thread is the only writer of readings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cpu_model::CpuModel;
+use super::device::{Device, DeviceBook, Serves};
+use super::estimate::Estimator;
+use super::figure::{EnergyFigure, Source};
+use super::ledger::{Share, TokenWeights};
+use super::sensor::DeviceInfo;
+use super::work::WorkSpan;
+use crate::units::{AttemptId, Microjoules, MonotonicNs};
+
+/// The constants of the books.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub cadence: Duration,
+    pub weights: TokenWeights,
+    pub cpu_model: CpuModel,
+    /// What is named as the source of a figure nobody could read.
+    pub source: Source,
+}
+
+/// The energy of one attempt, once nothing can change it any more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    pub attempt: AttemptId,
+    pub model: Arc<str>,
+    /// What the attempt added.
+    pub marginal: EnergyFigure,
+    /// That plus its share of idle energy.
+    pub amortised: EnergyFigure,
+}
+
+/// A snapshot of all devices.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Books {
+    pub devices: Vec<DeviceBook>,
+    /// Attempts not settled yet.
+    pub open_attempts: usize,
+    /// Attempts that settled as unknown because a device could not be read in time.
+    pub unknown_settlements: u64,
+}
+
+impl Books {
+    /// How far all books together are from adding up; anything but 0 is a bug.
+    pub fn conservation_error(&self) -> Microjoules {
+        self.devices.iter().map(|device| device.conservation_error).sum()
+    }
+}
+
+/// How long an interval waits for work to be reported before it is closed with what is known.
+const REPORT_LAG: Duration = Duration::from_secs(10);
+/// How long a finished attempt waits for a device's reading before it is given up as unknown.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Names a device of the accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceId(usize);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Accounts {
+    settings: Settings,
+    devices: Vec<Device>,
+    /// End of the last step each engine reported.
+    steps: BTreeMap<Arc<str>, MonotonicNs>,
+    attempts: BTreeMap<AttemptId, Attempt>,
+    estimator: Estimator,
+    unknown_settlements: u64,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    model: Arc<str>,
+    opened: MonotonicNs,
+    closed: Option<MonotonicNs>,
+}
+
+impl Accounts {
+    pub fn new(settings: Settings) -> Self {
+        let estimator = Estimator::new(settings.weights, settings.cpu_model);
+        Self {
+            settings,
+            devices: Vec::new(),
+            steps: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            estimator,
+            unknown_settlements: 0,
+        }
+    }
+
+    /// Adds a device whose sensor counts from 0 at `at`, or continues the books of one with that name.
+    pub fn add_device(&mut self, info: DeviceInfo, serves: Serves, at: MonotonicNs) -> DeviceId {
+        let known = self.devices.iter().position(|device| device.info.name == info.name);
+        let index = known.unwrap_or(self.devices.len());
+        match self.devices.get_mut(index) {
+            Some(device) => device.restart(info, at),
+            None => self.devices.push(Device::new(info, serves, self.settings.weights, at)),
+        }
+        let device = &mut self.devices[index];
+        for (&id, attempt) in &self.attempts {
+            if attempt.closed.is_none() && device.serves.model(&attempt.model) {
+                device.ledger.open(id, attempt.opened);
+            }
+        }
+        DeviceId(index)
+    }
+
+    /// A good reading of a device, and how often its counter has started over.
+    pub fn reading(&mut self, id: DeviceId, at: MonotonicNs, total: Microjoules, resets: u64) {
+        let cadence_ns = nanoseconds(self.settings.cadence);
+        let device = &mut self.devices[id.0];
+        device.reading(at, total, cadence_ns);
+        device.set_resets(resets);
+    }
+
+    /// A reading failed: nothing is booked, and the next good one covers the time.
+    pub fn read_failed(&mut self, id: DeviceId) {
+        self.devices[id.0].read_errors += 1;
+    }
+
+    /// The device has ended; its last reading stands.
+    pub fn retire(&mut self, id: DeviceId) {
+        self.devices[id.0].retire();
+    }
+
+    /// Opening twice changes nothing.
+    pub fn open(&mut self, model: &Arc<str>, id: AttemptId, now: MonotonicNs) {
+        self.attempts.entry(id).or_insert_with(|| Attempt {
+            model: Arc::clone(model),
+            opened: now,
+            closed: None,
+        });
+        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
+            device.ledger.open(id, now);
+        }
+    }
+
+    /// A step of the model's engine.
+    pub fn work(&mut self, model: &Arc<str>, mut span: WorkSpan, now: MonotonicNs) {
+        // No step ends in the future; one that says so would keep attempts from ever being final.
+        span.end = span.end.min(now);
+        let last = self.steps.entry(Arc::clone(model)).or_insert(span.end);
+        *last = span.end.max(*last);
+        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
+            device.ledger.work(&span);
+        }
+    }
+
+    pub fn close(&mut self, id: AttemptId, now: MonotonicNs) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        attempt.closed.get_or_insert(now);
+        for device in &mut self.devices {
+            device.ledger.close(id, now);
+        }
+    }
+
+    /// Closes what can be closed and returns the attempts that are final by now, at most `room` of them; the rest wait.
+    pub fn settle(&mut self, now: MonotonicNs, room: usize) -> Vec<Settled> {
+        for index in 0..self.devices.len() {
+            let watermark = self.watermark(&self.devices[index].serves, now);
+            self.devices[index].ledger.close_until(watermark);
+        }
+        let ready: Vec<(AttemptId, bool)> = self
+            .attempts
+            .iter()
+            .filter_map(|(&id, attempt)| {
+                let closed = attempt.closed?;
+                let is_final = self
+                    .devices
+                    .iter()
+                    .all(|device| device.ledger.is_final(id, device.read_until()));
+                let expired = now - closed > nanoseconds(SETTLE_DEADLINE);
+                (is_final || expired).then_some((id, is_final))
+            })
+            .take(room)
+            .collect();
+        ready.into_iter().filter_map(|(id, is_final)| self.take_out(id, is_final)).collect()
+    }
+
+    /// Up to when all work on a device has been reported. An engine with open attempts has told everything up to the end
+    /// of its last step, or up to when the first of them was opened; without any, up to now. An engine that stays silent
+    /// holds the books up for `REPORT_LAG` and no longer.
+    fn watermark(&self, serves: &Serves, now: MonotonicNs) -> MonotonicNs {
+        let mut holds: BTreeMap<&str, MonotonicNs> = BTreeMap::new();
+        for attempt in self.attempts.values() {
+            if attempt.closed.is_none() && serves.model(&attempt.model) {
+                let first = holds.entry(&attempt.model).or_insert(attempt.opened);
+                *first = attempt.opened.min(*first);
+            }
+        }
+        let told = holds.into_iter().map(|(model, first_open)| {
+            self.steps.get(model).map_or(first_open, |&last_step| last_step.max(first_open))
+        });
+        let oldest = MonotonicNs(now.0.saturating_sub(nanoseconds(REPORT_LAG)));
+        told.min().unwrap_or(now).clamp(oldest, now)
+    }
+
+    fn take_out(&mut self, id: AttemptId, is_final: bool) -> Option<Settled> {
+        let attempt = self.attempts.remove(&id)?;
+        let mut figures: Option<(EnergyFigure, EnergyFigure)> = None;
+        let mut weight = 0;
+        for device in &mut self.devices {
+            let Some((share, its_weight)) = device.ledger.take_out(id) else { continue };
+            weight = its_weight.max(weight);
+            let own = (device.figure(share.marginal, true), device.figure(share.amortised(), true));
+            figures = Some(figures.map_or(own, |sum| (sum.0.plus(own.0), sum.1.plus(own.1))));
+        }
+        let unknown = EnergyFigure::unknown(self.settings.source);
+        let (marginal, amortised) = figures.filter(|_| is_final).unwrap_or_else(|| {
+            self.unknown_settlements += 1;
+            (unknown, unknown)
+        });
+        self.estimator.learn(&attempt.model, marginal, weight);
+        Some(Settled { attempt: id, model: attempt.model, marginal, amortised })
+    }
+
+    /// The marginal energy of an attempt so far: what is booked, plus, for work in intervals still open, what such work has
+    /// cost before. Unknown while nothing of it is known; never final.
+    pub fn provisional(&self, id: AttemptId) -> EnergyFigure {
+        let nothing_known =
+            EnergyFigure { is_final: false, ..EnergyFigure::unknown(self.settings.source) };
+        let Some(attempt) = self.attempts.get(&id) else { return nothing_known };
+        let mut booked: Option<EnergyFigure> = None;
+        let mut waiting = 0;
+        let mut any = Share::default();
+        for device in &self.devices {
+            let Some((share, unbooked)) = device.ledger.share(id) else { continue };
+            waiting = unbooked.max(waiting);
+            any.marginal += share.marginal;
+            let own = device.figure(share.marginal, false);
+            booked = Some(booked.map_or(own, |sum| sum.plus(own)));
+        }
+        match booked {
+            Some(booked) if waiting == 0 && any.marginal > Microjoules::ZERO => booked,
+            Some(booked) if waiting > 0 => {
+                let estimate = self.estimator.of_weight(&attempt.model, waiting);
+                if any.marginal == Microjoules::ZERO { estimate } else { booked.plus(estimate) }
+            }
+            _ => nothing_known,
+        }
+    }
+
+    /// Expected marginal energy of an answer by a local model; see [`Estimator::expected`].
+    pub fn expected(&self, model: &str, prefill_tokens: u64, decode_tokens: u64) -> EnergyFigure {
+        self.estimator.expected(model, prefill_tokens, decode_tokens)
+    }
+
+    pub fn books(&self, now: MonotonicNs) -> Books {
+        Books {
+            devices: self.devices.iter().map(|device| device.book(now)).collect(),
+            open_attempts: self.attempts.len(),
+            unknown_settlements: self.unknown_settlements,
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

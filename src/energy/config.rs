@@ -1,0 +1,207 @@
+//! The `[energy]` section: which sensors are read, how often, and the constants of the estimates.
+//!
+//! Values and their limits only; nothing is read from the machine here.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::cpu_model::CpuModel;
+use super::ledger::TokenWeights;
+use crate::units::Watts;
+
+/// Settings of the energy meter.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Which sensors to use. Default `auto`: RAPL where it can be read, else the CPU model.
+    pub sensors: SensorChoice,
+    /// Milliseconds between readings, 10 to 1000. Default 50.
+    pub cadence_ms: u64,
+    /// Where the sysfs tree is mounted. Default `/sys`; in a container, the path of a bind mount of it.
+    pub sysfs_root: PathBuf,
+    /// Where the proc tree is mounted. Default `/proc`.
+    pub proc_root: PathBuf,
+    /// CPU model: watts one busy core draws beyond idle. Default 3.3.
+    pub watts_per_busy_core: Watts,
+    /// CPU model: lower end of the band. Default 1.1.
+    pub watts_per_busy_core_low: Watts,
+    /// CPU model: upper end of the band. Default 8.
+    pub watts_per_busy_core_high: Watts,
+    /// RAPL: watts of one CPU package with nothing to do. Default unset: idle energy is not split off.
+    pub idle_watts: Option<Watts>,
+    /// What a computed prompt token weighs when energy is split, 0 to 1000. Default 0.15.
+    pub prefill_weight: f64,
+    /// What a generated token weighs, 0 to 1000. Default 1.
+    pub decode_weight: f64,
+}
+
+/// Which sensors to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SensorChoice {
+    /// RAPL where it can be read, else the CPU model.
+    #[default]
+    Auto,
+    /// RAPL, or do not start.
+    Rapl,
+    CpuModel,
+    /// Local energy stays unknown.
+    None,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            sensors: SensorChoice::Auto,
+            cadence_ms: 50,
+            sysfs_root: "/sys".into(),
+            proc_root: "/proc".into(),
+            watts_per_busy_core: CpuModel::DEFAULT.watts_per_busy_core,
+            watts_per_busy_core_low: CpuModel::DEFAULT.low,
+            watts_per_busy_core_high: CpuModel::DEFAULT.high,
+            idle_watts: None,
+            prefill_weight: 0.15,
+            decode_weight: 1.0,
+        }
+    }
+}
+
+/// A value that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("must be 10 to 1000 milliseconds, not {0}")]
+    Cadence(u64),
+    #[error("must be above 0 and at most 1000 W, not {0}")]
+    WattsPerBusyCore(Watts),
+    #[error("must satisfy 0 ≤ low ≤ watts_per_busy_core, not {0}")]
+    Low(Watts),
+    #[error("must satisfy watts_per_busy_core ≤ high ≤ 1000 W, not {0}")]
+    High(Watts),
+    #[error("must be 0 to 10000 W, not {0}")]
+    IdleWatts(Watts),
+    #[error("must be 0 to 1000, not {0}")]
+    PrefillWeight(f64),
+    #[error("must be above 0 and at most 1000, not {0}")]
+    DecodeWeight(f64),
+}
+
+impl ConfigError {
+    /// The key at fault, below `energy`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Cadence(_) => "cadence_ms",
+            Self::WattsPerBusyCore(_) => "watts_per_busy_core",
+            Self::Low(_) => "watts_per_busy_core_low",
+            Self::High(_) => "watts_per_busy_core_high",
+            Self::IdleWatts(_) => "idle_watts",
+            Self::PrefillWeight(_) => "prefill_weight",
+            Self::DecodeWeight(_) => "decode_weight",
+        }
+    }
+}
+
+impl Config {
+    /// Everything that is wrong with these values; empty when they can be used.
+    pub fn problems(&self) -> Vec<ConfigError> {
+        let watts = self.watts_per_busy_core.0;
+        let (low, high) = (self.watts_per_busy_core_low, self.watts_per_busy_core_high);
+        // A NaN lies in no range, so each rule states what is allowed.
+        let rules = [
+            ((10..=1000).contains(&self.cadence_ms), ConfigError::Cadence(self.cadence_ms)),
+            (
+                positive_up_to(1000.0, watts),
+                ConfigError::WattsPerBusyCore(self.watts_per_busy_core),
+            ),
+            ((0.0..=watts).contains(&low.0), ConfigError::Low(low)),
+            ((watts..=1000.0).contains(&high.0), ConfigError::High(high)),
+            (
+                self.idle_watts.is_none_or(|idle| (0.0..=10_000.0).contains(&idle.0)),
+                ConfigError::IdleWatts(self.idle_watts.unwrap_or_default()),
+            ),
+            (
+                (0.0..=1000.0).contains(&self.prefill_weight),
+                ConfigError::PrefillWeight(self.prefill_weight),
+            ),
+            (
+                positive_up_to(1000.0, self.decode_weight),
+                ConfigError::DecodeWeight(self.decode_weight),
+            ),
+        ];
+        rules.into_iter().filter_map(|(allowed, error)| (!allowed).then_some(error)).collect()
+    }
+
+    pub fn cpu_model(&self) -> CpuModel {
+        CpuModel {
+            watts_per_busy_core: self.watts_per_busy_core,
+            low: self.watts_per_busy_core_low,
+            high: self.watts_per_busy_core_high,
+        }
+    }
+
+    pub fn token_weights(&self) -> TokenWeights {
+        TokenWeights {
+            prefill: thousandths(self.prefill_weight),
+            decode: thousandths(self.decode_weight),
+        }
+    }
+}
+
+fn positive_up_to(limit: f64, value: f64) -> bool {
+    value > 0.0 && value <= limit
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "validated to be 0 to 1000; a float cast saturates"
+)]
+fn thousandths(weight: f64) -> u32 {
+    (weight * 1000.0).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_usable_and_an_empty_section_is_the_default() {
+        assert_eq!(Config::default().problems(), []);
+        assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
+        assert_eq!(Config::default().token_weights(), TokenWeights::DEFAULT);
+        assert_eq!(Config::default().cpu_model(), CpuModel::DEFAULT);
+    }
+
+    #[test]
+    fn every_problem_is_reported_with_its_key() {
+        let text = r#"
+            sensors = "cpu_model"
+            cadence_ms = 5
+            watts_per_busy_core = 3.0
+            watts_per_busy_core_low = 4.0
+            watts_per_busy_core_high = 2.0
+            idle_watts = -1.0
+            prefill_weight = nan
+            decode_weight = 0.0
+        "#;
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!(config.sensors, SensorChoice::CpuModel);
+        let keys: Vec<&str> = config.problems().into_iter().map(ConfigError::key).collect();
+        assert_eq!(
+            keys,
+            [
+                "cadence_ms",
+                "watts_per_busy_core_low",
+                "watts_per_busy_core_high",
+                "idle_watts",
+                "prefill_weight",
+                "decode_weight",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(toml::from_str::<Config>("cadence = 5").is_err());
+    }
+}

@@ -1,0 +1,186 @@
+//! One metered device: its ledger, its latest reading, and how well it has been read.
+//!
+//! No I/O and no clock: readings and times come in.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::figure::EnergyFigure;
+use super::ledger::{Account, Interval, Lateness, Ledger, TokenWeights};
+use super::sensor::DeviceInfo;
+use crate::units::{Joules, Microjoules, MonotonicNs, Watts};
+
+/// Whose work a device does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// No attempt's: all its energy is overhead (the gateway itself).
+    Overhead,
+    /// Every engine's (a CPU package).
+    AllEngines,
+    /// One model's engine.
+    Engine(Arc<str>),
+}
+
+impl Serves {
+    pub fn model(&self, model: &str) -> bool {
+        match self {
+            Self::Overhead => false,
+            Self::AllEngines => true,
+            Self::Engine(own) => **own == *model,
+        }
+    }
+}
+
+/// A snapshot of one device's books.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceBook {
+    pub info: DeviceInfo,
+    pub serves: Serves,
+    pub account: Account,
+    /// Energy read but not booked yet, because work in that time may still be reported.
+    pub pending: Microjoules,
+    /// Mean power over about the last second; unknown without recent readings.
+    pub watts: Option<Watts>,
+    /// Whether it is being read: false once its process has ended.
+    pub live: bool,
+    pub read_errors: u64,
+    /// How often its hardware counter started over.
+    pub resets: u64,
+    /// Readings later than two cadences after the one before.
+    pub gaps: u64,
+    pub lateness: Lateness,
+    /// Must be 0.
+    pub conservation_error: Microjoules,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Device {
+    pub info: DeviceInfo,
+    pub serves: Serves,
+    pub ledger: Ledger,
+    pub read_errors: u64,
+    last: Reading,
+    live: bool,
+    resets: u64,
+    gaps: u64,
+    recent: VecDeque<Reading>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: MonotonicNs,
+    total: Microjoules,
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+impl Device {
+    /// A device whose sensor counts from 0 at `at`.
+    pub fn new(info: DeviceInfo, serves: Serves, weights: TokenWeights, at: MonotonicNs) -> Self {
+        let ledger = Ledger::new(weights, microwatts(info.idle));
+        let start = Reading { at, total: Microjoules::ZERO };
+        Self {
+            info,
+            serves,
+            ledger,
+            read_errors: 0,
+            last: start,
+            live: true,
+            resets: 0,
+            gaps: 0,
+            recent: VecDeque::from([start]),
+        }
+    }
+
+    /// Takes a new sensor, which counts from 0 at `at`: the engine was started again. The books go on.
+    pub fn restart(&mut self, info: DeviceInfo, at: MonotonicNs) {
+        self.info = info;
+        // Intervals must not overlap.
+        self.last = Reading { at: at.max(self.last.at), total: Microjoules::ZERO };
+        self.live = true;
+        self.recent = VecDeque::from([self.last]);
+    }
+
+    /// Takes a good reading. A reading that is no later than the one before is ignored: the next one covers it.
+    pub fn reading(&mut self, at: MonotonicNs, total: Microjoules, cadence_ns: u64) {
+        if at <= self.last.at {
+            return;
+        }
+        if at - self.last.at > cadence_ns.saturating_mul(2) {
+            self.gaps += 1;
+        }
+        let total = total.max(self.last.total);
+        let energy = total.saturating_sub(self.last.total);
+        self.ledger.interval(Interval { start: self.last.at, end: at, energy });
+        self.last = Reading { at, total };
+        self.recent.push_back(self.last);
+        while self.recent.get(1).is_some_and(|next| at - next.at >= SECOND_NS) {
+            self.recent.pop_front();
+        }
+    }
+
+    pub fn set_resets(&mut self, resets: u64) {
+        self.resets = resets;
+    }
+
+    /// No reading will follow: what the last one said stands.
+    pub fn retire(&mut self) {
+        self.live = false;
+        self.recent.clear();
+    }
+
+    /// Up to when all energy has come in.
+    pub fn read_until(&self) -> MonotonicNs {
+        if self.live { self.last.at } else { MonotonicNs(u64::MAX) }
+    }
+
+    /// An amount of this device's energy with its quality and band.
+    pub fn figure(&self, amount: Microjoules, is_final: bool) -> EnergyFigure {
+        let joules = amount.joules();
+        EnergyFigure {
+            joules: Some(joules),
+            low: Some(Joules(joules.0 * self.info.band.low)),
+            high: Some(Joules(joules.0 * self.info.band.high)),
+            quality: self.info.quality,
+            source: self.info.source,
+            is_final,
+        }
+    }
+
+    pub fn book(&self, now: MonotonicNs) -> DeviceBook {
+        DeviceBook {
+            info: self.info.clone(),
+            serves: self.serves.clone(),
+            account: self.ledger.account(),
+            pending: self.ledger.pending(),
+            watts: self.watts(now),
+            live: self.live,
+            read_errors: self.read_errors,
+            resets: self.resets,
+            gaps: self.gaps,
+            lateness: self.ledger.lateness(),
+            conservation_error: self.ledger.conservation_error(),
+        }
+    }
+
+    fn watts(&self, now: MonotonicNs) -> Option<Watts> {
+        let (first, last) = (self.recent.front()?, self.recent.back()?);
+        let elapsed_ns = last.at - first.at;
+        let stale = now - last.at > 2 * SECOND_NS;
+        if elapsed_ns == 0 || stale {
+            return None;
+        }
+        let joules = last.total.saturating_sub(first.total).joules().0;
+        Some(Watts(joules / (elapsed_ns as f64 / 1e9)))
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "validated to be 0 to 10,000 W; a float cast saturates"
+)]
+fn microwatts(idle: Option<Watts>) -> u64 {
+    idle.map_or(0, |watts| (watts.0 * 1e6).round() as u64)
+}

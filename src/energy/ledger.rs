@@ -1,0 +1,340 @@
+//! The books of one device: which attempt caused which microjoule. Pure integer arithmetic.
+//!
+//! No clock, no I/O, no floats: time and energy come in as numbers. Whatever comes in late, twice, out of order or
+//! not at all, every microjoule the device reported is booked exactly once (`conservation_error` is 0).
+//!
+//! Per interval with energy ΔE: idle I = min(ΔE, P_idle·Δt) is split over the attempts present by time; the rest
+//! A = ΔE − I over the attempts worked for, by tokens; what nobody claims is booked as such (DESIGN §5).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::split::largest_remainder;
+use super::work::WorkSpan;
+use crate::units::{AttemptId, Microjoules, MonotonicNs};
+
+/// What a device used between two good readings of its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    pub start: MonotonicNs,
+    pub end: MonotonicNs,
+    pub energy: Microjoules,
+}
+
+/// What a token weighs when active energy is split, in thousandths of a decoded token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenWeights {
+    pub prefill: u32,
+    pub decode: u32,
+}
+
+impl TokenWeights {
+    /// Prefill runs in wide batches and costs a fraction of decoding per token: 0.15, between the ratios of input to
+    /// output joules of served models (0.1 to 0.3 in the cloud table) and of prompt to generation speed on CPUs.
+    pub const DEFAULT: Self = Self { prefill: 150, decode: 1000 };
+
+    /// Thousandths of decoded tokens; saturates at absurd counts.
+    pub fn weigh(self, prefill_tokens: u64, decode_tokens: u64) -> u64 {
+        let prefill = u64::from(self.prefill).saturating_mul(prefill_tokens);
+        let decode = u64::from(self.decode).saturating_mul(decode_tokens);
+        prefill.saturating_add(decode)
+    }
+}
+
+/// Where a device's energy went, over its whole life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Active energy split over attempts.
+    pub attributed: Microjoules,
+    /// Active energy while no attempt was worked for: model loads, the engine's own housekeeping, other processes.
+    pub unattributed: Microjoules,
+    /// Idle energy while at least one attempt was open.
+    pub idle_occupied: Microjoules,
+    /// Idle energy with nobody there.
+    pub idle_empty: Microjoules,
+    /// All energy booked so far: the sum of the four.
+    pub total: Microjoules,
+}
+
+/// One attempt's part of a device's energy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Active energy: what the attempt added.
+    pub marginal: Microjoules,
+    /// Its part of the idle energy while it was open.
+    pub idle: Microjoules,
+}
+
+impl Share {
+    /// Marginal energy plus the share of idle.
+    pub fn amortised(self) -> Microjoules {
+        self.marginal + self.idle
+    }
+
+    fn add(&mut self, other: Self) {
+        self.marginal += other.marginal;
+        self.idle += other.idle;
+    }
+}
+
+/// Reports that came too late to be booked where they belong. Their energy is not lost: it stays in the books.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lateness {
+    /// Spans that began in an interval already closed; their weight counts in the next open one.
+    pub late_spans: u64,
+    /// Rows for attempts already settled or never opened; their energy goes to the others or stays unattributed.
+    pub dropped_rows: u64,
+}
+
+/// The books of one device. Intervals wait in `pending` until [`Ledger::close_until`] says all work in them is known.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    weights: TokenWeights,
+    idle_microwatts: u64,
+    account: Account,
+    lateness: Lateness,
+    attempts: BTreeMap<AttemptId, Tenancy>,
+    /// Sum of the shares of attempts that were taken out.
+    departed: Share,
+    spans: Vec<Span>,
+    pending: VecDeque<Interval>,
+    closed_until: MonotonicNs,
+    /// Energy of all intervals ever received: what the books must add up to.
+    received: Microjoules,
+}
+
+/// One attempt at this device.
+#[derive(Clone, Copy, Debug)]
+struct Tenancy {
+    opened: MonotonicNs,
+    closed: Option<MonotonicNs>,
+    last_work: MonotonicNs,
+    share: Share,
+    /// Thousandths of decoded tokens reported.
+    weight: u64,
+    /// The part of `weight` in closed intervals, in units of 1 / [`RESOLUTION`].
+    booked_weight: u128,
+}
+
+/// A work span with its rows weighed.
+#[derive(Clone, Debug)]
+struct Span {
+    start: MonotonicNs,
+    end: MonotonicNs,
+    rows: Vec<(AttemptId, u64)>,
+}
+
+/// Parts of a weight are counted this finely, so that a token spread over many intervals keeps its proportions.
+const RESOLUTION: u128 = 1 << 20;
+
+impl Ledger {
+    /// `idle_microwatts`: the device's power with nothing to do, 0 if unknown.
+    pub fn new(weights: TokenWeights, idle_microwatts: u64) -> Self {
+        Self {
+            weights,
+            idle_microwatts,
+            account: Account::default(),
+            lateness: Lateness::default(),
+            attempts: BTreeMap::new(),
+            departed: Share::default(),
+            spans: Vec::new(),
+            pending: VecDeque::new(),
+            closed_until: MonotonicNs(0),
+            received: Microjoules::ZERO,
+        }
+    }
+
+    /// Takes in an interval. Intervals come in order and do not overlap; there may be time between them.
+    pub fn interval(&mut self, interval: Interval) {
+        self.received += interval.energy;
+        self.pending.push_back(interval);
+    }
+
+    pub fn open(&mut self, attempt: AttemptId, at: MonotonicNs) {
+        self.attempts.entry(attempt).or_insert(Tenancy {
+            opened: at,
+            closed: None,
+            last_work: at,
+            share: Share::default(),
+            weight: 0,
+            booked_weight: 0,
+        });
+    }
+
+    /// The first close counts.
+    pub fn close(&mut self, attempt: AttemptId, at: MonotonicNs) {
+        if let Some(tenancy) = self.attempts.get_mut(&attempt) {
+            tenancy.closed.get_or_insert(at.max(tenancy.opened));
+        }
+    }
+
+    /// Takes in a step of an engine. What of it lies in closed intervals is moved to the next open one.
+    pub fn work(&mut self, span: &WorkSpan) {
+        if span.start < self.closed_until {
+            self.lateness.late_spans += 1;
+        }
+        let start = span.start.max(self.closed_until);
+        // A span without length still has its weight: it is a point, held by whichever interval contains it.
+        let end = span.end.max(MonotonicNs(start.0.saturating_add(1)));
+        let mut rows = Vec::with_capacity(span.rows.len());
+        for row in &span.rows {
+            let Some(tenancy) = self.attempts.get_mut(&row.attempt) else {
+                self.lateness.dropped_rows += 1;
+                continue;
+            };
+            let weight = self.weights.weigh(row.prefill_tokens.into(), row.decode_tokens.into());
+            tenancy.weight = tenancy.weight.saturating_add(weight);
+            tenancy.last_work = tenancy.last_work.max(end);
+            rows.push((row.attempt, weight));
+        }
+        if !rows.is_empty() {
+            self.spans.push(Span { start, end, rows });
+        }
+    }
+
+    /// Closes every interval that ends at or before `watermark`: all work up to then must be reported, or given up on.
+    pub fn close_until(&mut self, watermark: MonotonicNs) {
+        while let Some(interval) = self.pending.pop_front_if(|next| next.end <= watermark) {
+            self.closed_until = interval.end;
+            self.book(interval);
+            self.spans.retain(|span| span.end > interval.end);
+        }
+    }
+
+    fn book(&mut self, interval: Interval) {
+        let idle = idle_part(interval, self.idle_microwatts);
+        let active = interval.energy.saturating_sub(idle);
+        match largest_remainder(active.0, &self.weights_in(interval)) {
+            None => self.account.unattributed += active,
+            Some(shares) => {
+                for (attempt, share) in shares {
+                    self.account.attributed += Microjoules(share);
+                    self.credit(
+                        attempt,
+                        Share { marginal: Microjoules(share), ..Share::default() },
+                    );
+                }
+            }
+        }
+        match largest_remainder(idle.0, &self.presence_in(interval)) {
+            None => self.account.idle_empty += idle,
+            Some(shares) => {
+                for (attempt, share) in shares {
+                    self.account.idle_occupied += Microjoules(share);
+                    self.credit(attempt, Share { idle: Microjoules(share), ..Share::default() });
+                }
+            }
+        }
+        self.account.total += interval.energy;
+    }
+
+    /// Weight of each attempt's work inside the interval, in 1 / [`RESOLUTION`] of a thousandth; remembers it as booked.
+    fn weights_in(&mut self, interval: Interval) -> Vec<(AttemptId, u128)> {
+        let mut weights: BTreeMap<AttemptId, u128> = BTreeMap::new();
+        for span in &self.spans {
+            let overlap = overlap_ns(interval, span.start, span.end);
+            if overlap == 0 {
+                continue;
+            }
+            for &(attempt, weight) in &span.rows {
+                // An attempt may have been taken out while its last span was still waiting.
+                let Some(tenancy) = self.attempts.get_mut(&attempt) else { continue };
+                let part = scaled_part(weight, overlap, span.end - span.start);
+                tenancy.booked_weight = tenancy.booked_weight.saturating_add(part);
+                let sum = weights.entry(attempt).or_default();
+                *sum = sum.saturating_add(part);
+            }
+        }
+        weights.into_iter().collect()
+    }
+
+    /// Nanoseconds each attempt was open inside the interval.
+    fn presence_in(&self, interval: Interval) -> Vec<(AttemptId, u128)> {
+        self.attempts
+            .iter()
+            .map(|(&attempt, tenancy)| {
+                let end = tenancy.closed.unwrap_or(interval.end);
+                (attempt, u128::from(overlap_ns(interval, tenancy.opened, end)))
+            })
+            .collect()
+    }
+
+    fn credit(&mut self, attempt: AttemptId, share: Share) {
+        if let Some(tenancy) = self.attempts.get_mut(&attempt) {
+            tenancy.share.add(share);
+        }
+    }
+
+    /// Whether nothing can change the attempt's share any more, given that all intervals up to `read_until` have come in.
+    /// True for an attempt this device does not know.
+    pub fn is_final(&self, attempt: AttemptId, read_until: MonotonicNs) -> bool {
+        let Some(tenancy) = self.attempts.get(&attempt) else { return true };
+        let Some(closed) = tenancy.closed else { return false };
+        let until = closed.max(tenancy.last_work);
+        read_until >= until && self.pending.front().is_none_or(|next| next.start >= until)
+    }
+
+    /// What is attributed to the attempt so far, and the weight of its work still waiting in open intervals, in thousandths
+    /// of decoded tokens. `None` if it never was here.
+    pub fn share(&self, attempt: AttemptId) -> Option<(Share, u64)> {
+        let tenancy = self.attempts.get(&attempt)?;
+        let booked = u64::try_from(tenancy.booked_weight / RESOLUTION).unwrap_or(u64::MAX);
+        Some((tenancy.share, tenancy.weight.saturating_sub(booked)))
+    }
+
+    /// Takes the attempt out and returns its share and the weight of all its work.
+    pub fn take_out(&mut self, attempt: AttemptId) -> Option<(Share, u64)> {
+        let tenancy = self.attempts.remove(&attempt)?;
+        self.departed.add(tenancy.share);
+        // Without readings no interval closes, and spans would pile up for attempts that are long gone.
+        self.spans
+            .retain(|span| span.rows.iter().any(|(other, _)| self.attempts.contains_key(other)));
+        Some((tenancy.share, tenancy.weight))
+    }
+
+    pub fn account(&self) -> Account {
+        self.account
+    }
+
+    pub fn lateness(&self) -> Lateness {
+        self.lateness
+    }
+
+    /// Energy received and not booked yet.
+    pub fn pending(&self) -> Microjoules {
+        self.pending.iter().map(|interval| interval.energy).sum()
+    }
+
+    /// How far the books are from adding up, in microjoules; anything but 0 is a bug. Checks both identities of DESIGN
+    /// §5 against what was received, the second one through the attempts' own shares.
+    pub fn conservation_error(&self) -> Microjoules {
+        let Account { attributed, unattributed, idle_occupied, idle_empty, total } = self.account;
+        let mut shares = self.departed;
+        for tenancy in self.attempts.values() {
+            shares.add(tenancy.share);
+        }
+        let marginal_view = attributed + unattributed + idle_occupied + idle_empty;
+        let amortised_view = shares.amortised() + unattributed + idle_empty;
+        let received = total + self.pending();
+        let error = marginal_view.0.abs_diff(total.0)
+            + amortised_view.0.abs_diff(total.0)
+            + received.0.abs_diff(self.received.0);
+        Microjoules(error)
+    }
+}
+
+fn idle_part(interval: Interval, idle_microwatts: u64) -> Microjoules {
+    let idle =
+        u128::from(idle_microwatts) * u128::from(interval.end - interval.start) / 1_000_000_000;
+    interval.energy.min(Microjoules(u64::try_from(idle).unwrap_or(u64::MAX)))
+}
+
+fn overlap_ns(interval: Interval, start: MonotonicNs, end: MonotonicNs) -> u64 {
+    interval.end.min(end) - interval.start.max(start)
+}
+
+/// `weight · overlap / length` in units of 1 / [`RESOLUTION`]. Lengths beyond 2⁴⁴ ns (5 hours) are rounded to fit `u128`.
+fn scaled_part(weight: u64, overlap_ns: u64, length_ns: u64) -> u128 {
+    let shift = (u64::BITS - length_ns.leading_zeros()).saturating_sub(44);
+    let (overlap, length) = (overlap_ns >> shift, (length_ns >> shift).max(1));
+    u128::from(weight) * RESOLUTION * u128::from(overlap) / u128::from(length)
+}

@@ -1,0 +1,184 @@
+//! Receipts from the end of an answer to the day its energy is final: kept, settled, counted, logged.
+//!
+//! Every request is entered once and published once, when each of its attempts has settled, or when that takes too
+//! long. All calls are short and never wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Receiver;
+
+use crate::energy::{EnergyFigure, Settled};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{EnergyLabels, ModelLabels};
+use crate::traffic::{Attempt, AttemptOutcome, Record, RecordSink};
+use crate::units::AttemptId;
+
+/// Requests that `GET /v1/requests/{id}` remembers; about 2 KiB each.
+const REMEMBERED: usize = 4096;
+
+/// After this a request is published with the figure it has, marked as not final.
+const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The receipts of one gateway.
+pub struct Books {
+    ledger: Mutex<Ledger>,
+    pub sink: RecordSink,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    entries: HashMap<Arc<str>, Entry>,
+    /// Ids of `entries`, oldest first.
+    order: VecDeque<Arc<str>>,
+    /// Which request an unsettled attempt belongs to.
+    owners: HashMap<AttemptId, Arc<str>>,
+    /// Attempts that settled before their request ended: an early failure that fell back.
+    early: HashMap<AttemptId, (EnergyFigure, Instant)>,
+}
+
+struct Entry {
+    record: Record,
+    /// Attempts whose energy is not final, with their place in the record.
+    unsettled: Vec<(AttemptId, usize)>,
+    ended: Instant,
+    published: bool,
+}
+
+impl Books {
+    pub fn new(sink: RecordSink, metrics: Arc<Metrics>) -> Self {
+        Self { ledger: Mutex::default(), sink, metrics }
+    }
+
+    /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
+    /// the record.
+    pub fn enter(&self, record: Record, metered: Vec<(AttemptId, usize)>) {
+        let mut ledger = self.lock();
+        let id = Arc::clone(&record.receipt.request_id);
+        let mut entry =
+            Entry { record, unsettled: metered, ended: Instant::now(), published: false };
+        for (attempt, place) in std::mem::take(&mut entry.unsettled) {
+            if let Some((figure, _)) = ledger.early.remove(&attempt) {
+                entry.record.receipt.attempts[place].energy = Some(figure);
+            } else {
+                ledger.owners.insert(attempt, Arc::clone(&id));
+                entry.unsettled.push((attempt, place));
+            }
+        }
+        self.publish_if_settled(&mut entry);
+        ledger.order.push_back(Arc::clone(&id));
+        ledger.entries.insert(id, entry);
+        if ledger.order.len() > REMEMBERED {
+            self.forget_oldest(&mut ledger);
+        }
+    }
+
+    /// The record of a request that has ended, if it is still remembered.
+    pub fn get(&self, id: &str) -> Option<Record> {
+        self.lock().entries.get(id).map(|entry| entry.record.clone())
+    }
+
+    /// Settles attempts until the meter stops, then publishes what is left as it stands.
+    pub async fn settle_all(&self, mut settlements: Receiver<Settled>) {
+        let mut overdue = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                settled = settlements.recv() => match settled {
+                    Some(settled) => self.settle(settled.attempt, settled.marginal),
+                    None => break,
+                },
+                _ = overdue.tick() => self.publish_older_than(SETTLEMENT_DEADLINE),
+            }
+        }
+        self.publish_older_than(Duration::ZERO);
+    }
+
+    fn settle(&self, attempt: AttemptId, figure: EnergyFigure) {
+        let mut ledger = self.lock();
+        let Some(id) = ledger.owners.remove(&attempt) else {
+            ledger.early.insert(attempt, (figure, Instant::now()));
+            return;
+        };
+        let Some(entry) = ledger.entries.get_mut(&id) else { return };
+        if let Some(found) = entry.unsettled.iter().position(|(one, _)| *one == attempt) {
+            let (_, place) = entry.unsettled.swap_remove(found);
+            entry.record.receipt.attempts[place].energy = Some(figure);
+        }
+        self.publish_if_settled(entry);
+    }
+
+    fn publish_if_settled(&self, entry: &mut Entry) {
+        if entry.unsettled.is_empty() {
+            self.publish(entry);
+        }
+    }
+
+    fn publish_older_than(&self, age: Duration) {
+        let mut ledger = self.lock();
+        ledger.early.retain(|_, (_, settled)| settled.elapsed() < SETTLEMENT_DEADLINE);
+        for entry in ledger.entries.values_mut().filter(|entry| !entry.published) {
+            if entry.ended.elapsed() >= age {
+                self.publish(entry);
+            }
+        }
+    }
+
+    fn forget_oldest(&self, ledger: &mut Ledger) {
+        let Some(oldest) = ledger.order.pop_front() else { return };
+        let Some(mut entry) = ledger.entries.remove(&oldest) else { return };
+        for (attempt, _) in &entry.unsettled {
+            ledger.owners.remove(attempt);
+        }
+        self.publish(&mut entry);
+    }
+
+    /// Counts and logs a request, once.
+    fn publish(&self, entry: &mut Entry) {
+        if std::mem::replace(&mut entry.published, true) {
+            return;
+        }
+        let receipt = &mut entry.record.receipt;
+        receipt.energy = total(&receipt.attempts);
+        for attempt in &receipt.attempts {
+            self.count(attempt);
+        }
+        self.sink.write(entry.record.clone());
+    }
+
+    fn count(&self, attempt: &Attempt) {
+        let (model, route) = (Arc::clone(&attempt.model), attempt.route.label());
+        let Some(figure) = &attempt.energy else { return };
+        let Some(joules) = figure.joules else {
+            self.metrics
+                .request_energy_unknown_total
+                .get_or_create(&ModelLabels { model, route })
+                .inc();
+            return;
+        };
+        let answered = attempt.outcome == AttemptOutcome::Answered;
+        let labels = EnergyLabels {
+            model,
+            route,
+            quality: figure.quality.label(),
+            source: figure.source.label(),
+            purpose: if answered { "answer" } else { "wasted" },
+        };
+        self.metrics.request_energy_joules_total.get_or_create(&labels).inc_by(joules.0);
+        if let (Some(low), Some(high)) = (figure.low, figure.high) {
+            self.metrics.request_energy_low_joules_total.get_or_create(&labels).inc_by(low.0);
+            self.metrics.request_energy_high_joules_total.get_or_create(&labels).inc_by(high.0);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        // The state stays consistent between statements, so a panic elsewhere does not spoil it.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sum of the attempts' energy; none when nothing ran.
+pub fn total(attempts: &[Attempt]) -> Option<EnergyFigure> {
+    attempts.iter().filter_map(|attempt| attempt.energy).reduce(EnergyFigure::plus)
+}

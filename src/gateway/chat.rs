@@ -1,0 +1,77 @@
+//! `POST /v1/chat/completions` and `POST /v1/route`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::exchange::Exchange;
+use super::plan::Plan;
+use super::reply::{explain, whole};
+use super::request::{local_only, parse, read_body};
+use super::state::Gateway;
+use super::stream::streamed;
+use crate::routing::{Judged, Route};
+
+/// Answers a conversation.
+pub async fn complete(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = read_body(body, gateway.max_body_bytes).await?;
+    let request = parse(&body)?;
+    let plan = gateway.router.plan(&request, local_only(&headers))?;
+    let mut exchange = Exchange::new(gateway, request, body, plan);
+    if let Err(error) = exchange.open().await {
+        let headers = explain(exchange.id(), &exchange.plan, None);
+        exchange.failed(&error);
+        return Ok((headers, error).into_response());
+    }
+    if exchange.request().streams() {
+        let headers = explain(exchange.id(), &exchange.plan, Some(exchange.model()));
+        Ok(streamed(exchange, headers))
+    } else {
+        whole(exchange).await
+    }
+}
+
+/// The decision for a conversation, with every candidate's prediction; nothing runs.
+pub async fn route(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<RouteReply>, ApiError> {
+    let body = read_body(body, gateway.max_body_bytes).await?;
+    let request = parse(&body)?;
+    let plan = gateway.router.plan(&request, local_only(&headers))?;
+    Ok(Json(RouteReply::from(plan)))
+}
+
+/// A decision as the client sees it: the receipt's fields that exist before anything ran.
+#[derive(Debug, Serialize)]
+pub struct RouteReply {
+    policy: Arc<str>,
+    route: Option<Route>,
+    model: Option<Arc<str>>,
+    reason: String,
+    candidates: Vec<Judged>,
+}
+
+impl From<Plan> for RouteReply {
+    fn from(plan: Plan) -> Self {
+        let chosen = plan.decision.chosen();
+        Self {
+            policy: plan.policy.name,
+            route: chosen.map(|candidate| candidate.route),
+            model: chosen.map(|candidate| Arc::clone(&candidate.model)),
+            reason: plan.decision.reason.to_string(),
+            candidates: plan.decision.judged,
+        }
+    }
+}

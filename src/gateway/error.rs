@@ -1,0 +1,199 @@
+//! Every failure a client can see, and the one place that maps it to a status and OpenAI's envelope.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::backends::{BackendError, ErrorKind};
+use crate::openai::{ErrorBody, ErrorEnvelope};
+use crate::routing::{Exclusion, Judged};
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    #[error("the body is not valid JSON: {0}")]
+    NotJson(String),
+    #[error("{message}")]
+    InvalidField { param: String, message: String },
+    #[error("the body is larger than {limit_bytes} bytes")]
+    BodyTooLarge { limit_bytes: usize },
+    #[error("the body could not be read")]
+    BodyUnreadable,
+    #[error("the model `{0}` does not exist: GET /v1/models lists what can be asked, and `auto` chooses")]
+    UnknownModel(String),
+    #[error("there is no {0} here")]
+    UnknownPath(String),
+    #[error("{method} is not allowed here")]
+    MethodNotAllowed { method: Method },
+    #[error("no request with the id `{0}` is remembered")]
+    UnknownRequest(String),
+    /// The decision left nobody; says why for each model.
+    #[error("no model can answer this request ({})", explain(.0))]
+    NoCandidate(Arc<[(Arc<str>, Exclusion)]>),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("the gateway failed; its log says more")]
+    Internal,
+}
+
+impl ApiError {
+    pub fn no_candidate(judged: &[Judged]) -> Self {
+        let exclusions = judged
+            .iter()
+            .filter_map(|one| Some((one.candidate.model.clone(), one.excluded?)))
+            .collect();
+        Self::NoCandidate(exclusions)
+    }
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotJson(_) | Self::InvalidField { .. } | Self::BodyUnreadable => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnknownModel(_) | Self::UnknownPath(_) | Self::UnknownRequest(_) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoCandidate(exclusions) => no_candidate_status(exclusions),
+            Self::Backend(error) => backend_status(&error.kind),
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The body, as OpenAI shapes it.
+    pub fn envelope(&self) -> ErrorEnvelope {
+        let status = self.status();
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::FORBIDDEN => "permission_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "api_error",
+        };
+        ErrorEnvelope {
+            error: ErrorBody {
+                message: self.to_string(),
+                kind: kind.to_owned(),
+                param: self.param(),
+                code: self.code(),
+            },
+        }
+    }
+
+    fn param(&self) -> Option<String> {
+        match self {
+            Self::InvalidField { param, .. } => Some(param.clone()),
+            Self::UnknownModel(_) => Some("model".to_owned()),
+            Self::Backend(BackendError { kind: ErrorKind::InvalidRequest { param, .. }, .. }) => {
+                param.clone()
+            }
+            Self::Backend(BackendError { kind: ErrorKind::ContextExceeded { .. }, .. }) => {
+                Some("messages".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn code(&self) -> Option<String> {
+        let code = match self {
+            Self::NotJson(_) => "invalid_json",
+            Self::InvalidField { .. } => "invalid_value",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyUnreadable => "body_unreadable",
+            Self::UnknownModel(_) => "model_not_found",
+            Self::UnknownPath(_) => "unknown_path",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::UnknownRequest(_) => "request_not_found",
+            Self::NoCandidate(exclusions) => no_candidate_code(exclusions),
+            Self::Backend(BackendError { kind: ErrorKind::InvalidRequest { code, .. }, .. }) => {
+                return code.clone();
+            }
+            Self::Backend(BackendError { kind: ErrorKind::ContextExceeded { .. }, .. }) => {
+                "context_length_exceeded"
+            }
+            Self::Backend(error) => error.kind.label(),
+            Self::Internal => "internal_error",
+        };
+        Some(code.to_owned())
+    }
+
+    /// How long the client should wait, where waiting helps.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Backend(BackendError { kind: ErrorKind::Overloaded { retry_after }, .. }) => {
+                Some(*retry_after)
+            }
+            Self::Backend(BackendError { kind: ErrorKind::RateLimited { retry_after }, .. }) => {
+                *retry_after
+            }
+            Self::NoCandidate(exclusions) if blames(exclusions, Exclusion::Busy) => {
+                Some(Duration::from_secs(1))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), axum::Json(self.envelope())).into_response();
+        if let Some(wait) = self.retry_after() {
+            // Whole seconds, and never 0, which clients take for "at once".
+            let seconds = HeaderValue::from(wait.as_secs().max(1));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+fn backend_status(kind: &ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::InvalidRequest { .. } | ErrorKind::ContextExceeded { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
+        ErrorKind::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Credentials { .. }
+        | ErrorKind::UpstreamStatus { .. }
+        | ErrorKind::Protocol(_)
+        | ErrorKind::EngineDied => StatusCode::BAD_GATEWAY,
+    }
+}
+
+fn blames(exclusions: &[(Arc<str>, Exclusion)], exclusion: Exclusion) -> bool {
+    exclusions.iter().any(|(_, reason)| *reason == exclusion)
+}
+
+/// What could change the outcome, gentlest first: waiting, then another request, then another config.
+fn no_candidate_status(exclusions: &[(Arc<str>, Exclusion)]) -> StatusCode {
+    if blames(exclusions, Exclusion::Busy) {
+        StatusCode::TOO_MANY_REQUESTS
+    } else if exclusions.iter().any(|(_, reason)| reason.is_transient()) || exclusions.is_empty() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else if exclusions.iter().any(|(_, reason)| reason.is_about_the_request()) {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+fn no_candidate_code(exclusions: &[(Arc<str>, Exclusion)]) -> &'static str {
+    match no_candidate_status(exclusions) {
+        StatusCode::TOO_MANY_REQUESTS => "overloaded",
+        StatusCode::BAD_REQUEST if blames(exclusions, Exclusion::ContextTooShort) => {
+            "context_length_exceeded"
+        }
+        StatusCode::BAD_REQUEST => "unsupported_request",
+        _ => "no_candidate",
+    }
+}
+
+fn explain(exclusions: &[(Arc<str>, Exclusion)]) -> String {
+    let named = exclusions.iter().filter(|(_, reason)| *reason != Exclusion::NotNamed);
+    let reasons: Vec<String> = named.map(|(model, reason)| format!("{model}: {reason}")).collect();
+    if reasons.is_empty() { "none is configured".to_owned() } else { reasons.join("; ") }
+}

@@ -1,0 +1,182 @@
+//! One request's way from its decision to the books: tries the candidates, tracks the answer, bills it exactly once.
+//!
+//! Whatever ends an exchange (an answer, an error, a client that left), its record is entered once: by
+//! [`Exchange::finish`], or by dropping it, which means that the client left.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::error::ApiError;
+use super::model::Model;
+use super::plan::Plan;
+use super::state::Gateway;
+use super::tally::Tally;
+use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job};
+use crate::openai::ChatRequest;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::DecisionLabels;
+use crate::traffic::{AttemptOutcome, Outcome, Receipt};
+
+/// A request that is being answered.
+pub struct Exchange {
+    gateway: Arc<Gateway>,
+    request: Arc<ChatRequest>,
+    body: Bytes,
+    pub plan: Plan,
+    tally: Tally,
+    /// Place in `gateway.router.models` of the model that is being asked.
+    model: usize,
+    events: Option<EventStream>,
+    /// Output that arrived while it was still open whether this model answers.
+    first: Option<Event>,
+}
+
+impl Exchange {
+    pub fn new(gateway: Arc<Gateway>, request: ChatRequest, body: Bytes, plan: Plan) -> Self {
+        count_decision(&gateway.metrics, &plan);
+        Self {
+            gateway,
+            request: Arc::new(request),
+            body,
+            tally: Tally::start(plan.took),
+            plan,
+            model: 0,
+            events: None,
+            first: None,
+        }
+    }
+
+    pub fn id(&self) -> &Arc<str> {
+        &self.tally.request_id
+    }
+
+    /// Arrival, seconds since the Unix epoch.
+    pub fn created(&self) -> u64 {
+        self.tally.unix_ms / 1000
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.gateway.router.models[self.model]
+    }
+
+    pub fn request(&self) -> &ChatRequest {
+        &self.request
+    }
+
+    /// Asks the candidates in the order of the decision until one gives output.
+    pub async fn open(&mut self) -> Result<(), ApiError> {
+        let mut failure = ApiError::no_candidate(&self.plan.decision.judged);
+        for place in self.plan.decision.ranked.clone() {
+            self.model = place;
+            match self.attempt().await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    let retry = error.kind.retry_elsewhere();
+                    failure = ApiError::Backend(error);
+                    if !retry {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// Starts one model and waits for its first output. Until then the next candidate could answer unnoticed.
+    async fn attempt(&mut self) -> Result<(), BackendError> {
+        let attempt = self.gateway.next_attempt();
+        let model = &self.gateway.router.models[self.model];
+        self.tally.attempt_started(model, attempt);
+        let job =
+            Job { attempt, request: Arc::clone(&self.request), body: self.body.clone() };
+        self.events = Some(model.backend.start(job));
+        loop {
+            match self.next().await {
+                Some(Ok(Event::Started | Event::Usage(_) | Event::Energy(_))) => {}
+                Some(Ok(output)) => {
+                    self.first = Some(output);
+                    return Ok(());
+                }
+                Some(Err(error)) => return Err(error),
+                None => return Err(self.ended_early()),
+            }
+        }
+    }
+
+    /// The next event of the answer. `None` after `Done` or an error.
+    pub async fn next(&mut self) -> Option<Result<Event, BackendError>> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
+        }
+        let event = self.events.as_mut()?.next().await;
+        match &event {
+            Some(Ok(event)) => self.tally.observe(event),
+            Some(Err(error)) => {
+                self.log_failure(error);
+                self.tally.attempt_ended(AttemptOutcome::Failed, Some(error.kind.label()));
+                self.events = None;
+            }
+            None => self.events = None,
+        }
+        event
+    }
+
+    /// The receipt as it stands, its energy provisional.
+    pub fn receipt(&self) -> Receipt {
+        self.tally.receipt(&self.gateway, &self.plan)
+    }
+
+    /// Ends the exchange with an answer and returns the receipt to send with it.
+    pub fn answered(mut self) -> Receipt {
+        self.tally.attempt_ended(AttemptOutcome::Answered, None);
+        self.close(Outcome::Answered, 200)
+    }
+
+    /// Ends the exchange with an error.
+    pub fn failed(mut self, error: &ApiError) -> Receipt {
+        let tried = self.tally.tried_anything();
+        self.close(if tried { Outcome::Failed } else { Outcome::Refused }, error.status().as_u16())
+    }
+
+    fn close(&mut self, outcome: Outcome, status: u16) -> Receipt {
+        self.events = None;
+        self.tally.close(&self.gateway, &self.plan, &self.request, outcome, status)
+    }
+
+    fn ended_early(&self) -> BackendError {
+        let kind = ErrorKind::Protocol("the answer ended before it began".into());
+        BackendError { model: Arc::clone(&self.model().name), kind }
+    }
+
+    fn log_failure(&self, error: &BackendError) {
+        tracing::warn!(
+            request.id = %self.id(),
+            model.name = %error.model,
+            error.kind = error.kind.label(),
+            "{error}",
+        );
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.tally.is_closed() {
+            self.tally.attempt_ended(AttemptOutcome::Cancelled, None);
+            // 499 is what nginx logs for a client that closed the connection; nobody sees it.
+            self.close(Outcome::Cancelled, 499);
+        }
+    }
+}
+
+fn count_decision(metrics: &Metrics, plan: &Plan) {
+    let route = plan.decision.chosen().map_or("none", |candidate| candidate.route.label());
+    let labels = DecisionLabels {
+        policy: Arc::clone(&plan.policy.name),
+        route,
+        reason: plan.decision.reason.label(),
+    };
+    metrics.decisions_total.get_or_create(&labels).inc();
+    metrics.decision_duration_seconds.observe(plan.took.as_secs_f64());
+}

@@ -1,0 +1,73 @@
+//! Brings metrics that mirror other books up to date; done when somebody scrapes, so that serving pays nothing.
+
+use std::sync::Arc;
+
+use super::model::{Kind, Model};
+use super::state::Gateway;
+use crate::energy::DeviceBook;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{
+    BuildLabels, DeviceLabels, DeviceNameLabels, IdleLabels, LogLabels, ModelNameLabels, mirror,
+    mirror_count,
+};
+use crate::units::Microjoules;
+
+impl Gateway {
+    pub fn refresh_gauges(&self) {
+        let metrics = &self.metrics;
+        let version = BuildLabels { version: env!("CARGO_PKG_VERSION") };
+        metrics.build_info.get_or_create(&version).set(1);
+        for model in &self.router.models {
+            refresh_model(metrics, model);
+        }
+        let books = self.router.meter.books();
+        for device in &books.devices {
+            refresh_device(metrics, device);
+        }
+        let gaps = books.devices.iter().map(|device| device.gaps).max().unwrap_or(0);
+        mirror_count(&metrics.energy_meter_gaps_total, gaps);
+        let records = [("written", self.books.sink.written()), ("dropped", self.books.sink.dropped())];
+        for (outcome, count) in records {
+            mirror_count(&metrics.traffic_records_total.get_or_create(&LogLabels { outcome }), count);
+        }
+    }
+}
+
+fn refresh_model(metrics: &Metrics, model: &Model) {
+    let labels = model.labels();
+    let health = model.backend.health();
+    metrics.requests_in_flight.get_or_create(&labels).set(health.in_flight.into());
+    let ready = i64::from(model.unavailable().is_none());
+    metrics.model_ready.get_or_create(&labels).set(ready);
+    if let Kind::Local { engine } = &model.kind {
+        let restarts = u64::from(engine.borrow().restarts);
+        let labels = ModelNameLabels { model: Arc::clone(&model.name) };
+        mirror_count(&metrics.engine_restarts_total.get_or_create(&labels), restarts);
+    }
+}
+
+fn refresh_device(metrics: &Metrics, device: &DeviceBook) {
+    let name = Arc::clone(&device.info.name);
+    let (source, quality) = (device.info.source.label(), device.info.quality.label());
+    let labels = DeviceLabels { device: Arc::clone(&name), source, quality };
+    let joules = |amount: Microjoules| amount.joules().0;
+    mirror(&metrics.device_energy_joules_total.get_or_create(&labels), joules(device.account.total));
+    if let Some(watts) = device.watts {
+        metrics.device_power_watts.get_or_create(&labels).set(watts.0);
+    } else {
+        // No recent reading: no sample rather than an old one, or a zero.
+        metrics.device_power_watts.remove(&labels);
+    }
+    let idle = [("true", device.account.idle_occupied), ("false", device.account.idle_empty)];
+    for (occupied, amount) in idle {
+        let labels = IdleLabels { device: Arc::clone(&name), occupied };
+        mirror(&metrics.idle_energy_joules_total.get_or_create(&labels), joules(amount));
+    }
+    let labels = DeviceNameLabels { device: name };
+    let unattributed = joules(device.account.unattributed);
+    mirror(&metrics.unattributed_energy_joules_total.get_or_create(&labels), unattributed);
+    let error = joules(device.conservation_error);
+    metrics.energy_conservation_error_joules.get_or_create(&labels).set(error);
+    let errors = metrics.energy_meter_read_errors_total.get_or_create(&labels);
+    mirror_count(&errors, device.read_errors);
+}

@@ -1,0 +1,130 @@
+//! A model as the gateway knows it: its backend, what it can do, and what its answers cost so far.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use crate::backends::Backend;
+use crate::backends::cloud;
+use crate::backends::llama::EngineState;
+use crate::energy::cloud::estimate;
+use crate::energy::{EnergyFigure, MeterHandle};
+use crate::openai::Usage;
+use crate::routing::{Candidate, Capabilities, Features, Route, Unavailable};
+use crate::telemetry::metrics::ModelLabels;
+use crate::units::Dollars;
+
+/// One configured model.
+pub struct Model {
+    pub name: Arc<str>,
+    /// Adequacy by ability, on the router's logit scale.
+    pub ability: f64,
+    pub backend: Arc<dyn Backend>,
+    pub capabilities: Capabilities,
+    pub kind: Kind,
+    /// The variable that should hold the API key is not set.
+    pub api_key_missing: bool,
+    pub first_token: FirstTokenTime,
+}
+
+/// What a model runs on, and so what an answer costs in energy and money.
+pub enum Kind {
+    /// Metered here; money goes to nobody.
+    Local { engine: watch::Receiver<EngineState> },
+    /// Energy from the table of classes, money from the configured prices.
+    Cloud(Box<cloud::Config>),
+}
+
+impl Model {
+    pub fn route(&self) -> Route {
+        match self.kind {
+            Kind::Local { .. } => Route::Local,
+            Kind::Cloud(_) => Route::Cloud,
+        }
+    }
+
+    pub fn labels(&self) -> ModelLabels {
+        ModelLabels { model: Arc::clone(&self.name), route: self.route().label() }
+    }
+
+    /// Whether it could be asked at all just now.
+    pub fn unavailable(&self) -> Option<Unavailable> {
+        let health = self.backend.health();
+        if self.api_key_missing {
+            Some(Unavailable::NoApiKey)
+        } else if !health.ready {
+            Some(Unavailable::NotReady)
+        } else {
+            None
+        }
+    }
+
+    /// This model as a candidate for a request, with adequacy `p`.
+    pub fn candidate(&self, features: &Features, p: f64, meter: &MeterHandle) -> Candidate {
+        Candidate {
+            model: Arc::clone(&self.name),
+            route: self.route(),
+            p,
+            joules: self.expected_energy(features, meter).joules,
+            dollars: self.dollars(&expected_usage(features)),
+            ttft_ms: self.first_token.mean_ms(),
+            context_tokens: self.backend.health().context_tokens,
+            capabilities: self.capabilities,
+            unavailable: self.unavailable(),
+        }
+    }
+
+    /// Money owed for `usage`: none for a local model, unknown where no price is configured.
+    pub fn dollars(&self, usage: &Usage) -> Option<Dollars> {
+        match &self.kind {
+            Kind::Local { .. } => Some(Dollars(0.0)),
+            Kind::Cloud(config) => config.dollars(usage),
+        }
+    }
+
+    fn expected_energy(&self, features: &Features, meter: &MeterHandle) -> EnergyFigure {
+        let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
+        match &self.kind {
+            Kind::Local { .. } => meter.expected(&self.name, prompt, output),
+            Kind::Cloud(config) => estimate(config.energy_class, prompt, 0, output),
+        }
+    }
+}
+
+fn expected_usage(features: &Features) -> Usage {
+    let (prompt_tokens, completion_tokens) =
+        (u64::from(features.prompt_tokens), u64::from(features.output_tokens));
+    Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: prompt_tokens + completion_tokens,
+        prompt_tokens_details: None,
+    }
+}
+
+/// Exponentially weighted mean of the time to the first token; unknown until something was measured.
+#[derive(Default)]
+pub struct FirstTokenTime {
+    /// Bits of an `f64`; 0 while unknown (a real mean is never exactly 0).
+    mean_ms: AtomicU64,
+}
+
+impl FirstTokenTime {
+    /// Share of the newest observation in the mean: about the last ten answers count.
+    const WEIGHT: f64 = 0.2;
+
+    pub fn observe(&self, observed_ms: f64) {
+        let blend = |old: f64| {
+            if old > 0.0 { old + Self::WEIGHT * (observed_ms - old) } else { observed_ms }
+        };
+        // Two answers that end at once may overwrite each other: one observation less is harmless.
+        let old = f64::from_bits(self.mean_ms.load(Ordering::Relaxed));
+        self.mean_ms.store(blend(old).to_bits(), Ordering::Relaxed);
+    }
+
+    pub fn mean_ms(&self) -> Option<f64> {
+        let mean = f64::from_bits(self.mean_ms.load(Ordering::Relaxed));
+        (mean > 0.0).then_some(mean)
+    }
+}

@@ -1,0 +1,46 @@
+//! The route table and the layers around it, in order, each with its reason.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::error::ApiError;
+use super::state::Gateway;
+use super::{chat, info};
+
+pub fn routes(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/route", post(chat::route))
+        .route("/v1/models", get(info::models))
+        .route("/v1/models/{*id}", get(info::model))
+        .route("/v1/requests/{id}", get(info::request))
+        .route("/healthz", get(info::healthz))
+        .route("/readyz", get(info::readyz))
+        .route("/metrics", get(info::metrics))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(gateway)
+        // Outermost: a fault of ours is one client's 500, never a dropped connection.
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+async fn unknown_path(uri: Uri) -> ApiError {
+    ApiError::UnknownPath(uri.path().to_owned())
+}
+
+async fn wrong_method(method: Method) -> ApiError {
+    ApiError::MethodNotAllowed { method }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer gives the panic away")]
+fn panicked(_payload: Box<dyn Any + Send>) -> Response {
+    // The payload may quote a prompt, so it stays out of the log; the panic hook has printed the place.
+    tracing::error!("a request handler panicked");
+    ApiError::Internal.into_response()
+}

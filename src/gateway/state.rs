@@ -1,0 +1,59 @@
+//! What every handler shares.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::books::Books;
+use super::model::Model;
+use crate::energy::MeterHandle;
+use crate::routing::{AdequacyModel, Policy};
+use crate::telemetry::Metrics;
+use crate::traffic::PromptStorage;
+use crate::units::AttemptId;
+
+/// One gateway.
+pub struct Gateway {
+    pub router: Router,
+    pub books: Books,
+    pub metrics: Arc<Metrics>,
+    pub max_body_bytes: usize,
+    /// What the log keeps of prompts.
+    pub prompts: PromptStorage,
+    attempts: AtomicU64,
+}
+
+impl Gateway {
+    pub fn new(
+        router: Router,
+        books: Books,
+        metrics: Arc<Metrics>,
+        max_body_bytes: usize,
+        prompts: PromptStorage,
+    ) -> Self {
+        let attempts = AtomicU64::new(1);
+        Self { router, books, metrics, max_body_bytes, prompts, attempts }
+    }
+
+    pub fn next_attempt(&self) -> AttemptId {
+        AttemptId(self.attempts.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Everything a decision is made from.
+pub struct Router {
+    /// In the order of the config, which breaks ties.
+    pub models: Vec<Model>,
+    /// Knows what local answers have cost.
+    pub meter: MeterHandle,
+    pub adequacy: AdequacyModel,
+    pub policies: BTreeMap<Arc<str>, Policy>,
+    /// Key of `policies`.
+    pub default_policy: Arc<str>,
+}
+
+impl Router {
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| &*model.name == name)
+    }
+}

@@ -1,0 +1,195 @@
+//! An answer as server-sent events: chunks go out as they come, the receipt rides on the last one.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use serde::Deserialize;
+
+use super::error::ApiError;
+use super::exchange::Exchange;
+use super::reply::{completion_id, with_receipt};
+use crate::backends::Event;
+use crate::openai::{ChatChunk, ChunkChoice, Delta, FinishReason, Role, Usage};
+use crate::traffic::Receipt;
+
+/// A comment keeps proxies from closing a stream whose model thinks for long.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Streams an opened exchange.
+pub fn streamed(exchange: Exchange, headers: HeaderMap) -> Response {
+    let events = Sse::new(events(exchange)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    (headers, events).into_response()
+}
+
+fn events(mut exchange: Exchange) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+    async_stream::stream! {
+        let mut chunks = Chunks::of(&exchange);
+        loop {
+            match exchange.next().await {
+                Some(Ok(event)) => {
+                    let done = matches!(event, Event::Done(_));
+                    if let Some(chunk) = chunks.next(event) {
+                        yield Ok(SseEvent::default().data(chunk));
+                    }
+                    if done {
+                        break;
+                    }
+                }
+                Some(Err(error)) => {
+                    yield Ok(fail(exchange, &ApiError::Backend(error)));
+                    return;
+                }
+                None => {
+                    yield Ok(fail(exchange, &ApiError::Internal));
+                    return;
+                }
+            }
+        }
+        // Billed before the last chunk leaves: a client that has seen it finds the request in the books.
+        let receipt = exchange.answered();
+        for chunk in chunks.last(&receipt) {
+            yield Ok(SseEvent::default().data(chunk));
+        }
+        if let Ok(energy) = serde_json::to_string(&energy_comment(&receipt)) {
+            yield Ok(SseEvent::default().comment(format!("energy {energy}")));
+        }
+        yield Ok(SseEvent::default().data("[DONE]"));
+    }
+}
+
+/// After the first byte the status is gone, so a failure is an event of the stream and `[DONE]` never comes.
+fn fail(exchange: Exchange, error: &ApiError) -> SseEvent {
+    let receipt = exchange.failed(error);
+    let envelope = serde_json::to_string(&error.envelope()).unwrap_or_default();
+    SseEvent::default().data(with_receipt(&envelope, &receipt).unwrap_or(envelope))
+}
+
+/// The body of the `: energy` comment, with the field names of the one such format in use (Neuralwatt's).
+fn energy_comment(receipt: &Receipt) -> serde_json::Value {
+    let figure = receipt.energy;
+    let joules = figure.and_then(|figure| figure.joules).map(|joules| joules.0);
+    serde_json::json!({
+        "energy_joules": joules,
+        "energy_kwh": joules.map(|joules| joules / 3.6e6),
+        "attribution_method": figure.map(|figure| figure.source.label()),
+        "quality": figure.map(|figure| figure.quality.label()),
+        "final": figure.is_some_and(|figure| figure.is_final),
+    })
+}
+
+/// Turns events into the text of chunks, holding back what must carry the receipt.
+struct Chunks {
+    id: String,
+    created: u64,
+    model: String,
+    /// The client asked for a usage chunk.
+    wants_usage: bool,
+    /// Whether the opening chunk with the role has gone out.
+    opened: bool,
+    usage: Option<Usage>,
+    /// The upstream's chunks from the one that has a finish reason on.
+    held: Vec<String>,
+    finish: Option<FinishReason>,
+}
+
+impl Chunks {
+    fn of(exchange: &Exchange) -> Self {
+        Self {
+            id: completion_id(exchange.id()),
+            created: exchange.created(),
+            model: exchange.model().name.to_string(),
+            wants_usage: exchange.request().wants_stream_usage(),
+            opened: false,
+            usage: None,
+            held: Vec::new(),
+            finish: None,
+        }
+    }
+
+    /// The chunk to send for `event`, if there is one.
+    fn next(&mut self, event: Event) -> Option<String> {
+        match event {
+            Event::Started | Event::Energy(_) => None,
+            Event::Text(text) => {
+                let role = (!std::mem::replace(&mut self.opened, true)).then_some(Role::Assistant);
+                Some(self.chunk(Delta { role, content: Some(&text) }, None, None))
+            }
+            Event::Upstream(chunk) => {
+                let text = chunk.get().to_owned();
+                if self.held.is_empty() && !has_finish_reason(&text) {
+                    return Some(text);
+                }
+                self.held.push(text);
+                None
+            }
+            Event::Usage(usage) => {
+                self.usage = Some(usage);
+                None
+            }
+            Event::Done(finish) => {
+                self.finish = Some(finish);
+                None
+            }
+        }
+    }
+
+    /// The closing chunks; the last of them carries the receipt.
+    fn last(mut self, receipt: &Receipt) -> Vec<String> {
+        let mut closing = std::mem::take(&mut self.held);
+        if closing.is_empty() {
+            let role = (!self.opened).then_some(Role::Assistant);
+            closing.push(self.chunk(Delta { role, content: None }, self.finish, None));
+        }
+        if let (true, Some(usage)) = (self.wants_usage, self.usage) {
+            closing.push(self.usage_chunk(usage));
+        }
+        if let Some(last) = closing.last_mut()
+            && let Ok(with) = with_receipt(last, receipt)
+        {
+            *last = with;
+        }
+        closing
+    }
+
+    fn chunk(&self, delta: Delta<'_>, finish: Option<FinishReason>, usage: Option<Usage>) -> String {
+        let choices = vec![ChunkChoice { index: 0, delta, finish_reason: finish }];
+        self.render(choices, usage)
+    }
+
+    fn usage_chunk(&self, usage: Usage) -> String {
+        self.render(vec![], Some(usage))
+    }
+
+    fn render(&self, choices: Vec<ChunkChoice<'_>>, usage: Option<Usage>) -> String {
+        let chunk = ChatChunk {
+            id: &self.id,
+            object: "chat.completion.chunk",
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage,
+        };
+        // Strings and numbers only: this cannot fail, and an empty chunk is harmless if it ever does.
+        serde_json::to_string(&chunk).unwrap_or_default()
+    }
+}
+
+/// Whether any choice of an upstream's chunk has ended.
+fn has_finish_reason(chunk: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Shape {
+        #[serde(default)]
+        choices: Vec<Choice>,
+    }
+    #[derive(Deserialize)]
+    struct Choice {
+        #[serde(default)]
+        finish_reason: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_str::<Shape>(chunk)
+        .is_ok_and(|shape| shape.choices.iter().any(|choice| choice.finish_reason.is_some()))
+}

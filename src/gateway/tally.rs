@@ -1,0 +1,290 @@
+//! What is noted down while a request is answered, and the record it becomes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::books;
+use super::model::{Kind, Model};
+use super::plan::Plan;
+use super::state::Gateway;
+use crate::backends::Event;
+use crate::energy::EnergyFigure;
+use crate::energy::cloud::{Class, estimate};
+use crate::openai::{ChatRequest, Usage};
+use crate::routing::{Features, Route};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{AttemptLabels, ModelLabels, RequestLabels, TokenLabels};
+use crate::traffic::record::RECORD_VERSION;
+use crate::traffic::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Rule, Timings};
+use crate::units::{AttemptId, Dollars};
+
+/// Notes on one request.
+pub struct Tally {
+    pub request_id: Arc<str>,
+    /// Arrival, milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    arrived: Instant,
+    decision_ms: f64,
+    tries: Vec<Try>,
+    closed: bool,
+}
+
+/// One attempt at one model.
+struct Try {
+    id: AttemptId,
+    model: Arc<str>,
+    route: Route,
+    outcome: AttemptOutcome,
+    error: Option<&'static str>,
+    usage: Option<Usage>,
+    /// Pieces of output seen: stands in for completion tokens until the usage is known.
+    pieces: u64,
+    first_token_ms: Option<f64>,
+    /// What the upstream itself reported, which beats the table.
+    reported: Option<EnergyFigure>,
+}
+
+impl Tally {
+    /// Starts the clock; `deciding` is what the decision took before.
+    pub fn start(deciding: Duration) -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            request_id: uuid::Uuid::now_v7().to_string().into(),
+            unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+            arrived: Instant::now().checked_sub(deciding).unwrap_or_else(Instant::now),
+            decision_ms: deciding.as_secs_f64() * 1e3,
+            tries: Vec::new(),
+            closed: false,
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub fn tried_anything(&self) -> bool {
+        !self.tries.is_empty()
+    }
+
+    pub fn attempt_started(&mut self, model: &Model, id: AttemptId) {
+        self.tries.push(Try {
+            id,
+            model: Arc::clone(&model.name),
+            route: model.route(),
+            outcome: AttemptOutcome::Running,
+            error: None,
+            usage: None,
+            pieces: 0,
+            first_token_ms: None,
+            reported: None,
+        });
+    }
+
+    pub fn observe(&mut self, event: &Event) {
+        let now_ms = self.elapsed_ms();
+        let Some(current) = self.tries.last_mut() else { return };
+        match event {
+            Event::Text(_) | Event::Upstream(_) => {
+                current.pieces += 1;
+                current.first_token_ms.get_or_insert(now_ms);
+            }
+            Event::Usage(usage) => current.usage = Some(*usage),
+            Event::Energy(figure) => current.reported = Some(*figure),
+            Event::Started | Event::Done(_) => {}
+        }
+    }
+
+    /// Notes how the current attempt ended; one that has ended already keeps its outcome.
+    pub fn attempt_ended(&mut self, outcome: AttemptOutcome, error: Option<&'static str>) {
+        if let Some(current) = self.tries.last_mut()
+            && current.outcome == AttemptOutcome::Running
+        {
+            current.outcome = outcome;
+            current.error = error;
+        }
+    }
+
+    /// The receipt as it stands; energy is provisional for attempts that are metered here.
+    pub fn receipt(&self, gateway: &Gateway, plan: &Plan) -> Receipt {
+        let attempts: Vec<Attempt> =
+            self.tries.iter().map(|one| one.attempt(gateway, &plan.features)).collect();
+        let answering = self.tries.last().filter(|one| one.outcome != AttemptOutcome::Failed);
+        Receipt {
+            request_id: Arc::clone(&self.request_id),
+            policy: Arc::clone(&plan.policy.name),
+            route: answering.map(|one| one.route),
+            model: answering.map(|one| Arc::clone(&one.model)),
+            reason: self.reason(plan),
+            candidates: plan.decision.judged.clone(),
+            energy: books::total(&attempts),
+            attempts,
+        }
+    }
+
+    /// Why this model answers: the decision's reason, unless earlier choices failed.
+    fn reason(&self, plan: &Plan) -> String {
+        let failed = self.tries.iter().filter(|one| one.outcome == AttemptOutcome::Failed);
+        let failures: Vec<String> = failed
+            .map(|one| format!("{} failed ({})", one.model, one.error.unwrap_or("unknown")))
+            .collect();
+        if failures.is_empty() {
+            plan.decision.reason.to_string()
+        } else {
+            format!("{}; {}", plan.decision.reason, failures.join(", "))
+        }
+    }
+
+    /// Turns the notes into a record, counts it and enters it in the books. Returns the receipt.
+    pub fn close(
+        &mut self,
+        gateway: &Gateway,
+        plan: &Plan,
+        request: &ChatRequest,
+        outcome: Outcome,
+        status: u16,
+    ) -> Receipt {
+        self.closed = true;
+        let receipt = self.receipt(gateway, plan);
+        let record = Record {
+            version: RECORD_VERSION,
+            unix_ms: self.unix_ms,
+            receipt: receipt.clone(),
+            outcome,
+            status,
+            features: plan.features,
+            rule: Rule::from(&plan.policy),
+            timings: self.timings(),
+            usage: self.tries.last().and_then(|one| one.usage),
+            dollars: self.dollars(gateway),
+            label: None,
+            prompt: Prompt::of(&request.messages, gateway.prompts),
+        };
+        self.count(gateway, &record);
+        gateway.books.enter(record, self.metered());
+        receipt
+    }
+
+    /// Attempts that the meter settles, with their places.
+    fn metered(&self) -> Vec<(AttemptId, usize)> {
+        let places = self.tries.iter().enumerate();
+        places
+            .filter(|(_, one)| one.route == Route::Local && !one.never_ran())
+            .map(|(place, one)| (one.id, place))
+            .collect()
+    }
+
+    fn timings(&self) -> Timings {
+        Timings {
+            decision_ms: self.decision_ms,
+            first_token_ms: self.tries.last().and_then(|one| one.first_token_ms),
+            total_ms: self.elapsed_ms(),
+        }
+    }
+
+    /// What all attempts cost; unknown as soon as one price is.
+    fn dollars(&self, gateway: &Gateway) -> Option<Dollars> {
+        let price = |one: &Try| match (gateway.router.model(&one.model), one.usage) {
+            (Some(model), Some(usage)) => model.dollars(&usage),
+            // An upstream that reported no usage either did no work or owes us the count.
+            (_, None) if one.route == Route::Local || one.pieces == 0 => Some(Dollars(0.0)),
+            _ => None,
+        };
+        self.tries.iter().map(price).sum()
+    }
+
+    fn elapsed_ms(&self) -> f64 {
+        self.arrived.elapsed().as_secs_f64() * 1e3
+    }
+
+    fn count(&self, gateway: &Gateway, record: &Record) {
+        let metrics = &gateway.metrics;
+        for one in &self.tries {
+            one.count(gateway, metrics);
+        }
+        let receipt = &record.receipt;
+        let route = receipt.route.map_or("none", Route::label);
+        let model: Arc<str> = receipt.model.clone().unwrap_or_else(|| "none".into());
+        let outcome = record.outcome.label();
+        let labels = RequestLabels { model: Arc::clone(&model), route, outcome };
+        metrics.requests_total.get_or_create(&labels).inc();
+        let timings = &record.timings;
+        let labels = ModelLabels { model, route };
+        metrics
+            .request_duration_seconds
+            .get_or_create(&labels)
+            .observe(timings.total_ms / 1e3);
+        if let Some(first_token_ms) = timings.first_token_ms {
+            metrics
+                .time_to_first_token_seconds
+                .get_or_create(&labels)
+                .observe(first_token_ms / 1e3);
+        }
+    }
+}
+
+impl Try {
+    fn attempt(&self, gateway: &Gateway, features: &Features) -> Attempt {
+        Attempt {
+            model: Arc::clone(&self.model),
+            route: self.route,
+            outcome: self.outcome,
+            error: self.error.map(str::to_owned),
+            energy: self.energy(gateway, features),
+        }
+    }
+
+    fn energy(&self, gateway: &Gateway, features: &Features) -> Option<EnergyFigure> {
+        let model = gateway.router.model(&self.model)?;
+        match &model.kind {
+            _ if self.never_ran() => None,
+            Kind::Local { .. } => Some(gateway.router.meter.provisional(self.id)),
+            Kind::Cloud(config) => {
+                Some(self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)))
+            }
+        }
+    }
+
+    /// Whether the attempt was refused before any model worked on it.
+    fn never_ran(&self) -> bool {
+        const BEFORE_WORK: [&str; 4] = ["unavailable", "overloaded", "rate_limited", "credentials"];
+        self.error.is_some_and(|error| BEFORE_WORK.contains(&error)) && self.pieces == 0
+    }
+
+    /// The table's figure for what is known of the answer.
+    fn cloud_energy(&self, class: Option<Class>, features: &Features) -> EnergyFigure {
+        match self.usage {
+            Some(usage) => estimate(
+                class,
+                usage.prompt_tokens,
+                usage.cached_tokens(),
+                usage.completion_tokens,
+            ),
+            // Cut short: the prompt was read, and every piece was at least a token.
+            None => estimate(class, features.prompt_tokens.into(), 0, self.pieces),
+        }
+    }
+
+    fn count(&self, gateway: &Gateway, metrics: &Metrics) {
+        let route = self.route.label();
+        let outcome = self.outcome.label();
+        let labels = AttemptLabels { model: Arc::clone(&self.model), route, outcome };
+        metrics.attempts_total.get_or_create(&labels).inc();
+        let Some(model) = gateway.router.model(&self.model) else { return };
+        if let Some(first_token_ms) = self.first_token_ms {
+            model.first_token.observe(first_token_ms);
+        }
+        let Some(usage) = self.usage else { return };
+        let kinds = [
+            ("prompt", usage.prompt_tokens),
+            ("cached", usage.cached_tokens()),
+            ("completion", usage.completion_tokens),
+        ];
+        for (kind, tokens) in kinds {
+            let labels = TokenLabels { model: Arc::clone(&self.model), route, kind };
+            metrics.tokens_total.get_or_create(&labels).inc_by(tokens);
+        }
+        if let (Route::Cloud, Some(dollars)) = (self.route, model.dollars(&usage)) {
+            metrics.cost_dollars_total.get_or_create(&model.labels()).inc_by(dollars.0);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Every metric of the process, in one struct: the field's name is the metric's, its doc comment the HELP text.
+//!
+//! Labels are bounded: model and policy names come from the config, everything else from enums. Nothing here is a
+//! process-wide singleton, so gateways in one test process do not mix.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// A counter of a fractional quantity such as joules.
+pub type FloatCounter = Counter<f64, AtomicU64>;
+pub type FloatGauge = Gauge<f64, AtomicU64>;
+type Histograms<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
+
+macro_rules! metrics {
+    ($(#[$outer:meta])* pub struct $name:ident {
+        $(#[doc = $help:literal] pub $field:ident: $type:ty = $init:expr,)*
+    }) => {
+        $(#[$outer])*
+        pub struct $name {
+            registry: Registry,
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        impl $name {
+            pub fn new() -> Self {
+                let mut registry = Registry::with_prefix("wattgate");
+                $(
+                    let $field: $type = $init;
+                    // The encoder appends `_total` to counters itself, and a full stop to the HELP text.
+                    let metric = stringify!($field);
+                    registry.register(
+                        metric.strip_suffix("_total").unwrap_or(metric),
+                        $help.trim().trim_end_matches('.'),
+                        $field.clone(),
+                    );
+                )*
+                Self { registry, $($field,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// The metrics of one gateway.
+    pub struct Metrics {
+        /// Requests by how they ended for the client; model and route are empty when none was chosen.
+        pub requests_total: Family<RequestLabels, Counter> = Family::default(),
+        /// Routing decisions by policy, route of the first choice and reason.
+        pub decisions_total: Family<DecisionLabels, Counter> = Family::default(),
+        /// Attempts at models by outcome; a request that fell back has several.
+        pub attempts_total: Family<AttemptLabels, Counter> = Family::default(),
+        /// Time from arrival to the last byte.
+        pub request_duration_seconds: Histograms<ModelLabels> = Family::new_with_constructor(latency),
+        /// Time from arrival to the first output.
+        pub time_to_first_token_seconds: Histograms<ModelLabels> = Family::new_with_constructor(latency),
+        /// Time to extract features, predict and decide.
+        pub decision_duration_seconds: Histogram = decision_time(),
+        /// Tokens by kind: prompt (cached ones included), cached, completion.
+        pub tokens_total: Family<TokenLabels, Counter> = Family::default(),
+        /// Marginal energy of settled attempts, by purpose: answer, or wasted (failed and cancelled attempts).
+        pub request_energy_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
+        /// Lower end of the band of the energy of settled attempts.
+        pub request_energy_low_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
+        /// Upper end of the band of the energy of settled attempts.
+        pub request_energy_high_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
+        /// Settled attempts whose energy is unknown; they are in no joules counter.
+        pub request_energy_unknown_total: Family<ModelLabels, Counter> = Family::default(),
+        /// Energy each metered device used since start.
+        pub device_energy_joules_total: Family<DeviceLabels, FloatCounter> = Family::default(),
+        /// Power of each metered device over the last second.
+        pub device_power_watts: Family<DeviceLabels, FloatGauge> = Family::default(),
+        /// Idle energy of a device, by whether requests were in flight.
+        pub idle_energy_joules_total: Family<IdleLabels, FloatCounter> = Family::default(),
+        /// Energy above idle that no request's work explains; for the gateway's own device, its overhead.
+        pub unattributed_energy_joules_total: Family<DeviceNameLabels, FloatCounter> = Family::default(),
+        /// Metered energy minus all its parts; must stay 0.
+        pub energy_conservation_error_joules: Family<DeviceNameLabels, FloatGauge> = Family::default(),
+        /// Time the meter missed: ticks that came later than two cadences.
+        pub energy_meter_gap_seconds_total: FloatCounter = FloatCounter::default(),
+        /// Sensor readings that failed.
+        pub energy_meter_read_errors_total: Family<DeviceNameLabels, Counter> = Family::default(),
+        /// Requests a model is working on.
+        pub requests_in_flight: Family<ModelLabels, Gauge> = Family::default(),
+        /// 1 when a model can be asked.
+        pub model_ready: Family<ModelLabels, Gauge> = Family::default(),
+        /// Restarts of a local model's engine process.
+        pub engine_restarts_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Money owed to upstreams, in US dollars, where prices are configured.
+        pub cost_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
+        /// Records of the traffic log, written or dropped.
+        pub traffic_records_total: Family<LogLabels, Counter> = Family::default(),
+        /// 1, with the version of this build.
+        pub build_info: Family<BuildLabels, Gauge> = Family::default(),
+    }
+}
+
+impl Metrics {
+    /// All metrics in the OpenMetrics text format.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::with_capacity(16 * 1024);
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Sets a counter that mirrors a total kept elsewhere, such as the energy ledger's.
+pub fn mirror(counter: &FloatCounter, total: f64) {
+    counter.inner().store(total.to_bits(), Ordering::Relaxed);
+}
+
+/// As [`mirror`], for whole numbers.
+pub fn mirror_count(counter: &Counter, total: u64) {
+    counter.inner().store(total, Ordering::Relaxed);
+}
+
+/// 1 ms to 65.5 s, doubling: from a cached decision to a long local answer.
+fn latency() -> Histogram {
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 17))
+}
+
+/// 1 µs to 16 ms, doubling.
+fn decision_time() -> Histogram {
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(1e-6, 2.0, 15))
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    pub model: Arc<str>,
+    pub route: &'static str,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DecisionLabels {
+    pub policy: Arc<str>,
+    pub route: &'static str,
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct AttemptLabels {
+    pub model: Arc<str>,
+    pub route: &'static str,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ModelLabels {
+    pub model: Arc<str>,
+    pub route: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ModelNameLabels {
+    pub model: Arc<str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TokenLabels {
+    pub model: Arc<str>,
+    pub route: &'static str,
+    pub kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct EnergyLabels {
+    pub model: Arc<str>,
+    pub route: &'static str,
+    pub quality: &'static str,
+    pub source: &'static str,
+    pub purpose: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DeviceLabels {
+    pub device: Arc<str>,
+    pub source: &'static str,
+    pub quality: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DeviceNameLabels {
+    pub device: Arc<str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct IdleLabels {
+    pub device: Arc<str>,
+    pub occupied: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LogLabels {
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct BuildLabels {
+    pub version: &'static str,
+}

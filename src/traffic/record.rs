@@ -1,0 +1,171 @@
+//! One request as the log keeps it, and the receipt within it that clients see too.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::config::PromptStorage;
+use crate::energy::EnergyFigure;
+use crate::openai::{Message, Usage};
+use crate::routing::{Features, Judged, Objective, Policy, Route};
+use crate::units::Dollars;
+
+/// Version of the row; raised when a field changes its meaning.
+pub const RECORD_VERSION: u32 = 1;
+
+/// One row of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub version: u32,
+    /// Arrival, milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    #[serde(flatten)]
+    pub receipt: Receipt,
+    pub outcome: Outcome,
+    /// HTTP status the client saw.
+    pub status: u16,
+    pub features: Features,
+    pub rule: Rule,
+    pub timings: Timings,
+    /// Token counts of the answer, if the backend told them.
+    pub usage: Option<Usage>,
+    /// Price of all attempts; absent when a price is not configured.
+    pub dollars: Option<Dollars>,
+    /// Quality of the answer afterwards, 0 to 1, once somebody judged it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<f64>,
+    /// What the operator keeps of the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<Prompt>,
+}
+
+/// A prompt as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prompt {
+    /// Hex SHA-256 of the messages as JSON.
+    Sha256(String),
+    Messages(Vec<Message>),
+}
+
+impl Prompt {
+    pub fn of(messages: &[Message], storage: PromptStorage) -> Option<Self> {
+        match storage {
+            PromptStorage::Off => None,
+            PromptStorage::Full => Some(Self::Messages(messages.to_vec())),
+            PromptStorage::Hash => {
+                let json = serde_json::to_vec(messages).ok()?;
+                let digest = Sha256::digest(json);
+                Some(Self::Sha256(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+            }
+        }
+    }
+}
+
+/// What a client is told about its request: the `wattgate` object of the body, of the last stream chunk, of
+/// `GET /v1/requests/{id}` and of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub request_id: Arc<str>,
+    pub policy: Arc<str>,
+    /// Where the answer came from; absent when there was none.
+    pub route: Option<Route>,
+    pub model: Option<Arc<str>>,
+    pub reason: String,
+    pub candidates: Vec<Judged>,
+    pub attempts: Vec<Attempt>,
+    /// Sum over the attempts.
+    pub energy: Option<EnergyFigure>,
+}
+
+/// One model's try at the request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub model: Arc<str>,
+    pub route: Route,
+    pub outcome: AttemptOutcome,
+    /// Fixed word for the failure, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Absent when nothing ran: refused before any work.
+    #[serde(flatten)]
+    pub energy: Option<EnergyFigure>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// Still running: only in receipts that are sent while the answer streams.
+    Running,
+    Answered,
+    Failed,
+    /// The client left.
+    Cancelled,
+}
+
+/// How the request ended for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Answered,
+    /// An error, before or within the answer.
+    Failed,
+    /// The client left first.
+    Cancelled,
+    /// Nothing was tried: no candidate could answer.
+    Refused,
+}
+
+impl Outcome {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl AttemptOutcome {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The rule that decided, so that replay can apply it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    pub objective: Objective,
+    /// 0 to 1.
+    pub floor: f64,
+    pub local_only: bool,
+    pub pinned: Option<Arc<str>>,
+}
+
+impl From<&Policy> for Rule {
+    fn from(policy: &Policy) -> Self {
+        Self {
+            objective: policy.objective,
+            floor: policy.floor,
+            local_only: policy.local_only,
+            pinned: policy.pinned.clone(),
+        }
+    }
+}
+
+/// How long things took, milliseconds since arrival.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Until the decision stood.
+    pub decision_ms: f64,
+    /// Until the first output of the model that answered; absent when nothing came.
+    pub first_token_ms: Option<f64>,
+    pub total_ms: f64,
+}

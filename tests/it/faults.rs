@@ -1,0 +1,109 @@
+//! The binary as an operator meets it: bad config, a port that is taken, signals.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// `wattgate serve` as a process of its own; killed when dropped.
+pub struct Serving {
+    child: Child,
+    pub url: String,
+    pub dir: TempDir,
+}
+
+impl Serving {
+    /// Starts with `config` in a folder of its own and waits until it listens.
+    pub fn start(config: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        Self::start_in(dir)
+    }
+
+    pub fn start_in(dir: TempDir) -> Self {
+        let mut child = serve(dir.path(), "127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").expect("serve says where it listens");
+        Self { url: url.to_owned(), child, dir }
+    }
+
+    /// Kills it with SIGKILL and gives its folder back.
+    pub fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.dir, TempDir::new().unwrap())
+    }
+
+    /// Sends SIGTERM and waits for the exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn serve(dir: &Path, listen: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+    command.current_dir(dir).args(["serve", "--listen", listen]);
+    command
+}
+
+const CLOUD_ONLY: &str = "[models.x]\nability = 1.0\n[models.x.openai]\nbase_url = \"http://127.0.0.1:1/v1\"\n";
+
+fn output(dir: &TempDir, listen: &str) -> Output {
+    serve(dir.path(), listen).output().unwrap()
+}
+
+fn folder(config: &str) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("config.toml"), config).unwrap();
+    dir
+}
+
+#[test]
+fn a_bad_config_is_refused_before_the_port_is_bound() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    // The port is taken: had it been tried, the failure would be another one.
+    let result = output(&folder("[server]\nlisten = 7\n[surprise]\n"), &address);
+    let errors = String::from_utf8_lossy(&result.stderr);
+    assert_eq!(result.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("config.toml:2") && errors.contains("config.toml:3"), "{errors}");
+    assert!(!errors.contains("cannot listen"), "{errors}");
+}
+
+#[test]
+fn a_taken_port_is_named_with_what_to_do() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    let result = output(&folder(CLOUD_ONLY), &address);
+    let errors = String::from_utf8_lossy(&result.stderr);
+    assert_eq!(result.status.code(), Some(1), "{errors}");
+    assert!(errors.contains(&format!("cannot listen on {address}")), "{errors}");
+    assert!(errors.contains("--listen"), "{errors}");
+}
+
+#[test]
+fn sigterm_ends_it_in_order() {
+    assert_eq!(Serving::start(CLOUD_ONLY).terminate(), Some(0));
+}
+
+#[test]
+fn a_log_folder_that_cannot_be_made_is_named() {
+    let dir = folder(CLOUD_ONLY);
+    std::fs::write(dir.path().join("data"), "a file where a folder should be").unwrap();
+    let result = output(&dir, "127.0.0.1:0");
+    let errors = String::from_utf8_lossy(&result.stderr);
+    assert_eq!(result.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("traffic log"), "{errors}");
+}
