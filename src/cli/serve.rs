@@ -1,7 +1,6 @@
 //! `wattgate serve`.
 
 use std::net::SocketAddr;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
@@ -20,7 +19,7 @@ pub struct ServeArgs {
     listen: Option<SocketAddr>,
 }
 
-pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     let mut config = args.config.load()?;
     if let Some(listen) = args.listen {
         config.server.listen = listen;
@@ -33,9 +32,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         let stop = stop_signal()?;
         let app = App::build(config, engine_binary).await?;
         announce(app.address());
-        app.run_until(stop).await
+        app.run_until(stop).await?;
+        anyhow::Ok(())
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 #[expect(clippy::print_stdout, reason = "scripts wait for this line to learn the port")]

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::figure::EnergyFigure;
 use super::ledger::{Account, Interval, Lateness, Ledger, TokenWeights};
@@ -46,8 +47,8 @@ pub struct DeviceBook {
     pub read_errors: u64,
     /// How often its hardware counter started over.
     pub resets: u64,
-    /// Readings later than two cadences after the one before.
-    pub gaps: u64,
+    /// Time that passed between readings more than two cadences apart, beyond one cadence each.
+    pub gap: Duration,
     pub lateness: Lateness,
     /// Must be 0.
     pub conservation_error: Microjoules,
@@ -63,7 +64,7 @@ pub struct Device {
     last: Reading,
     live: bool,
     resets: u64,
-    gaps: u64,
+    gap_ns: u64,
     recent: VecDeque<Reading>,
 }
 
@@ -88,7 +89,7 @@ impl Device {
             last: start,
             live: true,
             resets: 0,
-            gaps: 0,
+            gap_ns: 0,
             recent: VecDeque::from([start]),
         }
     }
@@ -108,7 +109,7 @@ impl Device {
             return;
         }
         if at - self.last.at > cadence_ns.saturating_mul(2) {
-            self.gaps += 1;
+            self.gap_ns += (at - self.last.at) - cadence_ns;
         }
         let total = total.max(self.last.total);
         let energy = total.saturating_sub(self.last.total);
@@ -158,7 +159,7 @@ impl Device {
             live: self.live,
             read_errors: self.read_errors,
             resets: self.resets,
-            gaps: self.gaps,
+            gap: Duration::from_nanos(self.gap_ns),
             lateness: self.ledger.lateness(),
             conservation_error: self.ledger.conservation_error(),
         }

@@ -24,8 +24,8 @@ impl Gateway {
         for device in &books.devices {
             refresh_device(metrics, device);
         }
-        let gaps = books.devices.iter().map(|device| device.gaps).max().unwrap_or(0);
-        mirror_count(&metrics.energy_meter_gaps_total, gaps);
+        let longest_gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
+        mirror(&metrics.energy_meter_gap_seconds_total, longest_gap.as_secs_f64());
         let records = [("written", self.books.sink.written()), ("dropped", self.books.sink.dropped())];
         for (outcome, count) in records {
             mirror_count(&metrics.traffic_records_total.get_or_create(&LogLabels { outcome }), count);
