@@ -3,16 +3,13 @@
 //! The only file that looks into other modules' `Config`s. Reads no disk, no environment and no clock.
 
 use indexmap::IndexMap;
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
 
 use super::document::{Document, dotted};
-use super::explain::{Fault, suggest};
+use super::explain::suggest;
 use super::problem::{Report, may_hold_secret};
 use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
-use crate::energy::cloud::Class;
 
 /// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.
 pub(super) fn validate(
@@ -168,10 +165,6 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Option
         report.at(&at("context_tokens"), "`context_tokens` must be more than 0", None);
     }
     Some(Engine::Openai(config.clone()))
-}
-
-fn energy_class(name: &str) -> Result<Class, serde::de::value::Error> {
-    Class::deserialize(name.into_deserializer())
 }
 
 fn is_variable_name(text: &str) -> bool {
