@@ -85,7 +85,8 @@ pub fn run(args: &ModelsArgs) -> anyhow::Result<u8> {
 
 #[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
 fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
-    let rows: Vec<Row> = config.models.iter().map(|(name, model)| row(config, name, model)).collect();
+    let rows: Vec<Row> =
+        config.models.iter().map(|(name, model)| row(config, name, model)).collect();
     if json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {

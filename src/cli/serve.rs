@@ -25,7 +25,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         config.server.listen = listen;
     }
     logging::init(&config.log);
-    let engine_binary = std::env::current_exe().context("cannot find the wattgate binary itself")?;
+    let engine_binary =
+        std::env::current_exe().context("cannot find the wattgate binary itself")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // Installed before anything starts: a signal during start-up must not kill engines half-born.

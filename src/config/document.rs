@@ -70,7 +70,8 @@ impl<'a> Document<'a> {
     pub(super) fn place(&self, span: &Span) -> Place {
         let start = floor_char_boundary(self.text, span.start);
         let line_start = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |length| start + length);
+        let line_end =
+            self.text[start..].find('\n').map_or(self.text.len(), |length| start + length);
         let end = floor_char_boundary(self.text, span.end.clamp(start, line_end));
         Place {
             line: self.text[..line_start].matches('\n').count() + 1,

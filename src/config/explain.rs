@@ -36,7 +36,9 @@ impl<'a> Fault<'a> {
 }
 
 fn type_mismatch(message: &str) -> Option<(&str, &str)> {
-    let rest = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
+    let rest = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))?;
     rest.rsplit_once(", expected ")
 }
 
@@ -46,7 +48,8 @@ pub(super) fn fault(fault: &Fault<'_>, path: &[String], span: Span, report: &mut
         Some((key, table)) => (key.as_str(), dotted(table.iter().map(String::as_str))),
         None => ("", String::new()),
     };
-    let place = if table.is_empty() { "at the top level".to_owned() } else { format!("in [{table}]") };
+    let place =
+        if table.is_empty() { "at the top level".to_owned() } else { format!("in [{table}]") };
     let mut full_key = dotted(path.iter().map(String::as_str));
     let (message, hint) = match fault {
         Fault::UnknownKey { name, known } => {
@@ -83,7 +86,12 @@ pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
         let line = error.span().map(|span| report.line_of(&span));
         if !lines.contains(&line) {
             lines.push(line);
-            report.add(error.span(), String::new(), format!("not valid TOML: {}", error.message()), None);
+            report.add(
+                error.span(),
+                String::new(),
+                format!("not valid TOML: {}", error.message()),
+                None,
+            );
         }
     }
 }
@@ -92,7 +100,8 @@ pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
 pub(super) fn suggest<S: AsRef<str>>(word: &str, known: &[S]) -> String {
     /// Jaro-Winkler similarity from which two words count as a slip of the fingers (`slotz` and `slots`: 0.92).
     const ALIKE: f64 = 0.8;
-    let likeness = |candidate: &str| strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase());
+    let likeness =
+        |candidate: &str| strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase());
     let nearest = known
         .iter()
         .map(|candidate| (likeness(candidate.as_ref()), candidate.as_ref()))
@@ -101,7 +110,8 @@ pub(super) fn suggest<S: AsRef<str>>(word: &str, known: &[S]) -> String {
         None => "nothing can stand here".to_owned(),
         Some((likeness, nearest)) if likeness >= ALIKE => format!("did you mean `{nearest}`?"),
         Some(_) => {
-            let known: Vec<String> = known.iter().map(|name| format!("`{}`", name.as_ref())).collect();
+            let known: Vec<String> =
+                known.iter().map(|name| format!("`{}`", name.as_ref())).collect();
             format!("choose from {}", known.join(", "))
         }
     }
@@ -140,7 +150,11 @@ fn plain_found(found: &str, secret: bool) -> String {
         "boolean" => "the boolean",
         other => other,
     };
-    if secret || value.is_empty() { kind.replacen("the ", "a ", 1) } else { format!("{kind} {value}") }
+    if secret || value.is_empty() {
+        kind.replacen("the ", "a ", 1)
+    } else {
+        format!("{kind} {value}")
+    }
 }
 
 /// What a right value looks like, for keys whose type has its own grammar.

@@ -90,7 +90,10 @@ impl<'a> Report<'a> {
     pub(super) fn mentions(&self, path: &[&str]) -> bool {
         let key = dotted(path.iter().copied());
         self.problems.iter().any(|problem| {
-            problem.key.strip_prefix(&key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            problem
+                .key
+                .strip_prefix(&key)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         })
     }
 
@@ -104,7 +107,13 @@ impl<'a> Report<'a> {
         self.add(span, dotted(path.iter().copied()), message.into(), hint);
     }
 
-    pub(super) fn add(&mut self, span: Option<Span>, key: String, message: String, hint: Option<String>) {
+    pub(super) fn add(
+        &mut self,
+        span: Option<Span>,
+        key: String,
+        message: String,
+        hint: Option<String>,
+    ) {
         if !key.is_empty() && self.problems.iter().any(|problem| problem.key == key) {
             return;
         }

@@ -13,7 +13,10 @@ use super::problem::Report;
 /// Everything in `document` that can be read as `T`; the rest is in `report`.
 ///
 /// `None` when what is left after all removals is still no `T`.
-pub(super) fn read<T: DeserializeOwned>(document: &Document<'_>, report: &mut Report<'_>) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(
+    document: &Document<'_>,
+    report: &mut Report<'_>,
+) -> Option<T> {
     let mut tree = document.root.clone();
     loop {
         let error = match T::deserialize(ValueDeserializer::from(tree.clone())) {

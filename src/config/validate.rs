@@ -21,7 +21,11 @@ pub(super) fn validate(
     check_policies(file, report);
     if file.models.is_empty() && !report.mentions(&["models"]) {
         let hint = "add a [models.NAME.llama] or [models.NAME.openai] table; the shipped config.toml shows both";
-        report.at(&["models"], "no model is configured, so nothing could answer", Some(hint.into()));
+        report.at(
+            &["models"],
+            "no model is configured, so nothing could answer",
+            Some(hint.into()),
+        );
     }
     let mut models: IndexMap<String, Model> = file
         .models
@@ -68,7 +72,8 @@ fn model(name: &str, entry: &Entry, report: &mut Report<'_>) -> Option<Model> {
     check_model_name(name, report);
     if let Some(ability) = entry.ability.filter(|ability| !ability.is_finite()) {
         let message = format!("`ability` must be a finite number, not {ability}");
-        let hint = "on the router's logit scale: about -2.5 for a 135M model, 2 for a small cloud model";
+        let hint =
+            "on the router's logit scale: about -2.5 for a 135M model, 2 for a small cloud model";
         report.at(&["models", name, "ability"], message, Some(hint.into()));
     }
     let engine = match (&entry.llama, &entry.openai) {
@@ -76,7 +81,11 @@ fn model(name: &str, entry: &Entry, report: &mut Report<'_>) -> Option<Model> {
         (None, Some(config)) => openai(name, config, report),
         (Some(_), Some(_)) => {
             let hint = "keep one; two models may have two names";
-            report.at(&path, format!("model `{name}` has both .llama and .openai"), Some(hint.into()));
+            report.at(
+                &path,
+                format!("model `{name}` has both .llama and .openai"),
+                Some(hint.into()),
+            );
             None
         }
         // A table that is there but was unreadable is a problem already.
@@ -95,10 +104,12 @@ fn check_model_name(name: &str, report: &mut Report<'_>) {
     let path = ["models", name];
     if !is_plain_name(name, ":/") {
         let message = format!("`{name}` cannot be a model's name");
-        let hint = "letters, digits, `.`, `-`, `_`, `:` and `/` only, starting with a letter or digit";
+        let hint =
+            "letters, digits, `.`, `-`, `_`, `:` and `/` only, starting with a letter or digit";
         report.at(&path, message, Some(hint.into()));
     } else if name.to_ascii_lowercase().starts_with("auto") {
-        let message = format!("a model cannot be called `{name}`: names with `auto` choose a policy");
+        let message =
+            format!("a model cannot be called `{name}`: names with `auto` choose a policy");
         report.at(&path, message, Some("give it another name".into()));
     }
 }
@@ -147,7 +158,8 @@ fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<
 fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Option<Engine> {
     let at = |key| ["models", name, "openai", key];
     if config.base_url.is_empty() {
-        let hint = "write `base_url = \"https://api.openai.com/v1\"`, or the address of your own server";
+        let hint =
+            "write `base_url = \"https://api.openai.com/v1\"`, or the address of your own server";
         report.at(&at("base_url"), format!("model `{name}` has no `base_url`"), Some(hint.into()));
     }
     for problem in config.problems() {

@@ -35,9 +35,14 @@ impl fmt::Display for Warning {
             }
             Self::NoFile { model, path } => write!(f, "{model}: {} does not exist", path.display()),
             Self::WrongFile { model, actual } => {
-                write!(f, "{model} is another file than the config means (SHA-256 {actual}): run `wattgate models pull {model}`")
+                write!(
+                    f,
+                    "{model} is another file than the config means (SHA-256 {actual}): run `wattgate models pull {model}`"
+                )
             }
-            Self::Unreadable { model, error } => write!(f, "{model}: its file cannot be read: {error}"),
+            Self::Unreadable { model, error } => {
+                write!(f, "{model}: its file cannot be read: {error}")
+            }
             Self::NoKey { model, variable } => {
                 write!(f, "{model} stays inactive: the variable {variable} is not set")
             }

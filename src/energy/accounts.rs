@@ -387,7 +387,8 @@ mod tests {
         accounts.settle(ms(15_200), 9);
         let books = accounts.books(ms(15_200));
         assert_eq!(books.devices[0].account.unattributed, Microjoules(500));
-        assert_eq!((books.devices[0].read_errors, books.devices[0].gaps), (1, 1));
+        let gap = Duration::from_millis(15_150);
+        assert_eq!((books.devices[0].read_errors, books.devices[0].gap), (1, gap));
         assert_eq!((books.unknown_settlements, books.conservation_error()), (1, Microjoules(0)));
     }
 

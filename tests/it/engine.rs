@@ -25,7 +25,7 @@ use wattgate::units::AttemptId;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The model every test runs on: `make test` pulls it before.
-fn model_path() -> PathBuf {
+pub fn model_path() -> PathBuf {
     let path = std::env::var_os("WATTGATE_TEST_MODEL").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf"),
         PathBuf::from,

@@ -132,10 +132,8 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
     }
     for device in app.gateway.meter.books().devices {
         let account = device.account;
-        let parts = account.attributed
-            + account.unattributed
-            + account.idle_occupied
-            + account.idle_empty;
+        let parts =
+            account.attributed + account.unattributed + account.idle_occupied + account.idle_empty;
         assert_eq!(parts, account.total, "{}", device.info.name);
         assert_eq!(device.conservation_error.0, 0, "{}", device.info.name);
     }
@@ -144,7 +142,9 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
     // Receipts are floats of the integer books: equal to a microjoule per request.
     assert!((booked - attributed_joules).abs() < 1e-5, "{booked} {attributed_joules}");
     let metrics = app.get("/metrics").await.text;
-    let errors = metrics.lines().filter(|line| line.starts_with("wattgate_energy_conservation_error_joules{"));
+    let errors = metrics
+        .lines()
+        .filter(|line| line.starts_with("wattgate_energy_conservation_error_joules{"));
     for line in errors {
         assert!(line.ends_with(" 0.0"), "{line}");
     }
@@ -156,7 +156,12 @@ async fn a_prompt_longer_than_every_context_is_refused_with_the_counts() {
     let long = "word ".repeat(3000);
     for model in ["auto", "smol"] {
         let reply = app.chat(&short(model, &long)).await;
-        assert_eq!(reply.error(), (400, "invalid_request_error", "context_length_exceeded"), "{}", reply.text);
+        assert_eq!(
+            reply.error(),
+            (400, "invalid_request_error", "context_length_exceeded"),
+            "{}",
+            reply.text
+        );
     }
     // Below the router's rough estimate the engine counts exactly.
     let reply = app.chat(&short("smol", &"a b c d ".repeat(300))).await;
@@ -204,7 +209,8 @@ async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
     // Others go on.
     assert_eq!(app.chat(&ask("cloud", "hello")).await.status, 200);
     // And the engine comes back.
-    eventually(|| async { (app.chat(&short("smol", "hi")).await.status == 200).then_some(()) }).await;
+    eventually(|| async { (app.chat(&short("smol", "hi")).await.status == 200).then_some(()) })
+        .await;
     let metrics = app.get("/metrics").await.text;
     assert!(metrics.contains("wattgate_engine_restarts_total{model=\"smol\"} 1"), "{metrics}");
 }
