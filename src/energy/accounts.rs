@@ -16,6 +16,29 @@ use super::sensor::DeviceInfo;
 use super::work::WorkSpan;
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
 
+/// Names a device of the accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceId(usize);
+
+/// All devices, engines and unsettled attempts of one meter.
+#[derive(Debug)]
+pub struct Accounts {
+    settings: Settings,
+    devices: Vec<Device>,
+    /// End of the last step each engine reported.
+    steps: BTreeMap<Arc<str>, MonotonicNs>,
+    attempts: BTreeMap<AttemptId, Attempt>,
+    estimator: Estimator,
+    unknown_settlements: u64,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    model: Arc<str>,
+    opened: MonotonicNs,
+    closed: Option<MonotonicNs>,
+}
+
 /// The constants of the books.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -58,29 +81,6 @@ impl Books {
 const REPORT_LAG: Duration = Duration::from_secs(10);
 /// How long a finished attempt waits for a device's reading before it is given up as unknown.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
-
-/// Names a device of the accounts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceId(usize);
-
-/// See the module's documentation.
-#[derive(Debug)]
-pub struct Accounts {
-    settings: Settings,
-    devices: Vec<Device>,
-    /// End of the last step each engine reported.
-    steps: BTreeMap<Arc<str>, MonotonicNs>,
-    attempts: BTreeMap<AttemptId, Attempt>,
-    estimator: Estimator,
-    unknown_settlements: u64,
-}
-
-#[derive(Debug)]
-struct Attempt {
-    model: Arc<str>,
-    opened: MonotonicNs,
-    closed: Option<MonotonicNs>,
-}
 
 impl Accounts {
     pub fn new(settings: Settings) -> Self {

@@ -11,6 +11,20 @@ use super::ledger::{Account, Interval, Lateness, Ledger, TokenWeights};
 use super::sensor::DeviceInfo;
 use crate::units::{Joules, Microjoules, MonotonicNs, Watts};
 
+/// A device in the accounts. Its ledger outlives its sensor: an engine that is started again continues it.
+#[derive(Debug)]
+pub struct Device {
+    pub info: DeviceInfo,
+    pub serves: Serves,
+    pub ledger: Ledger,
+    pub read_errors: u64,
+    last: Reading,
+    live: bool,
+    resets: u64,
+    gap_ns: u64,
+    recent: VecDeque<Reading>,
+}
+
 /// Whose work a device does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Serves {
@@ -52,20 +66,6 @@ pub struct DeviceBook {
     pub lateness: Lateness,
     /// Must be 0.
     pub conservation_error: Microjoules,
-}
-
-/// See the module's documentation.
-#[derive(Debug)]
-pub struct Device {
-    pub info: DeviceInfo,
-    pub serves: Serves,
-    pub ledger: Ledger,
-    pub read_errors: u64,
-    last: Reading,
-    live: bool,
-    resets: u64,
-    gap_ns: u64,
-    recent: VecDeque<Reading>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -23,15 +23,6 @@ use super::sensor::{Sensor, SensorError};
 use super::work::WorkSpan;
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
 
-/// Why the meter cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum MeterError {
-    #[error("energy.sensors is `rapl`, but no RAPL counter can be read: {0}")]
-    NoRapl(Discovery),
-    #[error("cannot start the meter thread: {0}")]
-    Thread(io::Error),
-}
-
 /// The running meter. Owns its thread: stopping or dropping it takes a last reading and joins.
 #[derive(Debug)]
 pub struct Meter {
@@ -98,7 +89,9 @@ impl MeterHandle {
     pub fn engine_started(&self, model: &Arc<str>, pid: u32) {
         let Some(config) = &self.shared.process_model else { return };
         let name = format!("engine:{model}").into();
-        let sensor = ProcessSensor::new(name, &config.proc_root, pid, config.cpu_model());
+        let mut sensor = ProcessSensor::new(name, &config.proc_root, pid, config.cpu_model());
+        // A first look, which is not booked, so that a later process with this pid is told from this one.
+        drop(sensor.read());
         let mut probes = lock(&self.shared.probes);
         let serves = Serves::Engine(Arc::clone(model));
         self.shared.end(&mut probes, |probe| probe.serves == serves);
@@ -142,6 +135,15 @@ impl MeterHandle {
     pub fn books(&self) -> Books {
         lock(&self.shared.accounts).books(MonotonicNs::now())
     }
+}
+
+/// Why the meter cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum MeterError {
+    #[error("energy.sensors is `rapl`, but no RAPL counter can be read: {0}")]
+    NoRapl(Discovery),
+    #[error("cannot start the meter thread: {0}")]
+    Thread(io::Error),
 }
 
 /// Locks are always taken in this order: probes, accounts.

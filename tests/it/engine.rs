@@ -186,7 +186,7 @@ async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answer, 
             }
             Event::Usage(counts) => usage = Some(counts),
             Event::Done(done) => reason = Some(done),
-            Event::Upstream(_) => panic!("a local model has no upstream"),
+            Event::Upstream(_) | Event::Energy(_) => panic!("a local model has no upstream"),
         }
     }
     Ok(Answer { attempt, text, usage: usage.expect("usage"), reason: reason.expect("an end") })

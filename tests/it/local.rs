@@ -25,6 +25,7 @@ fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
     )
 }
 
+/// Waits until the one model is loaded.
 async fn gateway() -> TestApp {
     let app = TestApp::start(&smol("")).await;
     app.until_ready().await;
@@ -130,14 +131,14 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
     for record in app.until_logged(prompts.len()).await {
         attributed_joules += record.receipt.energy.unwrap().joules.unwrap().0;
     }
-    for device in app.gateway.meter.books().devices {
+    for device in app.gateway.router.meter.books().devices {
         let account = device.account;
         let parts =
             account.attributed + account.unattributed + account.idle_occupied + account.idle_empty;
         assert_eq!(parts, account.total, "{}", device.info.name);
         assert_eq!(device.conservation_error.0, 0, "{}", device.info.name);
     }
-    let books = app.gateway.meter.books();
+    let books = app.gateway.router.meter.books();
     let booked: f64 = books.devices.iter().map(|device| device.account.attributed.joules().0).sum();
     // Receipts are floats of the integer books: equal to a microjoule per request.
     assert!((booked - attributed_joules).abs() < 1e-5, "{booked} {attributed_joules}");
@@ -196,13 +197,17 @@ async fn a_client_that_leaves_frees_its_slot_and_its_joules_are_wasted() {
 #[tokio::test]
 async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
     let stand_in = StandIn::start().await;
-    let app = TestApp::start(&(smol("") + &cloud_model("cloud", 4.0, &stand_in))).await;
-    app.until_ready().await;
-    let mut request = ask_streaming("smol", "Write a very long story.");
+    let config = local_model("mortal", &model_path(), "") + &cloud_model("cloud", 4.0, &stand_in);
+    let app = TestApp::start(&config).await;
+    eventually(|| async {
+        (app.get("/v1/models/mortal").await.json["ready"] == true).then_some(())
+    })
+    .await;
+    let mut request = ask_streaming("mortal", "Write a very long story.");
     request["max_tokens"] = json!(900);
     let mut response = app.send("/v1/chat/completions", &request).await;
     assert!(response.chunk().await.unwrap().is_some());
-    kill_engines_of(std::process::id(), &app);
+    kill_engine("mortal");
     let sse = Sse::of(response).await;
     assert!(!sse.done);
     assert_eq!(sse.chunks.last().unwrap()["error"]["code"], "engine_died");
@@ -215,11 +220,10 @@ async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
     assert!(metrics.contains("wattgate_engine_restarts_total{model=\"smol\"} 1"), "{metrics}");
 }
 
-/// Kills the engines of this app with SIGKILL. Tests share one process, so the engine is told apart by its device.
-fn kill_engines_of(_parent: u32, app: &TestApp) {
-    for pid in app.gateway.meter.books().devices.iter().filter_map(|device| device.pid) {
-        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    }
+/// Kills the engine of one model with SIGKILL, found as an operator would: `ps` shows the model's name.
+fn kill_engine(model: &str) {
+    let pattern = format!("wattgate engine --model {model}$");
+    assert!(Command::new("pkill").args(["-9", "-f", &pattern]).status().unwrap().success());
 }
 
 #[tokio::test]
