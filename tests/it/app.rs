@@ -99,8 +99,10 @@ impl TestApp {
         .await
     }
 
-    pub async fn until_ready(&self) {
-        eventually(|| async { (self.get("/readyz").await.status == 200).then_some(()) }).await;
+    /// Waits until a local model can answer.
+    pub async fn until_loaded(&self, model: &str) {
+        let path = format!("/v1/models/{model}");
+        eventually(|| async { (self.get(&path).await.json["ready"] == true).then_some(()) }).await;
     }
 
     /// Every record in the log so far.

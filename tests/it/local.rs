@@ -28,7 +28,7 @@ fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
 /// Waits until the one model is loaded.
 async fn gateway() -> TestApp {
     let app = TestApp::start(&smol("")).await;
-    app.until_ready().await;
+    app.until_loaded("smol").await;
     app
 }
 
@@ -82,7 +82,7 @@ async fn without_a_key_the_cloud_model_is_excluded_and_the_local_one_answers() {
     let cloud = cloud_model("cloud", 3.0, &stand_in)
         + "api_key_env = \"WATTGATE_TEST_KEY_THAT_NOBODY_SETS\"\n";
     let app = TestApp::start(&(smol("") + &cloud)).await;
-    app.until_ready().await;
+    app.until_loaded("smol").await;
     let reply = app.chat(&short("auto", "Prove that there are infinitely many primes.")).await;
     assert_eq!(reply.receipt()["model"], "smol", "{}", reply.text);
     assert_eq!(reply.receipt()["candidates"][1]["excluded"], "no_api_key");
@@ -92,7 +92,7 @@ async fn without_a_key_the_cloud_model_is_excluded_and_the_local_one_answers() {
 async fn a_hard_question_goes_to_the_cloud_and_stays_local_when_it_must() {
     let stand_in = StandIn::start().await;
     let app = TestApp::start(&(smol("") + &cloud_model("cloud", 4.0, &stand_in))).await;
-    app.until_ready().await;
+    app.until_loaded("smol").await;
     let hard = short("auto", "Prove that every finite group of order p^2 is abelian.");
     assert_eq!(app.chat(&hard).await.receipt()["model"], "cloud");
     let request = app.request("/v1/chat/completions").header("x-wattgate-local-only", "true");
@@ -175,7 +175,7 @@ async fn a_prompt_longer_than_every_context_is_refused_with_the_counts() {
 #[tokio::test]
 async fn a_client_that_leaves_frees_its_slot_and_its_joules_are_wasted() {
     let app = TestApp::start(&smol("slots = 1")).await;
-    app.until_ready().await;
+    app.until_loaded("smol").await;
     let mut request = ask_streaming("smol", "Write a very long story.");
     request["max_tokens"] = json!(900);
     let mut response = app.send("/v1/chat/completions", &request).await;
@@ -199,10 +199,7 @@ async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
     let stand_in = StandIn::start().await;
     let config = local_model("mortal", &model_path(), "") + &cloud_model("cloud", 4.0, &stand_in);
     let app = TestApp::start(&config).await;
-    eventually(|| async {
-        (app.get("/v1/models/mortal").await.json["ready"] == true).then_some(())
-    })
-    .await;
+    app.until_loaded("mortal").await;
     let mut request = ask_streaming("mortal", "Write a very long story.");
     request["max_tokens"] = json!(900);
     let mut response = app.send("/v1/chat/completions", &request).await;
