@@ -8,6 +8,7 @@ mod attempts;
 #[cfg(feature = "llama")]
 pub mod child;
 mod config;
+pub mod date;
 #[cfg(feature = "llama")]
 mod engine;
 pub mod guard;

@@ -30,7 +30,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
 
 /// A process that was ready this long is well: the next death starts over with the first pause.
-const STABLE_AFTER: Duration = Duration::from_secs(60);
+const STABLE_AFTER: Duration = Duration::from_mins(1);
 
 /// Pause after a load that failed: only someone who puts the right file there, or frees memory, can help.
 const LOAD_RETRY: Duration = Duration::from_secs(30);
