@@ -45,7 +45,7 @@ enum Command {
     /// Serve one model to a gateway over standard input (started by `serve`)
     #[cfg(feature = "llama")]
     #[command(hide = true)]
-    Engine,
+    Engine(engine::EngineArgs),
 }
 
 /// The config file, named the same way by every subcommand.
@@ -84,7 +84,7 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Replay(args) => replay::run(args),
         Command::Train(args) => train::run(args),
         #[cfg(feature = "llama")]
-        Command::Engine => Ok(engine::run()),
+        Command::Engine(args) => Ok(engine::run(args)),
     }
 }
 

@@ -1,6 +1,10 @@
 //! The local engine from its front door: a real child process, a real model, the `Backend` trait.
+#![cfg(test)]
 
 use std::collections::HashSet;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,15 +18,17 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use wattgate::backends::llama::protocol::{self, FromEngine, ToEngine};
+use wattgate::backends::llama::sampling::Sampling;
 use wattgate::backends::llama::{
     Config, EngineObserver, LlamaBackend, Phase, StepReport, local_model,
 };
 use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Job};
-use wattgate::openai::{FinishReason, Usage};
+use wattgate::openai::{FinishReason, Role, Usage};
 use wattgate::units::AttemptId;
 
 /// Longest wait for anything here; a loaded machine is slow, a hang is not endured.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The model every test runs on: `make test` pulls it before.
 pub fn model_path() -> PathBuf {
@@ -449,4 +455,68 @@ async fn a_file_that_is_no_model_makes_it_unavailable() {
         assert!(reason.contains(".gguf"), "{reason}");
         local.stop().await;
     }
+}
+
+/// An engine started by hand, to be its gateway.
+struct ByHand {
+    process: std::process::Child,
+    socket: UnixStream,
+}
+
+impl ByHand {
+    fn start() -> Self {
+        let (socket, theirs) = UnixStream::pair().unwrap();
+        let process = std::process::Command::new(env!("CARGO_BIN_EXE_wattgate"))
+            .arg("engine")
+            .stdin(std::process::Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .spawn()
+            .unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { process, socket }
+    }
+
+    fn send(&mut self, message: &ToEngine) {
+        let mut frame = Vec::new();
+        protocol::append_frame(&mut frame, message).unwrap();
+        self.socket.write_all(&frame).unwrap();
+    }
+
+    fn until(&mut self, reached: impl Fn(&FromEngine) -> bool) {
+        while !reached(&protocol::read_frame(&mut self.socket).unwrap().expect("a frame")) {}
+    }
+}
+
+#[test]
+fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
+    let mut engine = ByHand::start();
+    engine.send(&ToEngine::Load(protocol::Settings {
+        gguf: model_path(),
+        context_tokens: 8192,
+        slots: 1,
+        threads: 1,
+        batch_tokens: 8192,
+        queue: 1,
+        gpu_layers: 0,
+    }));
+    engine.until(|frame| matches!(frame, FromEngine::Ready(_)));
+    // One step over thousands of tokens takes a minute on one thread; nothing is heard before it ends.
+    engine.send(&ToEngine::Submit(protocol::Submission {
+        attempt: AttemptId(1),
+        turns: vec![protocol::Turn { role: Role::User, text: "word ".repeat(8000) }],
+        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
+        output_limit: 1,
+        stop: Vec::new(),
+    }));
+    // Time to get into that step; leaving before it would be right as well.
+    std::thread::sleep(Duration::from_secs(1));
+    let ByHand { mut process, socket } = engine;
+    drop(socket);
+    assert_eq!(process.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+}
+
+#[test]
+fn an_engine_that_hears_nonsense_leaves() {
+    let mut engine = ByHand::start();
+    engine.socket.write_all(&[0, 0, 0, 2, 250, 250]).unwrap();
+    assert!(!engine.process.wait().unwrap().success());
 }

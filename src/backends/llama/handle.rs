@@ -127,7 +127,8 @@ impl LlamaBackend {
             return Err(overloaded);
         };
         let submission = submission(job, &self.config)?;
-        let frame = protocol::encode(&ToEngine::Submit(submission)).map_err(too_large)?;
+        let frame =
+            protocol::encode(&ToEngine::Submit(submission)).map_err(|error| too_large(&error))?;
         let (progress, watched) = watch::channel(Progress::default());
         // The cancellation's place in the channel is reserved now, so that it can be sent from a destructor.
         let reserve = || self.commands.clone().try_reserve_owned();
@@ -273,7 +274,7 @@ fn sampling(request: &ChatRequest) -> Sampling {
     }
 }
 
-fn too_large(error: FrameError) -> ErrorKind {
+fn too_large(error: &FrameError) -> ErrorKind {
     ErrorKind::InvalidRequest {
         message: format!("the request is too large for the engine: {error}"),
         param: Some("messages".to_owned()),

@@ -3,6 +3,7 @@
 //! No llama types, no clock, no I/O. Decode rows come first, then prefill chunks share what is left of the batch
 //! budget; a finished sequence stays in its slot as cache for the next prompt that begins like it.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
@@ -230,17 +231,26 @@ impl Scheduler {
     /// The idle slot that answers `prompt` with the least lost.
     ///
     /// A slot whose cache the prompt continues (at least half of it is reused) wins, the longest first: a
-    /// conversation finds its own slot again. Otherwise an empty or the longest unused one is overwritten, rather
-    /// than another conversation's cache for a few shared template tokens.
+    /// conversation finds its own slot again. Otherwise an empty slot is filled or the longest unused overwritten,
+    /// rather than another conversation's cache for a few shared template tokens. Among those, one beside a busy
+    /// slot is better: llama.cpp evaluates only consecutive sequence ids together, so each gap between busy slots
+    /// costs another pass over the weights.
     fn best_idle_slot(&self, prompt: &[Token]) -> Option<usize> {
         let idle = || self.slots.iter().enumerate().filter(|(_, slot)| slot.work.is_none());
         let continued = idle()
-            .map(|(index, slot)| (index, slot.reusable(prompt), slot.tokens.len()))
+            .map(|(index, slot)| (index, slot.reusable(prompt), slot.evaluated))
             .filter(|&(_, reused, cached)| reused > 0 && reused * 2 >= cached)
-            .max_by_key(|&(_, reused, _)| reused)
-            .map(|(index, ..)| index);
-        continued
-            .or_else(|| idle().min_by_key(|(_, slot)| slot.admitted_at).map(|(index, _)| index))
+            .max_by_key(|&(_, reused, _)| reused);
+        let overwritten = idle().min_by_key(|&(index, slot)| {
+            (slot.evaluated > 0, Reverse(self.busy_neighbours(index)), slot.admitted_at)
+        });
+        continued.map(|(index, ..)| index).or(overwritten.map(|(index, _)| index))
+    }
+
+    fn busy_neighbours(&self, index: usize) -> usize {
+        let neighbours = [index.checked_sub(1), index.checked_add(1)];
+        let busy = |index: &usize| self.slots.get(*index).is_some_and(|slot| slot.work.is_some());
+        neighbours.into_iter().flatten().filter(busy).count()
     }
 }
 

@@ -30,7 +30,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
 
 /// A process that was ready this long is well: the next death starts over with the first pause.
-const STABLE_AFTER: Duration = Duration::from_secs(60);
+const STABLE_AFTER: Duration = Duration::from_mins(1);
 
 /// Pause after a load that failed: only someone who puts the right file there, or frees memory, can help.
 const LOAD_RETRY: Duration = Duration::from_secs(30);
@@ -114,7 +114,7 @@ impl Supervisor {
         let link = &mut self.link;
         link.ready_since = None;
         link.set_phase(Phase::Loading { percent: 0 });
-        let (process, socket) = match start(&self.gguf, &self.binary).await {
+        let (process, socket) = match start(&link.model, &self.gguf, &self.binary).await {
             Ok(started) => started,
             Err(ended) => {
                 link.take_down(&ended);
@@ -137,11 +137,15 @@ impl Supervisor {
 }
 
 /// Starts a process, if there is something for it to load.
-async fn start(gguf: &Path, binary: &Path) -> Result<(EngineProcess, UnixStream), Ended> {
+async fn start(
+    model: &str,
+    gguf: &Path,
+    binary: &Path,
+) -> Result<(EngineProcess, UnixStream), Ended> {
     tokio::fs::metadata(gguf)
         .await
         .map_err(|error| Ended::LoadFailed(format!("{}: {error}", gguf.display())))?;
-    EngineProcess::spawn(binary)
+    EngineProcess::spawn(binary, model)
         .map_err(|error| Ended::Died(format!("{} did not start: {error}", binary.display())))
 }
 

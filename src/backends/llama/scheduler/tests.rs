@@ -65,6 +65,24 @@ fn a_conversation_finds_its_slot_and_a_stranger_leaves_it_alone() {
 }
 
 #[test]
+fn busy_slots_stay_together() {
+    let mut scheduler = Scheduler::new(Limits { slots: 6, batch_tokens: 6, ..LIMITS });
+    for attempt in 0..3 {
+        scheduler.submit(request(attempt, &[7], 8)).unwrap();
+    }
+    step(&mut scheduler, 9);
+    // Slot 0 leaves a cache behind, slots 1 and 2 stay busy: the empty neighbour is next, not slot 4 or 5.
+    scheduler.cancel(AttemptId(0));
+    scheduler.submit(request(3, &[5, 5, 5], 8)).unwrap();
+    assert_eq!(scheduler.admit().unwrap().slot, 3);
+    scheduler.cancel(AttemptId(2));
+    for (attempt, slot) in [(4, 4), (5, 5), (6, 2)] {
+        scheduler.submit(request(attempt, &[5, 5, 5], 8)).unwrap();
+        assert_eq!(scheduler.admit().unwrap().slot, slot);
+    }
+}
+
+#[test]
 fn the_same_prompt_again_still_evaluates_its_last_token() {
     let mut scheduler = Scheduler::new(LIMITS);
     for attempt in 1..=2 {
