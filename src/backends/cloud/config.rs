@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
+use crate::energy::cloud::Class;
 use crate::openai::Usage;
 use crate::units::Dollars;
 
@@ -23,7 +24,7 @@ pub struct Config {
     pub api_key_env: Option<String>,
     /// Size class for the table of cloud energy: `nano`, `small`, `medium`, `large`, `frontier` or `frontier_xl`.
     /// Default: none, the energy is unknown.
-    pub energy_class: Option<String>,
+    pub energy_class: Option<Class>,
     /// Price of a million prompt tokens in US dollars. Default: none, the price is unknown (which is not free).
     pub dollars_per_million_input_tokens: Option<f64>,
     /// Price of a million generated tokens in US dollars. Default: none, unknown.
