@@ -64,8 +64,8 @@ impl ConfigArgs {
 
 /// Parses the arguments and runs the subcommand.
 pub fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(code) => code,
+    match run(&Cli::parse().command) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             report(&error);
             // A config that does not hold is bad input; everything else failed.
@@ -74,16 +74,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+/// The exit code of a command that said itself what was wrong.
+fn run(command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Serve(args) => serve::run(args),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(args),
         Command::Models(args) => models::run(args),
         Command::Route(args) => route::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Train(args) => train::run(args),
         #[cfg(feature = "llama")]
-        Command::Engine => engine::run(),
+        Command::Engine => Ok(engine::run()),
     }
 }
 

@@ -82,9 +82,7 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
 fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
     let (known_as, guess) = match &model.engine {
         Engine::Llama { .. } => (name, LOCAL_ABILITY_GUESS),
-        Engine::Openai(openai) => {
-            (openai.model.as_deref().unwrap_or(name), CLOUD_ABILITY_GUESS)
-        }
+        Engine::Openai(openai) => (openai.model.as_deref().unwrap_or(name), CLOUD_ABILITY_GUESS),
     };
     model.ability.or_else(|| adequacy.ability_of(known_as)).unwrap_or(guess)
 }
@@ -145,7 +143,5 @@ fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, 
 /// The key its variable holds; none if it is not set or no key at all.
 fn api_key(name: &str, config: &cloud::Config) -> Option<ApiKey> {
     let secret = std::env::var(config.api_key_env.as_deref()?).ok()?;
-    ApiKey::new(&secret)
-        .inspect_err(|error| tracing::warn!(model.name = %name, "{error}"))
-        .ok()
+    ApiKey::new(&secret).inspect_err(|error| tracing::warn!(model.name = %name, "{error}")).ok()
 }

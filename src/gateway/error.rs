@@ -20,7 +20,9 @@ pub enum ApiError {
     BodyTooLarge { limit_bytes: usize },
     #[error("the body could not be read")]
     BodyUnreadable,
-    #[error("the model `{0}` does not exist: GET /v1/models lists what can be asked, and `auto` chooses")]
+    #[error(
+        "the model `{0}` does not exist: GET /v1/models lists what can be asked, and `auto` chooses"
+    )]
     UnknownModel(String),
     #[error("there is no {0} here")]
     UnknownPath(String),
@@ -85,9 +87,9 @@ impl ApiError {
         match self {
             Self::InvalidField { param, .. } => Some(param.clone()),
             Self::UnknownModel(_) => Some("model".to_owned()),
-            Self::Backend(BackendError { kind: ErrorKind::InvalidRequest { param, .. }, .. }) => {
-                param.clone()
-            }
+            Self::Backend(BackendError {
+                kind: ErrorKind::InvalidRequest { param, .. }, ..
+            }) => param.clone(),
             Self::Backend(BackendError { kind: ErrorKind::ContextExceeded { .. }, .. }) => {
                 Some("messages".to_owned())
             }
@@ -106,7 +108,9 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::UnknownRequest(_) => "request_not_found",
             Self::NoCandidate(exclusions) => no_candidate_code(exclusions),
-            Self::Backend(BackendError { kind: ErrorKind::InvalidRequest { code, .. }, .. }) => {
+            Self::Backend(BackendError {
+                kind: ErrorKind::InvalidRequest { code, .. }, ..
+            }) => {
                 return code.clone();
             }
             Self::Backend(BackendError { kind: ErrorKind::ContextExceeded { .. }, .. }) => {
@@ -124,9 +128,9 @@ impl ApiError {
             Self::Backend(BackendError { kind: ErrorKind::Overloaded { retry_after }, .. }) => {
                 Some(*retry_after)
             }
-            Self::Backend(BackendError { kind: ErrorKind::RateLimited { retry_after }, .. }) => {
-                *retry_after
-            }
+            Self::Backend(BackendError {
+                kind: ErrorKind::RateLimited { retry_after }, ..
+            }) => *retry_after,
             Self::NoCandidate(exclusions) if blames(exclusions, Exclusion::Busy) => {
                 Some(Duration::from_secs(1))
             }

@@ -89,8 +89,7 @@ impl Exchange {
         let attempt = self.gateway.next_attempt();
         let model = &self.gateway.router.models[self.model];
         self.tally.attempt_started(model, attempt);
-        let job =
-            Job { attempt, request: Arc::clone(&self.request), body: self.body.clone() };
+        let job = Job { attempt, request: Arc::clone(&self.request), body: self.body.clone() };
         self.events = Some(model.backend.start(job));
         loop {
             match self.next().await {

@@ -209,10 +209,7 @@ impl Tally {
         metrics.requests_total.get_or_create(&labels).inc();
         let timings = &record.timings;
         let labels = ModelLabels { model, route };
-        metrics
-            .request_duration_seconds
-            .get_or_create(&labels)
-            .observe(timings.total_ms / 1e3);
+        metrics.request_duration_seconds.get_or_create(&labels).observe(timings.total_ms / 1e3);
         if let Some(first_token_ms) = timings.first_token_ms {
             metrics
                 .time_to_first_token_seconds
@@ -238,9 +235,9 @@ impl Try {
         match &model.kind {
             _ if self.never_ran() => None,
             Kind::Local { .. } => Some(gateway.router.meter.provisional(self.id)),
-            Kind::Cloud(config) => {
-                Some(self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)))
-            }
+            Kind::Cloud(config) => Some(
+                self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)),
+            ),
         }
     }
 
@@ -253,12 +250,9 @@ impl Try {
     /// The table's figure for what is known of the answer.
     fn cloud_energy(&self, class: Option<Class>, features: &Features) -> EnergyFigure {
         match self.usage {
-            Some(usage) => estimate(
-                class,
-                usage.prompt_tokens,
-                usage.cached_tokens(),
-                usage.completion_tokens,
-            ),
+            Some(usage) => {
+                estimate(class, usage.prompt_tokens, usage.cached_tokens(), usage.completion_tokens)
+            }
             // Cut short: the prompt was read, and every piece was at least a token.
             None => estimate(class, features.prompt_tokens.into(), 0, self.pieces),
         }

@@ -58,7 +58,8 @@ fn serve(dir: &Path, listen: &str) -> Command {
     command
 }
 
-const CLOUD_ONLY: &str = "[models.x]\nability = 1.0\n[models.x.openai]\nbase_url = \"http://127.0.0.1:1/v1\"\n";
+const CLOUD_ONLY: &str =
+    "[models.x]\nability = 1.0\n[models.x.openai]\nbase_url = \"http://127.0.0.1:1/v1\"\n";
 
 fn output(dir: &TempDir, listen: &str) -> Output {
     serve(dir.path(), listen).output().unwrap()

@@ -25,6 +25,7 @@ fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
     )
 }
 
+/// Waits until the one model is loaded.
 async fn gateway() -> TestApp {
     let app = TestApp::start(&smol("")).await;
     app.until_ready().await;
@@ -33,7 +34,7 @@ async fn gateway() -> TestApp {
 
 fn short(model: &str, prompt: &str) -> Value {
     let mut request = ask(model, prompt);
-    request["max_tokens"] = json!(8);
+    request["max_tokens"] = json!(16);
     request["temperature"] = json!(0);
     request
 }
@@ -41,13 +42,13 @@ fn short(model: &str, prompt: &str) -> Value {
 #[tokio::test]
 async fn a_local_answer_is_metered() {
     let app = gateway().await;
-    let reply = app.chat(&short("auto", "What is the capital of France?")).await;
+    let reply = app.chat(&short("auto", "Who wrote Hamlet?")).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    assert!(reply.content().contains("Paris"), "{}", reply.content());
+    assert!(reply.content().contains("Shakespeare"), "{}", reply.content());
     assert_eq!(reply.json["object"], "chat.completion");
     let usage = &reply.json["usage"];
     assert!(usage["prompt_tokens"].as_u64() > Some(10), "{usage}");
-    assert!((1..=8).contains(&usage["completion_tokens"].as_u64().unwrap()), "{usage}");
+    assert!((1..=16).contains(&usage["completion_tokens"].as_u64().unwrap()), "{usage}");
     let receipt = reply.receipt();
     assert_eq!((&receipt["model"], &receipt["route"]), (&json!("smol"), &json!("local")));
     assert_eq!(receipt["energy"]["final"], false, "energy settles after the answer");
@@ -61,11 +62,11 @@ async fn a_local_answer_is_metered() {
 #[tokio::test]
 async fn a_local_stream_has_openais_shape() {
     let app = gateway().await;
-    let mut request = short("smol", "What is the capital of France?");
+    let mut request = short("smol", "Who wrote Hamlet?");
     request["stream"] = json!(true);
     request["stream_options"] = json!({"include_usage": true});
     let sse = app.stream(&request).await;
-    assert!(sse.done && sse.content().contains("Paris"), "{sse:?}");
+    assert!(sse.done && sse.content().contains("Shakespeare"), "{sse:?}");
     assert_eq!(sse.chunks[0]["choices"][0]["delta"]["role"], "assistant");
     let ids: HashSet<&str> = sse.chunks.iter().map(|chunk| chunk["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), 1);
@@ -130,21 +131,21 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
     for record in app.until_logged(prompts.len()).await {
         attributed_joules += record.receipt.energy.unwrap().joules.unwrap().0;
     }
-    for device in app.gateway.meter.books().devices {
+    for device in app.gateway.router.meter.books().devices {
         let account = device.account;
-        let parts = account.attributed
-            + account.unattributed
-            + account.idle_occupied
-            + account.idle_empty;
+        let parts =
+            account.attributed + account.unattributed + account.idle_occupied + account.idle_empty;
         assert_eq!(parts, account.total, "{}", device.info.name);
         assert_eq!(device.conservation_error.0, 0, "{}", device.info.name);
     }
-    let books = app.gateway.meter.books();
+    let books = app.gateway.router.meter.books();
     let booked: f64 = books.devices.iter().map(|device| device.account.attributed.joules().0).sum();
     // Receipts are floats of the integer books: equal to a microjoule per request.
     assert!((booked - attributed_joules).abs() < 1e-5, "{booked} {attributed_joules}");
     let metrics = app.get("/metrics").await.text;
-    let errors = metrics.lines().filter(|line| line.starts_with("wattgate_energy_conservation_error_joules{"));
+    let errors = metrics
+        .lines()
+        .filter(|line| line.starts_with("wattgate_energy_conservation_error_joules{"));
     for line in errors {
         assert!(line.ends_with(" 0.0"), "{line}");
     }
@@ -156,7 +157,12 @@ async fn a_prompt_longer_than_every_context_is_refused_with_the_counts() {
     let long = "word ".repeat(3000);
     for model in ["auto", "smol"] {
         let reply = app.chat(&short(model, &long)).await;
-        assert_eq!(reply.error(), (400, "invalid_request_error", "context_length_exceeded"), "{}", reply.text);
+        assert_eq!(
+            reply.error(),
+            (400, "invalid_request_error", "context_length_exceeded"),
+            "{}",
+            reply.text
+        );
     }
     // Below the router's rough estimate the engine counts exactly.
     let reply = app.chat(&short("smol", &"a b c d ".repeat(300))).await;
@@ -191,29 +197,33 @@ async fn a_client_that_leaves_frees_its_slot_and_its_joules_are_wasted() {
 #[tokio::test]
 async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
     let stand_in = StandIn::start().await;
-    let app = TestApp::start(&(smol("") + &cloud_model("cloud", 4.0, &stand_in))).await;
-    app.until_ready().await;
-    let mut request = ask_streaming("smol", "Write a very long story.");
+    let config = local_model("mortal", &model_path(), "") + &cloud_model("cloud", 4.0, &stand_in);
+    let app = TestApp::start(&config).await;
+    eventually(|| async {
+        (app.get("/v1/models/mortal").await.json["ready"] == true).then_some(())
+    })
+    .await;
+    let mut request = ask_streaming("mortal", "Write a very long story.");
     request["max_tokens"] = json!(900);
     let mut response = app.send("/v1/chat/completions", &request).await;
     assert!(response.chunk().await.unwrap().is_some());
-    kill_engines_of(std::process::id(), &app);
+    kill_engine("mortal");
     let sse = Sse::of(response).await;
     assert!(!sse.done);
     assert_eq!(sse.chunks.last().unwrap()["error"]["code"], "engine_died");
     // Others go on.
     assert_eq!(app.chat(&ask("cloud", "hello")).await.status, 200);
     // And the engine comes back.
-    eventually(|| async { (app.chat(&short("smol", "hi")).await.status == 200).then_some(()) }).await;
+    eventually(|| async { (app.chat(&short("smol", "hi")).await.status == 200).then_some(()) })
+        .await;
     let metrics = app.get("/metrics").await.text;
     assert!(metrics.contains("wattgate_engine_restarts_total{model=\"smol\"} 1"), "{metrics}");
 }
 
-/// Kills the engines of this app with SIGKILL. Tests share one process, so the engine is told apart by its device.
-fn kill_engines_of(_parent: u32, app: &TestApp) {
-    for pid in app.gateway.meter.books().devices.iter().filter_map(|device| device.pid) {
-        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    }
+/// Kills the engine of one model with SIGKILL, found as an operator would: `ps` shows the model's name.
+fn kill_engine(model: &str) {
+    let pattern = format!("wattgate engine --model {model}$");
+    assert!(Command::new("pkill").args(["-9", "-f", &pattern]).status().unwrap().success());
 }
 
 #[tokio::test]

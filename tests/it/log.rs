@@ -48,7 +48,8 @@ async fn a_torn_line_is_told_apart_and_does_not_spoil_the_next() {
     let logs = serving.dir.path().join("data/traffic");
     eventually(|| async {
         let lines: Vec<Line> = read_log(&logs).unwrap().map(Result::unwrap).collect();
-        matches!(lines[..], [Line::Record(_), Line::Bad { line: 2, .. }, Line::Record(_)]).then_some(())
+        matches!(lines[..], [Line::Record(_), Line::Bad { line: 2, .. }, Line::Record(_)])
+            .then_some(())
     })
     .await;
 }
