@@ -5,14 +5,14 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::failure;
 use crate::backends::backend::{ErrorKind, Event};
-use crate::energy::{EnergyFigure, Quality, Source};
+use crate::energy::{EnergyFigure, upstream};
 use crate::openai::{FinishReason, Usage};
-use crate::units::Joules;
 
 /// The state of a streamed answer.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl Transcript {
         let has_choices = chunk.choices.as_ref().is_some_and(|choices| !choices.is_empty());
         self.answered |= has_choices;
         self.finish = chunk.finish_reason().or(self.finish);
-        self.energy = chunk.energy().or(self.energy);
+        self.energy = chunk.energy(raw.get()).or(self.energy);
         let usage = chunk.usage();
         self.usage = usage.or(self.usage);
         Ok(if usage.is_some() && !has_choices { Step::Withhold } else { Step::Forward(raw) })
@@ -73,7 +73,7 @@ pub(super) fn whole(body: Vec<u8>) -> Result<Vec<Event>, ErrorKind> {
         return Err(protocol("the answer has no choices"));
     }
     let reason = answer.finish_reason().unwrap_or(FinishReason::Stop);
-    let closing = closing(answer.usage(), answer.energy(), reason);
+    let closing = closing(answer.usage(), answer.energy(raw.get()), reason);
     Ok(std::iter::once(Event::Upstream(raw)).chain(closing).collect())
 }
 
@@ -103,28 +103,18 @@ struct Shallow<'a> {
     error: Option<&'a RawValue>,
     #[serde(default, borrow)]
     usage: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    energy: Option<&'a RawValue>,
-    #[serde(default, borrow)]
-    wattgate: Option<&'a RawValue>,
+    #[serde(default)]
+    energy: Option<IgnoredAny>,
+    #[serde(default)]
+    energy_joules: Option<IgnoredAny>,
+    #[serde(default)]
+    wattgate: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 struct ShallowChoice<'a> {
     #[serde(default, borrow)]
     finish_reason: Option<Cow<'a, str>>,
-}
-
-/// `energy` as Neuralwatt writes it, the only such format in use.
-#[derive(Deserialize)]
-struct ReportedEnergy {
-    energy_joules: f64,
-}
-
-/// The receipt of another Wattgate.
-#[derive(Deserialize)]
-struct Receipt {
-    energy: EnergyFigure,
 }
 
 impl<'a> Shallow<'a> {
@@ -155,25 +145,11 @@ impl<'a> Shallow<'a> {
         serde_json::from_str(self.usage?.get()).ok()
     }
 
-    /// What the upstream says the answer took. How it knows cannot be checked here, so a bare number counts as estimated.
-    fn energy(&self) -> Option<EnergyFigure> {
-        let receipt = || serde_json::from_str::<Receipt>(self.wattgate?.get()).ok();
-        if let Some(receipt) = receipt() {
-            return Some(EnergyFigure {
-                source: Source::Upstream,
-                is_final: true,
-                ..receipt.energy
-            });
-        }
-        let reported: ReportedEnergy = serde_json::from_str(self.energy?.get()).ok()?;
-        (reported.energy_joules >= 0.0).then_some(EnergyFigure {
-            joules: Some(Joules(reported.energy_joules)),
-            low: None,
-            high: None,
-            quality: Quality::Estimated,
-            source: Source::Upstream,
-            is_final: true,
-        })
+    /// What the upstream says the answer took, read from `json`, which this was parsed from.
+    fn energy(&self, json: &str) -> Option<EnergyFigure> {
+        let fields = [self.energy, self.energy_joules, self.wattgate];
+        // Nearly no upstream reports any, so most chunks are not read again.
+        if fields.iter().any(Option::is_some) { upstream::from_body(json) } else { None }
     }
 }
 
@@ -184,6 +160,7 @@ fn value(raw: &RawValue) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Joules;
 
     const TEXT: &str =
         r#"{"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}],"usage":null}"#;
@@ -258,28 +235,18 @@ mod tests {
     }
 
     #[test]
-    fn energy_is_taken_from_neuralwatts_field_and_from_another_wattgates_receipt() {
+    fn energy_that_an_upstream_reports_is_an_event() {
         let energy = |field: &str| {
             let body = format!(r#"{{"choices":[{{"finish_reason":"stop"}}],{field}}}"#);
             whole(body.into_bytes()).unwrap().into_iter().find_map(|event| match event {
-                Event::Energy(figure) => Some(figure),
+                Event::Energy(figure) => figure.joules,
                 _ => None,
             })
         };
-        let bare = energy(r#""energy":{"energy_joules":4.5,"avg_power_watts":300}"#).unwrap();
-        assert_eq!(
-            (bare.joules, bare.quality, bare.source),
-            (Some(Joules(4.5)), Quality::Estimated, Source::Upstream)
-        );
-        let receipt = energy(
-            r#""wattgate":{"energy":{"joules":2.0,"low":1.0,"high":3.0,"quality":"measured","source":"rapl","final":false}}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            (receipt.high, receipt.quality, receipt.source, receipt.is_final),
-            (Some(Joules(3.0)), Quality::Measured, Source::Upstream, true)
-        );
-        assert!(energy(r#""energy":{"energy_joules":-1}"#).is_none());
+        assert_eq!(energy(r#""energy":{"energy_joules":4.5}"#), Some(Joules(4.5)));
+        assert_eq!(energy(r#""energy_joules":3.5"#), Some(Joules(3.5)));
+        assert_eq!(energy(r#""wattgate":{"energy":{"joules":2.0}}"#), Some(Joules(2.0)));
+        assert_eq!(energy(r#""energy":{"energy_joules":-1}"#), None);
     }
 
     #[test]
