@@ -467,7 +467,7 @@ impl ByHand {
     fn start() -> Self {
         let (socket, theirs) = UnixStream::pair().unwrap();
         let process = std::process::Command::new(env!("CARGO_BIN_EXE_wattgate"))
-            .arg("engine")
+            .args(["engine", "--model", "test"])
             .stdin(std::process::Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .spawn()
             .unwrap();
