@@ -2,15 +2,16 @@
 //!
 //! Reads the file, looks at this machine and starts nothing. Exit code 0 when it can be served, 2 when it cannot.
 
-use std::path::PathBuf;
+use std::fmt::Write;
 
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
+use super::ConfigArgs;
 use crate::config::{self, Config, Engine, Model, Problem, Problems};
-use crate::models::{State, state};
+use crate::models::{Source, State, state};
 use crate::routing::Route;
 
 /// Exit code of input that cannot be used.
@@ -19,12 +20,11 @@ const BAD_INPUT: u8 = 2;
 /// Check the configuration file and say everything that is wrong with it
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = "config.toml")]
-    pub config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Write the result as JSON to standard output
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
 /// The result for machines.
@@ -37,25 +37,19 @@ struct Report<'a> {
 }
 
 /// Runs the command and gives its exit code.
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a person")]
 pub fn run(args: &CheckArgs) -> anyhow::Result<u8> {
-    let loaded = config::load(&args.config);
+    let loaded = args.config.load();
     let code = if loaded.is_ok() { 0 } else { BAD_INPUT };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report(args, &loaded))?);
     } else {
         match &loaded {
-            Ok(config) => print!("{}", summary(config, &args.config.display().to_string())),
-            Err(problems) => complain(problems),
+            Ok(config) => print!("{}", summary(config, &args.config.config.display().to_string())),
+            Err(problems) => eprintln!("{problems}"),
         }
     }
     Ok(code)
-}
-
-/// What a command prints that cannot use its configuration.
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-pub(super) fn complain(problems: &Problems) {
-    eprintln!("{problems}");
 }
 
 fn report<'a>(args: &CheckArgs, loaded: &'a Result<Config, Problems>) -> Report<'a> {
@@ -64,7 +58,7 @@ fn report<'a>(args: &CheckArgs, loaded: &'a Result<Config, Problems>) -> Report<
         Err(problems) => (problems.iter().collect(), vec![]),
     };
     Report {
-        file: args.config.display().to_string(),
+        file: args.config.config.display().to_string(),
         ok: loaded.is_ok(),
         problems,
         warnings: warnings.iter().map(ToString::to_string).collect(),
@@ -76,18 +70,21 @@ fn summary(config: &Config, file: &str) -> String {
     table.load_style(NOTHING);
     for (name, model) in &config.models {
         let state = state_of(config, model);
-        table.add_row(["  ", name, route(model).label(), &origin(model), &state]);
+        table.add_row([name.as_str(), route(model).label(), &origin(model), &state]);
     }
     let policies: Vec<&str> = config.policies.keys().map(String::as_str).collect();
-    let warnings: String =
-        config::warnings(config).iter().map(|warning| format!("warning: {warning}\n")).collect();
-    format!(
-        "{file} is fine\nlisten    {}\npolicies  {} (default: {})\nmodels\n{}\n{warnings}",
+    let mut text = format!(
+        "{file} is fine\nlisten    {}\npolicies  {} (default: {})\nmodels\n{}\n",
         config.server.listen,
         policies.join(", "),
         config.routing.default_policy,
         table.trim_fmt(),
-    )
+    );
+    for warning in config::warnings(config) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
 }
 
 pub(super) fn route(model: &Model) -> Route {
@@ -112,7 +109,8 @@ pub(super) fn state_of(config: &Config, model: &Model) -> String {
             match state(source, sha256.as_ref(), &config.model_dir) {
                 Ok(State::Verified { .. }) => "present".into(),
                 Ok(State::Unverified { .. }) => "present, not checked".into(),
-                Ok(State::Missing) => "missing".into(),
+                Ok(State::Missing) if matches!(source, Source::File(_)) => "missing".into(),
+                Ok(State::Missing) => "not pulled yet".into(),
                 Ok(State::Wrong { .. }) => "wrong checksum".into(),
                 Err(error) => format!("unreadable: {error}"),
             }

@@ -2,16 +2,15 @@
 //!
 //! Reads the configuration and the model directory; loads no model.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use super::check::{complain, origin, route, state_of};
-use crate::config::{self, Config, Engine, Model};
+use super::ConfigArgs;
+use super::check::{origin, route, state_of};
+use crate::config::{Config, Engine, Model};
 use crate::models::{Progress, State, pull, state};
 
 /// Exit codes of the command line.
@@ -34,9 +33,8 @@ enum ModelsCommand {
 /// List the configured models and whether they are here
 #[derive(Args, Debug)]
 struct ListArgs {
-    /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = "config.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Write the list as JSON to standard output
     #[arg(long)]
     json: bool,
@@ -48,9 +46,8 @@ struct PullArgs {
     /// Models to pull [default: every local model]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = "config.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// One model as listed.
@@ -66,20 +63,9 @@ struct Row {
 
 /// Runs the command and gives its exit code.
 pub fn run(args: &ModelsArgs) -> anyhow::Result<u8> {
-    let file = match &args.command {
-        ModelsCommand::List(list) => &list.config,
-        ModelsCommand::Pull(pull) => &pull.config,
-    };
-    let config = match config::load(file) {
-        Ok(config) => config,
-        Err(problems) => {
-            complain(&problems);
-            return Ok(BAD_INPUT);
-        }
-    };
     match &args.command {
-        ModelsCommand::List(args) => list(&config, args.json),
-        ModelsCommand::Pull(args) => Ok(pull_all(&config, &args.names)),
+        ModelsCommand::List(args) => list(&args.config.load()?, args.json),
+        ModelsCommand::Pull(args) => Ok(pull_all(&args.config.load()?, &args.names)),
     }
 }
 
@@ -138,9 +124,9 @@ fn pull_all(config: &Config, names: &[String]) -> u8 {
     }
     let mut code = 0;
     for (name, model) in &config.models {
-        let named = names.contains(name);
+        let wanted = names.contains(name);
         match &model.engine {
-            Engine::Llama { source, sha256, .. } if named || names.is_empty() => {
+            Engine::Llama { source, sha256, .. } if wanted || names.is_empty() => {
                 let mut progress = Progress::on_stderr();
                 let result = pull(source, sha256.as_ref(), &config.model_dir, &mut progress);
                 drop(progress);
@@ -156,7 +142,7 @@ fn pull_all(config: &Config, names: &[String]) -> u8 {
                     }
                 }
             }
-            Engine::Openai(_) if named => println!("{name}: runs elsewhere, nothing to pull"),
+            Engine::Openai(_) if wanted => println!("{name}: runs elsewhere, nothing to pull"),
             _ => {}
         }
     }

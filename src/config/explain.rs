@@ -69,12 +69,12 @@ pub(super) fn fault(fault: &Fault<'_>, path: &[String], span: Span, report: &mut
         }
         Fault::Other(message) => (format!("`{key}` {place}: {message}"), example(key)),
     };
-    report.add(Some(span), full_key, message, hint);
+    report.unread(Some(span), full_key, message, hint);
 }
 
 /// An error that no entry could be found for.
 pub(super) fn unplaced(error: &Error, report: &mut Report<'_>) {
-    report.add(error.span(), String::new(), error.message().to_owned(), None);
+    report.unread(error.span(), String::new(), error.message().to_owned(), None);
 }
 
 /// The parser goes on after an error, but what it says further on the same line is seldom true.
@@ -86,7 +86,7 @@ pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
         let line = error.span().map(|span| report.line_of(&span));
         if !lines.contains(&line) {
             lines.push(line);
-            report.add(
+            report.unread(
                 error.span(),
                 String::new(),
                 format!("not valid TOML: {}", error.message()),

@@ -70,53 +70,63 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Collects problems; of several about one key only the first counts, for the rest usually follow from it.
+/// Collects problems.
 pub(super) struct Report<'a> {
     file: &'a str,
     document: &'a Document<'a>,
     problems: Vec<Problem>,
+    /// Keys whose value could not be read: the default that stands for it must not be judged.
+    unread: Vec<String>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: &'a str, document: &'a Document<'a>) -> Self {
-        Self { file, document, problems: Vec::new() }
+        Self { file, document, problems: Vec::new(), unread: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }
 
-    /// Whether something at or below `path` is reported already.
-    pub(super) fn mentions(&self, path: &[&str]) -> bool {
+    /// Whether something at or below `path` could not be read.
+    pub(super) fn has_unread(&self, path: &[&str]) -> bool {
         let key = dotted(path.iter().copied());
-        self.problems.iter().any(|problem| {
-            problem
-                .key
-                .strip_prefix(&key)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
+        let below = |unread: &String| {
+            unread.strip_prefix(&key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.unread.iter().any(below)
     }
 
     pub(super) fn line_of(&self, span: &Span) -> usize {
         self.document.place(span).line
     }
 
-    /// A problem at the value of `path`, or at the nearest table around it when the key is absent.
-    pub(super) fn at(&mut self, path: &[&str], message: impl Into<String>, hint: Option<String>) {
-        let span = self.document.span_of(path);
-        self.add(span, dotted(path.iter().copied()), message.into(), hint);
-    }
-
-    pub(super) fn add(
+    /// What stands at `span` cannot be read.
+    pub(super) fn unread(
         &mut self,
         span: Option<Span>,
         key: String,
         message: String,
         hint: Option<String>,
     ) {
-        if !key.is_empty() && self.problems.iter().any(|problem| problem.key == key) {
-            return;
+        self.unread.push(key.clone());
+        self.push(span, key, message, hint);
+    }
+
+    /// The value of `path` makes no sense; shown there, or at the nearest table around it when the key is absent.
+    pub(super) fn wrong(
+        &mut self,
+        path: &[&str],
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
+        let key = dotted(path.iter().copied());
+        if !self.unread.contains(&key) {
+            self.push(self.document.span_of(path), key, message.into(), hint);
         }
+    }
+
+    fn push(&mut self, span: Option<Span>, key: String, message: String, hint: Option<String>) {
         let place = span.map(|span| self.document.place(&span));
         let (line, column) = place.as_ref().map_or((0, 0), |place| (place.line, place.column));
         let excerpt = place.map(|place| (presentable(&place.text), place.width));
@@ -142,7 +152,7 @@ pub(super) fn unreadable(file: &str, error: &io::Error) -> Problems {
 
 pub(super) fn not_utf8(file: &str, error: &FromUtf8Error) -> Problems {
     let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-    let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let line = valid.split(|&byte| byte == b'\n').count();
     whole(file, format!("line {line} is not UTF-8 text"), Some("save the file as UTF-8".into()))
 }
 

@@ -17,11 +17,15 @@ pub(super) fn validate(
     document: &Document<'_>,
     report: &mut Report<'_>,
 ) -> IndexMap<String, Model> {
+    if file.server.max_body_bytes == 0 {
+        let message = "`max_body_bytes` must be more than 0, or every request would be too large";
+        report.wrong(&["server", "max_body_bytes"], message, None);
+    }
     check_energy(&file.energy, report);
     check_policies(file, report);
-    if file.models.is_empty() && !report.mentions(&["models"]) {
+    if file.models.is_empty() && !report.has_unread(&["models"]) {
         let hint = "add a [models.NAME.llama] or [models.NAME.openai] table; the shipped config.toml shows both";
-        report.at(
+        report.wrong(
             &["models"],
             "no model is configured, so nothing could answer",
             Some(hint.into()),
@@ -39,7 +43,7 @@ pub(super) fn validate(
 fn check_energy(energy: &energy::Config, report: &mut Report<'_>) {
     for problem in energy.problems() {
         let key = problem.key();
-        report.at(&["energy", key], format!("`{key}` {problem}"), None);
+        report.wrong(&["energy", key], format!("`{key}` {problem}"), None);
     }
 }
 
@@ -48,22 +52,23 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
         if !is_plain_name(name, "") {
             let message = format!("`{name}` cannot be a policy's name");
             let hint = "it is asked for as `auto/NAME`: letters, digits, `.`, `-` and `_` only";
-            report.at(&["policies", name], message, Some(hint.into()));
+            report.wrong(&["policies", name], message, Some(hint.into()));
         }
         if !(0.0..=1.0).contains(&policy.floor) {
             let message = format!("`floor` must be from 0 to 1, not {}", policy.floor);
             let hint = "it is the least probability of a good enough answer";
-            report.at(&["policies", name, "floor"], message, Some(hint.into()));
+            report.wrong(&["policies", name, "floor"], message, Some(hint.into()));
         }
     }
     let wanted = file.routing.default_policy.as_str();
-    if wanted != DEFAULT_POLICY && !file.policies.contains_key(wanted) {
+    let exists = wanted == DEFAULT_POLICY || file.policies.contains_key(wanted);
+    if !exists && !report.has_unread(&["policies", wanted]) {
         let mut known: Vec<&str> = file.policies.keys().map(String::as_str).collect();
         if !known.contains(&DEFAULT_POLICY) {
             known.push(DEFAULT_POLICY);
         }
         let message = format!("there is no policy `{wanted}`");
-        report.at(&["routing", "default_policy"], message, Some(suggest(wanted, &known)));
+        report.wrong(&["routing", "default_policy"], message, Some(suggest(wanted, &known)));
     }
 }
 
@@ -74,14 +79,14 @@ fn model(name: &str, entry: &Entry, report: &mut Report<'_>) -> Option<Model> {
         let message = format!("`ability` must be a finite number, not {ability}");
         let hint =
             "on the router's logit scale: about -2.5 for a 135M model, 2 for a small cloud model";
-        report.at(&["models", name, "ability"], message, Some(hint.into()));
+        report.wrong(&["models", name, "ability"], message, Some(hint.into()));
     }
     let engine = match (&entry.llama, &entry.openai) {
         (Some(config), None) => llama(name, config, report),
-        (None, Some(config)) => openai(name, config, report),
+        (None, Some(config)) => Some(openai(name, config, report)),
         (Some(_), Some(_)) => {
             let hint = "keep one; two models may have two names";
-            report.at(
+            report.wrong(
                 &path,
                 format!("model `{name}` has both .llama and .openai"),
                 Some(hint.into()),
@@ -89,11 +94,15 @@ fn model(name: &str, entry: &Entry, report: &mut Report<'_>) -> Option<Model> {
             None
         }
         // A table that is there but was unreadable is a problem already.
-        (None, None) if report.mentions(&path) => None,
+        (None, None) if report.has_unread(&path) => None,
         (None, None) => {
             let table = |engine| dotted(["models", name, engine]);
             let hint = format!("add [{}] or [{}]", table("llama"), table("openai"));
-            report.at(&path, format!("model `{name}` has neither .llama nor .openai"), Some(hint));
+            report.wrong(
+                &path,
+                format!("model `{name}` has neither .llama nor .openai"),
+                Some(hint),
+            );
             None
         }
     };
@@ -106,11 +115,11 @@ fn check_model_name(name: &str, report: &mut Report<'_>) {
         let message = format!("`{name}` cannot be a model's name");
         let hint =
             "letters, digits, `.`, `-`, `_`, `:` and `/` only, starting with a letter or digit";
-        report.at(&path, message, Some(hint.into()));
+        report.wrong(&path, message, Some(hint.into()));
     } else if name.to_ascii_lowercase().starts_with("auto") {
         let message =
             format!("a model cannot be called `{name}`: names with `auto` choose a policy");
-        report.at(&path, message, Some("give it another name".into()));
+        report.wrong(&path, message, Some("give it another name".into()));
     }
 }
 
@@ -133,20 +142,20 @@ fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<
         ("hang_timeout_ms", config.hang_timeout_ms),
     ] {
         if value == 0 {
-            report.at(&at(key), format!("`{key}` must be more than 0"), None);
+            report.wrong(&at(key), format!("`{key}` must be more than 0"), None);
         }
     }
     let source = if config.source.is_empty() {
         let hint = "write `source = \"hf:ORG/REPO/FILE.gguf\"`, `pypi:…` or `file:…`";
-        report.at(&at("source"), format!("model `{name}` has no `source`"), Some(hint.into()));
+        report.wrong(&at("source"), format!("model `{name}` has no `source`"), Some(hint.into()));
         None
     } else {
         let parsed = config.source.parse();
-        parsed.map_err(|error| report.at(&at("source"), format!("`source`: {error}"), None)).ok()
+        parsed.map_err(|error| report.wrong(&at("source"), format!("`source`: {error}"), None)).ok()
     };
     let sha256 = match config.sha256.as_deref().map(str::parse) {
         Some(Err(error)) => {
-            report.at(&at("sha256"), format!("`sha256`: {error}"), None);
+            report.wrong(&at("sha256"), format!("`sha256`: {error}"), None);
             return None;
         }
         Some(Ok(sha256)) => Some(sha256),
@@ -155,15 +164,23 @@ fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<
     Some(Engine::Llama { config: config.clone(), source: source?, sha256 })
 }
 
-fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Option<Engine> {
+fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine {
     let at = |key| ["models", name, "openai", key];
-    if config.base_url.is_empty() {
+    let base_url = &config.base_url;
+    if base_url.is_empty() {
         let hint =
             "write `base_url = \"https://api.openai.com/v1\"`, or the address of your own server";
-        report.at(&at("base_url"), format!("model `{name}` has no `base_url`"), Some(hint.into()));
+        report.wrong(
+            &at("base_url"),
+            format!("model `{name}` has no `base_url`"),
+            Some(hint.into()),
+        );
     }
     for problem in config.problems() {
-        report.at(&at(problem.field()), problem.to_string(), None);
+        let field = problem.field();
+        if !(field == "base_url" && base_url.is_empty()) {
+            report.wrong(&at(field), problem.to_string(), None);
+        }
     }
     if let Some(variable) = &config.api_key_env
         && !is_variable_name(variable)
@@ -171,12 +188,12 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Option
         let shown = if may_hold_secret(variable) { "this" } else { variable };
         let message = format!("`api_key_env` must be the name of a variable, and {shown} is none");
         let hint = "write the name of the variable that holds the key, never the key itself";
-        report.at(&at("api_key_env"), message, Some(hint.into()));
+        report.wrong(&at("api_key_env"), message, Some(hint.into()));
     }
     if config.context_tokens == Some(0) {
-        report.at(&at("context_tokens"), "`context_tokens` must be more than 0", None);
+        report.wrong(&at("context_tokens"), "`context_tokens` must be more than 0", None);
     }
-    Some(Engine::Openai(config.clone()))
+    Engine::Openai(config.clone())
 }
 
 fn is_variable_name(text: &str) -> bool {

@@ -8,10 +8,12 @@
 
 mod app;
 mod cloud;
+mod config;
 mod engine;
 mod faults;
 mod fallback;
 mod gateway;
 mod local;
 mod log;
+mod models;
 mod stand_in;
