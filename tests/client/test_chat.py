@@ -46,7 +46,9 @@ def test_a_model_is_reached_by_its_own_name(client: openai.OpenAI, model: str, r
 
 
 def test_a_local_answer_names_its_model_and_counts_its_tokens(client: openai.OpenAI) -> None:
-    answer = ask(client, "What is the capital of France?", max_tokens=24, temperature=0)
+    # Told to answer in a sentence, even this small model knows it.
+    question = "What is the capital of France? Answer in one sentence."
+    answer = ask(client, question, max_tokens=24, temperature=0)
     assert answer.model == LOCAL
     assert "Paris" in answer.choices[0].message.content
     usage = answer.usage
