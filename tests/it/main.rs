@@ -14,4 +14,5 @@ mod fallback;
 mod gateway;
 mod local;
 mod log;
+mod replay;
 mod stand_in;
