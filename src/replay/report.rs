@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
@@ -97,51 +97,43 @@ impl Row {
         }
     }
 
-    fn cells(&self) -> [String; 8] {
-        let observed = self.observed_quality.map_or_else(
-            || "–".to_owned(),
-            |quality| format!("{quality:.3} of {}", self.labelled_requests),
-        );
+    fn cells(&self) -> [String; 9] {
         [
             self.policy.clone(),
             self.requests.to_string(),
             self.unanswered.to_string(),
-            self.share_local.map_or_else(|| "–".to_owned(), percent),
-            self.energy.to_string(),
+            self.share_local.map_or_else(none, percent),
+            or_more(self.energy.joules.to_string(), self.energy.unknown_requests),
+            self.energy.logged_share(self.requests),
             or_more(self.dollars.to_string(), self.unknown_price_requests),
-            self.expected_quality.map_or_else(|| "–".to_owned(), |p| format!("{p:.3}")),
-            observed,
+            self.expected_quality.map_or_else(none, |quality| format!("{quality:.3}")),
+            self.observed_quality
+                .map_or_else(none, |quality| format!("{quality:.3} of {}", self.labelled_requests)),
         ]
     }
 }
 
-impl fmt::Display for Energy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quality = self.metered_quality.map_or("metered", Quality::label);
-        let all = self.metered_requests + self.predicted_requests + self.unknown_requests;
-        let share = |requests: u64| percent(requests as f64 / all.max(1) as f64);
-        f.write_str(&or_more(self.joules.to_string(), self.unknown_requests))?;
-        write!(
-            f,
-            " ({} {quality}, {} predicted)",
-            share(self.metered_requests),
-            share(self.predicted_requests)
-        )
+impl Energy {
+    /// The part of the requests whose energy is the log's, and how far that can be trusted.
+    fn logged_share(&self, requests: u64) -> String {
+        let share = percent(self.metered_requests as f64 / requests.max(1) as f64);
+        self.metered_quality.map_or(share.clone(), |quality| format!("{share} {}", quality.label()))
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
-        table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+        table.load_style(NOTHING).set_header([
             "policy",
             "requests",
             "unanswered",
             "local",
             "energy",
+            "from log",
             "price",
-            "expected quality",
-            "observed quality",
+            "quality",
+            "judged",
         ]);
         for row in &self.policies {
             table.add_row(row.cells());
@@ -149,13 +141,25 @@ impl fmt::Display for Report {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        writeln!(f, "{table}")?;
+        writeln!(f, "{}\n", table.trim_fmt())?;
+        writeln!(
+            f,
+            "from log: the policy's answer is the one that was given, so its energy is known; the rest is predicted"
+        )?;
+        writeln!(
+            f,
+            "quality: mean predicted adequacy; judged: mean label of the answers that were given"
+        )?;
         write!(
             f,
-            "The logged rules, applied again, choose the same model for {} of {} requests.",
+            "the logged rules, applied again, choose the same model for {} of {} requests",
             self.reproduced, self.requests
         )
     }
+}
+
+fn none() -> String {
+    "–".to_owned()
 }
 
 /// A sum that leaves out what is unknown, and says so.

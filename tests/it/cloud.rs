@@ -1,5 +1,4 @@
 //! The cloud backend against a real HTTP server: what it sends, what it passes on, and how it fails.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where it cannot go on")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,19 +1,16 @@
 //! The tests that go through the front door: one binary, so the crate is linked once.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on should stop loudly"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop loudly")]
 
 mod app;
 mod cloud;
 mod config;
 mod engine;
-mod faults;
 mod fallback;
+mod faults;
 mod gateway;
 mod local;
 mod log;
 mod models;
+mod replay;
 mod stand_in;

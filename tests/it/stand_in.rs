@@ -1,7 +1,6 @@
 //! An OpenAI upstream on loopback for tests: answers predictably, misbehaves on demand, remembers what it was sent.
 //!
 //! Real HTTP, no model. Everything it runs ends when it is dropped.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where it cannot go on")]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
