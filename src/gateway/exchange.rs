@@ -154,7 +154,12 @@ impl Exchange {
             request.id = %self.id(),
             model.name = %error.model,
             error.kind = error.kind.label(),
-            "{error}",
+            "{}",
+            // An upstream's complaint about a request may quote it.
+            match &error.kind {
+                ErrorKind::InvalidRequest { .. } => "the upstream refused the request".to_owned(),
+                kind => kind.to_string(),
+            },
         );
     }
 }

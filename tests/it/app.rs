@@ -17,7 +17,7 @@ use wattgate::traffic::{Line, Record, read_log};
 use crate::stand_in::StandIn;
 
 /// Longest wait for something that should happen soon; only a failing test reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct TestApp {
     pub address: SocketAddr,

@@ -128,6 +128,8 @@ fn small() -> Config {
 
 impl Local {
     fn start(config: Config, gguf: PathBuf) -> Self {
+        // Shown when a test fails: why an engine ended.
+        let _set_already = tracing_subscriber::fmt().with_test_writer().try_init();
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));

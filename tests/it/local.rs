@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use futures::StreamExt;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use wattgate::gateway::Kind;
 
 use crate::app::{PATIENCE, Sse, TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::engine::model_path;
@@ -197,14 +198,14 @@ async fn a_client_that_leaves_frees_its_slot_and_its_joules_are_wasted() {
 #[tokio::test]
 async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
     let stand_in = StandIn::start().await;
-    let config = local_model("mortal", &model_path(), "") + &cloud_model("cloud", 4.0, &stand_in);
+    let config = smol("") + &cloud_model("cloud", 4.0, &stand_in);
     let app = TestApp::start(&config).await;
-    app.until_loaded("mortal").await;
-    let mut request = ask_streaming("mortal", "Write a very long story.");
+    app.until_loaded("smol").await;
+    let mut request = ask_streaming("smol", "Write a very long story.");
     request["max_tokens"] = json!(900);
     let mut response = app.send("/v1/chat/completions", &request).await;
     assert!(response.chunk().await.unwrap().is_some());
-    kill_engine("mortal");
+    kill_engine(&app, "smol");
     let sse = Sse::of(response).await;
     assert!(!sse.done);
     assert_eq!(sse.chunks.last().unwrap()["error"]["code"], "engine_died");
@@ -217,10 +218,13 @@ async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
     assert!(metrics.contains("wattgate_engine_restarts_total{model=\"smol\"} 1"), "{metrics}");
 }
 
-/// Kills the engine of one model with SIGKILL, found as an operator would: `ps` shows the model's name.
-fn kill_engine(model: &str) {
-    let pattern = format!("wattgate engine --model {model}$");
-    assert!(Command::new("pkill").args(["-9", "-f", &pattern]).status().unwrap().success());
+/// Kills the model's engine with SIGKILL.
+fn kill_engine(app: &TestApp, model: &str) {
+    let Kind::Local { engine } = &app.gateway.router.model(model).unwrap().kind else {
+        panic!("{model} is no local model");
+    };
+    let pid = i32::try_from(engine.borrow().pid.expect("the engine runs")).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,11 @@
 //! The tests that go through the front door: one binary, so the crate is linked once.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop loudly")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should stop loudly"
+)]
+#![expect(unreachable_pub, reason = "`pub` marks what one test module offers to the others")]
 
 mod app;
 mod cloud;

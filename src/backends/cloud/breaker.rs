@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn an_abandoned_probe_lets_the_next_request_probe() {
         let now = Instant::now() + SECOND;
-        let mut breaker = opened(now - SECOND);
+        let mut breaker = opened(now.checked_sub(SECOND).unwrap());
         assert_eq!(breaker.admit(now), Some(Admission::Probe));
         breaker.settle(Admission::Probe, Outcome::Abandoned, now);
         assert_eq!(breaker.admit(now), Some(Admission::Probe));

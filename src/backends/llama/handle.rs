@@ -38,7 +38,9 @@ pub struct LlamaBackend {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineState {
     pub phase: Phase,
-    /// How often the process had to be started anew.
+    /// The process, while there is one.
+    pub pid: Option<u32>,
+    /// How often it had to be started anew.
     pub restarts: u32,
 }
 

@@ -123,6 +123,7 @@ impl Supervisor {
         };
         let pid = process.pid;
         link.observer.engine_started(&link.model, pid);
+        link.state.send_modify(|state| state.pid = Some(pid));
         info!(model = %link.model, pid, "engine started");
         let ended = tokio::select! {
             ended = link.converse(socket, &self.gguf) => ended,
@@ -130,6 +131,7 @@ impl Supervisor {
         };
         link.take_down(&ended);
         let status = process.end().await;
+        link.state.send_modify(|state| state.pid = None);
         link.observer.engine_stopped(&link.model, pid);
         info!(model = %link.model, pid, status, "engine ended");
         ended

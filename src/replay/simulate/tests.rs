@@ -150,7 +150,9 @@ fn the_oracle_knows_that_the_logged_answer_was_bad() {
 
 fn report(records: &[Record], policies: Vec<Policy>) -> Report {
     let mut replay = Replay::new(policies);
-    records.iter().for_each(|record| replay.add(record));
+    for record in records {
+        replay.add(record);
+    }
     replay.report()
 }
 
