@@ -88,7 +88,7 @@ impl Exchange {
     async fn attempt(&mut self) -> Result<(), BackendError> {
         let attempt = self.gateway.next_attempt();
         let model = &self.gateway.router.models[self.model];
-        self.tally.attempt_started(model, attempt);
+        self.tally.attempt_started(model, attempt, &self.gateway.router.meter);
         let job = Job { attempt, request: Arc::clone(&self.request), body: self.body.clone() };
         self.events = Some(model.backend.start(job));
         loop {

@@ -14,6 +14,7 @@ mod engine;
 mod fallback;
 mod faults;
 mod gateway;
+mod lifecycle;
 mod local;
 mod log;
 mod models;

@@ -14,6 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::config::Config;
+use super::control::{self, Control};
+use super::footprint::Footprint;
 use super::protocol::{self, Counts, EngineFacts, FrameError, Submission, ToEngine, Turn};
 use super::sampling::Sampling;
 use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
@@ -42,6 +44,12 @@ pub struct EngineState {
     pub pid: Option<u32>,
     /// How often it had to be started anew.
     pub restarts: u32,
+    /// The present load, if there is one, was caused by requests: more of them may wait for it.
+    pub on_demand: bool,
+    /// Memory it takes once loaded, as its header and settings say.
+    pub footprint: Footprint,
+    /// How long the last load took.
+    pub last_load: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +58,8 @@ pub enum Phase {
         percent: u8,
     },
     Ready(EngineFacts),
+    /// Not in memory; a request loads it.
+    Unloaded,
     /// Not running, for this reason; it will be tried again.
     Down(Arc<str>),
     /// The gateway is shutting down.
@@ -67,6 +77,8 @@ impl Default for Phase {
 pub(super) enum Command {
     Submit(Submit),
     Cancel(AttemptId),
+    Load(control::Answer),
+    Unload(control::Unload),
 }
 
 #[derive(Debug)]
@@ -77,6 +89,13 @@ pub(super) struct Submit {
     pub(super) progress: watch::Sender<Progress>,
     /// One of the engine's places, held until the engine is done with the attempt.
     pub(super) place: OwnedSemaphorePermit,
+}
+
+impl Submit {
+    /// Ends the attempt before the engine heard of it.
+    pub(super) fn refuse(&self, kind: ErrorKind) {
+        self.progress.send_modify(|progress| progress.end = Some(Err(kind)));
+    }
 }
 
 /// An answer as far as it has come.
@@ -106,7 +125,7 @@ impl Backend for LlamaBackend {
             _ => None,
         };
         Health {
-            ready: facts.is_some(),
+            ready: state.takes_requests(),
             in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
             slots: self.config.slots,
             context_tokens: Some(
@@ -122,8 +141,17 @@ impl LlamaBackend {
         self.state.clone()
     }
 
+    /// Loads and unloads it by hand.
+    pub fn control(&self) -> Control {
+        Control {
+            commands: self.commands.clone(),
+            state: self.state.clone(),
+            load_timeout: self.config.load_timeout(),
+        }
+    }
+
     fn submit(&self, job: &Job) -> Result<Answer, ErrorKind> {
-        self.check_ready()?;
+        let patience = self.patience()?;
         let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(overloaded);
@@ -144,14 +172,21 @@ impl LlamaBackend {
         Ok(Answer {
             model: Arc::clone(&self.model),
             progress: watched,
-            first_token_timeout: self.config.first_token_timeout(),
+            first_token_timeout: patience,
             cancel: CancelOnDrop { attempt: job.attempt, command: Some(cancel) },
         })
     }
 
-    fn check_ready(&self) -> Result<(), ErrorKind> {
-        let reason = match &self.state.borrow().phase {
-            Phase::Ready(_) => return Ok(()),
+    /// Longest wait for the first text of an answer begun now; a load that comes first has its own time.
+    fn patience(&self) -> Result<Duration, ErrorKind> {
+        let first_token = self.config.first_token_timeout();
+        let state = self.state.borrow();
+        let reason = match &state.phase {
+            Phase::Ready(_) => return Ok(first_token),
+            Phase::Unloaded => return Ok(first_token + self.config.load_timeout()),
+            Phase::Loading { .. } if state.on_demand => {
+                return Ok(first_token + self.config.load_timeout());
+            }
             Phase::Loading { percent } => format!("it is loading ({percent} %)"),
             Phase::Down(reason) => reason.to_string(),
             Phase::Stopped => "it is shutting down".to_owned(),
