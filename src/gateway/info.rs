@@ -39,6 +39,7 @@ pub struct ModelCard {
 
 /// What a local model takes.
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the unit ends the name")]
 pub struct Memory {
     /// What it counts for under the memory budget, by its header and settings; 0 until the file was looked at.
     budgeted_bytes: u64,

@@ -83,8 +83,9 @@ async fn needed_mib(app: &TestApp, model: &str) -> u64 {
 async fn one_at_a_time(models: &[&str], extra: &str) -> TestApp {
     let config: String = models.iter().map(|name| model(name, "on_demand", extra)).collect();
     let probe = TestApp::start(&config).await;
-    until_state(&probe, models[0], "unloaded").await;
-    let mib = needed_mib(&probe, models[0]).await;
+    let mib =
+        eventually(|| async { Some(needed_mib(&probe, models[0]).await).filter(|mib| *mib > 0) })
+            .await;
     probe.stop().await;
     TestApp::start(&format!("[engines]\nmemory_budget_mib = {}\n{config}", mib * 3 / 2)).await
 }
@@ -226,10 +227,8 @@ async fn an_idle_model_is_unloaded_at_break_even_and_a_preloaded_one_stays() {
     app.until_loaded("kept").await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     until_state(&app, "smol", "unloaded").await;
-    assert_eq!(
-        metric(&app, "wattgate_model_unloads_total{model=\"smol\",reason=\"idle\"}").await,
-        1.0
-    );
+    let unloads = "wattgate_model_unloads_total{model=\"smol\",reason=\"idle\"}";
+    eventually(|| async { (metric(&app, unloads).await > 0.5).then_some(()) }).await;
     assert_eq!(state(&app, "kept").await, "loaded");
     assert_eq!(app.chat(&short("smol")).await.status, 200, "and it comes again");
 }
