@@ -141,7 +141,11 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status(), axum::Json(self.envelope())).into_response();
+        let (status, envelope) = (self.status(), self.envelope());
+        let code = envelope.error.code.as_deref().unwrap_or("none");
+        // The code only: messages may quote what the client sent.
+        tracing::info!(http.status = status.as_u16(), error.code = code, "refused: {code}");
+        let mut response = (status, axum::Json(envelope)).into_response();
         if let Some(wait) = self.retry_after() {
             // Whole seconds, and never 0, which clients take for "at once".
             let seconds = HeaderValue::from(wait.as_secs().max(1));
