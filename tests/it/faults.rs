@@ -7,6 +7,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use crate::app::client;
+
 /// `wattgate serve` as a process of its own; killed when dropped. Its own log goes to `process.log`.
 pub struct Serving {
     child: Child,
@@ -114,7 +116,7 @@ fn a_log_folder_that_cannot_be_made_is_named() {
 #[tokio::test]
 async fn each_refusal_is_a_line_in_the_log_that_quotes_nobody() {
     let serving = Serving::start(CLOUD_ONLY);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client();
     let url = format!("{}/v1/chat/completions", serving.url);
     let message = "[{\"role\": \"user\", \"content\": \"my-secret-word\"}]";
     let cases = [
