@@ -205,3 +205,53 @@ fn explain(exclusions: &[(Arc<str>, Exclusion)]) -> String {
     let reasons: Vec<String> = named.map(|(model, reason)| format!("{model}: {reason}")).collect();
     if reasons.is_empty() { "none is configured".to_owned() } else { reasons.join("; ") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_status_type_and_code() {
+        let backend = |kind| ApiError::Backend(BackendError { model: "m".into(), kind });
+        let excluded = |reason| ApiError::NoCandidate([("m".into(), reason)].into());
+        let second = Duration::from_secs(1);
+        let context = ErrorKind::ContextExceeded { prompt_tokens: 9, context_tokens: 4 };
+        let invalid = ErrorKind::InvalidRequest { message: "no".into(), param: None, code: None };
+        let table = [
+            (ApiError::NotJson(String::new()), "400 invalid_request_error invalid_json"),
+            (ApiError::BodyTooLarge { limit_bytes: 1 }, "413 invalid_request_error body_too_large"),
+            (ApiError::UnknownModel("x".into()), "404 invalid_request_error model_not_found"),
+            (ApiError::Internal, "500 api_error internal_error"),
+            (backend(invalid), "400 invalid_request_error -"),
+            (backend(context), "400 invalid_request_error context_length_exceeded"),
+            (
+                backend(ErrorKind::Overloaded { retry_after: second }),
+                "429 rate_limit_error overloaded",
+            ),
+            (
+                backend(ErrorKind::RateLimited { retry_after: None }),
+                "429 rate_limit_error rate_limited",
+            ),
+            (backend(ErrorKind::Unavailable("x".into())), "503 api_error unavailable"),
+            (backend(ErrorKind::Credentials { status: 401 }), "502 api_error credentials"),
+            (backend(ErrorKind::Timeout { after: second }), "504 api_error timeout"),
+            (backend(ErrorKind::UpstreamStatus { status: 500 }), "502 api_error upstream_status"),
+            (backend(ErrorKind::Protocol(String::new())), "502 api_error protocol"),
+            (backend(ErrorKind::EngineDied), "502 api_error engine_died"),
+            (excluded(Exclusion::Busy), "429 rate_limit_error overloaded"),
+            (excluded(Exclusion::NotReady), "503 api_error no_candidate"),
+            (excluded(Exclusion::LocalOnly), "503 api_error no_candidate"),
+            (excluded(Exclusion::NoTools), "400 invalid_request_error unsupported_request"),
+            (
+                excluded(Exclusion::ContextTooShort),
+                "400 invalid_request_error context_length_exceeded",
+            ),
+        ];
+        for (error, expected) in table {
+            let body = error.envelope().error;
+            let code = body.code.as_deref().unwrap_or("-");
+            let shown = format!("{} {} {code}", error.status().as_u16(), body.kind);
+            assert_eq!(shown, expected, "{error:?}");
+        }
+    }
+}
