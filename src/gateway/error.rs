@@ -125,9 +125,9 @@ impl ApiError {
     /// How long the client should wait, where waiting helps.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Backend(BackendError { kind: ErrorKind::Overloaded { retry_after }, .. }) => {
-                Some(*retry_after)
-            }
+            Self::Backend(BackendError {
+                kind: ErrorKind::Overloaded { retry_after, .. }, ..
+            }) => Some(*retry_after),
             Self::Backend(BackendError {
                 kind: ErrorKind::RateLimited { retry_after }, ..
             }) => *retry_after,
@@ -164,7 +164,7 @@ fn backend_status(kind: &ErrorKind) -> StatusCode {
             StatusCode::TOO_MANY_REQUESTS
         }
         ErrorKind::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Timeout { .. } | ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::Credentials { .. }
         | ErrorKind::UpstreamStatus { .. }
         | ErrorKind::Protocol(_)

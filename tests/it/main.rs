@@ -10,12 +10,17 @@
 mod app;
 mod cloud;
 mod config;
+mod crashes;
 mod engine;
+mod equality;
 mod fallback;
 mod faults;
 mod gateway;
 mod local;
 mod log;
 mod models;
+mod prefix;
 mod replay;
+mod soak;
 mod stand_in;
+mod terms;
