@@ -225,7 +225,7 @@ mod tests {
             (backend(invalid), "400 invalid_request_error -"),
             (backend(context), "400 invalid_request_error context_length_exceeded"),
             (
-                backend(ErrorKind::Overloaded { retry_after: second }),
+                backend(ErrorKind::Overloaded { retry_after: second, ahead: 3 }),
                 "429 rate_limit_error overloaded",
             ),
             (
