@@ -28,6 +28,21 @@ pub mod template;
 pub mod text;
 pub mod waiting;
 
+/// Whether this build has the engine at all.
+pub const BUILT_IN: bool = cfg!(feature = "llama");
+/// What to say of a build without it.
+pub const NOT_BUILT_IN: &str = "this build of Wattgate has no local engine (feature `llama`)";
+pub const HOW_TO_BUILD: &str = "build it with `cargo build --release`, without `--no-default-features`; \
+    or add `--features llama`";
+
+/// Whether this build's engine can use a GPU. On Apple's machines llama.cpp always can.
+pub const GPU_BUILT_IN: bool = BUILT_IN
+    && cfg!(any(
+        feature = "cuda",
+        feature = "vulkan",
+        all(target_os = "macos", target_arch = "aarch64")
+    ));
+
 pub use config::Config;
 pub use handle::{EngineState, LlamaBackend, Phase};
 pub use observer::{EngineObserver, Reused, StepReport, StepRow};

@@ -132,6 +132,10 @@ fn is_plain_name(name: &str, also: &str) -> bool {
 
 fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<Engine> {
     let at = |key| ["models", name, "llama", key];
+    if !llama::BUILT_IN {
+        let message = format!("model `{name}` cannot run: {}", llama::NOT_BUILT_IN);
+        report.wrong(&["models", name, "llama"], message, Some(llama::HOW_TO_BUILD.into()));
+    }
     for (key, value) in [
         ("context_tokens", u64::from(config.context_tokens)),
         ("slots", u64::from(config.slots)),
