@@ -2,10 +2,11 @@
 //!
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
 //! they use live in the gateway; [`child`] and [`engine`] are the other side of the socket. Decisions are
-//! pure and apart: [`scheduler`], [`sampling`], [`text`], [`guard`], and of memory [`eviction`], [`break_even`],
-//! [`footprint`], [`threads`].
+//! pure and apart: [`scheduler`], [`waiting`], [`pacing`],
+//! [`host_cache`], [`sampling`], [`text`], [`guard`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
 
 mod attempts;
+mod backlog;
 #[cfg(feature = "llama")]
 pub mod child;
 pub mod break_even;
@@ -19,8 +20,9 @@ pub mod footprint;
 pub mod gguf;
 pub mod guard;
 pub mod handle;
-pub mod machine;
+pub mod host_cache;
 pub mod observer;
+pub mod pacing;
 mod process;
 #[cfg(feature = "llama")]
 mod prompt;
@@ -34,13 +36,28 @@ pub mod supervisor;
 pub mod template;
 pub mod text;
 pub mod threads;
-mod waiting;
+pub mod waiting;
+
+/// Whether this build has the engine at all.
+pub const BUILT_IN: bool = cfg!(feature = "llama");
+/// What to say of a build without it.
+pub const NOT_BUILT_IN: &str = "this build of Wattgate has no local engine (feature `llama`)";
+pub const HOW_TO_BUILD: &str = "build it with `cargo build --release`, without `--no-default-features`; \
+    or add `--features llama`";
+
+/// Whether this build's engine can use a GPU. On Apple's machines llama.cpp always can.
+pub const GPU_BUILT_IN: bool = BUILT_IN
+    && cfg!(any(
+        feature = "cuda",
+        feature = "vulkan",
+        all(target_os = "macos", target_arch = "aarch64")
+    ));
 
 pub use config::{Config, FlashAttention, KvType, LoadWhen};
 pub use control::{Control, ControlError, LoadState, UnloadReason};
 pub use engines::EnginesConfig;
 pub use handle::{EngineState, LlamaBackend, Phase};
-pub use observer::{EngineObserver, StepReport, StepRow};
+pub use observer::{EngineObserver, Reused, StepReport, StepRow};
 pub use protocol::EngineFacts;
 pub use residency::{Idle, Residency, TooLarge};
 pub use supervisor::{Supervisor, local_model};

@@ -62,6 +62,7 @@ fn refresh_model(metrics: &Metrics, model: &Model) {
         let resident = control.resident_bytes().unwrap_or(0);
         let gauge = metrics.model_resident_bytes.get_or_create(&labels);
         gauge.set(i64::try_from(resident).unwrap_or(i64::MAX));
+        metrics.engine_queue_depth.get_or_create(&labels).set(health.waiting().into());
     }
 }
 

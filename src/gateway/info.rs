@@ -35,6 +35,12 @@ pub struct ModelCard {
     state: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
+    /// Requests it works on or that wait for it; absent for the names that route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight: Option<u32>,
+    /// Those of them that wait: a new request is behind so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u32>,
 }
 
 /// What a local model takes.
@@ -74,7 +80,12 @@ fn cards(gateway: &Gateway) -> Vec<ModelCard> {
 
 /// The card of one configured model.
 pub fn card_of(model: &Model) -> ModelCard {
-    let card = plain_card(model.name.to_string(), model.route().label(), is_ready(model));
+    let health = model.backend.health();
+    let card = ModelCard {
+        in_flight: Some(health.in_flight),
+        waiting: Some(health.waiting()),
+        ..plain_card(model.name.to_string(), model.route().label(), is_ready(model))
+    };
     let Kind::Local { control, .. } = &model.kind else { return card };
     let state = control.state();
     let memory = Memory {
@@ -87,7 +98,17 @@ pub fn card_of(model: &Model) -> ModelCard {
 }
 
 fn plain_card(id: String, owned_by: &'static str, ready: bool) -> ModelCard {
-    ModelCard { id, object: "model", created: 0, owned_by, ready, state: None, memory: None }
+    ModelCard {
+        id,
+        object: "model",
+        created: 0,
+        owned_by,
+        ready,
+        state: None,
+        memory: None,
+        in_flight: None,
+        waiting: None,
+    }
 }
 
 fn is_ready(model: &Model) -> bool {

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::handle::{Command, EngineState, Phase};
-use super::machine::{Roots, resident_bytes};
+use super::process::resident_bytes;
 
 /// The lever of one model. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl Control {
 
     /// Bytes of the engine process in memory, while there is one.
     pub fn resident_bytes(&self) -> Option<u64> {
-        resident_bytes(&Roots::default(), self.state.borrow().pid?)
+        resident_bytes(self.state.borrow().pid?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::break_even::Bounds;
-use super::machine::{Roots, memory_bytes};
+use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
 
 /// Settings of all engines together.

@@ -12,7 +12,7 @@ pub struct Footprint {
     pub weights_bytes: u64,
     /// The KV cache of all slots, allocated whole at the start.
     pub kv_bytes: u64,
-    /// llama.cpp's compute buffers and the process itself.
+    /// llama.cpp's compute buffers, the cache of sequences without a slot, and the process itself.
     pub working_bytes: u64,
 }
 
@@ -41,7 +41,8 @@ impl Footprint {
             working_bytes: batch
                 .saturating_mul(row)
                 .saturating_mul(4)
-                .saturating_add(PROCESS_BYTES),
+                .saturating_add(PROCESS_BYTES)
+                .saturating_add(u64::from(config.host_cache_mib) << 20),
         }
     }
 

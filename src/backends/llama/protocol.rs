@@ -13,8 +13,9 @@ use super::config::{FlashAttention, KvType};
 use super::observer::StepReport;
 use super::sampling::Sampling;
 use super::scheduler::Rejection;
+use crate::backends::terms::Terms;
 use crate::openai::{FinishReason, Role};
-use crate::units::AttemptId;
+use crate::units::{AttemptId, MonotonicNs};
 
 /// Longest message in bytes: a prompt of millions of tokens fits.
 pub const MAX_FRAME: usize = 32 << 20;
@@ -47,6 +48,10 @@ pub struct Settings {
     pub mlock: bool,
     /// An adapter's file, and how strongly it is applied.
     pub lora: Option<(PathBuf, f32)>,
+    /// Bytes of host memory for sequences that lost their slot.
+    pub host_cache_bytes: u64,
+    /// How many times longer a step may take that reads prompts while answers are written.
+    pub prefill_stretch: f64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,6 +61,7 @@ pub struct Submission {
     pub sampling: Sampling,
     pub output_limit: u32,
     pub stop: Vec<String>,
+    pub terms: Terms,
 }
 
 /// One turn of the conversation, its parts joined.
@@ -75,11 +81,10 @@ pub enum FromEngine {
     LoadFailed {
         reason: String,
     },
-    /// The attempt has a slot.
+    /// The attempt has a slot, since `at`.
     Admitted {
         attempt: AttemptId,
-        prompt_tokens: u32,
-        cached_tokens: u32,
+        at: MonotonicNs,
     },
     /// One batch was evaluated; `texts` is what may be sent on because of it.
     Step {
@@ -107,9 +112,14 @@ pub struct EngineFacts {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    Finished { reason: FinishReason, counts: Counts },
+    Finished {
+        reason: FinishReason,
+        counts: Counts,
+    },
     Refused(Refusal),
     Cancelled,
+    /// Its deadline came first.
+    Expired,
 }
 
 /// Tokens of one answer.
@@ -192,6 +202,7 @@ mod tests {
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
             output_limit: 5,
             stop: vec!["\n".into()],
+            terms: Terms::default(),
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();
         let mut wire = wire.as_slice();

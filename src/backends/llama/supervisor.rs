@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::attempts::Attempts;
+use super::backlog::Backlog;
 use super::config::{Config, LoadWhen};
 use super::control::{Answer, ControlError, Unload, UnloadReason};
 use super::handle::{Command, EngineState, LlamaBackend, Phase, RETRY_AFTER, Submit};
@@ -28,7 +29,6 @@ use super::observer::EngineObserver;
 use super::process::EngineProcess;
 use super::protocol::{self, FromEngine, MAX_FRAME, Settings, ToEngine};
 use super::residency::{Claim, Residency, TooLarge};
-use super::waiting::Waiting;
 use crate::backends::backend::ErrorKind;
 
 /// First pause before a dead engine is started again; doubles with every death in a row.
@@ -61,7 +61,7 @@ pub(super) struct Link {
     pub(super) state: watch::Sender<EngineState>,
     attempts: Attempts,
     /// What came while the model was not loaded.
-    pub(super) waiting: Waiting,
+    pub(super) waiting: Backlog,
     /// Operators who wait for the load.
     pub(super) asked: Vec<Answer>,
     /// It is to leave once it is idle.
@@ -124,7 +124,7 @@ pub fn local_model(
         commands,
         state,
         attempts: Attempts::default(),
-        waiting: Waiting::default(),
+        waiting: Backlog::default(),
         asked: Vec::new(),
         leaving: None,
         keep,
@@ -339,7 +339,7 @@ impl Link {
                 }
             }
             FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
-            FromEngine::Admitted { attempt, .. } => self.attempts.admitted(attempt),
+            FromEngine::Admitted { attempt, at } => self.attempts.admitted(attempt, at),
             FromEngine::Step { report, texts } => {
                 self.observer.step(&self.model, &report);
                 for (attempt, text) in texts {
@@ -495,6 +495,8 @@ impl Link {
             mmap: config.mmap,
             mlock: config.mlock,
             lora: config.lora.clone().map(|path| (path, config.lora_scale)),
+            host_cache_bytes: u64::from(config.host_cache_mib) << 20,
+            prefill_stretch: config.prefill_stretch,
         }
     }
 }
