@@ -54,6 +54,7 @@ impl Exchange {
     }
 
     /// Sets what the client asks about the order of work.
+    #[must_use]
     pub fn on(mut self, terms: Terms) -> Self {
         self.terms = terms;
         self

@@ -68,6 +68,13 @@ fn restarts(app: &TestApp, model: &str) -> u32 {
     engine.borrow().restarts
 }
 
+/// As [`metric`], for whole numbers.
+async fn count(app: &TestApp, start: &str) -> u64 {
+    let value = metric(app, start).await;
+    assert!(value.fract().abs() < f64::EPSILON && value >= 0.0, "{start} {value}");
+    format!("{value:.0}").parse().unwrap()
+}
+
 async fn metric(app: &TestApp, start: &str) -> f64 {
     let metrics = app.get("/metrics").await.text;
     let line = metrics.lines().find_map(|line| line.strip_prefix(start)?.strip_prefix(' '));
@@ -102,7 +109,7 @@ async fn the_first_request_loads_the_model_and_those_that_come_meanwhile_wait() 
         assert!(reply.content().contains("Shakespeare"), "{}", reply.content());
     }
     assert_eq!(state(&app, "smol").await, "loaded");
-    assert_eq!(metric(&app, "wattgate_model_loads_total{model=\"smol\"}").await, 1.0);
+    assert_eq!(count(&app, "wattgate_model_loads_total{model=\"smol\"}").await, 1);
     let resident = metric(&app, "wattgate_model_resident_bytes{model=\"smol\"}").await;
     let memory = card(&app, "smol").await["memory"].clone();
     let budgeted = memory["budgeted_bytes"].as_f64().unwrap();
@@ -166,10 +173,10 @@ async fn an_idle_model_makes_room_and_a_busy_one_does_not() {
     assert_eq!(state(&app, "one").await, "unloaded");
     assert!(test_kill_process(engine).is_err(), "its process is gone");
     assert_eq!(
-        metric(&app, "wattgate_model_unloads_total{model=\"one\",reason=\"evicted\"}").await,
-        1.0
+        count(&app, "wattgate_model_unloads_total{model=\"one\",reason=\"evicted\"}").await,
+        1
     );
-    assert_eq!(metric(&app, "wattgate_model_resident_bytes{model=\"one\"}").await, 0.0);
+    assert_eq!(count(&app, "wattgate_model_resident_bytes{model=\"one\"}").await, 0);
     // Busy: it stays, and who wants its place is told when to come again.
     let mut story = app.send("/v1/chat/completions", &long("two")).await;
     assert!(story.chunk().await.unwrap().is_some());
