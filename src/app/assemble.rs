@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
-use super::observe::MeterObserver;
+use super::observe::Observer;
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
 use crate::backends::llama;
 use crate::config::{self, Config, Engine};
@@ -17,6 +17,7 @@ use crate::gateway::model::FirstTokenTime;
 use crate::gateway::{Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
 use crate::routing::{AdequacyModel, Capabilities, Policy};
+use crate::telemetry::Metrics;
 
 /// Ability of a local model nobody has rated: below the average of the router's data, so that it is trusted with little.
 const LOCAL_ABILITY_GUESS: f64 = -1.5;
@@ -26,6 +27,7 @@ const CLOUD_ABILITY_GUESS: f64 = 1.0;
 /// What models are built with.
 pub struct Parts {
     pub meter: MeterHandle,
+    pub metrics: Arc<Metrics>,
     pub engine_binary: PathBuf,
     /// Stops the engines.
     pub stop: CancellationToken,
@@ -115,7 +117,8 @@ fn local(
     parts: &Parts,
     engines: &mut JoinSet<()>,
 ) -> Model {
-    let observer = Arc::new(MeterObserver(parts.meter.clone()));
+    let observer =
+        Arc::new(Observer { meter: parts.meter.clone(), metrics: Arc::clone(&parts.metrics) });
     let (backend, supervisor) = llama::local_model(
         Arc::clone(&name),
         llama.clone(),

@@ -2,7 +2,8 @@
 //!
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
 //! they use live in the gateway; [`child`] and [`engine`] are the other side of the socket. Decisions are
-//! pure and apart: [`scheduler`], [`sampling`], [`text`], [`guard`].
+//! pure and apart: [`scheduler`], [`waiting`], [`pacing`],
+//! [`host_cache`], [`sampling`], [`text`], [`guard`].
 
 mod attempts;
 #[cfg(feature = "llama")]
@@ -12,7 +13,9 @@ mod config;
 mod engine;
 pub mod guard;
 pub mod handle;
+pub mod host_cache;
 pub mod observer;
+pub mod pacing;
 mod process;
 #[cfg(feature = "llama")]
 mod prompt;
@@ -23,6 +26,7 @@ pub mod supervisor;
 #[cfg(feature = "llama")]
 pub mod template;
 pub mod text;
+pub mod waiting;
 
 /// Whether this build has the engine at all.
 pub const BUILT_IN: bool = cfg!(feature = "llama");
@@ -41,6 +45,6 @@ pub const GPU_BUILT_IN: bool = BUILT_IN
 
 pub use config::Config;
 pub use handle::{EngineState, LlamaBackend, Phase};
-pub use observer::{EngineObserver, StepReport, StepRow};
+pub use observer::{EngineObserver, Reused, StepReport, StepRow};
 pub use protocol::EngineFacts;
 pub use supervisor::{Supervisor, local_model};

@@ -149,6 +149,11 @@ fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<
             report.wrong(&at(key), format!("`{key}` must be more than 0"), None);
         }
     }
+    if !(1.0..=1000.0).contains(&config.prefill_stretch) {
+        let message =
+            format!("`prefill_stretch` must be from 1 to 1000, not {}", config.prefill_stretch);
+        report.wrong(&at("prefill_stretch"), message, None);
+    }
     let source = if config.source.is_empty() {
         let hint = "write `source = \"hf:ORG/REPO/FILE.gguf\"`, `pypi:…` or `file:…`";
         report.wrong(&at("source"), format!("model `{name}` has no `source`"), Some(hint.into()));
