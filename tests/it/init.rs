@@ -5,7 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::json;
 use wattgate::config;
+use wattgate::models::{Machine, Source, catalogue, choose};
+
+use super::app::TestApp;
+use super::engine::model_path;
 
 fn wattgate(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
@@ -75,4 +80,29 @@ fn init_reports_for_machines_and_sees_a_gpu() {
     let (_, shown) = wattgate(dir.path(), &["init", "--force"]);
     let used = report["choice"]["gpu"].is_object();
     assert_eq!(shown.contains("this build cannot use the GPU"), !used, "{shown}");
+}
+
+#[tokio::test]
+async fn what_a_small_machine_is_given_answers() {
+    let machine = Machine { memory_bytes: 1 << 30, cores: 2, gpus: vec![] };
+    let choice = choose(catalogue(), &machine, false).unwrap();
+    assert_eq!(choice.model.name, "smollm2-135m");
+    let text = config::draft(&choice, "2 cores");
+    let gateway = TestApp::start_with(&text, |config| {
+        let engine = &mut config.models["smollm2-135m"].engine;
+        let config::Engine::Llama { source, .. } = engine else { panic!("it is local") };
+        // The same file, where the tests keep it.
+        *source = Source::File(model_path());
+    })
+    .await;
+    gateway.until_loaded("smollm2-135m").await;
+    let body = json!({
+        "model": "auto", "max_tokens": 12, "temperature": 0,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    });
+    let reply = gateway.chat(&body).await;
+    assert_eq!(reply.status, 200, "{}", reply.json);
+    assert_eq!(reply.json["wattgate"]["model"], "smollm2-135m");
+    let answer = reply.json["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(answer.contains("Paris"), "{answer}");
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::faults::Serving;
 use super::models::{Hub, Manner, Place, SOURCE, TINY, hex};
 
 /// A model of the catalogue, as the hub is asked for it and as it lies on disk.
@@ -131,4 +132,19 @@ fn rm_touches_neither_foreign_files_nor_those_another_model_needs() {
     let (code, shown) = place.shown(&["models", "rm", "m", "--yes"]);
     assert!(code == Some(1) && shown.contains("own.gguf is a file of yours"), "{shown}");
     assert!(place.dir.path().join("own.gguf").exists());
+}
+
+#[test]
+fn serve_says_that_a_file_is_not_the_one_the_config_means() {
+    let hub = Hub::start(TINY, Manner::Honest);
+    let place = Place::new(SOURCE, Some(&hex(TINY)), Some(&hub));
+    assert_eq!(place.pull().0, Some(0));
+    place.configure(SOURCE, Some(&hex(b"another model")));
+    let dir = Serving::start_in(place.dir).kill();
+    let log = fs::read_to_string(dir.path().join("process.log")).unwrap();
+    assert!(
+        log.contains("m is another file than the config means: run `wattgate models pull m`"),
+        "{log}"
+    );
+    assert!(log.contains(&hex(TINY)), "{log}");
 }
