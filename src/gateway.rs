@@ -4,7 +4,9 @@
 
 pub mod books;
 pub mod chat;
+pub mod completion;
 pub mod config;
+pub mod embedding;
 pub mod error;
 pub mod exchange;
 pub mod gauges;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::AppError;
 use super::observe::MeterObserver;
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
-use crate::backends::llama;
+use crate::backends::llama::{self, Overflow};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::gateway::model::FirstTokenTime;
@@ -115,8 +115,13 @@ fn local(
         ability,
         kind: Kind::Local { engine: backend.state() },
         backend: Arc::new(backend),
-        capabilities: Capabilities::default(),
+        capabilities: if llama.embedding {
+            Capabilities::EMBEDDINGS
+        } else {
+            Capabilities::default()
+        },
         api_key_missing: false,
+        drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
         first_token: FirstTokenTime::default(),
     }
 }
@@ -135,7 +140,8 @@ fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, 
         api_key_missing: backend.missing_key().is_some(),
         kind: Kind::Cloud(Box::new(config.clone())),
         backend: Arc::new(backend),
-        capabilities: Capabilities::ALL,
+        capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
+        drops_oldest_turns: false,
         first_token: FirstTokenTime::default(),
     })
 }

@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::state::Gateway;
 use super::tally::Tally;
 use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job};
-use crate::openai::ChatRequest;
+use crate::openai::Request;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::DecisionLabels;
 use crate::traffic::{AttemptOutcome, Outcome, Receipt};
@@ -22,7 +22,7 @@ use crate::traffic::{AttemptOutcome, Outcome, Receipt};
 /// A request that is being answered.
 pub struct Exchange {
     gateway: Arc<Gateway>,
-    request: Arc<ChatRequest>,
+    request: Arc<Request>,
     body: Bytes,
     pub plan: Plan,
     tally: Tally,
@@ -34,7 +34,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn new(gateway: Arc<Gateway>, request: ChatRequest, body: Bytes, plan: Plan) -> Self {
+    pub fn new(gateway: Arc<Gateway>, request: Request, body: Bytes, plan: Plan) -> Self {
         count_decision(&gateway.metrics, &plan);
         Self {
             gateway,
@@ -61,7 +61,7 @@ impl Exchange {
         &self.gateway.router.models[self.model]
     }
 
-    pub fn request(&self) -> &ChatRequest {
+    pub fn request(&self) -> &Request {
         &self.request
     }
 
@@ -74,7 +74,7 @@ impl Exchange {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     let retry = error.kind.retry_elsewhere();
-                    failure = ApiError::Backend(error);
+                    failure = self.refusal(error);
                     if !retry {
                         break;
                     }
@@ -82,6 +82,15 @@ impl Exchange {
             }
         }
         Err(failure)
+    }
+
+    fn refusal(&self, error: BackendError) -> ApiError {
+        match error.kind {
+            ErrorKind::ContextExceeded { .. } => {
+                ApiError::TooLong { error, field: self.request.prompt_field() }
+            }
+            _ => ApiError::Backend(error),
+        }
     }
 
     /// Starts one model and waits for its first output. Until then the next candidate could answer unnoticed.
@@ -93,7 +102,9 @@ impl Exchange {
         self.events = Some(model.backend.start(job));
         loop {
             match self.next().await {
-                Some(Ok(Event::Started | Event::Usage(_) | Event::Energy(_))) => {}
+                Some(Ok(
+                    Event::Started | Event::Truncated { .. } | Event::Usage(_) | Event::Energy(_),
+                )) => {}
                 Some(Ok(output)) => {
                     self.first = Some(output);
                     return Ok(());

@@ -91,6 +91,6 @@ pub async fn request(
     Path(id): Path<String>,
 ) -> Result<Json<Record>, ApiError> {
     // OpenAI's SDKs show the completion id; both name the request.
-    let bare = id.strip_prefix("chatcmpl-").unwrap_or(&id);
+    let bare = id.strip_prefix("chatcmpl-").or(id.strip_prefix("cmpl-")).unwrap_or(&id);
     gateway.books.get(bare).map(Json).ok_or(ApiError::UnknownRequest(id))
 }

@@ -10,7 +10,7 @@ use super::state::Gateway;
 use crate::backends::Event;
 use crate::energy::EnergyFigure;
 use crate::energy::cloud::{Class, estimate};
-use crate::openai::{ChatRequest, Usage};
+use crate::openai::{Request, Usage};
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{AttemptLabels, ModelLabels, RequestLabels, TokenLabels};
@@ -40,6 +40,8 @@ struct Try {
     /// Pieces of output seen: stands in for completion tokens until the usage is known.
     pieces: u64,
     first_token_ms: Option<f64>,
+    /// Turns left out so that the conversation fits.
+    dropped_turns: Option<u32>,
     /// What the upstream itself reported, which beats the table.
     reported: Option<EnergyFigure>,
 }
@@ -76,6 +78,7 @@ impl Tally {
             usage: None,
             pieces: 0,
             first_token_ms: None,
+            dropped_turns: None,
             reported: None,
         });
     }
@@ -84,10 +87,11 @@ impl Tally {
         let now_ms = self.elapsed_ms();
         let Some(current) = self.tries.last_mut() else { return };
         match event {
-            Event::Text(_) | Event::Upstream(_) => {
+            Event::Text(_) | Event::Upstream(_) | Event::Embeddings(_) => {
                 current.pieces += 1;
                 current.first_token_ms.get_or_insert(now_ms);
             }
+            Event::Truncated { turns } => current.dropped_turns = Some(*turns),
             Event::Usage(usage) => current.usage = Some(*usage),
             Event::Energy(figure) => current.reported = Some(*figure),
             Event::Started | Event::Done(_) => {}
@@ -139,7 +143,7 @@ impl Tally {
         &mut self,
         gateway: &Gateway,
         plan: &Plan,
-        request: &ChatRequest,
+        request: &Request,
         outcome: Outcome,
         status: u16,
     ) -> Receipt {
@@ -157,7 +161,7 @@ impl Tally {
             usage: self.tries.last().and_then(|one| one.usage),
             dollars: self.dollars(gateway),
             label: None,
-            prompt: Prompt::of(&request.messages, gateway.prompts),
+            prompt: Prompt::of(&request.messages(), gateway.prompts),
         };
         self.count(gateway, &record);
         gateway.books.enter(record, self.metered());
@@ -226,6 +230,7 @@ impl Try {
             route: self.route,
             outcome: self.outcome,
             error: self.error.map(str::to_owned),
+            dropped_turns: self.dropped_turns,
             energy: self.energy(gateway, features),
         }
     }

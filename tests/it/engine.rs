@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use wattgate::backends::llama::protocol::{self, FromEngine, ToEngine};
 use wattgate::backends::llama::sampling::Sampling;
 use wattgate::backends::llama::{
-    Config, EngineObserver, LlamaBackend, Phase, StepReport, local_model,
+    Config, EngineObserver, LlamaBackend, Overflow, Phase, StepReport, local_model,
 };
 use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Job};
-use wattgate::openai::{FinishReason, Role, Usage};
+use wattgate::openai::{FinishReason, Request, Role, Usage};
 use wattgate::units::AttemptId;
 
 /// Longest wait for anything here; a loaded machine is slow, a hang is not endured.
@@ -159,7 +159,7 @@ impl Local {
         static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
         let attempt = AttemptId(ATTEMPTS.fetch_add(1, Ordering::Relaxed));
         let body = Bytes::from(request.to_string());
-        let request = Arc::new(serde_json::from_slice(&body).unwrap());
+        let request = Arc::new(Request::Chat(serde_json::from_slice(&body).unwrap()));
         (attempt, self.backend.start(Job { attempt, request, body }))
     }
 
@@ -189,7 +189,8 @@ async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answer, 
     let mut started = false;
     while let Some(event) = timeout(PATIENCE, events.next()).await.expect("an event in time") {
         assert!(reason.is_none(), "an event after the end");
-        match event? {
+        let event = event?;
+        match event {
             Event::Started => started = true,
             Event::Text(part) => {
                 assert!(started && usage.is_none() && !part.is_empty());
@@ -197,6 +198,7 @@ async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answer, 
             }
             Event::Usage(counts) => usage = Some(counts),
             Event::Done(done) => reason = Some(done),
+            Event::Truncated { .. } | Event::Embeddings(_) => panic!("nobody asked for {event:?}"),
             Event::Upstream(_) | Event::Energy(_) => panic!("a local model has no upstream"),
         }
     }
@@ -502,12 +504,18 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         batch_tokens: 8192,
         queue: 1,
         gpu_layers: 0,
+        overflow: Overflow::Refuse,
+        embedding: false,
+        pooling: None,
     }));
     engine.until(|frame| matches!(frame, FromEngine::Ready(_)));
     // One step over thousands of tokens takes a minute on one thread; nothing is heard before it ends.
     engine.send(&ToEngine::Submit(protocol::Submission {
         attempt: AttemptId(1),
-        turns: vec![protocol::Turn { role: Role::User, text: "word ".repeat(8000) }],
+        prompt: protocol::Prompt::Chat(vec![protocol::Turn {
+            role: Role::User,
+            text: "word ".repeat(8000),
+        }]),
         sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
         output_limit: 1,
         stop: Vec::new(),

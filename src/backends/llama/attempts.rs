@@ -21,6 +21,7 @@ pub(super) struct Attempts {
 }
 
 struct OpenAttempt {
+    field: &'static str,
     progress: watch::Sender<Progress>,
     _place: OwnedSemaphorePermit,
     _opened: Opened,
@@ -55,14 +56,21 @@ impl Attempts {
         model: &Arc<str>,
         observer: &Arc<dyn EngineObserver>,
     ) {
-        let Submit { attempt, progress, place, .. } = submit;
+        let Submit { attempt, field, progress, place, .. } = submit;
         observer.attempt_opened(model, attempt);
         let opened = Opened { observer: Arc::clone(observer), model: Arc::clone(model), attempt };
-        self.open.insert(attempt, OpenAttempt { progress, _place: place, _opened: opened });
+        self.open.insert(attempt, OpenAttempt { field, progress, _place: place, _opened: opened });
     }
 
-    pub(super) fn admitted(&self, attempt: AttemptId) {
-        self.update(attempt, |progress| progress.admitted = true);
+    pub(super) fn admitted(&self, attempt: AttemptId, dropped_turns: u32) {
+        self.update(attempt, |progress| {
+            progress.admitted = true;
+            progress.dropped_turns = dropped_turns;
+        });
+    }
+
+    pub(super) fn vector(&self, attempt: AttemptId, vector: Vec<f32>) {
+        self.update(attempt, |progress| progress.vectors.push(vector));
     }
 
     pub(super) fn text(&self, attempt: AttemptId, text: &str) {
@@ -73,7 +81,7 @@ impl Attempts {
         let Some(open) = self.open.remove(&attempt) else { return };
         let end = match outcome {
             Outcome::Finished { reason, counts } => Ok((reason, counts)),
-            Outcome::Refused(refusal) => Err(error_kind(refusal)),
+            Outcome::Refused(refusal) => Err(error_kind(refusal, open.field)),
             // Nobody listens to a cancelled attempt.
             Outcome::Cancelled => return,
         };
@@ -94,12 +102,14 @@ impl Attempts {
     }
 }
 
-fn error_kind(refusal: Refusal) -> ErrorKind {
-    let invalid = |message| ErrorKind::InvalidRequest {
+/// `field` of the request is what the engine read.
+fn error_kind(refusal: Refusal, field: &str) -> ErrorKind {
+    let wrong = |param: &str, message| ErrorKind::InvalidRequest {
         message,
-        param: Some("messages".to_owned()),
+        param: Some(param.to_owned()),
         code: None,
     };
+    let invalid = |message| wrong(field, message);
     match refusal {
         Refusal::Scheduler(Rejection::QueueFull) => {
             ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER }
@@ -110,6 +120,15 @@ fn error_kind(refusal: Refusal) -> ErrorKind {
         Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(empty.to_string()),
         Refusal::Template(reason) => {
             invalid(format!("the model's chat template refused the messages: {reason}"))
+        }
+        Refusal::UnknownToken { token, vocabulary } => {
+            invalid(format!("there is no token {token}: the model knows {vocabulary}"))
+        }
+        Refusal::Dimensions { most } => {
+            wrong("dimensions", format!("`dimensions`: the model's vectors have {most}"))
+        }
+        Refusal::OtherTask => {
+            wrong("model", "the model answers another kind of request".to_owned())
         }
     }
 }

@@ -18,7 +18,7 @@ use super::child::EngineError;
 use super::observer::{StepReport, StepRow};
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal};
 use super::sampling::Sampler;
-use super::scheduler::{Admission, Cancelled, Chunk, Limits, Phase, Request, Scheduler};
+use super::scheduler::{Admission, Cancelled, Chunk, Limits, Phase, Request, Scheduler, Token};
 use super::text::TextStream;
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
@@ -26,6 +26,7 @@ use crate::units::{AttemptId, MonotonicNs};
 /// What the reader thread hands over.
 pub(super) enum Order {
     Work { request: Request, work: Work },
+    Embed { attempt: AttemptId, inputs: Vec<Vec<Token>>, dimensions: Option<u32> },
     Refuse(AttemptId, Refusal),
     Cancel(AttemptId),
 }
@@ -34,6 +35,8 @@ pub(super) enum Order {
 pub(super) struct Work {
     pub(super) sampler: Sampler,
     pub(super) text: TextStream,
+    /// Turns left out so that the conversation fits.
+    pub(super) dropped_turns: u32,
 }
 
 /// An attempt the scheduler knows of.
@@ -47,6 +50,8 @@ pub(super) struct Engine<'m> {
     vocab: LlamaVocab<'m>,
     batch: LlamaBatch<'static>,
     scheduler: Scheduler,
+    /// Longest prompt plus answer.
+    pub(super) context_tokens: usize,
     running: HashMap<AttemptId, Running>,
     /// Frames of the present step, written at once at its end.
     outgoing: Vec<u8>,
@@ -61,6 +66,7 @@ impl<'m> Engine<'m> {
             vocab: model.vocab(),
             batch: LlamaBatch::new(limits.batch_tokens, 1),
             scheduler: Scheduler::new(limits),
+            context_tokens: limits.context_tokens,
             running: HashMap::new(),
             outgoing: Vec::new(),
             piece: Vec::with_capacity(32),
@@ -109,6 +115,9 @@ impl<'m> Engine<'m> {
                         self.close(attempt, Outcome::Refused(Refusal::Scheduler(rejection)))
                     }
                 }
+            }
+            Order::Embed { attempt, .. } => {
+                self.close(attempt, Outcome::Refused(Refusal::OtherTask))
             }
             Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
             Order::Cancel(attempt) => match self.scheduler.cancel(attempt) {
@@ -159,10 +168,13 @@ impl<'m> Engine<'m> {
         }
         let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
         let (prompt_tokens, cached_tokens) = (count(prompt_tokens), count(cached_tokens));
+        let mut dropped_turns = 0;
         if let Some(running) = self.running.get_mut(&attempt) {
+            dropped_turns = running.work.dropped_turns;
             running.counts = Counts { prompt_tokens, cached_tokens, completion_tokens: 0 };
         }
-        let admitted = FromEngine::Admitted { attempt, prompt_tokens, cached_tokens };
+        let admitted =
+            FromEngine::Admitted { attempt, prompt_tokens, cached_tokens, dropped_turns };
         Ok(protocol::append_frame(&mut self.outgoing, &admitted)?)
     }
 

@@ -222,7 +222,10 @@ impl Link {
                 self.set_phase(Phase::Ready(facts));
             }
             FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
-            FromEngine::Admitted { attempt, .. } => self.attempts.admitted(attempt),
+            FromEngine::Admitted { attempt, dropped_turns, .. } => {
+                self.attempts.admitted(attempt, dropped_turns);
+            }
+            FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector),
             FromEngine::Step { report, texts } => {
                 self.observer.step(&self.model, &report);
                 for (attempt, text) in texts {
@@ -306,6 +309,9 @@ impl Link {
             batch_tokens: config.batch_tokens,
             queue: config.queue,
             gpu_layers: config.gpu_layers,
+            overflow: config.overflow,
+            embedding: config.embedding,
+            pooling: config.pooling,
         }
     }
 }
