@@ -151,6 +151,17 @@ impl ErrorKind {
         }
     }
 
+    /// Whether the attempt was turned away before any model worked on it, so that it used no energy.
+    pub fn is_before_work(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable(_)
+                | Self::Overloaded { .. }
+                | Self::RateLimited { .. }
+                | Self::Credentials { .. }
+        )
+    }
+
     /// Whether the same request may succeed at another model. Only a request that is wrong everywhere may not; one that
     /// is too long here, without telling by how much, or of a kind unknown here may fit elsewhere.
     pub fn retry_elsewhere(&self) -> bool {

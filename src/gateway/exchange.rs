@@ -110,7 +110,11 @@ impl Exchange {
                     return Ok(());
                 }
                 Some(Err(error)) => return Err(error),
-                None => return Err(self.ended_early()),
+                None => {
+                    let error = self.ended_early();
+                    self.tally.attempt_ended(AttemptOutcome::Failed, Some(error.kind.clone()));
+                    return Err(error);
+                }
             }
         }
     }
@@ -125,7 +129,7 @@ impl Exchange {
             Some(Ok(event)) => self.tally.observe(event),
             Some(Err(error)) => {
                 self.log_failure(error);
-                self.tally.attempt_ended(AttemptOutcome::Failed, Some(error.kind.label()));
+                self.tally.attempt_ended(AttemptOutcome::Failed, Some(error.kind.clone()));
                 self.events = None;
             }
             None => self.events = None,
@@ -146,6 +150,8 @@ impl Exchange {
 
     /// Ends the exchange with an error.
     pub fn failed(mut self, error: &ApiError) -> Receipt {
+        // A model that was still answering has failed too.
+        self.tally.attempt_ended(AttemptOutcome::Failed, None);
         let tried = self.tally.tried_anything();
         self.close(if tried { Outcome::Failed } else { Outcome::Refused }, error.status().as_u16())
     }

@@ -7,7 +7,7 @@ use super::books;
 use super::model::{Kind, Model};
 use super::plan::Plan;
 use super::state::Gateway;
-use crate::backends::Event;
+use crate::backends::{ErrorKind, Event};
 use crate::energy::EnergyFigure;
 use crate::energy::cloud::{Class, estimate};
 use crate::openai::{Request, Usage};
@@ -35,7 +35,7 @@ struct Try {
     model: Arc<str>,
     route: Route,
     outcome: AttemptOutcome,
-    error: Option<&'static str>,
+    error: Option<ErrorKind>,
     usage: Option<Usage>,
     /// Pieces of output seen: stands in for completion tokens until the usage is known.
     pieces: u64,
@@ -99,7 +99,7 @@ impl Tally {
     }
 
     /// Notes how the current attempt ended; one that has ended already keeps its outcome.
-    pub fn attempt_ended(&mut self, outcome: AttemptOutcome, error: Option<&'static str>) {
+    pub fn attempt_ended(&mut self, outcome: AttemptOutcome, error: Option<ErrorKind>) {
         if let Some(current) = self.tries.last_mut()
             && current.outcome == AttemptOutcome::Running
         {
@@ -129,7 +129,13 @@ impl Tally {
     fn reason(&self, plan: &Plan) -> String {
         let failed = self.tries.iter().filter(|one| one.outcome == AttemptOutcome::Failed);
         let failures: Vec<String> = failed
-            .map(|one| format!("{} failed ({})", one.model, one.error.unwrap_or("unknown")))
+            .map(|one| {
+                format!(
+                    "{} failed ({})",
+                    one.model,
+                    one.error.as_ref().map_or("unknown", ErrorKind::label)
+                )
+            })
             .collect();
         if failures.is_empty() {
             plan.decision.reason.to_string()
@@ -229,7 +235,7 @@ impl Try {
             model: Arc::clone(&self.model),
             route: self.route,
             outcome: self.outcome,
-            error: self.error.map(str::to_owned),
+            error: self.error.as_ref().map(|error| error.label().to_owned()),
             dropped_turns: self.dropped_turns,
             energy: self.energy(gateway, features),
         }
@@ -248,8 +254,7 @@ impl Try {
 
     /// Whether the attempt was refused before any model worked on it.
     fn never_ran(&self) -> bool {
-        const BEFORE_WORK: [&str; 4] = ["unavailable", "overloaded", "rate_limited", "credentials"];
-        self.error.is_some_and(|error| BEFORE_WORK.contains(&error)) && self.pieces == 0
+        self.pieces == 0 && self.error.as_ref().is_some_and(ErrorKind::is_before_work)
     }
 
     /// The table's figure for what is known of the answer.
