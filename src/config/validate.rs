@@ -145,6 +145,10 @@ fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<
             report.wrong(&at(key), format!("`{key}` must be more than 0"), None);
         }
     }
+    if config.pooling.is_some() && !config.embedding {
+        let hint = "add `embedding = true`, or remove `pooling`";
+        report.wrong(&at("pooling"), "`pooling` is for embedding models", Some(hint.into()));
+    }
     let source = if config.source.is_empty() {
         let hint = "write `source = \"hf:ORG/REPO/FILE.gguf\"`, `pypi:…` or `file:…`";
         report.wrong(&at("source"), format!("model `{name}` has no `source`"), Some(hint.into()));

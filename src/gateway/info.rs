@@ -9,9 +9,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::model::Model;
+use super::model::{Kind, Model};
 use super::plan::AUTO;
 use super::state::{Gateway, Router};
+use crate::backends::llama::Phase;
 use crate::traffic::Record;
 
 #[derive(Debug, Serialize)]
@@ -30,7 +31,16 @@ pub struct ModelCard {
     owned_by: &'static str,
     /// Whether it could answer just now.
     ready: bool,
+    /// What it can be asked.
+    endpoints: &'static [&'static str],
+    /// Whether a local model brings its own chat template; without one, chat is put in ChatML, which a base model was
+    /// never taught. Absent while it is not loaded, and for models elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat_template: Option<bool>,
 }
+
+const TEXT: &[&str] = &["/v1/chat/completions", "/v1/completions"];
+const EMBEDDINGS: &[&str] = &["/v1/embeddings"];
 
 /// `GET /v1/models`: the names that route first, then every model.
 pub async fn models(State(gateway): State<Arc<Gateway>>) -> Json<ModelList> {
@@ -51,12 +61,37 @@ fn cards(gateway: &Gateway) -> Vec<ModelCard> {
     let any_ready = models.iter().any(is_ready);
     let policies = policies.keys().map(|policy| format!("{AUTO}/{policy}"));
     let routed = std::iter::once(AUTO.to_owned()).chain(policies);
-    let card = |id, owned_by, ready| ModelCard { id, object: "model", created: 0, owned_by, ready };
-    let routed = routed.map(|id| card(id, "wattgate", any_ready));
-    let models = models
-        .iter()
-        .map(|model| card(model.name.to_string(), model.route().label(), is_ready(model)));
-    routed.chain(models).collect()
+    let routed = routed.map(|id| ModelCard {
+        id,
+        object: "model",
+        created: 0,
+        owned_by: "wattgate",
+        ready: any_ready,
+        endpoints: TEXT,
+        chat_template: None,
+    });
+    routed.chain(models.iter().map(card)).collect()
+}
+
+fn card(model: &Model) -> ModelCard {
+    let embeds = model.capabilities.embeddings;
+    ModelCard {
+        id: model.name.to_string(),
+        object: "model",
+        created: 0,
+        owned_by: model.route().label(),
+        ready: is_ready(model),
+        endpoints: if embeds { EMBEDDINGS } else { TEXT },
+        chat_template: chat_template(model).filter(|_| !embeds),
+    }
+}
+
+fn chat_template(model: &Model) -> Option<bool> {
+    let Kind::Local { engine } = &model.kind else { return None };
+    match &engine.borrow().phase {
+        Phase::Ready(facts) => Some(facts.has_chat_template),
+        _ => None,
+    }
 }
 
 fn is_ready(model: &Model) -> bool {

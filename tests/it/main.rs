@@ -9,7 +9,9 @@
 
 mod app;
 mod cloud;
+mod completion;
 mod config;
+mod embedding;
 mod engine;
 mod fallback;
 mod faults;
