@@ -135,9 +135,9 @@ impl ApiError {
     /// How long the client should wait, where waiting helps.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Backend(BackendError { kind: ErrorKind::Overloaded { retry_after }, .. }) => {
-                Some(*retry_after)
-            }
+            Self::Backend(BackendError {
+                kind: ErrorKind::Overloaded { retry_after, .. }, ..
+            }) => Some(*retry_after),
             Self::Backend(BackendError {
                 kind: ErrorKind::RateLimited { retry_after }, ..
             }) => *retry_after,
@@ -174,7 +174,7 @@ fn backend_status(kind: &ErrorKind) -> StatusCode {
             StatusCode::TOO_MANY_REQUESTS
         }
         ErrorKind::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Timeout { .. } | ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::Credentials { .. }
         | ErrorKind::UpstreamStatus { .. }
         | ErrorKind::Protocol(_)
@@ -242,7 +242,7 @@ mod tests {
             (backend(invalid), "400 invalid_request_error -"),
             (backend(context), "400 invalid_request_error context_length_exceeded"),
             (
-                backend(ErrorKind::Overloaded { retry_after: second }),
+                backend(ErrorKind::Overloaded { retry_after: second, ahead: 3 }),
                 "429 rate_limit_error overloaded",
             ),
             (

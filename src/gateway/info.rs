@@ -37,6 +37,12 @@ pub struct ModelCard {
     /// never taught. Absent while it is not loaded, and for models elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     chat_template: Option<bool>,
+    /// Requests it works on or that wait for it; absent for the names that route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight: Option<u32>,
+    /// Those of them that wait: a new request is behind so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u32>,
 }
 
 const TEXT: &[&str] = &["/v1/chat/completions", "/v1/completions"];
@@ -69,12 +75,15 @@ fn cards(gateway: &Gateway) -> Vec<ModelCard> {
         ready: any_ready,
         endpoints: TEXT,
         chat_template: None,
+        in_flight: None,
+        waiting: None,
     });
     routed.chain(models.iter().map(card)).collect()
 }
 
 fn card(model: &Model) -> ModelCard {
     let embeds = model.capabilities.embeddings;
+    let health = model.backend.health();
     ModelCard {
         id: model.name.to_string(),
         object: "model",
@@ -83,6 +92,8 @@ fn card(model: &Model) -> ModelCard {
         ready: is_ready(model),
         endpoints: if embeds { EMBEDDINGS } else { TEXT },
         chat_template: chat_template(model).filter(|_| !embeds),
+        in_flight: Some(health.in_flight),
+        waiting: Some(health.waiting()),
     }
 }
 

@@ -209,7 +209,7 @@ impl Tally {
     fn count(&self, gateway: &Gateway, record: &Record) {
         let metrics = &gateway.metrics;
         for one in &self.tries {
-            one.count(gateway, metrics);
+            one.count(gateway, metrics, record.timings.total_ms);
         }
         let receipt = &record.receipt;
         let route = receipt.route.map_or("none", Route::label);
@@ -268,7 +268,7 @@ impl Try {
         }
     }
 
-    fn count(&self, gateway: &Gateway, metrics: &Metrics) {
+    fn count(&self, gateway: &Gateway, metrics: &Metrics, ended_ms: f64) {
         let route = self.route.label();
         let outcome = self.outcome.label();
         let labels = AttemptLabels { model: Arc::clone(&self.model), route, outcome };
@@ -278,6 +278,14 @@ impl Try {
             model.first_token.observe(first_token_ms);
         }
         let Some(usage) = self.usage else { return };
+        // An answer that came in one piece tells nothing of its pace.
+        if let (Some(first_token_ms), later @ 1.., 2..) =
+            (self.first_token_ms, usage.completion_tokens.saturating_sub(1), self.pieces)
+        {
+            let seconds = (ended_ms - first_token_ms) / 1e3 / later as f64;
+            let labels = model.labels();
+            metrics.time_per_output_token_seconds.get_or_create(&labels).observe(seconds);
+        }
         let kinds = [
             ("prompt", usage.prompt_tokens),
             ("cached", usage.cached_tokens()),

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -12,7 +13,7 @@ use super::observer::EngineObserver;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
 use crate::backends::backend::ErrorKind;
-use crate::units::AttemptId;
+use crate::units::{AttemptId, MonotonicNs};
 
 /// Attempts that were sent to the engine and not closed.
 #[derive(Default)]
@@ -24,7 +25,7 @@ struct OpenAttempt {
     field: &'static str,
     progress: watch::Sender<Progress>,
     _place: OwnedSemaphorePermit,
-    _opened: Opened,
+    opened: Opened,
 }
 
 /// Reports the opening when made and the closing when dropped.
@@ -32,6 +33,7 @@ struct Opened {
     observer: Arc<dyn EngineObserver>,
     model: Arc<str>,
     attempt: AttemptId,
+    at: MonotonicNs,
 }
 
 impl Drop for Opened {
@@ -58,11 +60,16 @@ impl Attempts {
     ) {
         let Submit { attempt, field, progress, place, .. } = submit;
         observer.attempt_opened(model, attempt);
-        let opened = Opened { observer: Arc::clone(observer), model: Arc::clone(model), attempt };
-        self.open.insert(attempt, OpenAttempt { field, progress, _place: place, _opened: opened });
+        let at = MonotonicNs::now();
+        let opened =
+            Opened { observer: Arc::clone(observer), model: Arc::clone(model), attempt, at };
+        self.open.insert(attempt, OpenAttempt { field, progress, _place: place, opened });
     }
 
-    pub(super) fn admitted(&self, attempt: AttemptId, dropped_turns: u32) {
+    pub(super) fn admitted(&self, attempt: AttemptId, at: MonotonicNs, dropped_turns: u32) {
+        let Some(open) = self.open.get(&attempt) else { return };
+        let Opened { observer, model, at: opened_at, .. } = &open.opened;
+        observer.attempt_admitted(model, attempt, Duration::from_nanos(at - *opened_at));
         self.update(attempt, |progress| {
             progress.admitted = true;
             progress.dropped_turns = dropped_turns;
@@ -79,9 +86,11 @@ impl Attempts {
 
     pub(super) fn close(&mut self, attempt: AttemptId, outcome: Outcome) {
         let Some(open) = self.open.remove(&attempt) else { return };
+        let ahead = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
         let end = match outcome {
             Outcome::Finished { reason, counts } => Ok((reason, counts)),
-            Outcome::Refused(refusal) => Err(error_kind(refusal, open.field)),
+            Outcome::Refused(refusal) => Err(error_kind(refusal, open.field, ahead)),
+            Outcome::Expired => Err(ErrorKind::DeadlineExceeded),
             // Nobody listens to a cancelled attempt.
             Outcome::Cancelled => return,
         };
@@ -102,8 +111,8 @@ impl Attempts {
     }
 }
 
-/// `field` of the request is what the engine read.
-fn error_kind(refusal: Refusal, field: &str) -> ErrorKind {
+/// `field` of the request is what the engine read; `ahead` others were there.
+fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
     let wrong = |param: &str, message| ErrorKind::InvalidRequest {
         message,
         param: Some(param.to_owned()),
@@ -112,7 +121,7 @@ fn error_kind(refusal: Refusal, field: &str) -> ErrorKind {
     let invalid = |message| wrong(field, message);
     match refusal {
         Refusal::Scheduler(Rejection::QueueFull) => {
-            ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER }
+            ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER, ahead }
         }
         Refusal::Scheduler(Rejection::ContextExceeded { prompt_tokens, context_tokens }) => {
             ErrorKind::ContextExceeded { prompt_tokens, context_tokens }

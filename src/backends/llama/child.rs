@@ -133,7 +133,7 @@ impl<'m> Worker<'m> {
             return Embedder::new(backend, model, settings, threads).map(Self::Embedder);
         }
         let (context, limits) = new_context(backend, model, settings, threads)?;
-        Ok(Self::Generator(Engine::new(model, context, limits)))
+        Ok(Self::Generator(Engine::new(model, context, limits, settings)))
     }
 
     /// Longest prompt plus answer, or longest text to embed.

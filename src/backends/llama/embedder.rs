@@ -17,8 +17,8 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
 use super::child::EngineError;
-use super::engine::Order;
-use super::observer::{StepReport, StepRow};
+use super::engine::{Order, Texts};
+use super::observer::{Reused, StepReport, StepRow};
 use super::packing::{Limits, Packing, Pick};
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Pooling, Refusal, Settings};
 use super::scheduler::Rejection;
@@ -40,6 +40,7 @@ pub(super) struct Embedder<'m> {
 struct Open {
     prompt_tokens: u32,
     dimensions: usize,
+    deadline: Option<MonotonicNs>,
 }
 
 impl<'m> Embedder<'m> {
@@ -63,6 +64,8 @@ impl<'m> Embedder<'m> {
             .with_n_batch(batch_tokens)
             .with_n_ubatch(batch_tokens)
             .with_embeddings(true)
+            // It would round keys and values to 16 bits, which long texts show.
+            .with_flash_attention_policy(llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED)
             .with_pooling_type(pooling(model, settings.pooling)?)
             .with_n_threads(threads)
             .with_n_threads_batch(threads);
@@ -110,6 +113,7 @@ impl<'m> Embedder<'m> {
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
             }
+            self.expire(start)?;
             if !self.packing.is_empty() {
                 busy_since = Some(self.step(start)?);
             }
@@ -119,21 +123,7 @@ impl<'m> Embedder<'m> {
 
     fn take(&mut self, order: Order) -> Result<(), FrameError> {
         match order {
-            Order::Embed { attempt, inputs, dimensions } => match self.check(&inputs, dimensions) {
-                Ok(open) => {
-                    let prompt_tokens = open.prompt_tokens;
-                    self.open.insert(attempt, open);
-                    self.packing.submit(attempt, inputs);
-                    let admitted = FromEngine::Admitted {
-                        attempt,
-                        prompt_tokens,
-                        cached_tokens: 0,
-                        dropped_turns: 0,
-                    };
-                    protocol::append_frame(&mut self.outgoing, &admitted)
-                }
-                Err(refusal) => self.close(attempt, Outcome::Refused(refusal)),
-            },
+            Order::Embed(texts) => self.admit(texts),
             Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
             Order::Cancel(attempt) if self.packing.cancel(attempt) => {
                 self.close(attempt, Outcome::Cancelled)
@@ -146,7 +136,22 @@ impl<'m> Embedder<'m> {
         }
     }
 
-    fn check(&self, inputs: &[Vec<i32>], dimensions: Option<u32>) -> Result<Open, Refusal> {
+    fn admit(&mut self, texts: Texts) -> Result<(), FrameError> {
+        let attempt = texts.attempt;
+        match self.check(&texts) {
+            Ok(open) => {
+                self.open.insert(attempt, open);
+                self.packing.submit(attempt, texts.inputs);
+                let at = MonotonicNs::now();
+                let admitted = FromEngine::Admitted { attempt, at, dropped_turns: 0 };
+                protocol::append_frame(&mut self.outgoing, &admitted)
+            }
+            Err(refusal) => self.close(attempt, Outcome::Refused(refusal)),
+        }
+    }
+
+    fn check(&self, texts: &Texts) -> Result<Open, Refusal> {
+        let Texts { inputs, dimensions, deadline, .. } = texts;
         let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
         if inputs.is_empty() || inputs.iter().any(Vec::is_empty) {
             return Err(Refusal::Scheduler(Rejection::EmptyPrompt));
@@ -162,7 +167,19 @@ impl<'m> Embedder<'m> {
             return Err(Refusal::Dimensions { most: count(self.model_dimensions) });
         }
         let prompt_tokens = count(inputs.iter().map(Vec::len).sum());
-        Ok(Open { prompt_tokens, dimensions: wanted })
+        Ok(Open { prompt_tokens, dimensions: wanted, deadline: *deadline })
+    }
+
+    /// Ends what nobody has a use for any more.
+    fn expire(&mut self, now: MonotonicNs) -> Result<(), FrameError> {
+        let late = |open: &Open| open.deadline.is_some_and(|deadline| deadline <= now);
+        let expired: Vec<AttemptId> =
+            self.open.iter().filter(|(_, open)| late(open)).map(|(attempt, _)| *attempt).collect();
+        for attempt in expired {
+            self.packing.cancel(attempt);
+            self.close(attempt, Outcome::Expired)?;
+        }
+        Ok(())
     }
 
     /// Evaluates one batch that began at `start`; returns when it ended.
@@ -170,7 +187,7 @@ impl<'m> Embedder<'m> {
         let picks = self.packing.next_batch();
         self.evaluate(&picks)?;
         let end = MonotonicNs::now();
-        let report = StepReport { start, end, rows: self.rows(&picks) };
+        let report = StepReport { start, end, rows: self.rows(&picks), reused: Reused::default() };
         protocol::append_frame(&mut self.outgoing, &FromEngine::Step { report, texts: vec![] })?;
         for (sequence, pick) in (0..).zip(&picks) {
             let Some(open) = self.open.get(&pick.attempt) else { continue };

@@ -18,6 +18,7 @@ use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission,
 use super::raw;
 use super::sampling::Sampling;
 use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
+use crate::backends::terms::Terms;
 use crate::openai::chat::PromptTokensDetails;
 use crate::openai::{ChatRequest, FinishReason, Request, Usage};
 use crate::units::AttemptId;
@@ -131,7 +132,8 @@ impl LlamaBackend {
 
     fn submit(&self, job: &Job) -> Result<Answer, ErrorKind> {
         self.check_ready()?;
-        let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER };
+        let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
+        let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(overloaded);
         };
@@ -268,9 +270,13 @@ impl Drop for CancelOnDrop {
 fn order(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind> {
     let attempt = job.attempt;
     Ok(match &*job.request {
-        Request::Chat(request) => ToEngine::Submit(submission(attempt, request, config)?),
-        Request::Completion(request) => ToEngine::Submit(raw::submission(attempt, request)?),
-        Request::Embedding(request) => ToEngine::Embed(raw::embed(attempt, request)),
+        Request::Chat(request) => {
+            ToEngine::Submit(submission(attempt, request, job.terms, config)?)
+        }
+        Request::Completion(request) => {
+            ToEngine::Submit(raw::submission(attempt, request, job.terms)?)
+        }
+        Request::Embedding(request) => ToEngine::Embed(raw::embed(attempt, request, job.terms)),
     })
 }
 
@@ -278,6 +284,7 @@ fn order(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind> {
 fn submission(
     attempt: AttemptId,
     request: &ChatRequest,
+    terms: Terms,
     config: &Config,
 ) -> Result<Submission, ErrorKind> {
     let output_limit = request.output_limit().unwrap_or(config.max_output_tokens);
@@ -298,6 +305,7 @@ fn submission(
         sampling: sampling(request),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
+        terms,
     })
 }
 

@@ -8,7 +8,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
-use super::engine::{Order, Work};
+use super::engine::{Order, Texts, Work};
 use super::guard::{Guard, pieces};
 use super::overflow::{Overflow, roomy_tokens, shorten};
 use super::protocol::{Embed, Prompt, Refusal, Submission, Turn};
@@ -52,7 +52,7 @@ impl Prompter {
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
     pub(super) fn order(&self, submission: Submission) -> Order {
-        let Submission { attempt, prompt, sampling, output_limit, stop } = submission;
+        let Submission { attempt, prompt, sampling, output_limit, stop, terms } = submission;
         let output_limit = output_limit as usize;
         let read = match prompt {
             Prompt::Chat(turns) => self.fitting(&turns, output_limit),
@@ -60,7 +60,7 @@ impl Prompter {
         };
         match read {
             Ok((prompt, dropped_turns)) => Order::Work {
-                request: Request { attempt, prompt, output_limit },
+                request: Request { attempt, prompt, output_limit, terms },
                 work: Work {
                     sampler: Sampler::new(sampling),
                     text: TextStream::new(stop),
@@ -73,10 +73,10 @@ impl Prompter {
 
     /// What the embedder is to do about texts.
     pub(super) fn embedding(&self, embed: Embed) -> Order {
-        let Embed { attempt, inputs, dimensions } = embed;
+        let Embed { attempt, inputs, dimensions, deadline } = embed;
         let read = inputs.iter().map(|input| self.raw(input, false)).collect();
         match read {
-            Ok(inputs) => Order::Embed { attempt, inputs, dimensions },
+            Ok(inputs) => Order::Embed(Texts { attempt, inputs, dimensions, deadline }),
             Err(refusal) => Order::Refuse(attempt, refusal),
         }
     }

@@ -13,8 +13,9 @@ use super::observer::StepReport;
 use super::overflow::Overflow;
 use super::sampling::Sampling;
 use super::scheduler::Rejection;
+use crate::backends::terms::Terms;
 use crate::openai::{FinishReason, Input, Role};
-use crate::units::AttemptId;
+use crate::units::{AttemptId, MonotonicNs};
 
 /// Longest message in bytes: a prompt of millions of tokens fits.
 pub const MAX_FRAME: usize = 32 << 20;
@@ -43,6 +44,10 @@ pub struct Settings {
     pub batch_tokens: u32,
     pub queue: u32,
     pub gpu_layers: u32,
+    /// Bytes of host memory for sequences that lost their slot.
+    pub host_cache_bytes: u64,
+    /// How many times longer a step may take that reads prompts while answers are written.
+    pub prefill_stretch: f64,
     pub overflow: Overflow,
     /// The model gives vectors instead of text.
     pub embedding: bool,
@@ -67,6 +72,7 @@ pub struct Submission {
     pub sampling: Sampling,
     pub output_limit: u32,
     pub stop: Vec<String>,
+    pub terms: Terms,
 }
 
 /// What an answer continues.
@@ -85,6 +91,8 @@ pub struct Embed {
     pub inputs: Vec<Input>,
     /// Length of the vectors; none: the model's own.
     pub dimensions: Option<u32>,
+    /// When the vectors stop being of use.
+    pub deadline: Option<MonotonicNs>,
 }
 
 /// One turn of the conversation, its parts joined.
@@ -104,11 +112,10 @@ pub enum FromEngine {
     LoadFailed {
         reason: String,
     },
-    /// The attempt has a slot.
+    /// The attempt has a slot, since `at`.
     Admitted {
         attempt: AttemptId,
-        prompt_tokens: u32,
-        cached_tokens: u32,
+        at: MonotonicNs,
         /// Turns left out so that the rest fits.
         dropped_turns: u32,
     },
@@ -143,9 +150,14 @@ pub struct EngineFacts {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    Finished { reason: FinishReason, counts: Counts },
+    Finished {
+        reason: FinishReason,
+        counts: Counts,
+    },
     Refused(Refusal),
     Cancelled,
+    /// Its deadline came first.
+    Expired,
 }
 
 /// Tokens of one answer.
@@ -239,6 +251,7 @@ mod tests {
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
             output_limit: 5,
             stop: vec!["\n".into()],
+            terms: Terms::default(),
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();
         let mut wire = wire.as_slice();

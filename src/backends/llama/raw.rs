@@ -7,12 +7,14 @@ use std::hash::{BuildHasher, RandomState};
 use super::protocol::{Embed, Prompt, Submission};
 use super::sampling::Sampling;
 use crate::backends::backend::ErrorKind;
+use crate::backends::terms::Terms;
 use crate::openai::{CompletionRequest, EmbeddingRequest, Input};
 use crate::units::AttemptId;
 
 pub(super) fn submission(
     attempt: AttemptId,
     request: &CompletionRequest,
+    terms: Terms,
 ) -> Result<Submission, ErrorKind> {
     check(request)?;
     let [prompt] = request.prompt.0.as_slice() else {
@@ -24,11 +26,13 @@ pub(super) fn submission(
         sampling: sampling(request),
         output_limit: request.output_limit(),
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
+        terms,
     })
 }
 
-pub(super) fn embed(attempt: AttemptId, request: &EmbeddingRequest) -> Embed {
-    Embed { attempt, inputs: request.input.0.clone(), dimensions: request.dimensions }
+pub(super) fn embed(attempt: AttemptId, request: &EmbeddingRequest, terms: Terms) -> Embed {
+    let inputs = request.input.0.clone();
+    Embed { attempt, inputs, dimensions: request.dimensions, deadline: terms.deadline }
 }
 
 fn check(request: &CompletionRequest) -> Result<(), ErrorKind> {

@@ -222,8 +222,8 @@ impl Link {
                 self.set_phase(Phase::Ready(facts));
             }
             FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
-            FromEngine::Admitted { attempt, dropped_turns, .. } => {
-                self.attempts.admitted(attempt, dropped_turns);
+            FromEngine::Admitted { attempt, at, dropped_turns } => {
+                self.attempts.admitted(attempt, at, dropped_turns);
             }
             FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector),
             FromEngine::Step { report, texts } => {
@@ -312,6 +312,8 @@ impl Link {
             overflow: config.overflow,
             embedding: config.embedding,
             pooling: config.pooling,
+            host_cache_bytes: u64::from(config.host_cache_mib) << 20,
+            prefill_stretch: config.prefill_stretch,
         }
     }
 }
