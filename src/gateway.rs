@@ -5,7 +5,9 @@
 pub mod admin;
 pub mod books;
 pub mod chat;
+pub mod completion;
 pub mod config;
+pub mod embedding;
 pub mod error;
 pub mod exchange;
 pub mod gauges;

@@ -11,7 +11,7 @@ use super::AppError;
 use super::observe::Observer;
 use super::warmth::{OnDemand, Warmth};
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
-use crate::backends::llama::{self, LoadWhen, Residency};
+use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::gateway::model::FirstTokenTime;
@@ -158,8 +158,13 @@ fn local(
         ability,
         kind: Kind::Local { engine: backend.state(), control: backend.control() },
         backend: Arc::new(backend),
-        capabilities: Capabilities::default(),
+        capabilities: if llama.embedding {
+            Capabilities::EMBEDDINGS
+        } else {
+            Capabilities::default()
+        },
         api_key_missing: false,
+        drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
         first_token: FirstTokenTime::default(),
     }
 }
@@ -178,7 +183,8 @@ fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, 
         api_key_missing: backend.missing_key().is_some(),
         kind: Kind::Cloud(Box::new(config.clone())),
         backend: Arc::new(backend),
-        capabilities: Capabilities::ALL,
+        capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
+        drops_oldest_turns: false,
         first_token: FirstTokenTime::default(),
     })
 }

@@ -180,6 +180,10 @@ fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<
         let message = "a `kv_type` other than \"f16\" needs flash attention";
         report.wrong(&at("kv_type"), message, Some(hint.into()));
     }
+    if config.pooling.is_some() && !config.embedding {
+        let hint = "add `embedding = true`, or remove `pooling`";
+        report.wrong(&at("pooling"), "`pooling` is for embedding models", Some(hint.into()));
+    }
     if !(1.0..=1000.0).contains(&config.prefill_stretch) {
         let message =
             format!("`prefill_stretch` must be from 1 to 1000, not {}", config.prefill_stretch);

@@ -12,6 +12,7 @@ use super::error::ApiError;
 use super::model::{Kind, Model};
 use super::plan::AUTO;
 use super::state::{Gateway, Router};
+use crate::backends::llama::Phase;
 use crate::traffic::Record;
 
 #[derive(Debug, Serialize)]
@@ -35,6 +36,12 @@ pub struct ModelCard {
     state: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
+    /// What it can be asked.
+    endpoints: &'static [&'static str],
+    /// Whether a local model brings its own chat template; without one, chat is put in ChatML, which a base model was
+    /// never taught. Absent while it is not loaded, and for models elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat_template: Option<bool>,
     /// Requests it works on or that wait for it; absent for the names that route.
     #[serde(skip_serializing_if = "Option::is_none")]
     in_flight: Option<u32>,
@@ -54,6 +61,8 @@ pub struct Memory {
     /// What its process has in memory now; absent when there is none.
     resident_bytes: Option<u64>,
 }
+const TEXT: &[&str] = &["/v1/chat/completions", "/v1/completions"];
+const EMBEDDINGS: &[&str] = &["/v1/embeddings"];
 
 /// `GET /v1/models`: the names that route first, then every model.
 pub async fn models(State(gateway): State<Arc<Gateway>>) -> Json<ModelList> {
@@ -81,7 +90,9 @@ fn cards(gateway: &Gateway) -> Vec<ModelCard> {
 /// The card of one configured model.
 pub fn card_of(model: &Model) -> ModelCard {
     let health = model.backend.health();
+    let embeds = model.capabilities.embeddings;
     let card = ModelCard {
+        endpoints: if embeds { EMBEDDINGS } else { TEXT },
         in_flight: Some(health.in_flight),
         waiting: Some(health.waiting()),
         ..plain_card(model.name.to_string(), model.route().label(), is_ready(model))
@@ -94,7 +105,19 @@ pub fn card_of(model: &Model) -> ModelCard {
         kv_bytes: state.footprint.kv_bytes,
         resident_bytes: control.resident_bytes(),
     };
-    ModelCard { state: Some(state.load_state().label()), memory: Some(memory), ..card }
+    ModelCard {
+        state: Some(state.load_state().label()),
+        memory: Some(memory),
+        chat_template: chat_template(&state.phase).filter(|_| !embeds),
+        ..card
+    }
+}
+
+fn chat_template(phase: &Phase) -> Option<bool> {
+    match phase {
+        Phase::Ready(facts) => Some(facts.has_chat_template),
+        _ => None,
+    }
 }
 
 fn plain_card(id: String, owned_by: &'static str, ready: bool) -> ModelCard {
@@ -106,6 +129,8 @@ fn plain_card(id: String, owned_by: &'static str, ready: bool) -> ModelCard {
         ready,
         state: None,
         memory: None,
+        endpoints: TEXT,
+        chat_template: None,
         in_flight: None,
         waiting: None,
     }
@@ -143,6 +168,6 @@ pub async fn request(
     Path(id): Path<String>,
 ) -> Result<Json<Record>, ApiError> {
     // OpenAI's SDKs show the completion id; both name the request.
-    let bare = id.strip_prefix("chatcmpl-").unwrap_or(&id);
+    let bare = id.strip_prefix("chatcmpl-").or(id.strip_prefix("cmpl-")).unwrap_or(&id);
     gateway.books.get(bare).map(Json).ok_or(ApiError::UnknownRequest(id))
 }

@@ -35,6 +35,8 @@ pub struct Model {
     pub kind: Kind,
     /// The variable that should hold the API key is not set.
     pub api_key_missing: bool,
+    /// Makes a conversation that is too long fit by leaving out its oldest turns.
+    pub drops_oldest_turns: bool,
     pub first_token: FirstTokenTime,
 }
 

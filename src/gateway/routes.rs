@@ -16,6 +16,8 @@ use super::{admin, chat, info};
 pub fn routes(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/completions", post(chat::complete_prompt))
+        .route("/v1/embeddings", post(chat::embed))
         .route("/v1/route", post(chat::route))
         .route("/v1/models", get(info::models))
         .route("/v1/models/{*id}", get(info::model))

@@ -10,7 +10,7 @@ use super::state::Gateway;
 use crate::backends::{ErrorKind, Event};
 use crate::energy::cloud::{Class, estimate};
 use crate::energy::{EnergyFigure, MeterHandle};
-use crate::openai::{ChatRequest, Usage};
+use crate::openai::{Request, Usage};
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{AttemptLabels, ModelLabels, RequestLabels, TokenLabels};
@@ -42,6 +42,8 @@ struct Try {
     first_token_ms: Option<f64>,
     /// The model had to be loaded first, which says nothing about the next answer.
     cold: bool,
+    /// Turns left out so that the conversation fits.
+    dropped_turns: Option<u32>,
     /// What the upstream itself reported, which beats the table.
     reported: Option<EnergyFigure>,
 }
@@ -79,6 +81,7 @@ impl Tally {
             pieces: 0,
             first_token_ms: None,
             cold: model.load_cost(meter).is_some(),
+            dropped_turns: None,
             reported: None,
         });
     }
@@ -87,10 +90,11 @@ impl Tally {
         let now_ms = self.elapsed_ms();
         let Some(current) = self.tries.last_mut() else { return };
         match event {
-            Event::Text(_) | Event::Upstream(_) => {
+            Event::Text(_) | Event::Upstream(_) | Event::Embeddings(_) => {
                 current.pieces += 1;
                 current.first_token_ms.get_or_insert(now_ms);
             }
+            Event::Truncated { turns } => current.dropped_turns = Some(*turns),
             Event::Usage(usage) => current.usage = Some(*usage),
             Event::Energy(figure) => current.reported = Some(*figure),
             Event::Started | Event::Done(_) => {}
@@ -148,7 +152,7 @@ impl Tally {
         &mut self,
         gateway: &Gateway,
         plan: &Plan,
-        request: &ChatRequest,
+        request: &Request,
         outcome: Outcome,
         status: u16,
     ) -> Receipt {
@@ -166,7 +170,7 @@ impl Tally {
             usage: self.tries.last().and_then(|one| one.usage),
             dollars: self.dollars(gateway),
             label: None,
-            prompt: Prompt::of(&request.messages, gateway.prompts),
+            prompt: Prompt::of(&request.messages(), gateway.prompts),
         };
         self.count(gateway, &record);
         gateway.books.enter(record, self.metered());
@@ -235,6 +239,7 @@ impl Try {
             route: self.route,
             outcome: self.outcome,
             error: self.error.as_ref().map(|error| error.label().to_owned()),
+            dropped_turns: self.dropped_turns,
             energy: self.energy(gateway, features),
         }
     }

@@ -9,8 +9,10 @@
 
 mod app;
 mod cloud;
+mod completion;
 mod config;
 mod crashes;
+mod embedding;
 mod engine;
 mod equality;
 mod fallback;

@@ -21,6 +21,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use tracing::{error, warn};
 
 use super::config::{FlashAttention, KvType};
+use super::embedder::Embedder;
 use super::engine::{Engine, Order};
 use super::prompt::Prompter;
 use super::protocol::{self, EngineFacts, FrameError, FromEngine, HEADER, Settings, ToEngine};
@@ -92,27 +93,61 @@ fn serve(
     let adapter = load_adapter(&mut model, settings)?;
     let model = Arc::new(model);
     let threads = settings.threads.max(1) as usize;
-    let (mut context, limits) = new_context(&backend, &model, settings, threads)?;
-    if let Some((mut adapter, scale)) = adapter {
-        context
-            .lora_adapter_set(&mut adapter, scale)
-            .map_err(|error| EngineError::Load(format!("its adapter does not fit: {error}")))?;
-    }
-    let built = Prompter::new(Arc::clone(&model))
+    let worker = Worker::new(&backend, &model, adapter, settings, threads)?;
+    let context_tokens = worker.context_tokens();
+    let built = Prompter::new(Arc::clone(&model), settings.overflow, context_tokens)
         .map_err(|error| EngineError::Load(format!("its chat template is broken: {error}")))?;
     let facts = EngineFacts {
-        context_tokens: u32::try_from(limits.context_tokens).unwrap_or(u32::MAX),
+        context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
         slots: settings.slots,
         has_chat_template: built.has_own_template(),
         description: describe(&model, threads),
     };
-    if !facts.has_chat_template {
+    if !facts.has_chat_template && !settings.embedding {
         warn!("the model has no chat template of its own: ChatML is used");
     }
     // Set once, here: no submission comes before `Ready`.
     let _unset = prompter.set(built);
     tell(socket, &FromEngine::Ready(facts))?;
-    Engine::new(&model, context, limits, settings).run(orders, socket)
+    match worker {
+        Worker::Generator(engine) => engine.run(orders, socket),
+        Worker::Embedder(embedder) => embedder.run(orders, socket),
+    }
+}
+
+/// What this process does with its model.
+enum Worker<'m> {
+    Generator(Engine<'m>),
+    Embedder(Embedder<'m>),
+}
+
+impl<'m> Worker<'m> {
+    fn new(
+        backend: &LlamaBackend,
+        model: &'m LlamaModel,
+        adapter: Option<(LlamaLoraAdapter, f32)>,
+        settings: &Settings,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
+        if settings.embedding {
+            return Embedder::new(backend, model, settings, threads).map(Self::Embedder);
+        }
+        let (mut context, limits) = new_context(backend, model, settings, threads)?;
+        if let Some((mut adapter, scale)) = adapter {
+            context
+                .lora_adapter_set(&mut adapter, scale)
+                .map_err(|error| EngineError::Load(format!("its adapter does not fit: {error}")))?;
+        }
+        Ok(Self::Generator(Engine::new(model, context, limits, settings)))
+    }
+
+    /// Longest prompt plus answer, or longest text to embed.
+    fn context_tokens(&self) -> usize {
+        match self {
+            Self::Generator(engine) => engine.context_tokens,
+            Self::Embedder(embedder) => embedder.context_tokens,
+        }
+    }
 }
 
 fn load_model(
@@ -219,6 +254,10 @@ fn read_orders(socket: &mut UnixStream, prompter: &OnceLock<Prompter>, orders: &
         let order = match protocol::read_frame(socket) {
             Ok(Some(ToEngine::Submit(submission))) => match prompter.get() {
                 Some(prompter) => prompter.order(submission),
+                None => return leave("a submission came before the model was loaded"),
+            },
+            Ok(Some(ToEngine::Embed(embed))) => match prompter.get() {
+                Some(prompter) => prompter.embedding(embed),
                 None => return leave("a submission came before the model was loaded"),
             },
             Ok(Some(ToEngine::Cancel(attempt))) => Order::Cancel(attempt),

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::overflow::Overflow;
+use super::protocol::Pooling;
+
 /// One local model and the engine that runs it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -56,6 +59,13 @@ pub struct Config {
     pub hang_timeout_ms: u64,
     /// Output limit in tokens when the client sets none; the context bounds it too. Default 1024.
     pub max_output_tokens: u32,
+    /// What to do with a conversation that does not fit: `refuse` it, or `drop_oldest_turns`, which keeps the system
+    /// turns and the last question. Default `refuse`.
+    pub overflow: Overflow,
+    /// Whether the model gives embeddings; it then answers nothing else. Default false.
+    pub embedding: bool,
+    /// How the vectors of a text's tokens become one: `mean`, `cls` (the first) or `last`. Default: what the GGUF says.
+    pub pooling: Option<Pooling>,
 }
 
 /// When a model is loaded.
@@ -115,6 +125,9 @@ impl Default for Config {
             first_token_timeout_ms: 60_000,
             hang_timeout_ms: 60_000,
             max_output_tokens: 1024,
+            overflow: Overflow::Refuse,
+            embedding: false,
+            pooling: None,
         }
     }
 }

@@ -339,7 +339,10 @@ impl Link {
                 }
             }
             FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
-            FromEngine::Admitted { attempt, at } => self.attempts.admitted(attempt, at),
+            FromEngine::Admitted { attempt, at, dropped_turns } => {
+                self.attempts.admitted(attempt, at, dropped_turns);
+            }
+            FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector),
             FromEngine::Step { report, texts } => {
                 self.observer.step(&self.model, &report);
                 for (attempt, text) in texts {
@@ -495,6 +498,9 @@ impl Link {
             mmap: config.mmap,
             mlock: config.mlock,
             lora: config.lora.clone().map(|path| (path, config.lora_scale)),
+            overflow: config.overflow,
+            embedding: config.embedding,
+            pooling: config.pooling,
             host_cache_bytes: u64::from(config.host_cache_mib) << 20,
             prefill_stretch: config.prefill_stretch,
         }

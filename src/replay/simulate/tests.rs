@@ -60,6 +60,7 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
                 AttemptOutcome::Answered
             },
             error: None,
+            dropped_turns: None,
             energy: Some(metered(10.0 * f64::from(place + 1))),
         })
         .collect();

@@ -51,7 +51,7 @@ fn policy(floor: f64, local_only: bool) -> Policy {
 
 fn features(prompt_tokens: u32, tools: bool) -> Features {
     let needs = Capabilities { tools, ..Capabilities::default() };
-    Features { prompt_tokens, output_tokens: 10, turns: 1, needs }
+    Features { prompt_tokens, output_tokens: 10, turns: 1, longest_prompt_tokens: None, needs }
 }
 
 fn cost(candidate: &Candidate) -> f64 {
