@@ -34,15 +34,13 @@ const MODELS_FOR_DIFFICULTY: usize = 5;
 const STRONG_QUANTILE: f64 = 0.6;
 /// Below this many rows nothing learnt from them means anything.
 const ROWS_MIN: usize = 20;
-/// The text fit holds its rows densely in memory (about 33 KB each); a larger set is sampled.
-const ROWS_MAX: usize = 20_000;
 
 /// What to train from.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Outcome files, JSON lines, plain or gzip.
     pub data: Vec<PathBuf>,
-    /// Chooses the folds and, of a very large set, the sample.
+    /// Chooses the folds.
     pub seed: u64,
 }
 
@@ -93,7 +91,7 @@ pub enum TrainError {
     #[error("every outcome is {0}: there is nothing to learn from one class")]
     SingleClass(&'static str),
     #[error("the fit did not succeed: {0}")]
-    Fit(#[from] linfa_logistic::error::Error),
+    Logistic(#[from] linfa_logistic::error::Error),
     #[error("more able models are not the better ones in this data (slope {0:.3}); the outcomes contradict each other")]
     Contradictory(f64),
     #[error(transparent)]
@@ -119,7 +117,7 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
     tell("fitting abilities", 0, 1);
     let abilities = ability::fit(&data);
     let (wide, labelled) = split(&data);
-    let examples = difficulty_examples(&data, &abilities, &wide, options.seed);
+    let examples = difficulty_examples(&data, &abilities, &wide);
     let (scaled, calibration) =
         calibrate::fit(&data, &abilities, &examples, options.seed, &tell)?;
     let mut model = AdequacyModel {
@@ -180,10 +178,9 @@ fn difficulty_examples(
     data: &Data,
     abilities: &Abilities,
     sources: &[usize],
-    seed: u64,
 ) -> Examples {
     let strong = strong_from(data, abilities, sources);
-    let mut examples: Examples = (0..data.rows.len())
+    (0..data.rows.len())
         .filter(|&row| sources.contains(&data.rows[row].source))
         .filter_map(|row| {
             let scores: Vec<f64> = abilities
@@ -194,13 +191,7 @@ fn difficulty_examples(
             let mean = scores.iter().sum::<f64>() / scores.len() as f64;
             (!scores.is_empty()).then_some((row, mean))
         })
-        .collect();
-    if examples.len() > ROWS_MAX {
-        examples.sort_by_key(|&(row, _)| data.rows[row].order(seed));
-        examples.truncate(ROWS_MAX);
-        examples.sort_unstable_by_key(|&(row, _)| row);
-    }
-    examples
+        .collect()
 }
 
 /// Least ability of a strong model among those these sources asked.

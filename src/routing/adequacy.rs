@@ -88,6 +88,16 @@ impl Head {
         let structure: f32 = self.structure.iter().zip(text.structure).map(|(w, x)| w * x).sum();
         f64::from(self.intercept + ngrams + structure)
     }
+
+    /// Adds `weight` times another head.
+    pub fn add(&mut self, other: &Self, weight: f32) {
+        let add = |own: &mut [f32], other: &[f32]| {
+            own.iter_mut().zip(other).for_each(|(own, other)| *own += weight * other);
+        };
+        self.intercept += weight * other.intercept;
+        add(&mut self.structure, &other.structure);
+        add(&mut self.ngrams, &other.ngrams);
+    }
 }
 
 /// `σ(x) = 1 / (1 + e⁻ˣ)`.

@@ -14,7 +14,7 @@ pub use structure::{STRUCTURE, STRUCTURE_NAMES};
 /// Raised whenever the same text would give another vector.
 pub const SCHEMA_VERSION: u32 = 1;
 /// Buckets of the hashed n-grams.
-pub const BUCKETS: usize = 1 << 12;
+pub const BUCKETS: usize = 1 << 13;
 /// Lengths of the character n-grams. Whole characters, within one word and its surrounding spaces.
 const NGRAM_CHARS: [usize; 2] = [4, 5];
 
@@ -39,7 +39,7 @@ impl FeatureSchema {
             version: SCHEMA_VERSION,
             buckets: u32::try_from(BUCKETS).unwrap_or(u32::MAX),
             structure: u32::try_from(STRUCTURE).unwrap_or(u32::MAX),
-            hash: "fnv-1a-64, sign from bit 63, bucket from the xor-folded rest".to_owned(),
+            hash: "fnv-1a-64 + fmix64; bucket: low bits, sign: bit 63".to_owned(),
         }
     }
 }
@@ -133,9 +133,8 @@ fn count_ngrams(text: &str, counts: &mut [i16]) {
 
 /// Adds ±1 to the n-gram's bucket: with signs, the n-grams that share a bucket cancel on average.
 fn count(ngram: &[u8], counts: &mut [i16]) {
-    let hash = fnv1a(ngram);
-    let folded = (hash ^ (hash >> 32)) & (BUCKETS as u64 - 1);
-    let bucket = usize::try_from(folded).unwrap_or(0);
+    let hash = fmix64(fnv1a(ngram));
+    let bucket = usize::try_from(hash & (BUCKETS as u64 - 1)).unwrap_or(0);
     let sign = if hash >> 63 == 0 { 1 } else { -1 };
     counts[bucket] = counts[bucket].saturating_add(sign);
 }
@@ -147,6 +146,14 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         })
+}
+
+/// The finaliser of MurmurHash3 (Appleby): makes the low bits, which choose the bucket, depend on all of the input.
+fn fmix64(mut hash: u64) -> u64 {
+    for prime in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(prime);
+    }
+    hash ^ (hash >> 33)
 }
 
 #[cfg(test)]
