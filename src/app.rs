@@ -72,6 +72,7 @@ impl App {
         let mut engines = JoinSet::new();
         let parts = assemble::Parts {
             meter: meter.handle(),
+            metrics: Arc::clone(&metrics),
             engine_binary,
             stop: stop_engines.clone(),
         };
@@ -83,17 +84,7 @@ impl App {
         let books_keeper = Arc::clone(&gateway);
         settling.spawn(async move { books_keeper.books.settle_all(settlements).await });
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
-        Ok(Self {
-            listener,
-            address,
-            grace,
-            gateway,
-            engines,
-            stop_engines,
-            settling,
-            meter,
-            log,
-        })
+        Ok(Self { listener, address, grace, gateway, engines, stop_engines, settling, meter, log })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -109,8 +100,7 @@ impl App {
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let Self { listener, grace, gateway, mut engines, stop_engines, mut settling, .. } = self;
         let stop_server = CancellationToken::new();
-        let serving =
-            gateway::serve(listener, Arc::clone(&gateway), stop_server.clone(), grace);
+        let serving = gateway::serve(listener, Arc::clone(&gateway), stop_server.clone(), grace);
         tokio::pin!(serving);
         let early = tokio::select! {
             ended = &mut serving => Some(ended),

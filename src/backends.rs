@@ -3,6 +3,9 @@
 //! A backend answers; it does not choose, price or log. It knows nothing of HTTP on the client's side.
 
 pub mod backend;
+pub mod cloud;
 pub mod llama;
+pub mod terms;
 
 pub use backend::{Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job};
+pub use terms::{Priority, Terms};

@@ -1,6 +1,8 @@
 //! The architecture, as a test: modules use only what stands before them, files say what they are for and stay
 //! small, and the pure parts stay pure.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop loudly")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -118,7 +120,8 @@ fn modules_use_only_what_stands_before_them() {
                     problems.push(format!("{place} uses {used}, which the design forbids"));
                 }
                 Some(_) => {}
-                None => problems.push(format!("{place}: write `crate::<module>::…`, not `crate::{used}`")),
+                None => problems
+                    .push(format!("{place}: write `crate::<module>::…`, not `crate::{used}`")),
             }
         }
     }
@@ -169,7 +172,9 @@ fn unsafe_lives_at_the_llama_edge_only() {
     let edge = Path::new("src/backends/llama/sys.rs");
     let outside = sources().into_iter().filter(|source| source.path != edge);
     let problems: Vec<String> = outside
-        .filter(|source| source.code().any(|line| line.contains("unsafe {") || line.contains("unsafe fn")))
+        .filter(|source| {
+            source.code().any(|line| line.contains("unsafe {") || line.contains("unsafe fn"))
+        })
         .map(|source| format!("{} is not the place for unsafe code", source.path.display()))
         .collect();
     report(&problems);

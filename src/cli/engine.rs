@@ -1,21 +1,32 @@
 //! `wattgate engine`: the hidden subcommand that an engine process is. Not for people; `serve` starts it.
 
-use std::io;
-use std::process::ExitCode;
+use std::io::{self, IsTerminal};
 
+use clap::Args;
 use tracing::Level;
 
 use crate::backends::llama::child;
 
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// Name of the model, shown by `ps`
+    #[arg(long)]
+    model: String,
+}
+
 /// Runs the engine process. Its log goes to standard error, which it shares with the gateway.
-pub fn run() -> ExitCode {
+pub fn run(args: &EngineArgs) -> u8 {
     // llama.cpp tells dozens of lines about each load at level info; only what is wrong is worth a line here.
-    tracing_subscriber::fmt().with_max_level(Level::WARN).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(Level::WARN)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
     match child::run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
+            tracing::error!(model.name = %args.model, "{error}");
+            1
         }
     }
 }

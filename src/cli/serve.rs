@@ -1,7 +1,6 @@
 //! `wattgate serve`.
 
 use std::net::SocketAddr;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
@@ -20,22 +19,24 @@ pub struct ServeArgs {
     listen: Option<SocketAddr>,
 }
 
-pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     let mut config = args.config.load()?;
     if let Some(listen) = args.listen {
         config.server.listen = listen;
     }
     logging::init(&config.log);
-    let engine_binary = std::env::current_exe().context("cannot find the wattgate binary itself")?;
+    let engine_binary =
+        std::env::current_exe().context("cannot find the wattgate binary itself")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // Installed before anything starts: a signal during start-up must not kill engines half-born.
         let stop = stop_signal()?;
         let app = App::build(config, engine_binary).await?;
         announce(app.address());
-        app.run_until(stop).await
+        app.run_until(stop).await?;
+        anyhow::Ok(())
     })?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 #[expect(clippy::print_stdout, reason = "scripts wait for this line to learn the port")]

@@ -11,10 +11,33 @@ use super::cpu_model::CpuModel;
 use super::device::{Device, DeviceBook, Serves};
 use super::estimate::Estimator;
 use super::figure::{EnergyFigure, Source};
-use super::ledger::{Share, TokenWeights};
+use super::ledger::TokenWeights;
 use super::sensor::DeviceInfo;
 use super::work::WorkSpan;
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
+
+/// Names a device of the accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceId(usize);
+
+/// All devices, engines and unsettled attempts of one meter.
+#[derive(Debug)]
+pub struct Accounts {
+    settings: Settings,
+    devices: Vec<Device>,
+    /// End of the last step each engine reported.
+    steps: BTreeMap<Arc<str>, MonotonicNs>,
+    attempts: BTreeMap<AttemptId, Attempt>,
+    estimator: Estimator,
+    unknown_settlements: u64,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    model: Arc<str>,
+    opened: MonotonicNs,
+    closed: Option<MonotonicNs>,
+}
 
 /// The constants of the books.
 #[derive(Clone, Copy, Debug)]
@@ -58,29 +81,6 @@ impl Books {
 const REPORT_LAG: Duration = Duration::from_secs(10);
 /// How long a finished attempt waits for a device's reading before it is given up as unknown.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
-
-/// Names a device of the accounts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceId(usize);
-
-/// See the module's documentation.
-#[derive(Debug)]
-pub struct Accounts {
-    settings: Settings,
-    devices: Vec<Device>,
-    /// End of the last step each engine reported.
-    steps: BTreeMap<Arc<str>, MonotonicNs>,
-    attempts: BTreeMap<AttemptId, Attempt>,
-    estimator: Estimator,
-    unknown_settlements: u64,
-}
-
-#[derive(Debug)]
-struct Attempt {
-    model: Arc<str>,
-    opened: MonotonicNs,
-    closed: Option<MonotonicNs>,
-}
 
 impl Accounts {
     pub fn new(settings: Settings) -> Self {
@@ -153,10 +153,11 @@ impl Accounts {
         }
     }
 
-    pub fn close(&mut self, id: AttemptId, now: MonotonicNs) {
+    /// Closing what is not open, or twice, changes nothing.
+    pub fn close(&mut self, model: &str, id: AttemptId, now: MonotonicNs) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         attempt.closed.get_or_insert(now);
-        for device in &mut self.devices {
+        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
             device.ledger.close(id, now);
         }
     }
@@ -212,11 +213,11 @@ impl Accounts {
             let own = (device.figure(share.marginal, true), device.figure(share.amortised(), true));
             figures = Some(figures.map_or(own, |sum| (sum.0.plus(own.0), sum.1.plus(own.1))));
         }
-        let unknown = EnergyFigure::unknown(self.settings.source);
-        let (marginal, amortised) = figures.filter(|_| is_final).unwrap_or_else(|| {
+        if !is_final {
             self.unknown_settlements += 1;
-            (unknown, unknown)
-        });
+        }
+        let unknown = EnergyFigure::unknown(self.settings.source);
+        let (marginal, amortised) = figures.filter(|_| is_final).unwrap_or((unknown, unknown));
         self.estimator.learn(&attempt.model, marginal, weight);
         Some(Settled { attempt: id, model: attempt.model, marginal, amortised })
     }
@@ -228,28 +229,34 @@ impl Accounts {
             EnergyFigure { is_final: false, ..EnergyFigure::unknown(self.settings.source) };
         let Some(attempt) = self.attempts.get(&id) else { return nothing_known };
         let mut booked: Option<EnergyFigure> = None;
+        let mut booked_energy = Microjoules::ZERO;
         let mut waiting = 0;
-        let mut any = Share::default();
         for device in &self.devices {
             let Some((share, unbooked)) = device.ledger.share(id) else { continue };
             waiting = unbooked.max(waiting);
-            any.marginal += share.marginal;
+            booked_energy += share.marginal;
             let own = device.figure(share.marginal, false);
             booked = Some(booked.map_or(own, |sum| sum.plus(own)));
         }
         match booked {
-            Some(booked) if waiting == 0 && any.marginal > Microjoules::ZERO => booked,
-            Some(booked) if waiting > 0 => {
+            None => nothing_known,
+            Some(_) if waiting == 0 && booked_energy == Microjoules::ZERO => nothing_known,
+            Some(booked) if waiting == 0 => booked,
+            Some(booked) => {
                 let estimate = self.estimator.of_weight(&attempt.model, waiting);
-                if any.marginal == Microjoules::ZERO { estimate } else { booked.plus(estimate) }
+                if booked_energy == Microjoules::ZERO { estimate } else { booked.plus(estimate) }
             }
-            _ => nothing_known,
         }
     }
 
     /// Expected marginal energy of an answer by a local model; see [`Estimator::expected`].
     pub fn expected(&self, model: &str, prefill_tokens: u64, decode_tokens: u64) -> EnergyFigure {
         self.estimator.expected(model, prefill_tokens, decode_tokens)
+    }
+
+    /// See [`super::ledger::Ledger::conservation_error`]; must be 0.
+    pub fn conservation_error(&self) -> Microjoules {
+        self.devices.iter().map(|device| device.ledger.conservation_error()).sum()
     }
 
     pub fn books(&self, now: MonotonicNs) -> Books {
@@ -263,4 +270,188 @@ impl Accounts {
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod simulation;
+
+#[cfg(test)]
+mod tests {
+    use super::super::figure::Quality;
+    use super::super::sensor::Band;
+    use super::super::work::WorkRow;
+    use super::*;
+    use crate::units::{Joules, Watts};
+
+    const CADENCE: Duration = Duration::from_millis(50);
+
+    pub(super) fn ms(ms: u64) -> MonotonicNs {
+        MonotonicNs(ms * 1_000_000)
+    }
+
+    pub(super) fn accounts() -> Accounts {
+        Accounts::new(Settings {
+            cadence: CADENCE,
+            weights: TokenWeights::DEFAULT,
+            cpu_model: CpuModel::DEFAULT,
+            source: Source::CpuModel,
+        })
+    }
+
+    pub(super) fn info(name: &str, idle: Option<Watts>) -> DeviceInfo {
+        let (source, quality) = (Source::CpuModel, Quality::Estimated);
+        DeviceInfo { name: name.into(), source, quality, band: Band { low: 0.5, high: 2.0 }, idle }
+    }
+
+    pub(super) fn engine(accounts: &mut Accounts, model: &Arc<str>, at: MonotonicNs) -> DeviceId {
+        accounts.add_device(info("engine:m", None), Serves::Engine(Arc::clone(model)), at)
+    }
+
+    fn decode(start: u64, end: u64, attempt: u64) -> WorkSpan {
+        let row = WorkRow { attempt: AttemptId(attempt), prefill_tokens: 0, decode_tokens: 1 };
+        WorkSpan { start: ms(start), end: ms(end), rows: vec![row] }
+    }
+
+    pub(super) fn joules(figure: EnergyFigure) -> Option<f64> {
+        figure.joules.map(|joules| joules.0)
+    }
+
+    const A: AttemptId = AttemptId(1);
+    const B: AttemptId = AttemptId(2);
+
+    #[test]
+    fn an_attempt_settles_with_the_first_reading_past_its_end() {
+        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+        let device = engine(&mut accounts, &model, ms(0));
+        accounts.open(&model, A, ms(10));
+        accounts.work(&model, decode(10, 40, 1), ms(40));
+        accounts.close(&model, A, ms(60));
+        accounts.reading(device, ms(50), Microjoules(3_000_000), 0);
+        assert_eq!(accounts.settle(ms(61), 9), []);
+        accounts.reading(device, ms(100), Microjoules(4_000_000), 0);
+        let settled = accounts.settle(ms(101), 9);
+        let [Settled { attempt: A, marginal, .. }] = settled[..] else { panic!("{settled:?}") };
+        assert_eq!((marginal.joules, marginal.is_final), (Some(Joules(3.0)), true));
+        assert_eq!((marginal.low, marginal.high), (Some(Joules(1.5)), Some(Joules(6.0))));
+        assert_eq!(accounts.books(ms(101)).devices[0].account.unattributed, Microjoules(1_000_000));
+    }
+
+    #[test]
+    fn an_interval_waits_for_the_step_that_is_still_running() {
+        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+        let device = engine(&mut accounts, &model, ms(0));
+        accounts.open(&model, A, ms(0));
+        for tick in 1..=4 {
+            accounts.reading(device, ms(tick * 50), Microjoules(tick * 1_000_000), 0);
+            accounts.settle(ms(tick * 50), 9);
+        }
+        let before = accounts.books(ms(200));
+        assert_eq!(before.devices[0].pending, Microjoules(4_000_000));
+        assert_eq!(before.devices[0].watts, Some(Watts(20.0)));
+        accounts.work(&model, decode(0, 190, 1), ms(200));
+        accounts.settle(ms(200), 9);
+        let account = accounts.books(ms(200)).devices[0].account;
+        assert_eq!(
+            (account.attributed, account.unattributed),
+            (Microjoules(3_000_000), Microjoules(0))
+        );
+    }
+
+    #[test]
+    fn a_silent_engine_holds_the_books_up_for_ten_seconds_only() {
+        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+        let device = engine(&mut accounts, &model, ms(0));
+        accounts.open(&model, A, ms(0));
+        for second in 1..=11 {
+            accounts.reading(device, ms(second * 1000), Microjoules(second), 0);
+            accounts.settle(ms(second * 1000), 9);
+        }
+        assert_eq!(accounts.books(ms(11_000)).devices[0].account.unattributed, Microjoules(1));
+        accounts.work(&model, decode(0, 11_000, 1), ms(11_000));
+        assert_eq!(accounts.books(ms(11_000)).devices[0].lateness.late_spans, 1);
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_read_settles_its_attempts_as_unknown() {
+        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+        let device = engine(&mut accounts, &model, ms(0));
+        accounts.open(&model, A, ms(0));
+        accounts.work(&model, decode(0, 30, 1), ms(30));
+        accounts.close(&model, A, ms(40));
+        accounts.read_failed(device);
+        assert_eq!(accounts.settle(ms(15_000), 9), []);
+        let settled = accounts.settle(ms(15_100), 9);
+        assert_eq!((settled.len(), settled[0].marginal.joules), (1, None));
+        // The counter ran on: when it can be read again, the energy is in the books, but nobody's.
+        accounts.reading(device, ms(15_200), Microjoules(500), 0);
+        accounts.settle(ms(15_200), 9);
+        let books = accounts.books(ms(15_200));
+        assert_eq!(books.devices[0].account.unattributed, Microjoules(500));
+        let gap = Duration::from_millis(15_150);
+        assert_eq!((books.devices[0].read_errors, books.devices[0].gap), (1, gap));
+        assert_eq!((books.unknown_settlements, books.conservation_error()), (1, Microjoules(0)));
+    }
+
+    #[test]
+    fn an_engine_that_dies_and_returns_keeps_one_book() {
+        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+        let device = engine(&mut accounts, &model, ms(0));
+        accounts.open(&model, A, ms(0));
+        accounts.work(&model, decode(0, 40, 1), ms(40));
+        accounts.reading(device, ms(50), Microjoules(70), 0);
+        accounts.retire(device);
+        accounts.close(&model, A, ms(90));
+        let settled = accounts.settle(ms(95), 9);
+        assert_eq!(settled[0].marginal.joules, Some(Joules(70e-6)), "its last reading stands");
+        accounts.open(&model, B, ms(100));
+        assert_eq!(engine(&mut accounts, &model, ms(120)), device);
+        accounts.reading(device, ms(170), Microjoules(5), 0);
+        accounts.close(&model, B, ms(171));
+        accounts.settle(ms(172), 9);
+        let books = accounts.books(ms(172));
+        assert_eq!(books.devices[0].account.total, Microjoules(75));
+        assert!(books.devices[0].live);
+    }
+
+    #[test]
+    fn without_any_device_energy_is_unknown_at_once() {
+        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+        accounts.open(&model, A, ms(0));
+        accounts.close(&model, A, ms(1));
+        assert_eq!(accounts.settle(ms(2), 9)[0].marginal.joules, None);
+    }
+
+    #[test]
+    fn a_provisional_figure_estimates_what_is_not_booked_and_says_so() {
+        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+        let device = engine(&mut accounts, &model, ms(0));
+        accounts.open(&model, A, ms(0));
+        assert_eq!(accounts.provisional(A).joules, None, "unknown is not zero");
+        accounts.work(&model, decode(0, 50, 1), ms(50));
+        let prior = accounts.provisional(A);
+        assert_eq!((joules(prior), prior.quality), (Some(0.0825), Quality::Assumed));
+        accounts.reading(device, ms(50), Microjoules(2_000_000), 0);
+        accounts.settle(ms(50), 9);
+        let booked = accounts.provisional(A);
+        assert_eq!((joules(booked), booked.quality), (Some(2.0), Quality::Estimated));
+        assert!(!booked.is_final);
+        accounts.close(&model, A, ms(50));
+        accounts.settle(ms(51), 9);
+        // The next attempt's waiting token is expected to cost what the first one's did.
+        accounts.open(&model, B, ms(60));
+        accounts.work(&model, decode(60, 70, 2), ms(70));
+        assert_eq!(joules(accounts.provisional(B)), Some(2.0));
+        assert_eq!(joules(accounts.expected("m", 0, 3)), Some(6.0));
+    }
+
+    #[test]
+    fn settlements_wait_while_there_is_no_room() {
+        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+        for id in [A, B] {
+            accounts.open(&model, id, ms(0));
+            accounts.close(&model, id, ms(1));
+        }
+        assert_eq!(accounts.settle(ms(2), 0), []);
+        assert_eq!((accounts.settle(ms(2), 1).len(), accounts.settle(ms(2), 1).len()), (1, 1));
+    }
 }

@@ -20,7 +20,7 @@ pub enum Class {
     Medium,
     /// 70 billion dense, or a mixture with about 17 billion active: Llama 3.3 70B, Llama 4 Scout.
     Large,
-    /// Undisclosed, or a mixture with 22 billion active and more: GPT-4o, Sonnet, Gemini Pro, DeepSeek V3.
+    /// Undisclosed, or a mixture with 22 billion active and more: GPT-4o, Sonnet, Gemini Pro.
     Frontier,
     /// Opus-like offers, 405 billion dense.
     FrontierXl,

@@ -4,11 +4,26 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::figure::EnergyFigure;
 use super::ledger::{Account, Interval, Lateness, Ledger, TokenWeights};
 use super::sensor::DeviceInfo;
 use crate::units::{Joules, Microjoules, MonotonicNs, Watts};
+
+/// A device in the accounts. Its ledger outlives its sensor: an engine that is started again continues it.
+#[derive(Debug)]
+pub struct Device {
+    pub info: DeviceInfo,
+    pub serves: Serves,
+    pub ledger: Ledger,
+    pub read_errors: u64,
+    last: Reading,
+    live: bool,
+    resets: u64,
+    gap_ns: u64,
+    recent: VecDeque<Reading>,
+}
 
 /// Whose work a device does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,25 +61,11 @@ pub struct DeviceBook {
     pub read_errors: u64,
     /// How often its hardware counter started over.
     pub resets: u64,
-    /// Readings later than two cadences after the one before.
-    pub gaps: u64,
+    /// Time that passed between readings more than two cadences apart, beyond one cadence each.
+    pub gap: Duration,
     pub lateness: Lateness,
     /// Must be 0.
     pub conservation_error: Microjoules,
-}
-
-/// See the module's documentation.
-#[derive(Debug)]
-pub struct Device {
-    pub info: DeviceInfo,
-    pub serves: Serves,
-    pub ledger: Ledger,
-    pub read_errors: u64,
-    last: Reading,
-    live: bool,
-    resets: u64,
-    gaps: u64,
-    recent: VecDeque<Reading>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +89,7 @@ impl Device {
             last: start,
             live: true,
             resets: 0,
-            gaps: 0,
+            gap_ns: 0,
             recent: VecDeque::from([start]),
         }
     }
@@ -108,7 +109,7 @@ impl Device {
             return;
         }
         if at - self.last.at > cadence_ns.saturating_mul(2) {
-            self.gaps += 1;
+            self.gap_ns += (at - self.last.at) - cadence_ns;
         }
         let total = total.max(self.last.total);
         let energy = total.saturating_sub(self.last.total);
@@ -158,7 +159,7 @@ impl Device {
             live: self.live,
             read_errors: self.read_errors,
             resets: self.resets,
-            gaps: self.gaps,
+            gap: Duration::from_nanos(self.gap_ns),
             lateness: self.ledger.lateness(),
             conservation_error: self.ledger.conservation_error(),
         }

@@ -75,7 +75,7 @@ impl Report {
     }
 }
 
-/// Positive, finite, and below 1 GWh: zero energy for an answer is a meter that did not work.
+/// Positive, finite, and below a gigawatt-hour: zero energy for an answer is a meter that did not work.
 fn plausible(joules: Option<f64>) -> Option<Joules> {
     joules.filter(|joules| *joules > 0.0 && *joules < 1e6 * KWH).map(Joules)
 }

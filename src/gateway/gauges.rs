@@ -24,11 +24,15 @@ impl Gateway {
         for device in &books.devices {
             refresh_device(metrics, device);
         }
-        let gaps = books.devices.iter().map(|device| device.gaps).max().unwrap_or(0);
-        mirror_count(&metrics.energy_meter_gaps_total, gaps);
-        let records = [("written", self.books.sink.written()), ("dropped", self.books.sink.dropped())];
+        let longest_gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
+        mirror(&metrics.energy_meter_gap_seconds_total, longest_gap.as_secs_f64());
+        let records =
+            [("written", self.books.sink.written()), ("dropped", self.books.sink.dropped())];
         for (outcome, count) in records {
-            mirror_count(&metrics.traffic_records_total.get_or_create(&LogLabels { outcome }), count);
+            mirror_count(
+                &metrics.traffic_records_total.get_or_create(&LogLabels { outcome }),
+                count,
+            );
         }
     }
 }
@@ -43,6 +47,7 @@ fn refresh_model(metrics: &Metrics, model: &Model) {
         let restarts = u64::from(engine.borrow().restarts);
         let labels = ModelNameLabels { model: Arc::clone(&model.name) };
         mirror_count(&metrics.engine_restarts_total.get_or_create(&labels), restarts);
+        metrics.engine_queue_depth.get_or_create(&labels).set(health.waiting().into());
     }
 }
 
@@ -51,7 +56,10 @@ fn refresh_device(metrics: &Metrics, device: &DeviceBook) {
     let (source, quality) = (device.info.source.label(), device.info.quality.label());
     let labels = DeviceLabels { device: Arc::clone(&name), source, quality };
     let joules = |amount: Microjoules| amount.joules().0;
-    mirror(&metrics.device_energy_joules_total.get_or_create(&labels), joules(device.account.total));
+    mirror(
+        &metrics.device_energy_joules_total.get_or_create(&labels),
+        joules(device.account.total),
+    );
     if let Some(watts) = device.watts {
         metrics.device_power_watts.get_or_create(&labels).set(watts.0);
     } else {

@@ -64,10 +64,8 @@ impl Answer {
         match self {
             Self::Upstream(object) => Ok(object.get().to_owned()),
             Self::Local { text, usage, finish } => {
-                let message =
-                    AnswerMessage { role: Role::Assistant, content: text, refusal: None };
-                let choice =
-                    Choice { index: 0, message, logprobs: None, finish_reason: finish };
+                let message = AnswerMessage { role: Role::Assistant, content: text, refusal: None };
+                let choice = Choice { index: 0, message, logprobs: None, finish_reason: finish };
                 serde_json::to_string(&ChatResponse {
                     id: completion_id(exchange.id()),
                     object: "chat.completion",
@@ -96,11 +94,7 @@ pub fn with_receipt(object: &str, receipt: &Receipt) -> Result<String, ApiError>
 }
 
 /// Headers that say who answers and why, for people and for proxies that do not read bodies.
-pub fn explain(
-    request_id: &Arc<str>,
-    plan: &Plan,
-    model: Option<&super::Model>,
-) -> HeaderMap {
+pub fn explain(request_id: &Arc<str>, plan: &Plan, model: Option<&super::Model>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut insert = |name: &'static str, text: &str| {
         // Names come from the config, which allows only visible ASCII; anything else is left out.

@@ -46,7 +46,10 @@ fn locate(body: &[u8]) -> ApiError {
 
 fn check(request: &ChatRequest) -> Result<(), ApiError> {
     let wrong = |param: &str, message: &str| {
-        Err(ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") })
+        Err(ApiError::InvalidField {
+            param: param.to_owned(),
+            message: format!("`{param}` {message}"),
+        })
     };
     let within = |value: Option<f32>, high: f32| value.is_none_or(|v| (0.0..=high).contains(&v));
     if request.messages.is_empty() {

@@ -38,7 +38,6 @@ async fn wrong_method(method: Method) -> ApiError {
     ApiError::MethodNotAllowed { method }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the layer gives the panic away")]
 fn panicked(_payload: Box<dyn Any + Send>) -> Response {
     // The payload may quote a prompt, so it stays out of the log; the panic hook has printed the place.
     tracing::error!("a request handler panicked");

@@ -155,7 +155,12 @@ impl Chunks {
         closing
     }
 
-    fn chunk(&self, delta: Delta<'_>, finish: Option<FinishReason>, usage: Option<Usage>) -> String {
+    fn chunk(
+        &self,
+        delta: Delta<'_>,
+        finish: Option<FinishReason>,
+        usage: Option<Usage>,
+    ) -> String {
         let choices = vec![ChunkChoice { index: 0, delta, finish_reason: finish }];
         self.render(choices, usage)
     }

@@ -7,7 +7,7 @@ use super::books;
 use super::model::{Kind, Model};
 use super::plan::Plan;
 use super::state::Gateway;
-use crate::backends::Event;
+use crate::backends::{ErrorKind, Event};
 use crate::energy::EnergyFigure;
 use crate::energy::cloud::{Class, estimate};
 use crate::openai::{ChatRequest, Usage};
@@ -35,7 +35,7 @@ struct Try {
     model: Arc<str>,
     route: Route,
     outcome: AttemptOutcome,
-    error: Option<&'static str>,
+    error: Option<ErrorKind>,
     usage: Option<Usage>,
     /// Pieces of output seen: stands in for completion tokens until the usage is known.
     pieces: u64,
@@ -95,7 +95,7 @@ impl Tally {
     }
 
     /// Notes how the current attempt ended; one that has ended already keeps its outcome.
-    pub fn attempt_ended(&mut self, outcome: AttemptOutcome, error: Option<&'static str>) {
+    pub fn attempt_ended(&mut self, outcome: AttemptOutcome, error: Option<ErrorKind>) {
         if let Some(current) = self.tries.last_mut()
             && current.outcome == AttemptOutcome::Running
         {
@@ -125,7 +125,13 @@ impl Tally {
     fn reason(&self, plan: &Plan) -> String {
         let failed = self.tries.iter().filter(|one| one.outcome == AttemptOutcome::Failed);
         let failures: Vec<String> = failed
-            .map(|one| format!("{} failed ({})", one.model, one.error.unwrap_or("unknown")))
+            .map(|one| {
+                format!(
+                    "{} failed ({})",
+                    one.model,
+                    one.error.as_ref().map_or("unknown", ErrorKind::label)
+                )
+            })
             .collect();
         if failures.is_empty() {
             plan.decision.reason.to_string()
@@ -199,7 +205,7 @@ impl Tally {
     fn count(&self, gateway: &Gateway, record: &Record) {
         let metrics = &gateway.metrics;
         for one in &self.tries {
-            one.count(gateway, metrics);
+            one.count(gateway, metrics, record.timings.total_ms);
         }
         let receipt = &record.receipt;
         let route = receipt.route.map_or("none", Route::label);
@@ -209,10 +215,7 @@ impl Tally {
         metrics.requests_total.get_or_create(&labels).inc();
         let timings = &record.timings;
         let labels = ModelLabels { model, route };
-        metrics
-            .request_duration_seconds
-            .get_or_create(&labels)
-            .observe(timings.total_ms / 1e3);
+        metrics.request_duration_seconds.get_or_create(&labels).observe(timings.total_ms / 1e3);
         if let Some(first_token_ms) = timings.first_token_ms {
             metrics
                 .time_to_first_token_seconds
@@ -228,7 +231,7 @@ impl Try {
             model: Arc::clone(&self.model),
             route: self.route,
             outcome: self.outcome,
-            error: self.error.map(str::to_owned),
+            error: self.error.as_ref().map(|error| error.label().to_owned()),
             energy: self.energy(gateway, features),
         }
     }
@@ -238,33 +241,29 @@ impl Try {
         match &model.kind {
             _ if self.never_ran() => None,
             Kind::Local { .. } => Some(gateway.router.meter.provisional(self.id)),
-            Kind::Cloud(config) => {
-                Some(self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)))
-            }
+            Kind::Cloud(config) => Some(
+                self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)),
+            ),
         }
     }
 
     /// Whether the attempt was refused before any model worked on it.
     fn never_ran(&self) -> bool {
-        const BEFORE_WORK: [&str; 4] = ["unavailable", "overloaded", "rate_limited", "credentials"];
-        self.error.is_some_and(|error| BEFORE_WORK.contains(&error)) && self.pieces == 0
+        self.pieces == 0 && self.error.as_ref().is_some_and(ErrorKind::is_before_work)
     }
 
     /// The table's figure for what is known of the answer.
     fn cloud_energy(&self, class: Option<Class>, features: &Features) -> EnergyFigure {
         match self.usage {
-            Some(usage) => estimate(
-                class,
-                usage.prompt_tokens,
-                usage.cached_tokens(),
-                usage.completion_tokens,
-            ),
+            Some(usage) => {
+                estimate(class, usage.prompt_tokens, usage.cached_tokens(), usage.completion_tokens)
+            }
             // Cut short: the prompt was read, and every piece was at least a token.
             None => estimate(class, features.prompt_tokens.into(), 0, self.pieces),
         }
     }
 
-    fn count(&self, gateway: &Gateway, metrics: &Metrics) {
+    fn count(&self, gateway: &Gateway, metrics: &Metrics, ended_ms: f64) {
         let route = self.route.label();
         let outcome = self.outcome.label();
         let labels = AttemptLabels { model: Arc::clone(&self.model), route, outcome };
@@ -274,6 +273,14 @@ impl Try {
             model.first_token.observe(first_token_ms);
         }
         let Some(usage) = self.usage else { return };
+        // An answer that came in one piece tells nothing of its pace.
+        if let (Some(first_token_ms), later @ 1.., 2..) =
+            (self.first_token_ms, usage.completion_tokens.saturating_sub(1), self.pieces)
+        {
+            let seconds = (ended_ms - first_token_ms) / 1e3 / later as f64;
+            let labels = model.labels();
+            metrics.time_per_output_token_seconds.get_or_create(&labels).observe(seconds);
+        }
         let kinds = [
             ("prompt", usage.prompt_tokens),
             ("cached", usage.cached_tokens()),

@@ -1,5 +1,7 @@
 //! Sets up the process log on standard error.
 
+use std::io::{self, IsTerminal};
+
 use tracing_subscriber::EnvFilter;
 
 use super::config::{Config, LogFormat};
@@ -8,7 +10,10 @@ use super::config::{Config, LogFormat};
 pub fn init(config: &Config) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(config.level.directive()));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     // A failure means that a subscriber is already installed, as between tests of one process.
     let _ = match config.format {
         LogFormat::Text => builder.with_target(false).try_init(),

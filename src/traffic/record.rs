@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -57,7 +58,7 @@ impl Prompt {
             PromptStorage::Hash => {
                 let json = serde_json::to_vec(messages).ok()?;
                 let digest = Sha256::digest(json);
-                Some(Self::Sha256(digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+                Some(Self::Sha256(format!("{:x}", Bytes::copy_from_slice(&digest))))
             }
         }
     }

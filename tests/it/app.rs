@@ -17,7 +17,7 @@ use wattgate::traffic::{Line, Record, read_log};
 use crate::stand_in::StandIn;
 
 /// Longest wait for something that should happen soon; only a failing test reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct TestApp {
     pub address: SocketAddr,
@@ -53,7 +53,7 @@ impl TestApp {
             let stop = async move { drop(stopped.await) };
             app.run_until(stop).await.unwrap();
         });
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = client();
         Self { address, gateway, client, stop: Some(stop), running, dir }
     }
 
@@ -99,8 +99,10 @@ impl TestApp {
         .await
     }
 
-    pub async fn until_ready(&self) {
-        eventually(|| async { (self.get("/readyz").await.status == 200).then_some(()) }).await;
+    /// Waits until a local model can answer.
+    pub async fn until_loaded(&self, model: &str) {
+        let path = format!("/v1/models/{model}");
+        eventually(|| async { (self.get(&path).await.json["ready"] == true).then_some(()) }).await;
     }
 
     /// Every record in the log so far.
@@ -150,6 +152,13 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMu
         }
     };
     tokio::time::timeout(PATIENCE, tries).await.expect("it happens in time")
+}
+
+/// A plain HTTP client, as an application has one.
+pub fn client() -> reqwest::Client {
+    // reqwest is built without a TLS provider; whoever comes second finds one installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 /// A response with its body read.

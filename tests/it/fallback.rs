@@ -35,8 +35,15 @@ async fn each_failure_before_the_first_byte_moves_to_the_next_candidate() {
             };
             let attempts = &receipt["attempts"];
             assert_eq!(attempts[0]["model"], "cheap");
-            assert_eq!((&attempts[0]["outcome"], &attempts[0]["error"]), (&json!("failed"), &json!(word)), "{mode:?}");
-            assert_eq!((&attempts[1]["model"], &attempts[1]["outcome"]), (&json!("dear"), &json!("answered")));
+            assert_eq!(
+                (&attempts[0]["outcome"], &attempts[0]["error"]),
+                (&json!("failed"), &json!(word)),
+                "{mode:?}"
+            );
+            assert_eq!(
+                (&attempts[1]["model"], &attempts[1]["outcome"]),
+                (&json!("dear"), &json!("answered"))
+            );
             assert!(receipt["reason"].as_str().unwrap().contains("cheap failed"), "{receipt}");
             assert_eq!(receipt["model"], "dear");
             assert_eq!(dear.requests().len(), 1);

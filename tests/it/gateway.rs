@@ -24,7 +24,8 @@ async fn an_answer_carries_its_receipt() {
     assert_eq!(receipt["candidates"][0]["excluded"], Value::Null);
     let energy = &receipt["energy"];
     assert_eq!((&energy["quality"], &energy["source"]), (&json!("assumed"), &json!("cloud_table")));
-    let (low, mid, high) = (energy["low"].as_f64(), energy["joules"].as_f64(), energy["high"].as_f64());
+    let (low, mid, high) =
+        (energy["low"].as_f64(), energy["joules"].as_f64(), energy["high"].as_f64());
     assert!(low > Some(0.0) && low < mid && mid < high, "{energy}");
     assert_eq!(reply.header("x-wattgate-model"), "cloud");
     assert_eq!(reply.header("x-wattgate-route"), "cloud");
@@ -38,7 +39,11 @@ async fn unknown_fields_go_upstream_and_the_clients_key_does_not() {
     request["x_vendor_option"] = json!({"deep": [1, 2.50, "three"]});
     assert_eq!(app.chat(&request).await.status, 200);
     let received = &stand_in.requests()[0];
-    assert!(received.raw.contains(r#""x_vendor_option":{"deep":[1,2.5,"three"]}"#), "{}", received.raw);
+    assert!(
+        received.raw.contains(r#""x_vendor_option":{"deep":[1,2.5,"three"]}"#),
+        "{}",
+        received.raw
+    );
     assert_eq!(received.body["model"], "cloud-upstream");
     assert!(!format!("{:?}", received.headers).contains("sk-the-clients-own-key"));
 }
@@ -53,7 +58,11 @@ async fn a_stream_is_passed_on_and_ends_with_the_receipt() {
     assert_eq!(last["choices"][0]["finish_reason"], "stop");
     assert_eq!(sse.receipt()["model"], "cloud");
     assert!(sse.chunks.iter().all(|chunk| chunk["usage"].is_null()), "nobody asked for usage");
-    assert!(sse.comments.iter().any(|comment| comment.starts_with("energy {")), "{:?}", sse.comments);
+    assert!(
+        sse.comments.iter().any(|comment| comment.starts_with("energy {")),
+        "{:?}",
+        sse.comments
+    );
 }
 
 #[tokio::test]
@@ -154,19 +163,44 @@ async fn bad_requests_get_one_clear_error() {
         (json!({"model": "auto", "messages": []}), 400, "invalid_value", "messages"),
         (json!({"messages": message}), 400, "invalid_value", "model"),
         (json!({"model": "nobody", "messages": message}), 404, "model_not_found", "nobody"),
-        (json!({"model": "auto/nobody", "messages": message}), 404, "model_not_found", "auto/nobody"),
+        (
+            json!({"model": "auto/nobody", "messages": message}),
+            404,
+            "model_not_found",
+            "auto/nobody",
+        ),
         (json!({"model": "auto", "messages": "hi"}), 400, "invalid_value", "messages"),
-        (json!({"model": "auto", "messages": [{"role": "emperor"}]}), 400, "invalid_value", "messages[0].role"),
+        (
+            json!({"model": "auto", "messages": [{"role": "emperor"}]}),
+            400,
+            "invalid_value",
+            "messages[0].role",
+        ),
         (
             json!({"model": "auto", "messages": [{"role": "user", "content": 7}]}),
             400,
             "invalid_value",
             "messages[0].content",
         ),
-        (json!({"model": "auto", "messages": message, "temperature": 3}), 400, "invalid_value", "temperature"),
+        (
+            json!({"model": "auto", "messages": message, "temperature": 3}),
+            400,
+            "invalid_value",
+            "temperature",
+        ),
         (json!({"model": "auto", "messages": message, "top_p": -1}), 400, "invalid_value", "top_p"),
-        (json!({"model": "auto", "messages": message, "max_tokens": 0}), 400, "invalid_value", "max_completion"),
-        (json!({"model": "auto", "messages": message, "max_tokens": -5}), 400, "invalid_value", "max_tokens"),
+        (
+            json!({"model": "auto", "messages": message, "max_tokens": 0}),
+            400,
+            "invalid_value",
+            "max_completion",
+        ),
+        (
+            json!({"model": "auto", "messages": message, "max_tokens": -5}),
+            400,
+            "invalid_value",
+            "max_tokens",
+        ),
         (json!({"model": "auto", "messages": message, "stop": [1]}), 400, "invalid_value", "stop"),
         (json!({"model": "auto", "messages": message, "n": 0}), 400, "invalid_value", "n"),
         (json!([1, 2]), 400, "invalid_value", ""),
@@ -174,7 +208,12 @@ async fn bad_requests_get_one_clear_error() {
     for (body, status, code, mentioned) in cases {
         let reply = app.chat(&body).await;
         let error = &reply.json["error"];
-        assert_eq!((reply.status, error["code"].as_str()), (status, Some(code)), "{body}: {}", reply.text);
+        assert_eq!(
+            (reply.status, error["code"].as_str()),
+            (status, Some(code)),
+            "{body}: {}",
+            reply.text
+        );
         assert_eq!(error["type"], "invalid_request_error", "{body}");
         assert!(error["message"].as_str().unwrap().contains(mentioned), "{body}: {}", reply.text);
     }
@@ -191,9 +230,13 @@ async fn what_is_not_a_request_gets_an_error_of_openais_shape() {
         let body: Value = response.json().await.unwrap();
         assert!(body["error"]["message"].is_string(), "{garbage:?}: {body}");
     }
-    assert_eq!(app.get("/v1/chat/completions").await.error(), (405, "invalid_request_error", "method_not_allowed"));
+    assert_eq!(
+        app.get("/v1/chat/completions").await.error(),
+        (405, "invalid_request_error", "method_not_allowed")
+    );
     assert_eq!(app.get("/nowhere").await.error(), (404, "invalid_request_error", "unknown_path"));
-    let response = app.request("/v1/chat/completions").body(vec![b' '; 5 << 20]).send().await.unwrap();
+    let response =
+        app.request("/v1/chat/completions").body(vec![b' '; 5 << 20]).send().await.unwrap();
     assert_eq!(response.status(), 413);
     let body: Value = response.json().await.unwrap();
     assert_eq!(body["error"]["code"], "body_too_large");
@@ -204,7 +247,9 @@ async fn a_stream_that_breaks_says_so_and_is_never_done() {
     let (app, stand_in) = gateway().await;
     for mode in [Mode::CutMidAnswer, Mode::ErrorMidStream] {
         stand_in.respond_with(mode.clone());
-        let sse = app.stream(&ask_streaming("auto", "a rather long question, so that it has a middle")).await;
+        let sse = app
+            .stream(&ask_streaming("auto", "a rather long question, so that it has a middle"))
+            .await;
         assert!(!sse.done, "{mode:?}");
         let last = sse.chunks.last().unwrap();
         assert!(last["error"]["message"].is_string(), "{mode:?}: {last}");
@@ -217,7 +262,8 @@ async fn a_stream_that_breaks_says_so_and_is_never_done() {
 async fn a_client_that_leaves_is_noted_and_its_upstream_released() {
     let (app, stand_in) = gateway().await;
     stand_in.respond_with(Mode::HangMidAnswer);
-    let mut response = app.send("/v1/chat/completions", &ask_streaming("auto", "leave me halfway")).await;
+    let mut response =
+        app.send("/v1/chat/completions", &ask_streaming("auto", "leave me halfway")).await;
     assert!(response.chunk().await.unwrap().is_some());
     stand_in.until_open(1).await;
     drop(response);
@@ -235,7 +281,8 @@ async fn every_request_is_billed_once_however_it_ends() {
     let requests = prompts.iter().enumerate().map(|(turn, prompt)| {
         let app = &app;
         async move {
-            let body = if turn % 2 == 0 { ask("auto", prompt) } else { ask_streaming("auto", prompt) };
+            let body =
+                if turn % 2 == 0 { ask("auto", prompt) } else { ask_streaming("auto", prompt) };
             let response = app.send("/v1/chat/completions", &body).await;
             let _ = response.text().await;
         }

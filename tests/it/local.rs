@@ -2,22 +2,23 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use futures::StreamExt;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use wattgate::gateway::Kind;
 
 use crate::app::{PATIENCE, Sse, TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::engine::model_path;
 use crate::stand_in::StandIn;
 
 /// SmolLM2 as `smol`, small enough to start fast.
-fn smol(extra: &str) -> String {
+pub fn smol(extra: &str) -> String {
     local_model("smol", &model_path(), extra)
 }
 
-fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
+pub fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
     format!(
         "[models.{name}]\nability = -2.5\n[models.{name}.llama]\nsource = \"file:{}\"\n\
          context_tokens = 1024\n{extra}\n",
@@ -25,15 +26,16 @@ fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
     )
 }
 
+/// Waits until the one model is loaded.
 async fn gateway() -> TestApp {
     let app = TestApp::start(&smol("")).await;
-    app.until_ready().await;
+    app.until_loaded("smol").await;
     app
 }
 
-fn short(model: &str, prompt: &str) -> Value {
+pub fn short(model: &str, prompt: &str) -> Value {
     let mut request = ask(model, prompt);
-    request["max_tokens"] = json!(8);
+    request["max_tokens"] = json!(16);
     request["temperature"] = json!(0);
     request
 }
@@ -41,13 +43,13 @@ fn short(model: &str, prompt: &str) -> Value {
 #[tokio::test]
 async fn a_local_answer_is_metered() {
     let app = gateway().await;
-    let reply = app.chat(&short("auto", "What is the capital of France?")).await;
+    let reply = app.chat(&short("auto", "Who wrote Hamlet?")).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    assert!(reply.content().contains("Paris"), "{}", reply.content());
+    assert!(reply.content().contains("Shakespeare"), "{}", reply.content());
     assert_eq!(reply.json["object"], "chat.completion");
     let usage = &reply.json["usage"];
     assert!(usage["prompt_tokens"].as_u64() > Some(10), "{usage}");
-    assert!((1..=8).contains(&usage["completion_tokens"].as_u64().unwrap()), "{usage}");
+    assert!((1..=16).contains(&usage["completion_tokens"].as_u64().unwrap()), "{usage}");
     let receipt = reply.receipt();
     assert_eq!((&receipt["model"], &receipt["route"]), (&json!("smol"), &json!("local")));
     assert_eq!(receipt["energy"]["final"], false, "energy settles after the answer");
@@ -61,11 +63,11 @@ async fn a_local_answer_is_metered() {
 #[tokio::test]
 async fn a_local_stream_has_openais_shape() {
     let app = gateway().await;
-    let mut request = short("smol", "What is the capital of France?");
+    let mut request = short("smol", "Who wrote Hamlet?");
     request["stream"] = json!(true);
     request["stream_options"] = json!({"include_usage": true});
     let sse = app.stream(&request).await;
-    assert!(sse.done && sse.content().contains("Paris"), "{sse:?}");
+    assert!(sse.done && sse.content().contains("Shakespeare"), "{sse:?}");
     assert_eq!(sse.chunks[0]["choices"][0]["delta"]["role"], "assistant");
     let ids: HashSet<&str> = sse.chunks.iter().map(|chunk| chunk["id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), 1);
@@ -81,7 +83,7 @@ async fn without_a_key_the_cloud_model_is_excluded_and_the_local_one_answers() {
     let cloud = cloud_model("cloud", 3.0, &stand_in)
         + "api_key_env = \"WATTGATE_TEST_KEY_THAT_NOBODY_SETS\"\n";
     let app = TestApp::start(&(smol("") + &cloud)).await;
-    app.until_ready().await;
+    app.until_loaded("smol").await;
     let reply = app.chat(&short("auto", "Prove that there are infinitely many primes.")).await;
     assert_eq!(reply.receipt()["model"], "smol", "{}", reply.text);
     assert_eq!(reply.receipt()["candidates"][1]["excluded"], "no_api_key");
@@ -91,7 +93,7 @@ async fn without_a_key_the_cloud_model_is_excluded_and_the_local_one_answers() {
 async fn a_hard_question_goes_to_the_cloud_and_stays_local_when_it_must() {
     let stand_in = StandIn::start().await;
     let app = TestApp::start(&(smol("") + &cloud_model("cloud", 4.0, &stand_in))).await;
-    app.until_ready().await;
+    app.until_loaded("smol").await;
     let hard = short("auto", "Prove that every finite group of order p^2 is abelian.");
     assert_eq!(app.chat(&hard).await.receipt()["model"], "cloud");
     let request = app.request("/v1/chat/completions").header("x-wattgate-local-only", "true");
@@ -130,21 +132,21 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
     for record in app.until_logged(prompts.len()).await {
         attributed_joules += record.receipt.energy.unwrap().joules.unwrap().0;
     }
-    for device in app.gateway.meter.books().devices {
+    for device in app.gateway.router.meter.books().devices {
         let account = device.account;
-        let parts = account.attributed
-            + account.unattributed
-            + account.idle_occupied
-            + account.idle_empty;
+        let parts =
+            account.attributed + account.unattributed + account.idle_occupied + account.idle_empty;
         assert_eq!(parts, account.total, "{}", device.info.name);
         assert_eq!(device.conservation_error.0, 0, "{}", device.info.name);
     }
-    let books = app.gateway.meter.books();
+    let books = app.gateway.router.meter.books();
     let booked: f64 = books.devices.iter().map(|device| device.account.attributed.joules().0).sum();
     // Receipts are floats of the integer books: equal to a microjoule per request.
     assert!((booked - attributed_joules).abs() < 1e-5, "{booked} {attributed_joules}");
     let metrics = app.get("/metrics").await.text;
-    let errors = metrics.lines().filter(|line| line.starts_with("wattgate_energy_conservation_error_joules{"));
+    let errors = metrics
+        .lines()
+        .filter(|line| line.starts_with("wattgate_energy_conservation_error_joules{"));
     for line in errors {
         assert!(line.ends_with(" 0.0"), "{line}");
     }
@@ -156,7 +158,12 @@ async fn a_prompt_longer_than_every_context_is_refused_with_the_counts() {
     let long = "word ".repeat(3000);
     for model in ["auto", "smol"] {
         let reply = app.chat(&short(model, &long)).await;
-        assert_eq!(reply.error(), (400, "invalid_request_error", "context_length_exceeded"), "{}", reply.text);
+        assert_eq!(
+            reply.error(),
+            (400, "invalid_request_error", "context_length_exceeded"),
+            "{}",
+            reply.text
+        );
     }
     // Below the router's rough estimate the engine counts exactly.
     let reply = app.chat(&short("smol", &"a b c d ".repeat(300))).await;
@@ -169,7 +176,7 @@ async fn a_prompt_longer_than_every_context_is_refused_with_the_counts() {
 #[tokio::test]
 async fn a_client_that_leaves_frees_its_slot_and_its_joules_are_wasted() {
     let app = TestApp::start(&smol("slots = 1")).await;
-    app.until_ready().await;
+    app.until_loaded("smol").await;
     let mut request = ask_streaming("smol", "Write a very long story.");
     request["max_tokens"] = json!(900);
     let mut response = app.send("/v1/chat/completions", &request).await;
@@ -191,29 +198,33 @@ async fn a_client_that_leaves_frees_its_slot_and_its_joules_are_wasted() {
 #[tokio::test]
 async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
     let stand_in = StandIn::start().await;
-    let app = TestApp::start(&(smol("") + &cloud_model("cloud", 4.0, &stand_in))).await;
-    app.until_ready().await;
+    let config = smol("") + &cloud_model("cloud", 4.0, &stand_in);
+    let app = TestApp::start(&config).await;
+    app.until_loaded("smol").await;
     let mut request = ask_streaming("smol", "Write a very long story.");
     request["max_tokens"] = json!(900);
     let mut response = app.send("/v1/chat/completions", &request).await;
     assert!(response.chunk().await.unwrap().is_some());
-    kill_engines_of(std::process::id(), &app);
+    kill_engine(&app, "smol");
     let sse = Sse::of(response).await;
     assert!(!sse.done);
     assert_eq!(sse.chunks.last().unwrap()["error"]["code"], "engine_died");
     // Others go on.
     assert_eq!(app.chat(&ask("cloud", "hello")).await.status, 200);
     // And the engine comes back.
-    eventually(|| async { (app.chat(&short("smol", "hi")).await.status == 200).then_some(()) }).await;
+    eventually(|| async { (app.chat(&short("smol", "hi")).await.status == 200).then_some(()) })
+        .await;
     let metrics = app.get("/metrics").await.text;
     assert!(metrics.contains("wattgate_engine_restarts_total{model=\"smol\"} 1"), "{metrics}");
 }
 
-/// Kills the engines of this app with SIGKILL. Tests share one process, so the engine is told apart by its device.
-fn kill_engines_of(_parent: u32, app: &TestApp) {
-    for pid in app.gateway.meter.books().devices.iter().filter_map(|device| device.pid) {
-        assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-    }
+/// Kills the model's engine with SIGKILL.
+fn kill_engine(app: &TestApp, model: &str) {
+    let Kind::Local { engine } = &app.gateway.router.model(model).unwrap().kind else {
+        panic!("{model} is no local model");
+    };
+    let pid = i32::try_from(engine.borrow().pid.expect("the engine runs")).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
 
 #[tokio::test]

@@ -4,12 +4,12 @@ use std::io::Write;
 
 use wattgate::traffic::{Line, read_log};
 
-use crate::app::{ask, cloud_model, eventually, records};
+use crate::app::{ask, client, cloud_model, eventually, records};
 use crate::faults::Serving;
 use crate::stand_in::StandIn;
 
 async fn ask_some(serving: &Serving, count: usize) {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client();
     for turn in 0..count {
         let url = format!("{}/v1/chat/completions", serving.url);
         let response = client.post(url).json(&ask("auto", &format!("question {turn}"))).send();
@@ -48,7 +48,8 @@ async fn a_torn_line_is_told_apart_and_does_not_spoil_the_next() {
     let logs = serving.dir.path().join("data/traffic");
     eventually(|| async {
         let lines: Vec<Line> = read_log(&logs).unwrap().map(Result::unwrap).collect();
-        matches!(lines[..], [Line::Record(_), Line::Bad { line: 2, .. }, Line::Record(_)]).then_some(())
+        matches!(lines[..], [Line::Record(_), Line::Bad { line: 2, .. }, Line::Record(_)])
+            .then_some(())
     })
     .await;
 }

@@ -38,7 +38,9 @@ pub struct LlamaBackend {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineState {
     pub phase: Phase,
-    /// How often the process had to be started anew.
+    /// The process, while there is one.
+    pub pid: Option<u32>,
+    /// How often it had to be started anew.
     pub restarts: u32,
 }
 
@@ -122,12 +124,14 @@ impl LlamaBackend {
 
     fn submit(&self, job: &Job) -> Result<Answer, ErrorKind> {
         self.check_ready()?;
-        let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER };
+        let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
+        let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(overloaded);
         };
         let submission = submission(job, &self.config)?;
-        let frame = protocol::encode(&ToEngine::Submit(submission)).map_err(too_large)?;
+        let frame =
+            protocol::encode(&ToEngine::Submit(submission)).map_err(|error| too_large(&error))?;
         let (progress, watched) = watch::channel(Progress::default());
         // The cancellation's place in the channel is reserved now, so that it can be sent from a destructor.
         let reserve = || self.commands.clone().try_reserve_owned();
@@ -260,6 +264,7 @@ fn submission(job: &Job, config: &Config) -> Result<Submission, ErrorKind> {
         sampling: sampling(request),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
+        terms: job.terms,
     })
 }
 
@@ -273,7 +278,7 @@ fn sampling(request: &ChatRequest) -> Sampling {
     }
 }
 
-fn too_large(error: FrameError) -> ErrorKind {
+fn too_large(error: &FrameError) -> ErrorKind {
     ErrorKind::InvalidRequest {
         message: format!("the request is too large for the engine: {error}"),
         param: Some("messages".to_owned()),

@@ -22,12 +22,13 @@ pub(super) struct EngineProcess {
 }
 
 impl EngineProcess {
-    /// Starts `<binary> engine` with one end of a socket pair as its standard input; the other end is returned.
-    pub(super) fn spawn(binary: &Path) -> io::Result<(Self, UnixStream)> {
+    /// Starts `<binary> engine --model <name>` with one end of a socket pair as its standard input; the other end is returned.
+    pub(super) fn spawn(binary: &Path, model: &str) -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let child = Command::new(binary)
-            .arg("engine")
+            // The name is for people who look at `ps`.
+            .args(["engine", "--model", model])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // Threads that spin while they wait burn joules and, with a second engine, each other's time: 22 instead

@@ -42,10 +42,10 @@ impl Prompter {
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
     pub(super) fn order(&self, submission: Submission) -> Order {
-        let Submission { attempt, turns, sampling, output_limit, stop } = submission;
+        let Submission { attempt, turns, sampling, output_limit, stop, terms } = submission;
         match self.prompt(&turns) {
             Ok(prompt) => Order::Work {
-                request: Request { attempt, prompt, output_limit: output_limit as usize },
+                request: Request { attempt, prompt, output_limit: output_limit as usize, terms },
                 work: Work { sampler: Sampler::new(sampling), text: TextStream::new(stop) },
             },
             Err(error) => Order::Refuse(attempt, Refusal::Template(error.to_string())),

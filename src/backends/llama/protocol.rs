@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::observer::StepReport;
 use super::sampling::Sampling;
 use super::scheduler::Rejection;
+use crate::backends::terms::Terms;
 use crate::openai::{FinishReason, Role};
-use crate::units::AttemptId;
+use crate::units::{AttemptId, MonotonicNs};
 
 /// Longest message in bytes: a prompt of millions of tokens fits.
 pub const MAX_FRAME: usize = 32 << 20;
@@ -40,6 +41,10 @@ pub struct Settings {
     pub batch_tokens: u32,
     pub queue: u32,
     pub gpu_layers: u32,
+    /// Bytes of host memory for sequences that lost their slot.
+    pub host_cache_bytes: u64,
+    /// How many times longer a step may take that reads prompts while answers are written.
+    pub prefill_stretch: f64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,6 +54,7 @@ pub struct Submission {
     pub sampling: Sampling,
     pub output_limit: u32,
     pub stop: Vec<String>,
+    pub terms: Terms,
 }
 
 /// One turn of the conversation, its parts joined.
@@ -68,11 +74,10 @@ pub enum FromEngine {
     LoadFailed {
         reason: String,
     },
-    /// The attempt has a slot.
+    /// The attempt has a slot, since `at`.
     Admitted {
         attempt: AttemptId,
-        prompt_tokens: u32,
-        cached_tokens: u32,
+        at: MonotonicNs,
     },
     /// One batch was evaluated; `texts` is what may be sent on because of it.
     Step {
@@ -100,9 +105,14 @@ pub struct EngineFacts {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    Finished { reason: FinishReason, counts: Counts },
+    Finished {
+        reason: FinishReason,
+        counts: Counts,
+    },
     Refused(Refusal),
     Cancelled,
+    /// Its deadline came first.
+    Expired,
 }
 
 /// Tokens of one answer.
@@ -185,6 +195,7 @@ mod tests {
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
             output_limit: 5,
             stop: vec!["\n".into()],
+            terms: Terms::default(),
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();
         let mut wire = wire.as_slice();

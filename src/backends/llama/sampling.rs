@@ -84,7 +84,7 @@ fn keep_nucleus(candidates: &mut Vec<(f32, usize)>, top_p: f32, vocabulary: usiz
     candidates.truncate(reached.map_or(candidates.len(), |last| last + 1).max(1));
 }
 
-/// Sebastiano Vigna's SplitMix64 (public domain): one addition and two multiplications per number, any seed is good.
+/// Sebastiano Vigna's `SplitMix64` (public domain): one addition and two multiplications per number, any seed is good.
 #[derive(Debug)]
 struct SplitMix64(u64);
 

@@ -30,7 +30,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MOST: Duration = Duration::from_secs(30);
 
 /// A process that was ready this long is well: the next death starts over with the first pause.
-const STABLE_AFTER: Duration = Duration::from_secs(60);
+const STABLE_AFTER: Duration = Duration::from_mins(1);
 
 /// Pause after a load that failed: only someone who puts the right file there, or frees memory, can help.
 const LOAD_RETRY: Duration = Duration::from_secs(30);
@@ -114,7 +114,7 @@ impl Supervisor {
         let link = &mut self.link;
         link.ready_since = None;
         link.set_phase(Phase::Loading { percent: 0 });
-        let (process, socket) = match start(&self.gguf, &self.binary).await {
+        let (process, socket) = match start(&link.model, &self.gguf, &self.binary).await {
             Ok(started) => started,
             Err(ended) => {
                 link.take_down(&ended);
@@ -123,6 +123,7 @@ impl Supervisor {
         };
         let pid = process.pid;
         link.observer.engine_started(&link.model, pid);
+        link.state.send_modify(|state| state.pid = Some(pid));
         info!(model = %link.model, pid, "engine started");
         let ended = tokio::select! {
             ended = link.converse(socket, &self.gguf) => ended,
@@ -130,6 +131,7 @@ impl Supervisor {
         };
         link.take_down(&ended);
         let status = process.end().await;
+        link.state.send_modify(|state| state.pid = None);
         link.observer.engine_stopped(&link.model, pid);
         info!(model = %link.model, pid, status, "engine ended");
         ended
@@ -137,11 +139,15 @@ impl Supervisor {
 }
 
 /// Starts a process, if there is something for it to load.
-async fn start(gguf: &Path, binary: &Path) -> Result<(EngineProcess, UnixStream), Ended> {
+async fn start(
+    model: &str,
+    gguf: &Path,
+    binary: &Path,
+) -> Result<(EngineProcess, UnixStream), Ended> {
     tokio::fs::metadata(gguf)
         .await
         .map_err(|error| Ended::LoadFailed(format!("{}: {error}", gguf.display())))?;
-    EngineProcess::spawn(binary)
+    EngineProcess::spawn(binary, model)
         .map_err(|error| Ended::Died(format!("{} did not start: {error}", binary.display())))
 }
 
@@ -216,7 +222,7 @@ impl Link {
                 self.set_phase(Phase::Ready(facts));
             }
             FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
-            FromEngine::Admitted { attempt, .. } => self.attempts.admitted(attempt),
+            FromEngine::Admitted { attempt, at } => self.attempts.admitted(attempt, at),
             FromEngine::Step { report, texts } => {
                 self.observer.step(&self.model, &report);
                 for (attempt, text) in texts {
@@ -300,6 +306,8 @@ impl Link {
             batch_tokens: config.batch_tokens,
             queue: config.queue,
             gpu_layers: config.gpu_layers,
+            host_cache_bytes: u64::from(config.host_cache_mib) << 20,
+            prefill_stretch: config.prefill_stretch,
         }
     }
 }

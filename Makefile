@@ -1,0 +1,36 @@
+# The everyday commands; `make` alone lists them. All builds share one profile and one target folder.
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+WATTGATE := $(TARGET_DIR)/release/wattgate
+CONFIG ?= config.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run build models test lint fmt setup
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: models ## Build what is needed, fetch the local model, and serve on 127.0.0.1:8080
+	@exec $(WATTGATE) serve --config $(CONFIG)
+
+build: setup ## Build the binary, target/release/wattgate
+	cargo build --release --locked
+
+models: build ## Fetch the local models of the config that are not here yet
+	@$(WATTGATE) models pull --config $(CONFIG)
+
+test: models ## Run every test: Rust, the OpenAI client, Prometheus
+	@scripts/setup test
+	@scripts/test
+
+lint: setup ## Check formatting, lints and documentation
+	cargo fmt --all --check
+	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy --release --locked --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --lib
+
+fmt: ## Format the code
+	cargo fmt --all
+
+setup: ## Install what is missing to build
+	@scripts/setup build

@@ -1,0 +1,273 @@
+//! Any OpenAI-compatible endpoint as a backend: the request goes there nearly as it came, the answer comes back as it is.
+//!
+//! Makes one attempt; trying elsewhere is the gateway's decision. Sees none of the client's headers, so the client's own
+//! key cannot reach the upstream.
+
+mod answer;
+mod breaker;
+mod config;
+mod failure;
+mod key;
+mod request;
+mod wire;
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_stream::try_stream;
+use futures::{Stream, StreamExt, stream};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use reqwest::{Client, Response, Url, redirect};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{timeout, timeout_at};
+
+use self::answer::{Step, Transcript};
+use self::breaker::{Admission, Breaker, Outcome};
+pub use self::config::{Config, ConfigError};
+pub use self::key::{ApiKey, InvalidApiKey};
+use super::backend::{
+    Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,
+};
+
+/// Most bytes of a whole answer.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+/// Most bytes of an error body; more is no error message.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+
+/// How long a client should wait when every place is taken: answers take seconds.
+const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long to wait for the end of a body after `[DONE]`: a connection read to its end can be used again.
+const END_OF_BODY_WAIT: Duration = Duration::from_millis(20);
+
+/// One model of one OpenAI-compatible endpoint.
+#[derive(Debug)]
+pub struct CloudBackend(Arc<Upstream>);
+
+/// Why a backend could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No system certificates, or no TLS at all.
+    #[error("the HTTP client could not be built: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+impl CloudBackend {
+    /// `name` is the model's name in the config; `key` what its `api_key_env` holds, if anything.
+    pub fn new(name: Arc<str>, config: Config, key: Option<ApiKey>) -> Result<Self, SetupError> {
+        let endpoint = config.endpoint()?;
+        Ok(Self(Arc::new(Upstream {
+            client: client(&endpoint, &config)?,
+            model: config.model.clone().unwrap_or_else(|| name.to_string()),
+            name,
+            endpoint,
+            key,
+            places: Arc::new(Semaphore::new(config.max_in_flight as usize)),
+            breaker: Mutex::new(Breaker::new()),
+            config,
+        })))
+    }
+
+    /// The variable that should hold the key and does not.
+    pub fn missing_key(&self) -> Option<&str> {
+        self.0.missing_key()
+    }
+}
+
+impl Backend for CloudBackend {
+    fn start(&self, job: Job) -> EventStream {
+        let name = Arc::clone(&self.0.name);
+        let named = move |kind| BackendError { model: Arc::clone(&name), kind };
+        match Attempt::admit(&self.0) {
+            Err(kind) => stream::iter([Err(named(kind))]).boxed(),
+            Ok(mut attempt) => answer(Arc::clone(&self.0), job)
+                .map(move |item| {
+                    attempt.observe(&item);
+                    item.map_err(&named)
+                })
+                .boxed(),
+        }
+    }
+
+    fn health(&self) -> Health {
+        let slots = self.0.config.max_in_flight;
+        let free = u32::try_from(self.0.places.available_permits()).unwrap_or(slots);
+        Health {
+            ready: self.0.missing_key().is_none() && self.0.breaker().is_ready(Instant::now()),
+            in_flight: slots.saturating_sub(free),
+            slots,
+            context_tokens: self.0.config.context_tokens,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Upstream {
+    name: Arc<str>,
+    /// What the upstream calls the model.
+    model: String,
+    config: Config,
+    endpoint: Url,
+    key: Option<ApiKey>,
+    client: Client,
+    places: Arc<Semaphore>,
+    breaker: Mutex<Breaker>,
+}
+
+fn client(endpoint: &Url, config: &Config) -> Result<Client, reqwest::Error> {
+    // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = Client::builder()
+        .user_agent(concat!("wattgate/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(config.connect_timeout())
+        .tcp_nodelay(true)
+        .pool_max_idle_per_host(config.max_in_flight as usize)
+        .redirect(redirect::Policy::none());
+    let plain = endpoint.scheme() == "http";
+    let loopback = matches!(endpoint.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    // Without TLS no certificates are needed, and a small container may have none.
+    let builder = if plain { builder.tls_certs_only([]) } else { builder };
+    // A proxy for the outside world cannot reach this machine's own servers.
+    if loopback { builder.no_proxy() } else { builder }.build()
+}
+
+impl Upstream {
+    fn missing_key(&self) -> Option<&str> {
+        self.config.api_key_env.as_deref().filter(|_| self.key.is_none())
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        // Its transitions are single assignments, so a panic elsewhere leaves nothing half done.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the request and waits for the headers of a 2xx response.
+    async fn send(&self, job: &Job) -> Result<Response, ErrorKind> {
+        let streams = job.request.streams();
+        let body = request::rewrite(&job.body, &self.model, streams).map_err(|error| {
+            ErrorKind::InvalidRequest { message: error.to_string(), param: None, code: None }
+        })?;
+        let accept = if streams { "text/event-stream" } else { "application/json" };
+        let mut request = self
+            .client
+            .post(self.endpoint.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, accept)
+            .body(body);
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, key.authorization());
+        }
+        let connect_timeout = self.config.connect_timeout();
+        let response =
+            request.send().await.map_err(|error| failure::unsent(&error, connect_timeout))?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+}
+
+async fn refusal(response: Response) -> ErrorKind {
+    let (status, headers) = (response.status(), response.headers().clone());
+    // A body that cannot be read tells nothing, but the status still does.
+    let body = wire::whole(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+    failure::refused(status, &headers, &body, SystemTime::now())
+}
+
+fn answer(upstream: Arc<Upstream>, job: Job) -> impl Stream<Item = Result<Event, ErrorKind>> {
+    try_stream! {
+        let streams = job.request.streams();
+        let wait = upstream.config.headers_timeout(streams);
+        let deadline = tokio::time::Instant::now() + wait;
+        let late = |_| ErrorKind::Timeout { after: wait };
+        let response = timeout_at(deadline, upstream.send(&job)).await.map_err(late)??;
+        if streams {
+            let response = timeout_at(deadline, expect_events(response)).await.map_err(late)??;
+            yield Event::Started;
+            let mut events = pin!(wire::events(response, upstream.config.idle_timeout()));
+            let mut transcript = Transcript::default();
+            while let Some(data) = events.next().await {
+                match transcript.read(data?)? {
+                    Step::Forward(chunk) => yield Event::Upstream(chunk),
+                    Step::Withhold => {}
+                    Step::End => {
+                        let _ = timeout(END_OF_BODY_WAIT, events.next()).await;
+                        break;
+                    }
+                }
+            }
+            for event in transcript.finish()? {
+                yield event;
+            }
+        } else {
+            yield Event::Started;
+            let body = wire::whole(response, MAX_ANSWER_BYTES);
+            let body = timeout_at(deadline, body).await.map_err(late)??;
+            for event in answer::whole(body)? {
+                yield event;
+            }
+        }
+    }
+}
+
+/// Makes sure that a streamed answer is a stream, before anything of it counts.
+async fn expect_events(response: Response) -> Result<Response, ErrorKind> {
+    let content_type = response.headers().get(CONTENT_TYPE).map_or("", |value| {
+        value.to_str().unwrap_or("unreadable").split(';').next().unwrap_or_default().trim()
+    });
+    // Some servers name no type; then the content must speak for itself.
+    if content_type.is_empty() || content_type.eq_ignore_ascii_case("text/event-stream") {
+        return Ok(response);
+    }
+    let unexpected = ErrorKind::Protocol(format!("{content_type:?} instead of an event stream"));
+    let body = wire::whole(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+    Err(answer::misplaced_error(&body).unwrap_or(unexpected))
+}
+
+/// A place at the upstream, held while the answer is read or until its stream is dropped.
+struct Attempt {
+    upstream: Arc<Upstream>,
+    admission: Admission,
+    outcome: Outcome,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Attempt {
+    fn admit(upstream: &Arc<Upstream>) -> Result<Self, ErrorKind> {
+        if let Some(variable) = upstream.missing_key() {
+            return Err(ErrorKind::Unavailable(format!("{variable}, its API key, is not set")));
+        }
+        let place = Arc::clone(&upstream.places).try_acquire_owned().map_err(|_| {
+            ErrorKind::Overloaded {
+                retry_after: OVERLOAD_RETRY_AFTER,
+                ahead: upstream.config.max_in_flight,
+            }
+        })?;
+        let admission = upstream.breaker().admit(Instant::now()).ok_or_else(|| {
+            ErrorKind::Unavailable("the upstream failed repeatedly and is left alone".to_owned())
+        })?;
+        Ok(Self {
+            upstream: Arc::clone(upstream),
+            admission,
+            outcome: Outcome::Abandoned,
+            _place: place,
+        })
+    }
+
+    fn observe(&mut self, item: &Result<Event, ErrorKind>) {
+        self.outcome = match item {
+            Ok(Event::Done(_)) => Outcome::Answered,
+            Ok(_) => return,
+            // Refusing a wrong request is an answer too.
+            Err(kind) if kind.source() == ErrorSource::Client => Outcome::Answered,
+            Err(_) => Outcome::Failed,
+        };
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.upstream.breaker().settle(self.admission, self.outcome, Instant::now());
+    }
+}

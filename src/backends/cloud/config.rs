@@ -1,0 +1,225 @@
+//! What the operator says of one OpenAI-compatible endpoint: where it is, what it charges, how long to wait.
+//!
+//! Holds no secret: only the name of the variable that does.
+
+use std::time::Duration;
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use crate::energy::cloud::Class;
+use crate::openai::Usage;
+use crate::units::Dollars;
+
+/// `[models.<name>.openai]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Root of the API with its version, such as `https://api.openai.com/v1`. Required: a default could send prompts
+    /// somewhere the operator never named. A query string is kept (`?api-version=…`).
+    pub base_url: String,
+    /// The model's name at the upstream. Default: the name of its config entry.
+    pub model: Option<String>,
+    /// Environment variable that holds the API key. Default: none, for servers that ask for no key.
+    pub api_key_env: Option<String>,
+    /// Size class for the table of cloud energy: `nano`, `small`, `medium`, `large`, `frontier` or `frontier_xl`.
+    /// Default: none, the energy is unknown.
+    pub energy_class: Option<Class>,
+    /// Price of a million prompt tokens in US dollars. Default: none, the price is unknown (which is not free).
+    pub dollars_per_million_input_tokens: Option<f64>,
+    /// Price of a million generated tokens in US dollars. Default: none, unknown.
+    pub dollars_per_million_output_tokens: Option<f64>,
+    /// Price of a million prompt tokens that the upstream had cached. Default: the price of other prompt tokens.
+    pub dollars_per_million_cached_tokens: Option<f64>,
+    /// Longest prompt plus answer in tokens. Default: none, the upstream refuses what is too long.
+    pub context_tokens: Option<u32>,
+    /// Requests at the upstream at once; more are refused as overloaded. Default: 256.
+    pub max_in_flight: u32,
+    /// Longest wait for a connection, TLS included, in milliseconds. Default: 5,000.
+    pub connect_timeout_ms: u64,
+    /// Longest wait for a streamed answer to begin (response headers), in milliseconds. Default: 60,000.
+    pub first_byte_timeout_ms: u64,
+    /// Longest silence within a streamed answer, in milliseconds; an upstream's keep-alive comments count as life.
+    /// Default: 30,000.
+    pub idle_timeout_ms: u64,
+    /// Longest wait for a whole answer that is not streamed, in milliseconds. Such an upstream is silent until it has
+    /// finished, so this cannot be as short as the others. Default: 600,000, as OpenAI's own clients wait.
+    pub answer_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            base_url: String::new(),
+            model: None,
+            api_key_env: None,
+            energy_class: None,
+            dollars_per_million_input_tokens: None,
+            dollars_per_million_output_tokens: None,
+            dollars_per_million_cached_tokens: None,
+            context_tokens: None,
+            max_in_flight: 256,
+            connect_timeout_ms: 5_000,
+            first_byte_timeout_ms: 60_000,
+            idle_timeout_ms: 30_000,
+            answer_timeout_ms: 600_000,
+        }
+    }
+}
+
+/// What is wrong with a `Config` that parsed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("base_url is missing or no http(s) URL; write it as in https://api.openai.com/v1")]
+    BaseUrl,
+    #[error(
+        "base_url holds a user name or password; put the key into the variable that api_key_env names"
+    )]
+    SecretInUrl,
+    #[error("{field} must be more than 0")]
+    Zero { field: &'static str },
+    #[error("{field} must be 0 or more")]
+    Price { field: &'static str },
+}
+
+impl ConfigError {
+    /// The field at fault, to find its line.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::BaseUrl | Self::SecretInUrl => "base_url",
+            Self::Zero { field } | Self::Price { field } => field,
+        }
+    }
+}
+
+impl Config {
+    /// Everything wrong with it, not only the first.
+    pub fn problems(&self) -> Vec<ConfigError> {
+        let waits = [
+            ("max_in_flight", u64::from(self.max_in_flight)),
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("first_byte_timeout_ms", self.first_byte_timeout_ms),
+            ("idle_timeout_ms", self.idle_timeout_ms),
+            ("answer_timeout_ms", self.answer_timeout_ms),
+        ];
+        let prices = [
+            ("dollars_per_million_input_tokens", self.dollars_per_million_input_tokens),
+            ("dollars_per_million_output_tokens", self.dollars_per_million_output_tokens),
+            ("dollars_per_million_cached_tokens", self.dollars_per_million_cached_tokens),
+        ];
+        let zeros = waits.into_iter().filter(|&(_, value)| value == 0);
+        let negative = prices
+            .into_iter()
+            .filter(|(_, price)| price.is_some_and(|price| !price.is_finite() || price < 0.0));
+        self.endpoint()
+            .err()
+            .into_iter()
+            .chain(zeros.map(|(field, _)| ConfigError::Zero { field }))
+            .chain(negative.map(|(field, _)| ConfigError::Price { field }))
+            .collect()
+    }
+
+    /// What `usage` costs; `None` while a price is unknown.
+    pub fn dollars(&self, usage: &Usage) -> Option<Dollars> {
+        let input = self.dollars_per_million_input_tokens?;
+        let output = self.dollars_per_million_output_tokens?;
+        let cached = self.dollars_per_million_cached_tokens.unwrap_or(input);
+        let cached_tokens = usage.cached_tokens().min(usage.prompt_tokens);
+        let fresh_tokens = usage.prompt_tokens - cached_tokens;
+        let millionths = fresh_tokens as f64 * input
+            + cached_tokens as f64 * cached
+            + usage.completion_tokens as f64 * output;
+        Some(Dollars(millionths / 1e6))
+    }
+
+    /// Where chat completions are asked for.
+    pub(super) fn endpoint(&self) -> Result<Url, ConfigError> {
+        let mut url = Url::parse(&self.base_url).map_err(|_| ConfigError::BaseUrl)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(ConfigError::BaseUrl);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(ConfigError::SecretInUrl);
+        }
+        url.path_segments_mut()
+            .map_err(|()| ConfigError::BaseUrl)?
+            .pop_if_empty()
+            .extend(["chat", "completions"]);
+        Ok(url)
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(super) fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    /// How long to wait for the response's headers.
+    pub(super) fn headers_timeout(&self, streams: bool) -> Duration {
+        let wait_ms = if streams { self.first_byte_timeout_ms } else { self.answer_timeout_ms };
+        Duration::from_millis(wait_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::openai::chat::PromptTokensDetails;
+
+    fn at(base_url: &str) -> Config {
+        Config { base_url: base_url.into(), ..Config::default() }
+    }
+
+    #[test]
+    fn the_endpoint_keeps_path_and_query() {
+        let endpoint = |base_url| at(base_url).endpoint().map(|url| url.to_string());
+        for base_url in ["http://h:8000/v1", "http://h:8000/v1/"] {
+            assert_eq!(endpoint(base_url).unwrap(), "http://h:8000/v1/chat/completions");
+        }
+        assert_eq!(
+            endpoint("https://h/openai/v1?api-version=2").unwrap(),
+            "https://h/openai/v1/chat/completions?api-version=2"
+        );
+    }
+
+    #[test]
+    fn every_problem_is_reported_with_its_field() {
+        let config = Config {
+            max_in_flight: 0,
+            idle_timeout_ms: 0,
+            dollars_per_million_output_tokens: Some(-1.0),
+            ..at("https://me:secret@h/v1")
+        };
+        let fields: Vec<_> = config.problems().iter().map(ConfigError::field).collect();
+        assert_eq!(
+            fields,
+            ["base_url", "max_in_flight", "idle_timeout_ms", "dollars_per_million_output_tokens"]
+        );
+        assert!(!config.problems()[0].to_string().contains("secret"));
+        for base_url in ["", "h:80", "ftp://h/v1", "data:text/plain,x"] {
+            assert_eq!(at(base_url).problems(), [ConfigError::BaseUrl], "{base_url}");
+        }
+        assert_eq!(at("http://127.0.0.1:8000/v1").problems(), []);
+    }
+
+    #[test]
+    fn cached_tokens_have_their_own_price_and_no_price_is_not_free() {
+        let usage = Usage {
+            prompt_tokens: 1_000_000,
+            completion_tokens: 500_000,
+            total_tokens: 1_500_000,
+            prompt_tokens_details: Some(PromptTokensDetails { cached_tokens: Some(400_000) }),
+        };
+        let priced = Config {
+            dollars_per_million_input_tokens: Some(1.0),
+            dollars_per_million_output_tokens: Some(4.0),
+            ..Config::default()
+        };
+        assert_eq!(priced.dollars(&usage), Some(Dollars(3.0)));
+        let discounted = Config { dollars_per_million_cached_tokens: Some(0.5), ..priced };
+        assert_eq!(discounted.dollars(&usage), Some(Dollars(2.8)));
+        assert_eq!(Config::default().dollars(&usage), None);
+    }
+}

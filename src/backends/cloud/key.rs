@@ -1,0 +1,59 @@
+//! A secret that cannot be printed: it leaves only as a request header that the HTTP stack knows to be sensitive.
+//!
+//! Reads no environment; whoever builds the backend hands the key in.
+
+use std::fmt;
+
+use reqwest::header::HeaderValue;
+
+/// The key of one upstream. Has no `Display`, and its `Debug` tells nothing.
+#[derive(Clone)]
+pub struct ApiKey(HeaderValue);
+
+/// The key is empty or holds characters that no header may carry, such as a line break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the API key is empty or holds characters that a header cannot carry")]
+pub struct InvalidApiKey;
+
+impl ApiKey {
+    /// Surrounding white space is dropped: keys are often read from files with a line end.
+    pub fn new(secret: &str) -> Result<Self, InvalidApiKey> {
+        let secret = secret.trim();
+        if secret.is_empty() {
+            return Err(InvalidApiKey);
+        }
+        let mut header =
+            HeaderValue::try_from(format!("Bearer {secret}")).map_err(|_| InvalidApiKey)?;
+        header.set_sensitive(true);
+        Ok(Self(header))
+    }
+
+    /// The value of the `Authorization` header.
+    pub(super) fn authorization(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_shows_itself_nowhere_but_in_the_header() {
+        let key = ApiKey::new(" sk-secret\n").unwrap();
+        assert_eq!(key.authorization(), "Bearer sk-secret");
+        assert!(!format!("{key:?} {:?}", key.authorization()).contains("secret"));
+    }
+
+    #[test]
+    fn a_key_that_no_header_can_carry_is_refused() {
+        assert_eq!(ApiKey::new(" \n").unwrap_err(), InvalidApiKey);
+        assert_eq!(ApiKey::new("sk\nX-Other: 1").unwrap_err(), InvalidApiKey);
+    }
+}

@@ -1,0 +1,211 @@
+//! What types cannot say: whether the values make sense, alone and together.
+//!
+//! The only file that looks into other modules' `Config`s. Reads no disk, no environment and no clock.
+
+use indexmap::IndexMap;
+
+use super::document::{Document, dotted};
+use super::explain::suggest;
+use super::problem::{Report, may_hold_secret};
+use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
+use crate::backends::{cloud, llama};
+use crate::energy;
+
+/// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.
+pub(super) fn validate(
+    file: &File,
+    document: &Document<'_>,
+    report: &mut Report<'_>,
+) -> IndexMap<String, Model> {
+    if file.server.max_body_bytes == 0 {
+        let message = "`max_body_bytes` must be more than 0, or every request would be too large";
+        report.wrong(&["server", "max_body_bytes"], message, None);
+    }
+    check_energy(&file.energy, report);
+    check_policies(file, report);
+    if file.models.is_empty() && !report.has_unread(&["models"]) {
+        let hint = "add a [models.NAME.llama] or [models.NAME.openai] table; the shipped config.toml shows both";
+        report.wrong(
+            &["models"],
+            "no model is configured, so nothing could answer",
+            Some(hint.into()),
+        );
+    }
+    let mut models: IndexMap<String, Model> = file
+        .models
+        .iter()
+        .filter_map(|(name, entry)| Some((name.clone(), model(name, entry, report)?)))
+        .collect();
+    models.sort_by_cached_key(|name, _| document.start_of_key(&["models", name]));
+    models
+}
+
+fn check_energy(energy: &energy::Config, report: &mut Report<'_>) {
+    for problem in energy.problems() {
+        let key = problem.key();
+        report.wrong(&["energy", key], format!("`{key}` {problem}"), None);
+    }
+}
+
+fn check_policies(file: &File, report: &mut Report<'_>) {
+    for (name, policy) in &file.policies {
+        if !is_plain_name(name, "") {
+            let message = format!("`{name}` cannot be a policy's name");
+            let hint = "it is asked for as `auto/NAME`: letters, digits, `.`, `-` and `_` only";
+            report.wrong(&["policies", name], message, Some(hint.into()));
+        }
+        if !(0.0..=1.0).contains(&policy.floor) {
+            let message = format!("`floor` must be from 0 to 1, not {}", policy.floor);
+            let hint = "it is the least probability of a good enough answer";
+            report.wrong(&["policies", name, "floor"], message, Some(hint.into()));
+        }
+    }
+    let wanted = file.routing.default_policy.as_str();
+    let exists = wanted == DEFAULT_POLICY || file.policies.contains_key(wanted);
+    if !exists && !report.has_unread(&["policies", wanted]) {
+        let mut known: Vec<&str> = file.policies.keys().map(String::as_str).collect();
+        if !known.contains(&DEFAULT_POLICY) {
+            known.push(DEFAULT_POLICY);
+        }
+        let message = format!("there is no policy `{wanted}`");
+        report.wrong(&["routing", "default_policy"], message, Some(suggest(wanted, &known)));
+    }
+}
+
+fn model(name: &str, entry: &Entry, report: &mut Report<'_>) -> Option<Model> {
+    let path = ["models", name];
+    check_model_name(name, report);
+    if let Some(ability) = entry.ability.filter(|ability| !ability.is_finite()) {
+        let message = format!("`ability` must be a finite number, not {ability}");
+        let hint =
+            "on the router's logit scale: about -2.5 for a 135M model, 2 for a small cloud model";
+        report.wrong(&["models", name, "ability"], message, Some(hint.into()));
+    }
+    let engine = match (&entry.llama, &entry.openai) {
+        (Some(config), None) => llama(name, config, report),
+        (None, Some(config)) => Some(openai(name, config, report)),
+        (Some(_), Some(_)) => {
+            let hint = "keep one; two models may have two names";
+            report.wrong(
+                &path,
+                format!("model `{name}` has both .llama and .openai"),
+                Some(hint.into()),
+            );
+            None
+        }
+        // A table that is there but was unreadable is a problem already.
+        (None, None) if report.has_unread(&path) => None,
+        (None, None) => {
+            let table = |engine| dotted(["models", name, engine]);
+            let hint = format!("add [{}] or [{}]", table("llama"), table("openai"));
+            report.wrong(
+                &path,
+                format!("model `{name}` has neither .llama nor .openai"),
+                Some(hint),
+            );
+            None
+        }
+    };
+    Some(Model { ability: entry.ability, engine: engine? })
+}
+
+fn check_model_name(name: &str, report: &mut Report<'_>) {
+    let path = ["models", name];
+    if !is_plain_name(name, ":/") {
+        let message = format!("`{name}` cannot be a model's name");
+        let hint =
+            "letters, digits, `.`, `-`, `_`, `:` and `/` only, starting with a letter or digit";
+        report.wrong(&path, message, Some(hint.into()));
+    } else if name.to_ascii_lowercase().starts_with("auto") {
+        let message =
+            format!("a model cannot be called `{name}`: names with `auto` choose a policy");
+        report.wrong(&path, message, Some("give it another name".into()));
+    }
+}
+
+/// A name that needs no escaping in a URL, a header, a metric label or a path.
+fn is_plain_name(name: &str, also: &str) -> bool {
+    name.len() <= 100
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c) || also.contains(c))
+}
+
+fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<Engine> {
+    let at = |key| ["models", name, "llama", key];
+    if !llama::BUILT_IN {
+        let message = format!("model `{name}` cannot run: {}", llama::NOT_BUILT_IN);
+        report.wrong(&["models", name, "llama"], message, Some(llama::HOW_TO_BUILD.into()));
+    }
+    for (key, value) in [
+        ("context_tokens", u64::from(config.context_tokens)),
+        ("slots", u64::from(config.slots)),
+        ("batch_tokens", u64::from(config.batch_tokens)),
+        ("max_output_tokens", u64::from(config.max_output_tokens)),
+        ("load_timeout_ms", config.load_timeout_ms),
+        ("first_token_timeout_ms", config.first_token_timeout_ms),
+        ("hang_timeout_ms", config.hang_timeout_ms),
+    ] {
+        if value == 0 {
+            report.wrong(&at(key), format!("`{key}` must be more than 0"), None);
+        }
+    }
+    if !(1.0..=1000.0).contains(&config.prefill_stretch) {
+        let message =
+            format!("`prefill_stretch` must be from 1 to 1000, not {}", config.prefill_stretch);
+        report.wrong(&at("prefill_stretch"), message, None);
+    }
+    let source = if config.source.is_empty() {
+        let hint = "write `source = \"hf:ORG/REPO/FILE.gguf\"`, `pypi:…` or `file:…`";
+        report.wrong(&at("source"), format!("model `{name}` has no `source`"), Some(hint.into()));
+        None
+    } else {
+        let parsed = config.source.parse();
+        parsed.map_err(|error| report.wrong(&at("source"), format!("`source`: {error}"), None)).ok()
+    };
+    let sha256 = match config.sha256.as_deref().map(str::parse) {
+        Some(Err(error)) => {
+            report.wrong(&at("sha256"), format!("`sha256`: {error}"), None);
+            return None;
+        }
+        Some(Ok(sha256)) => Some(sha256),
+        None => None,
+    };
+    Some(Engine::Llama { config: config.clone(), source: source?, sha256 })
+}
+
+fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine {
+    let at = |key| ["models", name, "openai", key];
+    let base_url = &config.base_url;
+    if base_url.is_empty() {
+        let hint =
+            "write `base_url = \"https://api.openai.com/v1\"`, or the address of your own server";
+        report.wrong(
+            &at("base_url"),
+            format!("model `{name}` has no `base_url`"),
+            Some(hint.into()),
+        );
+    }
+    for problem in config.problems() {
+        let field = problem.field();
+        if !(field == "base_url" && base_url.is_empty()) {
+            report.wrong(&at(field), problem.to_string(), None);
+        }
+    }
+    if let Some(variable) = &config.api_key_env
+        && !is_variable_name(variable)
+    {
+        let shown = if may_hold_secret(variable) { "this" } else { variable };
+        let message = format!("`api_key_env` must be the name of a variable, and {shown} is none");
+        let hint = "write the name of the variable that holds the key, never the key itself";
+        report.wrong(&at("api_key_env"), message, Some(hint.into()));
+    }
+    if config.context_tokens == Some(0) {
+        report.wrong(&at("context_tokens"), "`context_tokens` must be more than 0", None);
+    }
+    Engine::Openai(config.clone())
+}
+
+fn is_variable_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}

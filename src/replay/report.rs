@@ -1,0 +1,172 @@
+//! The result of a replay, for a person (a table) and for a machine (JSON). Pure.
+
+use std::fmt;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use super::summary::Summary;
+use crate::energy::Quality;
+use crate::units::{Dollars, Joules};
+
+/// A replay's result: what happened first, then each rule.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Requests in the log.
+    pub requests: u64,
+    /// Of these, how many ask the same model first when the rule that was logged with them is applied again. Fewer than
+    /// all means that the rule or the log has changed its meaning since.
+    pub reproduced: u64,
+    pub policies: Vec<Row>,
+}
+
+/// One rule's result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// `logged`: what happened.
+    pub policy: String,
+    pub requests: u64,
+    pub unanswered: u64,
+    /// 0 to 1 of the answers.
+    pub share_local: Option<f64>,
+    pub energy: Energy,
+    /// Known prices only.
+    pub dollars: Dollars,
+    pub unknown_price_requests: u64,
+    /// Mean predicted adequacy, 0 to 1; no answer counts 0.
+    pub expected_quality: Option<f64>,
+    /// Mean label, 0 to 1, of the `labelled_requests` where this rule's answer is the logged one.
+    pub observed_quality: Option<f64>,
+    pub labelled_requests: u64,
+}
+
+/// Energy by how it is known; each request counts under one of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Energy {
+    /// Sum of what is known.
+    pub joules: Joules,
+    /// From the log.
+    pub metered_joules: Joules,
+    pub metered_requests: u64,
+    /// Worst quality of the figures from the log.
+    pub metered_quality: Option<Quality>,
+    /// Predicted when the request was decided, never run.
+    pub predicted_joules: Joules,
+    pub predicted_requests: u64,
+    pub unknown_requests: u64,
+}
+
+impl Report {
+    pub(super) fn new<'a>(
+        logged: &'a Summary,
+        reproduced: u64,
+        replayed: impl Iterator<Item = (&'a str, &'a Summary)>,
+    ) -> Self {
+        let rows =
+            [("logged", logged)].into_iter().chain(replayed.filter(|(_, sum)| sum.requests > 0));
+        Self {
+            requests: logged.requests,
+            reproduced,
+            policies: rows.map(|(policy, summary)| Row::new(policy, summary)).collect(),
+        }
+    }
+}
+
+impl Row {
+    fn new(policy: &str, summary: &Summary) -> Self {
+        Self {
+            policy: policy.to_owned(),
+            requests: summary.requests,
+            unanswered: summary.requests - summary.answered,
+            share_local: summary.share_local(),
+            energy: Energy {
+                joules: summary.joules(),
+                metered_joules: summary.metered.and_then(|sum| sum.joules).unwrap_or_default(),
+                metered_requests: summary.metered_requests,
+                metered_quality: summary.metered.map(|sum| sum.quality),
+                predicted_joules: summary.predicted,
+                predicted_requests: summary.predicted_requests,
+                unknown_requests: summary.unknown_energy_requests,
+            },
+            dollars: summary.dollars,
+            unknown_price_requests: summary.unknown_price_requests,
+            expected_quality: summary.expected_quality(),
+            observed_quality: summary.observed_quality(),
+            labelled_requests: summary.labelled,
+        }
+    }
+
+    fn cells(&self) -> [String; 9] {
+        [
+            self.policy.clone(),
+            self.requests.to_string(),
+            self.unanswered.to_string(),
+            self.share_local.map_or_else(none, percent),
+            or_more(self.energy.joules.to_string(), self.energy.unknown_requests),
+            self.energy.logged_share(self.requests),
+            or_more(self.dollars.to_string(), self.unknown_price_requests),
+            self.expected_quality.map_or_else(none, |quality| format!("{quality:.3}")),
+            self.observed_quality
+                .map_or_else(none, |quality| format!("{quality:.3} of {}", self.labelled_requests)),
+        ]
+    }
+}
+
+impl Energy {
+    /// The part of the requests whose energy is the log's, and how far that can be trusted.
+    fn logged_share(&self, requests: u64) -> String {
+        let share = percent(self.metered_requests as f64 / requests.max(1) as f64);
+        self.metered_quality.map_or(share.clone(), |quality| format!("{share} {}", quality.label()))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(NOTHING).set_header([
+            "policy",
+            "requests",
+            "unanswered",
+            "local",
+            "energy",
+            "from log",
+            "price",
+            "quality",
+            "judged",
+        ]);
+        for row in &self.policies {
+            table.add_row(row.cells());
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        writeln!(f, "{}\n", table.trim_fmt())?;
+        writeln!(
+            f,
+            "from log: the policy's answer is the one that was given, so its energy is known; the rest is predicted"
+        )?;
+        writeln!(
+            f,
+            "quality: mean predicted adequacy; judged: mean label of the answers that were given"
+        )?;
+        write!(
+            f,
+            "the logged rules, applied again, choose the same model for {} of {} requests",
+            self.reproduced, self.requests
+        )
+    }
+}
+
+fn none() -> String {
+    "–".to_owned()
+}
+
+/// A sum that leaves out what is unknown, and says so.
+fn or_more(sum: String, unknown_requests: u64) -> String {
+    if unknown_requests == 0 { sum } else { format!("{sum} + {unknown_requests} unknown") }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}

@@ -1,0 +1,245 @@
+//! Replay against records as the gateway writes them: built by deciding, then letting attempts fail or answer.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::energy::{Quality, Source};
+use crate::replay::{Replay, Report};
+use crate::routing::{Capabilities, Features, Objective, Unavailable};
+use crate::traffic::record::RECORD_VERSION;
+use crate::traffic::{Attempt, Outcome, Receipt, Rule, Timings};
+use crate::units::{Dollars, Joules};
+
+fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
+    Candidate {
+        model: model.into(),
+        route,
+        p,
+        joules: Some(Joules(joules)),
+        dollars: Some(Dollars(if route == Route::Cloud { 0.001 } else { 0.0 })),
+        ttft_ms: None,
+        context_tokens: None,
+        capabilities: Capabilities::ALL,
+        unavailable: None,
+    }
+}
+
+fn policy(name: &str, floor: f64) -> Policy {
+    let (objective, name) = (Objective::Joules, name.into());
+    Policy { name, objective, floor, local_only: false, pinned: None }
+}
+
+fn metered(joules: f64) -> EnergyFigure {
+    EnergyFigure {
+        joules: Some(Joules(joules)),
+        low: Some(Joules(joules)),
+        high: Some(Joules(joules)),
+        quality: Quality::Estimated,
+        source: Source::CpuModel,
+        is_final: true,
+    }
+}
+
+/// The record of a request for which the first `failures` models failed and the next one answered, each attempt taking
+/// 10 J more than the one before.
+fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
+    let features = Features { prompt_tokens: 100, output_tokens: 50, ..Features::default() };
+    let decision = decide(&features, candidates, rule);
+    let asked: Vec<&Candidate> =
+        decision.ranked.iter().take(failures + 1).map(|&index| &candidates[index]).collect();
+    let attempts: Vec<Attempt> = asked
+        .iter()
+        .zip(0_u32..)
+        .map(|(candidate, place)| Attempt {
+            model: candidate.model.clone(),
+            route: candidate.route,
+            outcome: if (place as usize) < failures {
+                AttemptOutcome::Failed
+            } else {
+                AttemptOutcome::Answered
+            },
+            error: None,
+            energy: Some(metered(10.0 * f64::from(place + 1))),
+        })
+        .collect();
+    let answering = asked.get(failures);
+    let energy = attempts.iter().map(|attempt| attempt.energy).fold(None, total);
+    Record {
+        version: RECORD_VERSION,
+        unix_ms: 0,
+        receipt: Receipt {
+            request_id: "r".into(),
+            policy: rule.name.clone(),
+            route: answering.map(|candidate| candidate.route),
+            model: answering.map(|candidate| candidate.model.clone()),
+            reason: decision.reason.to_string(),
+            candidates: decision.judged.clone(),
+            attempts,
+            energy,
+        },
+        outcome: if answering.is_some() { Outcome::Answered } else { Outcome::Failed },
+        status: 200,
+        features,
+        rule: Rule::from(rule),
+        timings: Timings::default(),
+        usage: None,
+        dollars: Some(Dollars(0.002)),
+        label: None,
+        prompt: None,
+    }
+}
+
+/// A small model here and a large one elsewhere.
+fn pair() -> [Candidate; 2] {
+    [candidate("small", Route::Local, 0.4, 5.0), candidate("large", Route::Cloud, 0.9, 100.0)]
+}
+
+fn answering(play: &Play) -> Option<&str> {
+    play.answer.as_ref().map(|candidate| &*candidate.model)
+}
+
+#[test]
+fn a_model_that_ran_has_its_logged_energy_and_another_its_predicted_one() {
+    let record = record(&pair(), &policy("easy", 0.3), 0);
+    let same = Scenario::Policy(policy("same", 0.2)).play(&record).unwrap();
+    assert_eq!((answering(&same), same.logged), (Some("small"), true));
+    assert_eq!(same.metered, Some(metered(10.0)));
+    let other = Scenario::Policy(policy("strict", 0.8)).play(&record).unwrap();
+    assert_eq!((answering(&other), other.logged, other.metered), (Some("large"), false, None));
+}
+
+#[test]
+fn a_failed_attempt_is_paid_for_again_and_the_next_model_answers() {
+    let record = record(&pair(), &policy("easy", 0.3), 1);
+    let again = Scenario::Policy(policy("easy", 0.3)).play(&record).unwrap();
+    assert_eq!((answering(&again), again.metered), (Some("large"), Some(metered(30.0))));
+    let direct = Scenario::CloudOnly.play(&record).unwrap();
+    assert_eq!((answering(&direct), direct.metered), (Some("large"), Some(metered(20.0))));
+    let here = Scenario::LocalOnly.play(&record).unwrap();
+    assert_eq!((answering(&here), here.metered), (None, Some(metered(10.0))));
+}
+
+#[test]
+fn a_request_that_must_stay_here_stays_here_under_every_rule() {
+    let private = Policy { local_only: true, ..policy("private", 0.8) };
+    let record = record(&pair(), &private, 0);
+    let open = Scenario::Policy(policy("open", 0.8)).play(&record).unwrap();
+    assert_eq!(answering(&open), Some("small"));
+    assert_eq!(answering(&Scenario::CloudOnly.play(&record).unwrap()), None);
+}
+
+#[test]
+fn a_named_model_binds_policies_but_not_the_baselines() {
+    let pinned = Policy { pinned: Some("large".into()), ..policy("default", 0.3) };
+    let record = record(&pair(), &pinned, 0);
+    let free = Scenario::Policy(policy("free", 0.3)).play(&record).unwrap();
+    assert_eq!(answering(&free), Some("large"));
+    assert_eq!(answering(&Scenario::LocalOnly.play(&record).unwrap()), Some("small"));
+}
+
+#[test]
+fn the_oracle_knows_that_the_logged_answer_was_bad() {
+    let logged = record(&pair(), &policy("easy", 0.3), 0);
+    assert_eq!(Scenario::Oracle.play(&logged), None);
+    let judged = |label| Record { label: Some(label), ..logged.clone() };
+    let bad = Scenario::Oracle.play(&judged(0.0)).unwrap();
+    assert_eq!((answering(&bad), bad.logged), (Some("large"), false));
+    let good = Scenario::Oracle.play(&judged(1.0)).unwrap();
+    assert_eq!((answering(&good), good.logged), (Some("small"), true));
+}
+
+fn report(records: &[Record], policies: Vec<Policy>) -> Report {
+    let mut replay = Replay::new(policies);
+    for record in records {
+        replay.add(record);
+    }
+    replay.report()
+}
+
+#[test]
+fn a_report_keeps_metered_predicted_and_unknown_apart() {
+    let mut mute = pair();
+    mute[1].joules = None;
+    mute[1].dollars = None;
+    let mut unread = record(&pair(), &policy("easy", 0.3), 0);
+    unread.receipt.attempts[0].energy = Some(EnergyFigure::unknown(Source::CpuModel));
+    unread.receipt.energy = unread.receipt.attempts[0].energy;
+    let judged = Record { label: Some(0.5), ..record(&pair(), &policy("easy", 0.3), 0) };
+    let records = [judged, record(&mute, &policy("easy", 0.3), 0), unread];
+    let report = report(&records, vec![policy("strict", 0.8)]);
+    let row = |name: &str| report.policies.iter().find(|row| row.policy == name).unwrap();
+
+    let logged = row("logged");
+    assert_eq!((logged.energy.joules, logged.energy.metered_requests), (Joules(20.0), 2));
+    assert_eq!((logged.energy.unknown_requests, logged.share_local), (1, Some(1.0)));
+    assert_eq!((logged.observed_quality, logged.labelled_requests), (Some(0.5), 1));
+    let strict = row("strict");
+    assert_eq!(
+        (strict.energy.joules, strict.energy.predicted_requests, strict.energy.unknown_requests),
+        (Joules(200.0), 2, 1)
+    );
+    assert_eq!((strict.dollars, strict.unknown_price_requests), (Dollars(0.002), 1));
+    assert_eq!((strict.expected_quality, strict.observed_quality), (Some(0.9), None));
+    assert_eq!(row("oracle").requests, 1);
+    assert_eq!(report.reproduced, 3);
+}
+
+#[test]
+fn the_table_is_for_reading() {
+    let judged = Record { label: Some(1.0), ..record(&pair(), &policy("easy", 0.3), 0) };
+    let records = [judged, record(&pair(), &policy("easy", 0.3), 1)];
+    insta::assert_snapshot!(report(&records, vec![policy("strict", 0.8)]));
+}
+
+fn any_candidates() -> impl proptest::strategy::Strategy<Value = Vec<Candidate>> {
+    let one = (
+        any::<bool>(),
+        0.0..1.0_f64,
+        proptest::option::of(0.0..100.0_f64),
+        proptest::option::of(0_u32..200),
+        proptest::option::of(Just(Unavailable::NotReady)),
+    );
+    proptest::collection::vec(one, 0..5).prop_map(|all| {
+        let numbered = all.into_iter().enumerate();
+        numbered
+            .map(|(number, (local, p, joules, context_tokens, unavailable))| Candidate {
+                joules: joules.map(Joules),
+                context_tokens,
+                unavailable,
+                ..candidate(
+                    &format!("m{number}"),
+                    if local { Route::Local } else { Route::Cloud },
+                    p,
+                    0.0,
+                )
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn replaying_the_logged_rule_reproduces_the_log(
+        candidates in any_candidates(),
+        floor in 0.0..1.0_f64,
+        local_only: bool,
+        pinned in proptest::option::of(0_u32..5),
+        objective in prop_oneof![
+            Just(Objective::Joules), Just(Objective::Dollars), Just(Objective::Latency), Just(Objective::Quality),
+        ],
+        failures in 0_usize..4,
+    ) {
+        let pinned = pinned.map(|number| format!("m{number}").into());
+        let rule = Policy { name: "any".into(), objective, floor, local_only, pinned };
+        let written = record(&candidates, &rule, failures);
+        let line = serde_json::to_string(&written).unwrap();
+        let read: Record = serde_json::from_str(&line).unwrap();
+
+        prop_assert!(reproduces(&read));
+        let again = Scenario::Policy(rule).play(&read).unwrap();
+        let logged = Play::logged(&read);
+        prop_assert_eq!(&again.answer, &logged.answer);
+        prop_assert_eq!(again.metered, logged.metered);
+        prop_assert!(again.logged || again.answer.is_none());
+    }
+}

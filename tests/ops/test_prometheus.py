@@ -1,0 +1,112 @@
+"""Debian's real Prometheus scrapes a gateway that has answered, failed and lost its engine; every panel then has data."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from rig.cloud import Cloud
+from rig.dashboard import Query, queries
+from rig.gateway import CLOUD, LOCAL, Gateway
+from rig.prometheus import CONFIG, Prometheus, program
+from rig.receipts import receipt_of
+from rig.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def busy(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway of these tests alone: they kill its engine."""
+    with Gateway(tmp_path_factory.mktemp("busy"), cloud.base_url) as gateway:
+        traffic(gateway)
+        kill_engine(gateway)
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def prometheus(busy: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Has seen traffic between two scrapes, so that every rate has something to show."""
+    with Prometheus(tmp_path_factory.mktemp("prometheus"), busy.address) as prometheus:
+        prometheus.wait_for_scrapes(2)
+        traffic(busy)
+        prometheus.wait_for_scrapes(3)
+        yield prometheus
+
+
+def traffic(gateway: Gateway) -> None:
+    """Requests of every kind: both routes, streamed and whole, one that falls back and one that is refused."""
+    with gateway.openai() as client:
+
+        def ask(model: str, prompt: str = "Say hello.", stream: bool = False) -> dict:
+            answer = client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": prompt}], max_tokens=12, stream=stream
+            )
+            return receipt_of(list(answer)[-1] if stream else answer)
+
+        receipts = [ask(model, stream=stream) for model in (LOCAL, CLOUD, "auto") for stream in (False, True)]
+        receipts.append(ask("auto/best", "[upstream 500] Say hello."))
+        with pytest.raises(openai.NotFoundError):
+            ask("no-such-model")
+    for receipt in receipts:
+        gateway.final_receipt(receipt["request_id"])
+
+
+def kill_engine(gateway: Gateway) -> None:
+    """Kills the local model's process and waits until its successor answers."""
+    (engine,) = children(gateway.process.pid)
+    os.kill(engine, signal.SIGKILL)
+
+    def restarted() -> None:
+        assert gateway.metrics().value("wattgate_engine_restarts_total", model=LOCAL) >= 1
+        assert gateway.metrics().value("wattgate_model_ready", model=LOCAL) == 1
+
+    eventually(restarted, seconds=60)
+
+
+def children(parent: int) -> list[int]:
+    """Processes that `parent` has started and that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, ppid = path.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(ppid) == parent and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("query", queries(), ids=str)
+def test_every_panel_has_data(prometheus: Prometheus, query: Query) -> None:
+    assert prometheus.values(query.expression), f"no data for: {query.expression}"
+
+
+def test_every_metric_of_the_dashboard_is_exported(busy: Gateway) -> None:
+    named = set().union(*(query.metrics() for query in queries()))
+    assert named <= busy.metrics().names()
+
+
+def test_the_dashboards_variables_have_values(prometheus: Prometheus) -> None:
+    for label, values in {"model": {LOCAL, CLOUD}, "route": {"local", "cloud"}}.items():
+        assert set(prometheus.get(f"label/{label}/values", **{"match[]": "wattgate_model_ready"})) == values
+
+
+def test_the_books_balance_in_prometheus_too(prometheus: Prometheus) -> None:
+    errors = prometheus.values("max_over_time(wattgate_energy_conservation_error_joules[5m])")
+    assert errors and set(errors) == {0.0}
+
+
+def test_promtool_accepts_the_scrape_configuration() -> None:
+    promtool("check", "config", str(CONFIG))
+
+
+def test_promtool_finds_nothing_wrong_with_the_metrics(busy: Gateway) -> None:
+    promtool("check", "metrics", text=busy.metrics().classic_text())
+
+
+def promtool(*arguments: str, text: str = "") -> None:
+    result = subprocess.run([program("promtool"), *arguments], input=text, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr

