@@ -17,7 +17,6 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::routing::AdequacyModel;
-use crate::routing::adequacy::AdequacyError;
 use crate::routing::text::FeatureSchema;
 use ability::Abilities;
 pub use calibrate::Calibration;
@@ -92,12 +91,17 @@ pub enum TrainError {
     SingleClass(&'static str),
     #[error("the fit did not succeed: {0}")]
     Logistic(#[from] linfa_logistic::error::Error),
-    #[error("more able models are not the better ones in this data (slope {0:.3}); the outcomes contradict each other")]
+    #[error(
+        "more able models are not the better ones in this data (slope {0:.3}); the outcomes contradict each other"
+    )]
     Contradictory(f64),
-    #[error(transparent)]
-    Router(#[from] AdequacyError),
-    #[error("cannot write the card: {0}")]
-    Card(std::io::Error),
+}
+
+impl TrainError {
+    /// Whether the data, not the program, must change.
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(self, Self::Logistic(_))
+    }
 }
 
 /// How far training is.
@@ -118,8 +122,7 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
     let abilities = ability::fit(&data);
     let (wide, labelled) = split(&data);
     let examples = difficulty_examples(&data, &abilities, &wide);
-    let (scaled, calibration) =
-        calibrate::fit(&data, &abilities, &examples, options.seed, &tell)?;
+    let (scaled, calibration) = calibrate::fit(&data, &abilities, &examples, options.seed, &tell)?;
     let mut model = AdequacyModel {
         schema: FeatureSchema::current(),
         slope: scaled.slope,
@@ -174,11 +177,7 @@ fn split(data: &Data) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// The rows that teach difficulty, each with the mean score of the strong models that answered it.
-fn difficulty_examples(
-    data: &Data,
-    abilities: &Abilities,
-    sources: &[usize],
-) -> Examples {
+fn difficulty_examples(data: &Data, abilities: &Abilities, sources: &[usize]) -> Examples {
     let strong = strong_from(data, abilities, sources);
     (0..data.rows.len())
         .filter(|&row| sources.contains(&data.rows[row].source))

@@ -141,11 +141,9 @@ fn count(ngram: &[u8], counts: &mut [i16]) {
 
 /// FNV-1a, 64 bits: offset basis and prime as published by Fowler, Noll and Vo.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// The finaliser of MurmurHash3 (Appleby): makes the low bits, which choose the bucket, depend on all of the input.
@@ -184,7 +182,8 @@ mod tests {
 
     #[test]
     fn the_last_user_turn_is_read_and_a_short_one_with_its_predecessor() {
-        let long = "Explain in detail why the determinant of a product is the product of determinants.";
+        let long =
+            "Explain in detail why the determinant of a product is the product of determinants.";
         let chat = messages(&format!(
             r#"[{{"role":"system","content":"Be kind"}},{{"role":"user","content":"Hello"}},
                 {{"role":"assistant","content":"Hi"}},{{"role":"user","content":"{long}"}}]"#
@@ -202,7 +201,9 @@ mod tests {
         let ends = format!("start {} finish", "x ".repeat(100_000));
         let vector = TextVector::of_text(&ends);
         let start = TextVector::of_text("start");
-        assert!(start.ngrams.iter().all(|(bucket, _)| vector.ngrams.iter().any(|(b, _)| b == bucket)));
+        assert!(
+            start.ngrams.iter().all(|(bucket, _)| vector.ngrams.iter().any(|(b, _)| b == bucket))
+        );
     }
 
     proptest! {

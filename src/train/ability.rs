@@ -139,3 +139,47 @@ struct Cell {
     observed: f64,
     expected: f64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::outcomes::tests::data;
+
+    /// Row difficulty −2 to 2, three models a logit and a half apart; right if able enough, one answer in seven luck.
+    fn lines(format_failure: bool) -> String {
+        let mut lines = String::new();
+        for row in 0..140_u32 {
+            let difficulty = f64::from(row % 9) * 0.5 - 2.0;
+            let score = |model: u32, ability: f64| {
+                let lucky = (row + 3 * model) % 7 == 0;
+                u8::from((ability > difficulty) != lucky)
+            };
+            let (task, broken) = if row < 40 { ("other", format_failure) } else { ("main", false) };
+            let best = if broken { 0 } else { score(2, 1.5) };
+            lines += &format!(
+                r#"{{"id":"{row}","source":"s","task":"{task}","query":"q{row}","outcomes":{{"a":{},"b":{},"c":{best}}}}}"#,
+                score(0, -1.5),
+                score(1, 0.0),
+            );
+            lines.push('\n');
+        }
+        lines
+    }
+
+    #[test]
+    fn abilities_come_out_in_order_around_zero() {
+        let abilities = fit(&data(&lines(false)));
+        let theta = &abilities.theta;
+        assert!(theta[0] < theta[1] && theta[1] < theta[2], "{theta:?}");
+        assert!(theta.iter().sum::<f64>().abs() < 1e-9);
+        assert!(abilities.failures.is_empty(), "{:?}", abilities.failures);
+    }
+
+    #[test]
+    fn answers_in_the_wrong_format_do_not_count_against_a_model() {
+        let (sound, broken) = (fit(&data(&lines(false))), fit(&data(&lines(true))));
+        let [failure] = &broken.failures[..] else { panic!("{:?}", broken.failures) };
+        assert_eq!((failure.task.as_str(), failure.model.as_str()), ("s/other", "c"));
+        assert!((broken.theta[2] - sound.theta[2]).abs() < 0.5);
+    }
+}

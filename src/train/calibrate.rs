@@ -90,11 +90,7 @@ pub(super) fn fit(
 }
 
 /// Each outcome is predicted by a link fitted without its fold.
-fn measure(
-    cells: &[Cell],
-    standard: &Standard,
-    rows: usize,
-) -> Result<Calibration, TrainError> {
+fn measure(cells: &[Cell], standard: &Standard, rows: usize) -> Result<Calibration, TrainError> {
     let mut predicted: Vec<(f64, (f64, f64))> = Vec::with_capacity(cells.len());
     for fold in 0..FOLDS {
         let link = Link::fit(cells.iter().filter(|cell| cell.fold != fold), standard)?;

@@ -163,7 +163,9 @@ impl Standard {
         Self {
             mean: centre.map(|centre| centre as f32),
             // A feature that never varies teaches nothing; its factor must not blow up.
-            factor: std::array::from_fn(|at| if spread(at) > 1e-4 { scale / spread(at) } else { 0.0 }),
+            factor: std::array::from_fn(
+                |at| if spread(at) > 1e-4 { scale / spread(at) } else { 0.0 },
+            ),
         }
     }
 

@@ -114,9 +114,10 @@ fn measure(
             strong,
         };
         rankings.extend(ranking(&rows.iter().map(scored).collect::<Vec<_>>()));
-        predictions.extend(rows.iter().flat_map(|&(row, weak, strong)| {
-            [(p_weak[&row], weak), (p_strong[&row], strong)]
-        }));
+        predictions.extend(
+            rows.iter()
+                .flat_map(|&(row, weak, strong)| [(p_weak[&row], weak), (p_strong[&row], strong)]),
+        );
     }
     let (out_of_domain, out_of_domain_reliability) =
         unseen.map_or((None, None), |model| by_ability(data, &rows, weak, strong, model));
@@ -153,9 +154,8 @@ fn out_of_fold(
     let mut found = BTreeMap::new();
     for (train, test) in folds(data, examples, FOLDS, seed) {
         let head = logistic_head(data, &train, prior)?;
-        found.extend(
-            test.iter().map(|&(row, _)| (row, logistic(head.score(&data.rows[row].text)))),
-        );
+        found
+            .extend(test.iter().map(|&(row, _)| (row, logistic(head.score(&data.rows[row].text)))));
     }
     Ok(found)
 }
@@ -184,9 +184,8 @@ fn accuracy(examples: &Examples) -> f64 {
 }
 
 fn mean(rankings: &[Ranking]) -> Ranking {
-    let mean = |f: fn(&Ranking) -> f64| {
-        rankings.iter().map(f).sum::<f64>() / rankings.len().max(1) as f64
-    };
+    let mean =
+        |f: fn(&Ranking) -> f64| rankings.iter().map(f).sum::<f64>() / rankings.len().max(1) as f64;
     Ranking { apgr: mean(|r| r.apgr), cpt50: mean(|r| r.cpt50), cpt80: mean(|r| r.cpt80) }
 }
 

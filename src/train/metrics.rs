@@ -126,7 +126,11 @@ pub fn reliability(predictions: &[(f64, f64)]) -> Reliability {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and never negative")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small and never negative"
+)]
 fn index(place: f64) -> usize {
     place as usize
 }
@@ -149,7 +153,10 @@ mod tests {
         let found = ranking(&queries(&rows)).unwrap();
         // The curve rises to the full gap at 20 % of calls and stays: area 0.1 + 0.8.
         assert!((found.apgr - 0.9).abs() < 1e-9, "{found:?}");
-        assert!((found.cpt50 - 10.0).abs() < 1e-9 && (found.cpt80 - 16.0).abs() < 1e-9, "{found:?}");
+        assert!(
+            (found.cpt50 - 10.0).abs() < 1e-9 && (found.cpt80 - 16.0).abs() < 1e-9,
+            "{found:?}"
+        );
         let reversed: Vec<_> = rows.iter().map(|&(s, w, t)| (-s, w, t)).collect();
         assert!((ranking(&queries(&reversed)).unwrap().apgr - 0.1).abs() < 1e-9);
     }

@@ -147,7 +147,12 @@ impl Reading {
         let source = index(&mut self.sources, &line.source);
         if source == self.data.sources.len() {
             let name = line.source.clone();
-            self.data.sources.push(Source { name, rows: 0, models: 0, file_sha256: sha256.to_owned() });
+            self.data.sources.push(Source {
+                name,
+                rows: 0,
+                models: 0,
+                file_sha256: sha256.to_owned(),
+            });
             self.asked.push(BTreeSet::new());
         }
         let models = &mut self.models;
@@ -225,4 +230,41 @@ fn sha256(path: &Path) -> std::io::Result<String> {
         file.consume(length);
     }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::train) fn data(lines: &str) -> Data {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), lines).unwrap();
+        read(&[file.path().to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn spellings_of_a_model_meet_and_duplicates_count_once() {
+        let line = |id: u8, model: &str| {
+            format!(
+                r#"{{"id":"{id}","source":"s","task":"t","query":"q{id}","outcomes":{{"{model}":1}}}}"#
+            )
+        };
+        let lines =
+            [line(1, "Meta-Llama-3_1-8B"), line(2, "llama-3.1-8b"), line(2, "llama-3.1-8b")];
+        let data = data(&lines.join("\n"));
+        assert_eq!(data.models, ["llama-3.1-8b"]);
+        assert_eq!((data.rows.len(), data.duplicates, data.sources[0].models), (2, 1, 1));
+    }
+
+    #[test]
+    fn gzip_is_read_whatever_the_name() {
+        let line = r#"{"id":"1","source":"s","task":"t","query":"q","outcomes":{"m":0.5}}"#;
+        let mut encoder =
+            flate2::read::GzEncoder::new(line.as_bytes(), flate2::Compression::fast());
+        let mut packed = Vec::new();
+        encoder.read_to_end(&mut packed).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), packed).unwrap();
+        assert_eq!(read(&[file.path().to_owned()]).unwrap().rows.len(), 1);
+    }
 }

@@ -24,3 +24,4 @@ mod replay;
 mod soak;
 mod stand_in;
 mod terms;
+mod train;

@@ -31,13 +31,17 @@ pub enum AdequacyError {
     File { path: PathBuf, source: Box<AdequacyError> },
     #[error("not a router made by `wattgate train`")]
     NotARouter,
-    #[error("the router has format version {found}, this binary reads version {VERSION}: train it again")]
+    #[error(
+        "the router has format version {found}, this binary reads version {VERSION}: train it again"
+    )]
     Version { found: u32 },
     #[error("the router is damaged: its SHA-256 does not match its contents")]
     Checksum,
     #[error("the router's contents do not decode: {0}")]
     Decode(#[from] postcard::Error),
-    #[error("the router was trained on text features {found:?}, this binary computes others: train it again")]
+    #[error(
+        "the router was trained on text features {found:?}, this binary computes others: train it again"
+    )]
     Schema { found: Box<FeatureSchema> },
     #[error("the router holds a weight that is not a finite number, or too few weights")]
     Weights,
@@ -70,7 +74,8 @@ fn encode(model: &AdequacyModel) -> Result<Vec<u8>, AdequacyError> {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<AdequacyModel, AdequacyError> {
-    let (header, payload) = bytes.split_at_checked(HEADER_BYTES).ok_or(AdequacyError::NotARouter)?;
+    let (header, payload) =
+        bytes.split_at_checked(HEADER_BYTES).ok_or(AdequacyError::NotARouter)?;
     let (magic, rest) = header.split_at(MAGIC.len());
     let (version, checksum) = rest.split_at(4);
     if magic != MAGIC {
@@ -151,10 +156,7 @@ mod tests {
         assert!(matches!(decode(&other), Err(AdequacyError::Version { found: 9 })));
         let mut schema = model();
         schema.schema.version += 1;
-        assert!(matches!(
-            decode(&encode(&schema).unwrap()),
-            Err(AdequacyError::Schema { .. })
-        ));
+        assert!(matches!(decode(&encode(&schema).unwrap()), Err(AdequacyError::Schema { .. })));
         let mut nan = model();
         nan.difficulty.ngrams[7] = f32::NAN;
         assert!(matches!(decode(&encode(&nan).unwrap()), Err(AdequacyError::Weights)));

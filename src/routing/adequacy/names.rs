@@ -19,7 +19,11 @@ pub fn find<'a, V>(known: &'a BTreeMap<String, V>, name: &str) -> Option<&'a V> 
         let rest = |entry: &(&String, &'a V)| {
             entry.0.strip_prefix(&name).is_some_and(|rest| rest.starts_with("-20"))
         };
-        known.range(name.clone()..).take_while(|(key, _)| key.starts_with(&name)).filter(rest).last()
+        known
+            .range(name.clone()..)
+            .take_while(|(key, _)| key.starts_with(&name))
+            .filter(rest)
+            .last()
     };
     known.get(&name).or_else(|| dated().map(|(_, value)| value))
 }
