@@ -30,3 +30,4 @@ mod replay;
 mod soak;
 mod stand_in;
 mod terms;
+mod train;
