@@ -8,7 +8,8 @@ use crate::engine::{Answer, Local, PROMPTS, greedy, small};
 
 /// A system prompt of more than a hundred tokens.
 fn rules() -> String {
-    (1..=8).map(|n| format!("Rule {n}: be kind, be brief and be right. ")).collect()
+    let rule = |n: u32| format!("Rule {n}: be kind, be brief and be right.");
+    (1..=8).map(rule).collect::<Vec<_>>().join(" ")
 }
 
 fn under_rules(question: &str, max_tokens: u32) -> Value {
