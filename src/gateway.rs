@@ -4,6 +4,7 @@
 
 pub mod books;
 pub mod chat;
+pub mod choices;
 pub mod config;
 pub mod error;
 pub mod exchange;
@@ -11,6 +12,7 @@ pub mod gauges;
 pub mod info;
 pub mod model;
 pub mod plan;
+pub mod ranges;
 pub mod reply;
 pub mod request;
 pub mod routes;

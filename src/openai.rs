@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod content;
 pub mod error;
+pub mod logprobs;
 pub mod stream;
 
 pub use chat::{
@@ -10,4 +11,5 @@ pub use chat::{
 };
 pub use content::{Content, Part, Stop};
 pub use error::{ErrorBody, ErrorEnvelope};
+pub use logprobs::{ChoiceLogprobs, RankedToken, TokenLogprob};
 pub use stream::{ChatChunk, ChunkChoice, Delta};

@@ -115,7 +115,7 @@ fn local(
         ability,
         kind: Kind::Local { engine: backend.state() },
         backend: Arc::new(backend),
-        capabilities: Capabilities::default(),
+        capabilities: Capabilities { tools: false, media: false, ..Capabilities::ALL },
         api_key_missing: false,
         first_token: FirstTokenTime::default(),
     }

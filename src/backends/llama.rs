@@ -7,18 +7,25 @@
 mod attempts;
 #[cfg(feature = "llama")]
 pub mod child;
+mod choices;
 mod config;
+pub mod constraint;
 #[cfg(feature = "llama")]
 mod engine;
+#[cfg(feature = "llama")]
+mod grammar;
 pub mod guard;
 pub mod handle;
+pub mod logprobs;
 pub mod observer;
+mod parameters;
 mod process;
 #[cfg(feature = "llama")]
 mod prompt;
 pub mod protocol;
 pub mod sampling;
 pub mod scheduler;
+pub mod softmax;
 pub mod supervisor;
 #[cfg(feature = "llama")]
 pub mod template;

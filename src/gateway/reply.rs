@@ -7,12 +7,12 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 
+use super::choices::Choices;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::plan::Plan;
 use crate::backends::Event;
-use crate::openai::chat::AnswerMessage;
-use crate::openai::{ChatResponse, Choice, FinishReason, Role, Usage};
+use crate::openai::{ChatResponse, Choice, Usage};
 use crate::traffic::Receipt;
 
 /// Collects the answer of an opened exchange.
@@ -35,24 +35,24 @@ pub async fn whole(mut exchange: Exchange) -> Result<Response, ApiError> {
 
 /// An answer that has ended.
 enum Answer {
-    Local { text: String, usage: Usage, finish: FinishReason },
+    Local { choices: Vec<Choice>, usage: Usage },
     Upstream(Box<RawValue>),
 }
 
 async fn collect(exchange: &mut Exchange) -> Result<Answer, ApiError> {
-    let (mut text, mut usage, mut upstream) = (String::new(), Usage::default(), None);
+    let (mut choices, mut usage, mut upstream) = (Choices::default(), Usage::default(), None);
     while let Some(event) = exchange.next().await {
         match event? {
-            Event::Started | Event::Energy(_) => {}
-            Event::Text(piece) => text.push_str(&piece),
             Event::Upstream(object) => upstream = Some(object),
             Event::Usage(counted) => usage = counted,
             Event::Done(finish) => {
+                choices.take(Event::Done(finish));
                 return Ok(match upstream {
                     Some(object) => Answer::Upstream(object),
-                    None => Answer::Local { text, usage, finish },
+                    None => Answer::Local { choices: choices.whole(finish), usage },
                 });
             }
+            event => choices.take(event),
         }
     }
     // A backend ends with `Done` or an error; anything else is a fault of ours.
@@ -63,19 +63,15 @@ impl Answer {
     fn render(self, exchange: &Exchange) -> Result<String, ApiError> {
         match self {
             Self::Upstream(object) => Ok(object.get().to_owned()),
-            Self::Local { text, usage, finish } => {
-                let message = AnswerMessage { role: Role::Assistant, content: text, refusal: None };
-                let choice = Choice { index: 0, message, logprobs: None, finish_reason: finish };
-                serde_json::to_string(&ChatResponse {
-                    id: completion_id(exchange.id()),
-                    object: "chat.completion",
-                    created: exchange.created(),
-                    model: exchange.model().name.to_string(),
-                    choices: vec![choice],
-                    usage,
-                })
-                .map_err(|_| ApiError::Internal)
-            }
+            Self::Local { choices, usage } => serde_json::to_string(&ChatResponse {
+                id: completion_id(exchange.id()),
+                object: "chat.completion",
+                created: exchange.created(),
+                model: exchange.model().name.to_string(),
+                choices,
+                usage,
+            })
+            .map_err(|_| ApiError::Internal),
         }
     }
 }

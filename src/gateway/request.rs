@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::error::ApiError;
+use super::ranges;
 use crate::openai::ChatRequest;
 
 /// Keeps a conversation on this machine. Anything but `false` counts as yes: privacy fails closed.
@@ -51,17 +52,12 @@ fn check(request: &ChatRequest) -> Result<(), ApiError> {
             message: format!("`{param}` {message}"),
         })
     };
-    let within = |value: Option<f32>, high: f32| value.is_none_or(|v| (0.0..=high).contains(&v));
     if request.messages.is_empty() {
         wrong("messages", "must hold at least one message")
-    } else if !within(request.temperature, 2.0) {
-        wrong("temperature", "must be between 0 and 2")
-    } else if !within(request.top_p, 1.0) {
-        wrong("top_p", "must be between 0 and 1")
+    } else if let Some(fault) = ranges::fault(request) {
+        wrong(fault.param, &fault.message)
     } else if request.output_limit() == Some(0) {
         wrong("max_completion_tokens", "must be at least 1")
-    } else if request.n == Some(0) {
-        wrong("n", "must be at least 1")
     } else if request.stop.as_ref().is_some_and(|stop| stop.0.len() > 4) {
         wrong("stop", "takes at most 4 strings")
     } else {

@@ -198,6 +198,7 @@ async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answer, 
             Event::Usage(counts) => usage = Some(counts),
             Event::Done(done) => reason = Some(done),
             Event::Upstream(_) | Event::Energy(_) => panic!("a local model has no upstream"),
+            other => panic!("{other:?} was not asked for"),
         }
     }
     Ok(Answer { attempt, text, usage: usage.expect("usage"), reason: reason.expect("an end") })
@@ -508,9 +509,12 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
     engine.send(&ToEngine::Submit(protocol::Submission {
         attempt: AttemptId(1),
         turns: vec![protocol::Turn { role: Role::User, text: "word ".repeat(8000) }],
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         output_limit: 1,
         stop: Vec::new(),
+        ignore_eos: false,
+        logprobs: None,
+        constraint: None,
     }));
     // Time to get into that step; leaving before it would be right as well.
     std::thread::sleep(Duration::from_secs(1));

@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::choices;
 use super::handle::{Progress, Submit};
+use super::logprobs::TokenLogprobs;
 use super::observer::EngineObserver;
+use super::parameters::invalid;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
 use crate::backends::backend::ErrorKind;
@@ -23,7 +26,8 @@ pub(super) struct Attempts {
 struct OpenAttempt {
     progress: watch::Sender<Progress>,
     _place: OwnedSemaphorePermit,
-    _opened: Opened,
+    /// Shared by the choices of one attempt: it closes with the last of them.
+    _opened: Arc<Opened>,
 }
 
 /// Reports the opening when made and the closing when dropped.
@@ -48,17 +52,22 @@ impl Attempts {
         self.open.contains_key(&attempt)
     }
 
-    /// Takes the attempt into the books. Must come before the engine hears of it.
+    /// Takes the choices of one attempt into the books. Must come before the engine hears of them.
     pub(super) fn open(
         &mut self,
-        submit: Submit,
+        submits: Vec<Submit>,
         model: &Arc<str>,
         observer: &Arc<dyn EngineObserver>,
     ) {
-        let Submit { attempt, progress, place, .. } = submit;
+        let Some(first) = submits.first() else { return };
+        let attempt = choices::attempt_of(first.attempt);
         observer.attempt_opened(model, attempt);
-        let opened = Opened { observer: Arc::clone(observer), model: Arc::clone(model), attempt };
-        self.open.insert(attempt, OpenAttempt { progress, _place: place, _opened: opened });
+        let (observer, model) = (Arc::clone(observer), Arc::clone(model));
+        let opened = Arc::new(Opened { observer, model, attempt });
+        for Submit { attempt, progress, place, .. } in submits {
+            let opened = Arc::clone(&opened);
+            self.open.insert(attempt, OpenAttempt { progress, _place: place, _opened: opened });
+        }
     }
 
     pub(super) fn admitted(&self, attempt: AttemptId) {
@@ -67,6 +76,16 @@ impl Attempts {
 
     pub(super) fn text(&self, attempt: AttemptId, text: &str) {
         self.update(attempt, |progress| progress.text.push_str(text));
+    }
+
+    /// Comes before the text of the same tokens, and is told to the answer with it.
+    pub(super) fn logprobs(&self, attempt: AttemptId, logprobs: Vec<TokenLogprobs>) {
+        if let Some(open) = self.open.get(&attempt) {
+            open.progress.send_if_modified(|progress| {
+                progress.logprobs.extend(logprobs);
+                false
+            });
+        }
     }
 
     pub(super) fn close(&mut self, attempt: AttemptId, outcome: Outcome) {
@@ -95,11 +114,7 @@ impl Attempts {
 }
 
 fn error_kind(refusal: Refusal) -> ErrorKind {
-    let invalid = |message| ErrorKind::InvalidRequest {
-        message,
-        param: Some("messages".to_owned()),
-        code: None,
-    };
+    let bad_messages = |message| invalid("messages", message);
     match refusal {
         Refusal::Scheduler(Rejection::QueueFull) => {
             ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER }
@@ -107,9 +122,16 @@ fn error_kind(refusal: Refusal) -> ErrorKind {
         Refusal::Scheduler(Rejection::ContextExceeded { prompt_tokens, context_tokens }) => {
             ErrorKind::ContextExceeded { prompt_tokens, context_tokens }
         }
-        Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(empty.to_string()),
+        Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => bad_messages(empty.to_string()),
+        Refusal::Grammar(error) => {
+            invalid("response_format", format!("`response_format` cannot be kept to: {error}"))
+        }
+        Refusal::UnknownToken { token, vocabulary } => invalid(
+            "logit_bias",
+            format!("`logit_bias` names token {token}; the model's vocabulary has {vocabulary}"),
+        ),
         Refusal::Template(reason) => {
-            invalid(format!("the model's chat template refused the messages: {reason}"))
+            bad_messages(format!("the model's chat template refused the messages: {reason}"))
         }
     }
 }

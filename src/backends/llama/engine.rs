@@ -15,6 +15,9 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
 
 use super::child::EngineError;
+use super::constraint::GrammarError;
+use super::grammar::Grammar;
+use super::logprobs::{Logprobs, TokenLogprobs};
 use super::observer::{StepReport, StepRow};
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal};
 use super::sampling::Sampler;
@@ -25,7 +28,7 @@ use crate::units::{AttemptId, MonotonicNs};
 
 /// What the reader thread hands over.
 pub(super) enum Order {
-    Work { request: Request, work: Work },
+    Work { request: Request, work: Box<Work> },
     Refuse(AttemptId, Refusal),
     Cancel(AttemptId),
 }
@@ -34,11 +37,33 @@ pub(super) enum Order {
 pub(super) struct Work {
     pub(super) sampler: Sampler,
     pub(super) text: TextStream,
+    /// The form that the answer must have.
+    pub(super) grammar: Option<Grammar>,
+    pub(super) logprobs: Option<Logprobs>,
+}
+
+impl Work {
+    /// The next token, and whether the answer is complete with it.
+    fn choose(&mut self, logits: &[f32]) -> Result<(usize, bool), GrammarError> {
+        let Some(grammar) = &mut self.grammar else {
+            return Ok((self.sampler.sample(logits, None), false));
+        };
+        let token = self.sampler.sample(logits, Some(grammar.mask()?));
+        Ok((token, grammar.accept(as_index(token))?))
+    }
+}
+
+/// What the answers gained in one step.
+#[derive(Default)]
+struct Said {
+    texts: Vec<(AttemptId, String)>,
+    logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
+    finished: Vec<(AttemptId, Outcome)>,
 }
 
 /// An attempt the scheduler knows of.
 struct Running {
-    work: Work,
+    work: Box<Work>,
     counts: Counts,
 }
 
@@ -132,17 +157,19 @@ impl<'m> Engine<'m> {
         }
         self.evaluate(&chunks)?;
         self.scheduler.evaluated(&chunks);
-        let (mut texts, mut finished) = (Vec::new(), Vec::new());
+        let mut said = Said::default();
         let mut row = 0;
         for chunk in &chunks {
             row += chunk.len;
             if chunk.completes {
-                self.continue_answer(chunk, row - 1, &mut texts, &mut finished);
+                self.continue_answer(chunk, row - 1, &mut said);
             }
         }
         let end = MonotonicNs::now();
         let report = StepReport { start, end, rows: chunks.iter().map(step_row).collect() };
-        protocol::append_frame(&mut self.outgoing, &FromEngine::Step { report, texts })?;
+        let Said { texts, logprobs, finished } = said;
+        let step = FromEngine::Step { report, texts, logprobs };
+        protocol::append_frame(&mut self.outgoing, &step)?;
         for (attempt, outcome) in finished {
             self.close(attempt, outcome)?;
         }
@@ -190,27 +217,34 @@ impl<'m> Engine<'m> {
     }
 
     /// Samples the next token of a fully evaluated sequence from the logits of batch row `row`.
-    fn continue_answer(
-        &mut self,
-        chunk: &Chunk,
-        row: usize,
-        texts: &mut Vec<(AttemptId, String)>,
-        finished: &mut Vec<(AttemptId, Outcome)>,
-    ) {
+    fn continue_answer(&mut self, chunk: &Chunk, row: usize, said: &mut Said) {
         let Some(running) = self.running.get_mut(&chunk.attempt) else { return };
         let Running { work, counts } = running;
-        let token = as_index(work.sampler.sample(self.context.get_logits_ith(as_index(row))));
+        let logits = self.context.get_logits_ith(as_index(row));
+        let (token, complete) = match work.choose(logits) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                self.scheduler.release(chunk.slot);
+                let refusal = Outcome::Refused(Refusal::Grammar(error));
+                return said.finished.push((chunk.attempt, refusal));
+            }
+        };
         counts.completion_tokens += 1;
-        let goes_on = self.scheduler.push(chunk.slot, token);
+        let goes_on = self.scheduler.push(chunk.slot, as_index(token));
         let (mut text, mut reason) = (String::new(), None);
-        if self.vocab.is_eog(LlamaToken(token)) {
+        if self.vocab.is_eog(LlamaToken(as_index(token))) {
             reason = Some(FinishReason::Stop);
         } else {
+            let vocab = &self.vocab;
+            let spell = |token| vocab.token_to_piece(LlamaToken(token), false, None);
+            if let Some(logprobs) = &mut work.logprobs {
+                logprobs.note(logits, token, spell);
+            }
             self.piece.clear();
-            self.vocab.token_to_piece_into(LlamaToken(token), &mut self.piece, false, None);
+            vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, false, None);
             let released = work.text.push(&self.piece);
             text = released.text;
-            if released.stopped {
+            if released.stopped || complete {
                 reason = Some(FinishReason::Stop);
             } else if !goes_on {
                 reason = Some(FinishReason::Length);
@@ -219,10 +253,16 @@ impl<'m> Engine<'m> {
         if let Some(reason) = reason {
             text.push_str(&work.text.finish());
             self.scheduler.release(chunk.slot);
-            finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
+            said.finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
+        }
+        if let Some(logprobs) = &mut work.logprobs {
+            let released = logprobs.release(&text, reason.is_some());
+            if !released.is_empty() {
+                said.logprobs.push((chunk.attempt, released));
+            }
         }
         if !text.is_empty() {
-            texts.push((chunk.attempt, text));
+            said.texts.push((chunk.attempt, text));
         }
     }
 

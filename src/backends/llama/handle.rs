@@ -3,7 +3,6 @@
 //! Never waits for the engine: what it has said so far lies in a `watch` cell per attempt, so a slow client delays
 //! nobody and holds at most its own answer in memory.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +12,20 @@ use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::choices;
 use super::config::Config;
+use super::logprobs::TokenLogprobs;
+use super::parameters::{constraint, invalid, logprobs, sampling, wire};
 use super::protocol::{self, Counts, EngineFacts, FrameError, Submission, ToEngine, Turn};
-use super::sampling::Sampling;
 use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
 use crate::openai::chat::PromptTokensDetails;
-use crate::openai::{ChatRequest, FinishReason, Usage};
+use crate::openai::{FinishReason, Usage};
 use crate::units::AttemptId;
 
 /// What a client is told to wait when the queue is full: about the time an answer takes.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+const OVERLOADED: ErrorKind = ErrorKind::Overloaded { retry_after: RETRY_AFTER };
 
 /// A local model as the gateway sees it.
 #[derive(Debug)]
@@ -65,7 +68,8 @@ impl Default for Phase {
 /// From handle to supervisor.
 #[derive(Debug)]
 pub(super) enum Command {
-    Submit(Submit),
+    /// The choices of one attempt.
+    Submit(Vec<Submit>),
     Cancel(AttemptId),
 }
 
@@ -84,13 +88,15 @@ pub(super) struct Submit {
 pub(super) struct Progress {
     pub(super) admitted: bool,
     pub(super) text: String,
+    /// Of the tokens of `text`, if they were asked for.
+    pub(super) logprobs: Vec<TokenLogprobs>,
     pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
 
 impl Backend for LlamaBackend {
     fn start(&self, job: Job) -> EventStream {
         match self.submit(&job) {
-            Ok(answer) => answer.events(),
+            Ok(answers) => choices::merge(answers.into_iter().map(Answer::events).collect()),
             Err(kind) => {
                 let error = BackendError { model: Arc::clone(&self.model), kind };
                 stream::iter([Err(error)]).boxed()
@@ -122,31 +128,42 @@ impl LlamaBackend {
         self.state.clone()
     }
 
-    fn submit(&self, job: &Job) -> Result<Answer, ErrorKind> {
+    /// Sends the request to the engine, once for each choice.
+    fn submit(&self, job: &Job) -> Result<Vec<Answer>, ErrorKind> {
         self.check_ready()?;
-        let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER };
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return Err(overloaded);
-        };
+        let count = choices::count(&job.request, self.config.admissions())?;
         let submission = submission(job, &self.config)?;
+        let mut submits = Vec::with_capacity(count as usize);
+        let mut answers = Vec::with_capacity(count as usize);
+        for index in 0..count {
+            let (submit, answer) = self.choice(choices::numbered(&submission, index))?;
+            submits.push(submit);
+            answers.push(answer);
+        }
+        let Ok(submit) = self.commands.clone().try_reserve_owned() else { return Err(OVERLOADED) };
+        submit.send(Command::Submit(submits));
+        Ok(answers)
+    }
+
+    /// One choice and the place that it needs.
+    fn choice(&self, submission: Submission) -> Result<(Submit, Answer), ErrorKind> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Err(OVERLOADED);
+        };
+        let attempt = submission.attempt;
         let frame =
             protocol::encode(&ToEngine::Submit(submission)).map_err(|error| too_large(&error))?;
         let (progress, watched) = watch::channel(Progress::default());
         // The cancellation's place in the channel is reserved now, so that it can be sent from a destructor.
-        let reserve = || self.commands.clone().try_reserve_owned();
-        let (Ok(submit), Ok(cancel)) = (reserve(), reserve()) else { return Err(overloaded) };
-        submit.send(Command::Submit(Submit {
-            attempt: job.attempt,
-            frame: frame.into(),
-            progress,
-            place,
-        }));
-        Ok(Answer {
+        let Ok(cancel) = self.commands.clone().try_reserve_owned() else { return Err(OVERLOADED) };
+        let submit = Submit { attempt, frame: frame.into(), progress, place };
+        let answer = Answer {
             model: Arc::clone(&self.model),
             progress: watched,
             first_token_timeout: self.config.first_token_timeout(),
-            cancel: CancelOnDrop { attempt: job.attempt, command: Some(cancel) },
-        })
+            cancel: CancelOnDrop { attempt, command: Some(cancel) },
+        };
+        Ok((submit, answer))
     }
 
     fn check_ready(&self) -> Result<(), ErrorKind> {
@@ -172,14 +189,18 @@ impl Answer {
     fn events(mut self) -> EventStream {
         let model = Arc::clone(&self.model);
         let deadline = Instant::now() + self.first_token_timeout;
-        let mut sent = 0;
+        let (mut sent, mut told) = (0, 0);
         let mut started = false;
         let events = try_stream! {
             loop {
-                let news = self.next(sent, deadline).await?;
+                let news = self.next(sent, told, deadline).await?;
                 if news.admitted && !started {
                     started = true;
                     yield Event::Started;
+                }
+                if !news.logprobs.is_empty() {
+                    told += news.logprobs.len();
+                    yield Event::Logprobs(wire(news.logprobs));
                 }
                 if !news.text.is_empty() {
                     sent += news.text.len();
@@ -201,8 +222,13 @@ impl Answer {
             .boxed()
     }
 
-    /// Waits for something new: `text` is what came after the first `sent` bytes.
-    async fn next(&mut self, sent: usize, deadline: Instant) -> Result<Progress, ErrorKind> {
+    /// Waits for something new: `text` is what came after the first `sent` bytes, `logprobs` after the first `told`.
+    async fn next(
+        &mut self,
+        sent: usize,
+        told: usize,
+        deadline: Instant,
+    ) -> Result<Progress, ErrorKind> {
         let changed = if sent == 0 {
             timeout_at(deadline, self.progress.changed())
                 .await
@@ -216,6 +242,7 @@ impl Answer {
         Ok(Progress {
             admitted: progress.admitted,
             text: progress.text[sent..].to_owned(),
+            logprobs: progress.logprobs[told..].to_vec(),
             end: progress.end.clone(),
         })
     }
@@ -247,11 +274,7 @@ fn submission(job: &Job, config: &Config) -> Result<Submission, ErrorKind> {
     let request = &job.request;
     let output_limit = request.output_limit().unwrap_or(config.max_output_tokens);
     if output_limit == 0 {
-        return Err(ErrorKind::InvalidRequest {
-            message: "the output limit must be at least 1".to_owned(),
-            param: Some("max_completion_tokens".to_owned()),
-            code: None,
-        });
+        return Err(invalid("max_completion_tokens", "the output limit must be at least 1"));
     }
     let turns = request.messages.iter().map(|message| Turn {
         role: message.role,
@@ -263,25 +286,14 @@ fn submission(job: &Job, config: &Config) -> Result<Submission, ErrorKind> {
         sampling: sampling(request),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
+        ignore_eos: request.ignore_eos.unwrap_or(false),
+        logprobs: logprobs(request),
+        constraint: constraint(request)?,
     })
 }
 
-fn sampling(request: &ChatRequest) -> Sampling {
-    // Without a seed every answer gets its own: the standard library's hasher keys are random per call.
-    let seed = request.seed.map_or_else(|| RandomState::new().hash_one(()), i64::cast_unsigned);
-    Sampling {
-        temperature: request.temperature.unwrap_or(1.0),
-        top_p: request.top_p.unwrap_or(1.0),
-        seed,
-    }
-}
-
 fn too_large(error: &FrameError) -> ErrorKind {
-    ErrorKind::InvalidRequest {
-        message: format!("the request is too large for the engine: {error}"),
-        param: Some("messages".to_owned()),
-        code: None,
-    }
+    invalid("messages", format!("the request is too large for the engine: {error}"))
 }
 
 fn usage(counts: Counts) -> Usage {

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::constraint::{Constraint, GrammarError};
+use super::logprobs::TokenLogprobs;
 use super::observer::StepReport;
 use super::sampling::Sampling;
-use super::scheduler::Rejection;
+use super::scheduler::{Rejection, Token};
 use crate::openai::{FinishReason, Role};
 use crate::units::AttemptId;
 
@@ -42,13 +44,18 @@ pub struct Settings {
     pub gpu_layers: u32,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Submission {
     pub attempt: AttemptId,
     pub turns: Vec<Turn>,
     pub sampling: Sampling,
     pub output_limit: u32,
     pub stop: Vec<String>,
+    /// Go on where the model would end its turn.
+    pub ignore_eos: bool,
+    /// Tell each token's log-probability, and those of so many of the most probable tokens.
+    pub logprobs: Option<u8>,
+    pub constraint: Option<Constraint>,
 }
 
 /// One turn of the conversation, its parts joined.
@@ -74,10 +81,11 @@ pub enum FromEngine {
         prompt_tokens: u32,
         cached_tokens: u32,
     },
-    /// One batch was evaluated; `texts` is what may be sent on because of it.
+    /// One batch was evaluated; `texts` is what may be sent on because of it, `logprobs` tells of the same tokens.
     Step {
         report: StepReport,
         texts: Vec<(AttemptId, String)>,
+        logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
     },
     /// The last word about an attempt.
     Closed {
@@ -119,6 +127,13 @@ pub enum Refusal {
     Scheduler(Rejection),
     /// The model's template does not take these turns, in its own words.
     Template(String),
+    /// The answer cannot have the form asked for.
+    Grammar(GrammarError),
+    /// `logit_bias` names a token that the vocabulary does not have.
+    UnknownToken {
+        token: Token,
+        vocabulary: u32,
+    },
 }
 
 /// A frame that could not be written or read.
@@ -182,9 +197,12 @@ mod tests {
         let submission = Submission {
             attempt: AttemptId(8),
             turns: vec![Turn { role: Role::Developer, text: "be brief".into() }],
-            sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
+            sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3, ..Sampling::default() },
             output_limit: 5,
             stop: vec!["\n".into()],
+            ignore_eos: false,
+            logprobs: None,
+            constraint: None,
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();
         let mut wire = wire.as_slice();

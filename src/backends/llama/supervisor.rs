@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::attempts::Attempts;
+use super::choices;
 use super::config::Config;
 use super::handle::{Command, EngineState, LlamaBackend, Phase, Submit};
 use super::observer::EngineObserver;
@@ -223,8 +224,11 @@ impl Link {
             }
             FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
             FromEngine::Admitted { attempt, .. } => self.attempts.admitted(attempt),
-            FromEngine::Step { report, texts } => {
-                self.observer.step(&self.model, &report);
+            FromEngine::Step { report, texts, logprobs } => {
+                self.observer.step(&self.model, &choices::joined(report));
+                for (attempt, logprobs) in logprobs {
+                    self.attempts.logprobs(attempt, logprobs);
+                }
                 for (attempt, text) in texts {
                     self.attempts.text(attempt, &text);
                 }
@@ -236,13 +240,14 @@ impl Link {
 
     fn obey(&mut self, command: Command, outbox: &Outbox) -> Result<(), Ended> {
         match command {
-            Command::Submit(submit) if self.ready_since.is_some() => {
-                let frame = submit.frame.clone();
-                self.attempts.open(submit, &self.model, &self.observer);
-                outbox.forward(frame)
+            Command::Submit(submits) if self.ready_since.is_some() => {
+                let frames: Vec<Bytes> =
+                    submits.iter().map(|submit| submit.frame.clone()).collect();
+                self.attempts.open(submits, &self.model, &self.observer);
+                frames.into_iter().try_for_each(|frame| outbox.forward(frame))
             }
-            Command::Submit(submit) => {
-                refuse(&submit);
+            Command::Submit(submits) => {
+                submits.iter().for_each(refuse);
                 Ok(())
             }
             Command::Cancel(attempt) if self.attempts.contains(attempt) => {
@@ -256,8 +261,8 @@ impl Link {
     async fn refuse_for(&mut self, pause: Duration) {
         let refuse_all = async {
             while let Some(command) = self.commands.recv().await {
-                if let Command::Submit(submit) = command {
-                    refuse(&submit);
+                if let Command::Submit(submits) = command {
+                    submits.iter().for_each(refuse);
                 }
             }
             std::future::pending::<()>().await;

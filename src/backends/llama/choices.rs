@@ -1,0 +1,112 @@
+//! Several answers to one request (`n`): each is a sequence of its own to the engine, all are one attempt to the books.
+
+use async_stream::try_stream;
+use futures::StreamExt;
+use futures::stream::select_all;
+
+use super::observer::{StepReport, StepRow};
+use super::parameters::invalid;
+use super::protocol::Submission;
+use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream};
+use crate::openai::{ChatRequest, Usage};
+use crate::units::AttemptId;
+
+/// Where the index of a choice stands in the id of its sequence: attempts are counted from 1 and never come so far.
+const INDEX_BITS: u32 = 56;
+
+/// How many choices a request asks for.
+pub(super) fn count(request: &ChatRequest, admissions: usize) -> Result<u32, ErrorKind> {
+    let count = request.n.unwrap_or(1).max(1);
+    if count as usize > admissions {
+        let message = format!("`n` must be at most {admissions}: this model holds no more at once");
+        return Err(invalid("n", message));
+    }
+    Ok(count)
+}
+
+/// The submission of one choice: a sequence and a seed of its own.
+pub(super) fn numbered(submission: &Submission, index: u32) -> Submission {
+    let mut numbered = submission.clone();
+    numbered.attempt = AttemptId(submission.attempt.0 | u64::from(index) << INDEX_BITS);
+    numbered.sampling.seed = submission.sampling.seed.wrapping_add(u64::from(index));
+    numbered
+}
+
+/// The attempt that a sequence belongs to.
+pub(super) fn attempt_of(sequence: AttemptId) -> AttemptId {
+    AttemptId(sequence.0 & ((1 << INDEX_BITS) - 1))
+}
+
+/// The report with one row for each attempt, whatever its choices.
+pub(super) fn joined(report: StepReport) -> StepReport {
+    let mut rows: Vec<StepRow> = Vec::with_capacity(report.rows.len());
+    for row in report.rows {
+        let attempt = attempt_of(row.attempt);
+        match rows.iter_mut().find(|other| other.attempt == attempt) {
+            Some(other) => {
+                other.prefill_tokens += row.prefill_tokens;
+                other.decode_tokens += row.decode_tokens;
+            }
+            None => rows.push(StepRow { attempt, ..row }),
+        }
+    }
+    StepReport { rows, ..report }
+}
+
+/// One stream of events from those of all choices. OpenAI counts the prompt once, and every choice's tokens.
+pub(super) fn merge(mut choices: Vec<EventStream>) -> EventStream {
+    if choices.len() == 1 {
+        return choices.remove(0);
+    }
+    let mut running = choices.len();
+    let numbered = choices.into_iter().zip(0_u32..);
+    let mut events =
+        select_all(numbered.map(|(events, index)| events.map(move |event| (index, event)).boxed()));
+    let merged = try_stream! {
+        let (mut started, mut present, mut usage) = (false, 0, Usage::default());
+        while let Some((index, event)) = events.next().await {
+            let event: Result<Event, BackendError> = event;
+            let event = event?;
+            match event {
+                Event::Started if started => continue,
+                Event::Started => {
+                    started = true;
+                    yield Event::Started;
+                    continue;
+                }
+                Event::Usage(counted) => {
+                    usage = added(usage, counted, index);
+                    continue;
+                }
+                _ => {}
+            }
+            if index != present {
+                present = index;
+                yield Event::Choice(index);
+            }
+            if let Event::Done(reason) = event {
+                running -= 1;
+                if running > 0 {
+                    yield Event::ChoiceDone(reason);
+                } else {
+                    yield Event::Usage(usage);
+                    yield Event::Done(reason);
+                }
+            } else {
+                yield event;
+            }
+        }
+    };
+    merged.boxed()
+}
+
+fn added(sum: Usage, choice: Usage, index: u32) -> Usage {
+    let completion_tokens = sum.completion_tokens + choice.completion_tokens;
+    let details = if index == 0 { choice.prompt_tokens_details } else { sum.prompt_tokens_details };
+    Usage {
+        prompt_tokens: choice.prompt_tokens,
+        completion_tokens,
+        total_tokens: choice.prompt_tokens + completion_tokens,
+        prompt_tokens_details: details,
+    }
+}
