@@ -14,7 +14,7 @@ use crate::engine::model_path;
 use crate::stand_in::StandIn;
 
 /// SmolLM2 as `smol`, small enough to start fast.
-fn smol(extra: &str) -> String {
+pub fn smol(extra: &str) -> String {
     local_model("smol", &model_path(), extra)
 }
 

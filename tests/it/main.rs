@@ -17,5 +17,6 @@ mod gateway;
 mod local;
 mod log;
 mod models;
+mod output;
 mod replay;
 mod stand_in;

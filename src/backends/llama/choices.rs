@@ -110,3 +110,48 @@ fn added(sum: Usage, choice: Usage, index: u32) -> Usage {
         prompt_tokens_details: details,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::openai::FinishReason;
+    use crate::units::MonotonicNs;
+
+    #[test]
+    fn a_step_has_one_row_for_all_choices_of_an_attempt() {
+        let row = |attempt, index: u64, prefill_tokens, decode_tokens| StepRow {
+            attempt: AttemptId(attempt | index << INDEX_BITS),
+            prefill_tokens,
+            decode_tokens,
+        };
+        let rows = vec![row(7, 2, 0, 1), row(8, 0, 5, 0), row(7, 0, 3, 0), row(7, 1, 0, 1)];
+        let now = MonotonicNs::now();
+        let joined = joined(StepReport { start: now, end: now, rows });
+        assert_eq!(joined.rows, [row(7, 0, 3, 2), row(8, 0, 5, 0)]);
+    }
+
+    fn usage(prompt_tokens: u64, completion_tokens: u64) -> Usage {
+        let total_tokens = prompt_tokens + completion_tokens;
+        Usage { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details: None }
+    }
+
+    #[tokio::test]
+    async fn the_last_choice_to_end_ends_the_answer() {
+        let choice = |text: &str, tokens, reason| {
+            let text = Event::Text(text.to_owned());
+            let events =
+                [Event::Started, text, Event::Usage(usage(9, tokens)), Event::Done(reason)];
+            futures::stream::iter(events.map(Ok)).boxed()
+        };
+        let choices =
+            vec![choice("a", 2, FinishReason::Stop), choice("b", 5, FinishReason::Length)];
+        let events: Vec<Event> = merge(choices).map(Result::unwrap).collect().await;
+        assert!(matches!(events[0], Event::Started));
+        let count =
+            |wanted: fn(&Event) -> bool| events.iter().filter(|event| wanted(event)).count();
+        assert_eq!(count(|event| matches!(event, Event::Started)), 1);
+        assert_eq!(count(|event| matches!(event, Event::ChoiceDone(_))), 1);
+        let [.., Event::Usage(counted), Event::Done(_)] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(*counted, usage(9, 7));
+    }
+}

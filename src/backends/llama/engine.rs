@@ -16,7 +16,7 @@ use llama_cpp_2::vocab::LlamaVocab;
 
 use super::child::EngineError;
 use super::constraint::GrammarError;
-use super::grammar::Grammar;
+use super::grammar::{Chosen, Grammar};
 use super::logprobs::{Logprobs, TokenLogprobs};
 use super::observer::{StepReport, StepRow};
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal};
@@ -43,13 +43,13 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// The next token, and whether the answer is complete with it.
-    fn choose(&mut self, logits: &[f32]) -> Result<(usize, bool), GrammarError> {
-        let Some(grammar) = &mut self.grammar else {
-            return Ok((self.sampler.sample(logits, None), false));
-        };
-        let token = self.sampler.sample(logits, Some(grammar.mask()?));
-        Ok((token, grammar.accept(as_index(token))?))
+    /// The next token of an answer that may have `left` more of them.
+    fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
+        let sampler = &mut self.sampler;
+        match &mut self.grammar {
+            Some(grammar) => grammar.choose(left, |mask| sampler.sample(logits, Some(mask))),
+            None => Ok(Chosen { token: sampler.sample(logits, None), end: None }),
+        }
     }
 }
 
@@ -65,6 +65,8 @@ struct Said {
 struct Running {
     work: Box<Work>,
     counts: Counts,
+    /// Most tokens that the answer can have.
+    limit: usize,
 }
 
 pub(super) struct Engine<'m> {
@@ -72,6 +74,8 @@ pub(super) struct Engine<'m> {
     vocab: LlamaVocab<'m>,
     batch: LlamaBatch<'static>,
     scheduler: Scheduler,
+    /// Of one sequence.
+    context_tokens: usize,
     running: HashMap<AttemptId, Running>,
     /// Frames of the present step, written at once at its end.
     outgoing: Vec<u8>,
@@ -86,6 +90,7 @@ impl<'m> Engine<'m> {
             vocab: model.vocab(),
             batch: LlamaBatch::new(limits.batch_tokens, 1),
             scheduler: Scheduler::new(limits),
+            context_tokens: limits.context_tokens,
             running: HashMap::new(),
             outgoing: Vec::new(),
             piece: Vec::with_capacity(32),
@@ -124,10 +129,12 @@ impl<'m> Engine<'m> {
         match order {
             Order::Work { request, work } => {
                 let attempt = request.attempt;
+                let room = self.context_tokens.saturating_sub(request.prompt.len());
+                let limit = request.output_limit.min(room);
                 let counts = Counts { prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0 };
                 match self.scheduler.submit(request) {
                     Ok(()) => {
-                        self.running.insert(attempt, Running { work, counts });
+                        self.running.insert(attempt, Running { work, counts, limit });
                         Ok(())
                     }
                     Err(rejection) => {
@@ -219,9 +226,10 @@ impl<'m> Engine<'m> {
     /// Samples the next token of a fully evaluated sequence from the logits of batch row `row`.
     fn continue_answer(&mut self, chunk: &Chunk, row: usize, said: &mut Said) {
         let Some(running) = self.running.get_mut(&chunk.attempt) else { return };
-        let Running { work, counts } = running;
+        let Running { work, counts, limit } = running;
         let logits = self.context.get_logits_ith(as_index(row));
-        let (token, complete) = match work.choose(logits) {
+        let left = limit.saturating_sub(counts.completion_tokens as usize);
+        let Chosen { token, end } = match work.choose(logits, left) {
             Ok(chosen) => chosen,
             Err(error) => {
                 self.scheduler.release(chunk.slot);
@@ -231,9 +239,9 @@ impl<'m> Engine<'m> {
         };
         counts.completion_tokens += 1;
         let goes_on = self.scheduler.push(chunk.slot, as_index(token));
-        let (mut text, mut reason) = (String::new(), None);
-        if self.vocab.is_eog(LlamaToken(as_index(token))) {
-            reason = Some(FinishReason::Stop);
+        let mut text = String::new();
+        let reason = if self.vocab.is_eog(LlamaToken(as_index(token))) {
+            Some(FinishReason::Stop)
         } else {
             let vocab = &self.vocab;
             let spell = |token| vocab.token_to_piece(LlamaToken(token), false, None);
@@ -244,12 +252,12 @@ impl<'m> Engine<'m> {
             vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, false, None);
             let released = work.text.push(&self.piece);
             text = released.text;
-            if released.stopped || complete {
-                reason = Some(FinishReason::Stop);
-            } else if !goes_on {
-                reason = Some(FinishReason::Length);
+            if released.stopped {
+                Some(FinishReason::Stop)
+            } else {
+                end.or((!goes_on).then_some(FinishReason::Length))
             }
-        }
+        };
         if let Some(reason) = reason {
             text.push_str(&work.text.finish());
             self.scheduler.release(chunk.slot);
