@@ -10,7 +10,9 @@
 mod app;
 mod cloud;
 mod config;
+mod crashes;
 mod engine;
+mod equality;
 mod fallback;
 mod faults;
 mod gateway;
@@ -18,5 +20,8 @@ mod local;
 mod log;
 mod models;
 mod output;
+mod prefix;
 mod replay;
+mod soak;
 mod stand_in;
+mod terms;

@@ -283,9 +283,8 @@ async fn three_choices_are_three_answers_of_one_request() {
 #[tokio::test]
 async fn sampling_fields_do_what_they_say() {
     let app = gateway().await;
-    let ask = async |more: &Value| {
-        answer(&app, &request("Write the word sea many times.", 48, more)).await
-    };
+    let ask =
+        async |more: &Value| answer(&app, &request("Repeat the word sea forever.", 48, more)).await;
     let plain = ask(&json!({})).await;
     assert_eq!(
         plain,

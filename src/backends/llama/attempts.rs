@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -15,7 +16,7 @@ use super::parameters::invalid;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
 use crate::backends::backend::ErrorKind;
-use crate::units::AttemptId;
+use crate::units::{AttemptId, MonotonicNs};
 
 /// Attempts that were sent to the engine and not closed.
 #[derive(Default)]
@@ -27,7 +28,7 @@ struct OpenAttempt {
     progress: watch::Sender<Progress>,
     _place: OwnedSemaphorePermit,
     /// Shared by the choices of one attempt: it closes with the last of them.
-    _opened: Arc<Opened>,
+    opened: Arc<Opened>,
 }
 
 /// Reports the opening when made and the closing when dropped.
@@ -35,6 +36,7 @@ struct Opened {
     observer: Arc<dyn EngineObserver>,
     model: Arc<str>,
     attempt: AttemptId,
+    at: MonotonicNs,
 }
 
 impl Drop for Opened {
@@ -62,15 +64,22 @@ impl Attempts {
         let Some(first) = submits.first() else { return };
         let attempt = choices::attempt_of(first.attempt);
         observer.attempt_opened(model, attempt);
+        let at = MonotonicNs::now();
         let (observer, model) = (Arc::clone(observer), Arc::clone(model));
-        let opened = Arc::new(Opened { observer, model, attempt });
+        let opened = Arc::new(Opened { observer, model, attempt, at });
         for Submit { attempt, progress, place, .. } in submits {
             let opened = Arc::clone(&opened);
-            self.open.insert(attempt, OpenAttempt { progress, _place: place, _opened: opened });
+            self.open.insert(attempt, OpenAttempt { progress, _place: place, opened });
         }
     }
 
-    pub(super) fn admitted(&self, attempt: AttemptId) {
+    pub(super) fn admitted(&self, attempt: AttemptId, at: MonotonicNs) {
+        let Some(open) = self.open.get(&attempt) else { return };
+        let Opened { observer, model, attempt: whole, at: opened_at } = &*open.opened;
+        // The first choice stands for all: they were opened together.
+        if attempt == *whole {
+            observer.attempt_admitted(model, attempt, Duration::from_nanos(at - *opened_at));
+        }
         self.update(attempt, |progress| progress.admitted = true);
     }
 
@@ -90,9 +99,11 @@ impl Attempts {
 
     pub(super) fn close(&mut self, attempt: AttemptId, outcome: Outcome) {
         let Some(open) = self.open.remove(&attempt) else { return };
+        let ahead = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
         let end = match outcome {
             Outcome::Finished { reason, counts } => Ok((reason, counts)),
-            Outcome::Refused(refusal) => Err(error_kind(refusal)),
+            Outcome::Refused(refusal) => Err(error_kind(refusal, ahead)),
+            Outcome::Expired => Err(ErrorKind::DeadlineExceeded),
             // Nobody listens to a cancelled attempt.
             Outcome::Cancelled => return,
         };
@@ -113,11 +124,11 @@ impl Attempts {
     }
 }
 
-fn error_kind(refusal: Refusal) -> ErrorKind {
+fn error_kind(refusal: Refusal, ahead: u32) -> ErrorKind {
     let bad_messages = |message| invalid("messages", message);
     match refusal {
         Refusal::Scheduler(Rejection::QueueFull) => {
-            ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER }
+            ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER, ahead }
         }
         Refusal::Scheduler(Rejection::ContextExceeded { prompt_tokens, context_tokens }) => {
             ErrorKind::ContextExceeded { prompt_tokens, context_tokens }

@@ -25,8 +25,6 @@ use crate::units::AttemptId;
 /// What a client is told to wait when the queue is full: about the time an answer takes.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-const OVERLOADED: ErrorKind = ErrorKind::Overloaded { retry_after: RETRY_AFTER };
-
 /// A local model as the gateway sees it.
 #[derive(Debug)]
 pub struct LlamaBackend {
@@ -140,7 +138,9 @@ impl LlamaBackend {
             submits.push(submit);
             answers.push(answer);
         }
-        let Ok(submit) = self.commands.clone().try_reserve_owned() else { return Err(OVERLOADED) };
+        let Ok(submit) = self.commands.clone().try_reserve_owned() else {
+            return Err(self.overloaded());
+        };
         submit.send(Command::Submit(submits));
         Ok(answers)
     }
@@ -148,14 +148,16 @@ impl LlamaBackend {
     /// One choice and the place that it needs.
     fn choice(&self, submission: Submission) -> Result<(Submit, Answer), ErrorKind> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return Err(OVERLOADED);
+            return Err(self.overloaded());
         };
         let attempt = submission.attempt;
         let frame =
             protocol::encode(&ToEngine::Submit(submission)).map_err(|error| too_large(&error))?;
         let (progress, watched) = watch::channel(Progress::default());
         // The cancellation's place in the channel is reserved now, so that it can be sent from a destructor.
-        let Ok(cancel) = self.commands.clone().try_reserve_owned() else { return Err(OVERLOADED) };
+        let Ok(cancel) = self.commands.clone().try_reserve_owned() else {
+            return Err(self.overloaded());
+        };
         let submit = Submit { attempt, frame: frame.into(), progress, place };
         let answer = Answer {
             model: Arc::clone(&self.model),
@@ -164,6 +166,12 @@ impl LlamaBackend {
             cancel: CancelOnDrop { attempt, command: Some(cancel) },
         };
         Ok((submit, answer))
+    }
+
+    /// Every place is taken.
+    fn overloaded(&self) -> ErrorKind {
+        let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
+        ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead }
     }
 
     fn check_ready(&self) -> Result<(), ErrorKind> {
@@ -289,6 +297,7 @@ fn submission(job: &Job, config: &Config) -> Result<Submission, ErrorKind> {
         ignore_eos: request.ignore_eos.unwrap_or(false),
         logprobs: logprobs(request),
         constraint: constraint(request)?,
+        terms: job.terms,
     })
 }
 

@@ -57,7 +57,7 @@ impl Prompter {
     }
 
     fn accept(&self, submission: Submission) -> Result<Order, Refusal> {
-        let Submission { attempt, turns, mut sampling, output_limit, stop, .. } = submission;
+        let Submission { attempt, turns, mut sampling, output_limit, stop, terms, .. } = submission;
         let prompt = self.prompt(&turns).map_err(|error| Refusal::Template(error.to_string()))?;
         self.check_bias(&sampling.logit_bias)?;
         // An answer with a form ends where the form does.
@@ -71,7 +71,7 @@ impl Prompter {
             grammar: grammar.transpose().map_err(Refusal::Grammar)?,
             logprobs: submission.logprobs.map(|top| Logprobs::new(top.into())),
         };
-        let request = Request { attempt, prompt, output_limit: output_limit as usize };
+        let request = Request { attempt, prompt, output_limit: output_limit as usize, terms };
         Ok(Order::Work { request, work: Box::new(work) })
     }
 

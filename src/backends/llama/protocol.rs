@@ -14,8 +14,9 @@ use super::logprobs::TokenLogprobs;
 use super::observer::StepReport;
 use super::sampling::Sampling;
 use super::scheduler::{Rejection, Token};
+use crate::backends::terms::Terms;
 use crate::openai::{FinishReason, Role};
-use crate::units::AttemptId;
+use crate::units::{AttemptId, MonotonicNs};
 
 /// Longest message in bytes: a prompt of millions of tokens fits.
 pub const MAX_FRAME: usize = 32 << 20;
@@ -42,6 +43,10 @@ pub struct Settings {
     pub batch_tokens: u32,
     pub queue: u32,
     pub gpu_layers: u32,
+    /// Bytes of host memory for sequences that lost their slot.
+    pub host_cache_bytes: u64,
+    /// How many times longer a step may take that reads prompts while answers are written.
+    pub prefill_stretch: f64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +61,7 @@ pub struct Submission {
     /// Tell each token's log-probability, and those of so many of the most probable tokens.
     pub logprobs: Option<u8>,
     pub constraint: Option<Constraint>,
+    pub terms: Terms,
 }
 
 /// One turn of the conversation, its parts joined.
@@ -75,11 +81,10 @@ pub enum FromEngine {
     LoadFailed {
         reason: String,
     },
-    /// The attempt has a slot.
+    /// The attempt has a slot, since `at`.
     Admitted {
         attempt: AttemptId,
-        prompt_tokens: u32,
-        cached_tokens: u32,
+        at: MonotonicNs,
     },
     /// One batch was evaluated; `texts` is what may be sent on because of it, `logprobs` tells of the same tokens.
     Step {
@@ -108,9 +113,14 @@ pub struct EngineFacts {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    Finished { reason: FinishReason, counts: Counts },
+    Finished {
+        reason: FinishReason,
+        counts: Counts,
+    },
     Refused(Refusal),
     Cancelled,
+    /// Its deadline came first.
+    Expired,
 }
 
 /// Tokens of one answer.
@@ -203,6 +213,7 @@ mod tests {
             ignore_eos: false,
             logprobs: None,
             constraint: None,
+            terms: Terms::default(),
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();
         let mut wire = wire.as_slice();
