@@ -2,6 +2,7 @@
 //!
 //! It holds no configuration of other modules and starts no tasks but those of its connections; `app` builds it.
 
+pub mod admin;
 pub mod books;
 pub mod chat;
 pub mod choices;

@@ -61,6 +61,7 @@ pub trait Backend: Send + Sync {
 /// Whether and how busily a backend can answer just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
+    /// It takes requests, even if it has to load first.
     pub ready: bool,
     /// Requests admitted and not finished.
     pub in_flight: u32,
@@ -86,6 +87,9 @@ pub enum ErrorKind {
     /// Not running, not reachable, or still loading.
     #[error("the model is unavailable: {0}")]
     Unavailable(String),
+    /// It was to be loaded for this request, and was not in time.
+    #[error("the model was not loaded in time: {reason}")]
+    NotLoaded { reason: &'static str, retry_after: Duration },
     /// Its queue is full.
     #[error("the model's queue is full: {ahead} requests are ahead of this one")]
     Overloaded { retry_after: Duration, ahead: u32 },
@@ -141,6 +145,7 @@ impl ErrorKind {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
+            Self::NotLoaded { .. } => "not_loaded",
             Self::Overloaded { .. } => "overloaded",
             Self::RateLimited { .. } => "rate_limited",
             Self::Credentials { .. } => "credentials",
@@ -169,6 +174,7 @@ impl ErrorKind {
         matches!(
             self,
             Self::Unavailable(_)
+                | Self::NotLoaded { .. }
                 | Self::Overloaded { .. }
                 | Self::RateLimited { .. }
                 | Self::Credentials { .. }

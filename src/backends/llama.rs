@@ -3,16 +3,23 @@
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
 //! they use live in the gateway; [`child`] and [`engine`] are the other side of the socket. Decisions are
 //! pure and apart: [`scheduler`], [`waiting`], [`pacing`],
-//! [`host_cache`], [`sampling`], [`text`], [`guard`].
+//! [`host_cache`], [`sampling`], [`text`], [`guard`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
 
 mod attempts;
+mod backlog;
 #[cfg(feature = "llama")]
 pub mod child;
+pub mod break_even;
 mod choices;
 mod config;
 pub mod constraint;
+mod control;
+mod engines;
 #[cfg(feature = "llama")]
 mod engine;
+pub mod eviction;
+pub mod footprint;
+pub mod gguf;
 #[cfg(feature = "llama")]
 mod grammar;
 pub mod guard;
@@ -26,13 +33,16 @@ mod process;
 #[cfg(feature = "llama")]
 mod prompt;
 pub mod protocol;
+mod residency;
 pub mod sampling;
 pub mod scheduler;
 pub mod softmax;
+mod standby;
 pub mod supervisor;
 #[cfg(feature = "llama")]
 pub mod template;
 pub mod text;
+pub mod threads;
 pub mod waiting;
 
 /// Whether this build has the engine at all.
@@ -50,8 +60,11 @@ pub const GPU_BUILT_IN: bool = BUILT_IN
         all(target_os = "macos", target_arch = "aarch64")
     ));
 
-pub use config::Config;
+pub use config::{Config, FlashAttention, KvType, LoadWhen};
+pub use control::{Control, ControlError, LoadState, UnloadReason};
+pub use engines::EnginesConfig;
 pub use handle::{EngineState, LlamaBackend, Phase};
 pub use observer::{EngineObserver, Reused, StepReport, StepRow};
 pub use protocol::EngineFacts;
+pub use residency::{Idle, Residency, TooLarge};
 pub use supervisor::{Supervisor, local_model};

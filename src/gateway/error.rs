@@ -33,6 +33,9 @@ pub enum ApiError {
     /// The decision left nobody; says why for each model.
     #[error("no model can answer this request ({})", explain(.0))]
     NoCandidate(Arc<[(Arc<str>, Exclusion)]>),
+    /// An order to `/admin` that was not carried out.
+    #[error("{message}")]
+    Admin { status: StatusCode, code: &'static str, message: String },
     #[error(transparent)]
     Backend(#[from] BackendError),
     #[error("the gateway failed; its log says more")]
@@ -59,6 +62,7 @@ impl ApiError {
             }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoCandidate(exclusions) => no_candidate_status(exclusions),
+            Self::Admin { status, .. } => *status,
             Self::Backend(error) => backend_status(&error.kind),
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -103,6 +107,7 @@ impl ApiError {
             Self::InvalidField { .. } => "invalid_value",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyUnreadable => "body_unreadable",
+            Self::Admin { code, .. } => code,
             Self::UnknownModel(_) => "model_not_found",
             Self::UnknownPath(_) => "unknown_path",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -126,7 +131,9 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Backend(BackendError {
-                kind: ErrorKind::Overloaded { retry_after, .. }, ..
+                kind:
+                    ErrorKind::Overloaded { retry_after, .. } | ErrorKind::NotLoaded { retry_after, .. },
+                ..
             }) => Some(*retry_after),
             Self::Backend(BackendError {
                 kind: ErrorKind::RateLimited { retry_after }, ..
@@ -163,7 +170,7 @@ fn backend_status(kind: &ErrorKind) -> StatusCode {
         ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
             StatusCode::TOO_MANY_REQUESTS
         }
-        ErrorKind::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable(_) | ErrorKind::NotLoaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Timeout { .. } | ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::Credentials { .. }
         | ErrorKind::UpstreamStatus { .. }

@@ -54,6 +54,7 @@ impl Exchange {
     }
 
     /// Sets what the client asks about the order of work.
+    #[must_use]
     pub fn on(mut self, terms: Terms) -> Self {
         self.terms = terms;
         self
@@ -99,7 +100,7 @@ impl Exchange {
     async fn attempt(&mut self) -> Result<(), BackendError> {
         let attempt = self.gateway.next_attempt();
         let model = &self.gateway.router.models[self.model];
-        self.tally.attempt_started(model, attempt);
+        self.tally.attempt_started(model, attempt, &self.gateway.router.meter);
         let job = Job {
             attempt,
             request: Arc::clone(&self.request),

@@ -11,7 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
 use super::state::Gateway;
-use super::{chat, info};
+use super::{admin, chat, info};
 
 pub fn routes(gateway: Arc<Gateway>) -> Router {
     Router::new()
@@ -20,6 +20,7 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         .route("/v1/models", get(info::models))
         .route("/v1/models/{*id}", get(info::model))
         .route("/v1/requests/{id}", get(info::request))
+        .route("/admin/models/{*order}", post(admin::order))
         .route("/healthz", get(info::healthz))
         .route("/readyz", get(info::readyz))
         .route("/metrics", get(info::metrics))

@@ -8,8 +8,8 @@ use super::model::{Kind, Model};
 use super::plan::Plan;
 use super::state::Gateway;
 use crate::backends::{ErrorKind, Event};
-use crate::energy::EnergyFigure;
 use crate::energy::cloud::{Class, estimate};
+use crate::energy::{EnergyFigure, MeterHandle};
 use crate::openai::{ChatRequest, Usage};
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
@@ -40,6 +40,8 @@ struct Try {
     /// Pieces of output seen: stands in for completion tokens until the usage is known.
     pieces: u64,
     first_token_ms: Option<f64>,
+    /// The model had to be loaded first, which says nothing about the next answer.
+    cold: bool,
     /// What the upstream itself reported, which beats the table.
     reported: Option<EnergyFigure>,
 }
@@ -66,7 +68,7 @@ impl Tally {
         !self.tries.is_empty()
     }
 
-    pub fn attempt_started(&mut self, model: &Model, id: AttemptId) {
+    pub fn attempt_started(&mut self, model: &Model, id: AttemptId, meter: &MeterHandle) {
         self.tries.push(Try {
             id,
             model: Arc::clone(&model.name),
@@ -76,6 +78,7 @@ impl Tally {
             usage: None,
             pieces: 0,
             first_token_ms: None,
+            cold: model.load_cost(meter).is_some(),
             reported: None,
         });
     }
@@ -273,7 +276,7 @@ impl Try {
         let labels = AttemptLabels { model: Arc::clone(&self.model), route, outcome };
         metrics.attempts_total.get_or_create(&labels).inc();
         let Some(model) = gateway.router.model(&self.model) else { return };
-        if let Some(first_token_ms) = self.first_token_ms {
+        if let (Some(first_token_ms), false) = (self.first_token_ms, self.cold) {
             model.first_token.observe(first_token_ms);
         }
         let Some(usage) = self.usage else { return };

@@ -47,6 +47,19 @@ pub struct Candidate {
     pub capabilities: Capabilities,
     /// Why it cannot be asked at all just now.
     pub unavailable: Option<Unavailable>,
+    /// It is not in memory; `joules` and `ttft_ms` hold what loading it adds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<NotLoaded>,
+}
+
+/// Where a model is that requests are taken for, but that cannot answer at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotLoaded {
+    /// The request loads it.
+    Unloaded,
+    /// The request joins a load that others caused and pay for.
+    Loading,
 }
 
 /// Why a model cannot be asked, whatever the request.

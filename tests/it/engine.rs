@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use wattgate::backends::llama::protocol::{self, FromEngine, ToEngine};
 use wattgate::backends::llama::sampling::Sampling;
 use wattgate::backends::llama::{
-    Config, EngineObserver, LlamaBackend, Phase, StepReport, local_model,
+    Config, EngineObserver, FlashAttention, KvType, LlamaBackend, Phase, Residency, StepReport,
+    UnloadReason, local_model,
 };
 use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Job, Terms};
 use wattgate::openai::{FinishReason, Role, Usage};
@@ -107,6 +108,8 @@ impl EngineObserver for Recorder {
     fn engine_stopped(&self, _: &Arc<str>, pid: u32) {
         self.note(Heard::Stopped(pid));
     }
+    fn engine_ready(&self, _: &Arc<str>, _: Duration) {}
+    fn engine_unloaded(&self, _: &Arc<str>, _: UnloadReason) {}
     fn attempt_opened(&self, _: &Arc<str>, attempt: AttemptId) {
         self.note(Heard::Opened(attempt));
     }
@@ -149,7 +152,9 @@ impl Local {
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
-        let (backend, supervisor) = local_model("smol".into(), config, gguf, binary, observer);
+        let residency = Residency::new(u64::MAX, 2);
+        let (backend, supervisor) =
+            local_model("smol".into(), config, gguf, binary, observer, residency);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(supervisor.run(stop.clone()));
@@ -516,6 +521,11 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         batch_tokens: 8192,
         queue: 1,
         gpu_layers: 0,
+        flash_attention: FlashAttention::Auto,
+        kv_type: KvType::F16,
+        mmap: true,
+        mlock: false,
+        lora: None,
         host_cache_bytes: 0,
         prefill_stretch: 1.0,
     }));

@@ -16,6 +16,7 @@ mod equality;
 mod fallback;
 mod faults;
 mod gateway;
+mod lifecycle;
 mod local;
 mod log;
 mod models;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::choices;
-use super::handle::{Progress, Submit};
+use super::handle::{ChoiceSubmit, Progress, Submit};
 use super::logprobs::TokenLogprobs;
 use super::observer::EngineObserver;
 use super::parameters::invalid;
@@ -57,17 +57,17 @@ impl Attempts {
     /// Takes the choices of one attempt into the books. Must come before the engine hears of them.
     pub(super) fn open(
         &mut self,
-        submits: Vec<Submit>,
+        submit: Submit,
         model: &Arc<str>,
         observer: &Arc<dyn EngineObserver>,
     ) {
-        let Some(first) = submits.first() else { return };
+        let Some(first) = submit.choices.first() else { return };
         let attempt = choices::attempt_of(first.attempt);
         observer.attempt_opened(model, attempt);
         let at = MonotonicNs::now();
         let (observer, model) = (Arc::clone(observer), Arc::clone(model));
         let opened = Arc::new(Opened { observer, model, attempt, at });
-        for Submit { attempt, progress, place, .. } in submits {
+        for ChoiceSubmit { attempt, progress, place, .. } in submit.choices {
             let opened = Arc::clone(&opened);
             self.open.insert(attempt, OpenAttempt { progress, _place: place, opened });
         }

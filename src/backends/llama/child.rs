@@ -12,14 +12,15 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::LlamaBackend;
-use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::{error, warn};
 
+use super::config::{FlashAttention, KvType};
 use super::engine::{Engine, Order};
 use super::prompt::Prompter;
 use super::protocol::{self, EngineFacts, FrameError, FromEngine, HEADER, Settings, ToEngine};
@@ -87,13 +88,16 @@ fn serve(
     orders: &mpsc::Receiver<Order>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
-    let model = Arc::new(load_model(&backend, settings, socket)?);
-    let threads = match settings.threads {
-        // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own default.
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        threads => threads as usize,
-    };
-    let (context, limits) = new_context(&backend, &model, settings, threads)?;
+    let mut model = load_model(&backend, settings, socket)?;
+    let adapter = load_adapter(&mut model, settings)?;
+    let model = Arc::new(model);
+    let threads = settings.threads.max(1) as usize;
+    let (mut context, limits) = new_context(&backend, &model, settings, threads)?;
+    if let Some((mut adapter, scale)) = adapter {
+        context
+            .lora_adapter_set(&mut adapter, scale)
+            .map_err(|error| EngineError::Load(format!("its adapter does not fit: {error}")))?;
+    }
     let built = Prompter::new(Arc::clone(&model))
         .map_err(|error| EngineError::Load(format!("its chat template is broken: {error}")))?;
     let facts = EngineFacts {
@@ -120,6 +124,8 @@ fn load_model(
     let mut told = 0;
     let params = LlamaModelParams::default()
         .with_n_gpu_layers(settings.gpu_layers)
+        .with_use_mmap(settings.mmap)
+        .with_use_mlock(settings.mlock)
         .with_progress_callback(move |share| {
             #[expect(
                 clippy::cast_possible_truncation,
@@ -142,6 +148,21 @@ fn load_model(
     })
 }
 
+/// The LoRA adapter, if there is one. It lives in the model and is freed with it.
+fn load_adapter(
+    model: &mut LlamaModel,
+    settings: &Settings,
+) -> Result<Option<(LlamaLoraAdapter, f32)>, EngineError> {
+    let Some((path, scale)) = &settings.lora else { return Ok(None) };
+    let failed = |error: &dyn std::fmt::Display| {
+        EngineError::Load(format!("{} is no adapter for it ({error})", path.display()))
+    };
+    // llama.cpp's binding asserts in debug builds that the file exists.
+    path.metadata().map_err(|error| failed(&error))?;
+    let adapter = model.lora_adapter_init(path).map_err(|error| failed(&error))?;
+    Ok(Some((adapter, *scale)))
+}
+
 /// A context with a KV cache of its own for each slot: answers then do not depend on what else is in the batch.
 fn new_context<'m>(
     backend: &LlamaBackend,
@@ -161,7 +182,14 @@ fn new_context<'m>(
         .with_n_batch(batch_tokens)
         .with_n_ubatch(batch_tokens)
         .with_n_threads(threads)
-        .with_n_threads_batch(threads);
+        .with_n_threads_batch(threads)
+        .with_flash_attention_policy(match settings.flash_attention {
+            FlashAttention::Auto => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_AUTO,
+            FlashAttention::On => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            FlashAttention::Off => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        })
+        .with_type_k(kv_type(settings.kv_type))
+        .with_type_v(kv_type(settings.kv_type));
     let context = model.new_context(backend, params).map_err(|error| {
         EngineError::Load(format!(
             "no memory for {slots} slots of {context_tokens} tokens ({error})"
@@ -175,6 +203,14 @@ fn new_context<'m>(
         queue: settings.queue as usize,
     };
     Ok((context, limits))
+}
+
+fn kv_type(kv_type: KvType) -> KvCacheType {
+    match kv_type {
+        KvType::F16 => KvCacheType::F16,
+        KvType::Q8_0 => KvCacheType::Q8_0,
+        KvType::Q4_0 => KvCacheType::Q4_0,
+    }
 }
 
 /// Takes frames until the gateway is gone. Submissions become token lists here, beside the evaluating thread.

@@ -14,6 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::choices;
 use super::config::Config;
+use super::control::{self, Control};
+use super::footprint::Footprint;
 use super::logprobs::TokenLogprobs;
 use super::parameters::{constraint, invalid, logprobs, sampling, wire};
 use super::protocol::{self, Counts, EngineFacts, FrameError, Submission, ToEngine, Turn};
@@ -43,6 +45,12 @@ pub struct EngineState {
     pub pid: Option<u32>,
     /// How often it had to be started anew.
     pub restarts: u32,
+    /// The present load, if there is one, was caused by requests: more of them may wait for it.
+    pub on_demand: bool,
+    /// Memory it takes once loaded, as its header and settings say.
+    pub footprint: Footprint,
+    /// How long the last load took.
+    pub last_load: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +59,8 @@ pub enum Phase {
         percent: u8,
     },
     Ready(EngineFacts),
+    /// Not in memory; a request loads it.
+    Unloaded,
     /// Not running, for this reason; it will be tried again.
     Down(Arc<str>),
     /// The gateway is shutting down.
@@ -66,19 +76,42 @@ impl Default for Phase {
 /// From handle to supervisor.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// The choices of one attempt.
-    Submit(Vec<Submit>),
+    Submit(Submit),
     Cancel(AttemptId),
+    Load(control::Answer),
+    Unload(control::Unload),
+}
+
+/// The choices of one attempt.
+#[derive(Debug)]
+pub(super) struct Submit {
+    pub(super) choices: Vec<ChoiceSubmit>,
 }
 
 #[derive(Debug)]
-pub(super) struct Submit {
+pub(super) struct ChoiceSubmit {
+    /// The id of its sequence.
     pub(super) attempt: AttemptId,
     /// The encoded `Submit` frame.
     pub(super) frame: Bytes,
     pub(super) progress: watch::Sender<Progress>,
-    /// One of the engine's places, held until the engine is done with the attempt.
+    /// One of the engine's places, held until the engine is done with the choice.
     pub(super) place: OwnedSemaphorePermit,
+}
+
+impl Submit {
+    /// Ends the attempt before the engine heard of it.
+    pub(super) fn refuse(&self, kind: &ErrorKind) {
+        for choice in &self.choices {
+            choice.progress.send_modify(|progress| progress.end = Some(Err(kind.clone())));
+        }
+    }
+
+    /// Forgets a choice; whether others are left.
+    pub(super) fn goes_on_without(&mut self, attempt: AttemptId) -> bool {
+        self.choices.retain(|choice| choice.attempt != attempt);
+        !self.choices.is_empty()
+    }
 }
 
 /// An answer as far as it has come.
@@ -110,7 +143,7 @@ impl Backend for LlamaBackend {
             _ => None,
         };
         Health {
-            ready: facts.is_some(),
+            ready: state.takes_requests(),
             in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
             slots: self.config.slots,
             context_tokens: Some(
@@ -126,27 +159,41 @@ impl LlamaBackend {
         self.state.clone()
     }
 
+    /// Loads and unloads it by hand.
+    pub fn control(&self) -> Control {
+        Control {
+            commands: self.commands.clone(),
+            state: self.state.clone(),
+            load_timeout: self.config.load_timeout(),
+        }
+    }
+
     /// Sends the request to the engine, once for each choice.
     fn submit(&self, job: &Job) -> Result<Vec<Answer>, ErrorKind> {
-        self.check_ready()?;
+        let patience = self.patience()?;
         let count = choices::count(&job.request, self.config.admissions())?;
         let submission = submission(job, &self.config)?;
-        let mut submits = Vec::with_capacity(count as usize);
+        let mut submit = Submit { choices: Vec::with_capacity(count as usize) };
         let mut answers = Vec::with_capacity(count as usize);
         for index in 0..count {
-            let (submit, answer) = self.choice(choices::numbered(&submission, index))?;
-            submits.push(submit);
+            let numbered = choices::numbered(&submission, index);
+            let (choice, answer) = self.choice(numbered, patience)?;
+            submit.choices.push(choice);
             answers.push(answer);
         }
-        let Ok(submit) = self.commands.clone().try_reserve_owned() else {
+        let Ok(sender) = self.commands.clone().try_reserve_owned() else {
             return Err(self.overloaded());
         };
-        submit.send(Command::Submit(submits));
+        sender.send(Command::Submit(submit));
         Ok(answers)
     }
 
     /// One choice and the place that it needs.
-    fn choice(&self, submission: Submission) -> Result<(Submit, Answer), ErrorKind> {
+    fn choice(
+        &self,
+        submission: Submission,
+        patience: Duration,
+    ) -> Result<(ChoiceSubmit, Answer), ErrorKind> {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(self.overloaded());
         };
@@ -158,14 +205,14 @@ impl LlamaBackend {
         let Ok(cancel) = self.commands.clone().try_reserve_owned() else {
             return Err(self.overloaded());
         };
-        let submit = Submit { attempt, frame: frame.into(), progress, place };
+        let choice = ChoiceSubmit { attempt, frame: frame.into(), progress, place };
         let answer = Answer {
             model: Arc::clone(&self.model),
             progress: watched,
-            first_token_timeout: self.config.first_token_timeout(),
+            first_token_timeout: patience,
             cancel: CancelOnDrop { attempt, command: Some(cancel) },
         };
-        Ok((submit, answer))
+        Ok((choice, answer))
     }
 
     /// Every place is taken.
@@ -174,9 +221,16 @@ impl LlamaBackend {
         ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead }
     }
 
-    fn check_ready(&self) -> Result<(), ErrorKind> {
-        let reason = match &self.state.borrow().phase {
-            Phase::Ready(_) => return Ok(()),
+    /// Longest wait for the first text of an answer begun now; a load that comes first has its own time.
+    fn patience(&self) -> Result<Duration, ErrorKind> {
+        let first_token = self.config.first_token_timeout();
+        let state = self.state.borrow();
+        let reason = match &state.phase {
+            Phase::Ready(_) => return Ok(first_token),
+            Phase::Unloaded => return Ok(first_token + self.config.load_timeout()),
+            Phase::Loading { .. } if state.on_demand => {
+                return Ok(first_token + self.config.load_timeout());
+            }
             Phase::Loading { percent } => format!("it is loading ({percent} %)"),
             Phase::Down(reason) => reason.to_string(),
             Phase::Stopped => "it is shutting down".to_owned(),

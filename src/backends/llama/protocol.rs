@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::config::{FlashAttention, KvType};
 use super::constraint::{Constraint, GrammarError};
 use super::logprobs::TokenLogprobs;
 use super::observer::StepReport;
@@ -38,11 +39,17 @@ pub struct Settings {
     pub gguf: PathBuf,
     pub context_tokens: u32,
     pub slots: u32,
-    /// 0: what the machine gives.
+    /// At least 1.
     pub threads: u32,
     pub batch_tokens: u32,
     pub queue: u32,
     pub gpu_layers: u32,
+    pub flash_attention: FlashAttention,
+    pub kv_type: KvType,
+    pub mmap: bool,
+    pub mlock: bool,
+    /// An adapter's file, and how strongly it is applied.
+    pub lora: Option<(PathBuf, f32)>,
     /// Bytes of host memory for sequences that lost their slot.
     pub host_cache_bytes: u64,
     /// How many times longer a step may take that reads prompts while answers are written.

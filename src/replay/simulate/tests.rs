@@ -21,6 +21,7 @@ fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
         context_tokens: None,
         capabilities: Capabilities::ALL,
         unavailable: None,
+        state: None,
     }
 }
 

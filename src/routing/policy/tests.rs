@@ -39,6 +39,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
                 context_tokens,
                 capabilities: Capabilities { tools, ..Capabilities::ALL },
                 unavailable,
+                state: None,
             })
             .collect()
     })
@@ -130,6 +131,7 @@ fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
         context_tokens: Some(10),
         capabilities: Capabilities::default(),
         unavailable: Some(Unavailable::NoApiKey),
+        state: None,
     };
     let excluded = |local_only, unavailable| {
         let cloud = Candidate { unavailable, ..cloud.clone() };
