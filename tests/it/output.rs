@@ -58,8 +58,15 @@ fn is_person(value: &Value) -> bool {
         && value["tags"].as_array().is_some_and(strings)
 }
 
+fn is_tree(value: &Value) -> bool {
+    ["leaf", "branch"].iter().any(|label| value["label"] == *label)
+        && value["children"].as_array().is_some_and(|children| children.iter().all(is_tree))
+}
+
+type Check = fn(&Value) -> bool;
+
 /// Schemas, each with its own check.
-fn schemas() -> Vec<(Value, fn(&Value) -> bool)> {
+fn schemas() -> Vec<(Value, Check)> {
     let tree = json!({
         "$defs": {"node": {
             "type": "object",
@@ -72,10 +79,6 @@ fn schemas() -> Vec<(Value, fn(&Value) -> bool)> {
         }},
         "$ref": "#/$defs/node",
     });
-    fn is_tree(value: &Value) -> bool {
-        ["leaf", "branch"].iter().any(|label| value["label"] == *label)
-            && value["children"].as_array().is_some_and(|children| children.iter().all(is_tree))
-    }
     vec![
         (person(), is_person),
         (tree, is_tree),
@@ -211,9 +214,8 @@ fn check_logprobs(content: &[Value], text: &str, top: usize) {
         assert!(logprobs.is_sorted_by(|a, b| a >= b) && logprobs[0] <= 0.0, "{logprobs:?}");
         let mass: f64 = logprobs.iter().map(|logprob| logprob.exp()).sum();
         assert!((0.0..1.0001).contains(&mass), "{mass}");
-        bytes.extend(
-            token["bytes"].as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8),
-        );
+        let token_bytes = token["bytes"].as_array().unwrap().iter();
+        bytes.extend(token_bytes.map(|byte| u8::try_from(byte.as_u64().unwrap()).unwrap()));
     }
     assert_eq!(String::from_utf8_lossy(&bytes), text, "the tokens spell the answer");
 }

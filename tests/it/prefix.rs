@@ -8,7 +8,8 @@ use crate::engine::{Answer, Local, PROMPTS, greedy, small};
 
 /// A system prompt of a few hundred tokens.
 fn rules() -> String {
-    (1..=20).map(|n| format!("Rule {n}: be kind, be brief and be right. ")).collect()
+    let rules = (1..=20).map(|n| format!("Rule {n}: be kind, be brief and be right. "));
+    rules.collect::<Vec<_>>().concat()
 }
 
 fn under_rules(question: &str, max_tokens: u32) -> Value {

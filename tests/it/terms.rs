@@ -127,6 +127,7 @@ async fn a_full_queue_says_how_long_it_is() {
 }
 
 #[tokio::test]
+#[expect(clippy::float_cmp, reason = "counts: whole numbers, which floats hold exactly")]
 async fn what_the_engine_did_is_counted() {
     let app = one_slot("").await;
     let mut usage = json!({});

@@ -80,6 +80,13 @@ pub(super) fn merge(mut choices: Vec<EventStream>) -> EventStream {
                     yield Event::Started;
                     continue;
                 }
+                // All choices read the same conversation.
+                Event::Truncated { turns } => {
+                    if index == 0 {
+                        yield Event::Truncated { turns };
+                    }
+                    continue;
+                }
                 Event::Usage(counted) => {
                     usage = added(usage, counted, index);
                     continue;
