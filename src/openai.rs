@@ -6,6 +6,7 @@ pub mod content;
 pub mod embedding;
 pub mod error;
 pub mod input;
+pub mod logprobs;
 pub mod request;
 pub mod stream;
 
@@ -17,5 +18,6 @@ pub use content::{Content, Part, Stop};
 pub use embedding::EmbeddingRequest;
 pub use error::{ErrorBody, ErrorEnvelope};
 pub use input::{Input, Inputs};
+pub use logprobs::{ChoiceLogprobs, RankedToken, TokenLogprob};
 pub use request::Request;
 pub use stream::{ChatChunk, ChunkChoice, Delta};

@@ -10,7 +10,9 @@ mod backlog;
 #[cfg(feature = "llama")]
 pub mod child;
 pub mod break_even;
+mod choices;
 mod config;
+pub mod constraint;
 mod control;
 mod engines;
 #[cfg(feature = "llama")]
@@ -20,13 +22,17 @@ mod engine;
 pub mod eviction;
 pub mod footprint;
 pub mod gguf;
+#[cfg(feature = "llama")]
+mod grammar;
 pub mod guard;
 pub mod handle;
 pub mod host_cache;
+pub mod logprobs;
 pub mod observer;
 pub mod overflow;
 pub mod packing;
 pub mod pacing;
+mod parameters;
 mod process;
 #[cfg(feature = "llama")]
 mod prompt;
@@ -35,6 +41,7 @@ mod residency;
 mod raw;
 pub mod sampling;
 pub mod scheduler;
+pub mod softmax;
 mod standby;
 pub mod supervisor;
 #[cfg(feature = "llama")]

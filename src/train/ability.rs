@@ -151,16 +151,15 @@ mod tests {
         for row in 0..140_u32 {
             let difficulty = f64::from(row % 9) * 0.5 - 2.0;
             let score = |model: u32, ability: f64| {
-                let lucky = (row + 3 * model) % 7 == 0;
+                let lucky = (row + 3 * model).is_multiple_of(7);
                 u8::from((ability > difficulty) != lucky)
             };
             let (task, broken) = if row < 40 { ("other", format_failure) } else { ("main", false) };
             let best = if broken { 0 } else { score(2, 1.5) };
-            lines += &format!(
-                r#"{{"id":"{row}","source":"s","task":"{task}","query":"q{row}","outcomes":{{"a":{},"b":{},"c":{best}}}}}"#,
-                score(0, -1.5),
-                score(1, 0.0),
-            );
+            let (weak, middle) = (score(0, -1.5), score(1, 0.0));
+            let outcomes = format!(r#"{{"a":{weak},"b":{middle},"c":{best}}}"#);
+            let start = format!(r#"{{"id":"{row}","source":"s","task":"{task}","query":"q{row}""#);
+            lines.extend([start.as_str(), r#","outcomes":"#, outcomes.as_str(), "}"]);
             lines.push('\n');
         }
         lines

@@ -24,6 +24,7 @@ mod lifecycle;
 mod local;
 mod log;
 mod models;
+mod output;
 mod prefix;
 mod pull_faults;
 mod replay;

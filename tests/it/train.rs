@@ -39,7 +39,8 @@ fn outcomes() -> String {
         } else {
             format!("Name the capital of country number {row}")
         };
-        let right = |model: usize| (model >= if hard { 4 } else { 1 }) != ((row + model) % 10 == 0);
+        let right =
+            |model: usize| (model >= if hard { 4 } else { 1 }) != (row + model).is_multiple_of(10);
         let scores: serde_json::Map<String, Value> =
             (0..6).map(|model| (format!("model-{model}"), json!(u8::from(right(model))))).collect();
         let line = json!({"id": format!("q{row}"), "source": "made", "task": "both", "query": query, "outcomes": scores});

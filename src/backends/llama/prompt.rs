@@ -2,14 +2,17 @@
 //!
 //! Runs on the reader thread; touches the model's vocabulary, which is immutable, and never the context.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
+use super::constraint::{Constraint, GrammarError};
 use super::engine::{Order, Texts, Work};
+use super::grammar::{Grammar, Grammars};
 use super::guard::{Guard, pieces};
+use super::logprobs::Logprobs;
 use super::overflow::{Overflow, roomy_tokens, shorten};
 use super::protocol::{Embed, Prompt, Refusal, Submission, Turn};
 use super::sampling::Sampler;
@@ -28,6 +31,10 @@ pub(super) struct Prompter {
     guard: Guard,
     overflow: Overflow,
     context_tokens: usize,
+    /// Tokens at which the model ends its turn.
+    ends: Vec<Token>,
+    /// Made for the first request that needs it: it takes a moment and some memory.
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
 }
 
 impl Prompter {
@@ -42,8 +49,20 @@ impl Prompter {
             (spelling(&model, model.vocab().bos()), spelling(&model, model.vocab().eos()));
         let template = ChatTemplate::new(own.as_deref().unwrap_or(CHATML), &bos, &eos)?;
         let guard = Guard::new(control_spellings(&model));
+        let vocab = model.vocab();
+        let ends = vocab.tokens().filter(|&token| vocab.is_eog(token)).map(|end| end.0).collect();
         let has_own_template = own.is_some();
-        Ok(Self { model, template, has_own_template, guard, overflow, context_tokens })
+        let grammars = OnceLock::new();
+        Ok(Self {
+            model,
+            template,
+            has_own_template,
+            guard,
+            overflow,
+            context_tokens,
+            ends,
+            grammars,
+        })
     }
 
     pub(super) fn has_own_template(&self) -> bool {
@@ -52,23 +71,49 @@ impl Prompter {
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
     pub(super) fn order(&self, submission: Submission) -> Order {
-        let Submission { attempt, prompt, sampling, output_limit, stop, terms } = submission;
+        let attempt = submission.attempt;
+        self.accept(submission).unwrap_or_else(|refusal| Order::Refuse(attempt, refusal))
+    }
+
+    fn accept(&self, submission: Submission) -> Result<Order, Refusal> {
+        let Submission { attempt, prompt, mut sampling, output_limit, stop, terms, .. } =
+            submission;
         let output_limit = output_limit as usize;
-        let read = match prompt {
-            Prompt::Chat(turns) => self.fitting(&turns, output_limit),
-            Prompt::Raw(input) => self.raw(&input, true).map(|tokens| (tokens, 0)),
+        let (prompt, dropped_turns) = match prompt {
+            Prompt::Chat(turns) => self.fitting(&turns, output_limit)?,
+            Prompt::Raw(input) => (self.raw(&input, true)?, 0),
         };
-        match read {
-            Ok((prompt, dropped_turns)) => Order::Work {
-                request: Request { attempt, prompt, output_limit, terms },
-                work: Work {
-                    sampler: Sampler::new(sampling),
-                    text: TextStream::new(stop),
-                    dropped_turns: u32::try_from(dropped_turns).unwrap_or(u32::MAX),
-                },
-            },
-            Err(refusal) => Order::Refuse(attempt, refusal),
+        self.check_bias(&sampling.logit_bias)?;
+        // An answer with a form ends where the form does.
+        if submission.ignore_eos && submission.constraint.is_none() {
+            sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
         }
+        let grammar = submission.constraint.map(|constraint| self.grammar(&constraint));
+        let work = Work {
+            sampler: Sampler::new(sampling, &prompt),
+            text: TextStream::new(stop),
+            grammar: grammar.transpose().map_err(Refusal::Grammar)?,
+            logprobs: submission.logprobs.map(|top| Logprobs::new(top.into())),
+            dropped_turns: u32::try_from(dropped_turns).unwrap_or(u32::MAX),
+        };
+        let request = Request { attempt, prompt, output_limit, terms };
+        Ok(Order::Work { request, work: Box::new(work) })
+    }
+
+    fn check_bias(&self, bias: &[(Token, f32)]) -> Result<(), Refusal> {
+        let vocabulary = u32::try_from(self.model.n_vocab()).unwrap_or(0);
+        let unknown = |&&(token, _): &&(Token, f32)| {
+            u32::try_from(token).map_or(true, |token| token >= vocabulary)
+        };
+        match bias.iter().find(unknown) {
+            Some(&(token, _)) => Err(Refusal::UnknownBias { token, vocabulary }),
+            None => Ok(()),
+        }
+    }
+
+    fn grammar(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+        let grammars = self.grammars.get_or_init(|| Grammars::new(&self.model));
+        grammars.as_ref().map_err(Clone::clone)?.grammar(constraint)
     }
 
     /// What the embedder is to do about texts.
