@@ -16,7 +16,7 @@ use super::plan::Plan;
 use super::state::Gateway;
 use super::tally::Tally;
 use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
-use crate::openai::ChatRequest;
+use crate::openai::Request;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::DecisionLabels;
 use crate::traffic::{AttemptOutcome, Outcome, Receipt};
@@ -25,7 +25,7 @@ use crate::units::MonotonicNs;
 /// A request that is being answered.
 pub struct Exchange {
     gateway: Arc<Gateway>,
-    request: Arc<ChatRequest>,
+    request: Arc<Request>,
     body: Bytes,
     pub plan: Plan,
     terms: Terms,
@@ -38,7 +38,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn new(gateway: Arc<Gateway>, request: ChatRequest, body: Bytes, plan: Plan) -> Self {
+    pub fn new(gateway: Arc<Gateway>, request: Request, body: Bytes, plan: Plan) -> Self {
         count_decision(&gateway.metrics, &plan);
         Self {
             gateway,
@@ -54,6 +54,7 @@ impl Exchange {
     }
 
     /// Sets what the client asks about the order of work.
+    #[must_use]
     pub fn on(mut self, terms: Terms) -> Self {
         self.terms = terms;
         self
@@ -72,7 +73,7 @@ impl Exchange {
         &self.gateway.router.models[self.model]
     }
 
-    pub fn request(&self) -> &ChatRequest {
+    pub fn request(&self) -> &Request {
         &self.request
     }
 
@@ -85,7 +86,7 @@ impl Exchange {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     let retry = error.kind.retry_elsewhere();
-                    failure = ApiError::Backend(error);
+                    failure = self.refusal(error);
                     if !retry {
                         break;
                     }
@@ -95,11 +96,20 @@ impl Exchange {
         Err(failure)
     }
 
+    fn refusal(&self, error: BackendError) -> ApiError {
+        match error.kind {
+            ErrorKind::ContextExceeded { .. } => {
+                ApiError::TooLong { error, field: self.request.prompt_field() }
+            }
+            _ => ApiError::Backend(error),
+        }
+    }
+
     /// Starts one model and waits for its first output. Until then the next candidate could answer unnoticed.
     async fn attempt(&mut self) -> Result<(), BackendError> {
         let attempt = self.gateway.next_attempt();
         let model = &self.gateway.router.models[self.model];
-        self.tally.attempt_started(model, attempt);
+        self.tally.attempt_started(model, attempt, &self.gateway.router.meter);
         let job = Job {
             attempt,
             request: Arc::clone(&self.request),
@@ -109,7 +119,9 @@ impl Exchange {
         self.events = Some(model.backend.start(job));
         loop {
             match self.next().await {
-                Some(Ok(Event::Started | Event::Usage(_) | Event::Energy(_))) => {}
+                Some(Ok(
+                    Event::Started | Event::Truncated { .. } | Event::Usage(_) | Event::Energy(_),
+                )) => {}
                 Some(Ok(output)) => {
                     self.first = Some(output);
                     return Ok(());

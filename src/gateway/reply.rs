@@ -10,9 +10,10 @@ use serde_json::value::RawValue;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::plan::Plan;
+use super::{completion, embedding};
 use crate::backends::Event;
 use crate::openai::chat::AnswerMessage;
-use crate::openai::{ChatResponse, Choice, FinishReason, Role, Usage};
+use crate::openai::{ChatResponse, Choice, FinishReason, Request, Role, Usage};
 use crate::traffic::Receipt;
 
 /// Collects the answer of an opened exchange.
@@ -36,21 +37,25 @@ pub async fn whole(mut exchange: Exchange) -> Result<Response, ApiError> {
 /// An answer that has ended.
 enum Answer {
     Local { text: String, usage: Usage, finish: FinishReason },
+    Embeddings { vectors: Vec<Vec<f32>>, usage: Usage },
     Upstream(Box<RawValue>),
 }
 
 async fn collect(exchange: &mut Exchange) -> Result<Answer, ApiError> {
     let (mut text, mut usage, mut upstream) = (String::new(), Usage::default(), None);
+    let mut vectors = None;
     while let Some(event) = exchange.next().await {
         match event? {
-            Event::Started | Event::Energy(_) => {}
+            Event::Started | Event::Truncated { .. } | Event::Energy(_) => {}
+            Event::Embeddings(all) => vectors = Some(all),
             Event::Text(piece) => text.push_str(&piece),
             Event::Upstream(object) => upstream = Some(object),
             Event::Usage(counted) => usage = counted,
             Event::Done(finish) => {
-                return Ok(match upstream {
-                    Some(object) => Answer::Upstream(object),
-                    None => Answer::Local { text, usage, finish },
+                return Ok(match (upstream, vectors) {
+                    (Some(object), _) => Answer::Upstream(object),
+                    (None, Some(vectors)) => Answer::Embeddings { vectors, usage },
+                    (None, None) => Answer::Local { text, usage, finish },
                 });
             }
         }
@@ -63,7 +68,18 @@ impl Answer {
     fn render(self, exchange: &Exchange) -> Result<String, ApiError> {
         match self {
             Self::Upstream(object) => Ok(object.get().to_owned()),
+            Self::Embeddings { vectors, usage } => {
+                let format = match exchange.request() {
+                    Request::Embedding(request) => request.encoding_format.unwrap_or_default(),
+                    _ => return Err(ApiError::Internal),
+                };
+                embedding::render(vectors, format, &exchange.model().name, usage)
+                    .map_err(|_| ApiError::Internal)
+            }
             Self::Local { text, usage, finish } => {
+                if let Some(mut writer) = completion::Writer::of(exchange) {
+                    return Ok(writer.whole(&text, finish, usage));
+                }
                 let message = AnswerMessage { role: Role::Assistant, content: text, refusal: None };
                 let choice = Choice { index: 0, message, logprobs: None, finish_reason: finish };
                 serde_json::to_string(&ChatResponse {

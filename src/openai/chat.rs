@@ -84,6 +84,12 @@ pub struct Message {
     pub name: Option<String>,
 }
 
+impl Message {
+    pub fn user(text: String) -> Self {
+        Self { role: Role::User, content: Some(Content::Text(text)), name: None }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

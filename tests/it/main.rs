@@ -9,8 +9,10 @@
 
 mod app;
 mod cloud;
+mod completion;
 mod config;
 mod crashes;
+mod embedding;
 mod engine;
 mod equality;
 mod fallback;
@@ -18,6 +20,7 @@ mod faults;
 mod gateway;
 mod init;
 mod library;
+mod lifecycle;
 mod local;
 mod log;
 mod models;

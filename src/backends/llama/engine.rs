@@ -21,7 +21,7 @@ use super::observer::{Reused, StepReport, StepRow};
 use super::pacing::Pacer;
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal, Settings};
 use super::sampling::Sampler;
-use super::scheduler::{Cancelled, Chunk, Limits, Phase, Request, Scheduler};
+use super::scheduler::{Cancelled, Chunk, Limits, Phase, Request, Scheduler, Token};
 use super::text::TextStream;
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
@@ -29,14 +29,26 @@ use crate::units::{AttemptId, MonotonicNs};
 /// What the reader thread hands over.
 pub(super) enum Order {
     Work { request: Request, work: Work },
+    Embed(Texts),
     Refuse(AttemptId, Refusal),
     Cancel(AttemptId),
+}
+
+/// A tokenised request for embeddings.
+pub(super) struct Texts {
+    pub(super) attempt: AttemptId,
+    pub(super) inputs: Vec<Vec<Token>>,
+    /// Length of the vectors; none: the model's own.
+    pub(super) dimensions: Option<u32>,
+    pub(super) deadline: Option<MonotonicNs>,
 }
 
 /// The part of a request that turns logits into text.
 pub(super) struct Work {
     pub(super) sampler: Sampler,
     pub(super) text: TextStream,
+    /// Turns left out so that the conversation fits.
+    pub(super) dropped_turns: u32,
 }
 
 /// An attempt the scheduler knows of.
@@ -50,6 +62,8 @@ pub(super) struct Engine<'m> {
     vocab: LlamaVocab<'m>,
     batch: LlamaBatch<'static>,
     scheduler: Scheduler,
+    /// Longest prompt plus answer.
+    pub(super) context_tokens: usize,
     running: HashMap<AttemptId, Running>,
     host: HostCache<SeqState>,
     pacer: Pacer,
@@ -73,6 +87,7 @@ impl<'m> Engine<'m> {
             vocab: model.vocab(),
             batch: LlamaBatch::new(limits.batch_tokens, 1),
             scheduler: Scheduler::new(limits),
+            context_tokens: limits.context_tokens,
             running: HashMap::new(),
             host: HostCache::new(usize::try_from(settings.host_cache_bytes).unwrap_or(usize::MAX)),
             pacer: Pacer::new(settings.prefill_stretch, limits.slots),
@@ -125,6 +140,7 @@ impl<'m> Engine<'m> {
                     }
                 }
             }
+            Order::Embed(texts) => self.close(texts.attempt, Outcome::Refused(Refusal::OtherTask)),
             Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
             Order::Cancel(attempt) => match self.scheduler.cancel(attempt) {
                 // It ended while the cancellation was on its way: its end was told already.
