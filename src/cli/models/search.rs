@@ -78,7 +78,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
         None => (unit.strip_suffix('b').unwrap_or(&unit), 1000.0),
     };
     let power = match (prefix, unit.is_empty() || unit.ends_with('b')) {
-        ("", true) => 0,
+        ("", true) if unit != "ib" => 0,
         ("k", true) => 1,
         ("m", true) => 2,
         ("g", true) => 3,
