@@ -114,6 +114,7 @@ fn added(sum: Usage, choice: Usage, index: u32) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::llama::observer::Reused;
     use crate::openai::FinishReason;
     use crate::units::MonotonicNs;
 
@@ -126,7 +127,7 @@ mod tests {
         };
         let rows = vec![row(7, 2, 0, 1), row(8, 0, 5, 0), row(7, 0, 3, 0), row(7, 1, 0, 1)];
         let now = MonotonicNs::now();
-        let joined = joined(StepReport { start: now, end: now, rows });
+        let joined = joined(StepReport { start: now, end: now, rows, reused: Reused::default() });
         assert_eq!(joined.rows, [row(7, 0, 3, 2), row(8, 0, 5, 0)]);
     }
 
