@@ -507,6 +507,7 @@ mod tests {
             handle.books().devices.into_iter().find(|book| book.serves == of_model).unwrap()
         };
         handle.engine_started(&model, child.id());
+        handle.engine_ready(&model);
         handle.attempt_opened(&model, attempt);
         let used = || {
             let book = engine(&handle);
