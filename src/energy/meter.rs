@@ -519,10 +519,12 @@ mod tests {
         handle.work(&model, decoded(attempt, start));
         handle.attempt_closed(&model, attempt);
         let settled = next_settled(&mut settlements);
-        assert_eq!(settled.marginal.quality, Quality::Estimated);
-        assert_eq!(microjoules(settled.marginal), engine(&handle).account.attributed.0);
-        assert!(microjoules(settled.marginal) >= fifth_of_a_second.0, "{settled:?}");
+        let attributed = engine(&handle).account.attributed.0;
+        // Before anything can fail: a child left behind would burn a core for ever.
         child.kill().unwrap();
+        assert_eq!(settled.marginal.quality, Quality::Estimated);
+        assert_eq!(microjoules(settled.marginal), attributed);
+        assert!(microjoules(settled.marginal) >= fifth_of_a_second.0, "{settled:?}");
         let ticks = wait_for("the child to be dead and not yet reaped", || dead_ticks(child.id()));
         handle.engine_stopped(&model, child.id());
         let per_second = rustix::param::clock_ticks_per_second();
