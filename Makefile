@@ -27,7 +27,7 @@ lint: setup ## Check formatting, lints and documentation
 	cargo fmt --all --check
 	cargo clippy --release --locked --all-targets -- -D warnings
 	cargo clippy --release --locked --no-default-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --lib
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --lib --document-private-items
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -1,7 +1,7 @@
 //! Local models: one engine process per model, started and watched from here, that runs llama.cpp.
 //!
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
-//! they use live in the gateway; [`child`], [`engine`] and [`embedder`] are the other side of the socket. Decisions are
+//! they use live in the gateway; `child`, `engine` and `embedder` are the other side of the socket. Decisions are
 //! pure and apart: [`scheduler`], [`waiting`], [`pacing`], [`host_cache`], [`packing`], [`sampling`], [`text`],
 //! [`guard`], [`overflow`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
 

@@ -21,7 +21,7 @@ const BAD_LINES_SHOWN: u64 = 10;
 pub struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Log file, or folder of log files [default: `dir` of [traffic] in the config]
+    /// Log file, or folder of log files [default: `traffic.dir` of the config]
     #[arg(long, value_name = "PATH")]
     log: Option<PathBuf>,
     /// Replay only this policy; may be repeated [default: every policy of the config]

@@ -1,7 +1,7 @@
 //! One request's way from its decision to the books: tries the candidates, tracks the answer, bills it exactly once.
 //!
 //! Whatever ends an exchange (an answer, an error, a client that left), its record is entered once: by
-//! [`Exchange::finish`], or by dropping it, which means that the client left.
+//! [`Exchange::answered`] or [`Exchange::failed`], or by dropping it, which means that the client left.
 
 use std::sync::Arc;
 use std::time::Duration;

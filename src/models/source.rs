@@ -32,7 +32,7 @@ pub struct HubFile {
     pub org: String,
     pub repo: String,
     pub file: String,
-    /// Branch, tag or commit; [`DEFAULT_REVISION`] if there is none.
+    /// Branch, tag or commit; `DEFAULT_REVISION` if there is none.
     pub revision: Option<String>,
 }
 
