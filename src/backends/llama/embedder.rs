@@ -64,8 +64,6 @@ impl<'m> Embedder<'m> {
             .with_n_batch(batch_tokens)
             .with_n_ubatch(batch_tokens)
             .with_embeddings(true)
-            // It would round keys and values to 16 bits, which long texts show.
-            .with_flash_attention_policy(llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED)
             .with_pooling_type(pooling(model, settings.pooling)?)
             .with_n_threads(threads)
             .with_n_threads_batch(threads);
