@@ -4,6 +4,7 @@ pub mod chat;
 pub mod content;
 pub mod error;
 pub mod stream;
+pub mod tools;
 
 pub use chat::{
     ChatRequest, ChatResponse, Choice, FinishReason, Message, Role, StreamOptions, Usage,
@@ -11,3 +12,4 @@ pub use chat::{
 pub use content::{Content, Part, Stop};
 pub use error::{ErrorBody, ErrorEnvelope};
 pub use stream::{ChatChunk, ChunkChoice, Delta};
+pub use tools::{Tool, ToolCall, ToolCallDelta, ToolChoice};

@@ -115,7 +115,7 @@ fn local(
         ability,
         kind: Kind::Local { engine: backend.state() },
         backend: Arc::new(backend),
-        capabilities: Capabilities::default(),
+        capabilities: Capabilities { tools: true, ..Capabilities::default() },
         api_key_missing: false,
         first_token: FirstTokenTime::default(),
     }

@@ -32,6 +32,19 @@ pub enum Event {
     Started,
     /// Text of the one choice of a local answer; never empty, always whole UTF-8.
     Text(String),
+    /// As `Text`, of what the model thinks before it answers.
+    Reasoning(String),
+    /// The model begins to call a tool of the client's. Calls are numbered from 0; `id` is unique.
+    ToolCall {
+        index: u32,
+        id: String,
+        name: String,
+    },
+    /// More of a call's arguments, which are JSON text.
+    ToolArguments {
+        index: u32,
+        piece: String,
+    },
     /// A chunk (streaming) or the whole response object (not streaming), as an upstream wrote it.
     Upstream(Box<RawValue>),
     Usage(Usage),
@@ -63,6 +76,9 @@ pub struct Health {
 
 /// OpenAI's error code for a prompt that does not fit the model's context.
 pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
+
+/// Our code for a tool of a kind that only some models know.
+pub const UNSUPPORTED_TOOL: &str = "unsupported_tool";
 
 /// Why an answer failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,10 +159,12 @@ impl ErrorKind {
     }
 
     /// Whether the same request may succeed at another model. Only a request that is wrong everywhere may not; one that
-    /// is too long here, without telling by how much, may fit elsewhere.
+    /// is too long here, without telling by how much, may fit elsewhere, and other models know other tools.
     pub fn retry_elsewhere(&self) -> bool {
         match self {
-            Self::InvalidRequest { code, .. } => code.as_deref() == Some(CONTEXT_LENGTH_EXCEEDED),
+            Self::InvalidRequest { code, .. } => {
+                matches!(code.as_deref(), Some(CONTEXT_LENGTH_EXCEEDED | UNSUPPORTED_TOOL))
+            }
             _ => true,
         }
     }

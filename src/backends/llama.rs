@@ -4,12 +4,16 @@
 //! they use live in the gateway; [`child`] and [`engine`] are the other side of the socket. Decisions are
 //! pure and apart: [`scheduler`], [`sampling`], [`text`], [`guard`].
 
+pub mod answer;
 mod attempts;
 #[cfg(feature = "llama")]
 pub mod child;
 mod config;
+pub mod conversation;
+pub mod dialect;
 #[cfg(feature = "llama")]
 mod engine;
+pub mod fallback;
 pub mod guard;
 pub mod handle;
 pub mod observer;
@@ -17,6 +21,8 @@ mod process;
 #[cfg(feature = "llama")]
 mod prompt;
 pub mod protocol;
+#[cfg(feature = "llama")]
+mod python_json;
 pub mod sampling;
 pub mod scheduler;
 pub mod supervisor;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::backends::Backend;
 use crate::backends::cloud;
-use crate::backends::llama::EngineState;
+use crate::backends::llama::{EngineState, Phase};
 use crate::energy::cloud::estimate;
 use crate::energy::{EnergyFigure, MeterHandle};
 use crate::openai::Usage;
@@ -70,9 +70,21 @@ impl Model {
             dollars: self.dollars(&expected_usage(features)),
             ttft_ms: self.first_token.mean_ms(),
             context_tokens: self.backend.health().context_tokens,
-            capabilities: self.capabilities,
+            capabilities: self.capabilities(),
             unavailable: self.unavailable(),
         }
+    }
+
+    /// What it can do, as far as is known: a model that is not loaded gets the benefit of the doubt.
+    fn capabilities(&self) -> Capabilities {
+        let tools = match &self.kind {
+            Kind::Local { engine } => match &engine.borrow().phase {
+                Phase::Ready(facts) => facts.takes_tools,
+                _ => self.capabilities.tools,
+            },
+            Kind::Cloud(_) => self.capabilities.tools,
+        };
+        Capabilities { tools, ..self.capabilities }
     }
 
     /// Money owed for `usage`: none for a local model, unknown where no price is configured.
@@ -99,7 +111,7 @@ fn expected_usage(features: &Features) -> Usage {
         prompt_tokens,
         completion_tokens,
         total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: None,
+        ..Usage::default()
     }
 }
 

@@ -12,7 +12,7 @@ use super::exchange::Exchange;
 use super::plan::Plan;
 use crate::backends::Event;
 use crate::openai::chat::AnswerMessage;
-use crate::openai::{ChatResponse, Choice, FinishReason, Role, Usage};
+use crate::openai::{ChatResponse, Choice, FinishReason, Role, ToolCall, Usage};
 use crate::traffic::Receipt;
 
 /// Collects the answer of an opened exchange.
@@ -35,22 +35,25 @@ pub async fn whole(mut exchange: Exchange) -> Result<Response, ApiError> {
 
 /// An answer that has ended.
 enum Answer {
-    Local { text: String, usage: Usage, finish: FinishReason },
+    Local { message: AnswerMessage, usage: Usage, finish: FinishReason },
     Upstream(Box<RawValue>),
 }
 
 async fn collect(exchange: &mut Exchange) -> Result<Answer, ApiError> {
-    let (mut text, mut usage, mut upstream) = (String::new(), Usage::default(), None);
+    let (mut message, mut usage, mut upstream) = (Collected::default(), Usage::default(), None);
     while let Some(event) = exchange.next().await {
         match event? {
             Event::Started | Event::Energy(_) => {}
-            Event::Text(piece) => text.push_str(&piece),
+            Event::Text(piece) => message.text.push_str(&piece),
+            Event::Reasoning(piece) => message.reasoning.push_str(&piece),
+            Event::ToolCall { id, name, .. } => message.calls.push(ToolCall::function(id, name)),
+            Event::ToolArguments { piece, .. } => message.argue(&piece),
             Event::Upstream(object) => upstream = Some(object),
             Event::Usage(counted) => usage = counted,
             Event::Done(finish) => {
                 return Ok(match upstream {
                     Some(object) => Answer::Upstream(object),
-                    None => Answer::Local { text, usage, finish },
+                    None => Answer::Local { message: message.whole(), usage, finish },
                 });
             }
         }
@@ -59,12 +62,39 @@ async fn collect(exchange: &mut Exchange) -> Result<Answer, ApiError> {
     Err(ApiError::Internal)
 }
 
+/// A local answer as far as it has come.
+#[derive(Default)]
+struct Collected {
+    text: String,
+    reasoning: String,
+    calls: Vec<ToolCall>,
+}
+
+impl Collected {
+    /// Arguments come in order, so they are the last call's.
+    fn argue(&mut self, piece: &str) {
+        if let Some(function) = self.calls.last_mut().and_then(|call| call.function.as_mut()) {
+            function.arguments.push_str(piece);
+        }
+    }
+
+    fn whole(self) -> AnswerMessage {
+        let says_nothing = self.text.is_empty() && !self.calls.is_empty();
+        AnswerMessage {
+            role: Role::Assistant,
+            content: (!says_nothing).then_some(self.text),
+            reasoning_content: Some(self.reasoning).filter(|text| !text.is_empty()),
+            tool_calls: self.calls,
+            refusal: None,
+        }
+    }
+}
+
 impl Answer {
     fn render(self, exchange: &Exchange) -> Result<String, ApiError> {
         match self {
             Self::Upstream(object) => Ok(object.get().to_owned()),
-            Self::Local { text, usage, finish } => {
-                let message = AnswerMessage { role: Role::Assistant, content: text, refusal: None };
+            Self::Local { message, usage, finish } => {
                 let choice = Choice { index: 0, message, logprobs: None, finish_reason: finish };
                 serde_json::to_string(&ChatResponse {
                     id: completion_id(exchange.id()),

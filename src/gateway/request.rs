@@ -1,10 +1,13 @@
 //! Reads a chat request: size, JSON, types, and the ranges OpenAI documents. Knows nothing of models.
 
+mod tools;
+
 use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use self::tools::check_tools;
 use super::error::ApiError;
 use crate::openai::ChatRequest;
 
@@ -44,13 +47,13 @@ fn locate(body: &[u8]) -> ApiError {
     }
 }
 
+/// A field whose value is of the right type and wrong all the same.
+fn invalid(param: &str, message: &str) -> ApiError {
+    ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") }
+}
+
 fn check(request: &ChatRequest) -> Result<(), ApiError> {
-    let wrong = |param: &str, message: &str| {
-        Err(ApiError::InvalidField {
-            param: param.to_owned(),
-            message: format!("`{param}` {message}"),
-        })
-    };
+    let wrong = |param: &str, message: &str| Err(invalid(param, message));
     let within = |value: Option<f32>, high: f32| value.is_none_or(|v| (0.0..=high).contains(&v));
     if request.messages.is_empty() {
         wrong("messages", "must hold at least one message")
@@ -65,6 +68,6 @@ fn check(request: &ChatRequest) -> Result<(), ApiError> {
     } else if request.stop.as_ref().is_some_and(|stop| stop.0.len() > 4) {
         wrong("stop", "takes at most 4 strings")
     } else {
-        Ok(())
+        check_tools(request)
     }
 }

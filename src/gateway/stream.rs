@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::exchange::Exchange;
 use super::reply::{completion_id, with_receipt};
 use crate::backends::Event;
-use crate::openai::{ChatChunk, ChunkChoice, Delta, FinishReason, Role, Usage};
+use crate::openai::{ChatChunk, ChunkChoice, Delta, FinishReason, Role, ToolCallDelta, Usage};
 use crate::traffic::Receipt;
 
 /// A comment keeps proxies from closing a stream whose model thinks for long.
@@ -114,9 +114,15 @@ impl Chunks {
     fn next(&mut self, event: Event) -> Option<String> {
         match event {
             Event::Started | Event::Energy(_) => None,
-            Event::Text(text) => {
-                let role = (!std::mem::replace(&mut self.opened, true)).then_some(Role::Assistant);
-                Some(self.chunk(Delta { role, content: Some(&text) }, None, None))
+            Event::Text(text) => Some(self.add(Delta { content: Some(&text), ..Delta::default() })),
+            Event::Reasoning(text) => {
+                Some(self.add(Delta { reasoning_content: Some(&text), ..Delta::default() }))
+            }
+            Event::ToolCall { index, id, name } => {
+                Some(self.add(Delta::call(ToolCallDelta::begun(index, &id, &name))))
+            }
+            Event::ToolArguments { index, piece } => {
+                Some(self.add(Delta::call(ToolCallDelta::continued(index, &piece))))
             }
             Event::Upstream(chunk) => {
                 let text = chunk.get().to_owned();
@@ -137,12 +143,18 @@ impl Chunks {
         }
     }
 
+    /// A chunk of the answer; the first one says whose it is.
+    fn add(&mut self, delta: Delta<'_>) -> String {
+        let role = (!std::mem::replace(&mut self.opened, true)).then_some(Role::Assistant);
+        self.chunk(Delta { role, ..delta }, None, None)
+    }
+
     /// The closing chunks; the last of them carries the receipt.
     fn last(mut self, receipt: &Receipt) -> Vec<String> {
         let mut closing = std::mem::take(&mut self.held);
         if closing.is_empty() {
             let role = (!self.opened).then_some(Role::Assistant);
-            closing.push(self.chunk(Delta { role, content: None }, self.finish, None));
+            closing.push(self.chunk(Delta { role, ..Delta::default() }, self.finish, None));
         }
         if let (true, Some(usage)) = (self.wants_usage, self.usage) {
             closing.push(self.usage_chunk(usage));

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use wattgate::backends::llama::conversation::Turn;
 use wattgate::backends::llama::protocol::{self, FromEngine, ToEngine};
 use wattgate::backends::llama::sampling::Sampling;
 use wattgate::backends::llama::{
@@ -197,7 +198,7 @@ async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answer, 
             }
             Event::Usage(counts) => usage = Some(counts),
             Event::Done(done) => reason = Some(done),
-            Event::Upstream(_) | Event::Energy(_) => panic!("a local model has no upstream"),
+            other => panic!("{other:?}: a local model has no upstream, and nobody offered tools"),
         }
     }
     Ok(Answer { attempt, text, usage: usage.expect("usage"), reason: reason.expect("an end") })
@@ -507,7 +508,8 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
     // One step over thousands of tokens takes a minute on one thread; nothing is heard before it ends.
     engine.send(&ToEngine::Submit(protocol::Submission {
         attempt: AttemptId(1),
-        turns: vec![protocol::Turn { role: Role::User, text: "word ".repeat(8000) }],
+        turns: vec![Turn::new(Role::User, "word ".repeat(8000))],
+        tools: None,
         sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
         output_limit: 1,
         stop: Vec::new(),

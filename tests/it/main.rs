@@ -19,3 +19,4 @@ mod log;
 mod models;
 mod replay;
 mod stand_in;
+mod tools;

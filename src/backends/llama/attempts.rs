@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::answer::Piece;
 use super::handle::{Progress, Submit};
 use super::observer::EngineObserver;
 use super::protocol::{Outcome, Refusal};
@@ -65,8 +66,8 @@ impl Attempts {
         self.update(attempt, |progress| progress.admitted = true);
     }
 
-    pub(super) fn text(&self, attempt: AttemptId, text: &str) {
-        self.update(attempt, |progress| progress.text.push_str(text));
+    pub(super) fn piece(&self, attempt: AttemptId, piece: Piece) {
+        self.update(attempt, |progress| progress.pieces.push(piece));
     }
 
     pub(super) fn close(&mut self, attempt: AttemptId, outcome: Outcome) {

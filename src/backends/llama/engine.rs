@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use llama_cpp_2::context::LlamaContext;
@@ -14,11 +15,12 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
 
+use super::answer::{AnswerParser, Piece};
 use super::child::EngineError;
 use super::observer::{StepReport, StepRow};
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal};
 use super::sampling::Sampler;
-use super::scheduler::{Admission, Cancelled, Chunk, Limits, Phase, Request, Scheduler};
+use super::scheduler::{Admission, Cancelled, Chunk, Limits, Phase, Request, Scheduler, Token};
 use super::text::TextStream;
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
@@ -34,6 +36,9 @@ pub(super) enum Order {
 pub(super) struct Work {
     pub(super) sampler: Sampler,
     pub(super) text: TextStream,
+    pub(super) answer: AnswerParser,
+    /// Control tokens whose spelling the parser must see.
+    pub(super) tags: Arc<[Token]>,
 }
 
 /// An attempt the scheduler knows of.
@@ -99,7 +104,7 @@ impl<'m> Engine<'m> {
         match order {
             Order::Work { request, work } => {
                 let attempt = request.attempt;
-                let counts = Counts { prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0 };
+                let counts = Counts::default();
                 match self.scheduler.submit(request) {
                     Ok(()) => {
                         self.running.insert(attempt, Running { work, counts });
@@ -132,17 +137,17 @@ impl<'m> Engine<'m> {
         }
         self.evaluate(&chunks)?;
         self.scheduler.evaluated(&chunks);
-        let (mut texts, mut finished) = (Vec::new(), Vec::new());
+        let (mut pieces, mut finished) = (Vec::new(), Vec::new());
         let mut row = 0;
         for chunk in &chunks {
             row += chunk.len;
             if chunk.completes {
-                self.continue_answer(chunk, row - 1, &mut texts, &mut finished);
+                self.continue_answer(chunk, row - 1, &mut pieces, &mut finished);
             }
         }
         let end = MonotonicNs::now();
         let report = StepReport { start, end, rows: chunks.iter().map(step_row).collect() };
-        protocol::append_frame(&mut self.outgoing, &FromEngine::Step { report, texts })?;
+        protocol::append_frame(&mut self.outgoing, &FromEngine::Step { report, pieces })?;
         for (attempt, outcome) in finished {
             self.close(attempt, outcome)?;
         }
@@ -160,7 +165,7 @@ impl<'m> Engine<'m> {
         let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
         let (prompt_tokens, cached_tokens) = (count(prompt_tokens), count(cached_tokens));
         if let Some(running) = self.running.get_mut(&attempt) {
-            running.counts = Counts { prompt_tokens, cached_tokens, completion_tokens: 0 };
+            running.counts = Counts { prompt_tokens, cached_tokens, ..Counts::default() };
         }
         let admitted = FromEngine::Admitted { attempt, prompt_tokens, cached_tokens };
         Ok(protocol::append_frame(&mut self.outgoing, &admitted)?)
@@ -194,7 +199,7 @@ impl<'m> Engine<'m> {
         &mut self,
         chunk: &Chunk,
         row: usize,
-        texts: &mut Vec<(AttemptId, String)>,
+        pieces: &mut Vec<(AttemptId, Piece)>,
         finished: &mut Vec<(AttemptId, Outcome)>,
     ) {
         let Some(running) = self.running.get_mut(&chunk.attempt) else { return };
@@ -202,28 +207,34 @@ impl<'m> Engine<'m> {
         let token = as_index(work.sampler.sample(self.context.get_logits_ith(as_index(row))));
         counts.completion_tokens += 1;
         let goes_on = self.scheduler.push(chunk.slot, token);
-        let (mut text, mut reason) = (String::new(), None);
+        let mut reason = None;
+        let reasoned = work.answer.is_reasoning();
+        let mut news = Vec::new();
         if self.vocab.is_eog(LlamaToken(token)) {
             reason = Some(FinishReason::Stop);
         } else {
             self.piece.clear();
-            self.vocab.token_to_piece_into(LlamaToken(token), &mut self.piece, false, None);
+            let is_tag = work.tags.contains(&token);
+            self.vocab.token_to_piece_into(LlamaToken(token), &mut self.piece, is_tag, None);
             let released = work.text.push(&self.piece);
-            text = released.text;
-            if released.stopped {
+            news = work.answer.push(&released.text);
+            if released.stopped || work.answer.is_over() {
                 reason = Some(FinishReason::Stop);
             } else if !goes_on {
                 reason = Some(FinishReason::Length);
             }
         }
+        counts.reasoning_tokens += u32::from(reasoned || work.answer.is_reasoning());
         if let Some(reason) = reason {
-            text.push_str(&work.text.finish());
+            let cut = reason == FinishReason::Length;
+            news.extend(work.answer.push(&work.text.finish()));
+            news.extend(work.answer.finish(cut));
+            let called = work.answer.has_called() && !cut;
+            let reason = if called { FinishReason::ToolCalls } else { reason };
             self.scheduler.release(chunk.slot);
             finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
         }
-        if !text.is_empty() {
-            texts.push((chunk.attempt, text));
-        }
+        pieces.extend(news.into_iter().map(|piece| (chunk.attempt, piece)));
     }
 
     fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {

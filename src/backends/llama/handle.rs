@@ -13,11 +13,13 @@ use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::Piece;
 use super::config::Config;
-use super::protocol::{self, Counts, EngineFacts, FrameError, Submission, ToEngine, Turn};
+use super::conversation;
+use super::protocol::{self, Counts, EngineFacts, FrameError, Submission, ToEngine};
 use super::sampling::Sampling;
 use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
-use crate::openai::chat::PromptTokensDetails;
+use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{ChatRequest, FinishReason, Usage};
 use crate::units::AttemptId;
 
@@ -83,7 +85,7 @@ pub(super) struct Submit {
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) admitted: bool,
-    pub(super) text: String,
+    pub(super) pieces: Vec<Piece>,
     pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
 
@@ -181,9 +183,9 @@ impl Answer {
                     started = true;
                     yield Event::Started;
                 }
-                if !news.text.is_empty() {
-                    sent += news.text.len();
-                    yield Event::Text(news.text);
+                sent += news.pieces.len();
+                for piece in joined(news.pieces) {
+                    yield event(piece);
                 }
                 if let Some(end) = news.end {
                     self.cancel.disarm();
@@ -201,7 +203,7 @@ impl Answer {
             .boxed()
     }
 
-    /// Waits for something new: `text` is what came after the first `sent` bytes.
+    /// Waits for something new: `pieces` are those that came after the first `sent`.
     async fn next(&mut self, sent: usize, deadline: Instant) -> Result<Progress, ErrorKind> {
         let changed = if sent == 0 {
             timeout_at(deadline, self.progress.changed())
@@ -215,9 +217,34 @@ impl Answer {
         let progress = self.progress.borrow_and_update();
         Ok(Progress {
             admitted: progress.admitted,
-            text: progress.text[sent..].to_owned(),
+            pieces: progress.pieces[sent..].to_vec(),
             end: progress.end.clone(),
         })
+    }
+}
+
+/// Pieces that came together, in as few as say the same.
+fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut joined: Vec<Piece> = Vec::with_capacity(1);
+    for piece in pieces {
+        let left = match joined.last_mut() {
+            Some(last) => last.join(piece),
+            None => Some(piece),
+        };
+        joined.extend(left);
+    }
+    joined
+}
+
+fn event(piece: Piece) -> Event {
+    match piece {
+        Piece::Text(text) => Event::Text(text),
+        Piece::Reasoning(text) => Event::Reasoning(text),
+        Piece::Call { index, name } => {
+            let id = format!("call_{}", uuid::Uuid::now_v7().simple());
+            Event::ToolCall { index, id, name }
+        }
+        Piece::Arguments { index, text } => Event::ToolArguments { index, piece: text },
     }
 }
 
@@ -253,13 +280,10 @@ fn submission(job: &Job, config: &Config) -> Result<Submission, ErrorKind> {
             code: None,
         });
     }
-    let turns = request.messages.iter().map(|message| Turn {
-        role: message.role,
-        text: message.content.as_ref().map_or_else(String::new, |c| c.text().into_owned()),
-    });
     Ok(Submission {
         attempt: job.attempt,
-        turns: turns.collect(),
+        turns: conversation::turns(request),
+        tools: conversation::tools(request)?,
         sampling: sampling(request),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
@@ -293,6 +317,9 @@ fn usage(counts: Counts) -> Usage {
         total_tokens: prompt_tokens + completion_tokens,
         prompt_tokens_details: Some(PromptTokensDetails {
             cached_tokens: Some(u64::from(counts.cached_tokens)),
+        }),
+        completion_tokens_details: Some(CompletionTokensDetails {
+            reasoning_tokens: Some(u64::from(counts.reasoning_tokens)),
         }),
     }
 }

@@ -8,13 +8,17 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
+use super::answer::{AnswerParser, ExpectedCalls};
+use super::conversation::{MustCall, OfferedTool, ToolUse, Turn};
 use super::engine::{Order, Work};
+use super::fallback;
 use super::guard::{Guard, pieces};
-use super::protocol::{Refusal, Submission, Turn};
+use super::protocol::{Refusal, Submission};
 use super::sampling::Sampler;
 use super::scheduler::{Request, Token};
 use super::template::{CHATML, ChatTemplate};
 use super::text::TextStream;
+use crate::openai::Role;
 
 const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 
@@ -24,6 +28,14 @@ pub(super) struct Prompter {
     template: ChatTemplate,
     has_own_template: bool,
     guard: Guard,
+    /// Control tokens that are part of the template's dialect, so the answer's parser must see them.
+    tags: Arc<[Token]>,
+}
+
+/// A prompt as text, and how to read what the model answers to it.
+struct Rendered {
+    prompt: String,
+    answer: AnswerParser,
 }
 
 impl Prompter {
@@ -32,48 +44,108 @@ impl Prompter {
         let (bos, eos) =
             (spelling(&model, model.vocab().bos()), spelling(&model, model.vocab().eos()));
         let template = ChatTemplate::new(own.as_deref().unwrap_or(CHATML), &bos, &eos)?;
-        let guard = Guard::new(control_spellings(&model));
-        Ok(Self { template, has_own_template: own.is_some(), guard, model })
+        let controls = control_tokens(&model);
+        let is_tag = |spelling: &str| template.dialect().tags().any(|tag| tag == spelling);
+        let tags = controls.iter().filter(|(_, spelling)| is_tag(spelling));
+        let tags = tags.map(|(token, _)| token.0).collect();
+        let guard = Guard::new(controls.into_iter().map(|(_, spelling)| spelling));
+        Ok(Self { template, has_own_template: own.is_some(), guard, tags, model })
     }
 
     pub(super) fn has_own_template(&self) -> bool {
         self.has_own_template
     }
 
+    /// Whether a conversation with tools can be put to the model. One without a template was trained for no
+    /// conversation at all; some templates refuse a system turn, which the fallback needs.
+    pub(super) fn takes_tools(&self) -> bool {
+        self.has_own_template
+            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample())).is_ok()
+    }
+
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
     pub(super) fn order(&self, submission: Submission) -> Order {
-        let Submission { attempt, turns, sampling, output_limit, stop } = submission;
-        match self.prompt(&turns) {
-            Ok(prompt) => Order::Work {
-                request: Request { attempt, prompt, output_limit: output_limit as usize },
-                work: Work { sampler: Sampler::new(sampling), text: TextStream::new(stop) },
+        let Submission { attempt, turns, tools, sampling, output_limit, stop } = submission;
+        match self.render(&turns, tools.as_ref()) {
+            Ok(Rendered { prompt, answer }) => Order::Work {
+                request: Request {
+                    attempt,
+                    prompt: self.tokenise(&prompt),
+                    output_limit: output_limit as usize,
+                },
+                work: Work {
+                    sampler: Sampler::new(sampling),
+                    text: TextStream::new(stop),
+                    answer,
+                    tags: Arc::clone(&self.tags),
+                },
             },
             Err(error) => Order::Refuse(attempt, Refusal::Template(error.to_string())),
         }
     }
 
-    fn prompt(&self, turns: &[Turn]) -> Result<Vec<Token>, Error> {
-        let rendered = self.template.render(turns, &self.guard)?;
+    fn render(&self, turns: &[Turn], tools: Option<&ToolUse>) -> Result<Rendered, Error> {
+        let dialect = self.template.dialect();
+        let mut prompt = if dialect.calls.is_some() {
+            self.template.render(turns, tools, &self.guard)?
+        } else {
+            self.template.render(&fallback::plain_turns(turns, tools), None, &self.guard)?
+        };
+        let format = dialect.calls.unwrap_or(fallback::FORMAT);
+        let expected = tools.map(|used| ExpectedCalls {
+            format,
+            names: used.tools.iter().map(|tool| tool.name.clone()).collect(),
+            parallel: used.parallel && format.allows_parallel(),
+        });
+        let opened = dialect.reasoning.filter(|tags| prompt.trim_end().ends_with(tags.open));
+        let beginning = tools.and_then(|used| forced_name(used)).map(|name| format.beginning(name));
+        let Some(beginning) = beginning else {
+            let answer = AnswerParser::new(dialect.reasoning, opened.is_some(), expected);
+            return Ok(Rendered { prompt, answer });
+        };
+        // A call that must be made is begun for the model, which has only to go on; there is no place for reasoning.
+        if let Some(tags) = opened {
+            prompt.push_str(tags.close);
+            prompt.push_str("\n\n");
+        }
+        prompt.push_str(&beginning);
+        let mut answer = AnswerParser::new(None, false, expected);
+        answer.prime(&beginning);
+        Ok(Rendered { prompt, answer })
+    }
+
+    fn tokenise(&self, rendered: &str) -> Vec<Token> {
         let vocab = self.model.vocab();
         let mut tokens = Vec::with_capacity(rendered.len() / 3 + 1);
-        for piece in pieces(&rendered) {
+        for piece in pieces(rendered) {
             tokens.extend(vocab.tokenize(piece.as_bytes(), false, true));
         }
         // Most templates write the beginning-of-sequence token themselves; two of them would degrade the answer.
         if vocab.should_add_bos() && tokens.first() != Some(&vocab.bos()) {
             tokens.insert(0, vocab.bos());
         }
-        Ok(tokens.into_iter().map(|token| token.0).collect())
+        tokens.into_iter().map(|token| token.0).collect()
+    }
+}
+
+/// If a call must be made, `Some`; in it the function's name, if only one may be called.
+fn forced_name(tools: &ToolUse) -> Option<Option<&str>> {
+    match (&tools.must_call, tools.tools.as_slice()) {
+        (MustCall::No, _) => None,
+        (MustCall::Named(name), _) | (MustCall::Any, [OfferedTool { name, .. }]) => {
+            Some(Some(name))
+        }
+        (MustCall::Any, _) => Some(None),
     }
 }
 
 /// How every token that is recognised in text as a control token is spelled.
-fn control_spellings(model: &LlamaModel) -> Vec<String> {
+fn control_tokens(model: &LlamaModel) -> Vec<(LlamaToken, String)> {
     let vocab = model.vocab();
     vocab
         .tokens()
         .filter(|&token| vocab.is_control(token))
-        .map(|token| spelling(model, token))
+        .map(|token| (token, spelling(model, token)))
         .collect()
 }
 
@@ -83,4 +155,11 @@ fn spelling(model: &LlamaModel, token: LlamaToken) -> String {
         return String::new();
     }
     model.vocab().text(token).map_or_else(String::new, |text| text.to_string_lossy().into_owned())
+}
+
+/// A tool for a try-out of the template.
+fn sample() -> ToolUse {
+    let json = r#"{"type":"function","function":{"name":"f","description":"","parameters":{"type":"object","properties":{}}}}"#;
+    let tools = vec![OfferedTool { name: "f".to_owned(), json: json.to_owned() }];
+    ToolUse { tools, must_call: MustCall::No, parallel: false }
 }

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::answer::Piece;
+use super::conversation::{ToolUse, Turn};
 use super::observer::StepReport;
 use super::sampling::Sampling;
 use super::scheduler::Rejection;
-use crate::openai::{FinishReason, Role};
+use crate::openai::FinishReason;
 use crate::units::AttemptId;
 
 /// Longest message in bytes: a prompt of millions of tokens fits.
@@ -46,16 +48,10 @@ pub struct Settings {
 pub struct Submission {
     pub attempt: AttemptId,
     pub turns: Vec<Turn>,
+    pub tools: Option<ToolUse>,
     pub sampling: Sampling,
     pub output_limit: u32,
     pub stop: Vec<String>,
-}
-
-/// One turn of the conversation, its parts joined.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Turn {
-    pub role: Role,
-    pub text: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,10 +70,10 @@ pub enum FromEngine {
         prompt_tokens: u32,
         cached_tokens: u32,
     },
-    /// One batch was evaluated; `texts` is what may be sent on because of it.
+    /// One batch was evaluated; `pieces` is what may be sent on because of it.
     Step {
         report: StepReport,
-        texts: Vec<(AttemptId, String)>,
+        pieces: Vec<(AttemptId, Piece)>,
     },
     /// The last word about an attempt.
     Closed {
@@ -94,6 +90,8 @@ pub struct EngineFacts {
     pub slots: u32,
     /// The GGUF brings its own chat template; if not, ChatML is used.
     pub has_chat_template: bool,
+    /// Conversations with tools fit its template, by its own means or by the fallback.
+    pub takes_tools: bool,
     /// Architecture, parameters and size, for a log line.
     pub description: String,
 }
@@ -106,12 +104,14 @@ pub enum Outcome {
 }
 
 /// Tokens of one answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub prompt_tokens: u32,
     pub cached_tokens: u32,
     /// Every token sampled, the one that ended the turn included.
     pub completion_tokens: u32,
+    /// Those of them that were reasoning.
+    pub reasoning_tokens: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +174,7 @@ pub fn read_frame<M: DeserializeOwned>(socket: &mut impl Read) -> Result<Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openai::Role;
 
     #[test]
     fn frames_survive_the_way_and_the_end_is_seen() {
@@ -181,7 +182,8 @@ mod tests {
         append_frame(&mut wire, &ToEngine::Cancel(AttemptId(7))).unwrap();
         let submission = Submission {
             attempt: AttemptId(8),
-            turns: vec![Turn { role: Role::Developer, text: "be brief".into() }],
+            turns: vec![Turn::new(Role::Developer, "be brief")],
+            tools: None,
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
             output_limit: 5,
             stop: vec!["\n".into()],

@@ -223,10 +223,10 @@ impl Link {
             }
             FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
             FromEngine::Admitted { attempt, .. } => self.attempts.admitted(attempt),
-            FromEngine::Step { report, texts } => {
+            FromEngine::Step { report, pieces } => {
                 self.observer.step(&self.model, &report);
-                for (attempt, text) in texts {
-                    self.attempts.text(attempt, &text);
+                for (attempt, piece) in pieces {
+                    self.attempts.piece(attempt, piece);
                 }
             }
             FromEngine::Closed { attempt, outcome } => self.attempts.close(attempt, outcome),
