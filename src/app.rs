@@ -70,8 +70,12 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let stop_engines = CancellationToken::new();
         let mut engines = JoinSet::new();
-        let parts =
-            assemble::Parts { meter: meter.handle(), engine_binary, stop: stop_engines.clone() };
+        let parts = assemble::Parts {
+            meter: meter.handle(),
+            metrics: Arc::clone(&metrics),
+            engine_binary,
+            stop: stop_engines.clone(),
+        };
         let router = assemble::router(&config, &parts, &mut engines)?;
         let books = Books::new(sink, Arc::clone(&metrics));
         let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);

@@ -5,5 +5,7 @@
 pub mod backend;
 pub mod cloud;
 pub mod llama;
+pub mod terms;
 
 pub use backend::{Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job};
+pub use terms::{Priority, Terms};

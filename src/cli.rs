@@ -5,18 +5,25 @@
 pub mod check;
 #[cfg(feature = "llama")]
 pub mod engine;
+pub mod init;
 pub mod models;
 pub mod replay;
 pub mod route;
 pub mod serve;
 pub mod train;
 
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Problems};
+
+/// Exit code of a command that could not do its work.
+const FAILED: u8 = 1;
+/// Exit code of arguments, a config or data that cannot be used.
+const BAD_INPUT: u8 = 2;
 
 /// OpenAI-compatible gateway that answers with the least energy that is good enough.
 ///
@@ -32,9 +39,11 @@ pub struct Cli {
 enum Command {
     /// Serve the OpenAI API
     Serve(serve::ServeArgs),
+    /// Look at this machine and write a config with a model that fits
+    Init(init::InitArgs),
     /// List every problem of a config, with file and line
     Check(check::CheckArgs),
-    /// List or fetch the local models
+    /// List, find, fetch, check or remove local models
     Models(models::ModelsArgs),
     /// Score prompts from a file and show what would be chosen, running nothing
     Route(route::RouteArgs),
@@ -48,17 +57,25 @@ enum Command {
     Engine(engine::EngineArgs),
 }
 
+/// The config file, if none is named.
+const CONFIG_FILE: &str = "config.toml";
+
 /// The config file, named the same way by every subcommand.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
     /// Config file
-    #[arg(long, default_value = "config.toml", value_name = "PATH")]
+    #[arg(long, default_value = CONFIG_FILE, value_name = "PATH")]
     pub config: PathBuf,
 }
 
 impl ConfigArgs {
     pub fn load(&self) -> Result<Config, Problems> {
         config::load(&self.config)
+    }
+
+    /// Whether it may be the default rather than somebody's word.
+    fn is_default(&self) -> bool {
+        self.config == Path::new(CONFIG_FILE)
     }
 }
 
@@ -69,7 +86,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             report(&error);
             // A config that does not hold is bad input; everything else failed.
-            ExitCode::from(if error.is::<Problems>() { 2 } else { 1 })
+            ExitCode::from(if error.is::<Problems>() { BAD_INPUT } else { FAILED })
         }
     }
 }
@@ -78,6 +95,7 @@ pub fn main() -> ExitCode {
 fn run(command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Serve(args) => serve::run(args),
+        Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args),
         Command::Models(args) => models::run(args),
         Command::Route(args) => route::run(args),
@@ -86,6 +104,19 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         #[cfg(feature = "llama")]
         Command::Engine(args) => Ok(engine::run(args)),
     }
+}
+
+/// Asks the person at the terminal; an empty answer is `default`.
+fn confirm(question: &str, default: bool) -> io::Result<bool> {
+    let mut screen = io::stderr();
+    write!(screen, "{question} [{}] ", if default { "Y/n" } else { "y/N" })?;
+    screen.flush()?;
+    let mut answer = String::new();
+    let end_of_input = io::stdin().read_line(&mut answer)? == 0;
+    Ok(match answer.trim().to_ascii_lowercase().as_str() {
+        "" => default && !end_of_input,
+        answer => matches!(answer, "y" | "yes"),
+    })
 }
 
 #[expect(clippy::print_stderr, reason = "the one place where a command reports its failure")]

@@ -4,6 +4,7 @@
 //! variables) is a warning for `wattgate check`, not an error here.
 
 mod document;
+mod draft;
 mod explain;
 mod problem;
 mod read;
@@ -27,6 +28,8 @@ use crate::traffic;
 use document::Document;
 use problem::Report;
 
+pub use draft::{draft, model_tables};
+pub use explain::suggest;
 pub use problem::{Problem, Problems};
 pub use warnings::{Warning, is_set, warnings};
 
@@ -50,6 +53,13 @@ pub struct Config {
     pub policies: BTreeMap<String, routing::PolicyConfig>,
     /// By name, in the order of the file; never empty.
     pub models: IndexMap<String, Model>,
+}
+
+impl Config {
+    /// Where models live when no config says otherwise.
+    pub fn default_model_dir() -> PathBuf {
+        File::default().model_dir
+    }
 }
 
 /// One model that may answer.

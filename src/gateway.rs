@@ -18,6 +18,7 @@ pub mod server;
 pub mod state;
 pub mod stream;
 pub mod tally;
+pub mod terms;
 
 pub use books::Books;
 pub use config::Config;

@@ -1,22 +1,23 @@
 //! Turns the config's models and policies into the router's.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
-use super::observe::MeterObserver;
+use super::observe::Observer;
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
 use crate::backends::llama;
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::gateway::model::FirstTokenTime;
 use crate::gateway::{Kind, Model, Router};
-use crate::models;
+use crate::models::{self, Sha256, Source, State};
 use crate::routing::{AdequacyModel, Capabilities, Policy};
+use crate::telemetry::Metrics;
 
 /// Ability of a local model nobody has rated: below the average of the router's data, so that it is trusted with little.
 const LOCAL_ABILITY_GUESS: f64 = -1.5;
@@ -26,6 +27,7 @@ const CLOUD_ABILITY_GUESS: f64 = 1.0;
 /// What models are built with.
 pub struct Parts {
     pub meter: MeterHandle,
+    pub metrics: Arc<Metrics>,
     pub engine_binary: PathBuf,
     /// Stops the engines.
     pub stop: CancellationToken,
@@ -46,7 +48,8 @@ pub fn router(
         let name: Arc<str> = name.as_str().into();
         let ability = ability(&name, model, &adequacy);
         models.push(match &model.engine {
-            Engine::Llama { config: llama, source, .. } => {
+            Engine::Llama { config: llama, source, sha256 } => {
+                warn_of_file(&name, source, sha256.as_ref(), &config.model_dir);
                 let gguf = models::resolve(source, &config.model_dir);
                 local(name, ability, llama, gguf, parts, engines)
             }
@@ -87,6 +90,25 @@ fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
     model.ability.or_else(|| adequacy.ability_of(known_as)).unwrap_or(guess)
 }
 
+/// Says what is known to be wrong with a model's file, without reading it.
+fn warn_of_file(name: &str, source: &Source, sha256: Option<&Sha256>, model_dir: &Path) {
+    match models::state(source, sha256, model_dir) {
+        Ok(State::Verified { .. } | State::Unverified { .. }) => {}
+        Ok(State::Missing) => tracing::warn!(
+            model.name = name,
+            "{name} is not here yet: run `wattgate models pull {name}`; until then others answer",
+        ),
+        Ok(State::Wrong { actual }) => tracing::warn!(
+            model.name = name,
+            sha256 = %actual,
+            "{name} is another file than the config means: run `wattgate models pull {name}`",
+        ),
+        Err(error) => {
+            tracing::warn!(model.name = name, "{name}: its file cannot be read: {error}");
+        }
+    }
+}
+
 fn local(
     name: Arc<str>,
     ability: f64,
@@ -95,13 +117,8 @@ fn local(
     parts: &Parts,
     engines: &mut JoinSet<()>,
 ) -> Model {
-    if !gguf.exists() {
-        tracing::warn!(
-            model.name = %name,
-            "{name} is not here yet: run `wattgate models pull {name}`; until then others answer",
-        );
-    }
-    let observer = Arc::new(MeterObserver(parts.meter.clone()));
+    let observer =
+        Arc::new(Observer { meter: parts.meter.clone(), metrics: Arc::clone(&parts.metrics) });
     let (backend, supervisor) = llama::local_model(
         Arc::clone(&name),
         llama.clone(),

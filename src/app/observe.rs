@@ -1,25 +1,36 @@
-//! Joins engines to the meter: what an engine did becomes work the ledger can attribute.
+//! What an engine did becomes work the ledger can attribute, and numbers to watch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backends::llama::{EngineObserver, StepReport, StepRow};
 use crate::energy::{MeterHandle, WorkRow, WorkSpan};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{CacheLabels, ModelNameLabels};
 use crate::units::AttemptId;
 
-/// Passes everything an engine reports on to the meter.
-pub struct MeterObserver(pub MeterHandle);
+/// Passes everything an engine reports on to the meter, and counts it.
+pub struct Observer {
+    pub meter: MeterHandle,
+    pub metrics: Arc<Metrics>,
+}
 
-impl EngineObserver for MeterObserver {
+impl EngineObserver for Observer {
     fn engine_started(&self, model: &Arc<str>, pid: u32) {
-        self.0.engine_started(model, pid);
+        self.meter.engine_started(model, pid);
     }
 
     fn engine_stopped(&self, model: &Arc<str>, pid: u32) {
-        self.0.engine_stopped(model, pid);
+        self.meter.engine_stopped(model, pid);
     }
 
     fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId) {
-        self.0.attempt_opened(model, attempt);
+        self.meter.attempt_opened(model, attempt);
+    }
+
+    fn attempt_admitted(&self, model: &Arc<str>, _attempt: AttemptId, waited: Duration) {
+        let labels = ModelNameLabels { model: Arc::clone(model) };
+        self.metrics.engine_queue_wait_seconds.get_or_create(&labels).observe(waited.as_secs_f64());
     }
 
     fn step(&self, model: &Arc<str>, step: &StepReport) {
@@ -29,10 +40,34 @@ impl EngineObserver for MeterObserver {
             decode_tokens: row.decode_tokens,
         };
         let rows = step.rows.iter().map(row).collect();
-        self.0.work(model, WorkSpan { start: step.start, end: step.end, rows });
+        self.meter.work(model, WorkSpan { start: step.start, end: step.end, rows });
+        count_step(&self.metrics, model, step);
     }
 
     fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
-        self.0.attempt_closed(model, attempt);
+        self.meter.attempt_closed(model, attempt);
+    }
+}
+
+fn count_step(metrics: &Metrics, model: &Arc<str>, step: &StepReport) {
+    let labels = ModelNameLabels { model: Arc::clone(model) };
+    let tokens = |of: fn(&StepRow) -> u32| step.rows.iter().map(of).map(u64::from).sum::<u64>();
+    let (prefill, decode) = (tokens(|row| row.prefill_tokens), tokens(|row| row.decode_tokens));
+    let seconds_per_token = Duration::from_nanos(step.end - step.start).as_secs_f64()
+        / (prefill + decode).max(1) as f64;
+    for (tokens, tokens_total, seconds_total) in [
+        (prefill, &metrics.engine_prefill_tokens_total, &metrics.engine_prefill_seconds_total),
+        (decode, &metrics.engine_decode_tokens_total, &metrics.engine_decode_seconds_total),
+    ] {
+        tokens_total.get_or_create(&labels).inc_by(tokens);
+        seconds_total.get_or_create(&labels).inc_by(seconds_per_token * tokens as f64);
+    }
+    let busy = u32::try_from(step.rows.len()).unwrap_or(u32::MAX);
+    metrics.engine_busy_slots.get_or_create(&labels).observe(busy.into());
+    let reused = step.reused;
+    for (from, tokens) in [("slot", reused.slot), ("shared", reused.shared), ("host", reused.host)]
+    {
+        let labels = CacheLabels { model: Arc::clone(model), from };
+        metrics.engine_cached_tokens_total.get_or_create(&labels).inc_by(tokens.into());
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde_json::value::RawValue;
 
+use super::terms::Terms;
 use crate::energy::EnergyFigure;
 use crate::openai::{ChatRequest, FinishReason, Usage};
 use crate::units::AttemptId;
@@ -18,6 +19,8 @@ pub struct Job {
     pub request: Arc<ChatRequest>,
     /// The client's body, byte for byte, for backends that forward it.
     pub body: Bytes,
+    /// What the client asks about the order of work; a backend that cannot know it ignores it.
+    pub terms: Terms,
 }
 
 /// The answer as it comes. Dropping the stream cancels the work: a local slot is freed at its next step and an
@@ -74,6 +77,13 @@ pub struct Health {
     pub context_tokens: Option<u32>,
 }
 
+impl Health {
+    /// Requests that wait for others to end.
+    pub fn waiting(&self) -> u32 {
+        self.in_flight.saturating_sub(self.slots)
+    }
+}
+
 /// OpenAI's error code for a prompt that does not fit the model's context.
 pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
@@ -87,8 +97,8 @@ pub enum ErrorKind {
     #[error("the model is unavailable: {0}")]
     Unavailable(String),
     /// Its queue is full.
-    #[error("the model's queue is full")]
-    Overloaded { retry_after: Duration },
+    #[error("the model's queue is full: {ahead} requests are ahead of this one")]
+    Overloaded { retry_after: Duration, ahead: u32 },
     /// The upstream's own rate limit (429).
     #[error("the upstream is rate limiting")]
     RateLimited { retry_after: Option<Duration> },
@@ -105,6 +115,9 @@ pub enum ErrorKind {
     ContextExceeded { prompt_tokens: u32, context_tokens: u32 },
     #[error("no answer within {} ms", .after.as_millis())]
     Timeout { after: Duration },
+    /// The client's own deadline came before the end of the answer.
+    #[error("the deadline of the request has passed")]
+    DeadlineExceeded,
     /// The upstream failed (5xx).
     #[error("the upstream failed with HTTP {status}")]
     UpstreamStatus { status: u16 },
@@ -144,6 +157,7 @@ impl ErrorKind {
             Self::InvalidRequest { .. } => "invalid_request",
             Self::ContextExceeded { .. } => "context_exceeded",
             Self::Timeout { .. } => "timeout",
+            Self::DeadlineExceeded => "deadline_exceeded",
             Self::UpstreamStatus { .. } => "upstream_status",
             Self::Protocol(_) => "protocol",
             Self::EngineDied => "engine_died",
@@ -152,19 +166,33 @@ impl ErrorKind {
 
     pub fn source(&self) -> ErrorSource {
         match self {
-            Self::InvalidRequest { .. } | Self::ContextExceeded { .. } => ErrorSource::Client,
+            Self::InvalidRequest { .. } | Self::ContextExceeded { .. } | Self::DeadlineExceeded => {
+                ErrorSource::Client
+            }
             Self::Credentials { .. } => ErrorSource::Us,
             _ => ErrorSource::Backend,
         }
     }
 
-    /// Whether the same request may succeed at another model. Only a request that is wrong everywhere may not; one that
-    /// is too long here, without telling by how much, may fit elsewhere, and other models know other tools.
+    /// Whether the attempt was turned away before any model worked on it, so that it used no energy.
+    pub fn is_before_work(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable(_)
+                | Self::Overloaded { .. }
+                | Self::RateLimited { .. }
+                | Self::Credentials { .. }
+        )
+    }
+
+    /// Whether the same request may succeed at another model. Only a request that is wrong or late everywhere may not;
+    /// one that is too long here, without telling by how much, may fit elsewhere, and other models know other tools.
     pub fn retry_elsewhere(&self) -> bool {
         match self {
             Self::InvalidRequest { code, .. } => {
                 matches!(code.as_deref(), Some(CONTEXT_LENGTH_EXCEEDED | UNSUPPORTED_TOOL))
             }
+            Self::DeadlineExceeded => false,
             _ => true,
         }
     }

@@ -238,9 +238,12 @@ impl Attempt {
         if let Some(variable) = upstream.missing_key() {
             return Err(ErrorKind::Unavailable(format!("{variable}, its API key, is not set")));
         }
-        let place = Arc::clone(&upstream.places)
-            .try_acquire_owned()
-            .map_err(|_| ErrorKind::Overloaded { retry_after: OVERLOAD_RETRY_AFTER })?;
+        let place = Arc::clone(&upstream.places).try_acquire_owned().map_err(|_| {
+            ErrorKind::Overloaded {
+                retry_after: OVERLOAD_RETRY_AFTER,
+                ahead: upstream.config.max_in_flight,
+            }
+        })?;
         let admission = upstream.breaker().admit(Instant::now()).ok_or_else(|| {
             ErrorKind::Unavailable("the upstream failed repeatedly and is left alone".to_owned())
         })?;

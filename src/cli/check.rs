@@ -9,13 +9,10 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-use super::ConfigArgs;
+use super::{BAD_INPUT, ConfigArgs};
 use crate::config::{self, Config, Engine, Model, Problem, Problems};
 use crate::models::{Source, State, state};
 use crate::routing::Route;
-
-/// Exit code of input that cannot be used.
-const BAD_INPUT: u8 = 2;
 
 /// Check the configuration file and say everything that is wrong with it
 #[derive(Args, Debug)]

@@ -1,6 +1,12 @@
-//! `wattgate models`: which models there are, and bringing their files here.
+//! `wattgate models`: which models there are, bringing their files here, checking them and taking them away.
 //!
-//! Reads the configuration and the model directory; loads no model.
+//! Reads the configuration, the catalogue and the model directory; loads no model.
+
+mod pull;
+mod remove;
+mod search;
+mod target;
+mod verify;
 
 use clap::{Args, Subcommand};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -8,16 +14,12 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use super::ConfigArgs;
 use super::check::{origin, route, state_of};
+use super::{BAD_INPUT, ConfigArgs};
 use crate::config::{Config, Engine, Model};
-use crate::models::{Progress, State, pull, state};
+use crate::models::{State, state};
 
-/// Exit codes of the command line.
-const FAILED: u8 = 1;
-const BAD_INPUT: u8 = 2;
-
-/// List the configured models, or bring their files to this machine
+/// List, find, fetch, check or remove local models
 #[derive(Args, Debug)]
 pub struct ModelsArgs {
     #[command(subcommand)]
@@ -27,7 +29,11 @@ pub struct ModelsArgs {
 #[derive(Subcommand, Debug)]
 enum ModelsCommand {
     List(ListArgs),
-    Pull(PullArgs),
+    Search(search::SearchArgs),
+    Pull(pull::PullArgs),
+    Verify(verify::VerifyArgs),
+    #[command(name = "rm")]
+    Remove(remove::RemoveArgs),
 }
 
 /// List the configured models and whether they are here
@@ -38,16 +44,6 @@ struct ListArgs {
     /// Write the list as JSON to standard output
     #[arg(long)]
     json: bool,
-}
-
-/// Fetch and verify model files; what is already here is left alone
-#[derive(Args, Debug)]
-struct PullArgs {
-    /// Models to pull [default: every local model]
-    #[arg(value_name = "NAME")]
-    names: Vec<String>,
-    #[command(flatten)]
-    config: ConfigArgs,
 }
 
 /// One model as listed.
@@ -65,7 +61,10 @@ struct Row {
 pub fn run(args: &ModelsArgs) -> anyhow::Result<u8> {
     match &args.command {
         ModelsCommand::List(args) => list(&args.config.load()?, args.json),
-        ModelsCommand::Pull(args) => Ok(pull_all(&args.config.load()?, &args.names)),
+        ModelsCommand::Search(args) => search::run(args),
+        ModelsCommand::Pull(args) => pull::run(args),
+        ModelsCommand::Verify(args) => verify::run(args),
+        ModelsCommand::Remove(args) => remove::run(args),
     }
 }
 
@@ -101,50 +100,37 @@ fn row(config: &Config, name: &str, model: &Model) -> Row {
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["name", "route", "source", "size", "state"]);
+    let mut table = styled_table(["name", "route", "source", "size", "state"]);
     for row in rows {
         let size = row.size_bytes.map_or(String::new(), |bytes| HumanBytes(bytes).to_string());
         table.add_row([&row.name, row.route, &row.source, &size, &row.state]);
     }
-    if let Some(size) = table.column_mut(3) {
-        size.set_cell_alignment(CellAlignment::Right);
-    }
+    right_aligned(&mut table, &[3]);
     table.trim_fmt()
 }
 
-/// Pulls each, past the failures of others.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a person")]
-fn pull_all(config: &Config, names: &[String]) -> u8 {
-    if let Some(name) = names.iter().find(|name| !config.models.contains_key(*name)) {
-        let known: Vec<&str> = config.models.keys().map(String::as_str).collect();
-        eprintln!("error: there is no model `{name}`\nhint: the config has {}", known.join(", "));
-        return BAD_INPUT;
-    }
-    let mut code = 0;
-    for (name, model) in &config.models {
-        let wanted = names.contains(name);
-        match &model.engine {
-            Engine::Llama { source, sha256, .. } if wanted || names.is_empty() => {
-                let mut progress = Progress::on_stderr();
-                let result = pull(source, sha256.as_ref(), &config.model_dir, &mut progress);
-                drop(progress);
-                match result {
-                    Ok(pulled) => {
-                        let how = if pulled.fetched { "pulled to" } else { "already there:" };
-                        println!("{name}: {how} {}", pulled.path.display());
-                    }
-                    Err(error) => {
-                        let hint = error.hint();
-                        eprintln!("error: {name}: {:#}\nhint: {hint}", anyhow::Error::new(error));
-                        code = FAILED;
-                    }
-                }
-            }
-            Engine::Openai(_) if wanted => println!("{name}: runs elsewhere, nothing to pull"),
-            _ => {}
+fn styled_table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header);
+    table
+}
+
+fn right_aligned(table: &mut Table, columns: &[usize]) {
+    for &index in columns {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    code
+}
+
+#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
+fn elsewhere(name: &str) {
+    println!("{name}: runs elsewhere and has no file here");
+}
+
+#[expect(clippy::print_stderr, reason = "a command reports bad input itself")]
+fn bad_name(error: &target::UnknownModel) -> u8 {
+    eprintln!("error: {error}");
+    BAD_INPUT
 }

@@ -7,15 +7,12 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::ConfigArgs;
+use super::{BAD_INPUT, ConfigArgs};
 use crate::app::assemble;
 use crate::config::Config;
 use crate::replay::{Replay, Report};
 use crate::routing::Policy;
 use crate::traffic::{Line, read_log};
-
-/// Exit code of input that cannot be used.
-const BAD_INPUT: u8 = 2;
 
 /// Bad lines that are shown; the rest are only counted.
 const BAD_LINES_SHOWN: u64 = 10;

@@ -97,7 +97,7 @@ pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
 }
 
 /// The nearest of `known` to `word`, or all of them.
-pub(super) fn suggest<S: AsRef<str>>(word: &str, known: &[S]) -> String {
+pub fn suggest<S: AsRef<str>>(word: &str, known: &[S]) -> String {
     /// Jaro-Winkler similarity from which two words count as a slip of the fingers (`slotz` and `slots`: 0.92).
     const ALIKE: f64 = 0.8;
     let likeness =

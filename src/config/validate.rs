@@ -132,6 +132,10 @@ fn is_plain_name(name: &str, also: &str) -> bool {
 
 fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<Engine> {
     let at = |key| ["models", name, "llama", key];
+    if !llama::BUILT_IN {
+        let message = format!("model `{name}` cannot run: {}", llama::NOT_BUILT_IN);
+        report.wrong(&["models", name, "llama"], message, Some(llama::HOW_TO_BUILD.into()));
+    }
     for (key, value) in [
         ("context_tokens", u64::from(config.context_tokens)),
         ("slots", u64::from(config.slots)),
@@ -144,6 +148,11 @@ fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<
         if value == 0 {
             report.wrong(&at(key), format!("`{key}` must be more than 0"), None);
         }
+    }
+    if !(1.0..=1000.0).contains(&config.prefill_stretch) {
+        let message =
+            format!("`prefill_stretch` must be from 1 to 1000, not {}", config.prefill_stretch);
+        report.wrong(&at("prefill_stretch"), message, None);
     }
     let source = if config.source.is_empty() {
         let hint = "write `source = \"hf:ORG/REPO/FILE.gguf\"`, `pypi:…` or `file:…`";

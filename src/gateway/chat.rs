@@ -16,7 +16,9 @@ use super::reply::{explain, whole};
 use super::request::{local_only, parse, read_body};
 use super::state::Gateway;
 use super::stream::streamed;
+use super::terms::terms;
 use crate::routing::{Judged, Route};
+use crate::units::MonotonicNs;
 
 /// Answers a conversation.
 pub async fn complete(
@@ -24,10 +26,11 @@ pub async fn complete(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let terms = terms(&headers, MonotonicNs::now())?;
     let body = read_body(body, gateway.max_body_bytes).await?;
     let request = parse(&body)?;
     let plan = gateway.router.plan(&request, local_only(&headers))?;
-    let mut exchange = Exchange::new(gateway, request, body, plan);
+    let mut exchange = Exchange::new(gateway, request, body, plan).on(terms);
     if let Err(error) = exchange.open().await {
         let headers = explain(exchange.id(), &exchange.plan, None);
         exchange.failed(&error);

@@ -125,9 +125,9 @@ impl ApiError {
     /// How long the client should wait, where waiting helps.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Backend(BackendError { kind: ErrorKind::Overloaded { retry_after }, .. }) => {
-                Some(*retry_after)
-            }
+            Self::Backend(BackendError {
+                kind: ErrorKind::Overloaded { retry_after, .. }, ..
+            }) => Some(*retry_after),
             Self::Backend(BackendError {
                 kind: ErrorKind::RateLimited { retry_after }, ..
             }) => *retry_after,
@@ -141,7 +141,11 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status(), axum::Json(self.envelope())).into_response();
+        let (status, envelope) = (self.status(), self.envelope());
+        let code = envelope.error.code.as_deref().unwrap_or("none");
+        // The code only: messages may quote what the client sent.
+        tracing::info!(http.status = status.as_u16(), error.code = code, "refused: {code}");
+        let mut response = (status, axum::Json(envelope)).into_response();
         if let Some(wait) = self.retry_after() {
             // Whole seconds, and never 0, which clients take for "at once".
             let seconds = HeaderValue::from(wait.as_secs().max(1));
@@ -160,7 +164,7 @@ fn backend_status(kind: &ErrorKind) -> StatusCode {
             StatusCode::TOO_MANY_REQUESTS
         }
         ErrorKind::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Timeout { .. } | ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::Credentials { .. }
         | ErrorKind::UpstreamStatus { .. }
         | ErrorKind::Protocol(_)
@@ -200,4 +204,54 @@ fn explain(exclusions: &[(Arc<str>, Exclusion)]) -> String {
     let named = exclusions.iter().filter(|(_, reason)| *reason != Exclusion::NotNamed);
     let reasons: Vec<String> = named.map(|(model, reason)| format!("{model}: {reason}")).collect();
     if reasons.is_empty() { "none is configured".to_owned() } else { reasons.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_status_type_and_code() {
+        let backend = |kind| ApiError::Backend(BackendError { model: "m".into(), kind });
+        let excluded = |reason| ApiError::NoCandidate([("m".into(), reason)].into());
+        let second = Duration::from_secs(1);
+        let context = ErrorKind::ContextExceeded { prompt_tokens: 9, context_tokens: 4 };
+        let invalid = ErrorKind::InvalidRequest { message: "no".into(), param: None, code: None };
+        let table = [
+            (ApiError::NotJson(String::new()), "400 invalid_request_error invalid_json"),
+            (ApiError::BodyTooLarge { limit_bytes: 1 }, "413 invalid_request_error body_too_large"),
+            (ApiError::UnknownModel("x".into()), "404 invalid_request_error model_not_found"),
+            (ApiError::Internal, "500 api_error internal_error"),
+            (backend(invalid), "400 invalid_request_error -"),
+            (backend(context), "400 invalid_request_error context_length_exceeded"),
+            (
+                backend(ErrorKind::Overloaded { retry_after: second, ahead: 3 }),
+                "429 rate_limit_error overloaded",
+            ),
+            (
+                backend(ErrorKind::RateLimited { retry_after: None }),
+                "429 rate_limit_error rate_limited",
+            ),
+            (backend(ErrorKind::Unavailable("x".into())), "503 api_error unavailable"),
+            (backend(ErrorKind::Credentials { status: 401 }), "502 api_error credentials"),
+            (backend(ErrorKind::Timeout { after: second }), "504 api_error timeout"),
+            (backend(ErrorKind::UpstreamStatus { status: 500 }), "502 api_error upstream_status"),
+            (backend(ErrorKind::Protocol(String::new())), "502 api_error protocol"),
+            (backend(ErrorKind::EngineDied), "502 api_error engine_died"),
+            (excluded(Exclusion::Busy), "429 rate_limit_error overloaded"),
+            (excluded(Exclusion::NotReady), "503 api_error no_candidate"),
+            (excluded(Exclusion::LocalOnly), "503 api_error no_candidate"),
+            (excluded(Exclusion::NoTools), "400 invalid_request_error unsupported_request"),
+            (
+                excluded(Exclusion::ContextTooShort),
+                "400 invalid_request_error context_length_exceeded",
+            ),
+        ];
+        for (error, expected) in table {
+            let body = error.envelope().error;
+            let code = body.code.as_deref().unwrap_or("-");
+            let shown = format!("{} {} {code}", error.status().as_u16(), body.kind);
+            assert_eq!(shown, expected, "{error:?}");
+        }
+    }
 }

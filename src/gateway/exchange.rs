@@ -3,21 +3,25 @@
 //! Whatever ends an exchange (an answer, an error, a client that left), its record is entered once: by
 //! [`Exchange::finish`], or by dropping it, which means that the client left.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::model::Model;
 use super::plan::Plan;
 use super::state::Gateway;
 use super::tally::Tally;
-use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job};
+use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
 use crate::openai::ChatRequest;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::DecisionLabels;
 use crate::traffic::{AttemptOutcome, Outcome, Receipt};
+use crate::units::MonotonicNs;
 
 /// A request that is being answered.
 pub struct Exchange {
@@ -25,12 +29,13 @@ pub struct Exchange {
     request: Arc<ChatRequest>,
     body: Bytes,
     pub plan: Plan,
+    terms: Terms,
     tally: Tally,
     /// Place in `gateway.router.models` of the model that is being asked.
     model: usize,
     events: Option<EventStream>,
-    /// Output that arrived while it was still open whether this model answers.
-    first: Option<Event>,
+    /// What arrived while it was still open whether this model answers.
+    early: VecDeque<Event>,
 }
 
 impl Exchange {
@@ -40,12 +45,19 @@ impl Exchange {
             gateway,
             request: Arc::new(request),
             body,
+            terms: Terms::default(),
             tally: Tally::start(plan.took),
             plan,
             model: 0,
             events: None,
-            first: None,
+            early: VecDeque::new(),
         }
+    }
+
+    /// Sets what the client asks about the order of work.
+    pub fn on(mut self, terms: Terms) -> Self {
+        self.terms = terms;
+        self
     }
 
     pub fn id(&self) -> &Arc<str> {
@@ -89,32 +101,54 @@ impl Exchange {
         let attempt = self.gateway.next_attempt();
         let model = &self.gateway.router.models[self.model];
         self.tally.attempt_started(model, attempt);
-        let job = Job { attempt, request: Arc::clone(&self.request), body: self.body.clone() };
+        let job = Job {
+            attempt,
+            request: Arc::clone(&self.request),
+            body: self.body.clone(),
+            terms: self.terms,
+        };
         self.events = Some(model.backend.start(job));
+        let mut early = VecDeque::new();
         loop {
             match self.next().await {
-                Some(Ok(Event::Started | Event::Usage(_) | Event::Energy(_))) => {}
-                Some(Ok(output)) => {
-                    self.first = Some(output);
-                    return Ok(());
+                Some(Ok(Event::Started)) => {}
+                Some(Ok(event)) => {
+                    // An answer may be empty: then its usage comes first.
+                    let is_output = !matches!(event, Event::Usage(_) | Event::Energy(_));
+                    early.push_back(event);
+                    if is_output {
+                        self.early = early;
+                        return Ok(());
+                    }
                 }
                 Some(Err(error)) => return Err(error),
-                None => return Err(self.ended_early()),
+                None => {
+                    let error = self.ended_early();
+                    self.tally.attempt_ended(AttemptOutcome::Failed, Some(error.kind.clone()));
+                    return Err(error);
+                }
             }
         }
     }
 
     /// The next event of the answer. `None` after `Done` or an error.
     pub async fn next(&mut self) -> Option<Result<Event, BackendError>> {
-        if let Some(first) = self.first.take() {
-            return Some(Ok(first));
+        if let Some(early) = self.early.pop_front() {
+            return Some(Ok(early));
         }
-        let event = self.events.as_mut()?.next().await;
+        let next = self.events.as_mut()?.next();
+        let event = match self.terms.deadline {
+            None => next.await,
+            Some(deadline) => {
+                let left = Duration::from_nanos(deadline - MonotonicNs::now());
+                timeout(left, next).await.unwrap_or_else(|_| Some(Err(self.late())))
+            }
+        };
         match &event {
             Some(Ok(event)) => self.tally.observe(event),
             Some(Err(error)) => {
                 self.log_failure(error);
-                self.tally.attempt_ended(AttemptOutcome::Failed, Some(error.kind.label()));
+                self.tally.attempt_ended(AttemptOutcome::Failed, Some(error.kind.clone()));
                 self.events = None;
             }
             None => self.events = None,
@@ -135,6 +169,8 @@ impl Exchange {
 
     /// Ends the exchange with an error.
     pub fn failed(mut self, error: &ApiError) -> Receipt {
+        // A model that was still answering has failed too.
+        self.tally.attempt_ended(AttemptOutcome::Failed, None);
         let tried = self.tally.tried_anything();
         self.close(if tried { Outcome::Failed } else { Outcome::Refused }, error.status().as_u16())
     }
@@ -142,6 +178,10 @@ impl Exchange {
     fn close(&mut self, outcome: Outcome, status: u16) -> Receipt {
         self.events = None;
         self.tally.close(&self.gateway, &self.plan, &self.request, outcome, status)
+    }
+
+    fn late(&self) -> BackendError {
+        BackendError { model: Arc::clone(&self.model().name), kind: ErrorKind::DeadlineExceeded }
     }
 
     fn ended_early(&self) -> BackendError {

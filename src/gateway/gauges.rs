@@ -47,6 +47,7 @@ fn refresh_model(metrics: &Metrics, model: &Model) {
         let restarts = u64::from(engine.borrow().restarts);
         let labels = ModelNameLabels { model: Arc::clone(&model.name) };
         mirror_count(&metrics.engine_restarts_total.get_or_create(&labels), restarts);
+        metrics.engine_queue_depth.get_or_create(&labels).set(health.waiting().into());
     }
 }
 

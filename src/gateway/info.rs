@@ -30,6 +30,12 @@ pub struct ModelCard {
     owned_by: &'static str,
     /// Whether it could answer just now.
     ready: bool,
+    /// Requests it works on or that wait for it; absent for the names that route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight: Option<u32>,
+    /// Those of them that wait: a new request is behind so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u32>,
 }
 
 /// `GET /v1/models`: the names that route first, then every model.
@@ -51,11 +57,24 @@ fn cards(gateway: &Gateway) -> Vec<ModelCard> {
     let any_ready = models.iter().any(is_ready);
     let policies = policies.keys().map(|policy| format!("{AUTO}/{policy}"));
     let routed = std::iter::once(AUTO.to_owned()).chain(policies);
-    let card = |id, owned_by, ready| ModelCard { id, object: "model", created: 0, owned_by, ready };
+    let card = |id, owned_by, ready| ModelCard {
+        id,
+        object: "model",
+        created: 0,
+        owned_by,
+        ready,
+        in_flight: None,
+        waiting: None,
+    };
     let routed = routed.map(|id| card(id, "wattgate", any_ready));
-    let models = models
-        .iter()
-        .map(|model| card(model.name.to_string(), model.route().label(), is_ready(model)));
+    let models = models.iter().map(|model| {
+        let health = model.backend.health();
+        ModelCard {
+            in_flight: Some(health.in_flight),
+            waiting: Some(health.waiting()),
+            ..card(model.name.to_string(), model.route().label(), is_ready(model))
+        }
+    });
     routed.chain(models).collect()
 }
 

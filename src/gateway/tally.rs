@@ -7,7 +7,7 @@ use super::books;
 use super::model::{Kind, Model};
 use super::plan::Plan;
 use super::state::Gateway;
-use crate::backends::Event;
+use crate::backends::{ErrorKind, Event};
 use crate::energy::EnergyFigure;
 use crate::energy::cloud::{Class, estimate};
 use crate::openai::{ChatRequest, Usage};
@@ -35,7 +35,7 @@ struct Try {
     model: Arc<str>,
     route: Route,
     outcome: AttemptOutcome,
-    error: Option<&'static str>,
+    error: Option<ErrorKind>,
     usage: Option<Usage>,
     /// Pieces of output seen: stands in for completion tokens until the usage is known.
     pieces: u64,
@@ -99,7 +99,7 @@ impl Tally {
     }
 
     /// Notes how the current attempt ended; one that has ended already keeps its outcome.
-    pub fn attempt_ended(&mut self, outcome: AttemptOutcome, error: Option<&'static str>) {
+    pub fn attempt_ended(&mut self, outcome: AttemptOutcome, error: Option<ErrorKind>) {
         if let Some(current) = self.tries.last_mut()
             && current.outcome == AttemptOutcome::Running
         {
@@ -129,7 +129,13 @@ impl Tally {
     fn reason(&self, plan: &Plan) -> String {
         let failed = self.tries.iter().filter(|one| one.outcome == AttemptOutcome::Failed);
         let failures: Vec<String> = failed
-            .map(|one| format!("{} failed ({})", one.model, one.error.unwrap_or("unknown")))
+            .map(|one| {
+                format!(
+                    "{} failed ({})",
+                    one.model,
+                    one.error.as_ref().map_or("unknown", ErrorKind::label)
+                )
+            })
             .collect();
         if failures.is_empty() {
             plan.decision.reason.to_string()
@@ -203,7 +209,7 @@ impl Tally {
     fn count(&self, gateway: &Gateway, record: &Record) {
         let metrics = &gateway.metrics;
         for one in &self.tries {
-            one.count(gateway, metrics);
+            one.count(gateway, metrics, record.timings.total_ms);
         }
         let receipt = &record.receipt;
         let route = receipt.route.map_or("none", Route::label);
@@ -229,7 +235,7 @@ impl Try {
             model: Arc::clone(&self.model),
             route: self.route,
             outcome: self.outcome,
-            error: self.error.map(str::to_owned),
+            error: self.error.as_ref().map(|error| error.label().to_owned()),
             energy: self.energy(gateway, features),
         }
     }
@@ -247,8 +253,7 @@ impl Try {
 
     /// Whether the attempt was refused before any model worked on it.
     fn never_ran(&self) -> bool {
-        const BEFORE_WORK: [&str; 4] = ["unavailable", "overloaded", "rate_limited", "credentials"];
-        self.error.is_some_and(|error| BEFORE_WORK.contains(&error)) && self.pieces == 0
+        self.pieces == 0 && self.error.as_ref().is_some_and(ErrorKind::is_before_work)
     }
 
     /// The table's figure for what is known of the answer.
@@ -262,7 +267,7 @@ impl Try {
         }
     }
 
-    fn count(&self, gateway: &Gateway, metrics: &Metrics) {
+    fn count(&self, gateway: &Gateway, metrics: &Metrics, ended_ms: f64) {
         let route = self.route.label();
         let outcome = self.outcome.label();
         let labels = AttemptLabels { model: Arc::clone(&self.model), route, outcome };
@@ -272,6 +277,14 @@ impl Try {
             model.first_token.observe(first_token_ms);
         }
         let Some(usage) = self.usage else { return };
+        // An answer that came in one piece tells nothing of its pace.
+        if let (Some(first_token_ms), later @ 1.., 2..) =
+            (self.first_token_ms, usage.completion_tokens.saturating_sub(1), self.pieces)
+        {
+            let seconds = (ended_ms - first_token_ms) / 1e3 / later as f64;
+            let labels = model.labels();
+            metrics.time_per_output_token_seconds.get_or_create(&labels).observe(seconds);
+        }
         let kinds = [
             ("prompt", usage.prompt_tokens),
             ("cached", usage.cached_tokens()),

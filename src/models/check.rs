@@ -91,11 +91,16 @@ pub(super) fn remember(source: &Source, sha256: &Sha256, model_dir: &Path) -> io
     fs::write(record, format!("{sha256}  {name}\n{STAMP} {bytes} {modified_ns}\n"))
 }
 
+/// The digest that the file of `source` had when it was last hashed, whatever happened to it since.
+pub(super) fn recorded(source: &Source, model_dir: &Path) -> Option<Sha256> {
+    Record::read(&record_path(source, model_dir)).map(|record| record.sha256)
+}
+
 /// Begins the second line of a record: size in bytes and modification time in nanoseconds. `sha256sum -c` skips it.
 const STAMP: &str = "# bytes, modified_ns:";
 
 /// A person's own directory stays as it is: what is known about a `file:` source is kept under the model directory.
-fn record_path(source: &Source, model_dir: &Path) -> PathBuf {
+pub(super) fn record_path(source: &Source, model_dir: &Path) -> PathBuf {
     match source {
         Source::File(path) => {
             let mut hasher = Hasher::default();

@@ -4,6 +4,7 @@
 //! `HF_TOKEN` or the hub client's own login and goes nowhere else.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
@@ -35,7 +36,10 @@ pub(super) fn fetch(
         result = attempt(file, expected, target, &cache, progress);
     }
     // A download that broke off can be resumed by the next pull; nothing else in the cache is worth keeping.
-    if !matches!(result, Err(PullError::Network { .. } | PullError::DiskFull(_))) {
+    if !matches!(
+        result,
+        Err(PullError::Network { .. } | PullError::DiskFull(_) | PullError::FileTooLarge(_))
+    ) {
         remove(&cache);
     }
     result
@@ -113,14 +117,20 @@ fn explain(file: &HubFile, target: &Path, error: ApiError) -> PullError {
     let detail = error.to_string();
     let status = detail.rsplit_once("http status: ").and_then(|(_, code)| code.parse::<u16>().ok());
     match (error, status) {
-        (ApiError::IoError(error), _) if error.kind() == std::io::ErrorKind::StorageFull => {
-            PullError::io(target, error)
-        }
+        (ApiError::IoError(error), _) if is_of_disk(&error) => PullError::io(target, error),
         (ApiError::InvalidResume, _) | (_, Some(416)) => PullError::Resume(file.to_string()),
         (_, Some(404)) => PullError::NotOnHub(file.to_string()),
         (_, Some(401 | 403)) => PullError::Forbidden(file.to_string()),
         _ => PullError::Network { what: file.to_string(), detail },
     }
+}
+
+fn is_of_disk(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    let of_disk = [FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
+    of_disk.contains(&error.kind())
 }
 
 /// Passes the client's progress on. It announces a step twice: once for the file, once for each connection.

@@ -57,6 +57,8 @@ pub enum PullError {
     Network { what: String, detail: String },
     #[error("no space left on the disk of {}", .0.display())]
     DiskFull(PathBuf),
+    #[error("the file system of {} takes no file that large", .0.display())]
+    FileTooLarge(PathBuf),
     #[error("another process is pulling into {}", .0.display())]
     Busy(PathBuf),
     #[error("cannot use {}", path.display())]
@@ -73,6 +75,7 @@ impl PullError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::DiskFull(path.to_owned())
             }
+            io::ErrorKind::FileTooLarge => Self::FileTooLarge(path.to_owned()),
             _ => Self::Io { path: path.to_owned(), error },
         }
     }
@@ -99,6 +102,9 @@ impl PullError {
             }
             Self::Network { .. } => "check the network and proxy settings and pull again; what is already here is kept".into(),
             Self::DiskFull(_) => "free some space, or set `model_dir` in the config to a larger disk".into(),
+            Self::FileTooLarge(_) => {
+                "set `model_dir` in the config to another disk (FAT ends at 4 GiB), or raise `ulimit -f`".into()
+            }
             Self::Busy(_) => "wait for it to finish and pull again".into(),
             Self::Io { .. } => "check that `model_dir` can be written by this user".into(),
         }
@@ -214,7 +220,7 @@ fn keep_record(source: &Source, sha256: &Sha256, model_dir: &Path, progress: &mu
 }
 
 /// One pull at a time per model directory; the lock goes with the process that holds it.
-fn lock(model_dir: &Path) -> Result<File, PullError> {
+pub(super) fn lock(model_dir: &Path) -> Result<File, PullError> {
     fs::create_dir_all(model_dir).map_err(|error| PullError::io(model_dir, error))?;
     let path = model_dir.join(".lock");
     let file = File::create(&path).map_err(|error| PullError::io(&path, error))?;

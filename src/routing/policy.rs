@@ -309,3 +309,6 @@ fn explain(first: &Candidate, policy: &Policy) -> Reason {
         Reason::BestAvailable { model, p, floor }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,8 @@ metrics! {
         pub request_duration_seconds: Histograms<ModelLabels> = Family::new_with_constructor(latency),
         /// Time from arrival to the first output.
         pub time_to_first_token_seconds: Histograms<ModelLabels> = Family::new_with_constructor(latency),
+        /// Time per output token after the first, averaged over each answer.
+        pub time_per_output_token_seconds: Histograms<ModelLabels> = Family::new_with_constructor(token_time),
         /// Time to extract features, predict and decide.
         pub decision_duration_seconds: Histogram = decision_time(),
         /// Tokens by kind: prompt (cached ones included), cached, completion.
@@ -90,6 +92,22 @@ metrics! {
         pub requests_in_flight: Family<ModelLabels, Gauge> = Family::default(),
         /// 1 when a model can be asked.
         pub model_ready: Family<ModelLabels, Gauge> = Family::default(),
+        /// Time local engines spent reading prompts; a step that also decodes is split by its tokens.
+        pub engine_prefill_seconds_total: Family<ModelNameLabels, FloatCounter> = Family::default(),
+        /// Time local engines spent generating; a step that also reads prompts is split by its tokens.
+        pub engine_decode_seconds_total: Family<ModelNameLabels, FloatCounter> = Family::default(),
+        /// Prompt tokens that local engines evaluated; cached ones are not among them.
+        pub engine_prefill_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Generated tokens that local engines evaluated.
+        pub engine_decode_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Prompt tokens that local engines found in a cache, by where: slot, shared (another slot), host.
+        pub engine_cached_tokens_total: Family<CacheLabels, Counter> = Family::default(),
+        /// Time from a request's arrival at a local engine to its slot.
+        pub engine_queue_wait_seconds: Histograms<ModelNameLabels> = Family::new_with_constructor(latency),
+        /// Requests that were worked on in each step of a local engine.
+        pub engine_busy_slots: Histograms<ModelNameLabels> = Family::new_with_constructor(slots),
+        /// Requests that wait for a slot of a local engine.
+        pub engine_queue_depth: Family<ModelNameLabels, Gauge> = Family::default(),
         /// Restarts of a local model's engine process.
         pub engine_restarts_total: Family<ModelNameLabels, Counter> = Family::default(),
         /// Money owed to upstreams, in US dollars, where prices are configured.
@@ -131,6 +149,16 @@ fn latency() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 17))
 }
 
+/// 0.5 ms to 1 s, doubling: from a GPU to a large model on two cores.
+fn token_time() -> Histogram {
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0005, 2.0, 12))
+}
+
+/// 1 to 128, doubling.
+fn slots() -> Histogram {
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(1.0, 2.0, 8))
+}
+
 /// 1 µs to 16 ms, doubling.
 fn decision_time() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(1e-6, 2.0, 15))
@@ -166,6 +194,12 @@ pub struct ModelLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ModelNameLabels {
     pub model: Arc<str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CacheLabels {
+    pub model: Arc<str>,
+    pub from: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

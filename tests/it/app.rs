@@ -53,7 +53,7 @@ impl TestApp {
             let stop = async move { drop(stopped.await) };
             app.run_until(stop).await.unwrap();
         });
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = client();
         Self { address, gateway, client, stop: Some(stop), running, dir }
     }
 
@@ -152,6 +152,13 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMu
         }
     };
     tokio::time::timeout(PATIENCE, tries).await.expect("it happens in time")
+}
+
+/// A plain HTTP client, as an application has one.
+pub fn client() -> reqwest::Client {
+    // reqwest is built without a TLS provider; whoever comes second finds one installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 /// A response with its body read.

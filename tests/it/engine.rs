@@ -24,12 +24,12 @@ use wattgate::backends::llama::sampling::Sampling;
 use wattgate::backends::llama::{
     Config, EngineObserver, LlamaBackend, Phase, StepReport, local_model,
 };
-use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Job};
+use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Job, Terms};
 use wattgate::openai::{FinishReason, Role, Usage};
 use wattgate::units::AttemptId;
 
 /// Longest wait for anything here; a loaded machine is slow, a hang is not endured.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The model every test runs on: `make test` pulls it before.
 pub fn model_path() -> PathBuf {
@@ -54,12 +54,13 @@ enum Heard {
     Started(u32),
     Stopped(u32),
     Opened(AttemptId),
+    Admitted(AttemptId),
     Closed(AttemptId),
     Step(StepReport),
 }
 
 #[derive(Default)]
-struct Recorder(Mutex<Vec<Heard>>);
+pub struct Recorder(Mutex<Vec<Heard>>);
 
 impl Recorder {
     fn note(&self, heard: Heard) {
@@ -71,7 +72,7 @@ impl Recorder {
     }
 
     /// The process started last.
-    fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         let last = self.heard().into_iter().rev().find_map(|heard| match heard {
             Heard::Started(pid) => Some(pid),
             _ => None,
@@ -79,7 +80,7 @@ impl Recorder {
         Pid::from_raw(i32::try_from(last.unwrap()).unwrap()).unwrap()
     }
 
-    fn steps(&self) -> Vec<StepReport> {
+    pub fn steps(&self) -> Vec<StepReport> {
         let steps = self.heard().into_iter().filter_map(|heard| match heard {
             Heard::Step(step) => Some(step),
             _ => None,
@@ -88,7 +89,7 @@ impl Recorder {
     }
 
     /// Prefill and decode tokens of an attempt.
-    fn tokens(&self, attempt: AttemptId) -> (u64, u64) {
+    pub fn tokens(&self, attempt: AttemptId) -> (u64, u64) {
         let mut sum = (0, 0);
         for step in self.steps() {
             for row in step.rows.iter().filter(|row| row.attempt == attempt) {
@@ -113,25 +114,37 @@ impl EngineObserver for Recorder {
     fn step(&self, _: &Arc<str>, step: &StepReport) {
         self.note(Heard::Step(step.clone()));
     }
+    fn attempt_admitted(&self, _: &Arc<str>, attempt: AttemptId, _: Duration) {
+        self.note(Heard::Admitted(attempt));
+    }
     fn attempt_closed(&self, _: &Arc<str>, attempt: AttemptId) {
         self.note(Heard::Closed(attempt));
     }
 }
 
 /// A running local model.
-struct Local {
-    backend: LlamaBackend,
-    recorder: Arc<Recorder>,
+pub struct Local {
+    pub backend: LlamaBackend,
+    pub recorder: Arc<Recorder>,
     supervisor: JoinSet<()>,
     stop: CancellationToken,
 }
 
-fn small() -> Config {
-    Config { context_tokens: 512, slots: 8, ..Config::default() }
+/// A small engine as patient as the tests: on a machine that is busy elsewhere, a step can take many seconds.
+pub fn small() -> Config {
+    let patience_ms = u64::try_from(PATIENCE.as_millis()).unwrap();
+    Config {
+        context_tokens: 512,
+        slots: 8,
+        load_timeout_ms: patience_ms,
+        first_token_timeout_ms: patience_ms,
+        hang_timeout_ms: patience_ms,
+        ..Config::default()
+    }
 }
 
 impl Local {
-    fn start(config: Config, gguf: PathBuf) -> Self {
+    pub fn start(config: Config, gguf: PathBuf) -> Self {
         // Shown when a test fails: why an engine ended.
         let _set_already = tracing_subscriber::fmt().with_test_writer().try_init();
         let recorder = Arc::new(Recorder::default());
@@ -144,32 +157,32 @@ impl Local {
         Self { backend, recorder, supervisor: tasks, stop }
     }
 
-    async fn ready(config: Config) -> Self {
+    pub async fn ready(config: Config) -> Self {
         let local = Self::start(config, model_path());
         local.until(|phase| matches!(phase, Phase::Ready(_))).await;
         local
     }
 
-    async fn until(&self, reached: impl Fn(&Phase) -> bool) -> Phase {
+    pub async fn until(&self, reached: impl Fn(&Phase) -> bool) -> Phase {
         let mut state = self.backend.state();
         let wait = state.wait_for(|state| reached(&state.phase));
         timeout(PATIENCE, wait).await.expect("in time").expect("a supervisor").phase.clone()
     }
 
-    fn begin(&self, request: &Value) -> (AttemptId, EventStream) {
+    pub fn begin(&self, request: &Value) -> (AttemptId, EventStream) {
         static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
         let attempt = AttemptId(ATTEMPTS.fetch_add(1, Ordering::Relaxed));
         let body = Bytes::from(request.to_string());
         let request = Arc::new(serde_json::from_slice(&body).unwrap());
-        (attempt, self.backend.start(Job { attempt, request, body }))
+        (attempt, self.backend.start(Job { attempt, request, body, terms: Terms::default() }))
     }
 
-    async fn ask(&self, request: &Value) -> Result<Answer, BackendError> {
+    pub async fn ask(&self, request: &Value) -> Result<Answer, BackendError> {
         let (attempt, events) = self.begin(request);
         collect(attempt, events).await
     }
 
-    async fn stop(mut self) -> Arc<Recorder> {
+    pub async fn stop(mut self) -> Arc<Recorder> {
         self.stop.cancel();
         timeout(PATIENCE, self.supervisor.join_next()).await.unwrap();
         self.recorder
@@ -177,15 +190,15 @@ impl Local {
 }
 
 #[derive(Debug)]
-struct Answer {
-    attempt: AttemptId,
-    text: String,
-    usage: Usage,
-    reason: FinishReason,
+pub struct Answer {
+    pub attempt: AttemptId,
+    pub text: String,
+    pub usage: Usage,
+    pub reason: FinishReason,
 }
 
 /// Reads an answer to its end and checks the order of events.
-async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answer, BackendError> {
+pub async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answer, BackendError> {
     let (mut text, mut usage, mut reason) = (String::new(), None, None);
     let mut started = false;
     while let Some(event) = timeout(PATIENCE, events.next()).await.expect("an event in time") {
@@ -204,7 +217,7 @@ async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answer, 
     Ok(Answer { attempt, text, usage: usage.expect("usage"), reason: reason.expect("an end") })
 }
 
-async fn first_text(events: &mut EventStream) {
+pub async fn first_text(events: &mut EventStream) {
     loop {
         match timeout(PATIENCE, events.next()).await.unwrap().unwrap().unwrap() {
             Event::Text(_) => return,
@@ -214,20 +227,20 @@ async fn first_text(events: &mut EventStream) {
     }
 }
 
-fn greedy(prompt: &str, max_tokens: u32) -> Value {
+pub fn greedy(prompt: &str, max_tokens: u32) -> Value {
     json!({"model": "smol", "messages": [{"role": "user", "content": prompt}],
            "max_tokens": max_tokens, "temperature": 0})
 }
 
 /// A question that even this small model answers, given this system prompt.
-fn capital(max_tokens: u32) -> Value {
+pub fn capital(max_tokens: u32) -> Value {
     let mut request = greedy("What is the capital of France?", max_tokens);
     let system = json!({"role": "developer", "content": "You are a helpful assistant."});
     request["messages"].as_array_mut().unwrap().insert(0, system);
     request
 }
 
-const PROMPTS: [&str; 8] = [
+pub const PROMPTS: [&str; 8] = [
     "What is the capital of France?",
     "Name three colours.",
     "Write one sentence about the sea.",
@@ -503,6 +516,8 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         batch_tokens: 8192,
         queue: 1,
         gpu_layers: 0,
+        host_cache_bytes: 0,
+        prefill_stretch: 1.0,
     }));
     engine.until(|frame| matches!(frame, FromEngine::Ready(_)));
     // One step over thousands of tokens takes a minute on one thread; nothing is heard before it ends.
@@ -513,6 +528,7 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
         output_limit: 1,
         stop: Vec::new(),
+        terms: Terms::default(),
     }));
     // Time to get into that step; leaving before it would be right as well.
     std::thread::sleep(Duration::from_secs(1));

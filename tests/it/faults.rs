@@ -7,7 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// `wattgate serve` as a process of its own; killed when dropped.
+use crate::app::client;
+
+/// `wattgate serve` as a process of its own; killed when dropped. Its own log goes to `process.log`.
 pub struct Serving {
     child: Child,
     pub url: String,
@@ -23,7 +25,9 @@ impl Serving {
     }
 
     pub fn start_in(dir: TempDir) -> Self {
-        let mut child = serve(dir.path(), "127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
+        let log = std::fs::File::create(dir.path().join("process.log")).unwrap();
+        let mut serve = serve(dir.path(), "127.0.0.1:0");
+        let mut child = serve.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("listening on ").expect("serve says where it listens");
@@ -107,4 +111,29 @@ fn a_log_folder_that_cannot_be_made_is_named() {
     let errors = String::from_utf8_lossy(&result.stderr);
     assert_eq!(result.status.code(), Some(1), "{errors}");
     assert!(errors.contains("traffic log"), "{errors}");
+}
+
+#[tokio::test]
+async fn each_refusal_is_a_line_in_the_log_that_quotes_nobody() {
+    let serving = Serving::start(CLOUD_ONLY);
+    let client = client();
+    let url = format!("{}/v1/chat/completions", serving.url);
+    let message = "[{\"role\": \"user\", \"content\": \"my-secret-word\"}]";
+    let cases = [
+        ("{\"model\": \"auto\", my-secret-word".to_owned(), "invalid_json"),
+        (
+            format!("{{\"model\": \"auto\", \"messages\": {message}, \"n\": \"my-secret-word\"}}"),
+            "invalid_value",
+        ),
+        (format!("{{\"model\": \"my-secret-word\", \"messages\": {message}}}"), "model_not_found"),
+        (format!("{{\"model\": \"x\", \"messages\": {message}}}"), "unavailable"),
+    ];
+    for (body, code) in cases {
+        let response =
+            client.post(&url).bearer_auth("sk-secret-key").body(body).send().await.unwrap();
+        assert!(response.status().as_u16() >= 400, "{code}");
+        let log = std::fs::read_to_string(serving.dir.path().join("process.log")).unwrap();
+        assert!(log.contains(&format!("refused: {code}")), "{code}: {log}");
+        assert!(!log.contains("my-secret-word") && !log.contains("sk-secret-key"), "{log}");
+    }
 }

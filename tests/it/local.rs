@@ -14,11 +14,11 @@ use crate::engine::model_path;
 use crate::stand_in::StandIn;
 
 /// SmolLM2 as `smol`, small enough to start fast.
-fn smol(extra: &str) -> String {
+pub fn smol(extra: &str) -> String {
     local_model("smol", &model_path(), extra)
 }
 
-fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
+pub fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
     format!(
         "[models.{name}]\nability = -2.5\n[models.{name}.llama]\nsource = \"file:{}\"\n\
          context_tokens = 1024\n{extra}\n",
@@ -33,7 +33,7 @@ async fn gateway() -> TestApp {
     app
 }
 
-fn short(model: &str, prompt: &str) -> Value {
+pub fn short(model: &str, prompt: &str) -> Value {
     let mut request = ask(model, prompt);
     request["max_tokens"] = json!(16);
     request["temperature"] = json!(0);

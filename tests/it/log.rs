@@ -4,12 +4,12 @@ use std::io::Write;
 
 use wattgate::traffic::{Line, read_log};
 
-use crate::app::{ask, cloud_model, eventually, records};
+use crate::app::{ask, client, cloud_model, eventually, records};
 use crate::faults::Serving;
 use crate::stand_in::StandIn;
 
 async fn ask_some(serving: &Serving, count: usize) {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client();
     for turn in 0..count {
         let url = format!("{}/v1/chat/completions", serving.url);
         let response = client.post(url).json(&ask("auto", &format!("question {turn}"))).send();

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::app::{ask, cloud_model, eventually, records};
+use crate::app::{ask, client, cloud_model, eventually, records};
 use crate::faults::Serving;
 use crate::stand_in::StandIn;
 
@@ -19,7 +19,7 @@ async fn served(stand_in: &StandIn) -> TempDir {
         + &cloud_model("small", 1.0, stand_in)
         + &cloud_model("large", 6.0, stand_in).replace("\"small\"", "\"frontier\"");
     let serving = Serving::start(&config);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client();
     for model in ["auto", "auto", "auto", "auto", "large"] {
         let url = format!("{}/v1/chat/completions", serving.url);
         let response = client.post(url).json(&ask(model, "What is 2+2?")).send().await.unwrap();

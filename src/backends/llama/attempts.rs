@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -13,7 +14,7 @@ use super::observer::EngineObserver;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
 use crate::backends::backend::ErrorKind;
-use crate::units::AttemptId;
+use crate::units::{AttemptId, MonotonicNs};
 
 /// Attempts that were sent to the engine and not closed.
 #[derive(Default)]
@@ -24,7 +25,7 @@ pub(super) struct Attempts {
 struct OpenAttempt {
     progress: watch::Sender<Progress>,
     _place: OwnedSemaphorePermit,
-    _opened: Opened,
+    opened: Opened,
 }
 
 /// Reports the opening when made and the closing when dropped.
@@ -32,6 +33,7 @@ struct Opened {
     observer: Arc<dyn EngineObserver>,
     model: Arc<str>,
     attempt: AttemptId,
+    at: MonotonicNs,
 }
 
 impl Drop for Opened {
@@ -58,11 +60,16 @@ impl Attempts {
     ) {
         let Submit { attempt, progress, place, .. } = submit;
         observer.attempt_opened(model, attempt);
-        let opened = Opened { observer: Arc::clone(observer), model: Arc::clone(model), attempt };
-        self.open.insert(attempt, OpenAttempt { progress, _place: place, _opened: opened });
+        let at = MonotonicNs::now();
+        let opened =
+            Opened { observer: Arc::clone(observer), model: Arc::clone(model), attempt, at };
+        self.open.insert(attempt, OpenAttempt { progress, _place: place, opened });
     }
 
-    pub(super) fn admitted(&self, attempt: AttemptId) {
+    pub(super) fn admitted(&self, attempt: AttemptId, at: MonotonicNs) {
+        let Some(open) = self.open.get(&attempt) else { return };
+        let Opened { observer, model, at: opened_at, .. } = &open.opened;
+        observer.attempt_admitted(model, attempt, Duration::from_nanos(at - *opened_at));
         self.update(attempt, |progress| progress.admitted = true);
     }
 
@@ -72,9 +79,11 @@ impl Attempts {
 
     pub(super) fn close(&mut self, attempt: AttemptId, outcome: Outcome) {
         let Some(open) = self.open.remove(&attempt) else { return };
+        let ahead = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
         let end = match outcome {
             Outcome::Finished { reason, counts } => Ok((reason, counts)),
-            Outcome::Refused(refusal) => Err(error_kind(refusal)),
+            Outcome::Refused(refusal) => Err(error_kind(refusal, ahead)),
+            Outcome::Expired => Err(ErrorKind::DeadlineExceeded),
             // Nobody listens to a cancelled attempt.
             Outcome::Cancelled => return,
         };
@@ -95,7 +104,7 @@ impl Attempts {
     }
 }
 
-fn error_kind(refusal: Refusal) -> ErrorKind {
+fn error_kind(refusal: Refusal, ahead: u32) -> ErrorKind {
     let invalid = |message| ErrorKind::InvalidRequest {
         message,
         param: Some("messages".to_owned()),
@@ -103,7 +112,7 @@ fn error_kind(refusal: Refusal) -> ErrorKind {
     };
     match refusal {
         Refusal::Scheduler(Rejection::QueueFull) => {
-            ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER }
+            ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER, ahead }
         }
         Refusal::Scheduler(Rejection::ContextExceeded { prompt_tokens, context_tokens }) => {
             ErrorKind::ContextExceeded { prompt_tokens, context_tokens }

@@ -109,7 +109,7 @@ fn serve(
     // Set once, here: no submission comes before `Ready`.
     let _unset = prompter.set(built);
     tell(socket, &FromEngine::Ready(facts))?;
-    Engine::new(&model, context, limits).run(orders, socket)
+    Engine::new(&model, context, limits, settings).run(orders, socket)
 }
 
 fn load_model(

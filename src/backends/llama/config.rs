@@ -18,9 +18,14 @@ pub struct Config {
     pub slots: u32,
     /// Threads that compute. Default 0: as many as the machine, or this process's CPU quota, gives.
     pub threads: u32,
-    /// Most tokens evaluated in one step. Less makes running answers smoother while a long prompt is read, more
-    /// reads it faster. Default 512.
+    /// Most tokens evaluated in one step. More reads long prompts faster and needs more memory. Default 512.
     pub batch_tokens: u32,
+    /// How many times longer a step may take that reads prompts while answers are being written, at least 1. Less
+    /// makes running answers smoother, more reads long prompts faster under load. Default 2.5.
+    pub prefill_stretch: f64,
+    /// Host memory in MiB for conversations that lost their slot, so that they need not be read again; 0 keeps
+    /// none. Default 128.
+    pub host_cache_mib: u32,
     /// Requests that may wait for a slot; more are refused with a retry time. Default 64.
     pub queue: u32,
     /// Layers to keep on a GPU. Default 0: none.
@@ -45,6 +50,8 @@ impl Default for Config {
             slots: 8,
             threads: 0,
             batch_tokens: 512,
+            prefill_stretch: 2.5,
+            host_cache_mib: 128,
             queue: 64,
             gpu_layers: 0,
             load_timeout_ms: 120_000,

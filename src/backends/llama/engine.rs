@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::session::SeqState;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
@@ -17,17 +18,19 @@ use llama_cpp_2::vocab::LlamaVocab;
 
 use super::answer::{AnswerParser, Piece};
 use super::child::EngineError;
-use super::observer::{StepReport, StepRow};
-use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal};
+use super::host_cache::HostCache;
+use super::observer::{Reused, StepReport, StepRow};
+use super::pacing::Pacer;
+use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal, Settings};
 use super::sampling::Sampler;
-use super::scheduler::{Admission, Cancelled, Chunk, Limits, Phase, Request, Scheduler, Token};
+use super::scheduler::{Cancelled, Chunk, Limits, Phase, Request, Scheduler, Token};
 use super::text::TextStream;
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// What the reader thread hands over.
 pub(super) enum Order {
-    Work { request: Request, work: Work },
+    Work { request: Request, work: Box<Work> },
     Refuse(AttemptId, Refusal),
     Cancel(AttemptId),
 }
@@ -43,7 +46,7 @@ pub(super) struct Work {
 
 /// An attempt the scheduler knows of.
 struct Running {
-    work: Work,
+    work: Box<Work>,
     counts: Counts,
 }
 
@@ -53,6 +56,10 @@ pub(super) struct Engine<'m> {
     batch: LlamaBatch<'static>,
     scheduler: Scheduler,
     running: HashMap<AttemptId, Running>,
+    host: HostCache<SeqState>,
+    pacer: Pacer,
+    /// Prompt tokens found in caches since the last report.
+    reused: Reused,
     /// Frames of the present step, written at once at its end.
     outgoing: Vec<u8>,
     /// Bytes of one token; kept for its memory.
@@ -60,13 +67,21 @@ pub(super) struct Engine<'m> {
 }
 
 impl<'m> Engine<'m> {
-    pub(super) fn new(model: &'m LlamaModel, context: LlamaContext<'m>, limits: Limits) -> Self {
+    pub(super) fn new(
+        model: &'m LlamaModel,
+        context: LlamaContext<'m>,
+        limits: Limits,
+        settings: &Settings,
+    ) -> Self {
         Self {
             context,
             vocab: model.vocab(),
             batch: LlamaBatch::new(limits.batch_tokens, 1),
             scheduler: Scheduler::new(limits),
             running: HashMap::new(),
+            host: HostCache::new(usize::try_from(settings.host_cache_bytes).unwrap_or(usize::MAX)),
+            pacer: Pacer::new(settings.prefill_stretch, limits.slots),
+            reused: Reused::default(),
             outgoing: Vec::new(),
             piece: Vec::with_capacity(32),
         }
@@ -128,14 +143,17 @@ impl<'m> Engine<'m> {
 
     /// Evaluates one batch that began at `start`; returns when it ended, `None` if there was nothing to evaluate.
     fn step(&mut self, start: MonotonicNs) -> Result<Option<MonotonicNs>, EngineError> {
-        while let Some(admission) = self.scheduler.admit() {
-            self.admit(admission)?;
+        for attempt in self.scheduler.expire(start) {
+            self.close(attempt, Outcome::Expired)?;
         }
-        let chunks = self.scheduler.next_batch();
+        self.fill_slots()?;
+        let chunks = self.scheduler.next_batch(|decode_rows| self.pacer.prompt_rows(decode_rows));
         if chunks.is_empty() {
             return Ok(None);
         }
+        let begun = MonotonicNs::now();
         self.evaluate(&chunks)?;
+        self.learn(&chunks, MonotonicNs::now() - begun);
         self.scheduler.evaluated(&chunks);
         let (mut pieces, mut finished) = (Vec::new(), Vec::new());
         let mut row = 0;
@@ -146,7 +164,8 @@ impl<'m> Engine<'m> {
             }
         }
         let end = MonotonicNs::now();
-        let report = StepReport { start, end, rows: chunks.iter().map(step_row).collect() };
+        let rows = chunks.iter().map(step_row).collect();
+        let report = StepReport { start, end, rows, reused: std::mem::take(&mut self.reused) };
         protocol::append_frame(&mut self.outgoing, &FromEngine::Step { report, pieces })?;
         for (attempt, outcome) in finished {
             self.close(attempt, outcome)?;
@@ -154,28 +173,12 @@ impl<'m> Engine<'m> {
         Ok(Some(end))
     }
 
-    fn admit(&mut self, admission: Admission) -> Result<(), EngineError> {
-        let Admission { attempt, slot, prompt_tokens, mut cached_tokens } = admission;
-        if !self.drop_cache_past(slot, cached_tokens)? {
-            // A model that cannot roll back (recurrent): all or nothing.
-            self.scheduler.forget_cache(slot);
-            self.drop_cache_past(slot, 0)?;
-            cached_tokens = 0;
-        }
-        let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
-        let (prompt_tokens, cached_tokens) = (count(prompt_tokens), count(cached_tokens));
-        if let Some(running) = self.running.get_mut(&attempt) {
-            running.counts = Counts { prompt_tokens, cached_tokens, ..Counts::default() };
-        }
-        let admitted = FromEngine::Admitted { attempt, prompt_tokens, cached_tokens };
-        Ok(protocol::append_frame(&mut self.outgoing, &admitted)?)
-    }
-
-    fn drop_cache_past(&mut self, slot: usize, kept: usize) -> Result<bool, EngineError> {
-        let (slot, kept) = (u32::try_from(slot).ok(), u32::try_from(kept).ok());
-        self.context
-            .clear_kv_cache_seq(slot, kept, None)
-            .map_err(|error| EngineError::Decode(error.to_string()))
+    fn learn(&mut self, chunks: &[Chunk], elapsed_ns: u64) {
+        let rows = |phase| {
+            let of_phase = chunks.iter().filter(|chunk| chunk.phase == phase);
+            of_phase.map(|chunk| chunk.len).sum()
+        };
+        self.pacer.observe(rows(Phase::Decode), rows(Phase::Prefill), elapsed_ns as f64);
     }
 
     /// Runs the chunks through the model as one batch.
@@ -257,6 +260,8 @@ fn step_row(chunk: &Chunk) -> StepRow {
     };
     StepRow { attempt: chunk.attempt, prefill_tokens, decode_tokens }
 }
+
+mod placement;
 
 /// llama.cpp counts in i32; nothing it holds is longer.
 fn as_index(value: usize) -> i32 {

@@ -126,7 +126,8 @@ impl LlamaBackend {
 
     fn submit(&self, job: &Job) -> Result<Answer, ErrorKind> {
         self.check_ready()?;
-        let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER };
+        let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
+        let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(overloaded);
         };
@@ -287,6 +288,7 @@ fn submission(job: &Job, config: &Config) -> Result<Submission, ErrorKind> {
         sampling: sampling(request),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
+        terms: job.terms,
     })
 }
 

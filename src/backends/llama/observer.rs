@@ -1,6 +1,7 @@
 //! What engines tell about their work, for whoever meters it. Facts only: no energy, no prices.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,9 @@ pub trait EngineObserver: Send + Sync {
     /// Before the engine hears of the attempt.
     fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId);
 
+    /// The attempt got a slot, `waited` after it was opened.
+    fn attempt_admitted(&self, model: &Arc<str>, attempt: AttemptId, waited: Duration);
+
     /// The engine evaluated one batch. Comes before `attempt_closed` of the attempts that ended with it.
     fn step(&self, model: &Arc<str>, step: &StepReport);
 
@@ -34,6 +38,19 @@ pub struct StepReport {
     pub start: MonotonicNs,
     pub end: MonotonicNs,
     pub rows: Vec<StepRow>,
+    pub reused: Reused,
+}
+
+/// Prompt tokens that did not have to be evaluated, by where their keys and values were; of the prompts that were
+/// placed with this step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reused {
+    /// In the slot the request got.
+    pub slot: u32,
+    /// In another slot: a prefix that several prompts share.
+    pub shared: u32,
+    /// In host memory.
+    pub host: u32,
 }
 
 /// What a step did for one attempt.

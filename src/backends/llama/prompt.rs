@@ -10,6 +10,7 @@ use minijinja::Error;
 
 use super::answer::{AnswerParser, ExpectedCalls};
 use super::conversation::{MustCall, OfferedTool, ToolUse, Turn};
+use super::dialect::CallFormat;
 use super::engine::{Order, Work};
 use super::fallback;
 use super::guard::{Guard, pieces};
@@ -65,20 +66,21 @@ impl Prompter {
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
     pub(super) fn order(&self, submission: Submission) -> Order {
-        let Submission { attempt, turns, tools, sampling, output_limit, stop } = submission;
+        let Submission { attempt, turns, tools, sampling, output_limit, stop, terms } = submission;
         match self.render(&turns, tools.as_ref()) {
             Ok(Rendered { prompt, answer }) => Order::Work {
                 request: Request {
                     attempt,
                     prompt: self.tokenise(&prompt),
                     output_limit: output_limit as usize,
+                    terms,
                 },
-                work: Work {
+                work: Box::new(Work {
                     sampler: Sampler::new(sampling),
                     text: TextStream::new(stop),
                     answer,
                     tags: Arc::clone(&self.tags),
-                },
+                }),
             },
             Err(error) => Order::Refuse(attempt, Refusal::Template(error.to_string())),
         }
@@ -98,8 +100,7 @@ impl Prompter {
             parallel: used.parallel && format.allows_parallel(),
         });
         let opened = dialect.reasoning.filter(|tags| prompt.trim_end().ends_with(tags.open));
-        let beginning = tools.and_then(|used| forced_name(used)).map(|name| format.beginning(name));
-        let Some(beginning) = beginning else {
+        let Some(beginning) = tools.and_then(|used| beginning(used, format)) else {
             let answer = AnswerParser::new(dialect.reasoning, opened.is_some(), expected);
             return Ok(Rendered { prompt, answer });
         };
@@ -128,15 +129,16 @@ impl Prompter {
     }
 }
 
-/// If a call must be made, `Some`; in it the function's name, if only one may be called.
-fn forced_name(tools: &ToolUse) -> Option<Option<&str>> {
-    match (&tools.must_call, tools.tools.as_slice()) {
-        (MustCall::No, _) => None,
+/// How the answer begins, if it must be a call: up to the arguments, if only one function may be called.
+fn beginning(tools: &ToolUse, format: CallFormat) -> Option<String> {
+    let name = match (&tools.must_call, tools.tools.as_slice()) {
+        (MustCall::No, _) => return None,
         (MustCall::Named(name), _) | (MustCall::Any, [OfferedTool { name, .. }]) => {
-            Some(Some(name))
+            Some(name.as_str())
         }
-        (MustCall::Any, _) => Some(None),
-    }
+        (MustCall::Any, _) => None,
+    };
+    Some(format.beginning(name))
 }
 
 /// How every token that is recognised in text as a control token is spelled.

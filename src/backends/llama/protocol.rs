@@ -14,8 +14,9 @@ use super::conversation::{ToolUse, Turn};
 use super::observer::StepReport;
 use super::sampling::Sampling;
 use super::scheduler::Rejection;
+use crate::backends::terms::Terms;
 use crate::openai::FinishReason;
-use crate::units::AttemptId;
+use crate::units::{AttemptId, MonotonicNs};
 
 /// Longest message in bytes: a prompt of millions of tokens fits.
 pub const MAX_FRAME: usize = 32 << 20;
@@ -42,6 +43,10 @@ pub struct Settings {
     pub batch_tokens: u32,
     pub queue: u32,
     pub gpu_layers: u32,
+    /// Bytes of host memory for sequences that lost their slot.
+    pub host_cache_bytes: u64,
+    /// How many times longer a step may take that reads prompts while answers are written.
+    pub prefill_stretch: f64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +57,7 @@ pub struct Submission {
     pub sampling: Sampling,
     pub output_limit: u32,
     pub stop: Vec<String>,
+    pub terms: Terms,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,11 +70,10 @@ pub enum FromEngine {
     LoadFailed {
         reason: String,
     },
-    /// The attempt has a slot.
+    /// The attempt has a slot, since `at`.
     Admitted {
         attempt: AttemptId,
-        prompt_tokens: u32,
-        cached_tokens: u32,
+        at: MonotonicNs,
     },
     /// One batch was evaluated; `pieces` is what may be sent on because of it.
     Step {
@@ -98,9 +103,14 @@ pub struct EngineFacts {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    Finished { reason: FinishReason, counts: Counts },
+    Finished {
+        reason: FinishReason,
+        counts: Counts,
+    },
     Refused(Refusal),
     Cancelled,
+    /// Its deadline came first.
+    Expired,
 }
 
 /// Tokens of one answer.
@@ -187,6 +197,7 @@ mod tests {
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
             output_limit: 5,
             stop: vec!["\n".into()],
+            terms: Terms::default(),
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();
         let mut wire = wire.as_slice();

@@ -4,14 +4,18 @@
 //! budget; a finished sequence stays in its slot as cache for the next prompt that begins like it.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::AttemptId;
+use super::waiting::Waiting;
+use crate::backends::terms::Terms;
+use crate::units::{AttemptId, MonotonicNs};
 
 /// An index into the model's vocabulary.
 pub type Token = i32;
+
+/// Tokens that another place must have more of before they are moved: fewer are evaluated as fast.
+pub const WORTH_MOVING: usize = 32;
 
 /// What the engine can hold; all at least 1.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,7 @@ pub struct Request {
     pub prompt: Vec<Token>,
     /// Most tokens to generate; at least 1.
     pub output_limit: usize,
+    pub terms: Terms,
 }
 
 /// Why a request was not taken.
@@ -47,12 +52,27 @@ pub enum Rejection {
 }
 
 /// A request that just got a slot. Everything the slot holds past `cached_tokens` must be dropped from the KV cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
     pub attempt: AttemptId,
     pub slot: usize,
     pub prompt_tokens: usize,
+    /// Leading tokens of the prompt that the slot has.
     pub cached_tokens: usize,
+    /// Leading tokens of the prompt that it has or will get from another slot.
+    pub expected_tokens: usize,
+    /// What the slot held until now, if enough of it goes to be worth keeping elsewhere.
+    pub displaced: Vec<Token>,
+}
+
+/// A prefix that one slot has and another needs: after it `to` holds the first `tokens` of `from`, and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    pub from: usize,
+    pub to: usize,
+    /// Whose prompt it serves.
+    pub attempt: AttemptId,
+    pub tokens: usize,
 }
 
 /// Consecutive tokens of one sequence to evaluate in one step.
@@ -87,7 +107,7 @@ pub enum Cancelled {
 pub struct Scheduler {
     limits: Limits,
     slots: Vec<Slot>,
-    waiting: VecDeque<Request>,
+    waiting: Waiting,
     /// Counts admissions, to find the slot whose cache is the oldest.
     admissions: u64,
 }
@@ -109,13 +129,26 @@ struct Work {
     prompt_tokens: usize,
     /// Sequence length at which generation must end.
     end: usize,
+    deadline: Option<MonotonicNs>,
+    /// Who has, or will soon have, more of the prompt than this slot; until then nothing is evaluated here.
+    source: Option<Source>,
+}
+
+/// A slot that shares a prefix with another's prompt.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    slot: usize,
+    /// Of the sequence that was meant; the slot may be given to another.
+    admitted_at: u64,
+    /// Length of the shared prefix.
+    tokens: usize,
 }
 
 impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         debug_assert!(limits.batch_tokens >= limits.slots, "every sequence must fit into a batch");
         let slots = (0..limits.slots).map(|_| Slot::default()).collect();
-        Self { limits, slots, waiting: VecDeque::new(), admissions: 0 }
+        Self { limits, slots, waiting: Waiting::default(), admissions: 0 }
     }
 
     /// Queues a request.
@@ -135,25 +168,82 @@ impl Scheduler {
         if self.waiting.len() >= self.limits.queue + idle {
             return Err(Rejection::QueueFull);
         }
-        self.waiting.push_back(request);
+        self.waiting.push(request);
         Ok(())
     }
 
-    /// Gives the longest-waiting request a slot, if one is idle. Call until it returns `None`.
+    /// How many requests wait for a slot.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Gives the next waiting request a slot, if one is idle. Call until it returns `None`.
     pub fn admit(&mut self) -> Option<Admission> {
-        let slot = self.best_idle_slot(&self.waiting.front()?.prompt)?;
-        let Request { attempt, prompt, output_limit } = self.waiting.pop_front()?;
+        let slot = self.best_idle_slot(&self.waiting.first()?.prompt)?;
+        let Request { attempt, prompt, output_limit, terms } = self.waiting.pop()?;
         self.admissions += 1;
         let cached_tokens = self.slots[slot].reusable(&prompt);
+        let source = self.best_source(slot, &prompt, cached_tokens);
         let prompt_tokens = prompt.len();
         let end = self.limits.context_tokens.min(prompt_tokens.saturating_add(output_limit));
-        self.slots[slot] = Slot {
+        let work = Work { attempt, prompt_tokens, end, deadline: terms.deadline, source };
+        let new = Slot {
             tokens: prompt,
             evaluated: cached_tokens,
-            work: Some(Work { attempt, prompt_tokens, end }),
+            work: Some(work),
             admitted_at: self.admissions,
         };
-        Some(Admission { attempt, slot, prompt_tokens, cached_tokens })
+        let mut old = std::mem::replace(&mut self.slots[slot], new);
+        old.tokens.truncate(old.evaluated);
+        let lost = old.evaluated >= cached_tokens + WORTH_MOVING;
+        Some(Admission {
+            attempt,
+            slot,
+            prompt_tokens,
+            cached_tokens,
+            expected_tokens: source.map_or(cached_tokens, |source| source.tokens),
+            displaced: if lost { old.tokens } else { Vec::new() },
+        })
+    }
+
+    /// A prefix that can be moved now. Call until it returns `None`, after every admission and before every batch.
+    pub fn next_transfer(&mut self) -> Option<Transfer> {
+        (0..self.slots.len()).find_map(|to| self.transfer_to(to))
+    }
+
+    /// Ends the slot's wait for its source, if that has what it promised or never will.
+    fn transfer_to(&mut self, to: usize) -> Option<Transfer> {
+        let work = self.slots[to].work.as_ref()?;
+        let (attempt, source) = (work.attempt, work.source?);
+        let donor = &self.slots[source.slot];
+        let same = donor.admitted_at == source.admitted_at;
+        let tokens = if same { donor.evaluated.min(source.tokens) } else { 0 };
+        if same && tokens < source.tokens && donor.work.is_some() {
+            return None;
+        }
+        let slot = &mut self.slots[to];
+        if let Some(work) = &mut slot.work {
+            work.source = None;
+        }
+        if tokens < slot.evaluated + WORTH_MOVING {
+            return None;
+        }
+        slot.evaluated = tokens;
+        Some(Transfer { from: source.slot, to, attempt, tokens })
+    }
+
+    /// The prompt that the slot works on, and what it has answered so far.
+    pub fn prompt(&self, slot: usize) -> &[Token] {
+        &self.slots[slot].tokens
+    }
+
+    /// The slot got the first `tokens` of its prompt from elsewhere.
+    pub fn restored(&mut self, slot: usize, tokens: usize) {
+        let slot = &mut self.slots[slot];
+        slot.evaluated = tokens;
+        if let Some(work) = &mut slot.work {
+            work.source = None;
+        }
     }
 
     /// The KV cache could not keep the slot's prefix: all of it must be evaluated.
@@ -163,17 +253,19 @@ impl Scheduler {
 
     /// The next batch, in slot order (llama.cpp evaluates consecutive sequence ids together); empty when idle.
     ///
-    /// Each decoding sequence gets its one row. The rest of the budget is shared among prefills, the shortest
-    /// first, so that a long prompt never keeps a short one from starting.
-    pub fn next_batch(&self) -> Vec<Chunk> {
+    /// Each decoding sequence gets its one row. The rest of the budget, at most what `prompt_rows` says for the
+    /// number of decode rows, is shared among prefills, the shortest first, so that a long prompt never keeps a
+    /// short one from starting. Each gets at least one row.
+    pub fn next_batch(&self, prompt_rows: impl Fn(usize) -> usize) -> Vec<Chunk> {
         let mut batch: Vec<Chunk> =
             self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index)).collect();
         let decodes = batch.iter().filter(|chunk| chunk.phase == Phase::Decode).count();
-        let mut budget = self.limits.batch_tokens - decodes;
         let mut prefills: Vec<&mut Chunk> =
             batch.iter_mut().filter(|chunk| chunk.phase == Phase::Prefill).collect();
         prefills.sort_by_key(|chunk| chunk.len);
         let count = prefills.len();
+        // There are never more chunks than slots, and a batch has room for one row of each.
+        let mut budget = (self.limits.batch_tokens - decodes).min(prompt_rows(decodes).max(count));
         for (served, chunk) in prefills.into_iter().enumerate() {
             let share = budget / (count - served);
             if chunk.len > share {
@@ -214,8 +306,7 @@ impl Scheduler {
 
     /// Forgets an attempt, wherever it is. Its slot is idle at once.
     pub fn cancel(&mut self, attempt: AttemptId) -> Cancelled {
-        if let Some(place) = self.waiting.iter().position(|request| request.attempt == attempt) {
-            self.waiting.remove(place);
+        if self.waiting.remove(attempt) {
             return Cancelled::Waiting;
         }
         let holds = |slot: &Slot| slot.work.as_ref().is_some_and(|work| work.attempt == attempt);
@@ -226,6 +317,35 @@ impl Scheduler {
             }
             None => Cancelled::Unknown,
         }
+    }
+
+    /// Ends everything whose deadline has come, waiting or running.
+    pub fn expire(&mut self, now: MonotonicNs) -> Vec<AttemptId> {
+        let mut expired = self.waiting.expire(now);
+        for slot in 0..self.slots.len() {
+            let work = self.slots[slot].work.as_ref();
+            if let Some(late) = work.filter(|work| work.deadline.is_some_and(|at| at <= now)) {
+                expired.push(late.attempt);
+                self.release(slot);
+            }
+        }
+        expired
+    }
+
+    /// The other slot that has most of `prompt`, or will once its own is read, if that is worth waiting for.
+    fn best_source(&self, slot: usize, prompt: &[Token], own: usize) -> Option<Source> {
+        let others = self.slots.iter().enumerate().filter(|&(index, _)| index != slot);
+        others
+            .map(|(index, other)| Source {
+                slot: index,
+                admitted_at: other.admitted_at,
+                tokens: common_prefix(&other.tokens, prompt).min(prompt.len() - 1),
+            })
+            .filter(|source| source.tokens >= own + WORTH_MOVING)
+            .max_by_key(|source| {
+                let evaluated = self.slots[source.slot].evaluated.min(source.tokens);
+                (source.tokens, evaluated, Reverse(source.admitted_at))
+            })
     }
 
     /// The idle slot that answers `prompt` with the least lost.
@@ -258,14 +378,13 @@ impl Slot {
     /// Leading tokens of `prompt` that are already evaluated here; at least the last one is left to evaluate,
     /// because its logits yield the first token of the answer.
     fn reusable(&self, prompt: &[Token]) -> usize {
-        let cached = &self.tokens[..self.evaluated];
-        let common = cached.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        let common = common_prefix(&self.tokens[..self.evaluated], prompt);
         common.min(prompt.len().saturating_sub(1))
     }
 
-    /// Everything that is left to evaluate.
+    /// Everything that is left to evaluate, unless it will come from elsewhere.
     fn pending(&self, index: usize) -> Option<Chunk> {
-        let work = self.work.as_ref()?;
+        let work = self.work.as_ref().filter(|work| work.source.is_none())?;
         let decoding = self.evaluated >= work.prompt_tokens;
         Some(Chunk {
             slot: index,
@@ -276,6 +395,11 @@ impl Slot {
             completes: true,
         })
     }
+}
+
+/// How many tokens two sequences begin with alike.
+pub fn common_prefix(one: &[Token], other: &[Token]) -> usize {
+    one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]

@@ -222,7 +222,7 @@ impl Link {
                 self.set_phase(Phase::Ready(facts));
             }
             FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
-            FromEngine::Admitted { attempt, .. } => self.attempts.admitted(attempt),
+            FromEngine::Admitted { attempt, at } => self.attempts.admitted(attempt, at),
             FromEngine::Step { report, pieces } => {
                 self.observer.step(&self.model, &report);
                 for (attempt, piece) in pieces {
@@ -306,6 +306,8 @@ impl Link {
             batch_tokens: config.batch_tokens,
             queue: config.queue,
             gpu_layers: config.gpu_layers,
+            host_cache_bytes: u64::from(config.host_cache_mib) << 20,
+            prefill_stretch: config.prefill_stretch,
         }
     }
 }

@@ -64,7 +64,11 @@ impl CallReader {
             self.read.push(char);
         }
         match self.stage {
-            Stage::BeforeArray | Stage::BeforeObject if char.is_whitespace() => Read::More,
+            Stage::BeforeArray | Stage::BeforeObject | Stage::AfterArguments
+                if char.is_whitespace() =>
+            {
+                Read::More
+            }
             Stage::BeforeArray if char == '[' => {
                 self.stage = Stage::BeforeObject;
                 Read::More
@@ -84,7 +88,6 @@ impl CallReader {
                 }
                 Read::Arguments
             }
-            Stage::AfterArguments if char.is_whitespace() => Read::More,
             Stage::AfterArguments if char == ',' => {
                 self.stage = Stage::MoreFields;
                 Read::More

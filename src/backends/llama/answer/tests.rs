@@ -151,7 +151,7 @@ fn a_beginning_that_was_given_counts_as_written() {
     for format in [CallFormat::Hermes, CallFormat::Llama3, CallFormat::Mistral] {
         let mut named = parser(format);
         named.prime(&format.beginning(Some("weather")));
-        assert_eq!(named.push(" {\"a\": 1}}"), call(0, "weather", "{\"a\": 1}"));
+        assert_eq!(named.push("\"a\": 1}}"), call(0, "weather", "{\"a\": 1}"));
         let key = if format == CallFormat::Llama3 { "parameters" } else { "arguments" };
         let mut any = parser(format);
         any.prime(&format.beginning(None));
@@ -253,10 +253,9 @@ proptest! {
         let whole = parse(parser(), &[&answer], cut_off);
         prop_assert_eq!(&parse(parser(), &pieces, cut_off), &whole);
         let told: usize = whole.iter().map(|piece| match piece {
-            Piece::Text(text) | Piece::Reasoning(text) => text.len(),
             // `{}` stands for arguments that were left out.
             Piece::Arguments { text, .. } if text == "{}" => 0,
-            Piece::Arguments { text, .. } => text.len(),
+            Piece::Text(text) | Piece::Reasoning(text) | Piece::Arguments { text, .. } => text.len(),
             Piece::Call { .. } => 0,
         }).sum();
         prop_assert!(told <= answer.len());

@@ -3,17 +3,20 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backends::terms::Priority;
 
 const LIMITS: Limits = Limits { slots: 2, context_tokens: 16, batch_tokens: 6, queue: 2 };
 
 fn request(attempt: u64, prompt: &[Token], output_limit: usize) -> Request {
-    Request { attempt: AttemptId(attempt), prompt: prompt.to_vec(), output_limit }
+    let (attempt, prompt) = (AttemptId(attempt), prompt.to_vec());
+    Request { attempt, prompt, output_limit, terms: Terms::default() }
 }
 
 /// Admits all it can, evaluates one batch and samples `token` for each completed sequence.
 fn step(scheduler: &mut Scheduler, token: Token) -> Vec<Chunk> {
     while scheduler.admit().is_some() {}
-    let batch = scheduler.next_batch();
+    while scheduler.next_transfer().is_some() {}
+    let batch = scheduler.next_batch(|_| usize::MAX);
     scheduler.evaluated(&batch);
     for chunk in batch.iter().filter(|chunk| chunk.completes) {
         if !scheduler.push(chunk.slot, token) {
@@ -119,86 +122,130 @@ fn cancelling_frees_the_slot_for_the_next_batch() {
     assert_eq!(phases(&step(&mut scheduler, 9)), [(3, Phase::Prefill, 2)]);
 }
 
-/// What happens to the engine between two steps.
-#[derive(Clone, Debug)]
-enum Happening {
-    Submit { prompt: Vec<Token>, output_limit: usize },
-    Cancel { attempt: u64 },
-    Nothing,
+#[test]
+fn a_prompt_beside_answers_is_read_in_the_rows_it_is_given() {
+    let mut scheduler = Scheduler::new(Limits { slots: 3, ..LIMITS });
+    scheduler.submit(request(1, &[1, 2], 8)).unwrap();
+    step(&mut scheduler, 9);
+    scheduler.submit(request(2, &[5; 12], 2)).unwrap();
+    scheduler.submit(request(3, &[6; 3], 2)).unwrap();
+    while scheduler.admit().is_some() {}
+    let asked = std::cell::Cell::new(0);
+    let given = |rows| {
+        scheduler.next_batch(|decode_rows| {
+            asked.set(decode_rows);
+            rows
+        })
+    };
+    let lens = |batch: Vec<Chunk>| batch.iter().map(|chunk| chunk.len).collect::<Vec<_>>();
+    assert_eq!(lens(given(3)), [1, 2, 1]);
+    assert_eq!(asked.get(), 1, "decode rows");
+    // Nobody gets nothing, and nobody more than the batch holds.
+    assert_eq!(lens(given(0)), [1, 1, 1]);
+    assert_eq!(lens(given(usize::MAX)), [1, 3, 2]);
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
-    prop_oneof![
-        3 => (prop::collection::vec(0..3i32, 1..20), 1..8usize)
-            .prop_map(|(prompt, output_limit)| Happening::Submit { prompt, output_limit }),
-        1 => (0..20u64).prop_map(|attempt| Happening::Cancel { attempt }),
-        2 => Just(Happening::Nothing),
-    ]
+#[test]
+fn a_deadline_ends_the_waiting_and_the_running() {
+    let mut scheduler = Scheduler::new(Limits { slots: 1, ..LIMITS });
+    for attempt in 1..=3 {
+        let mut late = request(attempt, &[1, 2], 8);
+        late.terms.deadline = (attempt < 3).then_some(MonotonicNs(10 * attempt));
+        scheduler.submit(late).unwrap();
+    }
+    step(&mut scheduler, 9);
+    assert_eq!(scheduler.expire(MonotonicNs(9)), []);
+    assert_eq!(scheduler.expire(MonotonicNs(20)), [AttemptId(2), AttemptId(1)]);
+    assert_eq!(
+        phases(&step(&mut scheduler, 9)),
+        [(3, Phase::Prefill, 1)],
+        "its first token is cached"
+    );
 }
 
-proptest! {
-    /// Whatever comes: batches keep every bound, each row continues its sequence where the KV cache ends, every
-    /// active sequence advances, the cache always holds what the scheduler believes, and all work ends.
-    #[test]
-    fn every_bound_holds_and_everything_ends(
-        happenings in prop::collection::vec(happening(), 1..60),
-        slots in 1..4usize,
-        spare_rows in 0..5usize,
-    ) {
-        let limits = Limits { slots, context_tokens: 16, batch_tokens: slots + spare_rows, queue: 3 };
-        let mut scheduler = Scheduler::new(limits);
-        let mut kv: Vec<Vec<Token>> = vec![Vec::new(); slots];
-        let mut open = std::collections::HashMap::new();
-        let mut steps_left = 2000;
-        let mut happenings = happenings.into_iter();
-        let mut next_attempt = 0;
-        loop {
-            let next = happenings.next();
-            let drained = next.is_none();
-            match next.unwrap_or(Happening::Nothing) {
-                Happening::Submit { prompt, output_limit } => {
-                    let attempt = next_attempt;
-                    next_attempt += 1;
-                    let expected = output_limit.min(limits.context_tokens.saturating_sub(prompt.len()));
-                    if scheduler.submit(request(attempt, &prompt, output_limit)).is_ok() {
-                        open.insert(attempt, (expected, 0));
-                    }
-                }
-                Happening::Cancel { attempt } => {
-                    let found = scheduler.cancel(AttemptId(attempt)) != Cancelled::Unknown;
-                    prop_assert_eq!(found, open.remove(&attempt).is_some());
-                }
-                Happening::Nothing => {}
-            }
-            while let Some(admission) = scheduler.admit() {
-                prop_assert!(admission.cached_tokens < admission.prompt_tokens);
-                kv[admission.slot].truncate(admission.cached_tokens);
-            }
-            let batch = scheduler.next_batch();
-            prop_assert!(batch.iter().map(|chunk| chunk.len).sum::<usize>() <= limits.batch_tokens);
-            prop_assert!(batch.is_sorted_by_key(|chunk| chunk.slot));
-            for chunk in &batch {
-                prop_assert!(chunk.len >= 1, "a sequence was starved");
-                prop_assert_eq!(kv[chunk.slot].len(), chunk.start);
-                kv[chunk.slot].extend_from_slice(scheduler.tokens(chunk));
-                prop_assert!(kv[chunk.slot].len() < limits.context_tokens);
-            }
-            scheduler.evaluated(&batch);
-            for chunk in batch.iter().filter(|chunk| chunk.completes) {
-                let (expected, generated) = open.get_mut(&chunk.attempt.0).unwrap();
-                *generated += 1;
-                if !scheduler.push(chunk.slot, 1) {
-                    prop_assert_eq!(*generated, *expected);
-                    open.remove(&chunk.attempt.0);
-                    scheduler.release(chunk.slot);
-                }
-            }
-            if drained && batch.is_empty() {
-                break;
-            }
-            steps_left -= 1;
-            prop_assert!(steps_left > 0, "work never ends");
+#[test]
+fn priority_decides_who_is_next() {
+    let mut scheduler = Scheduler::new(Limits { slots: 1, ..LIMITS });
+    for (attempt, priority) in [(1, Priority::Normal), (2, Priority::Low), (3, Priority::High)] {
+        let mut request = request(attempt, &[7], 1);
+        request.terms.priority = priority;
+        scheduler.submit(request).unwrap();
+    }
+    let order = [(); 3].map(|()| step(&mut scheduler, 9)[0].attempt.0);
+    assert_eq!(order, [3, 1, 2]);
+}
+
+const LONG: Limits = Limits { slots: 3, context_tokens: 256, batch_tokens: 40, queue: 4 };
+
+/// A system prompt of `shared` tokens, and a question of its own.
+fn shared_prompt(shared: usize, question: Token) -> Vec<Token> {
+    (0..100).chain([question; 10]).skip(100 - shared).collect()
+}
+
+#[test]
+fn a_shared_prefix_is_read_once_and_then_moved() {
+    let mut scheduler = Scheduler::new(LONG);
+    for attempt in 1..=3 {
+        let prompt = shared_prompt(100, 1000 + i32::try_from(attempt).unwrap());
+        scheduler.submit(request(attempt, &prompt, 2)).unwrap();
+    }
+    let first = scheduler.admit().unwrap();
+    let second = scheduler.admit().unwrap();
+    let third = scheduler.admit().unwrap();
+    assert_eq!(
+        (first.expected_tokens, second.expected_tokens, third.expected_tokens),
+        (0, 100, 100)
+    );
+    // The whole budget is the first one's until it has read what the others wait for.
+    for _ in 0..2 {
+        assert_eq!(scheduler.next_transfer(), None);
+        assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 40)]);
+    }
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 30)]);
+    for (to, attempt) in [(1, 2), (2, 3)] {
+        let attempt = AttemptId(attempt);
+        let expected = Transfer { from: 0, to, attempt, tokens: 100 };
+        assert_eq!(scheduler.next_transfer(), Some(expected));
+    }
+    let batch = step(&mut scheduler, 9);
+    let expected = [(1, Phase::Decode, 1), (2, Phase::Prefill, 10), (3, Phase::Prefill, 10)];
+    assert_eq!(phases(&batch), expected);
+}
+
+#[test]
+fn a_cancelled_source_gives_what_it_has() {
+    for (steps, moved) in [(0, None), (1, Some(40)), (2, Some(80))] {
+        let mut scheduler = Scheduler::new(LONG);
+        for attempt in 1..=2 {
+            scheduler.submit(request(attempt, &shared_prompt(100, 7), 2)).unwrap();
         }
-        prop_assert!(open.is_empty());
+        while scheduler.admit().is_some() {}
+        for _ in 0..steps {
+            step(&mut scheduler, 9);
+        }
+        scheduler.cancel(AttemptId(1));
+        let transfer = scheduler.next_transfer();
+        assert_eq!(transfer.map(|transfer| transfer.tokens), moved);
+        assert_eq!(step(&mut scheduler, 9)[0].attempt, AttemptId(2), "it goes on by itself");
     }
 }
+
+#[test]
+fn a_conversation_that_loses_its_slot_is_handed_over() {
+    let mut scheduler = Scheduler::new(Limits { slots: 1, ..LONG });
+    let long = shared_prompt(60, 7);
+    scheduler.submit(request(1, &long, 1)).unwrap();
+    while scheduler.admit().is_some() {}
+    step(&mut scheduler, 9);
+    step(&mut scheduler, 9);
+    scheduler.submit(request(2, &[5, 5], 1)).unwrap();
+    let admission = scheduler.admit().unwrap();
+    assert_eq!(admission.displaced, long);
+    step(&mut scheduler, 9);
+    scheduler.submit(request(3, &[6, 6], 1)).unwrap();
+    assert!(scheduler.admit().unwrap().displaced.is_empty(), "too short to be worth it");
+    scheduler.restored(0, 1);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(3, Phase::Prefill, 1)]);
+}
+
+mod properties;

@@ -1,0 +1,130 @@
+//! Where a request's prompt finds what is known of it: in its slot, in another slot, or in host memory.
+//!
+//! Sequences move by their saved state, not by llama.cpp's own copy between streams: that copy is put off until the next
+//! batch, so a state taken or set in between would be a wrong one, and it moves the whole buffer of a slot.
+
+use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
+
+use super::{Engine, as_index};
+use crate::backends::llama::child::EngineError;
+use crate::backends::llama::host_cache::Entry;
+use crate::backends::llama::protocol::{self, Counts, FromEngine};
+use crate::backends::llama::scheduler::{Admission, Token, Transfer, WORTH_MOVING};
+use crate::units::{AttemptId, MonotonicNs};
+
+impl Engine<'_> {
+    /// Gives slots to those who wait and prefixes to those who share one.
+    pub(super) fn fill_slots(&mut self) -> Result<(), EngineError> {
+        while let Some(admission) = self.scheduler.admit() {
+            self.admit(&admission)?;
+            self.share_prefixes()?;
+        }
+        self.share_prefixes()
+    }
+
+    fn share_prefixes(&mut self) -> Result<(), EngineError> {
+        while let Some(transfer) = self.scheduler.next_transfer() {
+            self.transfer(&transfer)?;
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, admission: &Admission) -> Result<(), EngineError> {
+        let &Admission { attempt, slot, prompt_tokens, expected_tokens, .. } = admission;
+        let prompt = self.scheduler.prompt(slot).to_vec();
+        // Taken before the displaced sequence is kept, which may push it out.
+        let found = self.host.take(&prompt[..prompt_tokens - 1], expected_tokens + WORTH_MOVING);
+        self.keep(slot, &admission.displaced);
+        let mut cached_tokens = admission.cached_tokens;
+        if let Some((entry, tokens)) = found {
+            cached_tokens = self.restore(slot, &entry, tokens)?;
+            self.reused.host += count(cached_tokens);
+            if tokens < entry.tokens.len() {
+                self.host.put(entry);
+            }
+        } else {
+            if !self.trim(slot, cached_tokens)? {
+                self.clear(slot)?;
+                cached_tokens = 0;
+            }
+            self.reused.slot += count(cached_tokens);
+        }
+        self.found(attempt, prompt_tokens, cached_tokens);
+        let admitted = FromEngine::Admitted { attempt, at: MonotonicNs::now() };
+        Ok(protocol::append_frame(&mut self.outgoing, &admitted)?)
+    }
+
+    /// Saves a sequence that is about to lose its slot.
+    fn keep(&mut self, slot: usize, displaced: &[Token]) {
+        if displaced.is_empty() || !self.host.wants(displaced) {
+            return;
+        }
+        // A state that cannot be saved is one that will be evaluated again, no more.
+        if let Ok(state) = self.context.state_seq_get(as_index(slot), LlamaStateSeqFlags::empty()) {
+            let bytes = state.byte_len();
+            self.host.put(Entry { tokens: displaced.to_vec(), state, bytes });
+        }
+    }
+
+    /// Puts the first `tokens` of a saved sequence into the slot; returns how many the slot then has.
+    fn restore(
+        &mut self,
+        slot: usize,
+        entry: &Entry<SeqState>,
+        tokens: usize,
+    ) -> Result<usize, EngineError> {
+        let set = self.context.state_seq_set(&entry.state, as_index(slot)).is_ok();
+        if set && self.trim(slot, tokens)? {
+            self.scheduler.restored(slot, tokens);
+            Ok(tokens)
+        } else {
+            self.clear(slot)?;
+            Ok(0)
+        }
+    }
+
+    fn transfer(&mut self, transfer: &Transfer) -> Result<(), EngineError> {
+        let &Transfer { from, to, attempt, tokens } = transfer;
+        let flags = LlamaStateSeqFlags::empty();
+        let state = self.context.state_seq_get(as_index(from), flags);
+        let set = state.is_ok_and(|state| self.context.state_seq_set(&state, as_index(to)).is_ok());
+        let prompt_tokens = self.scheduler.prompt(to).len();
+        let counts = self.running.get(&attempt).map(|running| running.counts);
+        let own_tokens = counts.map_or(0, |counts| counts.cached_tokens as usize).min(tokens);
+        if set && self.trim(to, tokens)? {
+            self.reused.shared += count(tokens - own_tokens);
+            self.found(attempt, prompt_tokens, tokens);
+        } else {
+            self.clear(to)?;
+            self.found(attempt, prompt_tokens, 0);
+        }
+        Ok(())
+    }
+
+    /// Notes how much of the prompt need not be evaluated.
+    fn found(&mut self, attempt: AttemptId, prompt_tokens: usize, cached_tokens: usize) {
+        if let Some(running) = self.running.get_mut(&attempt) {
+            let (prompt_tokens, cached_tokens) = (count(prompt_tokens), count(cached_tokens));
+            running.counts = Counts { prompt_tokens, cached_tokens, ..Counts::default() };
+        }
+    }
+
+    /// The slot has nothing of its prompt: a model that cannot roll back (recurrent), or a state that did not fit.
+    fn clear(&mut self, slot: usize) -> Result<(), EngineError> {
+        self.scheduler.forget_cache(slot);
+        self.trim(slot, 0)?;
+        Ok(())
+    }
+
+    /// Drops everything from position `kept` on; false if the model cannot.
+    fn trim(&mut self, slot: usize, kept: usize) -> Result<bool, EngineError> {
+        let (slot, kept) = (u32::try_from(slot).ok(), u32::try_from(kept).ok());
+        self.context
+            .clear_kv_cache_seq(slot, kept, None)
+            .map_err(|error| EngineError::Decode(error.to_string()))
+    }
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,103 @@
+//! Reads a model's file again and compares it with what it should be.
+//!
+//! Never changes or removes a model file; what it finds out is recorded, so that the next pull knows.
+
+use std::io;
+use std::path::Path;
+
+use super::check::{Sha256, hash_file, recorded, remember};
+use super::progress::Progress;
+use super::source::{Source, resolve};
+
+/// What reading a file again showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Missing,
+    /// It is what it should be.
+    Good {
+        sha256: Sha256,
+    },
+    /// It is not.
+    Bad {
+        expected: Sha256,
+        actual: Sha256,
+    },
+    /// Nobody has said what it should be; from now on it is known what it was.
+    Unknown {
+        sha256: Sha256,
+    },
+}
+
+/// Hashes the file of `source` and compares it with `expected`, or else with what it was when it was last hashed.
+///
+/// Blocks while it reads; call it from a thread that may.
+pub fn verify(
+    source: &Source,
+    expected: Option<&Sha256>,
+    model_dir: &Path,
+    progress: &mut Progress,
+) -> io::Result<Verdict> {
+    let actual = match hash_file(&resolve(source, model_dir), progress) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Verdict::Missing),
+        actual => actual?,
+    };
+    let recorded = recorded(source, model_dir);
+    Ok(match (expected, recorded) {
+        (Some(expected), _) => {
+            remember(source, &actual, model_dir)?;
+            compare(expected, actual)
+        }
+        // The record is all there is to compare with, so a bad file must not replace it.
+        (None, Some(recorded)) => compare(&recorded, actual),
+        (None, None) => {
+            remember(source, &actual, model_dir)?;
+            Verdict::Unknown { sha256: actual }
+        }
+    })
+}
+
+fn compare(expected: &Sha256, actual: Sha256) -> Verdict {
+    if *expected == actual {
+        Verdict::Good { sha256: actual }
+    } else {
+        Verdict::Bad { expected: expected.clone(), actual }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::check::{State, state};
+    use super::*;
+
+    #[test]
+    fn a_file_that_rotted_unseen_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let source: Source = "hf:o/r/m.gguf".parse().unwrap();
+        let path = resolve(&source, dir.path());
+        let verify = |expected: Option<&Sha256>| {
+            verify(&source, expected, dir.path(), &mut Progress::silent()).unwrap()
+        };
+        assert_eq!(verify(None), Verdict::Missing);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "GGUF 1").unwrap();
+        let Verdict::Unknown { sha256: good } = verify(None) else { panic!() };
+        assert_eq!(verify(None), Verdict::Good { sha256: good.clone() });
+
+        // The same size and time, as when a disk fails.
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, "GGUF 2").unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        let unseen = state(&source, Some(&good), dir.path()).unwrap();
+        assert_eq!(unseen, State::Verified { bytes: 6 });
+        for _ in 0..2 {
+            let verdict = verify(None);
+            assert!(matches!(&verdict, Verdict::Bad { expected, .. } if *expected == good));
+        }
+        assert!(matches!(verify(Some(&good)), Verdict::Bad { .. }));
+        // Known from now on, so that a pull fetches it again.
+        let seen = state(&source, Some(&good), dir.path()).unwrap();
+        assert!(matches!(seen, State::Wrong { .. }));
+    }
+}

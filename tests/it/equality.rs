@@ -1,0 +1,93 @@
+//! Greedy answers equal the model alone, whoever comes and goes beside them.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::join_all;
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Cases, TestRunner};
+use tokio::runtime::Runtime;
+use tokio::time::{sleep, timeout};
+use wattgate::backends::Event;
+use wattgate::backends::llama::Config;
+
+use crate::engine::{Local, PATIENCE, PROMPTS, greedy, small};
+
+const TOKENS: u32 = 20;
+
+/// One request of an arrival pattern.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    prompt: usize,
+    /// Milliseconds after the start.
+    at: u64,
+    /// Pieces of text after which the client leaves.
+    leaves_after: Option<usize>,
+}
+
+fn arrival() -> impl Strategy<Value = Arrival> {
+    let leaves_after = prop::option::weighted(0.3, 0..12usize);
+    (0..prompts().len(), 0..1500u64, leaves_after).prop_map(|(prompt, at, leaves_after)| Arrival {
+        prompt,
+        at,
+        leaves_after,
+    })
+}
+
+/// Short ones, and two that share a long beginning, so that prefixes move between slots and to the host and back.
+fn prompts() -> Vec<String> {
+    let shared = "Please read this carefully before you answer. ".repeat(8);
+    let long = ["Name a fruit.", "Name a bird."].map(|end| format!("{shared}{end}"));
+    PROMPTS[..6].iter().map(ToString::to_string).chain(long).collect()
+}
+
+/// The text as far as the client stayed for it, and whether to the end.
+async fn attend(local: &Local, arrival: Arrival) -> (String, bool) {
+    sleep(Duration::from_millis(arrival.at)).await;
+    let (_, mut events) = local.begin(&greedy(&prompts()[arrival.prompt], TOKENS));
+    let (mut text, mut pieces) = (String::new(), 0);
+    while arrival.leaves_after.is_none_or(|most| pieces < most) {
+        match timeout(PATIENCE, events.next()).await.unwrap() {
+            Some(Ok(Event::Text(piece))) => {
+                text.push_str(&piece);
+                pieces += 1;
+            }
+            Some(Ok(Event::Done(_))) => return (text, true),
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    (text, false)
+}
+
+#[test]
+fn greedy_answers_do_not_depend_on_who_else_is_there() {
+    let runtime = Runtime::new().unwrap();
+    let alone = runtime.block_on(async {
+        let local = Local::ready(Config { slots: 1, host_cache_mib: 0, ..small() }).await;
+        let mut texts = Vec::new();
+        for prompt in prompts() {
+            texts.push(local.ask(&greedy(&prompt, TOKENS)).await.unwrap().text);
+        }
+        local.stop().await;
+        texts
+    });
+    // Few slots, so that arrivals also wait and displace one another.
+    let local = runtime.block_on(Local::ready(Config { slots: 3, ..small() }));
+    let cases = std::env::var("WATTGATE_PATTERNS").map_or(6, |text| text.parse().unwrap());
+    let config =
+        Cases { cases, max_shrink_iters: 20, failure_persistence: None, ..Cases::default() };
+    let pattern = prop::collection::vec(arrival(), 1..12);
+    let outcome = TestRunner::new(config).run(&pattern, |arrivals| {
+        let attended = arrivals.iter().map(|&arrival| attend(&local, arrival));
+        let answers = runtime.block_on(join_all(attended));
+        for (arrival, (text, whole)) in arrivals.iter().zip(answers) {
+            let expected = &alone[arrival.prompt];
+            prop_assert!(expected.starts_with(&text), "{text:?} is not how {expected:?} begins");
+            prop_assert!(!whole || &text == expected, "{text:?} is not {expected:?}");
+        }
+        Ok(())
+    });
+    runtime.block_on(local.stop());
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
