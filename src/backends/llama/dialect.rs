@@ -86,7 +86,7 @@ impl CallFormat {
         self != Self::Llama3
     }
 
-    /// How a call begins: up to within the name, or, if that is given, to within the arguments.
+    /// How a call begins: up to within the name, or, if that is given, to where the arguments' object follows.
     pub fn beginning(self, name: Option<&str>) -> String {
         let (before, arguments) = match self {
             Self::Hermes => ("<tool_call>\n", "arguments"),
@@ -95,7 +95,7 @@ impl CallFormat {
         };
         match name {
             // Names are letters, digits, `_` and `-`: JSON strings as they are.
-            Some(name) => format!("{before}{{\"name\": \"{name}\", \"{arguments}\": {{"),
+            Some(name) => format!("{before}{{\"name\": \"{name}\", \"{arguments}\":"),
             None => format!("{before}{{\"name\": \""),
         }
     }

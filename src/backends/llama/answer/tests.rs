@@ -151,7 +151,7 @@ fn a_beginning_that_was_given_counts_as_written() {
     for format in [CallFormat::Hermes, CallFormat::Llama3, CallFormat::Mistral] {
         let mut named = parser(format);
         named.prime(&format.beginning(Some("weather")));
-        assert_eq!(named.push("\"a\": 1}}"), call(0, "weather", "{\"a\": 1}"));
+        assert_eq!(named.push(" {\"a\": 1}}"), call(0, "weather", "{\"a\": 1}"));
         let key = if format == CallFormat::Llama3 { "parameters" } else { "arguments" };
         let mut any = parser(format);
         any.prime(&format.beginning(None));
