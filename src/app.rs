@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod observe;
+pub mod warmth;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::cloud::SetupError;
+use crate::backends::llama::Residency;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
 use crate::gateway::{self, Books, Gateway};
@@ -70,16 +72,28 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let stop_engines = CancellationToken::new();
         let mut engines = JoinSet::new();
+        // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own default.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let parts = assemble::Parts {
             meter: meter.handle(),
             metrics: Arc::clone(&metrics),
             engine_binary,
+            residency: Residency::new(config.engines.budget_bytes(), cores),
             stop: stop_engines.clone(),
         };
         let router = assemble::router(&config, &parts, &mut engines)?;
+        let warmth = assemble::warmth(&config, &parts, &router);
+        engines.spawn(warmth.run(stop_engines.clone()));
         let books = Books::new(sink, Arc::clone(&metrics));
         let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);
-        let gateway = Arc::new(Gateway::new(router, books, metrics, max_body_bytes, prompts));
+        let gateway = Arc::new(Gateway::new(
+            router,
+            books,
+            metrics,
+            max_body_bytes,
+            prompts,
+            config.admin.clone(),
+        ));
         let mut settling = JoinSet::new();
         let books_keeper = Arc::clone(&gateway);
         settling.spawn(async move { books_keeper.books.settle_all(settlements).await });

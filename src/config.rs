@@ -45,6 +45,8 @@ pub struct Config {
     /// Where pulled models live. Default `models`, relative to the working directory.
     pub model_dir: PathBuf,
     pub server: gateway::Config,
+    pub admin: gateway::admin::Config,
+    pub engines: llama::EnginesConfig,
     pub log: telemetry::Config,
     pub energy: energy::Config,
     pub traffic: traffic::Config,
@@ -85,6 +87,8 @@ pub enum Engine {
 struct File {
     model_dir: PathBuf,
     server: gateway::Config,
+    admin: gateway::admin::Config,
+    engines: llama::EnginesConfig,
     log: telemetry::Config,
     energy: energy::Config,
     traffic: traffic::Config,
@@ -107,6 +111,8 @@ impl Default for File {
         Self {
             model_dir: PathBuf::from("models"),
             server: gateway::Config::default(),
+            admin: gateway::admin::Config::default(),
+            engines: llama::EnginesConfig::default(),
             log: telemetry::Config::default(),
             energy: energy::Config::default(),
             traffic: traffic::Config::default(),
@@ -148,6 +154,8 @@ impl File {
         Config {
             model_dir: self.model_dir,
             server: self.server,
+            admin: self.admin,
+            engines: self.engines,
             log: self.log,
             energy: self.energy,
             traffic: self.traffic,

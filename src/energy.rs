@@ -8,6 +8,7 @@ pub mod rapl;
 pub mod cpu_model;
 pub mod work;
 pub mod split;
+pub mod loads;
 pub mod ledger;
 pub mod estimate;
 pub mod device;

@@ -2,9 +2,12 @@
 //!
 //! It holds no configuration of other modules and starts no tasks but those of its connections; `app` builds it.
 
+pub mod admin;
 pub mod books;
 pub mod chat;
+pub mod completion;
 pub mod config;
+pub mod embedding;
 pub mod error;
 pub mod exchange;
 pub mod gauges;

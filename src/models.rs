@@ -17,7 +17,7 @@ mod wheel;
 pub use catalogue::{Confidence, Entry, ModelKind, catalogue, known};
 pub use check::{NotSha256, Sha256, State, state};
 pub use choice::{Choice, Gpu, GpuMemory, Machine, choose};
-pub use machine::Roots;
+pub use machine::{Roots, memory_bytes};
 pub use progress::Progress;
 pub use pull::{PullError, Pulled, pull};
 pub use remove::{RemoveError, removable_bytes, remove};

@@ -1,15 +1,23 @@
 //! OpenAI's wire types: what clients send and what they get back. No logic, no I/O.
 
 pub mod chat;
+pub mod completion;
 pub mod content;
+pub mod embedding;
 pub mod error;
+pub mod input;
+pub mod request;
 pub mod stream;
 pub mod tools;
 
 pub use chat::{
     ChatRequest, ChatResponse, Choice, FinishReason, Message, Role, StreamOptions, Usage,
 };
+pub use completion::CompletionRequest;
 pub use content::{Content, Part, Stop};
+pub use embedding::EmbeddingRequest;
 pub use error::{ErrorBody, ErrorEnvelope};
+pub use input::{Input, Inputs};
+pub use request::Request;
 pub use stream::{ChatChunk, ChunkChoice, Delta};
 pub use tools::{Tool, ToolCall, ToolCallDelta, ToolChoice};

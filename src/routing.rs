@@ -10,5 +10,6 @@ pub use adequacy::{AdequacyError, AdequacyModel};
 pub use config::{Config, PolicyConfig};
 pub use features::{Capabilities, Features};
 pub use policy::{
-    Candidate, Decision, Exclusion, Judged, Objective, Policy, Reason, Route, Unavailable, decide,
+    Candidate, Decision, Exclusion, Judged, NotLoaded, Objective, Policy, Reason, Route,
+    Unavailable, decide,
 };

@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::AppError;
 use super::observe::Observer;
+use super::warmth::{OnDemand, Warmth};
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
-use crate::backends::llama;
+use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::gateway::model::FirstTokenTime;
@@ -18,6 +19,7 @@ use crate::gateway::{Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
 use crate::routing::{AdequacyModel, Capabilities, Policy};
 use crate::telemetry::Metrics;
+use crate::units::Watts;
 
 /// Ability of a local model nobody has rated: below the average of the router's data, so that it is trusted with little.
 const LOCAL_ABILITY_GUESS: f64 = -1.5;
@@ -29,6 +31,8 @@ pub struct Parts {
     pub meter: MeterHandle,
     pub metrics: Arc<Metrics>,
     pub engine_binary: PathBuf,
+    /// Memory, shared by all engines.
+    pub residency: Arc<Residency>,
     /// Stops the engines.
     pub stop: CancellationToken,
 }
@@ -63,6 +67,27 @@ pub fn router(
         policies: policies(config),
         default_policy: config.routing.default_policy.as_str().into(),
     })
+}
+
+/// What unloads the models that come on demand.
+pub fn warmth(config: &Config, parts: &Parts, router: &Router) -> Warmth {
+    let on_demand = |model: &Model| {
+        let Kind::Local { control, .. } = &model.kind else { return None };
+        let Engine::Llama { config, .. } = &config.models.get(&*model.name)?.engine else {
+            return None;
+        };
+        (config.load == LoadWhen::OnDemand).then(|| OnDemand {
+            name: Arc::clone(&model.name),
+            control: control.clone(),
+            warm_watts: config.warm_watts.map(Watts),
+        })
+    };
+    Warmth {
+        config: config.engines.clone(),
+        residency: Arc::clone(&parts.residency),
+        meter: parts.meter.clone(),
+        models: router.models.iter().filter_map(on_demand).collect(),
+    }
 }
 
 /// The policies by name, as the router applies them.
@@ -125,15 +150,21 @@ fn local(
         gguf,
         parts.engine_binary.clone(),
         observer,
+        Arc::clone(&parts.residency),
     );
     engines.spawn(supervisor.run(parts.stop.clone()));
     Model {
         name,
         ability,
-        kind: Kind::Local { engine: backend.state() },
+        kind: Kind::Local { engine: backend.state(), control: backend.control() },
         backend: Arc::new(backend),
-        capabilities: Capabilities { tools: true, ..Capabilities::default() },
+        capabilities: if llama.embedding {
+            Capabilities::EMBEDDINGS
+        } else {
+            Capabilities { tools: true, ..Capabilities::default() }
+        },
         api_key_missing: false,
+        drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
         first_token: FirstTokenTime::default(),
     }
 }
@@ -152,7 +183,8 @@ fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, 
         api_key_missing: backend.missing_key().is_some(),
         kind: Kind::Cloud(Box::new(config.clone())),
         backend: Arc::new(backend),
-        capabilities: Capabilities::ALL,
+        capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
+        drops_oldest_turns: false,
         first_token: FirstTokenTime::default(),
     })
 }

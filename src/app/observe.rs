@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backends::llama::{EngineObserver, StepReport, StepRow};
+use crate::backends::llama::{EngineObserver, StepReport, StepRow, UnloadReason};
 use crate::energy::{MeterHandle, WorkRow, WorkSpan};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{CacheLabels, ModelNameLabels};
+use crate::telemetry::metrics::{CacheLabels, ModelNameLabels, UnloadLabels};
 use crate::units::AttemptId;
 
 /// Passes everything an engine reports on to the meter, and counts it.
@@ -18,6 +18,18 @@ pub struct Observer {
 impl EngineObserver for Observer {
     fn engine_started(&self, model: &Arc<str>, pid: u32) {
         self.meter.engine_started(model, pid);
+    }
+
+    fn engine_ready(&self, model: &Arc<str>, took: Duration) {
+        self.meter.engine_ready(model);
+        let labels = ModelNameLabels { model: Arc::clone(model) };
+        self.metrics.model_loads_total.get_or_create(&labels).inc();
+        self.metrics.model_load_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    fn engine_unloaded(&self, model: &Arc<str>, reason: UnloadReason) {
+        let labels = UnloadLabels { model: Arc::clone(model), reason: reason.label() };
+        self.metrics.model_unloads_total.get_or_create(&labels).inc();
     }
 
     fn engine_stopped(&self, model: &Arc<str>, pid: u32) {

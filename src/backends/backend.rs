@@ -9,14 +9,14 @@ use serde_json::value::RawValue;
 
 use super::terms::Terms;
 use crate::energy::EnergyFigure;
-use crate::openai::{ChatRequest, FinishReason, Usage};
+use crate::openai::{FinishReason, Request, Usage};
 use crate::units::AttemptId;
 
 /// One attempt at answering one request.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub attempt: AttemptId,
-    pub request: Arc<ChatRequest>,
+    pub request: Arc<Request>,
     /// The client's body, byte for byte, for backends that forward it.
     pub body: Bytes,
     /// What the client asks about the order of work; a backend that cannot know it ignores it.
@@ -50,6 +50,12 @@ pub enum Event {
     },
     /// A chunk (streaming) or the whole response object (not streaming), as an upstream wrote it.
     Upstream(Box<RawValue>),
+    /// One vector of unit length for each input, in their order: the whole answer to a request for embeddings.
+    Embeddings(Vec<Vec<f32>>),
+    /// The oldest turns of the conversation were left out so that the rest fits.
+    Truncated {
+        turns: u32,
+    },
     Usage(Usage),
     /// What an upstream says the answer took; local energy comes from the meter instead.
     Energy(EnergyFigure),
@@ -68,6 +74,7 @@ pub trait Backend: Send + Sync {
 /// Whether and how busily a backend can answer just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
+    /// It takes requests, even if it has to load first.
     pub ready: bool,
     /// Requests admitted and not finished.
     pub in_flight: u32,
@@ -89,6 +96,8 @@ pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
 /// Our code for a tool of a kind that only some models know.
 pub const UNSUPPORTED_TOOL: &str = "unsupported_tool";
+/// Our code for an upstream that does not answer requests of this kind, though it may answer others.
+pub const UNSUPPORTED_ENDPOINT: &str = "unsupported_endpoint";
 
 /// Why an answer failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +105,9 @@ pub enum ErrorKind {
     /// Not running, not reachable, or still loading.
     #[error("the model is unavailable: {0}")]
     Unavailable(String),
+    /// It was to be loaded for this request, and was not in time.
+    #[error("the model was not loaded in time: {reason}")]
+    NotLoaded { reason: &'static str, retry_after: Duration },
     /// Its queue is full.
     #[error("the model's queue is full: {ahead} requests are ahead of this one")]
     Overloaded { retry_after: Duration, ahead: u32 },
@@ -151,6 +163,7 @@ impl ErrorKind {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
+            Self::NotLoaded { .. } => "not_loaded",
             Self::Overloaded { .. } => "overloaded",
             Self::RateLimited { .. } => "rate_limited",
             Self::Credentials { .. } => "credentials",
@@ -179,6 +192,7 @@ impl ErrorKind {
         matches!(
             self,
             Self::Unavailable(_)
+                | Self::NotLoaded { .. }
                 | Self::Overloaded { .. }
                 | Self::RateLimited { .. }
                 | Self::Credentials { .. }
@@ -186,11 +200,13 @@ impl ErrorKind {
     }
 
     /// Whether the same request may succeed at another model. Only a request that is wrong or late everywhere may not;
-    /// one that is too long here, without telling by how much, may fit elsewhere, and other models know other tools.
+    /// one that is too long here, without telling by how much, or asks for what is unknown here may fit elsewhere.
     pub fn retry_elsewhere(&self) -> bool {
         match self {
             Self::InvalidRequest { code, .. } => {
-                matches!(code.as_deref(), Some(CONTEXT_LENGTH_EXCEEDED | UNSUPPORTED_TOOL))
+                const ELSEWHERE: [&str; 3] =
+                    [CONTEXT_LENGTH_EXCEEDED, UNSUPPORTED_ENDPOINT, UNSUPPORTED_TOOL];
+                code.as_deref().is_some_and(|code| ELSEWHERE.contains(&code))
             }
             Self::DeadlineExceeded => false,
             _ => true,

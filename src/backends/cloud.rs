@@ -18,17 +18,19 @@ use std::time::{Duration, Instant, SystemTime};
 use async_stream::try_stream;
 use futures::{Stream, StreamExt, stream};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use reqwest::{Client, Response, Url, redirect};
+use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
 use self::answer::{Step, Transcript};
 use self::breaker::{Admission, Breaker, Outcome};
+use self::config::Endpoints;
 pub use self::config::{Config, ConfigError};
 pub use self::key::{ApiKey, InvalidApiKey};
 use super::backend::{
     Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,
 };
+use crate::openai::Request;
 
 /// Most bytes of a whole answer.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
@@ -59,12 +61,12 @@ pub enum SetupError {
 impl CloudBackend {
     /// `name` is the model's name in the config; `key` what its `api_key_env` holds, if anything.
     pub fn new(name: Arc<str>, config: Config, key: Option<ApiKey>) -> Result<Self, SetupError> {
-        let endpoint = config.endpoint()?;
+        let endpoints = config.endpoints()?;
         Ok(Self(Arc::new(Upstream {
-            client: client(&endpoint, &config)?,
+            client: client(&endpoints.chat, &config)?,
             model: config.model.clone().unwrap_or_else(|| name.to_string()),
             name,
-            endpoint,
+            endpoints,
             key,
             places: Arc::new(Semaphore::new(config.max_in_flight as usize)),
             breaker: Mutex::new(Breaker::new()),
@@ -111,7 +113,7 @@ struct Upstream {
     /// What the upstream calls the model.
     model: String,
     config: Config,
-    endpoint: Url,
+    endpoints: Endpoints,
     key: Option<ApiKey>,
     client: Client,
     places: Arc<Semaphore>,
@@ -154,7 +156,7 @@ impl Upstream {
         let accept = if streams { "text/event-stream" } else { "application/json" };
         let mut request = self
             .client
-            .post(self.endpoint.clone())
+            .post(self.endpoints.of(&job.request).clone())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
             .body(body);
@@ -164,7 +166,14 @@ impl Upstream {
         let connect_timeout = self.config.connect_timeout();
         let response =
             request.send().await.map_err(|error| failure::unsent(&error, connect_timeout))?;
-        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            // Many upstreams know chat only. That is no fault of theirs, and chat must go on.
+            StatusCode::NOT_FOUND if !matches!(*job.request, Request::Chat(_)) => {
+                Err(failure::unsupported(job.request.prompt_field()))
+            }
+            _ => Err(refusal(response).await),
+        }
     }
 }
 

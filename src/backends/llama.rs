@@ -1,24 +1,35 @@
 //! Local models: one engine process per model, started and watched from here, that runs llama.cpp.
 //!
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
-//! they use live in the gateway; [`child`] and [`engine`] are the other side of the socket. Decisions are
-//! pure and apart: [`scheduler`], [`waiting`], [`pacing`],
-//! [`host_cache`], [`sampling`], [`text`], [`guard`].
+//! they use live in the gateway; [`child`], [`engine`] and [`embedder`] are the other side of the socket. Decisions are
+//! pure and apart: [`scheduler`], [`waiting`], [`pacing`], [`host_cache`], [`packing`], [`sampling`], [`text`],
+//! [`guard`], [`overflow`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
 
 pub mod answer;
 mod attempts;
+mod backlog;
 #[cfg(feature = "llama")]
 pub mod child;
+pub mod break_even;
 mod config;
+mod control;
 pub mod conversation;
 pub mod dialect;
+mod engines;
+#[cfg(feature = "llama")]
+mod embedder;
 #[cfg(feature = "llama")]
 mod engine;
+pub mod eviction;
 pub mod fallback;
+pub mod footprint;
+pub mod gguf;
 pub mod guard;
 pub mod handle;
 pub mod host_cache;
 pub mod observer;
+pub mod overflow;
+pub mod packing;
 pub mod pacing;
 mod process;
 #[cfg(feature = "llama")]
@@ -26,12 +37,16 @@ mod prompt;
 pub mod protocol;
 #[cfg(feature = "llama")]
 mod python_json;
+mod residency;
+mod raw;
 pub mod sampling;
 pub mod scheduler;
+mod standby;
 pub mod supervisor;
 #[cfg(feature = "llama")]
 pub mod template;
 pub mod text;
+pub mod threads;
 pub mod waiting;
 
 /// Whether this build has the engine at all.
@@ -49,8 +64,12 @@ pub const GPU_BUILT_IN: bool = BUILT_IN
         all(target_os = "macos", target_arch = "aarch64")
     ));
 
-pub use config::Config;
+pub use config::{Config, FlashAttention, KvType, LoadWhen};
+pub use control::{Control, ControlError, LoadState, UnloadReason};
+pub use engines::EnginesConfig;
 pub use handle::{EngineState, LlamaBackend, Phase};
 pub use observer::{EngineObserver, Reused, StepReport, StepRow};
-pub use protocol::EngineFacts;
+pub use overflow::Overflow;
+pub use protocol::{EngineFacts, Pooling};
+pub use residency::{Idle, Residency, TooLarge};
 pub use supervisor::{Supervisor, local_model};

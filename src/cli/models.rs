@@ -9,7 +9,7 @@ mod target;
 mod verify;
 
 use clap::{Args, Subcommand};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::HumanBytes;
 use serde::Serialize;
@@ -109,9 +109,10 @@ fn table(rows: &[Row]) -> String {
     table.trim_fmt()
 }
 
+/// Columns under a header, as wide as the terminal lets them be.
 fn styled_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header);
     table
 }

@@ -109,6 +109,24 @@ fn a_value_inside_an_array_or_under_an_implied_table_is_found() {
     );
 }
 
+#[test]
+fn an_empty_base_url_is_one_problem() {
+    let problems = parse("[models.m.openai]\nbase_url = \"\"\n", "t").unwrap_err();
+    let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["models.m.openai.base_url"]);
+}
+
+/// Without the engine the other tests here have no model to speak of: run this one by name.
+#[test]
+#[cfg(not(feature = "llama"))]
+fn a_local_model_in_a_build_without_an_engine_is_one_problem_that_says_how_to_build() {
+    let problems = parse(MINIMAL, "t").unwrap_err();
+    let problem = problems.iter().next().unwrap();
+    assert_eq!((problems.iter().count(), problem.line), (1, 1));
+    assert!(problem.message.contains("no local engine"), "{problem}");
+    assert!(problem.hint.as_ref().unwrap().contains("cargo build --release"), "{problem}");
+}
+
 /// Pieces that have a meaning somewhere in the file, to put where they have none.
 fn piece() -> impl Strategy<Value = String> {
     const WORDS: &[&str] = &[

@@ -22,6 +22,7 @@ pub(super) fn validate(
         report.wrong(&["server", "max_body_bytes"], message, None);
     }
     check_energy(&file.energy, report);
+    check_engines(&file.engines, report);
     check_policies(file, report);
     if file.models.is_empty() && !report.has_unread(&["models"]) {
         let hint = "add a [models.NAME.llama] or [models.NAME.openai] table; the shipped config.toml shows both";
@@ -44,6 +45,25 @@ fn check_energy(energy: &energy::Config, report: &mut Report<'_>) {
     for problem in energy.problems() {
         let key = problem.key();
         report.wrong(&["energy", key], format!("`{key}` {problem}"), None);
+    }
+}
+
+fn check_engines(engines: &llama::EnginesConfig, report: &mut Report<'_>) {
+    let (least, most) = (engines.unload_after_min_s, engines.unload_after_max_s);
+    if least > most {
+        let message = format!(
+            "`unload_after_min_s` must be at most `unload_after_max_s`, {most}, not {least}"
+        );
+        report.wrong(&["engines", "unload_after_min_s"], message, None);
+    }
+    check_watts(&["engines", "warm_watts_per_gib"], Some(engines.warm_watts_per_gib), report);
+}
+
+/// Watts of keeping something warm.
+fn check_watts(path: &[&str], watts: Option<f64>, report: &mut Report<'_>) {
+    if let Some(watts) = watts.filter(|watts| !(0.0..=10_000.0).contains(watts)) {
+        let key = path.last().copied().unwrap_or_default();
+        report.wrong(path, format!("`{key}` must be 0 to 10000 watts, not {watts}"), None);
     }
 }
 
@@ -148,6 +168,21 @@ fn llama(name: &str, config: &llama::Config, report: &mut Report<'_>) -> Option<
         if value == 0 {
             report.wrong(&at(key), format!("`{key}` must be more than 0"), None);
         }
+    }
+    check_watts(&at("warm_watts"), config.warm_watts, report);
+    if !config.lora_scale.is_finite() {
+        let message = format!("`lora_scale` must be a finite number, not {}", config.lora_scale);
+        report.wrong(&at("lora_scale"), message, None);
+    }
+    if config.kv_type != llama::KvType::F16 && config.flash_attention == llama::FlashAttention::Off
+    {
+        let hint = "leave `flash_attention` at \"auto\", or use kv_type = \"f16\"";
+        let message = "a `kv_type` other than \"f16\" needs flash attention";
+        report.wrong(&at("kv_type"), message, Some(hint.into()));
+    }
+    if config.pooling.is_some() && !config.embedding {
+        let hint = "add `embedding = true`, or remove `pooling`";
+        report.wrong(&at("pooling"), "`pooling` is for embedding models", Some(hint.into()));
     }
     if !(1.0..=1000.0).contains(&config.prefill_stretch) {
         let message =

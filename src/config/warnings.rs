@@ -17,6 +17,8 @@ pub enum Warning {
     NotPulled { model: String },
     /// The model's `file:` does not exist.
     NoFile { model: String, path: PathBuf },
+    /// The model's LoRA adapter does not exist.
+    NoAdapter { model: String, path: PathBuf },
     /// The model's file is not the one the config means.
     WrongFile { model: String, actual: Sha256 },
     /// The model's file cannot be looked at.
@@ -34,6 +36,9 @@ impl fmt::Display for Warning {
                 write!(f, "{model} is not on this machine yet: run `wattgate models pull {model}`")
             }
             Self::NoFile { model, path } => write!(f, "{model}: {} does not exist", path.display()),
+            Self::NoAdapter { model, path } => {
+                write!(f, "{model}: its adapter {} does not exist", path.display())
+            }
             Self::WrongFile { model, actual } => {
                 write!(
                     f,
@@ -82,7 +87,15 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             }
         }
     });
-    router.chain(models).collect()
+    router.chain(models).chain(adapters(config)).collect()
+}
+
+fn adapters(config: &Config) -> impl Iterator<Item = Warning> + '_ {
+    config.models.iter().filter_map(|(name, model)| {
+        let Engine::Llama { config: llama, .. } = &model.engine else { return None };
+        let path = llama.lora.as_ref().filter(|path| !path.is_file())?;
+        Some(Warning::NoAdapter { model: name.clone(), path: path.clone() })
+    })
 }
 
 /// Whether the variable holds something.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::cpu_model::CpuModel;
 use super::device::{Device, DeviceBook, Serves};
-use super::estimate::Estimator;
+use super::estimate::{Estimator, load_before_any};
 use super::figure::{EnergyFigure, Source};
 use super::ledger::TokenWeights;
 use super::sensor::DeviceInfo;
@@ -29,6 +29,8 @@ pub struct Accounts {
     steps: BTreeMap<Arc<str>, MonotonicNs>,
     attempts: BTreeMap<AttemptId, Attempt>,
     estimator: Estimator,
+    /// How often each model was loaded.
+    loads: BTreeMap<Arc<str>, u64>,
     unknown_settlements: u64,
 }
 
@@ -91,6 +93,7 @@ impl Accounts {
             steps: BTreeMap::new(),
             attempts: BTreeMap::new(),
             estimator,
+            loads: BTreeMap::new(),
             unknown_settlements: 0,
         }
     }
@@ -128,6 +131,36 @@ impl Accounts {
     /// The device has ended; its last reading stands.
     pub fn retire(&mut self, id: DeviceId) {
         self.devices[id.0].retire();
+    }
+
+    /// A model begins to load. Devices that are added for it must be there.
+    pub fn load_started(&mut self, model: &Arc<str>, now: MonotonicNs) {
+        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
+            device.ledger.load_started(model, now);
+        }
+    }
+
+    /// It has loaded, or its engine has ended. Counts as a load only if it `succeeded`.
+    pub fn load_ended(&mut self, model: &Arc<str>, succeeded: bool, now: MonotonicNs) {
+        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
+            device.ledger.load_ended(model, now);
+        }
+        if succeeded {
+            *self.loads.entry(Arc::clone(model)).or_default() += 1;
+        }
+    }
+
+    /// Expected energy of loading the model from a file of `bytes`: the mean of its loads so far, failed tries included; until
+    /// some energy of one was read, assumed from the size.
+    pub fn load_energy(&self, model: &str, bytes: u64) -> EnergyFigure {
+        let count = self.loads.get(model).copied().unwrap_or(0);
+        let figures = self.devices.iter().filter(|_| count > 0).filter_map(|device| {
+            let total = device.ledger.loads().get(model).copied()?;
+            (total > Microjoules::ZERO).then(|| device.figure(Microjoules(total.0 / count), false))
+        });
+        figures
+            .reduce(EnergyFigure::plus)
+            .unwrap_or_else(|| load_before_any(self.settings.cpu_model, bytes))
     }
 
     /// Opening twice changes nothing.

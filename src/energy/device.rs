@@ -2,7 +2,7 @@
 //!
 //! No I/O and no clock: readings and times come in.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub struct DeviceBook {
     pub info: DeviceInfo,
     pub serves: Serves,
     pub account: Account,
+    /// What the loads of each model have taken; adds up to `account.load`.
+    pub loads: BTreeMap<Arc<str>, Microjoules>,
     /// Energy read but not booked yet, because work in that time may still be reported.
     pub pending: Microjoules,
     /// Mean power over about the last second; unknown without recent readings.
@@ -154,6 +156,7 @@ impl Device {
             info: self.info.clone(),
             serves: self.serves.clone(),
             account: self.ledger.account(),
+            loads: self.ledger.loads().clone(),
             pending: self.ledger.pending(),
             watts: self.watts(now),
             live: self.live,

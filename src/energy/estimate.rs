@@ -8,12 +8,35 @@ use std::sync::Arc;
 use super::cpu_model::CpuModel;
 use super::figure::{EnergyFigure, Quality, Source};
 use super::ledger::TokenWeights;
-use crate::units::Joules;
+use crate::units::{Joules, Watts};
 
 /// CPU seconds per decoded token assumed of a model that was never metered: what `SmolLM2` 135M (`Q4_1`) needs alone on
 /// two cores, 79 tokens/s. The band runs from the same model in full batches (164 tokens/s) to one
 /// ten times as large.
 const PRIOR_CPU_SECONDS: [f64; 3] = [0.012, 0.025, 0.25];
+
+/// CPU seconds assumed of a load that was never metered: starting the process and reading the vocabulary, and then per
+/// GiB of file, which is mapped and partly repacked.
+const PRIOR_LOAD_CPU_SECONDS: [f64; 3] = [0.1, 0.3, 1.0];
+const PRIOR_LOAD_CPU_SECONDS_PER_GIB: [f64; 3] = [0.2, 1.0, 5.0];
+
+/// What loading a model from a file of `bytes` may take, before any load of it was metered.
+pub fn load_before_any(model: CpuModel, bytes: u64) -> EnergyFigure {
+    let gib = bytes as f64 / f64::from(1 << 30);
+    let joules = |index: usize, watts: Watts| {
+        let [base, per_gib] =
+            [PRIOR_LOAD_CPU_SECONDS[index], PRIOR_LOAD_CPU_SECONDS_PER_GIB[index]];
+        Some(Joules(watts.0 * (base + per_gib * gib)))
+    };
+    EnergyFigure {
+        joules: joules(1, model.watts_per_busy_core),
+        low: joules(0, model.low),
+        high: joules(2, model.high),
+        quality: Quality::Assumed,
+        source: Source::CpuModel,
+        is_final: false,
+    }
+}
 
 /// Joules per token of each local model.
 #[derive(Debug)]

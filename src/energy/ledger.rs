@@ -7,7 +7,9 @@
 //! A = ΔE − I over the attempts worked for, by tokens; what nobody claims is booked as such (DESIGN §5).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use super::loads::Loads;
 use super::split::largest_remainder;
 use super::work::WorkSpan;
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
@@ -45,13 +47,15 @@ impl TokenWeights {
 pub struct Account {
     /// Active energy split over attempts.
     pub attributed: Microjoules,
-    /// Active energy while no attempt was worked for: model loads, the engine's own housekeeping, other processes.
+    /// Active energy of loading models.
+    pub load: Microjoules,
+    /// Active energy while no attempt was worked for: the engine's own housekeeping, other processes.
     pub unattributed: Microjoules,
     /// Idle energy while at least one attempt was open.
     pub idle_occupied: Microjoules,
     /// Idle energy with nobody there.
     pub idle_empty: Microjoules,
-    /// All energy booked so far: the sum of the four.
+    /// All energy booked so far: the sum of the five.
     pub total: Microjoules,
 }
 
@@ -96,6 +100,7 @@ pub struct Ledger {
     /// Sum of the shares of attempts that were taken out.
     departed: Share,
     spans: Vec<Span>,
+    loads: Loads,
     pending: VecDeque<Interval>,
     closed_until: MonotonicNs,
     /// Energy of all intervals ever received: what the books must add up to.
@@ -137,6 +142,7 @@ impl Ledger {
             attempts: BTreeMap::new(),
             departed: Share::default(),
             spans: Vec::new(),
+            loads: Loads::default(),
             pending: VecDeque::new(),
             closed_until: MonotonicNs(0),
             received: Microjoules::ZERO,
@@ -191,6 +197,21 @@ impl Ledger {
         }
     }
 
+    /// A model begins to load at this device.
+    pub fn load_started(&mut self, model: &Arc<str>, at: MonotonicNs) {
+        self.loads.start(model, at);
+    }
+
+    /// It has loaded, or given up.
+    pub fn load_ended(&mut self, model: &str, at: MonotonicNs) {
+        self.loads.end(model, at);
+    }
+
+    /// What the loads of each model have taken; adds up to the account's `load`.
+    pub fn loads(&self) -> &BTreeMap<Arc<str>, Microjoules> {
+        self.loads.totals()
+    }
+
     /// Closes every interval that ends at or before `watermark`: all work up to then must be reported, or given up on.
     pub fn close_until(&mut self, watermark: MonotonicNs) {
         while let Some(interval) = self.pending.pop_front_if(|next| next.end <= watermark) {
@@ -203,6 +224,9 @@ impl Ledger {
     fn book(&mut self, interval: Interval) {
         let idle = idle_part(interval, self.idle_microwatts);
         let active = interval.energy.saturating_sub(idle);
+        let load = self.loads.book(interval, active, self.worked_ns(interval));
+        self.account.load += load;
+        let active = active.saturating_sub(load);
         match largest_remainder(active.0, &self.weights_in(interval)) {
             None => self.account.unattributed += active,
             Some(shares) => {
@@ -225,6 +249,11 @@ impl Ledger {
             }
         }
         self.account.total += interval.energy;
+    }
+
+    /// How long of the interval steps were evaluated; those of several engines count each.
+    fn worked_ns(&self, interval: Interval) -> u64 {
+        self.spans.iter().map(|span| overlap_ns(interval, span.start, span.end)).sum()
     }
 
     /// Weight of each attempt's work inside the interval, in 1 / [`RESOLUTION`] of a thousandth; remembers it as booked.
@@ -307,17 +336,19 @@ impl Ledger {
     /// How far the books are from adding up, in microjoules; anything but 0 is a bug. Checks both identities of DESIGN
     /// §5 against what was received, the second one through the attempts' own shares.
     pub fn conservation_error(&self) -> Microjoules {
-        let Account { attributed, unattributed, idle_occupied, idle_empty, total } = self.account;
+        let Account { attributed, load, unattributed, idle_occupied, idle_empty, total } =
+            self.account;
         let mut shares = self.departed;
         for tenancy in self.attempts.values() {
             shares.add(tenancy.share);
         }
-        let marginal_view = attributed + unattributed + idle_occupied + idle_empty;
-        let amortised_view = shares.amortised() + unattributed + idle_empty;
+        let marginal_view = attributed + load + unattributed + idle_occupied + idle_empty;
+        let amortised_view = shares.amortised() + load + unattributed + idle_empty;
         let received = total + self.pending();
         let error = marginal_view.0.abs_diff(total.0)
             + amortised_view.0.abs_diff(total.0)
-            + received.0.abs_diff(self.received.0);
+            + received.0.abs_diff(self.received.0)
+            + self.loads.totals().values().copied().sum::<Microjoules>().0.abs_diff(load.0);
         Microjoules(error)
     }
 }

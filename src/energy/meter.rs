@@ -87,6 +87,21 @@ pub struct MeterHandle {
 impl MeterHandle {
     /// An engine process began. Call it at once after the spawn: energy since its birth is booked from here on.
     pub fn engine_started(&self, model: &Arc<str>, pid: u32) {
+        self.probe_engine(model, pid);
+        lock(&self.shared.accounts).load_started(model, MonotonicNs::now());
+    }
+
+    /// The engine has loaded its model: what it used so far was the load.
+    pub fn engine_ready(&self, model: &Arc<str>) {
+        lock(&self.shared.accounts).load_ended(model, true, MonotonicNs::now());
+    }
+
+    /// Expected energy of loading a local model from a file of `bytes`.
+    pub fn load_energy(&self, model: &str, bytes: u64) -> EnergyFigure {
+        lock(&self.shared.accounts).load_energy(model, bytes)
+    }
+
+    fn probe_engine(&self, model: &Arc<str>, pid: u32) {
         let Some(config) = &self.shared.process_model else { return };
         let name = format!("engine:{model}").into();
         let mut sensor = ProcessSensor::new(name, &config.proc_root, pid, config.cpu_model());
@@ -104,6 +119,8 @@ impl MeterHandle {
         let mut probes = lock(&self.shared.probes);
         let serves = Serves::Engine(Arc::clone(model));
         self.shared.end(&mut probes, |probe| probe.serves == serves && probe.pid == Some(pid));
+        drop(probes);
+        lock(&self.shared.accounts).load_ended(model, false, MonotonicNs::now());
     }
 
     /// An attempt is about to be handed to the model's engine. Every attempt opened must be closed.

@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions` and `POST /v1/route`.
+//! `POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/route`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::exchange::Exchange;
 use super::plan::Plan;
 use super::reply::{explain, whole};
-use super::request::{local_only, parse, read_body};
+use super::request::{Parse, local_only, parse_chat, parse_completion, parse_embedding, read_body};
 use super::state::Gateway;
 use super::stream::streamed;
 use super::terms::terms;
@@ -26,10 +26,37 @@ pub async fn complete(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let terms = terms(&headers, MonotonicNs::now())?;
+    answer(gateway, &headers, body, parse_chat).await
+}
+
+/// Continues raw prompts.
+pub async fn complete_prompt(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(gateway, &headers, body, parse_completion).await
+}
+
+/// Turns texts into vectors.
+pub async fn embed(
+    State(gateway): State<Arc<Gateway>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(gateway, &headers, body, parse_embedding).await
+}
+
+async fn answer(
+    gateway: Arc<Gateway>,
+    headers: &HeaderMap,
+    body: Body,
+    parse: Parse,
+) -> Result<Response, ApiError> {
+    let terms = terms(headers, MonotonicNs::now())?;
     let body = read_body(body, gateway.max_body_bytes).await?;
     let request = parse(&body)?;
-    let plan = gateway.router.plan(&request, local_only(&headers))?;
+    let plan = gateway.router.plan(&request, local_only(headers))?;
     let mut exchange = Exchange::new(gateway, request, body, plan).on(terms);
     if let Err(error) = exchange.open().await {
         let headers = explain(exchange.id(), &exchange.plan, None);
@@ -51,7 +78,7 @@ pub async fn route(
     body: Body,
 ) -> Result<Json<RouteReply>, ApiError> {
     let body = read_body(body, gateway.max_body_bytes).await?;
-    let request = parse(&body)?;
+    let request = parse_chat(&body)?;
     let plan = gateway.router.plan(&request, local_only(&headers))?;
     Ok(Json(RouteReply::from(plan)))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::backends::backend::CONTEXT_LENGTH_EXCEEDED;
 use crate::backends::{BackendError, ErrorKind};
 use crate::openai::{ErrorBody, ErrorEnvelope};
 use crate::routing::{Exclusion, Judged};
@@ -14,6 +15,8 @@ use crate::routing::{Exclusion, Judged};
 pub enum ApiError {
     #[error("the body is not valid JSON: {0}")]
     NotJson(String),
+    #[error("the model `{asked}` gives no embeddings; {}", name_some(.known))]
+    NoEmbeddingModel { asked: String, known: Vec<Arc<str>> },
     #[error("{message}")]
     InvalidField { param: String, message: String },
     #[error("the body is larger than {limit_bytes} bytes")]
@@ -33,33 +36,44 @@ pub enum ApiError {
     /// The decision left nobody; says why for each model.
     #[error("no model can answer this request ({})", explain(.0))]
     NoCandidate(Arc<[(Arc<str>, Exclusion)]>),
+    /// An order to `/admin` that was not carried out.
+    #[error("{message}")]
+    Admin { status: StatusCode, code: &'static str, message: String },
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The model counted more tokens than it can read; `field` holds them.
+    #[error("{error}")]
+    TooLong { error: BackendError, field: &'static str },
     #[error("the gateway failed; its log says more")]
     Internal,
 }
 
 impl ApiError {
     pub fn no_candidate(judged: &[Judged]) -> Self {
-        let exclusions = judged
-            .iter()
-            .filter_map(|one| Some((one.candidate.model.clone(), one.excluded?)))
-            .collect();
-        Self::NoCandidate(exclusions)
+        let exclusions =
+            || judged.iter().filter_map(|one| Some((one.candidate.model.clone(), one.excluded?)));
+        // A model for other tasks is to blame only if nothing else could have answered either.
+        let beside_the_point = [Exclusion::NotNamed, Exclusion::OtherTask];
+        let relevant = exclusions().any(|(_, reason)| !beside_the_point.contains(&reason));
+        let blamed =
+            |(_, reason): &(Arc<str>, Exclusion)| !(relevant && *reason == Exclusion::OtherTask);
+        Self::NoCandidate(exclusions().filter(blamed).collect())
     }
 
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NotJson(_) | Self::InvalidField { .. } | Self::BodyUnreadable => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NotJson(_)
+            | Self::InvalidField { .. }
+            | Self::NoEmbeddingModel { .. }
+            | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownModel(_) | Self::UnknownPath(_) | Self::UnknownRequest(_) => {
                 StatusCode::NOT_FOUND
             }
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoCandidate(exclusions) => no_candidate_status(exclusions),
-            Self::Backend(error) => backend_status(&error.kind),
+            Self::Admin { status, .. } => *status,
+            Self::Backend(error) | Self::TooLong { error, .. } => backend_status(&error.kind),
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -86,13 +100,11 @@ impl ApiError {
     fn param(&self) -> Option<String> {
         match self {
             Self::InvalidField { param, .. } => Some(param.clone()),
-            Self::UnknownModel(_) => Some("model".to_owned()),
+            Self::UnknownModel(_) | Self::NoEmbeddingModel { .. } => Some("model".to_owned()),
             Self::Backend(BackendError {
                 kind: ErrorKind::InvalidRequest { param, .. }, ..
             }) => param.clone(),
-            Self::Backend(BackendError { kind: ErrorKind::ContextExceeded { .. }, .. }) => {
-                Some("messages".to_owned())
-            }
+            Self::TooLong { field, .. } => Some((*field).to_owned()),
             _ => None,
         }
     }
@@ -103,7 +115,9 @@ impl ApiError {
             Self::InvalidField { .. } => "invalid_value",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyUnreadable => "body_unreadable",
+            Self::Admin { code, .. } => code,
             Self::UnknownModel(_) => "model_not_found",
+            Self::NoEmbeddingModel { .. } => "no_embedding_model",
             Self::UnknownPath(_) => "unknown_path",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::UnknownRequest(_) => "request_not_found",
@@ -113,8 +127,9 @@ impl ApiError {
             }) => {
                 return code.clone();
             }
-            Self::Backend(BackendError { kind: ErrorKind::ContextExceeded { .. }, .. }) => {
-                "context_length_exceeded"
+            Self::TooLong { .. }
+            | Self::Backend(BackendError { kind: ErrorKind::ContextExceeded { .. }, .. }) => {
+                CONTEXT_LENGTH_EXCEEDED
             }
             Self::Backend(error) => error.kind.label(),
             Self::Internal => "internal_error",
@@ -126,7 +141,9 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Backend(BackendError {
-                kind: ErrorKind::Overloaded { retry_after, .. }, ..
+                kind:
+                    ErrorKind::Overloaded { retry_after, .. } | ErrorKind::NotLoaded { retry_after, .. },
+                ..
             }) => Some(*retry_after),
             Self::Backend(BackendError {
                 kind: ErrorKind::RateLimited { retry_after }, ..
@@ -163,7 +180,7 @@ fn backend_status(kind: &ErrorKind) -> StatusCode {
         ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
             StatusCode::TOO_MANY_REQUESTS
         }
-        ErrorKind::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable(_) | ErrorKind::NotLoaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Timeout { .. } | ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::Credentials { .. }
         | ErrorKind::UpstreamStatus { .. }
@@ -193,10 +210,17 @@ fn no_candidate_code(exclusions: &[(Arc<str>, Exclusion)]) -> &'static str {
     match no_candidate_status(exclusions) {
         StatusCode::TOO_MANY_REQUESTS => "overloaded",
         StatusCode::BAD_REQUEST if blames(exclusions, Exclusion::ContextTooShort) => {
-            "context_length_exceeded"
+            CONTEXT_LENGTH_EXCEEDED
         }
         StatusCode::BAD_REQUEST => "unsupported_request",
         _ => "no_candidate",
+    }
+}
+
+fn name_some(models: &[Arc<str>]) -> String {
+    match models {
+        [] => "none is configured that does".to_owned(),
+        models => format!("name one of: {}", models.join(", ")),
     }
 }
 
@@ -241,6 +265,11 @@ mod tests {
             (excluded(Exclusion::Busy), "429 rate_limit_error overloaded"),
             (excluded(Exclusion::NotReady), "503 api_error no_candidate"),
             (excluded(Exclusion::LocalOnly), "503 api_error no_candidate"),
+            (
+                ApiError::NoEmbeddingModel { asked: "x".into(), known: vec![] },
+                "400 invalid_request_error no_embedding_model",
+            ),
+            (excluded(Exclusion::OtherTask), "400 invalid_request_error unsupported_request"),
             (excluded(Exclusion::NoTools), "400 invalid_request_error unsupported_request"),
             (
                 excluded(Exclusion::ContextTooShort),

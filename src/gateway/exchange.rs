@@ -17,7 +17,7 @@ use super::plan::Plan;
 use super::state::Gateway;
 use super::tally::Tally;
 use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
-use crate::openai::ChatRequest;
+use crate::openai::Request;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::DecisionLabels;
 use crate::traffic::{AttemptOutcome, Outcome, Receipt};
@@ -26,7 +26,7 @@ use crate::units::MonotonicNs;
 /// A request that is being answered.
 pub struct Exchange {
     gateway: Arc<Gateway>,
-    request: Arc<ChatRequest>,
+    request: Arc<Request>,
     body: Bytes,
     pub plan: Plan,
     terms: Terms,
@@ -39,7 +39,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn new(gateway: Arc<Gateway>, request: ChatRequest, body: Bytes, plan: Plan) -> Self {
+    pub fn new(gateway: Arc<Gateway>, request: Request, body: Bytes, plan: Plan) -> Self {
         count_decision(&gateway.metrics, &plan);
         Self {
             gateway,
@@ -55,6 +55,7 @@ impl Exchange {
     }
 
     /// Sets what the client asks about the order of work.
+    #[must_use]
     pub fn on(mut self, terms: Terms) -> Self {
         self.terms = terms;
         self
@@ -73,7 +74,7 @@ impl Exchange {
         &self.gateway.router.models[self.model]
     }
 
-    pub fn request(&self) -> &ChatRequest {
+    pub fn request(&self) -> &Request {
         &self.request
     }
 
@@ -86,7 +87,7 @@ impl Exchange {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     let retry = error.kind.retry_elsewhere();
-                    failure = ApiError::Backend(error);
+                    failure = self.refusal(error);
                     if !retry {
                         break;
                     }
@@ -96,11 +97,20 @@ impl Exchange {
         Err(failure)
     }
 
+    fn refusal(&self, error: BackendError) -> ApiError {
+        match error.kind {
+            ErrorKind::ContextExceeded { .. } => {
+                ApiError::TooLong { error, field: self.request.prompt_field() }
+            }
+            _ => ApiError::Backend(error),
+        }
+    }
+
     /// Starts one model and waits for its first output. Until then the next candidate could answer unnoticed.
     async fn attempt(&mut self) -> Result<(), BackendError> {
         let attempt = self.gateway.next_attempt();
         let model = &self.gateway.router.models[self.model];
-        self.tally.attempt_started(model, attempt);
+        self.tally.attempt_started(model, attempt, &self.gateway.router.meter);
         let job = Job {
             attempt,
             request: Arc::clone(&self.request),
@@ -111,7 +121,7 @@ impl Exchange {
         let mut early = VecDeque::new();
         loop {
             match self.next().await {
-                Some(Ok(Event::Started)) => {}
+                Some(Ok(Event::Started | Event::Truncated { .. })) => {}
                 Some(Ok(event)) => {
                     // An answer may be empty: then its usage comes first.
                     let is_output = !matches!(event, Event::Usage(_) | Event::Energy(_));

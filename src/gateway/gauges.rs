@@ -1,5 +1,6 @@
 //! Brings metrics that mirror other books up to date; done when somebody scrapes, so that serving pays nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::model::{Kind, Model};
@@ -21,8 +22,19 @@ impl Gateway {
             refresh_model(metrics, model);
         }
         let books = self.router.meter.books();
+        let mut loads: BTreeMap<&Arc<str>, Microjoules> = BTreeMap::new();
         for device in &books.devices {
             refresh_device(metrics, device);
+            for (model, &energy) in &device.loads {
+                *loads.entry(model).or_default() += energy;
+            }
+        }
+        for (model, energy) in loads {
+            let labels = ModelNameLabels { model: Arc::clone(model) };
+            mirror(
+                &metrics.model_load_energy_joules_total.get_or_create(&labels),
+                energy.joules().0,
+            );
         }
         let longest_gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
         mirror(&metrics.energy_meter_gap_seconds_total, longest_gap.as_secs_f64());
@@ -43,10 +55,13 @@ fn refresh_model(metrics: &Metrics, model: &Model) {
     metrics.requests_in_flight.get_or_create(&labels).set(health.in_flight.into());
     let ready = i64::from(model.unavailable().is_none());
     metrics.model_ready.get_or_create(&labels).set(ready);
-    if let Kind::Local { engine } = &model.kind {
+    if let Kind::Local { engine, control } = &model.kind {
         let restarts = u64::from(engine.borrow().restarts);
         let labels = ModelNameLabels { model: Arc::clone(&model.name) };
         mirror_count(&metrics.engine_restarts_total.get_or_create(&labels), restarts);
+        let resident = control.resident_bytes().unwrap_or(0);
+        let gauge = metrics.model_resident_bytes.get_or_create(&labels);
+        gauge.set(i64::try_from(resident).unwrap_or(i64::MAX));
         metrics.engine_queue_depth.get_or_create(&labels).set(health.waiting().into());
     }
 }

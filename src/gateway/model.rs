@@ -7,13 +7,23 @@ use tokio::sync::watch;
 
 use crate::backends::Backend;
 use crate::backends::cloud;
-use crate::backends::llama::{EngineState, Phase};
+use crate::backends::llama::{self, EngineState};
 use crate::energy::cloud::estimate;
 use crate::energy::{EnergyFigure, MeterHandle};
 use crate::openai::Usage;
-use crate::routing::{Candidate, Capabilities, Features, Route, Unavailable};
+use crate::routing::{Candidate, Capabilities, Features, NotLoaded, Route, Unavailable};
 use crate::telemetry::metrics::ModelLabels;
-use crate::units::Dollars;
+use crate::units::{Dollars, Joules};
+
+/// What a request adds that finds the model not loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadCost {
+    pub state: NotLoaded,
+    /// Time until it is loaded.
+    pub ms: f64,
+    /// 0 for a load that is under way: others caused it. Unknown is not zero.
+    pub joules: Option<Joules>,
+}
 
 /// One configured model.
 pub struct Model {
@@ -25,13 +35,15 @@ pub struct Model {
     pub kind: Kind,
     /// The variable that should hold the API key is not set.
     pub api_key_missing: bool,
+    /// Makes a conversation that is too long fit by leaving out its oldest turns.
+    pub drops_oldest_turns: bool,
     pub first_token: FirstTokenTime,
 }
 
 /// What a model runs on, and so what an answer costs in energy and money.
 pub enum Kind {
     /// Metered here; money goes to nobody.
-    Local { engine: watch::Receiver<EngineState> },
+    Local { engine: watch::Receiver<EngineState>, control: llama::Control },
     /// Energy from the table of classes, money from the configured prices.
     Cloud(Box<cloud::Config>),
 }
@@ -62,13 +74,21 @@ impl Model {
 
     /// This model as a candidate for a request, with adequacy `p`.
     pub fn candidate(&self, features: &Features, p: f64, meter: &MeterHandle) -> Candidate {
+        let loading = self.load_cost(meter);
+        let mut joules = self.expected_energy(features, meter).joules;
+        let mut ttft_ms = self.first_token.mean_ms();
+        if let Some(cost) = &loading {
+            joules = joules.zip(cost.joules).map(|(answer, load)| answer + load);
+            ttft_ms = ttft_ms.map(|answer| answer + cost.ms);
+        }
         Candidate {
             model: Arc::clone(&self.name),
             route: self.route(),
             p,
-            joules: self.expected_energy(features, meter).joules,
+            joules,
             dollars: self.dollars(&expected_usage(features)),
-            ttft_ms: self.first_token.mean_ms(),
+            ttft_ms,
+            state: loading.map(|cost| cost.state),
             context_tokens: self.backend.health().context_tokens,
             capabilities: self.capabilities(),
             unavailable: self.unavailable(),
@@ -78,13 +98,32 @@ impl Model {
     /// What it can do, as far as is known: a model that is not loaded gets the benefit of the doubt.
     fn capabilities(&self) -> Capabilities {
         let tools = match &self.kind {
-            Kind::Local { engine } => match &engine.borrow().phase {
-                Phase::Ready(facts) => facts.takes_tools,
+            Kind::Local { engine, .. } => match &engine.borrow().phase {
+                llama::Phase::Ready(facts) => facts.takes_tools,
                 _ => self.capabilities.tools,
             },
             Kind::Cloud(_) => self.capabilities.tools,
         };
         Capabilities { tools, ..self.capabilities }
+    }
+
+    /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.
+    pub fn load_cost(&self, meter: &MeterHandle) -> Option<LoadCost> {
+        let Kind::Local { engine, .. } = &self.kind else { return None };
+        let engine = engine.borrow();
+        match engine.phase {
+            llama::Phase::Unloaded => Some(LoadCost {
+                state: NotLoaded::Unloaded,
+                ms: engine.load_ms(),
+                joules: meter.load_energy(&self.name, engine.footprint.weights_bytes).joules,
+            }),
+            llama::Phase::Loading { percent } if engine.on_demand => Some(LoadCost {
+                state: NotLoaded::Loading,
+                ms: engine.load_ms() * (1.0 - f64::from(percent.min(100)) / 100.0),
+                joules: Some(Joules(0.0)),
+            }),
+            _ => None,
+        }
     }
 
     /// Money owed for `usage`: none for a local model, unknown where no price is configured.

@@ -1,10 +1,11 @@
 //! From a request to a decision: which policy applies, what each model is predicted to give, who is asked first.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::ApiError;
 use super::state::Router;
-use crate::openai::ChatRequest;
+use crate::openai::Request;
 use crate::routing::text::TextVector;
 use crate::routing::{Candidate, Decision, Features, Policy, decide};
 
@@ -22,13 +23,21 @@ pub struct Plan {
 
 impl Router {
     /// Decides without running anything. `local_only` keeps the request on this machine whatever the policy says.
-    pub fn plan(&self, request: &ChatRequest, local_only: bool) -> Result<Plan, ApiError> {
+    pub fn plan(&self, request: &Request, local_only: bool) -> Result<Plan, ApiError> {
         let started = Instant::now();
-        let mut policy = self.policy(&request.model)?;
+        let mut policy = match request {
+            Request::Embedding(request) => self.embedding_policy(&request.model)?,
+            _ => self.policy(request.model())?,
+        };
         policy.local_only |= local_only;
         let features = Features::of(request);
-        let candidates = self.candidates(request, &features);
-        let decision = decide(&features, &candidates, &policy);
+        let mut candidates = self.candidates(request, &features);
+        let mut decision = decide(&features, &candidates, &policy);
+        if decision.ranked.is_empty() {
+            // Leaving turns out is the last resort: only when nobody can take the whole conversation.
+            self.lift_context_limits(&mut candidates);
+            decision = decide(&features, &candidates, &policy);
+        }
         Ok(Plan { policy, features, decision, took: started.elapsed() })
     }
 
@@ -48,8 +57,32 @@ impl Router {
         Ok(Policy { pinned: Some(pinned), ..default })
     }
 
-    fn candidates(&self, request: &ChatRequest, features: &Features) -> Vec<Candidate> {
-        let text = TextVector::of(request);
+    /// Vectors of different models cannot be compared, so nothing chooses among several and none stands in for
+    /// another: the request is pinned to the one it names, or to the only one there is.
+    fn embedding_policy(&self, asked: &str) -> Result<Policy, ApiError> {
+        let policy = self.policy(asked)?;
+        let embedding = || self.models.iter().filter(|model| model.capabilities.embeddings);
+        let pinned = match &policy.pinned {
+            Some(name) => embedding().find(|model| model.name == *name),
+            None => embedding().next().filter(|_| embedding().nth(1).is_none()),
+        };
+        let pinned = pinned.ok_or_else(|| ApiError::NoEmbeddingModel {
+            asked: asked.to_owned(),
+            known: embedding().map(|model| Arc::clone(&model.name)).collect(),
+        })?;
+        Ok(Policy { pinned: Some(Arc::clone(&pinned.name)), ..policy })
+    }
+
+    fn lift_context_limits(&self, candidates: &mut [Candidate]) {
+        for (model, candidate) in self.models.iter().zip(candidates) {
+            if model.drops_oldest_turns {
+                candidate.context_tokens = None;
+            }
+        }
+    }
+
+    fn candidates(&self, request: &Request, features: &Features) -> Vec<Candidate> {
+        let text = TextVector::of_messages(&request.messages());
         let candidate = |model: &super::Model| {
             model.candidate(features, self.adequacy.predict(&text, model.ability), &self.meter)
         };

@@ -10,9 +10,10 @@ use serde_json::value::RawValue;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::plan::Plan;
+use super::{completion, embedding};
 use crate::backends::Event;
 use crate::openai::chat::AnswerMessage;
-use crate::openai::{ChatResponse, Choice, FinishReason, Role, ToolCall, Usage};
+use crate::openai::{ChatResponse, Choice, FinishReason, Request, Role, ToolCall, Usage};
 use crate::traffic::Receipt;
 
 /// Collects the answer of an opened exchange.
@@ -36,14 +37,17 @@ pub async fn whole(mut exchange: Exchange) -> Result<Response, ApiError> {
 /// An answer that has ended.
 enum Answer {
     Local { message: AnswerMessage, usage: Usage, finish: FinishReason },
+    Embeddings { vectors: Vec<Vec<f32>>, usage: Usage },
     Upstream(Box<RawValue>),
 }
 
 async fn collect(exchange: &mut Exchange) -> Result<Answer, ApiError> {
     let (mut message, mut usage, mut upstream) = (Collected::default(), Usage::default(), None);
+    let mut vectors = None;
     while let Some(event) = exchange.next().await {
         match event? {
-            Event::Started | Event::Energy(_) => {}
+            Event::Started | Event::Truncated { .. } | Event::Energy(_) => {}
+            Event::Embeddings(all) => vectors = Some(all),
             Event::Text(piece) => message.text.push_str(&piece),
             Event::Reasoning(piece) => message.reasoning.push_str(&piece),
             Event::ToolCall { id, name, .. } => message.calls.push(ToolCall::function(id, name)),
@@ -51,9 +55,10 @@ async fn collect(exchange: &mut Exchange) -> Result<Answer, ApiError> {
             Event::Upstream(object) => upstream = Some(object),
             Event::Usage(counted) => usage = counted,
             Event::Done(finish) => {
-                return Ok(match upstream {
-                    Some(object) => Answer::Upstream(object),
-                    None => Answer::Local { message: message.whole(), usage, finish },
+                return Ok(match (upstream, vectors) {
+                    (Some(object), _) => Answer::Upstream(object),
+                    (None, Some(vectors)) => Answer::Embeddings { vectors, usage },
+                    (None, None) => Answer::Local { message: message.whole(), usage, finish },
                 });
             }
         }
@@ -94,7 +99,22 @@ impl Answer {
     fn render(self, exchange: &Exchange) -> Result<String, ApiError> {
         match self {
             Self::Upstream(object) => Ok(object.get().to_owned()),
+            Self::Embeddings { vectors, usage } => {
+                let format = match exchange.request() {
+                    Request::Embedding(request) => request.encoding_format.unwrap_or_default(),
+                    _ => return Err(ApiError::Internal),
+                };
+                embedding::render(vectors, format, &exchange.model().name, usage)
+                    .map_err(|_| ApiError::Internal)
+            }
             Self::Local { message, usage, finish } => {
+                if let Some(mut writer) = completion::Writer::of(exchange) {
+                    return Ok(writer.whole(
+                        message.content.as_deref().unwrap_or_default(),
+                        finish,
+                        usage,
+                    ));
+                }
                 let choice = Choice { index: 0, message, logprobs: None, finish_reason: finish };
                 serde_json::to_string(&ChatResponse {
                     id: completion_id(exchange.id()),

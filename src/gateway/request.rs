@@ -1,4 +1,4 @@
-//! Reads a chat request: size, JSON, types, and the ranges OpenAI documents. Knows nothing of models.
+//! Reads a request: size, JSON, types, and the ranges OpenAI documents. Knows nothing of models.
 
 mod tools;
 
@@ -6,10 +6,14 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
 
 use self::tools::check_tools;
 use super::error::ApiError;
-use crate::openai::ChatRequest;
+use crate::openai::embedding::MAX_INPUTS;
+use crate::openai::{
+    ChatRequest, CompletionRequest, EmbeddingRequest, Input, Inputs, Request, Stop,
+};
 
 /// Keeps a conversation on this machine. Anything but `false` counts as yes: privacy fails closed.
 pub const LOCAL_ONLY: &str = "x-wattgate-local-only";
@@ -23,10 +27,35 @@ pub async fn read_body(body: Body, limit_bytes: usize) -> Result<Bytes, ApiError
     }
 }
 
-pub fn parse(body: &[u8]) -> Result<ChatRequest, ApiError> {
-    let request = serde_json::from_slice(body).map_err(|_| locate(body))?;
+/// Reads a body of one of the three kinds.
+pub type Parse = fn(&[u8]) -> Result<Request, ApiError>;
+
+pub fn parse_chat(body: &[u8]) -> Result<Request, ApiError> {
+    let request = read(body)?;
     check(&request)?;
-    Ok(request)
+    Ok(Request::Chat(request))
+}
+
+pub fn parse_completion(body: &[u8]) -> Result<Request, ApiError> {
+    let request = read(body)?;
+    check_completion(&request)?;
+    Ok(Request::Completion(request))
+}
+
+pub fn parse_embedding(body: &[u8]) -> Result<Request, ApiError> {
+    let request: EmbeddingRequest = read(body)?;
+    check_inputs("input", &request.input)?;
+    if request.input.0.iter().any(Input::is_empty) {
+        return Err(wrong("input", "must not hold an empty text"));
+    }
+    if request.dimensions == Some(0) {
+        return Err(wrong("dimensions", "must be at least 1"));
+    }
+    Ok(Request::Embedding(request))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|_| locate::<T>(body))
 }
 
 pub fn local_only(headers: &HeaderMap) -> bool {
@@ -34,9 +63,9 @@ pub fn local_only(headers: &HeaderMap) -> bool {
 }
 
 /// Parses again with the path tracked: slower, so only once it is known that something is wrong.
-fn locate(body: &[u8]) -> ApiError {
+fn locate<T: DeserializeOwned>(body: &[u8]) -> ApiError {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let Err(error) = serde_path_to_error::deserialize::<_, ChatRequest>(&mut json) else {
+    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut json) else {
         return ApiError::NotJson("something follows the JSON object".to_owned());
     };
     let (param, inner) = (error.path().to_string(), error.into_inner());
@@ -47,27 +76,57 @@ fn locate(body: &[u8]) -> ApiError {
     }
 }
 
-/// A field whose value is of the right type and wrong all the same.
-fn invalid(param: &str, message: &str) -> ApiError {
-    ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") }
+fn check(request: &ChatRequest) -> Result<(), ApiError> {
+    if request.messages.is_empty() {
+        Err(wrong("messages", "must hold at least one message"))
+    } else if request.output_limit() == Some(0) {
+        Err(wrong("max_completion_tokens", "must be at least 1"))
+    } else if request.n == Some(0) {
+        Err(wrong("n", "must be at least 1"))
+    } else {
+        check_tools(request)?;
+        check_sampling(request.temperature, request.top_p, request.stop.as_ref())
+    }
 }
 
-fn check(request: &ChatRequest) -> Result<(), ApiError> {
-    let wrong = |param: &str, message: &str| Err(invalid(param, message));
-    let within = |value: Option<f32>, high: f32| value.is_none_or(|v| (0.0..=high).contains(&v));
-    if request.messages.is_empty() {
-        wrong("messages", "must hold at least one message")
-    } else if !within(request.temperature, 2.0) {
-        wrong("temperature", "must be between 0 and 2")
-    } else if !within(request.top_p, 1.0) {
-        wrong("top_p", "must be between 0 and 1")
-    } else if request.output_limit() == Some(0) {
-        wrong("max_completion_tokens", "must be at least 1")
+fn check_completion(request: &CompletionRequest) -> Result<(), ApiError> {
+    check_inputs("prompt", &request.prompt)?;
+    if request.max_tokens == Some(0) {
+        Err(wrong("max_tokens", "must be at least 1"))
     } else if request.n == Some(0) {
-        wrong("n", "must be at least 1")
-    } else if request.stop.as_ref().is_some_and(|stop| stop.0.len() > 4) {
-        wrong("stop", "takes at most 4 strings")
+        Err(wrong("n", "must be at least 1"))
     } else {
-        check_tools(request)
+        check_sampling(request.temperature, request.top_p, request.stop.as_ref())
     }
+}
+
+/// The ranges of what every answer in text can be asked for with.
+fn check_sampling(
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    stop: Option<&Stop>,
+) -> Result<(), ApiError> {
+    let within = |value: Option<f32>, high: f32| value.is_none_or(|v| (0.0..=high).contains(&v));
+    if !within(temperature, 2.0) {
+        Err(wrong("temperature", "must be between 0 and 2"))
+    } else if !within(top_p, 1.0) {
+        Err(wrong("top_p", "must be between 0 and 1"))
+    } else if stop.is_some_and(|stop| stop.0.len() > 4) {
+        Err(wrong("stop", "takes at most 4 strings"))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_inputs(param: &str, inputs: &Inputs) -> Result<(), ApiError> {
+    match inputs.0.len() {
+        0 => Err(wrong(param, "must hold at least one text")),
+        1..=MAX_INPUTS => Ok(()),
+        _ => Err(wrong(param, &format!("takes at most {MAX_INPUTS} texts"))),
+    }
+}
+
+/// A field whose value is of the right type and wrong all the same.
+fn wrong(param: &str, message: &str) -> ApiError {
+    ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") }
 }

@@ -11,15 +11,18 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
 use super::state::Gateway;
-use super::{chat, info};
+use super::{admin, chat, info};
 
 pub fn routes(gateway: Arc<Gateway>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::complete))
+        .route("/v1/completions", post(chat::complete_prompt))
+        .route("/v1/embeddings", post(chat::embed))
         .route("/v1/route", post(chat::route))
         .route("/v1/models", get(info::models))
         .route("/v1/models/{*id}", get(info::model))
         .route("/v1/requests/{id}", get(info::request))
+        .route("/admin/models/{*order}", post(admin::order))
         .route("/healthz", get(info::healthz))
         .route("/readyz", get(info::readyz))
         .route("/metrics", get(info::metrics))

@@ -1,6 +1,7 @@
 //! The listener: accepts, serves, and on a stop signal lets open answers end within the grace period.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ pub async fn serve(
         }
     });
     let stopped = stop.clone();
-    let serving = axum::serve(listener, routes(gateway))
+    let service = routes(gateway).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service)
         .with_graceful_shutdown(async move { stopped.cancelled().await });
     tokio::select! {
         served = serving => served,

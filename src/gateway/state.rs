@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::admin;
 use super::books::Books;
 use super::model::Model;
 use crate::energy::MeterHandle;
@@ -20,6 +21,7 @@ pub struct Gateway {
     pub max_body_bytes: usize,
     /// What the log keeps of prompts.
     pub prompts: PromptStorage,
+    pub admin: admin::Config,
     attempts: AtomicU64,
 }
 
@@ -30,9 +32,10 @@ impl Gateway {
         metrics: Arc<Metrics>,
         max_body_bytes: usize,
         prompts: PromptStorage,
+        admin: admin::Config,
     ) -> Self {
         let attempts = AtomicU64::new(1);
-        Self { router, books, metrics, max_body_bytes, prompts, attempts }
+        Self { router, books, metrics, max_body_bytes, prompts, admin, attempts }
     }
 
     pub fn next_attempt(&self) -> AttemptId {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use serde::Deserialize;
 
+use super::completion;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::reply::{completion_id, with_receipt};
@@ -94,6 +95,8 @@ struct Chunks {
     /// The upstream's chunks from the one that has a finish reason on.
     held: Vec<String>,
     finish: Option<FinishReason>,
+    /// Writes the chunks of a local model's raw completion; absent for chat.
+    completion: Option<completion::Writer>,
 }
 
 impl Chunks {
@@ -107,14 +110,23 @@ impl Chunks {
             usage: None,
             held: Vec::new(),
             finish: None,
+            completion: completion::Writer::of(exchange),
         }
     }
 
     /// The chunk to send for `event`, if there is one.
     fn next(&mut self, event: Event) -> Option<String> {
         match event {
-            Event::Started | Event::Energy(_) => None,
-            Event::Text(text) => Some(self.add(Delta { content: Some(&text), ..Delta::default() })),
+            // Embeddings are never streamed.
+            Event::Started | Event::Truncated { .. } | Event::Embeddings(_) | Event::Energy(_) => {
+                None
+            }
+            Event::Text(text) => {
+                if let Some(writer) = &mut self.completion {
+                    return Some(writer.text(&text));
+                }
+                Some(self.add(Delta { content: Some(&text), ..Delta::default() }))
+            }
             Event::Reasoning(text) => {
                 Some(self.add(Delta { reasoning_content: Some(&text), ..Delta::default() }))
             }
@@ -152,7 +164,11 @@ impl Chunks {
     /// The closing chunks; the last of them carries the receipt.
     fn last(mut self, receipt: &Receipt) -> Vec<String> {
         let mut closing = std::mem::take(&mut self.held);
-        if closing.is_empty() {
+        if let Some(writer) = &mut self.completion
+            && closing.is_empty()
+        {
+            closing.push(writer.end(self.finish));
+        } else if closing.is_empty() {
             let role = (!self.opened).then_some(Role::Assistant);
             closing.push(self.chunk(Delta { role, ..Delta::default() }, self.finish, None));
         }
@@ -178,7 +194,10 @@ impl Chunks {
     }
 
     fn usage_chunk(&self, usage: Usage) -> String {
-        self.render(vec![], Some(usage))
+        match &self.completion {
+            Some(writer) => writer.usage(usage),
+            None => self.render(vec![], Some(usage)),
+        }
     }
 
     fn render(&self, choices: Vec<ChunkChoice<'_>>, usage: Option<Usage>) -> String {

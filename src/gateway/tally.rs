@@ -8,9 +8,9 @@ use super::model::{Kind, Model};
 use super::plan::Plan;
 use super::state::Gateway;
 use crate::backends::{ErrorKind, Event};
-use crate::energy::EnergyFigure;
 use crate::energy::cloud::{Class, estimate};
-use crate::openai::{ChatRequest, Usage};
+use crate::energy::{EnergyFigure, MeterHandle};
+use crate::openai::{Request, Usage};
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{AttemptLabels, ModelLabels, RequestLabels, TokenLabels};
@@ -40,6 +40,10 @@ struct Try {
     /// Pieces of output seen: stands in for completion tokens until the usage is known.
     pieces: u64,
     first_token_ms: Option<f64>,
+    /// The model had to be loaded first, which says nothing about the next answer.
+    cold: bool,
+    /// Turns left out so that the conversation fits.
+    dropped_turns: Option<u32>,
     /// What the upstream itself reported, which beats the table.
     reported: Option<EnergyFigure>,
 }
@@ -66,7 +70,7 @@ impl Tally {
         !self.tries.is_empty()
     }
 
-    pub fn attempt_started(&mut self, model: &Model, id: AttemptId) {
+    pub fn attempt_started(&mut self, model: &Model, id: AttemptId, meter: &MeterHandle) {
         self.tries.push(Try {
             id,
             model: Arc::clone(&model.name),
@@ -76,6 +80,8 @@ impl Tally {
             usage: None,
             pieces: 0,
             first_token_ms: None,
+            cold: model.load_cost(meter).is_some(),
+            dropped_turns: None,
             reported: None,
         });
     }
@@ -88,10 +94,12 @@ impl Tally {
             | Event::Reasoning(_)
             | Event::ToolCall { .. }
             | Event::ToolArguments { .. }
+            | Event::Embeddings(_)
             | Event::Upstream(_) => {
                 current.pieces += 1;
                 current.first_token_ms.get_or_insert(now_ms);
             }
+            Event::Truncated { turns } => current.dropped_turns = Some(*turns),
             Event::Usage(usage) => current.usage = Some(*usage),
             Event::Energy(figure) => current.reported = Some(*figure),
             Event::Started | Event::Done(_) => {}
@@ -149,7 +157,7 @@ impl Tally {
         &mut self,
         gateway: &Gateway,
         plan: &Plan,
-        request: &ChatRequest,
+        request: &Request,
         outcome: Outcome,
         status: u16,
     ) -> Receipt {
@@ -167,7 +175,7 @@ impl Tally {
             usage: self.tries.last().and_then(|one| one.usage),
             dollars: self.dollars(gateway),
             label: None,
-            prompt: Prompt::of(&request.messages, gateway.prompts),
+            prompt: Prompt::of(&request.messages(), gateway.prompts),
         };
         self.count(gateway, &record);
         gateway.books.enter(record, self.metered());
@@ -236,6 +244,7 @@ impl Try {
             route: self.route,
             outcome: self.outcome,
             error: self.error.as_ref().map(|error| error.label().to_owned()),
+            dropped_turns: self.dropped_turns,
             energy: self.energy(gateway, features),
         }
     }
@@ -273,7 +282,7 @@ impl Try {
         let labels = AttemptLabels { model: Arc::clone(&self.model), route, outcome };
         metrics.attempts_total.get_or_create(&labels).inc();
         let Some(model) = gateway.router.model(&self.model) else { return };
-        if let Some(first_token_ms) = self.first_token_ms {
+        if let (Some(first_token_ms), false) = (self.first_token_ms, self.cold) {
             model.first_token.observe(first_token_ms);
         }
         let Some(usage) = self.usage else { return };

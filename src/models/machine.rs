@@ -30,7 +30,7 @@ const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
 impl Machine {
     /// This machine as this process sees it. `None` where nobody says how much memory there is.
     pub fn look(roots: &Roots) -> Option<Self> {
-        let memory_bytes = memory_bytes(roots).or_else(memory_of_macos)?;
+        let memory_bytes = memory_bytes(roots)?;
         // The CPU quota of the control group is counted in.
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let mut gpus = nvidia(roots);
@@ -42,10 +42,11 @@ impl Machine {
     }
 }
 
-/// Bytes of memory this process may use at most: the machine's, or less if its control group has a limit.
-fn memory_bytes(roots: &Roots) -> Option<u64> {
+/// Bytes of memory this process may use at most: the machine's, or less if its control group has a limit. `None` where
+/// nobody says.
+pub fn memory_bytes(roots: &Roots) -> Option<u64> {
     let total = fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| total(&text));
-    group_limits(roots).into_iter().chain(total).min()
+    group_limits(roots).into_iter().chain(total).min().or_else(memory_of_macos)
 }
 
 fn total(meminfo: &str) -> Option<u64> {

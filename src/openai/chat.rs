@@ -95,6 +95,13 @@ pub struct Message {
     pub tool_call_id: Option<String>,
 }
 
+impl Message {
+    pub fn user(text: String) -> Self {
+        let content = Some(Content::Text(text));
+        Self { role: Role::User, content, name: None, tool_calls: None, tool_call_id: None }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

@@ -5,7 +5,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::openai::tools::FunctionDefinition;
-use crate::openai::{ChatRequest, Content, Tool};
+use crate::openai::{
+    ChatRequest, CompletionRequest, Content, EmbeddingRequest, Input, Inputs, Request, Tool,
+};
 
 /// Bytes of English text per token, the usual rule of thumb for byte-pair vocabularies; only used until the
 /// chosen engine has counted exactly.
@@ -25,12 +27,28 @@ pub struct Features {
     /// The client's output limit, or a typical length if that is smaller.
     pub output_tokens: u32,
     pub turns: u32,
+    /// The longest of several prompts, which are read one by one; absent when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_prompt_tokens: Option<u32>,
     /// What an answer takes beyond plain chat.
     pub needs: Capabilities,
 }
 
 impl Features {
-    pub fn of(request: &ChatRequest) -> Self {
+    pub fn of(request: &Request) -> Self {
+        match request {
+            Request::Chat(request) => Self::of_chat(request),
+            Request::Completion(request) => Self::of_completion(request),
+            Request::Embedding(request) => Self::of_embedding(request),
+        }
+    }
+
+    /// What must fit into a model's context at once.
+    pub fn context_tokens(&self) -> u32 {
+        self.longest_prompt_tokens.unwrap_or(self.prompt_tokens)
+    }
+
+    fn of_chat(request: &ChatRequest) -> Self {
         let contents = || request.messages.iter().filter_map(|message| message.content.as_ref());
         let bytes: usize = contents().map(|content| content.text().len()).sum::<usize>()
             + request.tools.iter().flatten().map(schema_bytes).sum::<usize>();
@@ -42,6 +60,7 @@ impl Features {
                 .output_limit()
                 .map_or(TYPICAL_OUTPUT_TOKENS, |limit| limit.min(TYPICAL_OUTPUT_TOKENS)),
             turns: u32::try_from(turns).unwrap_or(u32::MAX),
+            longest_prompt_tokens: None,
             needs: Capabilities {
                 tools: request.tools.as_ref().is_some_and(|tools| !tools.is_empty()),
                 schema: request
@@ -51,7 +70,44 @@ impl Features {
                 media: contents().any(Content::has_media),
                 logprobs: request.logprobs.unwrap_or(false),
                 choices: request.n.unwrap_or(1) > 1,
+                embeddings: false,
             },
+        }
+    }
+
+    fn of_completion(request: &CompletionRequest) -> Self {
+        let limit = request.output_limit().min(TYPICAL_OUTPUT_TOKENS);
+        let prompts = u32::try_from(request.prompt.0.len()).unwrap_or(u32::MAX);
+        Self {
+            output_tokens: limit.saturating_mul(prompts),
+            needs: Capabilities {
+                logprobs: request.logprobs.is_some(),
+                choices: request.n.max(request.best_of).unwrap_or(1) > 1,
+                ..Capabilities::default()
+            },
+            ..Self::of_inputs(&request.prompt)
+        }
+    }
+
+    fn of_embedding(request: &EmbeddingRequest) -> Self {
+        Self {
+            needs: Capabilities { embeddings: true, ..Capabilities::default() },
+            ..Self::of_inputs(&request.input)
+        }
+    }
+
+    fn of_inputs(inputs: &Inputs) -> Self {
+        let tokens = |input: &Input| match input {
+            Input::Text(text) => text.len().div_ceil(BYTES_PER_TOKEN),
+            Input::Tokens(tokens) => tokens.len(),
+        };
+        let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let longest = inputs.0.iter().map(tokens).max().filter(|_| inputs.0.len() > 1);
+        Self {
+            prompt_tokens: count(inputs.0.iter().map(tokens).sum()),
+            longest_prompt_tokens: longest.map(count),
+            turns: count(inputs.0.len()),
+            ..Self::default()
         }
     }
 }
@@ -77,9 +133,28 @@ pub struct Capabilities {
     pub logprobs: bool,
     /// More than one choice (`n`).
     pub choices: bool,
+    /// Vectors instead of text: the one ability that excludes the others.
+    #[serde(default)]
+    pub embeddings: bool,
 }
 
 impl Capabilities {
-    pub const ALL: Self =
-        Self { tools: true, schema: true, media: true, logprobs: true, choices: true };
+    /// All that an answer in text may need.
+    pub const ALL: Self = Self {
+        tools: true,
+        schema: true,
+        media: true,
+        logprobs: true,
+        choices: true,
+        embeddings: false,
+    };
+    /// What a model that gives embeddings can do.
+    pub const EMBEDDINGS: Self = Self {
+        tools: false,
+        schema: false,
+        media: false,
+        logprobs: false,
+        choices: false,
+        embeddings: true,
+    };
 }

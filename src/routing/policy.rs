@@ -47,6 +47,19 @@ pub struct Candidate {
     pub capabilities: Capabilities,
     /// Why it cannot be asked at all just now.
     pub unavailable: Option<Unavailable>,
+    /// It is not in memory; `joules` and `ttft_ms` hold what loading it adds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<NotLoaded>,
+}
+
+/// Where a model is that requests are taken for, but that cannot answer at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotLoaded {
+    /// The request loads it.
+    Unloaded,
+    /// The request joins a load that others caused and pay for.
+    Loading,
 }
 
 /// Why a model cannot be asked, whatever the request.
@@ -123,6 +136,8 @@ pub enum Exclusion {
     NoMedia,
     NoLogprobs,
     NoChoices,
+    /// It gives embeddings and the request wants text, or the other way round.
+    OtherTask,
 }
 
 impl Exclusion {
@@ -141,6 +156,7 @@ impl Exclusion {
                 | Self::NoMedia
                 | Self::NoLogprobs
                 | Self::NoChoices
+                | Self::OtherTask
         )
     }
 }
@@ -159,6 +175,7 @@ impl fmt::Display for Exclusion {
             Self::NoMedia => "reads text only",
             Self::NoLogprobs => "gives no log-probabilities",
             Self::NoChoices => "gives one choice only",
+            Self::OtherTask => "answers another kind of request",
         })
     }
 }
@@ -270,6 +287,7 @@ fn exclusion(features: &Features, candidate: &Candidate, policy: &Policy) -> Opt
     let rules = [
         (policy.local_only && candidate.route == Route::Cloud, Exclusion::LocalOnly),
         (policy.pinned.as_ref().is_some_and(|name| *name != candidate.model), Exclusion::NotNamed),
+        (needs.embeddings != can.embeddings, Exclusion::OtherTask),
         (candidate.unavailable == Some(Unavailable::NoApiKey), Exclusion::NoApiKey),
         (candidate.unavailable == Some(Unavailable::NotReady), Exclusion::NotReady),
         (candidate.unavailable == Some(Unavailable::Busy), Exclusion::Busy),
@@ -286,7 +304,7 @@ fn exclusion(features: &Features, candidate: &Candidate, policy: &Policy) -> Opt
 /// The token estimate is rough, so only a prompt that is too long even at half the estimate is excluded here; the
 /// engine counts exactly and refuses the rest.
 fn surely_too_long(features: &Features, candidate: &Candidate) -> bool {
-    candidate.context_tokens.is_some_and(|limit| features.prompt_tokens / 2 > limit)
+    candidate.context_tokens.is_some_and(|limit| features.context_tokens() / 2 > limit)
 }
 
 fn prefer(a: &Candidate, b: &Candidate, policy: &Policy) -> Ordering {

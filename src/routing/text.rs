@@ -1,8 +1,8 @@
 //! Stub.
-use crate::openai::ChatRequest;
+use crate::openai::Message;
 pub struct TextVector;
 impl TextVector {
-    pub fn of(_r: &ChatRequest) -> Self {
+    pub fn of_messages(_messages: &[Message]) -> Self {
         Self
     }
 }

@@ -110,6 +110,16 @@ metrics! {
         pub engine_queue_depth: Family<ModelNameLabels, Gauge> = Family::default(),
         /// Restarts of a local model's engine process.
         pub engine_restarts_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Times a local model was loaded.
+        pub model_loads_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Times a local model was unloaded, by reason: idle (break-even), evicted, admin.
+        pub model_unloads_total: Family<UnloadLabels, Counter> = Family::default(),
+        /// Time from the start of an engine process until its model was loaded.
+        pub model_load_seconds: Histograms<ModelNameLabels> = Family::new_with_constructor(load_time),
+        /// Energy of loading a model, failed tries included; belongs to no request.
+        pub model_load_energy_joules_total: Family<ModelNameLabels, FloatCounter> = Family::default(),
+        /// Memory of a model's engine process, mapped weights included; 0 when it is not loaded.
+        pub model_resident_bytes: Family<ModelNameLabels, Gauge> = Family::default(),
         /// Money owed to upstreams, in US dollars, where prices are configured.
         pub cost_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
         /// Records of the traffic log, written or dropped.
@@ -147,6 +157,11 @@ pub fn mirror_count(counter: &Counter, total: u64) {
 /// 1 ms to 65.5 s, doubling: from a cached decision to a long local answer.
 fn latency() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 17))
+}
+
+/// 50 ms to 27 minutes, doubling: from a small file in the page cache to a large one on a slow disk.
+fn load_time() -> Histogram {
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.05, 2.0, 16))
 }
 
 /// 0.5 ms to 1 s, doubling: from a GPU to a large model on two cores.
@@ -194,6 +209,12 @@ pub struct ModelLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ModelNameLabels {
     pub model: Arc<str>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UnloadLabels {
+    pub model: Arc<str>,
+    pub reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -89,6 +89,9 @@ pub struct Attempt {
     /// Fixed word for the failure, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How many of the oldest turns were left out so that the conversation fits; absent when it was read whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_turns: Option<u32>,
     /// Absent when nothing ran: refused before any work.
     #[serde(flatten)]
     pub energy: Option<EnergyFigure>,

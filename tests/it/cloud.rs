@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use wattgate::backends::cloud::{ApiKey, CloudBackend, Config};
 use wattgate::backends::{Backend, BackendError, ErrorKind, Event, Job, Terms};
-use wattgate::openai::{FinishReason, Usage};
+use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
 
 use crate::stand_in::{Mode, StandIn};
@@ -25,7 +25,7 @@ fn job(body: &Value) -> Job {
     let body = body.to_string();
     Job {
         attempt: AttemptId(1),
-        request: Arc::new(serde_json::from_str(&body).unwrap()),
+        request: Arc::new(Request::Chat(serde_json::from_str(&body).unwrap())),
         body: body.into(),
         terms: Terms::default(),
     }

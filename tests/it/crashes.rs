@@ -28,7 +28,7 @@ async fn three_models() -> (TestApp, StandIn) {
 
 fn engine(app: &TestApp, model: &str) -> watch::Receiver<EngineState> {
     match &app.gateway.router.model(model).unwrap().kind {
-        Kind::Local { engine } => engine.clone(),
+        Kind::Local { engine, .. } => engine.clone(),
         Kind::Cloud(_) => panic!("{model} is no local model"),
     }
 }

@@ -18,14 +18,15 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use wattgate::backends::llama::conversation::Turn;
+use wattgate::backends::llama::conversation::{Conversation, Turn};
 use wattgate::backends::llama::protocol::{self, FromEngine, ToEngine};
 use wattgate::backends::llama::sampling::Sampling;
 use wattgate::backends::llama::{
-    Config, EngineObserver, LlamaBackend, Phase, StepReport, local_model,
+    Config, EngineObserver, FlashAttention, KvType, LlamaBackend, Overflow, Phase, Residency,
+    StepReport, UnloadReason, local_model,
 };
 use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Job, Terms};
-use wattgate::openai::{FinishReason, Role, Usage};
+use wattgate::openai::{FinishReason, Request, Role, Usage};
 use wattgate::units::AttemptId;
 
 /// Longest wait for anything here; a loaded machine is slow, a hang is not endured.
@@ -108,6 +109,8 @@ impl EngineObserver for Recorder {
     fn engine_stopped(&self, _: &Arc<str>, pid: u32) {
         self.note(Heard::Stopped(pid));
     }
+    fn engine_ready(&self, _: &Arc<str>, _: Duration) {}
+    fn engine_unloaded(&self, _: &Arc<str>, _: UnloadReason) {}
     fn attempt_opened(&self, _: &Arc<str>, attempt: AttemptId) {
         self.note(Heard::Opened(attempt));
     }
@@ -150,7 +153,9 @@ impl Local {
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
-        let (backend, supervisor) = local_model("smol".into(), config, gguf, binary, observer);
+        let residency = Residency::new(u64::MAX, 2);
+        let (backend, supervisor) =
+            local_model("smol".into(), config, gguf, binary, observer, residency);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(supervisor.run(stop.clone()));
@@ -173,7 +178,7 @@ impl Local {
         static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
         let attempt = AttemptId(ATTEMPTS.fetch_add(1, Ordering::Relaxed));
         let body = Bytes::from(request.to_string());
-        let request = Arc::new(serde_json::from_slice(&body).unwrap());
+        let request = Arc::new(Request::Chat(serde_json::from_slice(&body).unwrap()));
         (attempt, self.backend.start(Job { attempt, request, body, terms: Terms::default() }))
     }
 
@@ -203,7 +208,8 @@ pub async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answ
     let mut started = false;
     while let Some(event) = timeout(PATIENCE, events.next()).await.expect("an event in time") {
         assert!(reason.is_none(), "an event after the end");
-        match event? {
+        let event = event?;
+        match event {
             Event::Started => started = true,
             Event::Text(part) => {
                 assert!(started && usage.is_none() && !part.is_empty());
@@ -516,6 +522,14 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         batch_tokens: 8192,
         queue: 1,
         gpu_layers: 0,
+        flash_attention: FlashAttention::Auto,
+        kv_type: KvType::F16,
+        mmap: true,
+        mlock: false,
+        lora: None,
+        overflow: Overflow::Refuse,
+        embedding: false,
+        pooling: None,
         host_cache_bytes: 0,
         prefill_stretch: 1.0,
     }));
@@ -523,8 +537,10 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
     // One step over thousands of tokens takes a minute on one thread; nothing is heard before it ends.
     engine.send(&ToEngine::Submit(protocol::Submission {
         attempt: AttemptId(1),
-        turns: vec![Turn::new(Role::User, "word ".repeat(8000))],
-        tools: None,
+        prompt: protocol::Prompt::Chat(Conversation {
+            turns: vec![Turn::new(Role::User, "word ".repeat(8000))],
+            tools: None,
+        }),
         sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
         output_limit: 1,
         stop: Vec::new(),

@@ -134,8 +134,11 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
     }
     for device in app.gateway.router.meter.books().devices {
         let account = device.account;
-        let parts =
-            account.attributed + account.unattributed + account.idle_occupied + account.idle_empty;
+        let parts = account.attributed
+            + account.load
+            + account.unattributed
+            + account.idle_occupied
+            + account.idle_empty;
         assert_eq!(parts, account.total, "{}", device.info.name);
         assert_eq!(device.conservation_error.0, 0, "{}", device.info.name);
     }
@@ -220,7 +223,7 @@ async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
 
 /// Kills the model's engine with SIGKILL.
 fn kill_engine(app: &TestApp, model: &str) {
-    let Kind::Local { engine } = &app.gateway.router.model(model).unwrap().kind else {
+    let Kind::Local { engine, .. } = &app.gateway.router.model(model).unwrap().kind else {
         panic!("{model} is no local model");
     };
     let pid = i32::try_from(engine.borrow().pid.expect("the engine runs")).unwrap();

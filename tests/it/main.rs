@@ -9,17 +9,23 @@
 
 mod app;
 mod cloud;
+mod completion;
 mod config;
 mod crashes;
+mod embedding;
 mod engine;
 mod equality;
 mod fallback;
 mod faults;
 mod gateway;
+mod init;
+mod library;
+mod lifecycle;
 mod local;
 mod log;
 mod models;
 mod prefix;
+mod pull_faults;
 mod replay;
 mod soak;
 mod stand_in;

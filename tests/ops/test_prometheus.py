@@ -23,6 +23,7 @@ def busy(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gat
     with Gateway(tmp_path_factory.mktemp("busy"), cloud.base_url) as gateway:
         traffic(gateway)
         kill_engine(gateway)
+        unload(gateway)
         yield gateway
 
 
@@ -64,6 +65,13 @@ def kill_engine(gateway: Gateway) -> None:
         assert gateway.metrics().value("wattgate_model_ready", model=LOCAL) == 1
 
     eventually(restarted, seconds=60)
+
+
+def unload(gateway: Gateway) -> None:
+    """As an operator would; the next request loads the model again."""
+    answer = gateway.post(f"/admin/models/{LOCAL}/unload", {})
+    assert answer.status == 200, answer.text
+    assert answer.json()["state"] == "unloaded"
 
 
 def children(parent: int) -> list[int]:

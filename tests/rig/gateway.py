@@ -87,7 +87,7 @@ class Answer:
 class Gateway:
     """One gateway process. `with Gateway(home, upstream) as gateway:` yields it ready to answer locally."""
 
-    def __init__(self, home: Path, upstream: str, upstream_key: str | None = UPSTREAM_KEY) -> None:
+    def __init__(self, home: Path, upstream: str, upstream_key: str | None = UPSTREAM_KEY, more_config: str = "") -> None:
         self.home = home
         self._log_path = home / "gateway.log"
         self._config_path = home / "config.toml"
@@ -102,6 +102,7 @@ class Gateway:
                 upstream_model=UPSTREAM_MODEL,
                 key_variable=UPSTREAM_KEY_VARIABLE,
             )
+            + more_config
         )
         # Nothing of the developer's own environment may decide a test: no real key, no proxy.
         self._environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}

@@ -69,7 +69,9 @@ pub(super) fn whole(body: Vec<u8>) -> Result<Vec<Event>, ErrorKind> {
     let raw: Box<RawValue> =
         serde_json::from_str(&text).map_err(|_| protocol("the answer is not JSON"))?;
     let answer = Shallow::parse(raw.get())?;
-    if answer.choices.as_ref().is_none_or(Vec::is_empty) {
+    let has_choices = answer.choices.as_ref().is_some_and(|choices| !choices.is_empty());
+    let has_vectors = answer.data.as_ref().is_some_and(|vectors| !vectors.is_empty());
+    if !has_choices && !has_vectors {
         return Err(protocol("the answer has no choices"));
     }
     let reason = answer.finish_reason().unwrap_or(FinishReason::Stop);
@@ -99,6 +101,9 @@ struct Shallow<'a> {
     object: Option<Cow<'a, str>>,
     #[serde(default, borrow)]
     choices: Option<Vec<ShallowChoice<'a>>>,
+    /// The vectors of an answer to a request for embeddings.
+    #[serde(default)]
+    data: Option<Vec<IgnoredAny>>,
     #[serde(default, borrow)]
     error: Option<&'a RawValue>,
     #[serde(default, borrow)]
@@ -120,7 +125,7 @@ struct ShallowChoice<'a> {
 impl<'a> Shallow<'a> {
     fn parse(json: &'a str) -> Result<Self, ErrorKind> {
         let parsed: Self = serde_json::from_str(json)
-            .map_err(|_| protocol("a chunk or answer is no chat completion"))?;
+            .map_err(|_| protocol("a chunk or answer is not of OpenAI's form"))?;
         match parsed.error {
             Some(error) => Err(failure::reported(&value(error))),
             None if parsed.object.as_deref() == Some("error") => {

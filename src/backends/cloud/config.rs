@@ -8,7 +8,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::energy::cloud::Class;
-use crate::openai::Usage;
+use crate::openai::{Request, Usage};
 use crate::units::Dollars;
 
 /// `[models.<name>.openai]`.
@@ -31,6 +31,8 @@ pub struct Config {
     pub dollars_per_million_output_tokens: Option<f64>,
     /// Price of a million prompt tokens that the upstream had cached. Default: the price of other prompt tokens.
     pub dollars_per_million_cached_tokens: Option<f64>,
+    /// Whether the model gives embeddings; it then answers nothing else. Default: false.
+    pub embedding: bool,
     /// Longest prompt plus answer in tokens. Default: none, the upstream refuses what is too long.
     pub context_tokens: Option<u32>,
     /// Requests at the upstream at once; more are refused as overloaded. Default: 256.
@@ -47,6 +49,24 @@ pub struct Config {
     pub answer_timeout_ms: u64,
 }
 
+/// The addresses of one upstream.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoints {
+    pub(super) chat: Url,
+    completions: Url,
+    embeddings: Url,
+}
+
+impl Endpoints {
+    pub(super) fn of(&self, request: &Request) -> &Url {
+        match request {
+            Request::Chat(_) => &self.chat,
+            Request::Completion(_) => &self.completions,
+            Request::Embedding(_) => &self.embeddings,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -57,6 +77,7 @@ impl Default for Config {
             dollars_per_million_input_tokens: None,
             dollars_per_million_output_tokens: None,
             dollars_per_million_cached_tokens: None,
+            embedding: false,
             context_tokens: None,
             max_in_flight: 256,
             connect_timeout_ms: 5_000,
@@ -111,7 +132,7 @@ impl Config {
         let negative = prices
             .into_iter()
             .filter(|(_, price)| price.is_some_and(|price| !price.is_finite() || price < 0.0));
-        self.endpoint()
+        self.endpoints()
             .err()
             .into_iter()
             .chain(zeros.map(|(field, _)| ConfigError::Zero { field }))
@@ -122,7 +143,11 @@ impl Config {
     /// What `usage` costs; `None` while a price is unknown.
     pub fn dollars(&self, usage: &Usage) -> Option<Dollars> {
         let input = self.dollars_per_million_input_tokens?;
-        let output = self.dollars_per_million_output_tokens?;
+        let output = match usage.completion_tokens {
+            // Embeddings have none, and no price for them.
+            0 => 0.0,
+            _ => self.dollars_per_million_output_tokens?,
+        };
         let cached = self.dollars_per_million_cached_tokens.unwrap_or(input);
         let cached_tokens = usage.cached_tokens().min(usage.prompt_tokens);
         let fresh_tokens = usage.prompt_tokens - cached_tokens;
@@ -132,8 +157,16 @@ impl Config {
         Some(Dollars(millionths / 1e6))
     }
 
-    /// Where chat completions are asked for.
-    pub(super) fn endpoint(&self) -> Result<Url, ConfigError> {
+    /// Where requests of each kind are sent.
+    pub(super) fn endpoints(&self) -> Result<Endpoints, ConfigError> {
+        Ok(Endpoints {
+            chat: self.endpoint(&["chat", "completions"])?,
+            completions: self.endpoint(&["completions"])?,
+            embeddings: self.endpoint(&["embeddings"])?,
+        })
+    }
+
+    fn endpoint(&self, path: &[&str]) -> Result<Url, ConfigError> {
         let mut url = Url::parse(&self.base_url).map_err(|_| ConfigError::BaseUrl)?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(ConfigError::BaseUrl);
@@ -141,10 +174,7 @@ impl Config {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(ConfigError::SecretInUrl);
         }
-        url.path_segments_mut()
-            .map_err(|()| ConfigError::BaseUrl)?
-            .pop_if_empty()
-            .extend(["chat", "completions"]);
+        url.path_segments_mut().map_err(|()| ConfigError::BaseUrl)?.pop_if_empty().extend(path);
         Ok(url)
     }
 
@@ -174,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_endpoint_keeps_path_and_query() {
-        let endpoint = |base_url| at(base_url).endpoint().map(|url| url.to_string());
+        let endpoint = |base_url| at(base_url).endpoints().map(|urls| urls.chat.to_string());
         for base_url in ["http://h:8000/v1", "http://h:8000/v1/"] {
             assert_eq!(endpoint(base_url).unwrap(), "http://h:8000/v1/chat/completions");
         }
@@ -182,6 +212,9 @@ mod tests {
             endpoint("https://h/openai/v1?api-version=2").unwrap(),
             "https://h/openai/v1/chat/completions?api-version=2"
         );
+        let others = at("https://h/v1?a=b").endpoints().unwrap();
+        assert_eq!(others.completions.as_str(), "https://h/v1/completions?a=b");
+        assert_eq!(others.embeddings.as_str(), "https://h/v1/embeddings?a=b");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
-use crate::backends::backend::{CONTEXT_LENGTH_EXCEEDED, ErrorKind};
+use crate::backends::backend::{CONTEXT_LENGTH_EXCEEDED, ErrorKind, UNSUPPORTED_ENDPOINT};
 
 /// Longest upstream message repeated to a client, in characters.
 const MESSAGE_CHARS: usize = 1_000;
@@ -30,6 +30,15 @@ pub(super) fn refused(
     match serde_json::from_slice(body) {
         Ok(body) => classify(status.as_u16(), retry_after(headers, now), error_object(&body)),
         Err(_) => classify(status.as_u16(), retry_after(headers, now), &Value::Null),
+    }
+}
+
+/// The upstream has nothing at the address of a request that is not chat.
+pub(super) fn unsupported(field: &str) -> ErrorKind {
+    ErrorKind::InvalidRequest {
+        message: format!("the upstream does not answer requests with `{field}` (HTTP 404)"),
+        param: Some("model".to_owned()),
+        code: Some(UNSUPPORTED_ENDPOINT.to_owned()),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 /// The top level of a JSON object, in the order written, values untouched.
 type Fields<'a> = IndexMap<String, &'a RawValue>;
 
-/// Rewrites a chat completion request for an upstream that calls the model `model`.
+/// Rewrites a request for an upstream that calls the model `model`.
 ///
 /// Drops our own `wattgate` field; when `streams`, forces `stream_options.include_usage`, so that energy and cost are
 /// always known.

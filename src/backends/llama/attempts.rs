@@ -23,6 +23,7 @@ pub(super) struct Attempts {
 }
 
 struct OpenAttempt {
+    field: &'static str,
     progress: watch::Sender<Progress>,
     _place: OwnedSemaphorePermit,
     opened: Opened,
@@ -58,19 +59,26 @@ impl Attempts {
         model: &Arc<str>,
         observer: &Arc<dyn EngineObserver>,
     ) {
-        let Submit { attempt, progress, place, .. } = submit;
+        let Submit { attempt, field, progress, place, .. } = submit;
         observer.attempt_opened(model, attempt);
         let at = MonotonicNs::now();
         let opened =
             Opened { observer: Arc::clone(observer), model: Arc::clone(model), attempt, at };
-        self.open.insert(attempt, OpenAttempt { progress, _place: place, opened });
+        self.open.insert(attempt, OpenAttempt { field, progress, _place: place, opened });
     }
 
-    pub(super) fn admitted(&self, attempt: AttemptId, at: MonotonicNs) {
+    pub(super) fn admitted(&self, attempt: AttemptId, at: MonotonicNs, dropped_turns: u32) {
         let Some(open) = self.open.get(&attempt) else { return };
         let Opened { observer, model, at: opened_at, .. } = &open.opened;
         observer.attempt_admitted(model, attempt, Duration::from_nanos(at - *opened_at));
-        self.update(attempt, |progress| progress.admitted = true);
+        self.update(attempt, |progress| {
+            progress.admitted = true;
+            progress.dropped_turns = dropped_turns;
+        });
+    }
+
+    pub(super) fn vector(&self, attempt: AttemptId, vector: Vec<f32>) {
+        self.update(attempt, |progress| progress.vectors.push(vector));
     }
 
     pub(super) fn piece(&self, attempt: AttemptId, piece: Piece) {
@@ -82,7 +90,7 @@ impl Attempts {
         let ahead = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
         let end = match outcome {
             Outcome::Finished { reason, counts } => Ok((reason, counts)),
-            Outcome::Refused(refusal) => Err(error_kind(refusal, ahead)),
+            Outcome::Refused(refusal) => Err(error_kind(refusal, open.field, ahead)),
             Outcome::Expired => Err(ErrorKind::DeadlineExceeded),
             // Nobody listens to a cancelled attempt.
             Outcome::Cancelled => return,
@@ -104,12 +112,14 @@ impl Attempts {
     }
 }
 
-fn error_kind(refusal: Refusal, ahead: u32) -> ErrorKind {
-    let invalid = |message| ErrorKind::InvalidRequest {
+/// `field` of the request is what the engine read; `ahead` others were there.
+fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
+    let wrong = |param: &str, message| ErrorKind::InvalidRequest {
         message,
-        param: Some("messages".to_owned()),
+        param: Some(param.to_owned()),
         code: None,
     };
+    let invalid = |message| wrong(field, message);
     match refusal {
         Refusal::Scheduler(Rejection::QueueFull) => {
             ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER, ahead }
@@ -120,6 +130,15 @@ fn error_kind(refusal: Refusal, ahead: u32) -> ErrorKind {
         Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(empty.to_string()),
         Refusal::Template(reason) => {
             invalid(format!("the model's chat template refused the messages: {reason}"))
+        }
+        Refusal::UnknownToken { token, vocabulary } => {
+            invalid(format!("there is no token {token}: the model knows {vocabulary}"))
+        }
+        Refusal::Dimensions { most } => {
+            wrong("dimensions", format!("`dimensions`: the model's vectors have {most}"))
+        }
+        Refusal::OtherTask => {
+            wrong("model", "the model answers another kind of request".to_owned())
         }
     }
 }

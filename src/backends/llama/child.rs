@@ -12,14 +12,16 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::LlamaContextParams;
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
 use llama_cpp_2::llama_backend::LlamaBackend;
-use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
+use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::{error, warn};
 
+use super::config::{FlashAttention, KvType};
+use super::embedder::Embedder;
 use super::engine::{Engine, Order};
 use super::prompt::Prompter;
 use super::protocol::{self, EngineFacts, FrameError, FromEngine, HEADER, Settings, ToEngine};
@@ -87,29 +89,66 @@ fn serve(
     orders: &mpsc::Receiver<Order>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
-    let model = Arc::new(load_model(&backend, settings, socket)?);
-    let threads = match settings.threads {
-        // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own default.
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        threads => threads as usize,
-    };
-    let (context, limits) = new_context(&backend, &model, settings, threads)?;
-    let built = Prompter::new(Arc::clone(&model))
+    let mut model = load_model(&backend, settings, socket)?;
+    let adapter = load_adapter(&mut model, settings)?;
+    let model = Arc::new(model);
+    let threads = settings.threads.max(1) as usize;
+    let worker = Worker::new(&backend, &model, adapter, settings, threads)?;
+    let context_tokens = worker.context_tokens();
+    let built = Prompter::new(Arc::clone(&model), settings.overflow, context_tokens)
         .map_err(|error| EngineError::Load(format!("its chat template is broken: {error}")))?;
     let facts = EngineFacts {
-        context_tokens: u32::try_from(limits.context_tokens).unwrap_or(u32::MAX),
+        context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
         slots: settings.slots,
         has_chat_template: built.has_own_template(),
         takes_tools: built.takes_tools(),
         description: describe(&model, threads),
     };
-    if !facts.has_chat_template {
+    if !facts.has_chat_template && !settings.embedding {
         warn!("the model has no chat template of its own: ChatML is used");
     }
     // Set once, here: no submission comes before `Ready`.
     let _unset = prompter.set(built);
     tell(socket, &FromEngine::Ready(facts))?;
-    Engine::new(&model, context, limits, settings).run(orders, socket)
+    match worker {
+        Worker::Generator(engine) => engine.run(orders, socket),
+        Worker::Embedder(embedder) => embedder.run(orders, socket),
+    }
+}
+
+/// What this process does with its model.
+enum Worker<'m> {
+    Generator(Engine<'m>),
+    Embedder(Embedder<'m>),
+}
+
+impl<'m> Worker<'m> {
+    fn new(
+        backend: &LlamaBackend,
+        model: &'m LlamaModel,
+        adapter: Option<(LlamaLoraAdapter, f32)>,
+        settings: &Settings,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
+        if settings.embedding {
+            return Embedder::new(backend, model, settings, threads).map(Self::Embedder);
+        }
+        let (mut context, limits) = new_context(backend, model, settings, threads)?;
+        if let Some((mut adapter, scale)) = adapter {
+            context
+                .lora_adapter_set(&mut adapter, scale)
+                .map_err(|error| EngineError::Load(format!("its adapter does not fit: {error}")))?;
+        }
+        Ok(Self::Generator(Engine::new(model, context, limits, settings)))
+    }
+
+    /// Longest prompt plus answer, or longest text to embed.
+    fn context_tokens(&self) -> usize {
+        match self {
+            Self::Generator(engine) => engine.context_tokens,
+            Self::Embedder(embedder) => embedder.context_tokens,
+        }
+    }
 }
 
 fn load_model(
@@ -121,6 +160,8 @@ fn load_model(
     let mut told = 0;
     let params = LlamaModelParams::default()
         .with_n_gpu_layers(settings.gpu_layers)
+        .with_use_mmap(settings.mmap)
+        .with_use_mlock(settings.mlock)
         .with_progress_callback(move |share| {
             #[expect(
                 clippy::cast_possible_truncation,
@@ -143,6 +184,21 @@ fn load_model(
     })
 }
 
+/// The LoRA adapter, if there is one. It lives in the model and is freed with it.
+fn load_adapter(
+    model: &mut LlamaModel,
+    settings: &Settings,
+) -> Result<Option<(LlamaLoraAdapter, f32)>, EngineError> {
+    let Some((path, scale)) = &settings.lora else { return Ok(None) };
+    let failed = |error: &dyn std::fmt::Display| {
+        EngineError::Load(format!("{} is no adapter for it ({error})", path.display()))
+    };
+    // llama.cpp's binding asserts in debug builds that the file exists.
+    path.metadata().map_err(|error| failed(&error))?;
+    let adapter = model.lora_adapter_init(path).map_err(|error| failed(&error))?;
+    Ok(Some((adapter, *scale)))
+}
+
 /// A context with a KV cache of its own for each slot: answers then do not depend on what else is in the batch.
 fn new_context<'m>(
     backend: &LlamaBackend,
@@ -162,7 +218,14 @@ fn new_context<'m>(
         .with_n_batch(batch_tokens)
         .with_n_ubatch(batch_tokens)
         .with_n_threads(threads)
-        .with_n_threads_batch(threads);
+        .with_n_threads_batch(threads)
+        .with_flash_attention_policy(match settings.flash_attention {
+            FlashAttention::Auto => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_AUTO,
+            FlashAttention::On => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            FlashAttention::Off => llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        })
+        .with_type_k(kv_type(settings.kv_type))
+        .with_type_v(kv_type(settings.kv_type));
     let context = model.new_context(backend, params).map_err(|error| {
         EngineError::Load(format!(
             "no memory for {slots} slots of {context_tokens} tokens ({error})"
@@ -178,12 +241,24 @@ fn new_context<'m>(
     Ok((context, limits))
 }
 
+fn kv_type(kv_type: KvType) -> KvCacheType {
+    match kv_type {
+        KvType::F16 => KvCacheType::F16,
+        KvType::Q8_0 => KvCacheType::Q8_0,
+        KvType::Q4_0 => KvCacheType::Q4_0,
+    }
+}
+
 /// Takes frames until the gateway is gone. Submissions become token lists here, beside the evaluating thread.
 fn read_orders(socket: &mut UnixStream, prompter: &OnceLock<Prompter>, orders: &SyncSender<Order>) {
     loop {
         let order = match protocol::read_frame(socket) {
             Ok(Some(ToEngine::Submit(submission))) => match prompter.get() {
                 Some(prompter) => prompter.order(submission),
+                None => return leave("a submission came before the model was loaded"),
+            },
+            Ok(Some(ToEngine::Embed(embed))) => match prompter.get() {
+                Some(prompter) => prompter.embedding(embed),
                 None => return leave("a submission came before the model was loaded"),
             },
             Ok(Some(ToEngine::Cancel(attempt))) => Order::Cancel(attempt),

@@ -1,8 +1,12 @@
 //! The `[models.<name>.llama]` table of the config.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use super::overflow::Overflow;
+use super::protocol::Pooling;
 
 /// One local model and the engine that runs it.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +34,22 @@ pub struct Config {
     pub queue: u32,
     /// Layers to keep on a GPU. Default 0: none.
     pub gpu_layers: u32,
+    /// When the model is loaded. Default `preload`: with the gateway.
+    pub load: LoadWhen,
+    /// Watts that keeping this model loaded costs, for the break-even of unloading. Absent: by its memory.
+    pub warm_watts: Option<f64>,
+    /// llama.cpp's flash attention. Default `auto`.
+    pub flash_attention: FlashAttention,
+    /// Type of the numbers in the KV cache. Default `f16`; the others need flash attention.
+    pub kv_type: KvType,
+    /// Map the file into memory instead of reading it. Default true.
+    pub mmap: bool,
+    /// Keep the weights from being swapped out. Default false.
+    pub mlock: bool,
+    /// A LoRA adapter (GGUF) to apply. Absent: none.
+    pub lora: Option<PathBuf>,
+    /// How strongly the adapter is applied. Default 1.
+    pub lora_scale: f32,
     /// Longest load in milliseconds before the engine is started anew. Default 120000.
     pub load_timeout_ms: u64,
     /// Longest wait for an answer's first text in milliseconds, queueing included. Default 60000.
@@ -39,6 +59,45 @@ pub struct Config {
     pub hang_timeout_ms: u64,
     /// Output limit in tokens when the client sets none; the context bounds it too. Default 1024.
     pub max_output_tokens: u32,
+    /// What to do with a conversation that does not fit: `refuse` it, or `drop_oldest_turns`, which keeps the system
+    /// turns and the last question. Default `refuse`.
+    pub overflow: Overflow,
+    /// Whether the model gives embeddings; it then answers nothing else. Default false.
+    pub embedding: bool,
+    /// How the vectors of a text's tokens become one: `mean`, `cls` (the first) or `last`. Default: what the GGUF says.
+    pub pooling: Option<Pooling>,
+}
+
+/// When a model is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadWhen {
+    /// With the gateway; it stays, unless another model needs its memory or an operator unloads it.
+    #[default]
+    Preload,
+    /// With the first request for it; it goes when it was idle for long.
+    OnDemand,
+}
+
+/// llama.cpp's flash attention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlashAttention {
+    /// Where the device can.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// Type of the numbers in the KV cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvType {
+    #[default]
+    F16,
+    Q8_0,
+    Q4_0,
 }
 
 impl Default for Config {
@@ -54,10 +113,21 @@ impl Default for Config {
             host_cache_mib: 128,
             queue: 64,
             gpu_layers: 0,
+            load: LoadWhen::Preload,
+            warm_watts: None,
+            flash_attention: FlashAttention::Auto,
+            kv_type: KvType::F16,
+            mmap: true,
+            mlock: false,
+            lora: None,
+            lora_scale: 1.0,
             load_timeout_ms: 120_000,
             first_token_timeout_ms: 60_000,
             hang_timeout_ms: 60_000,
             max_output_tokens: 1024,
+            overflow: Overflow::Refuse,
+            embedding: false,
+            pooling: None,
         }
     }
 }

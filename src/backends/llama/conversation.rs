@@ -9,6 +9,22 @@ use crate::backends::backend::{ErrorKind, UNSUPPORTED_TOOL};
 use crate::openai::tools::FUNCTION;
 use crate::openai::{ChatRequest, Message, Role, Tool, ToolChoice};
 
+/// What a chat template makes a prompt of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conversation {
+    pub turns: Vec<Turn>,
+    /// What the model is told it may call.
+    pub tools: Option<ToolUse>,
+}
+
+impl Conversation {
+    /// Refuses what no local model can be asked.
+    pub fn of(request: &ChatRequest) -> Result<Self, ErrorKind> {
+        let turns = request.messages.iter().map(turn).collect();
+        Ok(Self { turns, tools: tools(request)? })
+    }
+}
+
 /// One turn of the conversation, its parts joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
@@ -61,11 +77,6 @@ pub enum MustCall {
     Named(String),
 }
 
-/// The conversation so far.
-pub(super) fn turns(request: &ChatRequest) -> Vec<Turn> {
-    request.messages.iter().map(turn).collect()
-}
-
 fn turn(message: &Message) -> Turn {
     let text = message.content.as_ref().map_or_else(Default::default, |content| content.text());
     let text = match message.role {
@@ -87,7 +98,7 @@ fn turn(message: &Message) -> Turn {
 }
 
 /// The tools the model is told of: none where none are offered or none may be called.
-pub(super) fn tools(request: &ChatRequest) -> Result<Option<ToolUse>, ErrorKind> {
+fn tools(request: &ChatRequest) -> Result<Option<ToolUse>, ErrorKind> {
     let offered = request.tools.as_deref().unwrap_or_default();
     let must_call = match &request.tool_choice {
         None | Some(ToolChoice::Auto) => MustCall::No,
@@ -190,7 +201,7 @@ mod tests {
                 {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
             {"role": "tool", "tool_call_id": "a", "content": "7"},
         ]}));
-        let turns = turns(&request);
+        let turns = Conversation::of(&request).unwrap().turns;
         assert_eq!(turns[0].text, "So.");
         assert_eq!(turns[0].calls[0].name, "f");
         assert_eq!(turns[1].answers.as_deref(), Some("a"));

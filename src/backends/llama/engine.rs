@@ -31,8 +31,18 @@ use crate::units::{AttemptId, MonotonicNs};
 /// What the reader thread hands over.
 pub(super) enum Order {
     Work { request: Request, work: Box<Work> },
+    Embed(Texts),
     Refuse(AttemptId, Refusal),
     Cancel(AttemptId),
+}
+
+/// A tokenised request for embeddings.
+pub(super) struct Texts {
+    pub(super) attempt: AttemptId,
+    pub(super) inputs: Vec<Vec<Token>>,
+    /// Length of the vectors; none: the model's own.
+    pub(super) dimensions: Option<u32>,
+    pub(super) deadline: Option<MonotonicNs>,
 }
 
 /// The part of a request that turns logits into text.
@@ -42,6 +52,8 @@ pub(super) struct Work {
     pub(super) answer: AnswerParser,
     /// Control tokens whose spelling the parser must see.
     pub(super) tags: Arc<[Token]>,
+    /// Turns left out so that the conversation fits.
+    pub(super) dropped_turns: u32,
 }
 
 /// An attempt the scheduler knows of.
@@ -55,6 +67,8 @@ pub(super) struct Engine<'m> {
     vocab: LlamaVocab<'m>,
     batch: LlamaBatch<'static>,
     scheduler: Scheduler,
+    /// Longest prompt plus answer.
+    pub(super) context_tokens: usize,
     running: HashMap<AttemptId, Running>,
     host: HostCache<SeqState>,
     pacer: Pacer,
@@ -78,6 +92,7 @@ impl<'m> Engine<'m> {
             vocab: model.vocab(),
             batch: LlamaBatch::new(limits.batch_tokens, 1),
             scheduler: Scheduler::new(limits),
+            context_tokens: limits.context_tokens,
             running: HashMap::new(),
             host: HostCache::new(usize::try_from(settings.host_cache_bytes).unwrap_or(usize::MAX)),
             pacer: Pacer::new(settings.prefill_stretch, limits.slots),
@@ -130,6 +145,7 @@ impl<'m> Engine<'m> {
                     }
                 }
             }
+            Order::Embed(texts) => self.close(texts.attempt, Outcome::Refused(Refusal::OtherTask)),
             Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
             Order::Cancel(attempt) => match self.scheduler.cancel(attempt) {
                 // It ended while the cancellation was on its way: its end was told already.

@@ -15,12 +15,16 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::Piece;
 use super::config::Config;
-use super::conversation;
-use super::protocol::{self, Counts, EngineFacts, FrameError, Submission, ToEngine};
+use super::control::{self, Control};
+use super::conversation::Conversation;
+use super::footprint::Footprint;
+use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine};
+use super::raw;
 use super::sampling::Sampling;
 use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
+use crate::backends::terms::Terms;
 use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
-use crate::openai::{ChatRequest, FinishReason, Usage};
+use crate::openai::{ChatRequest, FinishReason, Request, Usage};
 use crate::units::AttemptId;
 
 /// What a client is told to wait when the queue is full: about the time an answer takes.
@@ -44,6 +48,12 @@ pub struct EngineState {
     pub pid: Option<u32>,
     /// How often it had to be started anew.
     pub restarts: u32,
+    /// The present load, if there is one, was caused by requests: more of them may wait for it.
+    pub on_demand: bool,
+    /// Memory it takes once loaded, as its header and settings say.
+    pub footprint: Footprint,
+    /// How long the last load took.
+    pub last_load: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +62,8 @@ pub enum Phase {
         percent: u8,
     },
     Ready(EngineFacts),
+    /// Not in memory; a request loads it.
+    Unloaded,
     /// Not running, for this reason; it will be tried again.
     Down(Arc<str>),
     /// The gateway is shutting down.
@@ -69,22 +81,37 @@ impl Default for Phase {
 pub(super) enum Command {
     Submit(Submit),
     Cancel(AttemptId),
+    Load(control::Answer),
+    Unload(control::Unload),
 }
 
 #[derive(Debug)]
 pub(super) struct Submit {
     pub(super) attempt: AttemptId,
-    /// The encoded `Submit` frame.
+    /// The request's field that the engine reads, to name it in an error.
+    pub(super) field: &'static str,
+    /// The encoded `Submit` or `Embed` frame.
     pub(super) frame: Bytes,
     pub(super) progress: watch::Sender<Progress>,
     /// One of the engine's places, held until the engine is done with the attempt.
     pub(super) place: OwnedSemaphorePermit,
 }
 
+impl Submit {
+    /// Ends the attempt before the engine heard of it.
+    pub(super) fn refuse(&self, kind: ErrorKind) {
+        self.progress.send_modify(|progress| progress.end = Some(Err(kind)));
+    }
+}
+
 /// An answer as far as it has come.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) admitted: bool,
+    /// Turns left out so that the conversation fits.
+    pub(super) dropped_turns: u32,
+    /// One for each text embedded so far.
+    pub(super) vectors: Vec<Vec<f32>>,
     pub(super) pieces: Vec<Piece>,
     pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
@@ -108,7 +135,7 @@ impl Backend for LlamaBackend {
             _ => None,
         };
         Health {
-            ready: facts.is_some(),
+            ready: state.takes_requests(),
             in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
             slots: self.config.slots,
             context_tokens: Some(
@@ -124,22 +151,32 @@ impl LlamaBackend {
         self.state.clone()
     }
 
+    /// Loads and unloads it by hand.
+    pub fn control(&self) -> Control {
+        Control {
+            commands: self.commands.clone(),
+            state: self.state.clone(),
+            load_timeout: self.config.load_timeout(),
+        }
+    }
+
     fn submit(&self, job: &Job) -> Result<Answer, ErrorKind> {
-        self.check_ready()?;
+        let patience = self.patience()?;
         let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
         let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(overloaded);
         };
-        let submission = submission(job, &self.config)?;
-        let frame =
-            protocol::encode(&ToEngine::Submit(submission)).map_err(|error| too_large(&error))?;
+        let field = job.request.prompt_field();
+        let order = order(job, &self.config)?;
+        let frame = protocol::encode(&order).map_err(|error| too_large(&error, field))?;
         let (progress, watched) = watch::channel(Progress::default());
         // The cancellation's place in the channel is reserved now, so that it can be sent from a destructor.
         let reserve = || self.commands.clone().try_reserve_owned();
         let (Ok(submit), Ok(cancel)) = (reserve(), reserve()) else { return Err(overloaded) };
         submit.send(Command::Submit(Submit {
             attempt: job.attempt,
+            field,
             frame: frame.into(),
             progress,
             place,
@@ -147,14 +184,22 @@ impl LlamaBackend {
         Ok(Answer {
             model: Arc::clone(&self.model),
             progress: watched,
-            first_token_timeout: self.config.first_token_timeout(),
+            first_token_timeout: patience,
+            embeds: self.config.embedding,
             cancel: CancelOnDrop { attempt: job.attempt, command: Some(cancel) },
         })
     }
 
-    fn check_ready(&self) -> Result<(), ErrorKind> {
-        let reason = match &self.state.borrow().phase {
-            Phase::Ready(_) => return Ok(()),
+    /// Longest wait for the first text of an answer begun now; a load that comes first has its own time.
+    fn patience(&self) -> Result<Duration, ErrorKind> {
+        let first_token = self.config.first_token_timeout();
+        let state = self.state.borrow();
+        let reason = match &state.phase {
+            Phase::Ready(_) => return Ok(first_token),
+            Phase::Unloaded => return Ok(first_token + self.config.load_timeout()),
+            Phase::Loading { .. } if state.on_demand => {
+                return Ok(first_token + self.config.load_timeout());
+            }
             Phase::Loading { percent } => format!("it is loading ({percent} %)"),
             Phase::Down(reason) => reason.to_string(),
             Phase::Stopped => "it is shutting down".to_owned(),
@@ -167,6 +212,8 @@ impl LlamaBackend {
 struct Answer {
     model: Arc<str>,
     progress: watch::Receiver<Progress>,
+    /// The answer is vectors.
+    embeds: bool,
     first_token_timeout: Duration,
     cancel: CancelOnDrop,
 }
@@ -177,12 +224,16 @@ impl Answer {
         let deadline = Instant::now() + self.first_token_timeout;
         let mut sent = 0;
         let mut started = false;
+        let embeds = self.embeds;
         let events = try_stream! {
             loop {
                 let news = self.next(sent, deadline).await?;
                 if news.admitted && !started {
                     started = true;
                     yield Event::Started;
+                    if news.dropped_turns > 0 {
+                        yield Event::Truncated { turns: news.dropped_turns };
+                    }
                 }
                 sent += news.pieces.len();
                 for piece in joined(news.pieces) {
@@ -191,6 +242,9 @@ impl Answer {
                 if let Some(end) = news.end {
                     self.cancel.disarm();
                     let (reason, counts) = end?;
+                    if embeds {
+                        yield Event::Embeddings(news.vectors);
+                    }
                     yield Event::Usage(usage(counts));
                     yield Event::Done(reason);
                     return;
@@ -206,7 +260,8 @@ impl Answer {
 
     /// Waits for something new: `pieces` are those that came after the first `sent`.
     async fn next(&mut self, sent: usize, deadline: Instant) -> Result<Progress, ErrorKind> {
-        let changed = if sent == 0 {
+        let silent = sent == 0 && self.progress.borrow().vectors.is_empty();
+        let changed = if silent {
             timeout_at(deadline, self.progress.changed())
                 .await
                 .map_err(|_| ErrorKind::Timeout { after: self.first_token_timeout })?
@@ -218,6 +273,9 @@ impl Answer {
         let progress = self.progress.borrow_and_update();
         Ok(Progress {
             admitted: progress.admitted,
+            dropped_turns: progress.dropped_turns,
+            // Vectors are of use only together.
+            vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
             pieces: progress.pieces[sent..].to_vec(),
             end: progress.end.clone(),
         })
@@ -270,9 +328,27 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// What the engine needs to know of a request, with OpenAI's defaults filled in.
-fn submission(job: &Job, config: &Config) -> Result<Submission, ErrorKind> {
-    let request = &job.request;
+/// What the engine is told of a request.
+fn order(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind> {
+    let attempt = job.attempt;
+    Ok(match &*job.request {
+        Request::Chat(request) => {
+            ToEngine::Submit(submission(attempt, request, job.terms, config)?)
+        }
+        Request::Completion(request) => {
+            ToEngine::Submit(raw::submission(attempt, request, job.terms)?)
+        }
+        Request::Embedding(request) => ToEngine::Embed(raw::embed(attempt, request, job.terms)),
+    })
+}
+
+/// What the engine needs to know of a conversation, with OpenAI's defaults filled in.
+fn submission(
+    attempt: AttemptId,
+    request: &ChatRequest,
+    terms: Terms,
+    config: &Config,
+) -> Result<Submission, ErrorKind> {
     let output_limit = request.output_limit().unwrap_or(config.max_output_tokens);
     if output_limit == 0 {
         return Err(ErrorKind::InvalidRequest {
@@ -282,13 +358,12 @@ fn submission(job: &Job, config: &Config) -> Result<Submission, ErrorKind> {
         });
     }
     Ok(Submission {
-        attempt: job.attempt,
-        turns: conversation::turns(request),
-        tools: conversation::tools(request)?,
+        attempt,
+        prompt: Prompt::Chat(Conversation::of(request)?),
         sampling: sampling(request),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
-        terms: job.terms,
+        terms,
     })
 }
 
@@ -302,10 +377,10 @@ fn sampling(request: &ChatRequest) -> Sampling {
     }
 }
 
-fn too_large(error: &FrameError) -> ErrorKind {
+fn too_large(error: &FrameError, field: &str) -> ErrorKind {
     ErrorKind::InvalidRequest {
         message: format!("the request is too large for the engine: {error}"),
-        param: Some("messages".to_owned()),
+        param: Some(field.to_owned()),
         code: None,
     }
 }

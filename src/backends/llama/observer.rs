@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::control::UnloadReason;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Hears about every engine process, attempt and step. Called from the supervisor's task: must be cheap and must
@@ -12,6 +13,12 @@ use crate::units::{AttemptId, MonotonicNs};
 pub trait EngineObserver: Send + Sync {
     /// A process was started; it begins to load its model.
     fn engine_started(&self, model: &Arc<str>, pid: u32);
+
+    /// It has loaded its model, which took that long, and takes attempts.
+    fn engine_ready(&self, model: &Arc<str>, took: Duration);
+
+    /// The model leaves memory though nothing is wrong with it; `engine_stopped` has come before.
+    fn engine_unloaded(&self, model: &Arc<str>, reason: UnloadReason);
 
     /// The process has ended and was reaped: its pid may belong to someone else from now on.
     fn engine_stopped(&self, model: &Arc<str>, pid: u32);

@@ -58,3 +58,10 @@ impl EngineProcess {
         self.child.wait().await
     }
 }
+
+/// Bytes of a process that are in memory now; shared pages count in full.
+pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages.saturating_mul(u64::try_from(rustix::param::page_size()).ok()?))
+}

@@ -10,12 +10,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::answer::Piece;
-use super::conversation::{ToolUse, Turn};
+use super::config::{FlashAttention, KvType};
+use super::conversation::Conversation;
 use super::observer::StepReport;
+use super::overflow::Overflow;
 use super::sampling::Sampling;
 use super::scheduler::Rejection;
 use crate::backends::terms::Terms;
-use crate::openai::FinishReason;
+use crate::openai::{FinishReason, Input};
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Longest message in bytes: a prompt of millions of tokens fits.
@@ -29,6 +31,8 @@ pub enum ToEngine {
     /// The first frame, once.
     Load(Settings),
     Submit(Submission),
+    /// For an engine with an embedding model.
+    Embed(Embed),
     /// Answered by `Closed`, whatever the attempt was doing.
     Cancel(AttemptId),
 }
@@ -38,26 +42,66 @@ pub struct Settings {
     pub gguf: PathBuf,
     pub context_tokens: u32,
     pub slots: u32,
-    /// 0: what the machine gives.
+    /// At least 1.
     pub threads: u32,
     pub batch_tokens: u32,
     pub queue: u32,
     pub gpu_layers: u32,
+    pub flash_attention: FlashAttention,
+    pub kv_type: KvType,
+    pub mmap: bool,
+    pub mlock: bool,
+    /// An adapter's file, and how strongly it is applied.
+    pub lora: Option<(PathBuf, f32)>,
     /// Bytes of host memory for sequences that lost their slot.
     pub host_cache_bytes: u64,
     /// How many times longer a step may take that reads prompts while answers are written.
     pub prefill_stretch: f64,
+    pub overflow: Overflow,
+    /// The model gives vectors instead of text.
+    pub embedding: bool,
+    /// How a text's vectors become one; none: as the GGUF says.
+    pub pooling: Option<Pooling>,
+}
+
+/// How the vectors of a text's tokens become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    Mean,
+    /// The first token's, which BERT reserves for this.
+    Cls,
+    Last,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Submission {
     pub attempt: AttemptId,
-    pub turns: Vec<Turn>,
-    pub tools: Option<ToolUse>,
+    pub prompt: Prompt,
     pub sampling: Sampling,
     pub output_limit: u32,
     pub stop: Vec<String>,
     pub terms: Terms,
+}
+
+/// What an answer continues.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Prompt {
+    /// Rendered by the model's chat template.
+    Chat(Conversation),
+    /// Read as it is.
+    Raw(Input),
+}
+
+/// Texts to embed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Embed {
+    pub attempt: AttemptId,
+    pub inputs: Vec<Input>,
+    /// Length of the vectors; none: the model's own.
+    pub dimensions: Option<u32>,
+    /// When the vectors stop being of use.
+    pub deadline: Option<MonotonicNs>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,6 +118,13 @@ pub enum FromEngine {
     Admitted {
         attempt: AttemptId,
         at: MonotonicNs,
+        /// Turns left out so that the rest fits.
+        dropped_turns: u32,
+    },
+    /// The vector of the attempt's next text.
+    Vector {
+        attempt: AttemptId,
+        vector: Vec<f32>,
     },
     /// One batch was evaluated; `pieces` is what may be sent on because of it.
     Step {
@@ -129,6 +180,17 @@ pub enum Refusal {
     Scheduler(Rejection),
     /// The model's template does not take these turns, in its own words.
     Template(String),
+    /// A token that is not in the vocabulary of so many.
+    UnknownToken {
+        token: u32,
+        vocabulary: u32,
+    },
+    /// The model's vectors are shorter than asked for.
+    Dimensions {
+        most: u32,
+    },
+    /// The model gives vectors and text was asked for, or the other way round.
+    OtherTask,
 }
 
 /// A frame that could not be written or read.
@@ -183,6 +245,7 @@ pub fn read_frame<M: DeserializeOwned>(socket: &mut impl Read) -> Result<Option<
 
 #[cfg(test)]
 mod tests {
+    use super::super::conversation::Turn;
     use super::*;
     use crate::openai::Role;
 
@@ -192,8 +255,10 @@ mod tests {
         append_frame(&mut wire, &ToEngine::Cancel(AttemptId(7))).unwrap();
         let submission = Submission {
             attempt: AttemptId(8),
-            turns: vec![Turn::new(Role::Developer, "be brief")],
-            tools: None,
+            prompt: Prompt::Chat(Conversation {
+                turns: vec![Turn::new(Role::Developer, "be brief")],
+                tools: None,
+            }),
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
             output_limit: 5,
             stop: vec!["\n".into()],
@@ -205,7 +270,10 @@ mod tests {
         assert!(matches!(first, ToEngine::Cancel(AttemptId(7))));
         let second: ToEngine = read_frame(&mut wire).unwrap().unwrap();
         let ToEngine::Submit(submission) = second else { panic!("a submission") };
-        assert_eq!((submission.turns[0].role, submission.output_limit), (Role::Developer, 5));
+        let Prompt::Chat(Conversation { turns, .. }) = submission.prompt else {
+            panic!("a conversation")
+        };
+        assert_eq!((turns[0].role, submission.output_limit), (Role::Developer, 5));
         assert!(read_frame::<ToEngine>(&mut wire).unwrap().is_none());
     }
 

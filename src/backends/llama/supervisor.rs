@@ -1,5 +1,8 @@
 //! Keeps one engine process running: starts it, relays frames, notices when it dies or hangs, starts it again.
 //!
+//! Between two processes the model is on standby (`standby.rs`): unloaded, or waiting for memory. A model that is kept
+//! loaded is started again by itself; any other one when somebody asks for it.
+//!
 //! One task per model, owned by whoever calls [`Supervisor::run`]. It never computes and never blocks on an engine or
 //! a client. Dropping our end of the socket is how a process is told to leave.
 
@@ -18,11 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::attempts::Attempts;
-use super::config::Config;
-use super::handle::{Command, EngineState, LlamaBackend, Phase, Submit};
+use super::backlog::Backlog;
+use super::config::{Config, LoadWhen};
+use super::control::{Answer, ControlError, Unload, UnloadReason};
+use super::handle::{Command, EngineState, LlamaBackend, Phase, RETRY_AFTER, Submit};
 use super::observer::EngineObserver;
 use super::process::EngineProcess;
 use super::protocol::{self, FromEngine, MAX_FRAME, Settings, ToEngine};
+use super::residency::{Claim, Residency, TooLarge};
 use crate::backends::backend::ErrorKind;
 
 /// First pause before a dead engine is started again; doubles with every death in a row.
@@ -35,29 +41,49 @@ const STABLE_AFTER: Duration = Duration::from_mins(1);
 /// Pause after a load that failed: only someone who puts the right file there, or frees memory, can help.
 const LOAD_RETRY: Duration = Duration::from_secs(30);
 
+const STILL_LOADING: ErrorKind =
+    ErrorKind::NotLoaded { reason: "it is still loading", retry_after: RETRY_AFTER };
+
 /// The owner of one model's engine process.
 pub struct Supervisor {
     link: Link,
     gguf: PathBuf,
     binary: PathBuf,
+    residency: Arc<Residency>,
 }
 
 /// What stays while processes come and go.
-struct Link {
-    model: Arc<str>,
-    config: Arc<Config>,
+pub(super) struct Link {
+    pub(super) model: Arc<str>,
+    pub(super) config: Arc<Config>,
     observer: Arc<dyn EngineObserver>,
-    commands: mpsc::Receiver<Command>,
-    state: watch::Sender<EngineState>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) state: watch::Sender<EngineState>,
     attempts: Attempts,
+    /// What came while the model was not loaded.
+    pub(super) waiting: Backlog,
+    /// Operators who wait for the load.
+    pub(super) asked: Vec<Answer>,
+    /// It is to leave once it is idle.
+    leaving: Option<Leaving>,
+    /// It is loaded, and after a death loaded again, without being asked for.
+    pub(super) keep: bool,
     /// When the present process finished loading.
     ready_since: Option<Instant>,
+}
+
+/// An unload that waits for the last answer.
+struct Leaving {
+    reason: UnloadReason,
+    answers: Vec<Answer>,
 }
 
 /// How a process's life ended.
 enum Ended {
     /// We were told to stop.
     Stopped,
+    /// Its memory is better used otherwise.
+    Unloaded(UnloadReason),
     /// It said so itself, or there was nothing to load.
     LoadFailed(String),
     Died(String),
@@ -72,12 +98,17 @@ pub fn local_model(
     gguf: PathBuf,
     binary: PathBuf,
     observer: Arc<dyn EngineObserver>,
+    residency: Arc<Residency>,
 ) -> (LlamaBackend, Supervisor) {
     let places = config.admissions();
     // Each place sends at most a submission and a cancellation; twice that covers answers that have ended but whose
     // streams are not dropped yet.
     let (sender, commands) = mpsc::channel(4 * places);
-    let (state, watched) = watch::channel(EngineState::default());
+    let keep = config.load == LoadWhen::Preload;
+    // A request may come before the supervisor runs.
+    let phase = if keep { Phase::Loading { percent: 0 } } else { Phase::Unloaded };
+    let first = EngineState { phase, on_demand: !keep, ..EngineState::default() };
+    let (state, watched) = watch::channel(first);
     let config = Arc::new(config);
     let backend = LlamaBackend {
         model: Arc::clone(&model),
@@ -86,31 +117,52 @@ pub fn local_model(
         places: Arc::new(Semaphore::new(places)),
         state: watched,
     };
-    let attempts = Attempts::default();
-    let link = Link { model, config, observer, commands, state, attempts, ready_since: None };
-    (backend, Supervisor { link, gguf, binary })
+    let link = Link {
+        model,
+        config,
+        observer,
+        commands,
+        state,
+        attempts: Attempts::default(),
+        waiting: Backlog::default(),
+        asked: Vec::new(),
+        leaving: None,
+        keep,
+        ready_since: None,
+    };
+    (backend, Supervisor { link, gguf, binary, residency })
 }
 
 impl Supervisor {
     /// Runs the engine, again and again, until `stop`; returns when its last process has ended.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = BACKOFF_FIRST;
-        while let Some(pause) = match self.live(&stop).await {
-            Ended::Stopped => None,
-            Ended::LoadFailed(_) => Some(LOAD_RETRY),
-            Ended::Died(_) => Some(self.link.pause_after_death(&mut backoff)),
-        } {
+        loop {
+            let claim = tokio::select! {
+                claim = self.link.standby(&self.gguf, &self.residency) => claim,
+                () = stop.cancelled() => break,
+            };
+            let ended = match claim {
+                Ok(claim) => self.live(claim, &stop).await,
+                Err(too_large) => self.link.too_large(too_large),
+            };
+            let pause = match ended {
+                Ended::Stopped => break,
+                Ended::Unloaded(_) => continue,
+                Ended::LoadFailed(_) => LOAD_RETRY,
+                Ended::Died(_) => self.link.pause_after_death(&mut backoff),
+            };
             tokio::select! {
                 () = self.link.refuse_for(pause) => {}
                 () = stop.cancelled() => break,
             }
             self.link.state.send_modify(|state| state.restarts += 1);
         }
-        self.link.set_phase(Phase::Stopped);
+        self.link.take_down(&Ended::Stopped);
     }
 
-    /// One process from its start to its end.
-    async fn live(&mut self, stop: &CancellationToken) -> Ended {
+    /// One process from its start to its end. Its place in memory is free when it has ended.
+    async fn live(&mut self, mut claim: Claim, stop: &CancellationToken) -> Ended {
         let link = &mut self.link;
         link.ready_since = None;
         link.set_phase(Phase::Loading { percent: 0 });
@@ -125,8 +177,9 @@ impl Supervisor {
         link.observer.engine_started(&link.model, pid);
         link.state.send_modify(|state| state.pid = Some(pid));
         info!(model = %link.model, pid, "engine started");
+        let started = Instant::now();
         let ended = tokio::select! {
-            ended = link.converse(socket, &self.gguf) => ended,
+            ended = link.converse(socket, &self.gguf, &mut claim, started) => ended,
             () = stop.cancelled() => Ended::Stopped,
         };
         link.take_down(&ended);
@@ -134,6 +187,14 @@ impl Supervisor {
         link.state.send_modify(|state| state.pid = None);
         link.observer.engine_stopped(&link.model, pid);
         info!(model = %link.model, pid, status, "engine ended");
+        if let Ended::Unloaded(reason) = ended {
+            link.observer.engine_unloaded(&link.model, reason);
+            // From now on it is loaded when somebody asks.
+            link.keep = false;
+        }
+        for answer in link.leaving.take().into_iter().flat_map(|leaving| leaving.answers) {
+            let _gone = answer.send(Ok(()));
+        }
         ended
     }
 }
@@ -153,32 +214,47 @@ async fn start(
 
 impl Link {
     /// Speaks with the process until one side has enough. Dropping the socket on return tells it to leave.
-    async fn converse(&mut self, socket: UnixStream, gguf: &Path) -> Ended {
+    async fn converse(
+        &mut self,
+        socket: UnixStream,
+        gguf: &Path,
+        claim: &mut Claim,
+        started: Instant,
+    ) -> Ended {
         let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec();
         let (sink, frames) = Framed::new(socket, codec).split();
         // As long as the command channel: a full outbox means a process that has stopped reading.
         let (outbox, queued) = mpsc::channel(self.commands.max_capacity() + 1);
         let outbox = Outbox(outbox);
-        if let Err(ended) = outbox.send(&ToEngine::Load(self.settings(gguf))) {
+        if let Err(ended) = outbox.send(&ToEngine::Load(self.settings(gguf, claim.threads()))) {
             return ended;
         }
         tokio::select! {
-            ended = self.listen(frames, outbox) => ended,
+            ended = self.listen(frames, outbox, claim, started) => ended,
             ended = write_frames(queued, sink) => ended,
         }
     }
 
     /// Relays both ways until the process is gone, is silent for too long or talks nonsense.
-    async fn listen(&mut self, mut frames: SplitStream<Wire>, outbox: Outbox) -> Ended {
-        let mut heard = Instant::now();
+    async fn listen(
+        &mut self,
+        mut frames: SplitStream<Wire>,
+        outbox: Outbox,
+        claim: &mut Claim,
+        started: Instant,
+    ) -> Ended {
+        let mut heard = started;
         loop {
+            if let Err(ended) = self.take_stock(&outbox, claim) {
+                return ended;
+            }
             let (patience, waits) = self.patience();
             tokio::select! {
                 frame = frames.next() => {
                     heard = Instant::now();
                     let Some(frame) = frame else { return Ended::Died("it died".to_owned()) };
                     let ended = match frame.map_err(Into::into).and_then(|bytes| protocol::decode(&bytes)) {
-                        Ok(message) => self.hear(message),
+                        Ok(message) => self.hear(message, started),
                         Err(error) => Err(Ended::Died(error.to_string())),
                     };
                     if let Err(ended) = ended {
@@ -193,11 +269,44 @@ impl Link {
                         return ended;
                     }
                 }
+                () = claim.wanted_back() => {
+                    if !self.is_busy() {
+                        return Ended::Unloaded(UnloadReason::Evicted);
+                    }
+                }
+                () = self.waiting.next_deadline() => self.waiting.expire(&STILL_LOADING),
                 () = sleep_until(heard + patience), if waits => {
                     return Ended::Died(format!("it said nothing for {} ms", patience.as_millis()));
                 }
             }
         }
+    }
+
+    /// Between two events: sends on who waited, notes whether there is anything to do, and leaves if it is to.
+    fn take_stock(&mut self, outbox: &Outbox, claim: &mut Claim) -> Result<(), Ended> {
+        if self.ready_since.is_some() {
+            match &self.leaving {
+                Some(leaving) if self.attempts.is_empty() => {
+                    return Err(Ended::Unloaded(leaving.reason));
+                }
+                Some(_) => {}
+                None => {
+                    while let Some(submit) = self.waiting.pop() {
+                        self.submit(submit, outbox)?;
+                    }
+                }
+            }
+        }
+        claim.set_busy(self.is_busy());
+        Ok(())
+    }
+
+    /// Whether ending the engine now would keep anybody waiting.
+    fn is_busy(&self) -> bool {
+        self.ready_since.is_none()
+            || !self.attempts.is_empty()
+            || !self.waiting.is_empty()
+            || !self.commands.is_empty()
     }
 
     /// How long the process may be silent, and whether that matters just now. While it loads it tells its progress.
@@ -208,7 +317,7 @@ impl Link {
         }
     }
 
-    fn hear(&mut self, message: FromEngine) -> Result<(), Ended> {
+    fn hear(&mut self, message: FromEngine, started: Instant) -> Result<(), Ended> {
         match message {
             FromEngine::Loading { percent } => self.set_phase(Phase::Loading { percent }),
             FromEngine::Ready(facts) => {
@@ -219,10 +328,21 @@ impl Link {
                     "engine ready: {}", facts.description
                 );
                 self.ready_since = Some(Instant::now());
-                self.set_phase(Phase::Ready(facts));
+                let took = started.elapsed();
+                self.state.send_modify(|state| {
+                    state.phase = Phase::Ready(facts);
+                    state.last_load = Some(took);
+                });
+                self.observer.engine_ready(&self.model, took);
+                for answer in self.asked.drain(..) {
+                    let _gone = answer.send(Ok(()));
+                }
             }
             FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
-            FromEngine::Admitted { attempt, at } => self.attempts.admitted(attempt, at),
+            FromEngine::Admitted { attempt, at, dropped_turns } => {
+                self.attempts.admitted(attempt, at, dropped_turns);
+            }
+            FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector),
             FromEngine::Step { report, pieces } => {
                 self.observer.step(&self.model, &report);
                 for (attempt, piece) in pieces {
@@ -236,28 +356,70 @@ impl Link {
 
     fn obey(&mut self, command: Command, outbox: &Outbox) -> Result<(), Ended> {
         match command {
-            Command::Submit(submit) if self.ready_since.is_some() => {
-                let frame = submit.frame.clone();
-                self.attempts.open(submit, &self.model, &self.observer);
-                outbox.forward(frame)
+            Command::Submit(submit) if self.ready_since.is_some() && self.leaving.is_none() => {
+                self.submit(submit, outbox)
+            }
+            Command::Submit(submit)
+                if self.ready_since.is_some() || self.state.borrow().on_demand =>
+            {
+                self.waiting.push(submit, self.config.load_timeout());
+                Ok(())
             }
             Command::Submit(submit) => {
-                refuse(&submit);
+                submit.refuse(ErrorKind::EngineDied);
                 Ok(())
             }
             Command::Cancel(attempt) if self.attempts.contains(attempt) => {
                 outbox.send(&ToEngine::Cancel(attempt))
             }
-            Command::Cancel(_) => Ok(()),
+            Command::Cancel(attempt) => {
+                self.waiting.cancel(attempt);
+                Ok(())
+            }
+            Command::Load(answer) => {
+                if self.ready_since.is_some() {
+                    let _gone = answer.send(Ok(()));
+                } else {
+                    self.asked.push(answer);
+                }
+                Ok(())
+            }
+            Command::Unload(unload) => {
+                self.begin_to_leave(unload);
+                Ok(())
+            }
         }
     }
 
-    /// Between two processes: what was sent while the engine died is refused at once.
+    fn submit(&mut self, submit: Submit, outbox: &Outbox) -> Result<(), Ended> {
+        let frame = submit.frame.clone();
+        self.attempts.open(submit, &self.model, &self.observer);
+        outbox.forward(frame)
+    }
+
+    fn begin_to_leave(&mut self, unload: Unload) {
+        if self.is_busy() && !unload.drain {
+            let _gone = unload.answer.send(Err(ControlError::Busy));
+            return;
+        }
+        let Unload { reason, answer, .. } = unload;
+        let leaving = self.leaving.get_or_insert(Leaving { reason, answers: Vec::new() });
+        leaving.answers.push(answer);
+    }
+
+    /// After a death or a failed load: what was sent in the meantime is refused at once, until it is tried again. An
+    /// operator may cut the pause short by asking for the load, or keep the model from coming back by unloading it.
     async fn refuse_for(&mut self, pause: Duration) {
         let refuse_all = async {
             while let Some(command) = self.commands.recv().await {
-                if let Command::Submit(submit) = command {
-                    refuse(&submit);
+                match command {
+                    Command::Submit(submit) => submit.refuse(ErrorKind::EngineDied),
+                    Command::Cancel(_) => {}
+                    Command::Load(answer) => return self.asked.push(answer),
+                    Command::Unload(unload) => {
+                        self.keep = false;
+                        let _gone = unload.answer.send(Ok(()));
+                    }
                 }
             }
             std::future::pending::<()>().await;
@@ -268,19 +430,42 @@ impl Link {
 
     /// From now on nobody is sent here, and whoever was waiting is told.
     fn take_down(&mut self, ended: &Ended) {
-        let phase = match ended {
-            Ended::Stopped => Phase::Stopped,
+        let (phase, kind) = match ended {
+            Ended::Stopped => {
+                (Phase::Stopped, ErrorKind::Unavailable("it is shutting down".to_owned()))
+            }
+            Ended::Unloaded(reason) => {
+                info!(model = %self.model, reason = reason.label(), "the model is unloaded");
+                self.state.send_modify(|state| {
+                    state.phase = Phase::Unloaded;
+                    state.on_demand = true;
+                });
+                return;
+            }
             Ended::LoadFailed(reason) => {
                 error!(model = %self.model, "the model could not be loaded: {reason}");
-                Phase::Down(format!("it could not be loaded: {reason}").into())
+                let down = format!("it could not be loaded: {reason}");
+                (Phase::Down(down.as_str().into()), ErrorKind::Unavailable(down))
             }
             Ended::Died(reason) => {
-                warn!(model = %self.model, "the engine is started anew: {reason}");
-                Phase::Down(format!("its engine is being restarted: {reason}").into())
+                let next = if self.keep { "is started anew" } else { "ended" };
+                warn!(model = %self.model, "the engine {next}: {reason}");
+                let down = format!("its engine died: {reason}");
+                (Phase::Down(down.into()), ErrorKind::EngineDied)
             }
         };
         self.set_phase(phase);
         self.attempts.fail_all();
+        for answer in self.asked.drain(..) {
+            let _gone = answer.send(Err(ControlError::Failed(kind.to_string().into())));
+        }
+        self.waiting.fail_all(&kind);
+    }
+
+    fn too_large(&mut self, too_large: TooLarge) -> Ended {
+        let ended = Ended::LoadFailed(too_large.to_string());
+        self.take_down(&ended);
+        ended
     }
 
     fn pause_after_death(&self, backoff: &mut Duration) -> Duration {
@@ -296,24 +481,30 @@ impl Link {
         self.state.send_modify(|state| state.phase = phase);
     }
 
-    fn settings(&self, gguf: &Path) -> Settings {
+    /// `threads` is for a config that leaves them open.
+    fn settings(&self, gguf: &Path, threads: usize) -> Settings {
         let config = &self.config;
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         Settings {
             gguf: gguf.to_owned(),
             context_tokens: config.context_tokens,
             slots: config.slots,
-            threads: config.threads,
+            threads: if config.threads == 0 { threads } else { config.threads },
             batch_tokens: config.batch_tokens,
             queue: config.queue,
             gpu_layers: config.gpu_layers,
+            flash_attention: config.flash_attention,
+            kv_type: config.kv_type,
+            mmap: config.mmap,
+            mlock: config.mlock,
+            lora: config.lora.clone().map(|path| (path, config.lora_scale)),
+            overflow: config.overflow,
+            embedding: config.embedding,
+            pooling: config.pooling,
             host_cache_bytes: u64::from(config.host_cache_mib) << 20,
             prefill_stretch: config.prefill_stretch,
         }
     }
-}
-
-fn refuse(submit: &Submit) {
-    submit.progress.send_modify(|progress| progress.end = Some(Err(ErrorKind::EngineDied)));
 }
 
 /// Frames on their way to the process; never waits for it.

@@ -46,7 +46,7 @@ impl Waiting {
         (!self.places.is_empty()).then(|| self.places.remove(0).request)
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.places.len()
     }
 

@@ -1,6 +1,6 @@
 //! Checks the tools of a request, as far as every model agrees on them.
 
-use super::invalid;
+use super::wrong;
 use crate::gateway::error::ApiError;
 use crate::openai::tools::{FUNCTION, FunctionDefinition};
 use crate::openai::{ChatRequest, Tool, ToolChoice};
@@ -20,7 +20,7 @@ fn check_tool(tool: &Tool, path: &str) -> Result<(), ApiError> {
     match &tool.function {
         Some(function) => check_function(function, &format!("{path}.function")),
         None if tool.kind == FUNCTION => {
-            Err(invalid(&format!("{path}.function"), "must describe the function"))
+            Err(wrong(&format!("{path}.function"), "must describe the function"))
         }
         // Other kinds are for the models that know them.
         None => Ok(()),
@@ -32,12 +32,12 @@ fn check_function(function: &FunctionDefinition, path: &str) -> Result<(), ApiEr
     let name = &function.name;
     if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(allowed) {
         let message = "must be 1 to 64 letters, digits, underscores and hyphens";
-        return Err(invalid(&format!("{path}.name"), message));
+        return Err(wrong(&format!("{path}.name"), message));
     }
     let is_object = |schema: &str| schema.starts_with('{');
     match &function.parameters {
         Some(schema) if !is_object(schema.get()) => {
-            Err(invalid(&format!("{path}.parameters"), "must be a JSON schema, which is an object"))
+            Err(wrong(&format!("{path}.parameters"), "must be a JSON schema, which is an object"))
         }
         _ => Ok(()),
     }
@@ -49,10 +49,10 @@ fn check_choice(choice: Option<&ToolChoice>, tools: &[Tool]) -> Result<(), ApiEr
     };
     match choice {
         Some(ToolChoice::Required | ToolChoice::Named(_)) if tools.is_empty() => {
-            Err(invalid("tool_choice", "asks for a call, but `tools` offers nothing to call"))
+            Err(wrong("tool_choice", "asks for a call, but `tools` offers nothing to call"))
         }
         Some(ToolChoice::Named(name)) if !known(name) => {
-            Err(invalid("tool_choice", "names a function that is not among the `tools`"))
+            Err(wrong("tool_choice", "names a function that is not among the `tools`"))
         }
         _ => Ok(()),
     }

@@ -21,6 +21,7 @@ fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
         context_tokens: None,
         capabilities: Capabilities::ALL,
         unavailable: None,
+        state: None,
     }
 }
 
@@ -59,6 +60,7 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
                 AttemptOutcome::Answered
             },
             error: None,
+            dropped_turns: None,
             energy: Some(metered(10.0 * f64::from(place + 1))),
         })
         .collect();

@@ -39,6 +39,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
                 context_tokens,
                 capabilities: Capabilities { tools, ..Capabilities::ALL },
                 unavailable,
+                state: None,
             })
             .collect()
     })
@@ -50,7 +51,7 @@ fn policy(floor: f64, local_only: bool) -> Policy {
 
 fn features(prompt_tokens: u32, tools: bool) -> Features {
     let needs = Capabilities { tools, ..Capabilities::default() };
-    Features { prompt_tokens, output_tokens: 10, turns: 1, needs }
+    Features { prompt_tokens, output_tokens: 10, turns: 1, longest_prompt_tokens: None, needs }
 }
 
 fn cost(candidate: &Candidate) -> f64 {
@@ -130,6 +131,7 @@ fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
         context_tokens: Some(10),
         capabilities: Capabilities::default(),
         unavailable: Some(Unavailable::NoApiKey),
+        state: None,
     };
     let excluded = |local_only, unavailable| {
         let cloud = Candidate { unavailable, ..cloud.clone() };

@@ -50,7 +50,10 @@ impl Engine<'_> {
             self.reused.slot += count(cached_tokens);
         }
         self.found(attempt, prompt_tokens, cached_tokens);
-        let admitted = FromEngine::Admitted { attempt, at: MonotonicNs::now() };
+        let dropped_turns =
+            self.running.get(&attempt).map_or(0, |running| running.work.dropped_turns);
+        let at = MonotonicNs::now();
+        let admitted = FromEngine::Admitted { attempt, at, dropped_turns };
         Ok(protocol::append_frame(&mut self.outgoing, &admitted)?)
     }
 

@@ -1,0 +1,70 @@
+//! When an idle model costs more warm than it would to load it again. Pure.
+
+use std::time::Duration;
+
+use crate::units::{Joules, Watts};
+
+/// How long a model may be idle, whatever it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub least: Duration,
+    pub most: Duration,
+}
+
+/// How long to keep an idle model: until keeping it has cost as much as loading it again, within the bounds.
+///
+/// The ski-rental rule: without knowledge of the next request it costs at most twice what the best hindsight would.
+/// Unknown load energy is not zero: such a model stays as long as allowed. So does one that costs nothing to keep.
+pub fn keep_for(load: Option<Joules>, warm: Watts, bounds: Bounds) -> Duration {
+    let break_even_s = match load {
+        Some(Joules(joules)) if warm.0 > 0.0 => joules / warm.0,
+        _ => f64::INFINITY,
+    };
+    let most_s = bounds.most.as_secs_f64();
+    // A NaN becomes the floor.
+    let seconds = break_even_s.max(bounds.least.as_secs_f64()).min(most_s);
+    Duration::try_from_secs_f64(seconds).unwrap_or(bounds.most)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOUNDS: Bounds =
+        Bounds { least: Duration::from_secs(10), most: Duration::from_secs(1000) };
+
+    fn seconds(load: Option<f64>, warm: f64) -> f64 {
+        keep_for(load.map(Joules), Watts(warm), BOUNDS).as_secs_f64()
+    }
+
+    #[test]
+    fn a_model_is_kept_until_keeping_it_has_cost_a_load() {
+        assert!((seconds(Some(60.0), 0.5) - 120.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn floor_and_ceiling_hold() {
+        assert!((seconds(Some(0.1), 0.5) - 10.0).abs() < 1e-9);
+        assert!((seconds(Some(1e9), 0.5) - 1000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_unknown_is_kept_as_long_as_allowed() {
+        assert!((seconds(None, 0.5) - 1000.0).abs() < 1e-9);
+        assert!((seconds(Some(60.0), 0.0) - 1000.0).abs() < 1e-9);
+    }
+
+    proptest! {
+        #[test]
+        fn dearer_loads_keep_longer_and_dearer_warmth_shorter(
+            load in 0.0f64..1e6, more in 0.0f64..1e6, warm in 0.001f64..100.0, hotter in 0.0f64..100.0,
+        ) {
+            let kept = seconds(Some(load), warm);
+            prop_assert!((10.0..=1000.0).contains(&kept));
+            prop_assert!(seconds(Some(load + more), warm) >= kept);
+            prop_assert!(seconds(Some(load), warm + hotter) <= kept);
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The thread that owns the llama.cpp context of an embedding model: texts in, vectors out.
+//!
+//! Which texts go together is [`super::packing`]'s decision. As in the engine for text, any failure of llama.cpp ends
+//! the process.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::num::NonZeroU32;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::token::LlamaToken;
+
+use super::child::EngineError;
+use super::engine::{Order, Texts};
+use super::observer::{Reused, StepReport, StepRow};
+use super::packing::{Limits, Packing, Pick};
+use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Pooling, Refusal, Settings};
+use super::scheduler::Rejection;
+use crate::openai::FinishReason;
+use crate::units::{AttemptId, MonotonicNs};
+
+pub(super) struct Embedder<'m> {
+    context: LlamaContext<'m>,
+    batch: LlamaBatch<'static>,
+    packing: Packing,
+    /// Longest text in tokens.
+    pub(super) context_tokens: usize,
+    model_dimensions: usize,
+    open: HashMap<AttemptId, Open>,
+    /// Frames of the present step, written at once at its end.
+    outgoing: Vec<u8>,
+}
+
+struct Open {
+    prompt_tokens: u32,
+    dimensions: usize,
+    deadline: Option<MonotonicNs>,
+}
+
+impl<'m> Embedder<'m> {
+    pub(super) fn new(
+        backend: &LlamaBackend,
+        model: &'m LlamaModel,
+        settings: &Settings,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
+        let sequences = settings.slots.max(1);
+        let context_tokens = settings.context_tokens.clamp(1, model.n_ctx_train());
+        // Attention without a direction needs each text within one pass.
+        let batch_tokens = settings.batch_tokens.max(context_tokens);
+        let threads = i32::try_from(threads).unwrap_or(1);
+        let params = LlamaContextParams::default()
+            .with_n_ctx(NonZeroU32::new(context_tokens.saturating_mul(sequences)))
+            .with_n_seq_max(sequences)
+            // A generator with caches of their own would read texts of different lengths in several passes, and
+            // each pass would overwrite the mean of the one before.
+            .with_kv_unified(true)
+            .with_n_batch(batch_tokens)
+            .with_n_ubatch(batch_tokens)
+            .with_embeddings(true)
+            // It would round keys and values to 16 bits, which long texts show.
+            .with_flash_attention_policy(llama_cpp_sys_2::LLAMA_FLASH_ATTN_TYPE_DISABLED)
+            .with_pooling_type(pooling(model, settings.pooling)?)
+            .with_n_threads(threads)
+            .with_n_threads_batch(threads);
+        let context = model.new_context(backend, params).map_err(|error| {
+            EngineError::Load(format!(
+                "no memory for {sequences} texts of {context_tokens} tokens ({error})"
+            ))
+        })?;
+        let limits = Limits {
+            sequences: sequences as usize,
+            // What llama.cpp made of it: a larger batch would abort the process.
+            batch_tokens: context.n_batch().min(context.n_ubatch()) as usize,
+        };
+        Ok(Self {
+            batch: LlamaBatch::new(limits.batch_tokens, 1),
+            context_tokens: limits.batch_tokens.min(context_tokens as usize),
+            model_dimensions: usize::try_from(model.n_embd_out()).unwrap_or(0),
+            context,
+            packing: Packing::new(limits),
+            open: HashMap::new(),
+            outgoing: Vec::new(),
+        })
+    }
+
+    /// Embeds batch after batch; sleeps when there is nothing to do. Ends when the reader has.
+    pub(super) fn run(
+        mut self,
+        orders: &Receiver<Order>,
+        socket: &mut UnixStream,
+    ) -> Result<(), EngineError> {
+        // Where the present stretch of busy time has been accounted to; `None` when idle.
+        let mut busy_since = None;
+        loop {
+            if self.packing.is_empty() {
+                self.flush(socket)?;
+                busy_since = None;
+                let Ok(order) = orders.recv() else { return Ok(()) };
+                self.take(order)?;
+            }
+            let start = busy_since.unwrap_or_else(MonotonicNs::now);
+            loop {
+                match orders.try_recv() {
+                    Ok(order) => self.take(order)?,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            }
+            self.expire(start)?;
+            if !self.packing.is_empty() {
+                busy_since = Some(self.step(start)?);
+            }
+            self.flush(socket)?;
+        }
+    }
+
+    fn take(&mut self, order: Order) -> Result<(), FrameError> {
+        match order {
+            Order::Embed(texts) => self.admit(texts),
+            Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
+            Order::Cancel(attempt) if self.packing.cancel(attempt) => {
+                self.close(attempt, Outcome::Cancelled)
+            }
+            // It ended while the cancellation was on its way: its end was told already.
+            Order::Cancel(_) => Ok(()),
+            Order::Work { request, .. } => {
+                self.close(request.attempt, Outcome::Refused(Refusal::OtherTask))
+            }
+        }
+    }
+
+    fn admit(&mut self, texts: Texts) -> Result<(), FrameError> {
+        let attempt = texts.attempt;
+        match self.check(&texts) {
+            Ok(open) => {
+                self.open.insert(attempt, open);
+                self.packing.submit(attempt, texts.inputs);
+                let at = MonotonicNs::now();
+                let admitted = FromEngine::Admitted { attempt, at, dropped_turns: 0 };
+                protocol::append_frame(&mut self.outgoing, &admitted)
+            }
+            Err(refusal) => self.close(attempt, Outcome::Refused(refusal)),
+        }
+    }
+
+    fn check(&self, texts: &Texts) -> Result<Open, Refusal> {
+        let Texts { inputs, dimensions, deadline, .. } = texts;
+        let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
+        if inputs.is_empty() || inputs.iter().any(Vec::is_empty) {
+            return Err(Refusal::Scheduler(Rejection::EmptyPrompt));
+        }
+        if let Some(long) = inputs.iter().find(|tokens| tokens.len() > self.context_tokens) {
+            return Err(Refusal::Scheduler(Rejection::ContextExceeded {
+                prompt_tokens: count(long.len()),
+                context_tokens: count(self.context_tokens),
+            }));
+        }
+        let wanted = dimensions.map_or(self.model_dimensions, |wanted| wanted as usize);
+        if wanted > self.model_dimensions {
+            return Err(Refusal::Dimensions { most: count(self.model_dimensions) });
+        }
+        let prompt_tokens = count(inputs.iter().map(Vec::len).sum());
+        Ok(Open { prompt_tokens, dimensions: wanted, deadline: *deadline })
+    }
+
+    /// Ends what nobody has a use for any more.
+    fn expire(&mut self, now: MonotonicNs) -> Result<(), FrameError> {
+        let late = |open: &Open| open.deadline.is_some_and(|deadline| deadline <= now);
+        let expired: Vec<AttemptId> =
+            self.open.iter().filter(|(_, open)| late(open)).map(|(attempt, _)| *attempt).collect();
+        for attempt in expired {
+            self.packing.cancel(attempt);
+            self.close(attempt, Outcome::Expired)?;
+        }
+        Ok(())
+    }
+
+    /// Evaluates one batch that began at `start`; returns when it ended.
+    fn step(&mut self, start: MonotonicNs) -> Result<MonotonicNs, EngineError> {
+        let picks = self.packing.next_batch();
+        self.evaluate(&picks)?;
+        let end = MonotonicNs::now();
+        let report = StepReport { start, end, rows: self.rows(&picks), reused: Reused::default() };
+        protocol::append_frame(&mut self.outgoing, &FromEngine::Step { report, pieces: vec![] })?;
+        for (sequence, pick) in (0..).zip(&picks) {
+            let Some(open) = self.open.get(&pick.attempt) else { continue };
+            let vector = self
+                .context
+                .embeddings_seq_ith(sequence)
+                .map_err(|error| EngineError::Decode(error.to_string()))?;
+            let vector = unit(&vector[..open.dimensions]);
+            let frame = FromEngine::Vector { attempt: pick.attempt, vector };
+            protocol::append_frame(&mut self.outgoing, &frame)?;
+        }
+        for attempt in self.packing.evaluated(&picks) {
+            let prompt_tokens = self.open.get(&attempt).map_or(0, |open| open.prompt_tokens);
+            let counts = Counts { prompt_tokens, ..Counts::default() };
+            let reason = FinishReason::Stop;
+            self.close(attempt, Outcome::Finished { reason, counts })?;
+        }
+        Ok(end)
+    }
+
+    fn evaluate(&mut self, picks: &[Pick]) -> Result<(), EngineError> {
+        let failed = |error: &dyn std::error::Error| EngineError::Decode(error.to_string());
+        self.batch.clear();
+        for (sequence, pick) in (0..).zip(picks) {
+            for (position, &token) in (0..).zip(self.packing.tokens(*pick)) {
+                self.batch
+                    .add(LlamaToken(token), position, &[sequence], true)
+                    .map_err(|error| failed(&error))?;
+            }
+        }
+        // Models that are also generators keep what they read; nothing of it is wanted again.
+        self.context.clear_kv_cache_seq(None, None, None).map_err(|error| failed(&error))?;
+        self.context.decode(&mut self.batch).map_err(|error| failed(&error))
+    }
+
+    /// The batch as work: one row for each request in it.
+    fn rows(&self, picks: &[Pick]) -> Vec<StepRow> {
+        let mut rows: Vec<StepRow> = Vec::new();
+        for pick in picks {
+            let tokens = u32::try_from(self.packing.tokens(*pick).len()).unwrap_or(u32::MAX);
+            match rows.iter_mut().find(|row| row.attempt == pick.attempt) {
+                Some(row) => row.prefill_tokens += tokens,
+                None => rows.push(StepRow {
+                    attempt: pick.attempt,
+                    prefill_tokens: tokens,
+                    decode_tokens: 0,
+                }),
+            }
+        }
+        rows
+    }
+
+    fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {
+        self.open.remove(&attempt);
+        protocol::append_frame(&mut self.outgoing, &FromEngine::Closed { attempt, outcome })
+    }
+
+    fn flush(&mut self, socket: &mut UnixStream) -> Result<(), FrameError> {
+        socket.write_all(&self.outgoing)?;
+        self.outgoing.clear();
+        Ok(())
+    }
+}
+
+/// How the vectors of a text's tokens become one: what the config says, or else the GGUF.
+fn pooling(model: &LlamaModel, wanted: Option<Pooling>) -> Result<LlamaPoolingType, EngineError> {
+    let Some(wanted) = wanted else {
+        let architecture = model.meta_val_str("general.architecture").unwrap_or_default();
+        // llama.cpp's numbers: 0 none, 1 mean, 2 cls, 3 last, 4 rank (scores instead of vectors).
+        return match model.meta_val_str(&format!("{architecture}.pooling_type")).as_deref() {
+            Ok("1" | "2" | "3") => Ok(LlamaPoolingType::Unspecified),
+            _ => Err(EngineError::Load(
+                "the model does not say how a text's vectors become one: set `pooling`".to_owned(),
+            )),
+        };
+    };
+    Ok(match wanted {
+        Pooling::Mean => LlamaPoolingType::Mean,
+        Pooling::Cls => LlamaPoolingType::Cls,
+        Pooling::Last => LlamaPoolingType::Last,
+    })
+}
+
+/// The vector scaled to length 1; a vector of zeros has no direction and stays.
+fn unit(vector: &[f32]) -> Vec<f32> {
+    let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    let scale = if length > 0.0 { length.recip() } else { 1.0 };
+    #[expect(clippy::cast_possible_truncation, reason = "between -1 and 1")]
+    vector.iter().map(|&x| (f64::from(x) * scale) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_get_unit_length() {
+        assert_eq!(unit(&[3.0, 4.0]), [0.6, 0.8]);
+        assert_eq!(unit(&[0.0, 0.0]), [0.0, 0.0]);
+    }
+}

@@ -1,0 +1,135 @@
+//! Making a conversation fit that is too long: which turns may be left out, and how few suffice.
+//!
+//! Pure. The instructions (system turns) always stay, and so does everything from the last question on.
+
+use serde::{Deserialize, Serialize};
+
+use super::conversation::Turn;
+use crate::openai::Role;
+
+/// What to do with a conversation that does not fit into the context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// Answer with an error that tells the lengths.
+    #[default]
+    Refuse,
+    /// Leave out the oldest turns, as few as make it fit with room for an answer.
+    DropOldestTurns,
+}
+
+/// Prompt tokens that leave room for an answer: its limit, or a quarter of the context if that is less.
+pub fn roomy_tokens(context_tokens: usize, output_limit: usize) -> usize {
+    context_tokens - output_limit.min(context_tokens / 4)
+}
+
+/// Renders the conversation with as few of the oldest turns left out as make it fit, and says how many were. If even
+/// the last question alone does not fit, the whole conversation comes back.
+///
+/// Fewer turns are never longer, so the number is found by halving: a long conversation is rendered a few times only.
+pub fn shorten<P, E>(
+    turns: &[Turn],
+    render: impl Fn(&[Turn]) -> Result<P, E>,
+    fits: impl Fn(&P) -> bool,
+) -> Result<(P, usize), E> {
+    let whole = render(turns)?;
+    if fits(&whole) {
+        return Ok((whole, 0));
+    }
+    let starts = later_starts(turns);
+    let (mut low, mut high) = (0, starts.len());
+    let mut shortest_cut = None;
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        let kept = from(turns, starts[middle]);
+        let prompt = render(&kept)?;
+        if fits(&prompt) {
+            shortest_cut = Some((prompt, turns.len() - kept.len()));
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(shortest_cut.unwrap_or((whole, 0)))
+}
+
+/// Where a shortened conversation may begin: at a user turn, because templates demand it and because an answer or a
+/// tool's result without its question means nothing. Not at the first, which is the whole conversation.
+fn later_starts(turns: &[Turn]) -> Vec<usize> {
+    let of_user = turns.iter().enumerate().filter(|(_, turn)| turn.role == Role::User);
+    let spoken = turns.iter().position(|turn| !is_instruction(turn));
+    of_user.map(|(index, _)| index).filter(|&index| Some(index) != spoken).collect()
+}
+
+fn from(turns: &[Turn], start: usize) -> Vec<Turn> {
+    let instructions = turns[..start].iter().filter(|turn| is_instruction(turn));
+    instructions.chain(&turns[start..]).cloned().collect()
+}
+
+fn is_instruction(turn: &Turn) -> bool {
+    matches!(turn.role, Role::System | Role::Developer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// A conversation from words: `s` system, `u` user, `a` assistant, `t` tool; the text is the word.
+    fn conversation(words: &str) -> Vec<Turn> {
+        let role = |word: &str| match &word[..1] {
+            "s" => Role::System,
+            "u" => Role::User,
+            "a" => Role::Assistant,
+            _ => Role::Tool,
+        };
+        let turn = |word: &str| Turn::new(role(word), word);
+        words.split(' ').map(turn).collect()
+    }
+
+    /// What is left when at most `most` turns fit, and how many were dropped.
+    fn shortened(words: &str, most: usize) -> (String, usize) {
+        let render = |turns: &[Turn]| {
+            Ok::<_, Infallible>(turns.iter().map(|turn| turn.text.clone()).collect::<Vec<_>>())
+        };
+        let turns = conversation(words);
+        let Ok((kept, dropped)) = shorten(&turns, render, |kept| kept.len() <= most);
+        (kept.join(" "), dropped)
+    }
+
+    #[test]
+    fn what_fits_stays_whole() {
+        assert_eq!(shortened("s u1 a1 u2", 4), ("s u1 a1 u2".into(), 0));
+    }
+
+    #[test]
+    fn the_oldest_exchanges_go_first_and_no_more_than_needed() {
+        assert_eq!(shortened("s u1 a1 u2 a2 u3", 5), ("s u2 a2 u3".into(), 2));
+        assert_eq!(shortened("s u1 a1 u2 a2 u3", 3), ("s u3".into(), 4));
+        assert_eq!(shortened("u1 a1 u2 a2 u3", 4), ("u2 a2 u3".into(), 2));
+    }
+
+    #[test]
+    fn instructions_stay_wherever_they_stand() {
+        assert_eq!(shortened("s1 u1 s2 a1 u2", 3), ("s1 s2 u2".into(), 2));
+    }
+
+    #[test]
+    fn a_tools_result_goes_with_its_question() {
+        assert_eq!(shortened("u1 a1 t1 a2 u2", 4), ("u2".into(), 4));
+        assert_eq!(shortened("u1 a1 u2 a2 t2", 3), ("u2 a2 t2".into(), 2));
+    }
+
+    #[test]
+    fn the_last_question_is_never_dropped() {
+        assert_eq!(shortened("s u1 a1 u2", 1), ("s u1 a1 u2".into(), 0));
+        assert_eq!(shortened("u1", 0), ("u1".into(), 0));
+    }
+
+    #[test]
+    fn room_is_left_for_the_answer() {
+        assert_eq!(roomy_tokens(1000, 100), 900);
+        assert_eq!(roomy_tokens(1000, 5000), 750);
+    }
+}

@@ -1,0 +1,217 @@
+//! Who may be in memory: the table of loaded engines that all supervisors of a gateway share.
+//!
+//! What to evict is decided in [`super::eviction`]; here are the table, the waiting and the asking. Evicting is asking: a
+//! model's own supervisor ends its engine, and does not if a request came in the meantime.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, Semaphore};
+
+use super::eviction::{Resident, Room, room};
+use super::threads;
+
+/// The memory table of one gateway.
+#[derive(Debug)]
+pub struct Residency {
+    budget_bytes: u64,
+    cores: usize,
+    table: Mutex<Vec<Entry>>,
+    /// Something left the table or became idle.
+    changed: Notify,
+    /// Whoever waits for memory waits in line: a small model must not overtake a large one for ever.
+    turn: Semaphore,
+}
+
+#[derive(Debug)]
+struct Entry {
+    model: Arc<str>,
+    resident: Resident<Instant>,
+    evict: Arc<Notify>,
+}
+
+/// A loaded model that nobody uses just now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle {
+    pub model: Arc<str>,
+    pub bytes: u64,
+    pub since: Duration,
+}
+
+/// The model would not fit even alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it needs {} MiB and [engines] memory_budget_mib allows {}: use fewer slots, a shorter context or a smaller file",
+    .needed_bytes >> 20, .budget_bytes >> 20
+)]
+pub struct TooLarge {
+    pub needed_bytes: u64,
+    pub budget_bytes: u64,
+}
+
+/// A place in memory, given back when dropped. Busy at first: it loads.
+#[derive(Debug)]
+pub struct Claim {
+    residency: Arc<Residency>,
+    evict: Arc<Notify>,
+    busy: bool,
+    /// Engines loaded at the same time, this one included, when it was granted.
+    pub engines: usize,
+}
+
+impl Residency {
+    /// `cores`: what this process may use.
+    pub fn new(budget_bytes: u64, cores: usize) -> Arc<Self> {
+        Arc::new(Self {
+            budget_bytes,
+            cores,
+            table: Mutex::default(),
+            changed: Notify::new(),
+            turn: Semaphore::new(1),
+        })
+    }
+
+    /// Waits until `bytes` fit, asking idle models to leave. May wait for ever; dropping it gives up.
+    pub async fn claim(self: &Arc<Self>, model: &Arc<str>, bytes: u64) -> Result<Claim, TooLarge> {
+        // The semaphore is never closed.
+        let _turn = self.turn.acquire().await;
+        loop {
+            if let Some(claim) = self.try_claim(model, bytes, true)? {
+                return Ok(claim);
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Takes the memory if it is free; with `evict`, asks idle models to leave if it is not.
+    pub fn try_claim(
+        self: &Arc<Self>,
+        model: &Arc<str>,
+        bytes: u64,
+        evict: bool,
+    ) -> Result<Option<Claim>, TooLarge> {
+        let mut table = self.lock();
+        let residents: Vec<_> = table.iter().map(|entry| entry.resident).collect();
+        match room(&residents, self.budget_bytes, bytes) {
+            Room::Free => {}
+            Room::Evict(victims) if evict => {
+                for victim in victims {
+                    table[victim].evict.notify_one();
+                }
+                return Ok(None);
+            }
+            Room::Evict(_) | Room::Wait => return Ok(None),
+            Room::Never => {
+                return Err(TooLarge { needed_bytes: bytes, budget_bytes: self.budget_bytes });
+            }
+        }
+        let evict = Arc::new(Notify::new());
+        let resident = Resident { bytes, busy: true, last_used: Instant::now() };
+        table.push(Entry { model: Arc::clone(model), resident, evict: Arc::clone(&evict) });
+        let engines = table.len();
+        Ok(Some(Claim { residency: Arc::clone(self), evict, busy: true, engines }))
+    }
+
+    /// Loaded models that nobody uses, with how long already.
+    pub fn idle(&self) -> Vec<Idle> {
+        let idle = |entry: &Entry| Idle {
+            model: Arc::clone(&entry.model),
+            bytes: entry.resident.bytes,
+            since: entry.resident.last_used.elapsed(),
+        };
+        self.lock().iter().filter(|entry| !entry.resident.busy).map(idle).collect()
+    }
+
+    /// Nothing under this lock can be left half done.
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// Notes whether the engine has anything to do. Cheap when nothing changes.
+    pub fn set_busy(&mut self, busy: bool) {
+        if std::mem::replace(&mut self.busy, busy) == busy {
+            return;
+        }
+        for entry in self.residency.lock().iter_mut().filter(|entry| self.is(entry)) {
+            entry.resident.busy = busy;
+            entry.resident.last_used = Instant::now();
+        }
+        if !busy {
+            self.residency.changed.notify_one();
+        }
+    }
+
+    /// Resolves when somebody needs this memory.
+    pub fn wanted_back(&self) -> impl Future<Output = ()> + use<> {
+        let evict = Arc::clone(&self.evict);
+        async move { evict.notified().await }
+    }
+
+    /// Threads for an engine whose config leaves that open.
+    pub fn threads(&self) -> usize {
+        threads::share(self.residency.cores, self.engines)
+    }
+
+    fn is(&self, entry: &Entry) -> bool {
+        Arc::ptr_eq(&entry.evict, &self.evict)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.residency.lock().retain(|entry| !Arc::ptr_eq(&entry.evict, &self.evict));
+        self.residency.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn name(model: &str) -> Arc<str> {
+        model.into()
+    }
+
+    #[tokio::test]
+    async fn a_busy_model_is_waited_for_and_an_idle_one_is_asked_to_leave() {
+        let residency = Residency::new(100, 4);
+        let mut first = residency.claim(&name("first"), 60).await.unwrap();
+        let second = name("second");
+        let mut waiting = Box::pin(residency.claim(&second, 60));
+        assert!((&mut waiting).now_or_never().is_none(), "the first one loads");
+        assert!(first.wanted_back().now_or_never().is_none(), "a busy model is left alone");
+        first.set_busy(false);
+        assert_eq!(residency.idle()[0].model, name("first"));
+        assert!((&mut waiting).now_or_never().is_none());
+        assert!(first.wanted_back().now_or_never().is_some());
+        drop(first);
+        let second = waiting.now_or_never().expect("the memory is free").unwrap();
+        assert_eq!((second.engines, second.threads()), (1, 4));
+    }
+
+    #[tokio::test]
+    async fn a_small_model_does_not_overtake_a_large_one() {
+        let residency = Residency::new(100, 4);
+        let first = residency.claim(&name("first"), 60).await.unwrap();
+        let (large, small) = (name("large"), name("small"));
+        let mut waiting = Box::pin(residency.claim(&large, 90));
+        assert!((&mut waiting).now_or_never().is_none());
+        let mut behind = Box::pin(residency.claim(&small, 10));
+        assert!((&mut behind).now_or_never().is_none());
+        // Whoever gives up leaves the line.
+        drop(waiting);
+        assert!(behind.now_or_never().is_some());
+        drop(first);
+    }
+
+    #[test]
+    fn what_never_fits_is_told_at_once() {
+        let residency = Residency::new(100 << 20, 4);
+        let error = residency.try_claim(&name("big"), 200 << 20, true).unwrap_err();
+        assert!(error.to_string().contains("needs 200 MiB"), "{error}");
+    }
+}

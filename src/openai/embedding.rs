@@ -1,0 +1,65 @@
+//! Embeddings (`POST /v1/embeddings`): texts in, one vector for each out.
+
+use serde::{Deserialize, Serialize};
+
+use super::input::Inputs;
+
+/// Most inputs of one request, as at OpenAI.
+pub const MAX_INPUTS: usize = 2048;
+
+/// The body of `POST /v1/embeddings`, as far as Wattgate reads it.
+#[derive(Debug, Deserialize)]
+pub struct EmbeddingRequest {
+    /// A model's own name, or `auto` where only one model gives embeddings.
+    pub model: String,
+    /// One to [`MAX_INPUTS`], none of them empty.
+    pub input: Inputs,
+    #[serde(default)]
+    pub encoding_format: Option<EncodingFormat>,
+    /// Length of the vectors, at most the model's own. Shortened ones have unit length again.
+    #[serde(default)]
+    pub dimensions: Option<u32>,
+}
+
+/// How vectors are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EncodingFormat {
+    /// A JSON array of numbers.
+    #[default]
+    Float,
+    /// The little-endian 32-bit floats in base64, a third of the size; what OpenAI's own clients ask for.
+    Base64,
+}
+
+/// A whole answer.
+#[derive(Debug, Serialize)]
+pub struct EmbeddingResponse {
+    /// Always `list`.
+    pub object: &'static str,
+    pub data: Vec<Embedding>,
+    pub model: String,
+    pub usage: EmbeddingUsage,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Embedding {
+    /// Always `embedding`.
+    pub object: &'static str,
+    /// Place of its input in the request.
+    pub index: usize,
+    pub embedding: Vector,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Vector {
+    Float(Vec<f32>),
+    Base64(String),
+}
+
+#[derive(Debug, Serialize)]
+pub struct EmbeddingUsage {
+    pub prompt_tokens: u64,
+    pub total_tokens: u64,
+}

@@ -1,0 +1,71 @@
+//! The three kinds of request, and what all of them have.
+
+use std::borrow::Cow;
+
+use super::chat::{ChatRequest, Message, StreamOptions};
+use super::completion::CompletionRequest;
+use super::embedding::EmbeddingRequest;
+use super::input::Inputs;
+
+/// A request to a model, of whatever kind.
+#[derive(Debug)]
+pub enum Request {
+    Chat(ChatRequest),
+    Completion(CompletionRequest),
+    Embedding(EmbeddingRequest),
+}
+
+impl Request {
+    /// `auto`, `auto/<policy>` or a model's own name.
+    pub fn model(&self) -> &str {
+        match self {
+            Self::Chat(request) => &request.model,
+            Self::Completion(request) => &request.model,
+            Self::Embedding(request) => &request.model,
+        }
+    }
+
+    pub fn streams(&self) -> bool {
+        match self {
+            Self::Chat(request) => request.streams(),
+            Self::Completion(request) => request.stream.unwrap_or(false),
+            Self::Embedding(_) => false,
+        }
+    }
+
+    /// Whether the client asked for a usage chunk at the end of the stream.
+    pub fn wants_stream_usage(&self) -> bool {
+        let wants = |options: &Option<StreamOptions>| {
+            options.as_ref().is_some_and(|options| options.include_usage.unwrap_or(false))
+        };
+        match self {
+            Self::Chat(request) => request.wants_stream_usage(),
+            Self::Completion(request) => wants(&request.stream_options),
+            Self::Embedding(_) => false,
+        }
+    }
+
+    /// The request's text as a conversation, for routing and the log: a raw prompt is one user turn. Token lists have
+    /// no text that could be read without a vocabulary.
+    pub fn messages(&self) -> Cow<'_, [Message]> {
+        match self {
+            Self::Chat(request) => Cow::Borrowed(&request.messages),
+            Self::Completion(request) => Cow::Owned(turns(&request.prompt)),
+            Self::Embedding(request) => Cow::Owned(turns(&request.input)),
+        }
+    }
+
+    /// The field that holds what the model reads, to name it in an error.
+    pub fn prompt_field(&self) -> &'static str {
+        match self {
+            Self::Chat(_) => "messages",
+            Self::Completion(_) => "prompt",
+            Self::Embedding(_) => "input",
+        }
+    }
+}
+
+fn turns(inputs: &Inputs) -> Vec<Message> {
+    let texts = inputs.0.iter().map(|input| input.text().unwrap_or_default());
+    texts.map(|text| Message::user(text.to_owned())).collect()
+}
