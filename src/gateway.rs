@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod books;
 pub mod chat;
+pub mod choices;
 pub mod completion;
 pub mod config;
 pub mod embedding;
@@ -14,6 +15,7 @@ pub mod gauges;
 pub mod info;
 pub mod model;
 pub mod plan;
+pub mod ranges;
 pub mod reply;
 pub mod request;
 pub mod routes;

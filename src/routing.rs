@@ -1,10 +1,10 @@
 //! Which model should answer. Decisions are pure: no clock, no I/O, no logging.
 
+pub mod text;
 pub mod adequacy;
 pub mod config;
 pub mod features;
 pub mod policy;
-pub mod text;
 
 pub use adequacy::{AdequacyError, AdequacyModel};
 pub use config::{Config, PolicyConfig};

@@ -17,7 +17,7 @@ use crate::energy::MeterHandle;
 use crate::gateway::model::FirstTokenTime;
 use crate::gateway::{Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
-use crate::routing::{AdequacyModel, Capabilities, Policy};
+use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
@@ -43,10 +43,7 @@ pub fn router(
     parts: &Parts,
     engines: &mut JoinSet<()>,
 ) -> Result<Router, AppError> {
-    let adequacy = match &config.routing.router {
-        Some(dir) => AdequacyModel::load(dir)?,
-        None => AdequacyModel::built_in()?,
-    };
+    let adequacy = adequacy(config)?;
     let mut models = Vec::with_capacity(config.models.len());
     for (name, model) in &config.models {
         let name: Arc<str> = name.as_str().into();
@@ -90,6 +87,14 @@ pub fn warmth(config: &Config, parts: &Parts, router: &Router) -> Warmth {
     }
 }
 
+/// The configured router, or the one built in.
+pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
+    match &config.routing.router {
+        Some(dir) => AdequacyModel::load(dir),
+        None => AdequacyModel::built_in(),
+    }
+}
+
 /// The policies by name, as the router applies them.
 pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
     let policy = |(name, policy): (&String, &crate::routing::PolicyConfig)| {
@@ -107,7 +112,7 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
 }
 
 /// What the operator says, or what the training data knows of a model of that name, or else a cautious guess.
-fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
+pub fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
     let (known_as, guess) = match &model.engine {
         Engine::Llama { .. } => (name, LOCAL_ABILITY_GUESS),
         Engine::Openai(openai) => (openai.model.as_deref().unwrap_or(name), CLOUD_ABILITY_GUESS),
@@ -161,7 +166,7 @@ fn local(
         capabilities: if llama.embedding {
             Capabilities::EMBEDDINGS
         } else {
-            Capabilities { tools: true, ..Capabilities::default() }
+            Capabilities { media: false, raw_details: false, ..Capabilities::ALL }
         },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::terms::Terms;
 use crate::energy::EnergyFigure;
-use crate::openai::{FinishReason, Request, Usage};
+use crate::openai::{FinishReason, Request, TokenLogprob, Usage};
 use crate::units::AttemptId;
 
 /// One attempt at answering one request.
@@ -33,7 +33,7 @@ pub type EventStream = BoxStream<'static, Result<Event, BackendError>>;
 pub enum Event {
     /// The backend took the job. No output yet: the next candidate could still answer unnoticed.
     Started,
-    /// Text of the one choice of a local answer; never empty, always whole UTF-8.
+    /// Text of a local answer; never empty, always whole UTF-8.
     Text(String),
     /// As `Text`, of what the model thinks before it answers.
     Reasoning(String),
@@ -48,6 +48,12 @@ pub enum Event {
         index: u32,
         piece: String,
     },
+    /// Of the tokens of the text that follows next.
+    Logprobs(Vec<TokenLogprob>),
+    /// What follows belongs to the choice of this index; before the first of these, to choice 0.
+    Choice(u32),
+    /// The present choice has ended, others go on; the last one's end is `Done`.
+    ChoiceDone(FinishReason),
     /// A chunk (streaming) or the whole response object (not streaming), as an upstream wrote it.
     Upstream(Box<RawValue>),
     /// One vector of unit length for each input, in their order: the whole answer to a request for embeddings.

@@ -11,7 +11,9 @@ mod backlog;
 #[cfg(feature = "llama")]
 pub mod child;
 pub mod break_even;
+mod choices;
 mod config;
+pub mod constraint;
 mod control;
 pub mod conversation;
 pub mod dialect;
@@ -23,14 +25,19 @@ mod engine;
 pub mod eviction;
 pub mod fallback;
 pub mod footprint;
+pub mod forced;
 pub mod gguf;
+#[cfg(feature = "llama")]
+mod grammar;
 pub mod guard;
 pub mod handle;
 pub mod host_cache;
+pub mod logprobs;
 pub mod observer;
 pub mod overflow;
 pub mod packing;
 pub mod pacing;
+mod parameters;
 mod process;
 #[cfg(feature = "llama")]
 mod prompt;
@@ -41,6 +48,7 @@ mod residency;
 mod raw;
 pub mod sampling;
 pub mod scheduler;
+pub mod softmax;
 mod standby;
 pub mod supervisor;
 #[cfg(feature = "llama")]

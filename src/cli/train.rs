@@ -1,6 +1,102 @@
-//! Stub.
-#[derive(Debug, clap::Args)]
-pub struct TrainArgs {}
-pub fn run(_args: &TrainArgs) -> anyhow::Result<u8> {
+//! `wattgate train`: makes a router from outcome files.
+//!
+//! Reads data, writes the router's folder, prints how good it is. The learning itself is `crate::train`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::BAD_INPUT;
+use crate::train::{self, CARD_FILE, Options, Progress, Report, TrainError, card};
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Outcome file: JSON lines of id, source, task, query, outcomes; plain or gzip; may be repeated
+    #[arg(long, value_name = "PATH", required = true)]
+    data: Vec<PathBuf>,
+    /// Folder of the router; its files are replaced
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Chooses the cross-validation folds
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the report as JSON to standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
+    let options = Options { data: args.data.clone(), seed: args.seed };
+    let bar = ProgressBar::new(1).with_style(
+        ProgressStyle::with_template("{msg:28} {wide_bar} {pos}/{len} {elapsed}")
+            .context("the progress bar's template")?,
+    );
+    let trained = train::train(&options, &|Progress { step, done, of }| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+        bar.set_message(step);
+    });
+    bar.finish_and_clear();
+    let trained = match trained {
+        Ok(trained) => trained,
+        Err(error) => return refuse(error),
+    };
+    trained.model.save(&args.out)?;
+    let path = args.out.join(CARD_FILE);
+    fs::write(&path, card(&trained.report, &command(args)))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    show(&trained.report, args)?;
     Ok(0)
+}
+
+/// Bad data is the caller's to mend; anything else failed.
+#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
+fn refuse(error: TrainError) -> anyhow::Result<u8> {
+    if error.is_bad_input() {
+        eprintln!("error: {error}");
+        Ok(BAD_INPUT)
+    } else {
+        Err(error.into())
+    }
+}
+
+/// The command with file names only, so that the card does not depend on where the data lay.
+fn command(args: &TrainArgs) -> String {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let data: Vec<String> = args.data.iter().map(|path| format!("--data {}", name(path))).collect();
+    format!(
+        "wattgate train {} --out router-models/{} --seed {}",
+        data.join(" "),
+        name(&args.out),
+        args.seed
+    )
+}
+
+#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
+fn show(report: &Report, args: &TrainArgs) -> anyhow::Result<()> {
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+        return Ok(());
+    }
+    let rows: usize = report.sources.iter().map(|source| source.rows).sum();
+    println!("{rows} rows, {} models -> {}", report.abilities.len(), args.out.display());
+    let held_out = report.calibration.all;
+    println!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier);
+    for pair in &report.pairs {
+        println!(
+            "{}: gain from {} to {}: APGR {:.3} ± {:.3}, CPT50 {:.1} %, CPT80 {:.1} %",
+            pair.source,
+            pair.weak,
+            pair.strong,
+            pair.in_domain.apgr,
+            pair.in_domain_apgr_sd,
+            pair.in_domain.cpt50,
+            pair.in_domain.cpt80,
+        );
+    }
+    println!("more in {}", args.out.join(CARD_FILE).display());
+    Ok(())
 }

@@ -7,13 +7,13 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 
+use super::choices::Choices;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::plan::Plan;
 use super::{completion, embedding};
 use crate::backends::Event;
-use crate::openai::chat::AnswerMessage;
-use crate::openai::{ChatResponse, Choice, FinishReason, Request, Role, ToolCall, Usage};
+use crate::openai::{ChatResponse, Choice, Request, Usage};
 use crate::traffic::Receipt;
 
 /// Collects the answer of an opened exchange.
@@ -36,63 +36,32 @@ pub async fn whole(mut exchange: Exchange) -> Result<Response, ApiError> {
 
 /// An answer that has ended.
 enum Answer {
-    Local { message: AnswerMessage, usage: Usage, finish: FinishReason },
+    Local { choices: Vec<Choice>, usage: Usage },
     Embeddings { vectors: Vec<Vec<f32>>, usage: Usage },
     Upstream(Box<RawValue>),
 }
 
 async fn collect(exchange: &mut Exchange) -> Result<Answer, ApiError> {
-    let (mut message, mut usage, mut upstream) = (Collected::default(), Usage::default(), None);
+    let (mut choices, mut usage, mut upstream) = (Choices::default(), Usage::default(), None);
     let mut vectors = None;
     while let Some(event) = exchange.next().await {
         match event? {
-            Event::Started | Event::Truncated { .. } | Event::Energy(_) => {}
             Event::Embeddings(all) => vectors = Some(all),
-            Event::Text(piece) => message.text.push_str(&piece),
-            Event::Reasoning(piece) => message.reasoning.push_str(&piece),
-            Event::ToolCall { id, name, .. } => message.calls.push(ToolCall::function(id, name)),
-            Event::ToolArguments { piece, .. } => message.argue(&piece),
             Event::Upstream(object) => upstream = Some(object),
             Event::Usage(counted) => usage = counted,
             Event::Done(finish) => {
+                choices.take(Event::Done(finish));
                 return Ok(match (upstream, vectors) {
                     (Some(object), _) => Answer::Upstream(object),
                     (None, Some(vectors)) => Answer::Embeddings { vectors, usage },
-                    (None, None) => Answer::Local { message: message.whole(), usage, finish },
+                    (None, None) => Answer::Local { choices: choices.whole(finish), usage },
                 });
             }
+            event => choices.take(event),
         }
     }
     // A backend ends with `Done` or an error; anything else is a fault of ours.
     Err(ApiError::Internal)
-}
-
-/// A local answer as far as it has come.
-#[derive(Default)]
-struct Collected {
-    text: String,
-    reasoning: String,
-    calls: Vec<ToolCall>,
-}
-
-impl Collected {
-    /// Arguments come in order, so they are the last call's.
-    fn argue(&mut self, piece: &str) {
-        if let Some(function) = self.calls.last_mut().and_then(|call| call.function.as_mut()) {
-            function.arguments.push_str(piece);
-        }
-    }
-
-    fn whole(self) -> AnswerMessage {
-        let says_nothing = self.text.is_empty() && !self.calls.is_empty();
-        AnswerMessage {
-            role: Role::Assistant,
-            content: (!says_nothing).then_some(self.text),
-            reasoning_content: Some(self.reasoning).filter(|text| !text.is_empty()),
-            tool_calls: self.calls,
-            refusal: None,
-        }
-    }
 }
 
 impl Answer {
@@ -107,21 +76,19 @@ impl Answer {
                 embedding::render(vectors, format, &exchange.model().name, usage)
                     .map_err(|_| ApiError::Internal)
             }
-            Self::Local { message, usage, finish } => {
-                if let Some(mut writer) = completion::Writer::of(exchange) {
-                    return Ok(writer.whole(
-                        message.content.as_deref().unwrap_or_default(),
-                        finish,
-                        usage,
-                    ));
+            Self::Local { choices, usage } => {
+                // A local model's raw completion has one choice.
+                if let (Some(mut writer), [choice]) = (completion::Writer::of(exchange), &*choices)
+                {
+                    let (text, finish) = (choice.message.content.as_deref(), choice.finish_reason);
+                    return Ok(writer.whole(text.unwrap_or_default(), finish, usage));
                 }
-                let choice = Choice { index: 0, message, logprobs: None, finish_reason: finish };
                 serde_json::to_string(&ChatResponse {
                     id: completion_id(exchange.id()),
                     object: "chat.completion",
                     created: exchange.created(),
                     model: exchange.model().name.to_string(),
-                    choices: vec![choice],
+                    choices,
                     usage,
                 })
                 .map_err(|_| ApiError::Internal)

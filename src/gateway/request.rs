@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use self::tools::check_tools;
 use super::error::ApiError;
+use super::ranges::{self, Fault};
 use crate::openai::embedding::MAX_INPUTS;
 use crate::openai::{
     ChatRequest, CompletionRequest, EmbeddingRequest, Input, Inputs, Request, Stop,
@@ -78,40 +79,31 @@ fn locate<T: DeserializeOwned>(body: &[u8]) -> ApiError {
 
 fn check(request: &ChatRequest) -> Result<(), ApiError> {
     if request.messages.is_empty() {
-        Err(wrong("messages", "must hold at least one message"))
-    } else if request.output_limit() == Some(0) {
-        Err(wrong("max_completion_tokens", "must be at least 1"))
-    } else if request.n == Some(0) {
-        Err(wrong("n", "must be at least 1"))
-    } else {
-        check_tools(request)?;
-        check_sampling(request.temperature, request.top_p, request.stop.as_ref())
+        return Err(wrong("messages", "must hold at least one message"));
     }
+    check_range(ranges::fault(request))?;
+    if request.output_limit() == Some(0) {
+        return Err(wrong("max_completion_tokens", "must be at least 1"));
+    }
+    check_tools(request)?;
+    check_stop(request.stop.as_ref())
 }
 
 fn check_completion(request: &CompletionRequest) -> Result<(), ApiError> {
     check_inputs("prompt", &request.prompt)?;
+    check_range(ranges::completion_fault(request))?;
     if request.max_tokens == Some(0) {
-        Err(wrong("max_tokens", "must be at least 1"))
-    } else if request.n == Some(0) {
-        Err(wrong("n", "must be at least 1"))
-    } else {
-        check_sampling(request.temperature, request.top_p, request.stop.as_ref())
+        return Err(wrong("max_tokens", "must be at least 1"));
     }
+    check_stop(request.stop.as_ref())
 }
 
-/// The ranges of what every answer in text can be asked for with.
-fn check_sampling(
-    temperature: Option<f32>,
-    top_p: Option<f32>,
-    stop: Option<&Stop>,
-) -> Result<(), ApiError> {
-    let within = |value: Option<f32>, high: f32| value.is_none_or(|v| (0.0..=high).contains(&v));
-    if !within(temperature, 2.0) {
-        Err(wrong("temperature", "must be between 0 and 2"))
-    } else if !within(top_p, 1.0) {
-        Err(wrong("top_p", "must be between 0 and 1"))
-    } else if stop.is_some_and(|stop| stop.0.len() > 4) {
+fn check_range(fault: Option<Fault>) -> Result<(), ApiError> {
+    fault.map_or(Ok(()), |fault| Err(wrong(fault.param, &fault.message)))
+}
+
+fn check_stop(stop: Option<&Stop>) -> Result<(), ApiError> {
+    if stop.is_some_and(|stop| stop.0.len() > 4) {
         Err(wrong("stop", "takes at most 4 strings"))
     } else {
         Ok(())

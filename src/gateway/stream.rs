@@ -14,7 +14,9 @@ use super::error::ApiError;
 use super::exchange::Exchange;
 use super::reply::{completion_id, with_receipt};
 use crate::backends::Event;
-use crate::openai::{ChatChunk, ChunkChoice, Delta, FinishReason, Role, ToolCallDelta, Usage};
+use crate::openai::{
+    ChatChunk, ChoiceLogprobs, ChunkChoice, Delta, FinishReason, Role, ToolCallDelta, Usage,
+};
 use crate::traffic::Receipt;
 
 /// A comment keeps proxies from closing a stream whose model thinks for long.
@@ -89,8 +91,12 @@ struct Chunks {
     model: String,
     /// The client asked for a usage chunk.
     wants_usage: bool,
-    /// Whether the opening chunk with the role has gone out.
-    opened: bool,
+    /// Index of the choice that events belong to just now.
+    choice: u32,
+    /// Choices whose opening chunk with the role has gone out.
+    opened: Vec<u32>,
+    /// Of the tokens of the next text.
+    logprobs: Option<ChoiceLogprobs>,
     usage: Option<Usage>,
     /// The upstream's chunks from the one that has a finish reason on.
     held: Vec<String>,
@@ -106,7 +112,9 @@ impl Chunks {
             created: exchange.created(),
             model: exchange.model().name.to_string(),
             wants_usage: exchange.request().wants_stream_usage(),
-            opened: false,
+            choice: 0,
+            opened: Vec::new(),
+            logprobs: None,
             usage: None,
             held: Vec::new(),
             finish: None,
@@ -136,6 +144,18 @@ impl Chunks {
             Event::ToolArguments { index, piece } => {
                 Some(self.add(Delta::call(ToolCallDelta::continued(index, &piece))))
             }
+            Event::Logprobs(content) => {
+                self.logprobs = Some(ChoiceLogprobs { content, refusal: None });
+                None
+            }
+            Event::Choice(index) => {
+                self.choice = index;
+                None
+            }
+            Event::ChoiceDone(finish) => {
+                let role = self.role();
+                Some(self.chunk(Delta { role, ..Delta::default() }, Some(finish)))
+            }
             Event::Upstream(chunk) => {
                 let text = chunk.get().to_owned();
                 if self.held.is_empty() && !has_finish_reason(&text) {
@@ -157,20 +177,21 @@ impl Chunks {
 
     /// A chunk of the answer; the first one says whose it is.
     fn add(&mut self, delta: Delta<'_>) -> String {
-        let role = (!std::mem::replace(&mut self.opened, true)).then_some(Role::Assistant);
-        self.chunk(Delta { role, ..delta }, None, None)
+        let role = self.role();
+        self.chunk(Delta { role, ..delta }, None)
     }
 
     /// The closing chunks; the last of them carries the receipt.
     fn last(mut self, receipt: &Receipt) -> Vec<String> {
         let mut closing = std::mem::take(&mut self.held);
-        if let Some(writer) = &mut self.completion
-            && closing.is_empty()
-        {
-            closing.push(writer.end(self.finish));
-        } else if closing.is_empty() {
-            let role = (!self.opened).then_some(Role::Assistant);
-            closing.push(self.chunk(Delta { role, ..Delta::default() }, self.finish, None));
+        if closing.is_empty() {
+            let end = if let Some(writer) = &mut self.completion {
+                writer.end(self.finish)
+            } else {
+                let role = self.role();
+                self.chunk(Delta { role, ..Delta::default() }, self.finish)
+            };
+            closing.push(end);
         }
         if let (true, Some(usage)) = (self.wants_usage, self.usage) {
             closing.push(self.usage_chunk(usage));
@@ -183,14 +204,19 @@ impl Chunks {
         closing
     }
 
-    fn chunk(
-        &self,
-        delta: Delta<'_>,
-        finish: Option<FinishReason>,
-        usage: Option<Usage>,
-    ) -> String {
-        let choices = vec![ChunkChoice { index: 0, delta, finish_reason: finish }];
-        self.render(choices, usage)
+    /// The role, for the first chunk of each choice.
+    fn role(&mut self) -> Option<Role> {
+        if self.opened.contains(&self.choice) {
+            return None;
+        }
+        self.opened.push(self.choice);
+        Some(Role::Assistant)
+    }
+
+    fn chunk(&mut self, delta: Delta<'_>, finish_reason: Option<FinishReason>) -> String {
+        let logprobs = self.logprobs.take();
+        let choice = ChunkChoice { index: self.choice, delta, logprobs, finish_reason };
+        self.render(vec![choice], None)
     }
 
     fn usage_chunk(&self, usage: Usage) -> String {

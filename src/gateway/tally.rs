@@ -102,7 +102,11 @@ impl Tally {
             Event::Truncated { turns } => current.dropped_turns = Some(*turns),
             Event::Usage(usage) => current.usage = Some(*usage),
             Event::Energy(figure) => current.reported = Some(*figure),
-            Event::Started | Event::Done(_) => {}
+            Event::Started
+            | Event::Logprobs(_)
+            | Event::Choice(_)
+            | Event::ChoiceDone(_)
+            | Event::Done(_) => {}
         }
     }
 

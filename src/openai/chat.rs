@@ -3,9 +3,13 @@
 //! The request lists what Wattgate reads; everything else a client sends stays in the original bytes, which cloud
 //! backends forward, so an unknown field is never lost.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::content::{Content, Stop};
+use super::logprobs::ChoiceLogprobs;
 use super::tools::{Tool, ToolCall, ToolChoice};
 
 /// The body of `POST /v1/chat/completions`, as far as Wattgate reads it.
@@ -33,11 +37,35 @@ pub struct ChatRequest {
     pub seed: Option<i64>,
     #[serde(default)]
     pub stop: Option<Stop>,
-    /// How many answers; only 1 is served locally.
+    /// Most tokens to choose among; 0 or −1: all. Not OpenAI's, but common.
+    #[serde(default)]
+    pub top_k: Option<i32>,
+    /// Least share of the most probable token's probability, 0 to 1. Not OpenAI's, but common.
+    #[serde(default)]
+    pub min_p: Option<f32>,
+    /// −2 to 2.
+    #[serde(default)]
+    pub frequency_penalty: Option<f32>,
+    /// −2 to 2.
+    #[serde(default)]
+    pub presence_penalty: Option<f32>,
+    /// More than 0, up to 10; 1 does nothing. Not OpenAI's: llama-server's and Ollama's name, and vLLM's.
+    #[serde(default, alias = "repetition_penalty")]
+    pub repeat_penalty: Option<f32>,
+    /// Token id to what is added to its logit, −100 to 100.
+    #[serde(default)]
+    pub logit_bias: Option<BTreeMap<u32, f32>>,
+    /// Go on past the model's own end, up to the output limit. Not OpenAI's, but common.
+    #[serde(default)]
+    pub ignore_eos: Option<bool>,
+    /// How many answers, 1 to 128.
     #[serde(default)]
     pub n: Option<u32>,
     #[serde(default)]
     pub logprobs: Option<bool>,
+    /// How many of the most probable tokens to tell at each place, 0 to 20; only with `logprobs`.
+    #[serde(default)]
+    pub top_logprobs: Option<u32>,
     #[serde(default)]
     pub tools: Option<Vec<Tool>>,
     #[serde(default)]
@@ -71,12 +99,22 @@ pub struct StreamOptions {
     pub include_usage: Option<bool>,
 }
 
-/// `response_format`; only its kind matters to routing, the schema itself travels in the raw body.
+/// `response_format`.
 #[derive(Debug, Deserialize)]
 pub struct ResponseFormat {
     /// `text`, `json_object` or `json_schema`.
     #[serde(rename = "type")]
     pub kind: String,
+    /// Of the kind `json_schema`.
+    #[serde(default)]
+    pub json_schema: Option<JsonSchemaFormat>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct JsonSchemaFormat {
+    /// The JSON schema, as the client wrote it.
+    #[serde(default)]
+    pub schema: Option<Box<RawValue>>,
 }
 
 /// One turn of the conversation.
@@ -142,6 +180,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Tokens of the reasoning.
+    pub fn reasoning_tokens(&self) -> u64 {
+        self.completion_tokens_details.map_or(0, |details| details.reasoning_tokens.unwrap_or(0))
+    }
+
     /// Prompt tokens that came from a cache.
     pub fn cached_tokens(&self) -> u64 {
         self.prompt_tokens_details.map_or(0, |details| details.cached_tokens.unwrap_or(0))
@@ -178,7 +221,7 @@ pub struct ChatResponse {
 pub struct Choice {
     pub index: u32,
     pub message: AnswerMessage,
-    pub logprobs: Option<()>,
+    pub logprobs: Option<ChoiceLogprobs>,
     pub finish_reason: FinishReason,
 }
 

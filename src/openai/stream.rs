@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::chat::{FinishReason, Role, Usage};
+use super::logprobs::ChoiceLogprobs;
 use super::tools::ToolCallDelta;
 
 /// One `data:` line of the stream.
@@ -24,6 +25,8 @@ pub struct ChatChunk<'a> {
 pub struct ChunkChoice<'a> {
     pub index: u32,
     pub delta: Delta<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<ChoiceLogprobs>,
     pub finish_reason: Option<FinishReason>,
 }
 

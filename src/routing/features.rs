@@ -70,6 +70,7 @@ impl Features {
                 media: contents().any(Content::has_media),
                 logprobs: request.logprobs.unwrap_or(false),
                 choices: request.n.unwrap_or(1) > 1,
+                raw_details: false,
                 embeddings: false,
             },
         }
@@ -77,12 +78,15 @@ impl Features {
 
     fn of_completion(request: &CompletionRequest) -> Self {
         let limit = request.output_limit().min(TYPICAL_OUTPUT_TOKENS);
+        let logprobs = request.logprobs.is_some();
+        let choices = request.n.max(request.best_of).unwrap_or(1) > 1;
         let prompts = u32::try_from(request.prompt.0.len()).unwrap_or(u32::MAX);
         Self {
             output_tokens: limit.saturating_mul(prompts),
             needs: Capabilities {
-                logprobs: request.logprobs.is_some(),
-                choices: request.n.max(request.best_of).unwrap_or(1) > 1,
+                logprobs,
+                choices,
+                raw_details: logprobs || choices,
                 ..Capabilities::default()
             },
             ..Self::of_inputs(&request.prompt)
@@ -133,6 +137,9 @@ pub struct Capabilities {
     pub logprobs: bool,
     /// More than one choice (`n`).
     pub choices: bool,
+    /// Log-probabilities or several choices of a raw prompt, which local models give of conversations only.
+    #[serde(default)]
+    pub raw_details: bool,
     /// Vectors instead of text: the one ability that excludes the others.
     #[serde(default)]
     pub embeddings: bool,
@@ -146,6 +153,7 @@ impl Capabilities {
         media: true,
         logprobs: true,
         choices: true,
+        raw_details: true,
         embeddings: false,
     };
     /// What a model that gives embeddings can do.
@@ -155,6 +163,7 @@ impl Capabilities {
         media: false,
         logprobs: false,
         choices: false,
+        raw_details: false,
         embeddings: true,
     };
 }

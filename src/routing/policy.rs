@@ -283,6 +283,7 @@ pub fn decide(features: &Features, candidates: &[Candidate], policy: &Policy) ->
 
 fn exclusion(features: &Features, candidate: &Candidate, policy: &Policy) -> Option<Exclusion> {
     let (needs, can) = (features.needs, candidate.capabilities);
+    let raw = needs.raw_details && !can.raw_details;
     // Privacy first: a candidate that is wrong for several reasons reports the gravest.
     let rules = [
         (policy.local_only && candidate.route == Route::Cloud, Exclusion::LocalOnly),
@@ -294,8 +295,8 @@ fn exclusion(features: &Features, candidate: &Candidate, policy: &Policy) -> Opt
         (needs.tools && !can.tools, Exclusion::NoTools),
         (needs.schema && !can.schema, Exclusion::NoSchema),
         (needs.media && !can.media, Exclusion::NoMedia),
-        (needs.logprobs && !can.logprobs, Exclusion::NoLogprobs),
-        (needs.choices && !can.choices, Exclusion::NoChoices),
+        (needs.logprobs && (raw || !can.logprobs), Exclusion::NoLogprobs),
+        (needs.choices && (raw || !can.choices), Exclusion::NoChoices),
         (surely_too_long(features, candidate), Exclusion::ContextTooShort),
     ];
     rules.into_iter().find_map(|(applies, exclusion)| applies.then_some(exclusion))

@@ -217,7 +217,8 @@ pub async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answ
             }
             Event::Usage(counts) => usage = Some(counts),
             Event::Done(done) => reason = Some(done),
-            other => panic!("{other:?}: a local model has no upstream, and nobody offered tools"),
+            Event::Upstream(_) | Event::Energy(_) => panic!("a local model has no upstream"),
+            other => panic!("{other:?} was not asked for"),
         }
     }
     Ok(Answer { attempt, text, usage: usage.expect("usage"), reason: reason.expect("an end") })
@@ -541,9 +542,12 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
             turns: vec![Turn::new(Role::User, "word ".repeat(8000))],
             tools: None,
         }),
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0 },
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         output_limit: 1,
         stop: Vec::new(),
+        ignore_eos: false,
+        logprobs: None,
+        constraint: None,
         terms: Terms::default(),
     }));
     // Time to get into that step; leaving before it would be right as well.

@@ -135,24 +135,25 @@ async fn what_the_engine_did_is_counted() {
         usage = reply.json["usage"].clone();
     }
     let metrics = app.get("/metrics").await.text;
-    let value = |name: &str| {
+    let text = |name: &str| {
         let labelled = format!("wattgate_{name}");
         let line = metrics.lines().find(|line| line.starts_with(&labelled));
         let line = line.unwrap_or_else(|| panic!("no {labelled} in {metrics}"));
-        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+        line.rsplit(' ').next().unwrap()
     };
-    let prompt = usage["prompt_tokens"].as_f64().unwrap();
+    let count = |name: &str| text(name).trim_end_matches(".0").parse::<u64>().unwrap();
+    let prompt = usage["prompt_tokens"].as_u64().unwrap();
     // The second time only the last token of the prompt is read.
-    assert_eq!(value("engine_prefill_tokens_total{model=\"smol\"}"), prompt + 1.0);
-    assert_eq!(value("engine_cached_tokens_total{model=\"smol\",from=\"slot\"}"), prompt - 1.0);
-    let completion = usage["completion_tokens"].as_f64().unwrap();
-    assert_eq!(value("engine_decode_tokens_total{model=\"smol\"}"), 2.0 * (completion - 1.0));
+    assert_eq!(count("engine_prefill_tokens_total{model=\"smol\"}"), prompt + 1);
+    assert_eq!(count("engine_cached_tokens_total{model=\"smol\",from=\"slot\"}"), prompt - 1);
+    let completion = usage["completion_tokens"].as_u64().unwrap();
+    assert_eq!(count("engine_decode_tokens_total{model=\"smol\"}"), 2 * (completion - 1));
     for seconds in ["engine_prefill_seconds_total", "engine_decode_seconds_total"] {
-        assert!(value(&format!("{seconds}{{model=\"smol\"}}")) > 0.0);
+        assert!(text(&format!("{seconds}{{model=\"smol\"}}")).parse::<f64>().unwrap() > 0.0);
     }
-    assert_eq!(value("engine_queue_wait_seconds_count{model=\"smol\"}"), 2.0);
-    assert_eq!(value("engine_busy_slots_sum{model=\"smol\"}"), value("engine_busy_slots_count{"));
+    assert_eq!(count("engine_queue_wait_seconds_count{model=\"smol\"}"), 2);
+    assert_eq!(count("engine_busy_slots_sum{model=\"smol\"}"), count("engine_busy_slots_count{"));
     let paced = "time_per_output_token_seconds_count{model=\"smol\",route=\"local\"}";
-    assert_eq!(value(paced), 2.0);
+    assert_eq!(count(paced), 2);
     app.stop().await;
 }

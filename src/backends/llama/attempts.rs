@@ -9,8 +9,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::answer::Piece;
-use super::handle::{Progress, Submit};
+use super::choices;
+use super::handle::{ChoiceSubmit, Progress, Submit};
+use super::logprobs::TokenLogprobs;
 use super::observer::EngineObserver;
+use super::parameters::invalid;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
 use crate::backends::backend::ErrorKind;
@@ -26,7 +29,8 @@ struct OpenAttempt {
     field: &'static str,
     progress: watch::Sender<Progress>,
     _place: OwnedSemaphorePermit,
-    opened: Opened,
+    /// Shared by the choices of one attempt: it closes with the last of them.
+    opened: Arc<Opened>,
 }
 
 /// Reports the opening when made and the closing when dropped.
@@ -52,25 +56,32 @@ impl Attempts {
         self.open.contains_key(&attempt)
     }
 
-    /// Takes the attempt into the books. Must come before the engine hears of it.
+    /// Takes the choices of one attempt into the books. Must come before the engine hears of them.
     pub(super) fn open(
         &mut self,
         submit: Submit,
         model: &Arc<str>,
         observer: &Arc<dyn EngineObserver>,
     ) {
-        let Submit { attempt, field, progress, place, .. } = submit;
+        let Some(first) = submit.choices.first() else { return };
+        let attempt = choices::attempt_of(first.attempt);
         observer.attempt_opened(model, attempt);
         let at = MonotonicNs::now();
-        let opened =
-            Opened { observer: Arc::clone(observer), model: Arc::clone(model), attempt, at };
-        self.open.insert(attempt, OpenAttempt { field, progress, _place: place, opened });
+        let (observer, model) = (Arc::clone(observer), Arc::clone(model));
+        let opened = Arc::new(Opened { observer, model, attempt, at });
+        for ChoiceSubmit { attempt, field, progress, place, .. } in submit.choices {
+            let opened = Arc::clone(&opened);
+            self.open.insert(attempt, OpenAttempt { field, progress, _place: place, opened });
+        }
     }
 
     pub(super) fn admitted(&self, attempt: AttemptId, at: MonotonicNs, dropped_turns: u32) {
         let Some(open) = self.open.get(&attempt) else { return };
-        let Opened { observer, model, at: opened_at, .. } = &open.opened;
-        observer.attempt_admitted(model, attempt, Duration::from_nanos(at - *opened_at));
+        let Opened { observer, model, attempt: whole, at: opened_at } = &*open.opened;
+        // The first choice stands for all: they were opened together.
+        if attempt == *whole {
+            observer.attempt_admitted(model, attempt, Duration::from_nanos(at - *opened_at));
+        }
         self.update(attempt, |progress| {
             progress.admitted = true;
             progress.dropped_turns = dropped_turns;
@@ -83,6 +94,16 @@ impl Attempts {
 
     pub(super) fn piece(&self, attempt: AttemptId, piece: Piece) {
         self.update(attempt, |progress| progress.pieces.push(piece));
+    }
+
+    /// Comes before the text of the same tokens, and is told to the answer with it.
+    pub(super) fn logprobs(&self, attempt: AttemptId, logprobs: Vec<TokenLogprobs>) {
+        if let Some(open) = self.open.get(&attempt) {
+            open.progress.send_if_modified(|progress| {
+                progress.logprobs.extend(logprobs);
+                false
+            });
+        }
     }
 
     pub(super) fn close(&mut self, attempt: AttemptId, outcome: Outcome) {
@@ -114,12 +135,6 @@ impl Attempts {
 
 /// `field` of the request is what the engine read; `ahead` others were there.
 fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
-    let wrong = |param: &str, message| ErrorKind::InvalidRequest {
-        message,
-        param: Some(param.to_owned()),
-        code: None,
-    };
-    let invalid = |message| wrong(field, message);
     match refusal {
         Refusal::Scheduler(Rejection::QueueFull) => {
             ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER, ahead }
@@ -127,18 +142,23 @@ fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
         Refusal::Scheduler(Rejection::ContextExceeded { prompt_tokens, context_tokens }) => {
             ErrorKind::ContextExceeded { prompt_tokens, context_tokens }
         }
-        Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(empty.to_string()),
+        Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(field, empty.to_string()),
+        Refusal::Grammar(error) => {
+            invalid("response_format", format!("`response_format` cannot be kept to: {error}"))
+        }
+        Refusal::UnknownBias { token, vocabulary } => invalid(
+            "logit_bias",
+            format!("`logit_bias` names token {token}; the model's vocabulary has {vocabulary}"),
+        ),
         Refusal::Template(reason) => {
-            invalid(format!("the model's chat template refused the messages: {reason}"))
+            invalid(field, format!("the model's chat template refused the messages: {reason}"))
         }
         Refusal::UnknownToken { token, vocabulary } => {
-            invalid(format!("there is no token {token}: the model knows {vocabulary}"))
+            invalid(field, format!("there is no token {token}: the model knows {vocabulary}"))
         }
         Refusal::Dimensions { most } => {
-            wrong("dimensions", format!("`dimensions`: the model's vectors have {most}"))
+            invalid("dimensions", format!("`dimensions`: the model's vectors have {most}"))
         }
-        Refusal::OtherTask => {
-            wrong("model", "the model answers another kind of request".to_owned())
-        }
+        Refusal::OtherTask => invalid("model", "the model answers another kind of request"),
     }
 }

@@ -30,12 +30,12 @@ impl Backlog {
 
     /// Nobody wants this answer any more.
     pub(super) fn cancel(&mut self, attempt: AttemptId) {
-        self.0.retain(|(_, submit)| submit.attempt != attempt);
+        self.0.retain_mut(|(_, submit)| submit.goes_on_without(attempt));
     }
 
     pub(super) fn fail_all(&mut self, kind: &ErrorKind) {
         for (_, submit) in self.0.drain(..) {
-            submit.refuse(kind.clone());
+            submit.refuse(kind);
         }
     }
 
@@ -43,7 +43,7 @@ impl Backlog {
     pub(super) fn expire(&mut self, kind: &ErrorKind) {
         while self.0.front().is_some_and(|(deadline, _)| *deadline <= Instant::now()) {
             if let Some(submit) = self.pop() {
-                submit.refuse(kind.clone());
+                submit.refuse(kind);
             }
         }
     }

@@ -65,6 +65,8 @@ pub struct ToolUse {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferedTool {
     pub name: String,
+    /// The JSON schema of its arguments.
+    pub schema: String,
     /// The whole tool as JSON text, in the shape templates expect.
     pub json: String,
 }
@@ -126,14 +128,21 @@ fn offer(place: usize, tool: &Tool) -> Result<OfferedTool, ErrorKind> {
     // Some templates look into the schema, so a function without arguments gets one that says so.
     let schema =
         function.parameters.as_ref().map_or(r#"{"type":"object","properties":{}}"#, |p| p.get());
-    let name = json(&function.name);
-    let description = json(function.description.as_deref().unwrap_or_default());
-    Ok(OfferedTool {
-        name: function.name.clone(),
-        json: format!(
-            r#"{{"type":"function","function":{{"name":{name},"description":{description},"parameters":{schema}}}}}"#
-        ),
-    })
+    let description = function.description.as_deref().unwrap_or_default();
+    Ok(OfferedTool::new(&function.name, description, schema))
+}
+
+impl OfferedTool {
+    pub fn new(name: &str, description: &str, schema: &str) -> Self {
+        let (name_json, description) = (json(name), json(description));
+        Self {
+            name: name.to_owned(),
+            schema: schema.to_owned(),
+            json: format!(
+                r#"{{"type":"function","function":{{"name":{name_json},"description":{description},"parameters":{schema}}}}}"#
+            ),
+        }
+    }
 }
 
 fn json(text: &str) -> serde_json::Value {

@@ -86,17 +86,22 @@ impl CallFormat {
         self != Self::Llama3
     }
 
-    /// How a call begins: up to within the name, or, if that is given, to where the arguments' object follows.
+    /// What the arguments are called.
+    pub fn arguments_key(self) -> &'static str {
+        if self == Self::Llama3 { "parameters" } else { "arguments" }
+    }
+
+    /// How a call begins: up to its object, or, if the name is given, to the arguments' object.
     pub fn beginning(self, name: Option<&str>) -> String {
-        let (before, arguments) = match self {
-            Self::Hermes => ("<tool_call>\n", "arguments"),
-            Self::Llama3 => ("", "parameters"),
-            Self::Mistral => ("[TOOL_CALLS][", "arguments"),
+        let before = match self {
+            Self::Hermes => "<tool_call>\n",
+            Self::Llama3 => "",
+            Self::Mistral => "[TOOL_CALLS][",
         };
         match name {
             // Names are letters, digits, `_` and `-`: JSON strings as they are.
-            Some(name) => format!("{before}{{\"name\": \"{name}\", \"{arguments}\":"),
-            None => format!("{before}{{\"name\": \""),
+            Some(name) => format!("{before}{{\"name\": \"{name}\", \"{}\":", self.arguments_key()),
+            None => before.to_owned(),
         }
     }
 }

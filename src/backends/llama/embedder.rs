@@ -188,7 +188,8 @@ impl<'m> Embedder<'m> {
         self.evaluate(&picks)?;
         let end = MonotonicNs::now();
         let report = StepReport { start, end, rows: self.rows(&picks), reused: Reused::default() };
-        protocol::append_frame(&mut self.outgoing, &FromEngine::Step { report, pieces: vec![] })?;
+        let step = FromEngine::Step { report, pieces: vec![], logprobs: vec![] };
+        protocol::append_frame(&mut self.outgoing, &step)?;
         for (sequence, pick) in (0..).zip(&picks) {
             let Some(open) = self.open.get(&pick.attempt) else { continue };
             let vector = self

@@ -18,7 +18,10 @@ use llama_cpp_2::vocab::LlamaVocab;
 
 use super::answer::{AnswerParser, Piece};
 use super::child::EngineError;
+use super::constraint::GrammarError;
+use super::grammar::{Chosen, Grammar};
 use super::host_cache::HostCache;
+use super::logprobs::{Logprobs, TokenLogprobs};
 use super::observer::{Reused, StepReport, StepRow};
 use super::pacing::Pacer;
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal, Settings};
@@ -54,12 +57,36 @@ pub(super) struct Work {
     pub(super) tags: Arc<[Token]>,
     /// Turns left out so that the conversation fits.
     pub(super) dropped_turns: u32,
+    /// The form that the answer must have.
+    pub(super) grammar: Option<Grammar>,
+    pub(super) logprobs: Option<Logprobs>,
+}
+
+impl Work {
+    /// The next token of an answer that may have `left` more of them.
+    fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
+        let sampler = &mut self.sampler;
+        match &mut self.grammar {
+            Some(grammar) => grammar.choose(left, |mask| sampler.sample(logits, Some(mask))),
+            None => Ok(Chosen { token: sampler.sample(logits, None), end: None }),
+        }
+    }
+}
+
+/// What the answers gained in one step.
+#[derive(Default)]
+struct Said {
+    pieces: Vec<(AttemptId, Piece)>,
+    logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
+    finished: Vec<(AttemptId, Outcome)>,
 }
 
 /// An attempt the scheduler knows of.
 struct Running {
     work: Box<Work>,
     counts: Counts,
+    /// Most tokens that the answer can have.
+    limit: usize,
 }
 
 pub(super) struct Engine<'m> {
@@ -135,9 +162,11 @@ impl<'m> Engine<'m> {
             Order::Work { request, work } => {
                 let attempt = request.attempt;
                 let counts = Counts::default();
+                let room = self.context_tokens.saturating_sub(request.prompt.len());
+                let limit = request.output_limit.min(room);
                 match self.scheduler.submit(request) {
                     Ok(()) => {
-                        self.running.insert(attempt, Running { work, counts });
+                        self.running.insert(attempt, Running { work, counts, limit });
                         Ok(())
                     }
                     Err(rejection) => {
@@ -171,18 +200,20 @@ impl<'m> Engine<'m> {
         self.evaluate(&chunks)?;
         self.learn(&chunks, MonotonicNs::now() - begun);
         self.scheduler.evaluated(&chunks);
-        let (mut pieces, mut finished) = (Vec::new(), Vec::new());
+        let mut said = Said::default();
         let mut row = 0;
         for chunk in &chunks {
             row += chunk.len;
             if chunk.completes {
-                self.continue_answer(chunk, row - 1, &mut pieces, &mut finished);
+                self.continue_answer(chunk, row - 1, &mut said);
             }
         }
         let end = MonotonicNs::now();
         let rows = chunks.iter().map(step_row).collect();
         let report = StepReport { start, end, rows, reused: std::mem::take(&mut self.reused) };
-        protocol::append_frame(&mut self.outgoing, &FromEngine::Step { report, pieces })?;
+        let Said { pieces, logprobs, finished } = said;
+        let step = FromEngine::Step { report, pieces, logprobs };
+        protocol::append_frame(&mut self.outgoing, &step)?;
         for (attempt, outcome) in finished {
             self.close(attempt, outcome)?;
         }
@@ -214,46 +245,62 @@ impl<'m> Engine<'m> {
     }
 
     /// Samples the next token of a fully evaluated sequence from the logits of batch row `row`.
-    fn continue_answer(
-        &mut self,
-        chunk: &Chunk,
-        row: usize,
-        pieces: &mut Vec<(AttemptId, Piece)>,
-        finished: &mut Vec<(AttemptId, Outcome)>,
-    ) {
+    fn continue_answer(&mut self, chunk: &Chunk, row: usize, said: &mut Said) {
         let Some(running) = self.running.get_mut(&chunk.attempt) else { return };
-        let Running { work, counts } = running;
-        let token = as_index(work.sampler.sample(self.context.get_logits_ith(as_index(row))));
-        counts.completion_tokens += 1;
-        let goes_on = self.scheduler.push(chunk.slot, token);
-        let mut reason = None;
-        let reasoned = work.answer.is_reasoning();
-        let mut news = Vec::new();
-        if self.vocab.is_eog(LlamaToken(token)) {
-            reason = Some(FinishReason::Stop);
-        } else {
-            self.piece.clear();
-            let is_tag = work.tags.contains(&token);
-            self.vocab.token_to_piece_into(LlamaToken(token), &mut self.piece, is_tag, None);
-            let released = work.text.push(&self.piece);
-            news = work.answer.push(&released.text);
-            if released.stopped || work.answer.is_over() {
-                reason = Some(FinishReason::Stop);
-            } else if !goes_on {
-                reason = Some(FinishReason::Length);
+        let Running { work, counts, limit } = running;
+        let logits = self.context.get_logits_ith(as_index(row));
+        let left = limit.saturating_sub(counts.completion_tokens as usize);
+        let Chosen { token, end } = match work.choose(logits, left) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                self.scheduler.release(chunk.slot);
+                let refusal = Outcome::Refused(Refusal::Grammar(error));
+                return said.finished.push((chunk.attempt, refusal));
             }
-        }
+        };
+        counts.completion_tokens += 1;
+        let goes_on = self.scheduler.push(chunk.slot, as_index(token));
+        let reasoned = work.answer.is_reasoning();
+        let (mut text, mut news) = (String::new(), Vec::new());
+        let reason = if self.vocab.is_eog(LlamaToken(as_index(token))) {
+            Some(FinishReason::Stop)
+        } else {
+            let vocab = &self.vocab;
+            let spell = |token| vocab.token_to_piece(LlamaToken(token), false, None);
+            if let Some(logprobs) = &mut work.logprobs {
+                logprobs.note(logits, token, spell);
+            }
+            self.piece.clear();
+            let is_tag = work.tags.contains(&as_index(token));
+            vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, is_tag, None);
+            let released = work.text.push(&self.piece);
+            text = released.text;
+            news = work.answer.push(&text);
+            if released.stopped || work.answer.is_over() {
+                Some(FinishReason::Stop)
+            } else {
+                end.or((!goes_on).then_some(FinishReason::Length))
+            }
+        };
         counts.reasoning_tokens += u32::from(reasoned || work.answer.is_reasoning());
         if let Some(reason) = reason {
+            let rest = work.text.finish();
+            news.extend(work.answer.push(&rest));
+            text.push_str(&rest);
             let cut = reason == FinishReason::Length;
-            news.extend(work.answer.push(&work.text.finish()));
             news.extend(work.answer.finish(cut));
             let called = work.answer.has_called() && !cut;
             let reason = if called { FinishReason::ToolCalls } else { reason };
             self.scheduler.release(chunk.slot);
-            finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
+            said.finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
         }
-        pieces.extend(news.into_iter().map(|piece| (chunk.attempt, piece)));
+        if let Some(logprobs) = &mut work.logprobs {
+            let released = logprobs.release(&text, reason.is_some());
+            if !released.is_empty() {
+                said.logprobs.push((chunk.attempt, released));
+            }
+        }
+        said.pieces.extend(news.into_iter().map(|piece| (chunk.attempt, piece)));
     }
 
     fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {

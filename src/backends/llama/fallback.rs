@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     fn tools() -> ToolUse {
-        let tools = vec![OfferedTool { name: "f".into(), json: r#"{"type":"function"}"#.into() }];
+        let tools = vec![OfferedTool::new("f", "", "{}")];
         ToolUse { tools, must_call: MustCall::No, parallel: true }
     }
 
@@ -90,7 +90,7 @@ mod tests {
         let user = Turn::new(Role::User, "hi");
         let own = plain_turns(std::slice::from_ref(&user), Some(&tools()));
         assert_eq!((own[0].role, own.len()), (Role::System, 2));
-        assert!(own[0].text.contains("{\"type\":\"function\"}\n</tools>"), "{}", own[0].text);
+        assert!(own[0].text.contains("\"parameters\":{}}}\n</tools>"), "{}", own[0].text);
         let turns = [Turn::new(Role::Developer, "Be brief."), user];
         let joined = plain_turns(&turns, Some(&tools()));
         assert!(joined[0].text.starts_with("Be brief.\n\nYou may call"), "{}", joined[0].text);

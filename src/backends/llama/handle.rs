@@ -3,7 +3,6 @@
 //! Never waits for the engine: what it has said so far lies in a `watch` cell per attempt, so a slow client delays
 //! nobody and holds at most its own answer in memory.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +13,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Piece;
+use super::choices;
 use super::config::Config;
 use super::control::{self, Control};
 use super::conversation::Conversation;
 use super::footprint::Footprint;
+use super::logprobs::TokenLogprobs;
+use super::parameters::{constraint, invalid, logprobs, sampling, wire};
 use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine};
 use super::raw;
-use super::sampling::Sampling;
 use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
 use crate::backends::terms::Terms;
 use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
@@ -85,22 +86,37 @@ pub(super) enum Command {
     Unload(control::Unload),
 }
 
+/// The choices of one attempt.
 #[derive(Debug)]
 pub(super) struct Submit {
+    pub(super) choices: Vec<ChoiceSubmit>,
+}
+
+#[derive(Debug)]
+pub(super) struct ChoiceSubmit {
+    /// The id of its sequence.
     pub(super) attempt: AttemptId,
     /// The request's field that the engine reads, to name it in an error.
     pub(super) field: &'static str,
     /// The encoded `Submit` or `Embed` frame.
     pub(super) frame: Bytes,
     pub(super) progress: watch::Sender<Progress>,
-    /// One of the engine's places, held until the engine is done with the attempt.
+    /// One of the engine's places, held until the engine is done with the choice.
     pub(super) place: OwnedSemaphorePermit,
 }
 
 impl Submit {
     /// Ends the attempt before the engine heard of it.
-    pub(super) fn refuse(&self, kind: ErrorKind) {
-        self.progress.send_modify(|progress| progress.end = Some(Err(kind)));
+    pub(super) fn refuse(&self, kind: &ErrorKind) {
+        for choice in &self.choices {
+            choice.progress.send_modify(|progress| progress.end = Some(Err(kind.clone())));
+        }
+    }
+
+    /// Forgets a choice; whether others are left.
+    pub(super) fn goes_on_without(&mut self, attempt: AttemptId) -> bool {
+        self.choices.retain(|choice| choice.attempt != attempt);
+        !self.choices.is_empty()
     }
 }
 
@@ -113,13 +129,15 @@ pub(super) struct Progress {
     /// One for each text embedded so far.
     pub(super) vectors: Vec<Vec<f32>>,
     pub(super) pieces: Vec<Piece>,
+    /// Of the tokens of `pieces`, if they were asked for.
+    pub(super) logprobs: Vec<TokenLogprobs>,
     pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
 
 impl Backend for LlamaBackend {
     fn start(&self, job: Job) -> EventStream {
         match self.submit(&job) {
-            Ok(answer) => answer.events(),
+            Ok(answers) => choices::merge(answers.into_iter().map(Answer::events).collect()),
             Err(kind) => {
                 let error = BackendError { model: Arc::clone(&self.model), kind };
                 stream::iter([Err(error)]).boxed()
@@ -160,34 +178,62 @@ impl LlamaBackend {
         }
     }
 
-    fn submit(&self, job: &Job) -> Result<Answer, ErrorKind> {
+    /// Sends the request to the engine, once for each choice.
+    fn submit(&self, job: &Job) -> Result<Vec<Answer>, ErrorKind> {
         let patience = self.patience()?;
-        let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
-        let overloaded = ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead };
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return Err(overloaded);
+        let count = choices::count(&job.request, self.config.admissions())?;
+        let mut order = order(job, &self.config)?;
+        let mut submit = Submit { choices: Vec::with_capacity(count as usize) };
+        let mut answers = Vec::with_capacity(count as usize);
+        for index in 0..count {
+            let attempt = choices::sequence_of(job.attempt, index);
+            if index > 0 {
+                choices::renumber(&mut order, attempt);
+            }
+            let (choice, answer) =
+                self.choice(attempt, &order, job.request.prompt_field(), patience)?;
+            submit.choices.push(choice);
+            answers.push(answer);
+        }
+        let Ok(sender) = self.commands.clone().try_reserve_owned() else {
+            return Err(self.overloaded());
         };
-        let field = job.request.prompt_field();
-        let order = order(job, &self.config)?;
-        let frame = protocol::encode(&order).map_err(|error| too_large(&error, field))?;
+        sender.send(Command::Submit(submit));
+        Ok(answers)
+    }
+
+    /// One choice and the place that it needs.
+    fn choice(
+        &self,
+        attempt: AttemptId,
+        order: &ToEngine,
+        field: &'static str,
+        patience: Duration,
+    ) -> Result<(ChoiceSubmit, Answer), ErrorKind> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Err(self.overloaded());
+        };
+        let frame = protocol::encode(order).map_err(|error| too_large(&error, field))?;
         let (progress, watched) = watch::channel(Progress::default());
         // The cancellation's place in the channel is reserved now, so that it can be sent from a destructor.
-        let reserve = || self.commands.clone().try_reserve_owned();
-        let (Ok(submit), Ok(cancel)) = (reserve(), reserve()) else { return Err(overloaded) };
-        submit.send(Command::Submit(Submit {
-            attempt: job.attempt,
-            field,
-            frame: frame.into(),
-            progress,
-            place,
-        }));
-        Ok(Answer {
+        let Ok(cancel) = self.commands.clone().try_reserve_owned() else {
+            return Err(self.overloaded());
+        };
+        let choice = ChoiceSubmit { attempt, field, frame: frame.into(), progress, place };
+        let answer = Answer {
             model: Arc::clone(&self.model),
             progress: watched,
             first_token_timeout: patience,
             embeds: self.config.embedding,
-            cancel: CancelOnDrop { attempt: job.attempt, command: Some(cancel) },
-        })
+            cancel: CancelOnDrop { attempt, command: Some(cancel) },
+        };
+        Ok((choice, answer))
+    }
+
+    /// Every place is taken.
+    fn overloaded(&self) -> ErrorKind {
+        let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
+        ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead }
     }
 
     /// Longest wait for the first text of an answer begun now; a load that comes first has its own time.
@@ -222,18 +268,22 @@ impl Answer {
     fn events(mut self) -> EventStream {
         let model = Arc::clone(&self.model);
         let deadline = Instant::now() + self.first_token_timeout;
-        let mut sent = 0;
+        let (mut sent, mut told) = (0, 0);
         let mut started = false;
         let embeds = self.embeds;
         let events = try_stream! {
             loop {
-                let news = self.next(sent, deadline).await?;
+                let news = self.next(sent, told, deadline).await?;
                 if news.admitted && !started {
                     started = true;
                     yield Event::Started;
                     if news.dropped_turns > 0 {
                         yield Event::Truncated { turns: news.dropped_turns };
                     }
+                }
+                if !news.logprobs.is_empty() {
+                    told += news.logprobs.len();
+                    yield Event::Logprobs(wire(news.logprobs));
                 }
                 sent += news.pieces.len();
                 for piece in joined(news.pieces) {
@@ -258,8 +308,13 @@ impl Answer {
             .boxed()
     }
 
-    /// Waits for something new: `pieces` are those that came after the first `sent`.
-    async fn next(&mut self, sent: usize, deadline: Instant) -> Result<Progress, ErrorKind> {
+    /// Waits for something new: `pieces` are those after the first `sent`, `logprobs` after the first `told`.
+    async fn next(
+        &mut self,
+        sent: usize,
+        told: usize,
+        deadline: Instant,
+    ) -> Result<Progress, ErrorKind> {
         let silent = sent == 0 && self.progress.borrow().vectors.is_empty();
         let changed = if silent {
             timeout_at(deadline, self.progress.changed())
@@ -277,6 +332,7 @@ impl Answer {
             // Vectors are of use only together.
             vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
             pieces: progress.pieces[sent..].to_vec(),
+            logprobs: progress.logprobs[told..].to_vec(),
             end: progress.end.clone(),
         })
     }
@@ -351,11 +407,7 @@ fn submission(
 ) -> Result<Submission, ErrorKind> {
     let output_limit = request.output_limit().unwrap_or(config.max_output_tokens);
     if output_limit == 0 {
-        return Err(ErrorKind::InvalidRequest {
-            message: "the output limit must be at least 1".to_owned(),
-            param: Some("max_completion_tokens".to_owned()),
-            code: None,
-        });
+        return Err(invalid("max_completion_tokens", "the output limit must be at least 1"));
     }
     Ok(Submission {
         attempt,
@@ -363,26 +415,15 @@ fn submission(
         sampling: sampling(request),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
+        ignore_eos: request.ignore_eos.unwrap_or(false),
+        logprobs: logprobs(request),
+        constraint: constraint(request)?,
         terms,
     })
 }
 
-fn sampling(request: &ChatRequest) -> Sampling {
-    // Without a seed every answer gets its own: the standard library's hasher keys are random per call.
-    let seed = request.seed.map_or_else(|| RandomState::new().hash_one(()), i64::cast_unsigned);
-    Sampling {
-        temperature: request.temperature.unwrap_or(1.0),
-        top_p: request.top_p.unwrap_or(1.0),
-        seed,
-    }
-}
-
 fn too_large(error: &FrameError, field: &str) -> ErrorKind {
-    ErrorKind::InvalidRequest {
-        message: format!("the request is too large for the engine: {error}"),
-        param: Some(field.to_owned()),
-        code: None,
-    }
+    invalid(field, format!("the request is too large for the engine: {error}"))
 }
 
 fn usage(counts: Counts) -> Usage {

@@ -2,18 +2,21 @@
 //!
 //! Runs on the reader thread; touches the model's vocabulary, which is immutable, and never the context.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
 use super::answer::{AnswerParser, ExpectedCalls};
+use super::constraint::{Constraint, GrammarError};
 use super::conversation::{Conversation, MustCall, OfferedTool, ToolUse, Turn};
-use super::dialect::CallFormat;
 use super::engine::{Order, Texts, Work};
 use super::fallback;
+use super::forced::ForcedCall;
+use super::grammar::{Grammar, Grammars};
 use super::guard::{Guard, pieces};
+use super::logprobs::Logprobs;
 use super::overflow::{Overflow, roomy_tokens, shorten};
 use super::protocol::{Embed, Prompt, Refusal, Submission};
 use super::sampling::Sampler;
@@ -34,12 +37,18 @@ pub(super) struct Prompter {
     tags: Arc<[Token]>,
     overflow: Overflow,
     context_tokens: usize,
+    /// Tokens at which the model ends its turn.
+    ends: Vec<Token>,
+    /// Made for the first request that needs it: it takes a moment and some memory.
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
 }
 
-/// A prompt, and how to read what the model answers to it.
+/// A prompt, what the answer must be, and how to read what the model answers to it.
 struct Question<P> {
     prompt: P,
     answer: AnswerParser,
+    /// Forms of which the answer must have one, the first that can be worked with.
+    forms: Vec<Constraint>,
 }
 
 impl Prompter {
@@ -58,8 +67,21 @@ impl Prompter {
         let tags = controls.iter().filter(|(_, spelling)| is_tag(spelling));
         let tags = tags.map(|(token, _)| token.0).collect();
         let guard = Guard::new(controls.into_iter().map(|(_, spelling)| spelling));
+        let vocab = model.vocab();
+        let ends = vocab.tokens().filter(|&token| vocab.is_eog(token)).map(|end| end.0).collect();
         let has_own_template = own.is_some();
-        Ok(Self { model, template, has_own_template, guard, tags, overflow, context_tokens })
+        let grammars = OnceLock::new();
+        Ok(Self {
+            model,
+            template,
+            has_own_template,
+            guard,
+            tags,
+            overflow,
+            context_tokens,
+            ends,
+            grammars,
+        })
     }
 
     pub(super) fn has_own_template(&self) -> bool {
@@ -70,33 +92,68 @@ impl Prompter {
     /// conversation at all; some templates refuse a system turn, which the fallback needs.
     pub(super) fn takes_tools(&self) -> bool {
         self.has_own_template
-            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample())).is_ok()
+            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), None).is_ok()
     }
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
     pub(super) fn order(&self, submission: Submission) -> Order {
-        let Submission { attempt, prompt, sampling, output_limit, stop, terms } = submission;
+        let attempt = submission.attempt;
+        self.accept(submission).unwrap_or_else(|refusal| Order::Refuse(attempt, refusal))
+    }
+
+    fn accept(&self, submission: Submission) -> Result<Order, Refusal> {
+        let Submission { attempt, prompt, mut sampling, output_limit, stop, terms, .. } =
+            submission;
         let output_limit = output_limit as usize;
-        let read = match prompt {
-            Prompt::Chat(conversation) => self.fitting(&conversation, output_limit),
-            Prompt::Raw(input) => self.raw(&input, true).map(|prompt| {
+        let (question, dropped_turns) = match prompt {
+            Prompt::Chat(conversation) => {
+                self.fitting(&conversation, output_limit, submission.constraint.as_ref())?
+            }
+            Prompt::Raw(input) => {
                 let answer = AnswerParser::new(None, false, None);
-                (Question { prompt, answer }, 0)
-            }),
+                (Question { prompt: self.raw(&input, true)?, answer, forms: Vec::new() }, 0)
+            }
         };
-        match read {
-            Ok((Question { prompt, answer }, dropped_turns)) => Order::Work {
-                request: Request { attempt, prompt, output_limit, terms },
-                work: Box::new(Work {
-                    sampler: Sampler::new(sampling),
-                    text: TextStream::new(stop),
-                    answer,
-                    tags: Arc::clone(&self.tags),
-                    dropped_turns: u32::try_from(dropped_turns).unwrap_or(u32::MAX),
-                }),
-            },
-            Err(refusal) => Order::Refuse(attempt, refusal),
+        let Question { prompt, answer, forms } = question;
+        self.check_bias(&sampling.logit_bias)?;
+        // An answer with a form ends where the form does.
+        if submission.ignore_eos && forms.is_empty() {
+            sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
         }
+        let work = Work {
+            sampler: Sampler::new(sampling, &prompt),
+            text: TextStream::new(stop),
+            answer,
+            tags: Arc::clone(&self.tags),
+            grammar: self.first_grammar(&forms).map_err(Refusal::Grammar)?,
+            logprobs: submission.logprobs.map(|top| Logprobs::new(top.into())),
+            dropped_turns: u32::try_from(dropped_turns).unwrap_or(u32::MAX),
+        };
+        let request = Request { attempt, prompt, output_limit, terms };
+        Ok(Order::Work { request, work: Box::new(work) })
+    }
+
+    fn check_bias(&self, bias: &[(Token, f32)]) -> Result<(), Refusal> {
+        let vocabulary = u32::try_from(self.model.n_vocab()).unwrap_or(0);
+        let unknown = |&&(token, _): &&(Token, f32)| {
+            u32::try_from(token).map_or(true, |token| token >= vocabulary)
+        };
+        match bias.iter().find(unknown) {
+            Some(&(token, _)) => Err(Refusal::UnknownBias { token, vocabulary }),
+            None => Ok(()),
+        }
+    }
+
+    /// That of the first form that can be worked with; none if there are no forms.
+    fn first_grammar(&self, forms: &[Constraint]) -> Result<Option<Grammar>, GrammarError> {
+        let mut grammars = forms.iter().map(|form| self.grammar(form));
+        let Some(first) = grammars.next() else { return Ok(None) };
+        first.or_else(|error| grammars.find_map(Result::ok).ok_or(error)).map(Some)
+    }
+
+    fn grammar(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+        let grammars = self.grammars.get_or_init(|| Grammars::new(&self.model));
+        grammars.as_ref().map_err(Clone::clone)?.grammar(constraint)
     }
 
     /// What the embedder is to do about texts.
@@ -114,6 +171,7 @@ impl Prompter {
         &self,
         conversation: &Conversation,
         output_limit: usize,
+        form: Option<&Constraint>,
     ) -> Result<(Question<Vec<Token>>, usize), Refusal> {
         let Conversation { turns, tools } = conversation;
         let most = match self.overflow {
@@ -121,8 +179,8 @@ impl Prompter {
             Overflow::DropOldestTurns => roomy_tokens(self.context_tokens, output_limit),
         };
         let ask = |turns: &[Turn]| {
-            let Question { prompt, answer } = self.render(turns, tools.as_ref())?;
-            Ok::<_, Error>(Question { prompt: self.tokenise(&prompt), answer })
+            let Question { prompt, answer, forms } = self.render(turns, tools.as_ref(), form)?;
+            Ok::<_, Error>(Question { prompt: self.tokenise(&prompt), answer, forms })
         };
         shorten(turns, ask, |question| question.prompt.len() <= most)
             .map_err(|error| Refusal::Template(error.to_string()))
@@ -151,7 +209,13 @@ impl Prompter {
             .ok_or(Refusal::UnknownToken { token, vocabulary: vocabulary.unsigned_abs() })
     }
 
-    fn render(&self, turns: &[Turn], tools: Option<&ToolUse>) -> Result<Question<String>, Error> {
+    /// Renders the template and begins the answer as far as it is decided. `form` is that of an answer in words.
+    fn render(
+        &self,
+        turns: &[Turn],
+        tools: Option<&ToolUse>,
+        form: Option<&Constraint>,
+    ) -> Result<Question<String>, Error> {
         let dialect = self.template.dialect();
         let mut prompt = if dialect.calls.is_some() {
             self.template.render(turns, tools, &self.guard)?
@@ -164,20 +228,26 @@ impl Prompter {
             names: used.tools.iter().map(|tool| tool.name.clone()).collect(),
             parallel: used.parallel && format.allows_parallel(),
         });
+        let forced = tools.and_then(|used| ForcedCall::of(used, format));
         let opened = dialect.reasoning.filter(|tags| prompt.trim_end().ends_with(tags.open));
-        let Some(beginning) = tools.and_then(|used| beginning(used, format)) else {
+        if forced.is_none() && form.is_none() {
             let answer = AnswerParser::new(dialect.reasoning, opened.is_some(), expected);
-            return Ok(Question { prompt, answer });
-        };
-        // A call that must be made is begun for the model, which has only to go on; there is no place for reasoning.
+            return Ok(Question { prompt, answer, forms: Vec::new() });
+        }
+        // An answer with a form has no place for reasoning.
         if let Some(tags) = opened {
             prompt.push_str(tags.close);
             prompt.push_str("\n\n");
         }
+        let Some(ForcedCall { beginning, forms }) = forced else {
+            let answer = AnswerParser::new(None, false, None);
+            return Ok(Question { prompt, answer, forms: form.cloned().into_iter().collect() });
+        };
+        // A call that must be made is begun for the model, which has only to go on.
         prompt.push_str(&beginning);
         let mut answer = AnswerParser::new(None, false, expected);
         answer.prime(&beginning);
-        Ok(Question { prompt, answer })
+        Ok(Question { prompt, answer, forms: forms.into() })
     }
 
     fn tokenise(&self, rendered: &str) -> Vec<Token> {
@@ -192,18 +262,6 @@ impl Prompter {
         }
         tokens.into_iter().map(|token| token.0).collect()
     }
-}
-
-/// How the answer begins, if it must be a call: up to the arguments, if only one function may be called.
-fn beginning(tools: &ToolUse, format: CallFormat) -> Option<String> {
-    let name = match (&tools.must_call, tools.tools.as_slice()) {
-        (MustCall::No, _) => return None,
-        (MustCall::Named(name), _) | (MustCall::Any, [OfferedTool { name, .. }]) => {
-            Some(name.as_str())
-        }
-        (MustCall::Any, _) => None,
-    };
-    Some(format.beginning(name))
 }
 
 /// How every token that is recognised in text as a control token is spelled.
@@ -226,7 +284,6 @@ fn spelling(model: &LlamaModel, token: LlamaToken) -> String {
 
 /// A tool for a try-out of the template.
 fn sample() -> ToolUse {
-    let json = r#"{"type":"function","function":{"name":"f","description":"","parameters":{"type":"object","properties":{}}}}"#;
-    let tools = vec![OfferedTool { name: "f".to_owned(), json: json.to_owned() }];
+    let tools = vec![OfferedTool::new("f", "", r#"{"type":"object","properties":{}}"#)];
     ToolUse { tools, must_call: MustCall::No, parallel: false }
 }

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::Piece;
 use super::config::{FlashAttention, KvType};
+use super::constraint::{Constraint, GrammarError};
 use super::conversation::Conversation;
+use super::logprobs::TokenLogprobs;
 use super::observer::StepReport;
 use super::overflow::Overflow;
 use super::sampling::Sampling;
-use super::scheduler::Rejection;
+use super::scheduler::{Rejection, Token};
 use crate::backends::terms::Terms;
 use crate::openai::{FinishReason, Input};
 use crate::units::{AttemptId, MonotonicNs};
@@ -81,6 +83,11 @@ pub struct Submission {
     pub sampling: Sampling,
     pub output_limit: u32,
     pub stop: Vec<String>,
+    /// Go on where the model would end its turn.
+    pub ignore_eos: bool,
+    /// Tell each token's log-probability, and those of so many of the most probable tokens.
+    pub logprobs: Option<u8>,
+    pub constraint: Option<Constraint>,
     pub terms: Terms,
 }
 
@@ -126,10 +133,11 @@ pub enum FromEngine {
         attempt: AttemptId,
         vector: Vec<f32>,
     },
-    /// One batch was evaluated; `pieces` is what may be sent on because of it.
+    /// One batch was evaluated; `pieces` is what may be sent on because of it, `logprobs` tells of the same tokens.
     Step {
         report: StepReport,
         pieces: Vec<(AttemptId, Piece)>,
+        logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
     },
     /// The last word about an attempt.
     Closed {
@@ -180,11 +188,18 @@ pub enum Refusal {
     Scheduler(Rejection),
     /// The model's template does not take these turns, in its own words.
     Template(String),
-    /// A token that is not in the vocabulary of so many.
+    /// A prompt's token that is not in the vocabulary of so many.
     UnknownToken {
         token: u32,
         vocabulary: u32,
     },
+    /// `logit_bias` names a token that the vocabulary of so many does not have.
+    UnknownBias {
+        token: Token,
+        vocabulary: u32,
+    },
+    /// The answer cannot have the form asked for.
+    Grammar(GrammarError),
     /// The model's vectors are shorter than asked for.
     Dimensions {
         most: u32,
@@ -259,9 +274,12 @@ mod tests {
                 turns: vec![Turn::new(Role::Developer, "be brief")],
                 tools: None,
             }),
-            sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3 },
+            sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3, ..Sampling::default() },
             output_limit: 5,
             stop: vec!["\n".into()],
+            ignore_eos: false,
+            logprobs: None,
+            constraint: None,
             terms: Terms::default(),
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();

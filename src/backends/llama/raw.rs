@@ -2,8 +2,7 @@
 //!
 //! Refuses what only an upstream could do, by name, rather than leaving it out of the answer.
 
-use std::hash::{BuildHasher, RandomState};
-
+use super::parameters::seed;
 use super::protocol::{Embed, Prompt, Submission};
 use super::sampling::Sampling;
 use crate::backends::backend::ErrorKind;
@@ -26,6 +25,9 @@ pub(super) fn submission(
         sampling: sampling(request),
         output_limit: request.output_limit(),
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
+        ignore_eos: false,
+        logprobs: None,
+        constraint: None,
         terms,
     })
 }
@@ -60,11 +62,11 @@ fn unsupported(param: &str, what: &str) -> ErrorKind {
 }
 
 fn sampling(request: &CompletionRequest) -> Sampling {
-    // Without a seed every answer gets its own: the standard library's hasher keys are random per call.
-    let seed = request.seed.map_or_else(|| RandomState::new().hash_one(()), i64::cast_unsigned);
+    let default = Sampling::default();
     Sampling {
-        temperature: request.temperature.unwrap_or(1.0),
-        top_p: request.top_p.unwrap_or(1.0),
-        seed,
+        temperature: request.temperature.unwrap_or(default.temperature),
+        top_p: request.top_p.unwrap_or(default.top_p),
+        seed: seed(request.seed),
+        ..default
     }
 }

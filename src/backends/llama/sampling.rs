@@ -1,91 +1,282 @@
-//! Choosing the next token from logits: greedy, temperature and nucleus (top-p), reproducible by seed.
+//! Choosing the next token from logits: bias, penalties, mask, temperature, min-p, top-k, top-p; reproducible by seed.
 //!
 //! Pure. Written here rather than with llama.cpp's sampler chain, which builds and copies a record of 12 bytes for
-//! every word of the vocabulary and token; this reads the logits where they are.
+//! every word of the vocabulary and token; this reads the logits where they are, and copies them only for a request
+//! that changes them.
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
 
 use serde::{Deserialize, Serialize};
 
-/// How one answer is sampled.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+use super::scheduler::Token;
+use super::softmax::{Scored, exp, greatest, leaders, mass};
+
+/// How one answer is sampled. The default is OpenAI's: the model's own distribution.
+///
+/// Order: bias and penalties, mask, temperature, min-p, top-k, top-p, each on what the ones before left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 is greedy; 1 samples from the model's own distribution.
     pub temperature: f32,
+    /// Most tokens to choose among; 0: all.
+    pub top_k: u32,
     /// Share of probability mass to sample from, greater than 0, at most 1.
     pub top_p: f32,
+    /// Tokens less probable than this share of the most probable one are never chosen; 0: none.
+    pub min_p: f32,
+    /// Taken from a token's logit for each time it stands in the answer; 0: nothing.
+    pub frequency_penalty: f32,
+    /// Taken from the logit of each token that stands in the answer; 0: nothing.
+    pub presence_penalty: f32,
+    /// Divides positive logits, and multiplies negative ones, of each of the last 64 tokens of prompt and answer, as
+    /// llama.cpp and Ollama do; 1: no change.
+    pub repeat_penalty: f32,
+    /// Tokens and what is added to their logits.
+    pub logit_bias: Vec<(Token, f32)>,
     pub seed: u64,
 }
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            repeat_penalty: 1.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+impl Sampling {
+    /// Whether earlier tokens change anything.
+    #[expect(clippy::float_cmp, reason = "exactly these values mean: off")]
+    fn looks_back(&self) -> bool {
+        self.frequency_penalty != 0.0 || self.presence_penalty != 0.0 || self.repeat_penalty != 1.0
+    }
+}
+
+/// Tokens that a grammar allows, one bit each, the lowest of the first word first.
+pub type Mask<'a> = &'a [u32];
 
 /// The sampler of one answer, with its own random sequence.
 #[derive(Debug)]
 pub struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
-    /// Unnormalised probability and token; kept between tokens for its memory.
-    candidates: Vec<(f32, usize)>,
+    past: Past,
+    // Kept between tokens for their memory.
+    changed: Vec<f32>,
+    candidates: Vec<Scored>,
+    sums: Vec<f32>,
 }
 
 impl Sampler {
-    pub fn new(sampling: Sampling) -> Self {
-        Self { sampling, random: SplitMix64(sampling.seed), candidates: Vec::new() }
+    /// `prompt` counts for the repeat penalty only.
+    pub fn new(sampling: Sampling, prompt: &[Token]) -> Self {
+        let mut past = Past::default();
+        if sampling.looks_back() {
+            prompt[prompt.len().saturating_sub(RECENT)..].iter().for_each(|&t| past.read(t));
+        }
+        Self {
+            random: SplitMix64(sampling.seed),
+            sampling,
+            past,
+            changed: Vec::new(),
+            candidates: Vec::new(),
+            sums: Vec::new(),
+        }
     }
 
-    /// Index of the chosen logit; `logits` is not empty.
-    pub fn sample(&mut self, logits: &[f32]) -> usize {
-        let (best, top) = greatest(logits);
-        if self.sampling.temperature <= 0.0 {
-            return best;
+    /// Index of the chosen logit. `logits` is not empty; `mask`, if there is one, allows at least one of them.
+    pub fn sample(&mut self, logits: &[f32], mask: Option<Mask<'_>>) -> usize {
+        let remembers = self.sampling.looks_back();
+        let token = if remembers || mask.is_some() || !self.sampling.logit_bias.is_empty() {
+            let mut changed = mem::take(&mut self.changed);
+            changed.clear();
+            changed.extend_from_slice(logits);
+            self.change(&mut changed, mask);
+            let token = self.choose(&changed);
+            self.changed = changed;
+            token
+        } else {
+            self.choose(logits)
+        };
+        if remembers {
+            self.past.wrote(as_token(token));
         }
-        self.weigh(logits, top);
-        if self.sampling.top_p < 1.0 {
-            keep_nucleus(&mut self.candidates, self.sampling.top_p, logits.len());
-        }
-        let total: f64 = self.candidates.iter().map(|&(weight, _)| f64::from(weight)).sum();
-        let mut left = self.random.next_unit() * total;
-        for &(weight, token) in &self.candidates {
-            left -= f64::from(weight);
-            if left < 0.0 {
-                return token;
+        token
+    }
+
+    fn change(&self, logits: &mut [f32], mask: Option<Mask<'_>>) {
+        for &(token, bias) in &self.sampling.logit_bias {
+            if let Some(logit) = usize::try_from(token).ok().and_then(|index| logits.get_mut(index))
+            {
+                *logit += bias;
             }
         }
-        best
+        self.past.penalise(&self.sampling, logits);
+        if let Some(mask) = mask {
+            forbid(mask, logits);
+        }
     }
 
-    /// Softmax numerators at the temperature, relative to the greatest logit.
-    fn weigh(&mut self, logits: &[f32], top: f32) {
-        /// e⁻⁴⁰ < 10⁻¹⁷: even a million such tokens weigh less than an f32 can tell from nothing.
-        const NEGLIGIBLE: f32 = -40.0;
+    fn choose(&mut self, logits: &[f32]) -> usize {
+        let (top, best) = greatest(logits);
+        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
+        if temperature <= 0.0 {
+            best
+        } else if top_k > 0 || min_p > 0.0 || top_p < 1.0 {
+            self.draw_from_few(logits, top).unwrap_or(best)
+        } else {
+            self.draw_from_all(logits, top).unwrap_or(best)
+        }
+    }
+
+    /// Draws by the softmax of all logits: a sum for each block of them, then a walk through the one block it falls in.
+    fn draw_from_all(&mut self, logits: &[f32], top: f32) -> Option<usize> {
+        const BLOCK: usize = 512;
         let sharpness = self.sampling.temperature.recip();
-        self.candidates.clear();
-        self.candidates.extend(logits.iter().enumerate().filter_map(|(token, &logit)| {
-            let exponent = (logit - top) * sharpness;
-            (exponent > NEGLIGIBLE).then(|| (exponent.exp(), token))
-        }));
+        self.sums.clear();
+        self.sums.extend(logits.chunks(BLOCK).map(|block| mass(block, top, sharpness)));
+        let total: f64 = self.sums.iter().map(|&sum| f64::from(sum)).sum();
+        let mut left = self.random.next_unit() * total;
+        let block = self.sums.iter().position(|&sum| {
+            left -= f64::from(sum);
+            left < 0.0
+        })?;
+        left += f64::from(self.sums[block]);
+        let start = block * BLOCK;
+        let weights = logits.iter().enumerate().skip(start).take(BLOCK);
+        walk(weights.map(|(token, &logit)| (exp((logit - top) * sharpness), token)), left)
+    }
+
+    /// Draws from what min-p, top-k and top-p leave, the most probable first.
+    fn draw_from_few(&mut self, logits: &[f32], top: f32) -> Option<usize> {
+        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
+        let sharpness = temperature.recip();
+        let (mut least, mut whole) = (min_p, None);
+        if top_k == 0 && least <= 0.0 {
+            // All tokens lighter than this weigh less than 1 − top_p together, so the nucleus needs none of them;
+            // without them there is little to sort.
+            let mass = mass(logits, top, sharpness);
+            least = (1.0 - top_p) * mass / logits.len() as f32;
+            whole = Some(f64::from(mass));
+        }
+        let floor = if least > 0.0 { top + least.ln() * temperature } else { f32::MIN };
+        leaders(logits, top_k as usize, floor, &mut self.candidates);
+        for (weight, _) in &mut self.candidates {
+            *weight = exp((*weight - top) * sharpness);
+        }
+        if top_p < 1.0 {
+            let whole = whole.unwrap_or_else(|| total(&self.candidates));
+            keep_nucleus(&mut self.candidates, f64::from(top_p) * whole);
+        }
+        let left = self.random.next_unit() * total(&self.candidates);
+        walk(self.candidates.iter().copied(), left)
     }
 }
 
-fn greatest(logits: &[f32]) -> (usize, f32) {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    (logits.iter().position(|&logit| logit >= top).unwrap_or(0), top)
+fn total(weights: &[Scored]) -> f64 {
+    weights.iter().map(|&(weight, _)| f64::from(weight)).sum()
 }
 
-/// Keeps the most probable candidates that together reach `top_p` of the mass.
-fn keep_nucleus(candidates: &mut Vec<(f32, usize)>, top_p: f32, vocabulary: usize) {
-    let total: f32 = candidates.iter().map(|&(weight, _)| weight).sum();
-    // All words lighter than this weigh less than 1 − top_p together, so the nucleus needs none of them; without
-    // them there is little to sort.
-    let least = (1.0 - top_p) * total / vocabulary as f32;
-    candidates.retain(|&(weight, _)| weight >= least);
-    candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+/// The token in whose weight `left` falls; the last one with any weight if rounding left none.
+fn walk(weights: impl Iterator<Item = Scored>, mut left: f64) -> Option<usize> {
+    let mut last = None;
+    for (weight, token) in weights.filter(|&(weight, _)| weight > 0.0) {
+        left -= f64::from(weight);
+        last = Some(token);
+        if left < 0.0 {
+            break;
+        }
+    }
+    last
+}
+
+/// Keeps the least number of candidates, sorted by probability, whose mass is `enough`.
+fn keep_nucleus(candidates: &mut Vec<Scored>, enough: f64) {
     let mut mass = 0.0;
     let reached = candidates.iter().position(|&(weight, _)| {
-        mass += weight;
-        mass >= top_p * total
+        mass += f64::from(weight);
+        mass >= enough
     });
     candidates.truncate(reached.map_or(candidates.len(), |last| last + 1).max(1));
 }
 
+/// Makes what the mask does not allow impossible.
+fn forbid(mask: Mask<'_>, logits: &mut [f32]) {
+    for (place, logits) in logits.chunks_mut(32).enumerate() {
+        match mask.get(place).copied().unwrap_or(0) {
+            0 => logits.fill(f32::NEG_INFINITY),
+            u32::MAX => {}
+            word => {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tokens that count for the repeat penalty, llama.cpp's default.
+const RECENT: usize = 64;
+
+/// The tokens that penalties look back at; empty while there are none.
+#[derive(Debug, Default)]
+struct Past {
+    /// How often each token stands in the answer.
+    counts: HashMap<Token, u32>,
+    /// The last [`RECENT`] tokens of prompt and answer.
+    recent: VecDeque<Token>,
+}
+
+impl Past {
+    fn read(&mut self, token: Token) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(token);
+    }
+
+    fn wrote(&mut self, token: Token) {
+        self.read(token);
+        *self.counts.entry(token).or_default() += 1;
+    }
+
+    fn penalise(&self, sampling: &Sampling, logits: &mut [f32]) {
+        let penalty = sampling.repeat_penalty;
+        let first =
+            |&(place, token): &(usize, &Token)| !self.recent.range(..place).any(|t| t == token);
+        for (_, &token) in self.recent.iter().enumerate().filter(first) {
+            if let Some(logit) = usize::try_from(token).ok().and_then(|index| logits.get_mut(index))
+            {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
+        }
+        for (&token, &count) in &self.counts {
+            if let Some(logit) = usize::try_from(token).ok().and_then(|index| logits.get_mut(index))
+            {
+                *logit -= sampling.frequency_penalty * count as f32 + sampling.presence_penalty;
+            }
+        }
+    }
+}
+
+/// Vocabularies have fewer than 2³¹ words.
+fn as_token(index: usize) -> Token {
+    Token::try_from(index).unwrap_or(Token::MAX)
+}
+
 /// Sebastiano Vigna's `SplitMix64` (public domain): one addition and two multiplications per number, any seed is good.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -101,44 +292,4 @@ impl SplitMix64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LOGITS: [f32; 5] = [0.0, 2.0, 1.0, -1.0, 2.0];
-
-    fn draw(temperature: f32, top_p: f32, seed: u64, count: usize) -> Vec<usize> {
-        let mut sampler = Sampler::new(Sampling { temperature, top_p, seed });
-        (0..count).map(|_| sampler.sample(&LOGITS)).collect()
-    }
-
-    #[test]
-    fn temperature_zero_takes_the_first_greatest() {
-        assert_eq!(draw(0.0, 1.0, 7, 3), [1, 1, 1]);
-    }
-
-    #[test]
-    fn a_seed_repeats_and_another_differs() {
-        assert_eq!(draw(1.0, 1.0, 7, 50), draw(1.0, 1.0, 7, 50));
-        assert_ne!(draw(1.0, 1.0, 7, 50), draw(1.0, 1.0, 8, 50));
-    }
-
-    #[test]
-    fn frequencies_follow_the_softmax() {
-        let weights: Vec<f64> = LOGITS.iter().map(|&logit| f64::from(logit).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        let drawn = draw(1.0, 1.0, 1, 20_000);
-        for (token, weight) in weights.iter().enumerate() {
-            let share = drawn.iter().filter(|&&t| t == token).count() as f64 / 20_000.0;
-            assert!((share - weight / total).abs() < 0.02, "token {token}: {share}");
-        }
-    }
-
-    #[test]
-    fn the_nucleus_is_the_least_set_that_reaches_top_p() {
-        // Probabilities: 0.05, 0.38, 0.14, 0.02, 0.38.
-        assert!(draw(1.0, 0.7, 3, 500).iter().all(|token| [1, 4].contains(token)));
-        let wider = draw(1.0, 0.85, 3, 500);
-        assert!(wider.contains(&2) && !wider.contains(&0) && !wider.contains(&3));
-        assert!(draw(1.0, 0.01, 3, 50).iter().all(|&token| token == 1));
-    }
-}
+mod tests;

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use super::attempts::Attempts;
 use super::backlog::Backlog;
+use super::choices;
 use super::config::{Config, LoadWhen};
 use super::control::{Answer, ControlError, Unload, UnloadReason};
 use super::handle::{Command, EngineState, LlamaBackend, Phase, RETRY_AFTER, Submit};
@@ -343,8 +344,11 @@ impl Link {
                 self.attempts.admitted(attempt, at, dropped_turns);
             }
             FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector),
-            FromEngine::Step { report, pieces } => {
-                self.observer.step(&self.model, &report);
+            FromEngine::Step { report, pieces, logprobs } => {
+                self.observer.step(&self.model, &choices::joined(report));
+                for (attempt, logprobs) in logprobs {
+                    self.attempts.logprobs(attempt, logprobs);
+                }
                 for (attempt, piece) in pieces {
                     self.attempts.piece(attempt, piece);
                 }
@@ -366,7 +370,7 @@ impl Link {
                 Ok(())
             }
             Command::Submit(submit) => {
-                submit.refuse(ErrorKind::EngineDied);
+                submit.refuse(&ErrorKind::EngineDied);
                 Ok(())
             }
             Command::Cancel(attempt) if self.attempts.contains(attempt) => {
@@ -392,9 +396,10 @@ impl Link {
     }
 
     fn submit(&mut self, submit: Submit, outbox: &Outbox) -> Result<(), Ended> {
-        let frame = submit.frame.clone();
+        let frames = submit.choices.iter().map(|choice| choice.frame.clone());
+        let frames: Vec<Bytes> = frames.collect();
         self.attempts.open(submit, &self.model, &self.observer);
-        outbox.forward(frame)
+        frames.into_iter().try_for_each(|frame| outbox.forward(frame))
     }
 
     fn begin_to_leave(&mut self, unload: Unload) {
@@ -413,7 +418,7 @@ impl Link {
         let refuse_all = async {
             while let Some(command) = self.commands.recv().await {
                 match command {
-                    Command::Submit(submit) => submit.refuse(ErrorKind::EngineDied),
+                    Command::Submit(submit) => submit.refuse(&ErrorKind::EngineDied),
                     Command::Cancel(_) => {}
                     Command::Load(answer) => return self.asked.push(answer),
                     Command::Unload(unload) => {

@@ -155,7 +155,10 @@ fn a_beginning_that_was_given_counts_as_written() {
         let key = if format == CallFormat::Llama3 { "parameters" } else { "arguments" };
         let mut any = parser(format);
         any.prime(&format.beginning(None));
-        assert_eq!(any.push(&format!("time\", \"{key}\": {{}}}}")), call(0, "time", "{}"));
+        assert_eq!(
+            any.push(&format!("{{\"name\": \"time\", \"{key}\": {{}}}}")),
+            call(0, "time", "{}")
+        );
     }
 }
 

@@ -48,8 +48,8 @@ fn a_template_refuses_in_its_own_words() {
 
 /// A tool whose fields are not in alphabetical order, as they must arrive.
 fn weather() -> ToolUse {
-    let json = r#"{"type":"function","function":{"name":"weather","description":"The weather <now>","parameters":{"type":"object","properties":{"city":{"type":"string"}}}}}"#;
-    let tools = vec![OfferedTool { name: "weather".into(), json: json.into() }];
+    let schema = r#"{"type":"object","properties":{"city":{"type":"string"}}}"#;
+    let tools = vec![OfferedTool::new("weather", "The weather <now>", schema)];
     ToolUse { tools, must_call: MustCall::No, parallel: true }
 }
 

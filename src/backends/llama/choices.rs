@@ -1,0 +1,175 @@
+//! Several answers to one request (`n`): each is a sequence of its own to the engine, all are one attempt to the books.
+
+use async_stream::try_stream;
+use futures::StreamExt;
+use futures::stream::select_all;
+
+use super::observer::{StepReport, StepRow};
+use super::parameters::invalid;
+use super::protocol::ToEngine;
+use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream};
+use crate::openai::chat::CompletionTokensDetails;
+use crate::openai::{Request, Usage};
+use crate::units::AttemptId;
+
+/// Where the index of a choice stands in the id of its sequence: attempts are counted from 1 and never come so far.
+const INDEX_BITS: u32 = 56;
+
+/// How many choices a request asks for; only a conversation has several.
+pub(super) fn count(request: &Request, admissions: usize) -> Result<u32, ErrorKind> {
+    let asked = if let Request::Chat(request) = request { request.n } else { None };
+    let count = asked.unwrap_or(1).max(1);
+    if count as usize > admissions {
+        let message = format!("`n` must be at most {admissions}: this model holds no more at once");
+        return Err(invalid("n", message));
+    }
+    Ok(count)
+}
+
+/// The sequence of the attempt's choice of this index; the first one's is the attempt itself.
+pub(super) fn sequence_of(attempt: AttemptId, index: u32) -> AttemptId {
+    AttemptId(attempt.0 | u64::from(index) << INDEX_BITS)
+}
+
+/// Turns the order of one choice into that of the next: another sequence and another seed.
+pub(super) fn renumber(order: &mut ToEngine, sequence: AttemptId) {
+    if let ToEngine::Submit(submission) = order {
+        submission.attempt = sequence;
+        submission.sampling.seed = submission.sampling.seed.wrapping_add(1);
+    }
+}
+
+/// The attempt that a sequence belongs to.
+pub(super) fn attempt_of(sequence: AttemptId) -> AttemptId {
+    AttemptId(sequence.0 & ((1 << INDEX_BITS) - 1))
+}
+
+/// The report with one row for each attempt, whatever its choices.
+pub(super) fn joined(report: StepReport) -> StepReport {
+    let mut rows: Vec<StepRow> = Vec::with_capacity(report.rows.len());
+    for row in report.rows {
+        let attempt = attempt_of(row.attempt);
+        match rows.iter_mut().find(|other| other.attempt == attempt) {
+            Some(other) => {
+                other.prefill_tokens += row.prefill_tokens;
+                other.decode_tokens += row.decode_tokens;
+            }
+            None => rows.push(StepRow { attempt, ..row }),
+        }
+    }
+    StepReport { rows, ..report }
+}
+
+/// One stream of events from those of all choices. OpenAI counts the prompt once, and every choice's tokens.
+pub(super) fn merge(mut choices: Vec<EventStream>) -> EventStream {
+    if choices.len() == 1 {
+        return choices.remove(0);
+    }
+    let mut running = choices.len();
+    let numbered = choices.into_iter().zip(0_u32..);
+    let mut events =
+        select_all(numbered.map(|(events, index)| events.map(move |event| (index, event)).boxed()));
+    let merged = try_stream! {
+        let (mut started, mut present, mut usage) = (false, 0, Usage::default());
+        while let Some((index, event)) = events.next().await {
+            let event: Result<Event, BackendError> = event;
+            let event = event?;
+            match event {
+                Event::Started if started => continue,
+                Event::Started => {
+                    started = true;
+                    yield Event::Started;
+                    continue;
+                }
+                // All choices read the same conversation.
+                Event::Truncated { turns } => {
+                    if index == 0 {
+                        yield Event::Truncated { turns };
+                    }
+                    continue;
+                }
+                Event::Usage(counted) => {
+                    usage = added(usage, counted, index);
+                    continue;
+                }
+                _ => {}
+            }
+            if index != present {
+                present = index;
+                yield Event::Choice(index);
+            }
+            if let Event::Done(reason) = event {
+                running -= 1;
+                if running > 0 {
+                    yield Event::ChoiceDone(reason);
+                } else {
+                    yield Event::Usage(usage);
+                    yield Event::Done(reason);
+                }
+            } else {
+                yield event;
+            }
+        }
+    };
+    merged.boxed()
+}
+
+fn added(sum: Usage, choice: Usage, index: u32) -> Usage {
+    let completion_tokens = sum.completion_tokens + choice.completion_tokens;
+    let details = if index == 0 { choice.prompt_tokens_details } else { sum.prompt_tokens_details };
+    Usage {
+        prompt_tokens: choice.prompt_tokens,
+        completion_tokens,
+        total_tokens: choice.prompt_tokens + completion_tokens,
+        prompt_tokens_details: details,
+        completion_tokens_details: Some(CompletionTokensDetails {
+            reasoning_tokens: Some(sum.reasoning_tokens() + choice.reasoning_tokens()),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backends::llama::observer::Reused;
+    use crate::openai::FinishReason;
+    use crate::units::MonotonicNs;
+
+    #[test]
+    fn a_step_has_one_row_for_all_choices_of_an_attempt() {
+        let row = |attempt, index: u64, prefill_tokens, decode_tokens| StepRow {
+            attempt: AttemptId(attempt | index << INDEX_BITS),
+            prefill_tokens,
+            decode_tokens,
+        };
+        let rows = vec![row(7, 2, 0, 1), row(8, 0, 5, 0), row(7, 0, 3, 0), row(7, 1, 0, 1)];
+        let now = MonotonicNs::now();
+        let joined = joined(StepReport { start: now, end: now, rows, reused: Reused::default() });
+        assert_eq!(joined.rows, [row(7, 0, 3, 2), row(8, 0, 5, 0)]);
+    }
+
+    fn usage(prompt_tokens: u64, completion_tokens: u64) -> Usage {
+        let total_tokens = prompt_tokens + completion_tokens;
+        Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() }
+    }
+
+    #[tokio::test]
+    async fn the_last_choice_to_end_ends_the_answer() {
+        let choice = |text: &str, tokens, reason| {
+            let text = Event::Text(text.to_owned());
+            let events =
+                [Event::Started, text, Event::Usage(usage(9, tokens)), Event::Done(reason)];
+            futures::stream::iter(events.map(Ok)).boxed()
+        };
+        let choices =
+            vec![choice("a", 2, FinishReason::Stop), choice("b", 5, FinishReason::Length)];
+        let events: Vec<Event> = merge(choices).map(Result::unwrap).collect().await;
+        assert!(matches!(events[0], Event::Started));
+        let count =
+            |wanted: fn(&Event) -> bool| events.iter().filter(|event| wanted(event)).count();
+        assert_eq!(count(|event| matches!(event, Event::Started)), 1);
+        assert_eq!(count(|event| matches!(event, Event::ChoiceDone(_))), 1);
+        let [.., Event::Usage(counted), Event::Done(_)] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(*counted, usage(9, 7));
+    }
+}

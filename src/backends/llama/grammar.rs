@@ -1,0 +1,186 @@
+//! Answers that are valid JSON by construction: which tokens a schema allows next, from llguidance.
+//!
+//! Also at the output limit: an answer that nears it is completed in the shortest way, if there is one that fits.
+//!
+//! The vocabulary becomes a trie once per engine, a schema a grammar once per request, on the reader thread. Knows
+//! neither logits nor HTTP.
+
+use std::sync::Arc;
+
+use llama_cpp_2::model::LlamaModel;
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
+use serde_json::{Value, json};
+
+use self::closing::{Closers, Text};
+use super::constraint::{Constraint, GrammarError};
+use crate::openai::FinishReason;
+
+mod closing;
+
+/// Whitespace between tokens of JSON: one space, or a line with its indentation. Without a bound, small models write
+/// nothing else.
+const WHITESPACE: &str = r" |\n {0,16}";
+
+/// Makes grammars for one vocabulary.
+pub(super) struct Grammars {
+    factory: ParserFactory,
+    closers: Arc<Closers>,
+}
+
+impl Grammars {
+    /// Fails for a vocabulary without a token that ends an answer.
+    pub(super) fn new(model: &LlamaModel) -> Result<Self, GrammarError> {
+        let vocabulary = vocabulary(model)?;
+        let closers = Arc::new(Closers::new(vocabulary.tok_trie()));
+        let factory = ParserFactory::new_simple(&vocabulary).map_err(unsupported)?;
+        let mut grammars = Self { factory, closers };
+        grammars.factory.quiet();
+        // Errors reach clients and logs: they must not quote the schema or the answer.
+        grammars.factory.limits_mut().verbose_errors = false;
+        Ok(grammars)
+    }
+
+    pub(super) fn grammar(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+        let mut schema: Value = match constraint {
+            Constraint::JsonObject => json!({"type": "object"}),
+            Constraint::JsonSchema(text) => serde_json::from_str(text)
+                .map_err(|error| GrammarError::NotJson(error.to_string()))?,
+        };
+        if schema == json!(true) {
+            schema = json!({});
+        }
+        if !schema.is_object() {
+            return Err(GrammarError::Unsupported("it must be an object".to_owned()));
+        }
+        // Written over whatever options a client's schema brings.
+        let options = JsonCompileOptions {
+            whitespace_pattern: Some(WHITESPACE.to_owned()),
+            ..JsonCompileOptions::default()
+        };
+        options.apply_to(&mut schema);
+        let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema));
+        let matcher = Matcher::new(Ok(parser.map_err(unsupported)?));
+        Ok(Grammar::new(matcher, Arc::clone(&self.closers)))
+    }
+}
+
+fn unsupported(error: impl std::fmt::Display) -> GrammarError {
+    GrammarError::Unsupported(error.to_string())
+}
+
+/// The vocabulary as a trie of bytes; tokens without text of their own are marked so that no grammar allows them.
+fn vocabulary(model: &LlamaModel) -> Result<TokEnv, GrammarError> {
+    const SPECIAL: u8 = TokTrie::SPECIAL_TOKEN_MARKER;
+    let vocab = model.vocab();
+    let (mut words, mut ends) = (Vec::new(), Vec::new());
+    for (id, token) in (0_u32..).zip(vocab.tokens()) {
+        if vocab.is_eog(token) {
+            ends.push(id);
+        }
+        let mut bytes = vocab.token_to_piece(token, false, None);
+        if bytes.is_empty() || vocab.is_control(token) || vocab.is_eog(token) {
+            let text = vocab.token_to_piece(token, true, None);
+            bytes = if text.is_empty() { text } else { [&[SPECIAL], text.as_slice()].concat() };
+        }
+        words.push(bytes);
+    }
+    let (Some(&end), Ok(size)) = (ends.first(), u32::try_from(words.len())) else {
+        return Err(GrammarError::Unsupported(
+            "the model has no token that ends an answer".to_owned(),
+        ));
+    };
+    let trie = TokTrie::from(&TokRxInfo::new(size, end), &words).with_eos_tokens(&ends);
+    Ok(Arc::new(ApproximateTokEnv::new(trie)))
+}
+
+/// The grammar of one answer, as far as the answer has come.
+pub(super) struct Grammar {
+    matcher: Matcher,
+    text: Text,
+    closers: Arc<Closers>,
+    /// From so many tokens before the limit on, each token is taken only if the answer can still be completed after it.
+    reserve: usize,
+    /// How the answer could be completed from here, once the reserve is reached.
+    way_out: Option<Vec<u32>>,
+    /// The answer is being completed this way, in reverse; nothing is sampled any more.
+    closing: Option<Vec<u32>>,
+}
+
+/// A token, and why the answer ends with it, if it does.
+pub(super) struct Chosen {
+    pub(super) token: usize,
+    pub(super) end: Option<FinishReason>,
+}
+
+/// Masks spent at most on looking for a way out.
+const LONGEST_WAY_OUT: usize = 256;
+
+impl Grammar {
+    fn new(matcher: Matcher, closers: Arc<Closers>) -> Self {
+        let text = Text::default();
+        let shortest = closers.way_out(&matcher, text, LONGEST_WAY_OUT);
+        let reserve = 64 + 2 * shortest.map_or(LONGEST_WAY_OUT, |way| way.len());
+        Self { matcher, text, closers, reserve, way_out: None, closing: None }
+    }
+
+    /// Takes the next token, which `sample` chooses among those allowed (one bit each). `left` tokens, this one
+    /// included, may still come: if they would not suffice, the answer is completed in the shortest way instead.
+    pub(super) fn choose(
+        &mut self,
+        left: usize,
+        sample: impl FnOnce(&[u32]) -> usize,
+    ) -> Result<Chosen, GrammarError> {
+        if self.closing.is_some() {
+            return self.close();
+        }
+        let near = left <= self.reserve;
+        if near && self.way_out.is_none() {
+            self.way_out = self.find_way_out(left);
+        }
+        let token = sample(self.matcher.compute_mask_or_eos().map_err(too_complex)?.as_slice());
+        let before = near.then(|| (self.matcher.clone(), self.text));
+        self.take(token)?;
+        if let Some((matcher, text)) = before
+            && !self.matcher.is_stopped()
+        {
+            let here = self.find_way_out(left - 1);
+            if let (None, Some(mut way)) = (&here, self.way_out.take()) {
+                (self.matcher, self.text) = (matcher, text);
+                way.reverse();
+                self.closing = Some(way);
+                return self.close();
+            }
+            self.way_out = here;
+        }
+        let end = self.matcher.is_stopped().then_some(FinishReason::Stop);
+        Ok(Chosen { token, end })
+    }
+
+    /// The next token of the way out.
+    fn close(&mut self) -> Result<Chosen, GrammarError> {
+        let end = self.matcher.tok_env().map_err(too_complex)?.tok_trie().eos_token();
+        let way = self.closing.get_or_insert_default();
+        // A way of no tokens: the answer is complete, and only its end is missing.
+        let token = way.pop().unwrap_or(end) as usize;
+        let end = way.is_empty().then_some(FinishReason::Length);
+        self.take(token)?;
+        Ok(Chosen { token, end })
+    }
+
+    fn find_way_out(&self, left: usize) -> Option<Vec<u32>> {
+        self.closers.way_out(&self.matcher, self.text, left.min(LONGEST_WAY_OUT))
+    }
+
+    fn take(&mut self, token: usize) -> Result<(), GrammarError> {
+        let token = u32::try_from(token).map_err(too_complex)?;
+        self.matcher.consume_token(token).map_err(too_complex)?;
+        self.text.read(self.matcher.tok_env().map_err(too_complex)?.tok_trie().token(token));
+        Ok(())
+    }
+}
+
+fn too_complex(error: impl std::fmt::Display) -> GrammarError {
+    GrammarError::TooComplex(error.to_string())
+}

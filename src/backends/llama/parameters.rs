@@ -1,0 +1,79 @@
+//! From OpenAI's request fields to the engine's, with OpenAI's defaults filled in. Ranges were checked before.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::constraint::Constraint;
+use super::logprobs::{self, TokenLogprobs};
+use super::sampling::Sampling;
+use crate::backends::backend::ErrorKind;
+use crate::openai::{ChatRequest, RankedToken, TokenLogprob};
+
+pub(super) fn sampling(request: &ChatRequest) -> Sampling {
+    let default = Sampling::default();
+    // Ids beyond i32 are in no vocabulary, as little as i32::MAX.
+    let token = |id: u32| i32::try_from(id).unwrap_or(i32::MAX);
+    let bias = request.logit_bias.iter().flatten();
+    Sampling {
+        temperature: request.temperature.unwrap_or(default.temperature),
+        top_k: request.top_k.and_then(|k| u32::try_from(k).ok()).unwrap_or(default.top_k),
+        top_p: request.top_p.unwrap_or(default.top_p),
+        min_p: request.min_p.unwrap_or(default.min_p),
+        frequency_penalty: request.frequency_penalty.unwrap_or(default.frequency_penalty),
+        presence_penalty: request.presence_penalty.unwrap_or(default.presence_penalty),
+        repeat_penalty: request.repeat_penalty.unwrap_or(default.repeat_penalty),
+        logit_bias: bias.map(|(&id, &bias)| (token(id), bias)).collect(),
+        seed: seed(request.seed),
+    }
+}
+
+/// Without a seed every answer gets its own: the standard library's hasher keys are random per call.
+pub(super) fn seed(asked: Option<i64>) -> u64 {
+    asked.map_or_else(|| RandomState::new().hash_one(()), i64::cast_unsigned)
+}
+
+/// How many of the most probable tokens to tell with each token; `None`: no log-probabilities at all.
+pub(super) fn logprobs(request: &ChatRequest) -> Option<u8> {
+    let top = request.top_logprobs.unwrap_or(0);
+    request.logprobs.unwrap_or(false).then(|| u8::try_from(top).unwrap_or(u8::MAX))
+}
+
+/// The form that `response_format` demands.
+pub(super) fn constraint(request: &ChatRequest) -> Result<Option<Constraint>, ErrorKind> {
+    let Some(format) = &request.response_format else { return Ok(None) };
+    match format.kind.as_str() {
+        "text" => Ok(None),
+        "json_object" => Ok(Some(Constraint::JsonObject)),
+        "json_schema" => {
+            let schema = format.json_schema.as_ref().and_then(|format| format.schema.as_ref());
+            let missing = "`response_format` of type `json_schema` needs `json_schema.schema`";
+            let schema = schema.ok_or_else(|| invalid("response_format", missing))?;
+            Ok(Some(Constraint::JsonSchema(schema.get().to_owned())))
+        }
+        other => Err(invalid(
+            "response_format",
+            format!(
+                "local models take a `response_format` of type `text`, `json_object` or `json_schema`, not `{other}`"
+            ),
+        )),
+    }
+}
+
+/// A request that is at fault, and its field.
+pub(super) fn invalid(param: &str, message: impl Into<String>) -> ErrorKind {
+    ErrorKind::InvalidRequest { message: message.into(), param: Some(param.to_owned()), code: None }
+}
+
+/// As clients see them.
+pub(super) fn wire(tokens: Vec<TokenLogprobs>) -> Vec<TokenLogprob> {
+    let ranked = |token: logprobs::TokenLogprob| RankedToken {
+        token: String::from_utf8_lossy(&token.bytes).into_owned(),
+        // JSON has no infinity; OpenAI writes −9999 for what has next to no probability.
+        logprob: token.logprob.max(-9999.0),
+        bytes: token.bytes,
+    };
+    let tokens = tokens.into_iter().map(|TokenLogprobs { chosen, top }| TokenLogprob {
+        chosen: ranked(chosen),
+        top_logprobs: top.into_iter().map(ranked).collect(),
+    });
+    tokens.collect()
+}

@@ -1,0 +1,170 @@
+//! A router on disk: magic, version, SHA-256, then the model in postcard form. Nothing unverified gets in.
+//!
+//! Layout of `model.bin`: 8 bytes magic, 4 bytes version (little-endian), 32 bytes SHA-256 of the rest, payload.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::{AdequacyModel, Head};
+use crate::routing::text::{BUCKETS, FeatureSchema, STRUCTURE};
+
+/// Name of the weights within a router's folder.
+pub const MODEL_FILE: &str = "model.bin";
+
+const MAGIC: &[u8; 8] = b"WGROUTER";
+/// Raised when the layout or the meaning of the payload changes.
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 44;
+/// A router is far smaller; a larger file is not one.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Why a router cannot be used.
+#[derive(Debug, Error)]
+pub enum AdequacyError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: Box<AdequacyError> },
+    #[error("not a router made by `wattgate train`")]
+    NotARouter,
+    #[error(
+        "the router has format version {found}, this binary reads version {VERSION}: train it again"
+    )]
+    Version { found: u32 },
+    #[error("the router is damaged: its SHA-256 does not match its contents")]
+    Checksum,
+    #[error("the router's contents do not decode: {0}")]
+    Decode(#[from] postcard::Error),
+    #[error(
+        "the router was trained on text features {found:?}, this binary computes others: train it again"
+    )]
+    Schema { found: Box<FeatureSchema> },
+    #[error("the router holds a weight that is not a finite number, or too few weights")]
+    Weights,
+}
+
+pub(super) fn load(dir: &Path) -> Result<AdequacyModel, AdequacyError> {
+    let path = dir.join(MODEL_FILE);
+    let io = |source| AdequacyError::Io { path: path.clone(), source };
+    if fs::metadata(&path).map_err(io)?.len() > FILE_BYTES_MAX {
+        return Err(AdequacyError::File { path, source: Box::new(AdequacyError::NotARouter) });
+    }
+    let bytes = fs::read(&path).map_err(io)?;
+    decode(&bytes).map_err(|source| AdequacyError::File { path, source: Box::new(source) })
+}
+
+/// Writes beside the target and renames, so that a reader never meets half a file.
+pub(super) fn save(model: &AdequacyModel, dir: &Path) -> Result<(), AdequacyError> {
+    let path = dir.join(MODEL_FILE);
+    let io = |source| AdequacyError::Io { path: path.clone(), source };
+    let bytes = encode(model)?;
+    fs::create_dir_all(dir).map_err(io)?;
+    let fresh = dir.join(format!("{MODEL_FILE}.new"));
+    fs::write(&fresh, bytes).map_err(io)?;
+    fs::rename(&fresh, &path).map_err(io)
+}
+
+fn encode(model: &AdequacyModel) -> Result<Vec<u8>, AdequacyError> {
+    let payload = postcard::to_stdvec(model)?;
+    Ok([&MAGIC[..], &VERSION.to_le_bytes(), &Sha256::digest(&payload), &payload].concat())
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<AdequacyModel, AdequacyError> {
+    let (header, payload) =
+        bytes.split_at_checked(HEADER_BYTES).ok_or(AdequacyError::NotARouter)?;
+    let (magic, rest) = header.split_at(MAGIC.len());
+    let (version, checksum) = rest.split_at(4);
+    if magic != MAGIC {
+        return Err(AdequacyError::NotARouter);
+    }
+    let found = version.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte));
+    if found != VERSION {
+        return Err(AdequacyError::Version { found });
+    }
+    if Sha256::digest(payload)[..] != *checksum {
+        return Err(AdequacyError::Checksum);
+    }
+    verified(postcard::from_bytes(payload)?)
+}
+
+/// A checksum proves only that the file is the one that was written; this proves that it can be used.
+fn verified(model: AdequacyModel) -> Result<AdequacyModel, AdequacyError> {
+    if model.schema != FeatureSchema::current() {
+        return Err(AdequacyError::Schema { found: Box::new(model.schema) });
+    }
+    let mut heads = std::iter::once(&model.difficulty).chain(model.own_heads.values());
+    let sound = model.slope.is_finite()
+        && model.slope > 0.0
+        && model.abilities.values().all(|ability| ability.is_finite())
+        && heads.all(is_sound);
+    if sound { Ok(model) } else { Err(AdequacyError::Weights) }
+}
+
+fn is_sound(head: &Head) -> bool {
+    let finite = |weights: &[f32]| weights.iter().all(|weight| weight.is_finite());
+    head.ngrams.len() == BUCKETS
+        && head.structure.len() == STRUCTURE
+        && head.intercept.is_finite()
+        && finite(&head.ngrams)
+        && finite(&head.structure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model() -> AdequacyModel {
+        let difficulty =
+            Head { intercept: 0.5, structure: vec![0.1; STRUCTURE], ngrams: vec![0.25; BUCKETS] };
+        AdequacyModel {
+            schema: FeatureSchema::current(),
+            slope: 0.9,
+            difficulty,
+            abilities: [("llama-2-7b".to_owned(), -2.0)].into(),
+            own_heads: [].into(),
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_what_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a/b");
+        model().save(&target).unwrap();
+        assert_eq!(AdequacyModel::load(&target).unwrap(), model());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = encode(&model()).unwrap();
+        for at in (0..bytes.len()).step_by(97).chain(0..HEADER_BYTES) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert!(decode(&flipped).is_err(), "byte {at}");
+        }
+        assert!(matches!(decode(&bytes[..bytes.len() - 1]), Err(AdequacyError::Checksum)));
+        assert!(matches!(decode(b"short"), Err(AdequacyError::NotARouter)));
+    }
+
+    #[test]
+    fn another_version_schema_or_a_nan_is_refused_by_name() {
+        let mut other = encode(&model()).unwrap();
+        other[8] = 9;
+        assert!(matches!(decode(&other), Err(AdequacyError::Version { found: 9 })));
+        let mut schema = model();
+        schema.schema.version += 1;
+        assert!(matches!(decode(&encode(&schema).unwrap()), Err(AdequacyError::Schema { .. })));
+        let mut nan = model();
+        nan.difficulty.ngrams[7] = f32::NAN;
+        assert!(matches!(decode(&encode(&nan).unwrap()), Err(AdequacyError::Weights)));
+    }
+
+    #[test]
+    fn a_missing_router_is_named() {
+        let error = AdequacyModel::load(Path::new("/no/such/router")).unwrap_err().to_string();
+        assert!(error.contains("/no/such/router/model.bin"), "{error}");
+    }
+}

@@ -1,0 +1,270 @@
+//! Reads outcome files: one JSON line a query, with the score of each model that answered it.
+//!
+//! Strict: a line that cannot be what it claims stops training with its file and number, because a silently skipped
+//! label is a wrong figure later. Knows nothing of models or fits.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::TrainError;
+use crate::routing::adequacy::names::canonical;
+use crate::routing::text::{TextVector, fnv1a};
+
+/// A longer line is not a query with its outcomes.
+const LINE_BYTES_MAX: u64 = 4 << 20;
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// Everything the files say.
+#[derive(Debug, Default)]
+pub(super) struct Data {
+    pub(super) rows: Vec<Row>,
+    /// Canonical names.
+    pub(super) models: Vec<String>,
+    pub(super) sources: Vec<Source>,
+    /// `source/task`.
+    pub(super) tasks: Vec<String>,
+    pub(super) duplicates: usize,
+}
+
+/// One query. Model, source and task are indices into [`Data`].
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) text: TextVector,
+    pub(super) source: usize,
+    pub(super) task: usize,
+    pub(super) outcomes: Vec<Outcome>,
+    id_hash: u64,
+}
+
+impl Row {
+    /// A place in a seeded shuffle that does not depend on the order of the files.
+    pub(super) fn order(&self, seed: u64) -> u64 {
+        fnv1a(&[seed.to_le_bytes(), self.id_hash.to_le_bytes()].concat())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcome {
+    pub(super) model: usize,
+    /// 0 (wrong) to 1 (right).
+    pub(super) score: f64,
+}
+
+/// Where rows come from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Source {
+    pub name: String,
+    pub rows: usize,
+    /// How many models it asked.
+    pub models: usize,
+    /// SHA-256 of the file that named it first.
+    pub file_sha256: String,
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Error)]
+pub enum BadLine {
+    #[error("the line is torn or not JSON of the expected form: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("`query` is empty")]
+    NoQuery,
+    #[error("`outcomes` is empty: the row has no label")]
+    Unlabelled,
+    #[error("the score of {model} is {score}; scores go from 0 to 1")]
+    Score { model: String, score: f64 },
+    #[error("the line is longer than {LINE_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("the line cannot be read: {0}")]
+    Read(std::io::Error),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    id: String,
+    source: String,
+    task: String,
+    query: String,
+    outcomes: BTreeMap<String, f64>,
+}
+
+pub(super) fn read(paths: &[PathBuf]) -> Result<Data, TrainError> {
+    let mut reading = Reading::default();
+    for path in paths {
+        reading.file(path)?;
+    }
+    Ok(reading.finish())
+}
+
+#[derive(Default)]
+struct Reading {
+    data: Data,
+    models: BTreeMap<String, usize>,
+    sources: BTreeMap<String, usize>,
+    tasks: BTreeMap<String, usize>,
+    /// Models that each source asked.
+    asked: Vec<BTreeSet<usize>>,
+    /// Hashes of text and models, to find duplicates.
+    seen: HashSet<u64>,
+}
+
+impl Reading {
+    fn file(&mut self, path: &Path) -> Result<(), TrainError> {
+        let io = |source| TrainError::Io { path: path.to_owned(), source };
+        let sha256 = sha256(path).map_err(io)?;
+        let mut lines = open(path).map_err(io)?;
+        let mut buffer = Vec::new();
+        for line in 1.. {
+            let bad = |problem| TrainError::Line { path: path.to_owned(), line, problem };
+            buffer.clear();
+            let read = lines.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut buffer);
+            if read.map_err(|error| bad(BadLine::Read(error)))? == 0 {
+                break;
+            }
+            if buffer.len() as u64 > LINE_BYTES_MAX {
+                return Err(bad(BadLine::TooLong));
+            }
+            self.line(&buffer, &sha256).map_err(bad)?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, bytes: &[u8], sha256: &str) -> Result<(), BadLine> {
+        let line: Line = serde_json::from_slice(bytes)?;
+        validate(&line)?;
+        let names: Vec<&str> = line.outcomes.keys().map(String::as_str).collect();
+        if !self.seen.insert(fnv1a(format!("{}\0{}", names.join("\0"), line.query).as_bytes())) {
+            self.data.duplicates += 1;
+            return Ok(());
+        }
+        let source = index(&mut self.sources, &line.source);
+        if source == self.data.sources.len() {
+            let name = line.source.clone();
+            self.data.sources.push(Source {
+                name,
+                rows: 0,
+                models: 0,
+                file_sha256: sha256.to_owned(),
+            });
+            self.asked.push(BTreeSet::new());
+        }
+        let models = &mut self.models;
+        let outcomes: Vec<Outcome> = line
+            .outcomes
+            .iter()
+            .map(|(name, &score)| Outcome { model: index(models, &canonical(name)), score })
+            .collect();
+        self.asked[source].extend(outcomes.iter().map(|outcome| outcome.model));
+        self.data.sources[source].rows += 1;
+        self.data.rows.push(Row {
+            text: TextVector::of_text(&line.query),
+            source,
+            task: index(&mut self.tasks, &format!("{}/{}", line.source, line.task)),
+            outcomes,
+            id_hash: fnv1a(line.id.as_bytes()),
+        });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Data {
+        for (source, asked) in self.data.sources.iter_mut().zip(&self.asked) {
+            source.models = asked.len();
+        }
+        self.data.models = by_index(self.models);
+        self.data.tasks = by_index(self.tasks);
+        self.data
+    }
+}
+
+fn validate(line: &Line) -> Result<(), BadLine> {
+    if line.query.trim().is_empty() {
+        return Err(BadLine::NoQuery);
+    }
+    if line.outcomes.is_empty() {
+        return Err(BadLine::Unlabelled);
+    }
+    match line.outcomes.iter().find(|(_, score)| !(0.0..=1.0).contains(*score)) {
+        Some((model, &score)) => Err(BadLine::Score { model: model.clone(), score }),
+        None => Ok(()),
+    }
+}
+
+fn index(known: &mut BTreeMap<String, usize>, name: &str) -> usize {
+    let next = known.len();
+    *known.entry(name.to_owned()).or_insert(next)
+}
+
+fn by_index(known: BTreeMap<String, usize>) -> Vec<String> {
+    let mut names: Vec<(usize, String)> = known.into_iter().map(|(name, at)| (at, name)).collect();
+    names.sort_unstable();
+    names.into_iter().map(|(_, name)| name).collect()
+}
+
+/// The file's lines, decompressed if it is gzip, whatever its name.
+fn open(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
+    let mut plain = BufReader::new(File::open(path)?);
+    Ok(if plain.fill_buf()?.starts_with(&GZIP_MAGIC) {
+        Box::new(BufReader::new(MultiGzDecoder::new(plain)))
+    } else {
+        Box::new(plain)
+    })
+}
+
+fn sha256(path: &Path) -> std::io::Result<String> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut hasher = Sha256::new();
+    loop {
+        let chunk = file.fill_buf()?;
+        if chunk.is_empty() {
+            break;
+        }
+        hasher.update(chunk);
+        let length = chunk.len();
+        file.consume(length);
+    }
+    Ok(format!("{:x}", bytes::Bytes::copy_from_slice(&hasher.finalize())))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::train) fn data(lines: &str) -> Data {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), lines).unwrap();
+        read(&[file.path().to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn spellings_of_a_model_meet_and_duplicates_count_once() {
+        let line = |id: u8, model: &str| {
+            format!(
+                r#"{{"id":"{id}","source":"s","task":"t","query":"q{id}","outcomes":{{"{model}":1}}}}"#
+            )
+        };
+        let lines =
+            [line(1, "Meta-Llama-3_1-8B"), line(2, "llama-3.1-8b"), line(2, "llama-3.1-8b")];
+        let data = data(&lines.join("\n"));
+        assert_eq!(data.models, ["llama-3.1-8b"]);
+        assert_eq!((data.rows.len(), data.duplicates, data.sources[0].models), (2, 1, 1));
+    }
+
+    #[test]
+    fn gzip_is_read_whatever_the_name() {
+        let line = r#"{"id":"1","source":"s","task":"t","query":"q","outcomes":{"m":0.5}}"#;
+        let mut encoder =
+            flate2::read::GzEncoder::new(line.as_bytes(), flate2::Compression::fast());
+        let mut packed = Vec::new();
+        encoder.read_to_end(&mut packed).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), packed).unwrap();
+        assert_eq!(read(&[file.path().to_owned()]).unwrap().rows.len(), 1);
+    }
+}
