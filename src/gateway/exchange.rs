@@ -109,7 +109,8 @@ impl Exchange {
     async fn attempt(&mut self) -> Result<(), BackendError> {
         let attempt = self.gateway.next_attempt();
         let model = &self.gateway.router.models[self.model];
-        self.tally.attempt_started(model, attempt, &self.gateway.router.meter);
+        let prompt_tokens = self.plan.features.prompt_tokens;
+        self.tally.attempt_started(model, attempt, &self.gateway.router.meter, prompt_tokens);
         let job = Job {
             attempt,
             request: Arc::clone(&self.request),
