@@ -122,7 +122,7 @@ enum Judge {
 
 enum Energy {
     Unknown,
-    Cloud(Option<cloud::Class>),
+    Cloud(Option<cloud::PerToken>),
     /// What a local model that was never metered is assumed to take.
     Local(Estimator),
 }
@@ -137,7 +137,7 @@ fn entrants(config: &Config, adequacy: &AdequacyModel) -> Vec<Entrant> {
                     config.energy.cpu_model(),
                 )),
             ),
-            Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.energy_class)),
+            Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.per_token())),
         };
         let judge = Judge::Ability(assemble::ability(name, model, adequacy));
         Entrant { model: name.as_str().into(), route, judge, energy }
@@ -172,7 +172,7 @@ impl Entrant {
         let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
         let joules = match &self.energy {
             Energy::Unknown => None,
-            Energy::Cloud(class) => cloud::estimate(*class, prompt, 0, output).joules,
+            Energy::Cloud(per_token) => cloud::estimate(*per_token, prompt, 0, output).joules,
             Energy::Local(estimator) => estimator.expected(&self.model, prompt, output).joules,
         };
         Candidate {

@@ -10,8 +10,8 @@ use super::plan::Plan;
 use super::remote::Remote;
 use super::state::Gateway;
 use crate::backends::{ErrorKind, Event};
-use crate::energy::cloud::{Class, estimate};
-use crate::energy::{EnergyFigure, MeterHandle};
+use crate::energy::cloud::{PerToken, estimate};
+use crate::energy::{EnergyFigure, MeterHandle, Source};
 use crate::openai::{Request, Usage};
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
@@ -131,7 +131,7 @@ impl Tally {
             current.outcome = outcome;
             current.error = error;
             if let Some(remote) = &mut current.metered {
-                remote.close(current.usage.map(|usage| usage.completion_tokens));
+                remote.close(current.usage.map(|usage| usage.generated_tokens()));
             }
         }
     }
@@ -281,7 +281,7 @@ impl Try {
             _ if self.is_metered() => Some(gateway.router.meter.provisional(self.id)),
             Kind::Local { .. } => None,
             Kind::Cloud(config) => Some(
-                self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)),
+                self.reported.unwrap_or_else(|| self.cloud_energy(config.per_token(), features)),
             ),
         }
     }
@@ -297,13 +297,16 @@ impl Try {
     }
 
     /// The table's figure for what is known of the answer.
-    fn cloud_energy(&self, class: Option<Class>, features: &Features) -> EnergyFigure {
+    fn cloud_energy(&self, per_token: Option<PerToken>, features: &Features) -> EnergyFigure {
         match self.usage {
+            // No table says what an image or a sound takes, and that is not nothing.
+            _ if features.needs.media => EnergyFigure::unknown(Source::CloudTable),
             Some(usage) => {
-                estimate(class, usage.prompt_tokens, usage.cached_tokens(), usage.completion_tokens)
+                let (cached, generated) = (usage.cached_tokens(), usage.generated_tokens());
+                estimate(per_token, usage.prompt_tokens, cached, generated)
             }
             // Cut short: the prompt was read, and every piece was at least a token.
-            None => estimate(class, features.prompt_tokens.into(), 0, self.pieces),
+            None => estimate(per_token, features.prompt_tokens.into(), 0, self.pieces),
         }
     }
 
