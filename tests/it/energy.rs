@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::app::{TestApp, ask, cloud_model, eventually};
-use crate::stand_in::StandIn;
+use crate::app::{TestApp, ask, ask_streaming, cloud_model, eventually};
+use crate::stand_in::{Mode, StandIn};
 
 /// Runs `check` on a config that looks at `machine` instead of this one. Where the test runs there may be an NVIDIA
 /// driver, so none is looked for.
@@ -257,4 +257,51 @@ async fn the_grid_of_the_hour_replaces_the_years_and_gives_way_to_it() {
     let name = "wattgate_grid_carbon_grams_per_kilowatt_hour";
     gauge(config("/grid"), &format!("{name}{{zone=\"DEU\",basis=\"live\"}} 302")).await;
     gauge(config("/gone"), &format!("{name}{{zone=\"DEU\",basis=\"year\"}} 381")).await;
+}
+
+#[tokio::test]
+async fn what_an_upstream_says_in_a_comment_of_its_stream_beats_the_table() {
+    let stand_in = StandIn::start().await;
+    let app = TestApp::start(&cloud_model("cloud", 3.0, &stand_in)).await;
+    stand_in.respond_with(Mode::Verbatim(
+        200,
+        "text/event-stream",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\n\
+         : energy {\"energy_joules\":4.5,\"attribution_method\":\"prorated\"}\n\n\
+         data: [DONE]\n\n",
+    ));
+    let sse = app.stream(&ask_streaming("auto", "hello")).await;
+    let receipt = sse.receipt();
+    let energy = &receipt["energy"];
+    assert_eq!((&energy["joules"], &energy["source"]), (&json!(4.5), &json!("upstream")));
+    assert_eq!(energy["quality"], "estimated", "a claim is never measured");
+}
+
+#[tokio::test]
+async fn an_image_takes_nobody_knows_how_much_and_not_nothing() {
+    let stand_in = StandIn::start().await;
+    let app = TestApp::start(&cloud_model("cloud", 3.0, &stand_in)).await;
+    let mut request = ask("auto", "");
+    request["messages"][0]["content"] = json!([
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+    ]);
+    let reply = app.chat(&request).await;
+    assert_eq!(reply.status, 200);
+    let receipt = reply.receipt();
+    assert!(receipt["energy"]["joules"].is_null(), "{receipt}");
+    assert!(receipt["candidates"][0]["joules"].is_null(), "{receipt}");
+}
+
+#[tokio::test]
+async fn figures_of_the_operators_own_come_before_the_table() {
+    let stand_in = StandIn::start().await;
+    let config = format!(
+        "{}[models.cloud.openai.energy]\njoules_per_input_token = 0.0\njoules_per_output_token = 2.0\nboundary = \"server\"\npue = 1.5\n",
+        cloud_model("cloud", 3.0, &stand_in)
+    );
+    let app = TestApp::start(&config).await;
+    let reply = app.chat(&ask("auto", "hello you")).await;
+    let tokens = reply.json["usage"]["completion_tokens"].as_f64().unwrap();
+    assert_eq!(reply.receipt()["energy"]["joules"], 3.0 * tokens);
 }
