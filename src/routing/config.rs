@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::policy::Objective;
+use super::Objective;
 
 /// `[routing]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

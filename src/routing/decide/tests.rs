@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::routing::{Capabilities, Objective, Route, Unavailable};
+use crate::units::Joules;
 
 fn route() -> impl Strategy<Value = Route> {
     prop_oneof![Just(Route::Local), Just(Route::Cloud)]
