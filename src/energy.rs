@@ -3,6 +3,9 @@
 //! Knows devices, engines and attempts; knows nothing of HTTP, models' answers or routing.
 
 pub mod figure;
+pub mod grid;
+pub mod carbon;
+pub mod rates;
 pub mod sensor;
 pub mod rapl;
 pub mod cpu_model;

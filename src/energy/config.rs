@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::cpu_model::CpuModel;
 use super::ledger::TokenWeights;
+use super::rates::CarbonConfig;
 use crate::units::Watts;
 
 /// Settings of the energy meter.
@@ -34,6 +35,8 @@ pub struct Config {
     pub prefill_weight: f64,
     /// What a generated token weighs, 0 to 1000. Default 1.
     pub decode_weight: f64,
+    /// The grid this machine is at. Default unset: carbon is absent.
+    pub carbon: CarbonConfig,
 }
 
 /// Which sensors to use.
@@ -63,6 +66,7 @@ impl Default for Config {
             idle_watts: None,
             prefill_weight: 0.15,
             decode_weight: 1.0,
+            carbon: CarbonConfig::default(),
         }
     }
 }

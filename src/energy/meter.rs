@@ -19,6 +19,7 @@ use super::cpu_model::ProcessSensor;
 use super::device::Serves;
 use super::figure::{EnergyFigure, Source};
 use super::rapl::{self, Discovery};
+use super::rates::Rates;
 use super::sensor::{Sensor, SensorError};
 use super::work::WorkSpan;
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
@@ -149,6 +150,11 @@ impl MeterHandle {
         lock(&self.shared.accounts).expected(model, prefill_tokens, decode_tokens)
     }
 
+    /// What a joule causes beside heat, here and elsewhere.
+    pub fn rates(&self) -> &Rates {
+        &self.shared.rates
+    }
+
     pub fn books(&self) -> Books {
         lock(&self.shared.accounts).books(MonotonicNs::now())
     }
@@ -171,6 +177,7 @@ struct Shared {
     accounts: Mutex<Accounts>,
     /// Set when processes are metered by the CPU model.
     process_model: Option<Config>,
+    rates: Rates,
 }
 
 struct Probe {
@@ -214,6 +221,7 @@ impl Shared {
             probes: Mutex::default(),
             accounts: Mutex::new(Accounts::new(settings)),
             process_model,
+            rates: Rates::new(&config.carbon),
         };
         lock(&shared.probes).extend(shared.first_probes(counters));
         Ok(shared)

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::backends::Backend;
 use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
+use crate::energy::carbon::{Grid, grams};
 use crate::energy::cloud::estimate;
 use crate::energy::{EnergyFigure, MeterHandle};
 use crate::openai::Usage;
@@ -86,6 +87,9 @@ impl Model {
             route: self.route(),
             p,
             joules,
+            grams: joules
+                .zip(self.grid(meter))
+                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
             dollars: self.dollars(&expected_usage(features)),
             ttft_ms,
             state: loading.map(|cost| cost.state),
@@ -119,6 +123,14 @@ impl Model {
         match &self.kind {
             Kind::Local { .. } => Some(Dollars(0.0)),
             Kind::Cloud(config) => config.dollars(usage),
+        }
+    }
+
+    /// The grid that feeds it; none unless carbon is configured.
+    fn grid(&self, meter: &MeterHandle) -> Option<Grid> {
+        match &self.kind {
+            Kind::Local { .. } => meter.rates().here(),
+            Kind::Cloud(config) => meter.rates().elsewhere(config.carbon_zone.as_deref()),
         }
     }
 
