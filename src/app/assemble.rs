@@ -14,7 +14,7 @@ use crate::backends::cloud::{self, ApiKey, CloudBackend};
 use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
-use crate::gateway::model::FirstTokenTime;
+use crate::gateway::model::RecentMean;
 use crate::gateway::{Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
 use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy};
@@ -170,7 +170,8 @@ fn local(
         },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
-        first_token: FirstTokenTime::default(),
+        first_token: RecentMean::default(),
+        slowdown: RecentMean::default(),
     }
 }
 
@@ -190,7 +191,8 @@ fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, 
         backend: Arc::new(backend),
         capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
         drops_oldest_turns: false,
-        first_token: FirstTokenTime::default(),
+        first_token: RecentMean::default(),
+        slowdown: RecentMean::default(),
     })
 }
 

@@ -282,7 +282,9 @@ impl Try {
         metrics.attempts_total.get_or_create(&labels).inc();
         let Some(model) = gateway.router.model(&self.model) else { return };
         if let (Some(first_token_ms), false) = (self.first_token_ms, self.cold) {
-            model.first_token.observe(first_token_ms);
+            let usage = self.usage.unwrap_or_default();
+            let read = usage.prompt_tokens.saturating_sub(usage.cached_tokens());
+            model.observe_first_token(first_token_ms, read, &gateway.router.meter);
         }
         let Some(usage) = self.usage else { return };
         // An answer that came in one piece tells nothing of its pace.
