@@ -5,6 +5,7 @@
 //! pure and apart: [`scheduler`], [`waiting`], [`pacing`], [`host_cache`], [`packing`], [`sampling`], [`text`],
 //! [`guard`], [`overflow`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
 
+pub mod answer;
 mod attempts;
 mod backlog;
 #[cfg(feature = "llama")]
@@ -14,13 +15,17 @@ mod choices;
 mod config;
 pub mod constraint;
 mod control;
+pub mod conversation;
+pub mod dialect;
 mod engines;
 #[cfg(feature = "llama")]
 mod embedder;
 #[cfg(feature = "llama")]
 mod engine;
 pub mod eviction;
+pub mod fallback;
 pub mod footprint;
+pub mod forced;
 pub mod gguf;
 #[cfg(feature = "llama")]
 mod grammar;
@@ -37,6 +42,8 @@ mod process;
 #[cfg(feature = "llama")]
 mod prompt;
 pub mod protocol;
+#[cfg(feature = "llama")]
+mod python_json;
 mod residency;
 mod raw;
 pub mod sampling;

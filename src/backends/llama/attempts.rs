@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::answer::Piece;
 use super::choices;
 use super::handle::{ChoiceSubmit, Progress, Submit};
 use super::logprobs::TokenLogprobs;
@@ -91,8 +92,8 @@ impl Attempts {
         self.update(attempt, |progress| progress.vectors.push(vector));
     }
 
-    pub(super) fn text(&self, attempt: AttemptId, text: &str) {
-        self.update(attempt, |progress| progress.text.push_str(text));
+    pub(super) fn piece(&self, attempt: AttemptId, piece: Piece) {
+        self.update(attempt, |progress| progress.pieces.push(piece));
     }
 
     /// Comes before the text of the same tokens, and is told to the answer with it.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use llama_cpp_2::context::LlamaContext;
@@ -15,6 +16,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
 
+use super::answer::{AnswerParser, Piece};
 use super::child::EngineError;
 use super::constraint::GrammarError;
 use super::grammar::{Chosen, Grammar};
@@ -50,6 +52,9 @@ pub(super) struct Texts {
 pub(super) struct Work {
     pub(super) sampler: Sampler,
     pub(super) text: TextStream,
+    pub(super) answer: AnswerParser,
+    /// Control tokens whose spelling the parser must see.
+    pub(super) tags: Arc<[Token]>,
     /// Turns left out so that the conversation fits.
     pub(super) dropped_turns: u32,
     /// The form that the answer must have.
@@ -71,7 +76,7 @@ impl Work {
 /// What the answers gained in one step.
 #[derive(Default)]
 struct Said {
-    texts: Vec<(AttemptId, String)>,
+    pieces: Vec<(AttemptId, Piece)>,
     logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
     finished: Vec<(AttemptId, Outcome)>,
 }
@@ -156,9 +161,9 @@ impl<'m> Engine<'m> {
         match order {
             Order::Work { request, work } => {
                 let attempt = request.attempt;
+                let counts = Counts::default();
                 let room = self.context_tokens.saturating_sub(request.prompt.len());
                 let limit = request.output_limit.min(room);
-                let counts = Counts { prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0 };
                 match self.scheduler.submit(request) {
                     Ok(()) => {
                         self.running.insert(attempt, Running { work, counts, limit });
@@ -206,8 +211,8 @@ impl<'m> Engine<'m> {
         let end = MonotonicNs::now();
         let rows = chunks.iter().map(step_row).collect();
         let report = StepReport { start, end, rows, reused: std::mem::take(&mut self.reused) };
-        let Said { texts, logprobs, finished } = said;
-        let step = FromEngine::Step { report, texts, logprobs };
+        let Said { pieces, logprobs, finished } = said;
+        let step = FromEngine::Step { report, pieces, logprobs };
         protocol::append_frame(&mut self.outgoing, &step)?;
         for (attempt, outcome) in finished {
             self.close(attempt, outcome)?;
@@ -255,7 +260,8 @@ impl<'m> Engine<'m> {
         };
         counts.completion_tokens += 1;
         let goes_on = self.scheduler.push(chunk.slot, as_index(token));
-        let mut text = String::new();
+        let reasoned = work.answer.is_reasoning();
+        let (mut text, mut news) = (String::new(), Vec::new());
         let reason = if self.vocab.is_eog(LlamaToken(as_index(token))) {
             Some(FinishReason::Stop)
         } else {
@@ -265,17 +271,26 @@ impl<'m> Engine<'m> {
                 logprobs.note(logits, token, spell);
             }
             self.piece.clear();
-            vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, false, None);
+            let is_tag = work.tags.contains(&as_index(token));
+            vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, is_tag, None);
             let released = work.text.push(&self.piece);
             text = released.text;
-            if released.stopped {
+            news = work.answer.push(&text);
+            if released.stopped || work.answer.is_over() {
                 Some(FinishReason::Stop)
             } else {
                 end.or((!goes_on).then_some(FinishReason::Length))
             }
         };
+        counts.reasoning_tokens += u32::from(reasoned || work.answer.is_reasoning());
         if let Some(reason) = reason {
-            text.push_str(&work.text.finish());
+            let rest = work.text.finish();
+            news.extend(work.answer.push(&rest));
+            text.push_str(&rest);
+            let cut = reason == FinishReason::Length;
+            news.extend(work.answer.finish(cut));
+            let called = work.answer.has_called() && !cut;
+            let reason = if called { FinishReason::ToolCalls } else { reason };
             self.scheduler.release(chunk.slot);
             said.finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
         }
@@ -285,9 +300,7 @@ impl<'m> Engine<'m> {
                 said.logprobs.push((chunk.attempt, released));
             }
         }
-        if !text.is_empty() {
-            said.texts.push((chunk.attempt, text));
-        }
+        said.pieces.extend(news.into_iter().map(|piece| (chunk.attempt, piece)));
     }
 
     fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {
