@@ -3,11 +3,13 @@
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
 //! they use live in the gateway; `child`, `engine` and `embedder` are the other side of the socket. Decisions are
 //! pure and apart: [`scheduler`], [`waiting`], [`pacing`], [`host_cache`], [`packing`], [`sampling`], [`text`],
-//! [`guard`], [`overflow`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
+//! [`answer`], [`transcript`], [`form`], [`guard`], [`overflow`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
 
 pub mod answer;
 mod attempts;
 mod backlog;
+#[cfg(feature = "llama")]
+mod binding;
 #[cfg(feature = "llama")]
 pub mod child;
 pub mod break_even;
@@ -25,13 +27,14 @@ mod engine;
 pub mod eviction;
 pub mod fallback;
 pub mod footprint;
-pub mod forced;
+pub mod form;
 pub mod gguf;
 #[cfg(feature = "llama")]
 mod grammar;
 pub mod guard;
 pub mod handle;
 pub mod host_cache;
+pub mod lark;
 pub mod logprobs;
 pub mod observer;
 pub mod overflow;
@@ -55,6 +58,7 @@ pub mod supervisor;
 pub mod template;
 pub mod text;
 pub mod threads;
+pub mod transcript;
 pub mod waiting;
 
 /// Whether this build has the engine at all.

@@ -125,6 +125,9 @@ pub struct Message {
     pub content: Option<Content>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What an assistant's turn thought, sent back by clients that keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
     /// What an assistant's turn called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<Vec<ToolCall>>,
@@ -135,8 +138,14 @@ pub struct Message {
 
 impl Message {
     pub fn user(text: String) -> Self {
-        let content = Some(Content::Text(text));
-        Self { role: Role::User, content, name: None, tool_calls: None, tool_call_id: None }
+        Self {
+            role: Role::User,
+            content: Some(Content::Text(text)),
+            name: None,
+            reasoning_content: None,
+            tool_calls: None,
+            tool_call_id: None,
+        }
     }
 }
 

@@ -28,6 +28,9 @@ pub struct FunctionDefinition {
     /// A JSON schema of type object, as the client wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Box<RawValue>>,
+    /// Calls must keep to every word of the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
 }
 
 /// Whether the model may, must not or must call a tool.

@@ -1,6 +1,7 @@
 """Tools on the local model, as the official client uses them: it is told of them by the fallback, its template knowing none."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import openai
@@ -25,8 +26,15 @@ def ask(client: openai.OpenAI, *messages: Any, **more: Any) -> Any:
     return client.chat.completions.create(model=LOCAL, messages=[QUESTION, *messages], **options)
 
 
-def test_a_call_its_result_and_an_answer_in_words(client: openai.OpenAI) -> None:
-    called = ask(client, tool_choice=FORCED).choices[0]
+def ask_streaming(client: openai.OpenAI, *messages: Any, **more: Any) -> Any:
+    options = {"tools": [WEATHER], "temperature": 0, "max_tokens": 64} | more
+    with client.chat.completions.stream(model=LOCAL, messages=[QUESTION, *messages], **options) as stream:
+        return stream.get_final_completion()
+
+
+@pytest.mark.parametrize("asked", [ask, ask_streaming])
+def test_a_call_its_result_and_an_answer_in_words(client: openai.OpenAI, asked: Callable[..., Any]) -> None:
+    called = asked(client, tool_choice=FORCED).choices[0]
     assert called.finish_reason == "tool_calls"
     assert called.message.content is None
     [call] = called.message.tool_calls
@@ -34,9 +42,24 @@ def test_a_call_its_result_and_an_answer_in_words(client: openai.OpenAI) -> None
     assert "Paris" in json.loads(call.function.arguments)["city"]
 
     result = {"role": "tool", "tool_call_id": call.id, "content": "17 degrees and sunny"}
-    answered = ask(client, called.message, result, tool_choice="none").choices[0]
+    answered = asked(client, called.message, result, tool_choice="none").choices[0]
     assert answered.message.content
-    assert answered.message.tool_calls is None
+    assert not answered.message.tool_calls
+    assert answered.finish_reason != "tool_calls"
+
+
+def test_a_model_used_to_calling_calls_by_itself(client: openai.OpenAI) -> None:
+    messages: list[Any] = []
+    for place, city in enumerate(["Rome", "Oslo", "Cairo"]):
+        function = {"name": "get_weather", "arguments": json.dumps({"city": city})}
+        messages.append({"role": "user", "content": f"What is the weather in {city}?"})
+        calls = [{"id": f"call_{place}", "type": "function", "function": function}]
+        messages.append({"role": "assistant", "tool_calls": calls})
+    options = {"tools": [WEATHER], "temperature": 0, "max_tokens": 64}
+    answer = client.chat.completions.create(model=LOCAL, messages=[*messages, QUESTION], **options).choices[0]
+    assert answer.finish_reason == "tool_calls"
+    arguments = json.loads(answer.message.tool_calls[0].function.arguments)
+    assert isinstance(arguments["city"], str)
 
 
 def test_a_streamed_call_is_put_together_by_the_client(client: openai.OpenAI) -> None:

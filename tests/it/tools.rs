@@ -64,6 +64,29 @@ fn must_call() -> Value {
     request
 }
 
+/// A question after others, each of which was answered by calls for its cities: even a small model goes on like that.
+fn used_to_call(earlier: &[&[&str]], question: &str) -> Value {
+    let mut request = must_call();
+    request["tool_choice"] = json!("auto");
+    let messages = request["messages"].as_array_mut().unwrap();
+    messages.clear();
+    for (turn, cities) in earlier.iter().enumerate() {
+        let asked = cities.join(" and in ");
+        messages
+            .push(json!({"role": "user", "content": format!("What is the weather in {asked}?")}));
+        let calls = cities.iter().enumerate().map(|(place, city)| {
+            let arguments = json!({"city": city}).to_string();
+            json!({"id": format!("call_{turn}_{place}"), "type": "function",
+                "function": {"name": "get_weather", "arguments": arguments}})
+        });
+        messages.push(
+            json!({"role": "assistant", "content": null, "tool_calls": calls.collect::<Vec<_>>()}),
+        );
+    }
+    messages.push(json!({"role": "user", "content": question}));
+    request
+}
+
 /// The one call of an answer that is nothing else.
 fn call_of(reply: &Reply) -> Value {
     assert_eq!(reply.status, 200, "{}", reply.text);
@@ -197,6 +220,121 @@ async fn choices_call_each_for_themselves() {
 }
 
 #[tokio::test]
+async fn a_call_that_the_model_begins_by_itself_keeps_to_its_schema() {
+    let app = gateway(&model_path()).await;
+    let mut request =
+        used_to_call(&[&["Rome"], &["Oslo"], &["Cairo"]], "What is the weather in Paris?");
+    // Nothing in the conversation has this: only the schema does.
+    let parameters = &mut request["tools"][0]["function"]["parameters"];
+    parameters["properties"]["unit"] = json!({"enum": ["kelvin", "celsius"]});
+    parameters["required"] = json!(["city", "unit"]);
+    let call = assert_call(&app.chat(&request).await);
+    let arguments: Value =
+        serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
+    assert!(["kelvin", "celsius"].contains(&arguments["unit"].as_str().unwrap()), "{arguments}");
+}
+
+#[tokio::test]
+async fn one_answer_may_hold_several_calls_unless_the_client_forbids_it() {
+    let app = gateway(&model_path()).await;
+    let earlier: [&[&str]; 3] = [&["Rome", "Oslo"], &["Cairo", "Lima"], &["Bonn", "Kyiv"]];
+    let mut request = used_to_call(&earlier, "What is the weather in Paris and in London?");
+    for choice in ["auto", "required"] {
+        request["tool_choice"] = json!(choice);
+        let reply = app.chat(&request).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let calls = reply.json["choices"][0]["message"]["tool_calls"].as_array().unwrap();
+        assert!(calls.len() > 1, "{choice}: {}", reply.text);
+        assert_ne!(calls[0]["id"], calls[1]["id"]);
+        for call in calls {
+            let arguments = call["function"]["arguments"].as_str().unwrap();
+            assert!(serde_json::from_str::<Value>(arguments).unwrap()["city"].is_string());
+        }
+    }
+    request["stream"] = json!(true);
+    let sse = app.stream(&request).await;
+    let indices = sse
+        .chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["tool_calls"][0]["index"].as_u64());
+    assert!(indices.clone().is_sorted() && indices.max() >= Some(1), "{sse:?}");
+    request["stream"] = json!(false);
+    request["parallel_tool_calls"] = json!(false);
+    assert_call(&app.chat(&request).await);
+}
+
+#[tokio::test]
+async fn a_call_is_cut_short_by_the_limit_and_not_by_a_stop_string() {
+    let app = gateway(&model_path()).await;
+    let mut request = must_call();
+    request["stop"] = json!(["Paris", "\n", "\""]);
+    assert_call(&app.chat(&request).await);
+    request["max_tokens"] = json!(12);
+    request["tools"][0]["function"]["parameters"]["properties"]["why"] = json!({"type": "string"});
+    request["tools"][0]["function"]["parameters"]["required"] = json!(["why", "city"]);
+    let reply = app.chat(&request).await;
+    let choice = &reply.json["choices"][0];
+    assert_eq!(choice["finish_reason"], "length", "{}", reply.text);
+    let arguments = choice["message"]["tool_calls"][0]["function"]["arguments"].as_str().unwrap();
+    assert!(serde_json::from_str::<Value>(arguments).is_ok(), "completed in time: {arguments}");
+}
+
+#[tokio::test]
+async fn schemas_with_definitions_bind_and_those_beyond_the_grammar_only_if_strict() {
+    let app = gateway(&model_path()).await;
+    let mut request = must_call();
+    request["tools"] = json!([weather(), weather()]);
+    request["tools"][1]["function"]["name"] = json!("get_forecast");
+    for tool in 0..2 {
+        request["tools"][tool]["function"]["parameters"] = json!({
+            "$defs": {"place": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "maxLength": 20}},
+                "required": ["city"],
+                "additionalProperties": false,
+            }},
+            "type": "object",
+            "properties": {"place": {"$ref": "#/$defs/place"}},
+            "required": ["place"],
+            "additionalProperties": false,
+        });
+    }
+    request["parallel_tool_calls"] = json!(false);
+    let reply = app.chat(&request).await;
+    let call = &reply.json["choices"][0]["message"]["tool_calls"][0]["function"];
+    let arguments: Value = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
+    assert!(arguments["place"]["city"].is_string(), "{}", reply.text);
+
+    let unkeepable =
+        json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "(open"}}});
+    request["tools"][1]["function"]["parameters"] = unkeepable;
+    assert_eq!(app.chat(&request).await.status, 200);
+    request["tools"][1]["function"]["strict"] = json!(true);
+    let reply = app.chat(&request).await;
+    assert_eq!(reply.status, 400, "{}", reply.text);
+    assert_eq!(reply.json["error"]["param"], "tools[1].function.parameters", "{}", reply.text);
+}
+
+#[tokio::test]
+async fn an_answer_in_words_keeps_to_its_form_beside_tools() {
+    let app = gateway(&model_path()).await;
+    let mut request = must_call();
+    request["tool_choice"] = json!("auto");
+    request["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": {
+        "type": "object", "properties": {"mood": {"enum": ["good", "bad"]}}, "required": ["mood"],
+        "additionalProperties": false,
+    }}});
+    let in_words = app.chat(&request).await;
+    let answer: Value = serde_json::from_str(in_words.content()).expect("the form");
+    assert!(["good", "bad"].contains(&answer["mood"].as_str().unwrap()), "{answer}");
+    let form = request["response_format"].take();
+    let mut request =
+        used_to_call(&[&["Rome"], &["Oslo"], &["Cairo"]], "What is the weather in Paris?");
+    request["response_format"] = form;
+    assert_call(&app.chat(&request).await);
+}
+
+#[tokio::test]
 async fn malformed_tools_are_refused_by_name() {
     let stand_in = StandIn::start().await;
     let app = TestApp::start(&cloud_model("cloud", 3.0, &stand_in)).await;
@@ -230,6 +368,10 @@ async fn malformed_tools_are_refused_by_name() {
     let reply = app.chat(&json!({"model": "cloud", "messages": messages})).await;
     assert_eq!(reply.status, 400, "{}", reply.text);
     assert_eq!(reply.json["error"]["param"], "messages[0].tool_calls[0].function");
+    let messages = json!([{"role": "tool", "content": "7"}]);
+    let reply = app.chat(&json!({"model": "cloud", "messages": messages})).await;
+    assert_eq!(reply.error(), (400, "invalid_request_error", "invalid_value"));
+    assert_eq!(reply.json["error"]["param"], "messages[0].tool_call_id");
 }
 
 #[tokio::test]
@@ -294,8 +436,59 @@ async fn reasoning_is_told_apart_and_counted() {
         .filter_map(|chunk| chunk["choices"][0]["delta"]["reasoning_content"].as_str());
     assert_eq!(message["reasoning_content"], pieces.collect::<String>());
     assert_eq!(sse.chunks[0]["choices"][0]["delta"]["role"], "assistant");
-    // A call that must be made leaves no place for it.
-    let reply = app.chat(&must_call()).await;
-    assert_call(&reply);
-    assert_eq!(reply.json["usage"]["completion_tokens_details"]["reasoning_tokens"], 0);
+}
+
+/// Opens the reasoning, in every turn of the assistant.
+const THINKING: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n{% endif %}\
+    {{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n<think>\n{# </think> #}";
+
+/// A question after others that were answered after a thought, so that even a small model goes on like that.
+fn used_to_think(more: &Value) -> Value {
+    let mut messages = Vec::new();
+    for (colour, thing) in
+        [("blue", "sky"), ("green", "grass"), ("yellow", "sun"), ("white", "snow")]
+    {
+        messages.push(json!({"role": "user", "content": format!("What colour is the {thing}?")}));
+        let thought = format!("The {thing}\nis {colour}.\n</think>\n\nIt is {colour}.\nYes.");
+        messages.push(json!({"role": "assistant", "content": thought}));
+    }
+    messages.push(json!({"role": "user", "content": "What colour is blood?"}));
+    let mut request =
+        json!({"model": "smol", "messages": messages, "temperature": 0, "max_tokens": 64});
+    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    request
+}
+
+#[tokio::test]
+async fn a_thought_comes_before_text_its_stop_strings_its_form_and_its_calls() {
+    let (_dir, path) = with_template(THINKING);
+    let app = gateway(&path).await;
+    let thoughtful = async |more: &Value| {
+        let reply = app.chat(&used_to_think(more)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let message = reply.json["choices"][0]["message"].clone();
+        let thought = message["reasoning_content"].as_str().unwrap_or_default().to_owned();
+        assert!(thought.contains('\n') && !thought.contains("think>"), "{}", reply.text);
+        let usage = &reply.json["usage"];
+        let reasoned = usage["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap();
+        assert!(reasoned > 4 && reasoned < usage["completion_tokens"].as_u64().unwrap(), "{usage}");
+        reply
+    };
+    let plain = thoughtful(&json!({})).await;
+    assert!(plain.content().starts_with("It is"), "{}", plain.text);
+    let stopped = thoughtful(&json!({"stop": ["\n"]})).await;
+    assert!(!stopped.content().is_empty() && plain.content().starts_with(stopped.content()));
+    let schema = json!({"type": "object", "properties": {"colour": {"type": "string", "maxLength": 12}},
+        "required": ["colour"], "additionalProperties": false});
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "colour", "schema": schema}});
+    let formed = thoughtful(&json!({"response_format": format})).await;
+    let answer: Value = serde_json::from_str(formed.content()).expect("the form");
+    assert!(answer["colour"].is_string(), "{answer}");
+    let tools = json!([{"type": "function", "function": {"name": "paint", "parameters": schema}}]);
+    let called = thoughtful(&json!({"tools": tools, "tool_choice": "required"})).await;
+    let call = &called.json["choices"][0]["message"]["tool_calls"][0]["function"];
+    assert_eq!(call["name"], "paint", "{}", called.text);
+    let arguments: Value = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
+    assert!(arguments["colour"].is_string(), "{arguments}");
 }

@@ -135,25 +135,51 @@ impl AnswerParser {
     }
 
     /// The answer has ended. What is left is text, unless the answer was `cut` off at a limit: then half a tag, or
-    /// half a call, is no more than that.
+    /// half a call after one, is no more than that.
     pub fn finish(&mut self, cut: bool) -> Vec<Piece> {
         while let State::Call(reader) = &self.state
             && !reader.has_begun()
             && !self.has_called()
-            && !cut
+            && !(cut && reader.is_tagged())
         {
             self.give_back();
             self.read();
         }
-        if matches!(self.state, State::Text | State::Reasoning) && !cut {
+        if !cut && matches!(self.state, State::Text | State::Reasoning) {
             let held = mem::take(&mut self.held);
             held.chars().for_each(|char| self.show(char));
-            if matches!(self.state, State::Text) && !self.drops_blank {
-                let blank = mem::take(&mut self.blank);
-                self.append(&blank);
-            }
+        }
+        if matches!(self.state, State::Text) && self.held.is_empty() && !self.drops_blank {
+            let blank = mem::take(&mut self.blank);
+            self.append(&blank);
         }
         mem::take(&mut self.pieces)
+    }
+
+    /// Whether everything is text, as it comes.
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Whether reasoning may begin here.
+    pub fn may_reason(&self) -> bool {
+        matches!(self.state, State::Text)
+            && self.reasoning.is_some()
+            && self.fresh
+            && self.held.is_empty()
+    }
+
+    /// What there is so far of a call's object that has surely begun, but for its arguments.
+    pub fn begun_call(&self) -> Option<&str> {
+        match (&self.state, &self.calls) {
+            (State::Call(reader), Some(calls)) => reader.surely_begun(&calls.names),
+            _ => None,
+        }
+    }
+
+    /// Whether a call has ended and another may follow.
+    pub fn is_between_calls(&self) -> bool {
+        matches!(self.state, State::BetweenCalls)
     }
 
     /// Whether nothing that follows can be part of the answer: the model need not go on.

@@ -146,6 +146,10 @@ fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
         Refusal::Grammar(error) => {
             invalid("response_format", format!("`response_format` cannot be kept to: {error}"))
         }
+        Refusal::Tool { place, error } => {
+            let param = format!("tools[{place}].function.parameters");
+            invalid(&param, format!("`{param}` cannot be kept to, as `strict` demands: {error}"))
+        }
         Refusal::UnknownBias { token, vocabulary } => invalid(
             "logit_bias",
             format!("`logit_bias` names token {token}; the model's vocabulary has {vocabulary}"),

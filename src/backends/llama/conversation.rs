@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::dialect::without_reasoning;
+use super::parameters::invalid;
 use crate::backends::backend::{ErrorKind, UNSUPPORTED_TOOL};
 use crate::openai::tools::FUNCTION;
 use crate::openai::{ChatRequest, Message, Role, Tool, ToolChoice};
@@ -30,6 +31,9 @@ impl Conversation {
 pub struct Turn {
     pub role: Role,
     pub text: String,
+    /// What an assistant's turn thought, as far as the client tells it apart: some templates show it while tools are
+    /// still being called.
+    pub reasoning: Option<String>,
     /// What an assistant's turn called.
     pub calls: Vec<PastCall>,
     /// The id of the call that a tool's turn answers.
@@ -40,7 +44,8 @@ pub struct Turn {
 impl Turn {
     /// A turn that only says something.
     pub fn new(role: Role, text: impl Into<String>) -> Self {
-        Self { role, text: text.into(), calls: Vec::new(), answers: None, name: None }
+        let text = text.into();
+        Self { role, text, reasoning: None, calls: Vec::new(), answers: None, name: None }
     }
 }
 
@@ -67,6 +72,8 @@ pub struct OfferedTool {
     pub name: String,
     /// The JSON schema of its arguments.
     pub schema: String,
+    /// Calls must keep to every word of the schema.
+    pub strict: bool,
     /// The whole tool as JSON text, in the shape templates expect.
     pub json: String,
 }
@@ -93,6 +100,7 @@ fn turn(message: &Message) -> Turn {
     Turn {
         role: message.role,
         text,
+        reasoning: message.reasoning_content.clone(),
         calls: calls.collect(),
         answers: message.tool_call_id.clone(),
         name: message.name.clone(),
@@ -113,11 +121,14 @@ fn tools(request: &ChatRequest) -> Result<Option<ToolUse>, ErrorKind> {
         return Ok(None);
     }
     let tools = offered.iter().enumerate().map(|(place, tool)| offer(place, tool));
-    Ok(Some(ToolUse {
-        tools: tools.collect::<Result<_, _>>()?,
-        must_call,
-        parallel: request.parallel_tool_calls.unwrap_or(true),
-    }))
+    let tools = tools.collect::<Result<Vec<_>, _>>()?;
+    let is_second =
+        |&(place, tool): &(usize, &OfferedTool)| tools[..place].iter().any(|t| t.name == tool.name);
+    if let Some((place, _)) = tools.iter().enumerate().find(is_second) {
+        let param = format!("tools[{place}].function.name");
+        return Err(invalid(&param, format!("`{param}`: another tool has the same name")));
+    }
+    Ok(Some(ToolUse { tools, must_call, parallel: request.parallel_tool_calls.unwrap_or(true) }))
 }
 
 fn offer(place: usize, tool: &Tool) -> Result<OfferedTool, ErrorKind> {
@@ -129,7 +140,8 @@ fn offer(place: usize, tool: &Tool) -> Result<OfferedTool, ErrorKind> {
     let schema =
         function.parameters.as_ref().map_or(r#"{"type":"object","properties":{}}"#, |p| p.get());
     let description = function.description.as_deref().unwrap_or_default();
-    Ok(OfferedTool::new(&function.name, description, schema))
+    let strict = function.strict.unwrap_or(false);
+    Ok(OfferedTool { strict, ..OfferedTool::new(&function.name, description, schema) })
 }
 
 impl OfferedTool {
@@ -138,6 +150,7 @@ impl OfferedTool {
         Self {
             name: name.to_owned(),
             schema: schema.to_owned(),
+            strict: false,
             json: format!(
                 r#"{{"type":"function","function":{{"name":{name_json},"description":{description},"parameters":{schema}}}}}"#
             ),
@@ -204,14 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn two_tools_of_one_name_are_refused() {
+        let f = json!({"type": "function", "function": {"name": "f"}});
+        let error = tools_of(&json!({"tools": [f, f]})).unwrap_err();
+        assert!(error.to_string().contains("tools[1].function.name"), "{error}");
+    }
+
+    #[test]
     fn earlier_turns_keep_their_calls_and_lose_their_reasoning() {
         let request = request(&json!({"messages": [
-            {"role": "assistant", "content": "<think>\nhm\n</think>\n\nSo.", "tool_calls": [
+            {"role": "assistant", "content": "<think>\nhm\n</think>\n\nSo.", "reasoning_content": "ha", "tool_calls": [
                 {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
             {"role": "tool", "tool_call_id": "a", "content": "7"},
         ]}));
         let turns = Conversation::of(&request).unwrap().turns;
-        assert_eq!(turns[0].text, "So.");
+        assert_eq!((turns[0].text.as_str(), turns[0].reasoning.as_deref()), ("So.", Some("ha")));
         assert_eq!(turns[0].calls[0].name, "f");
         assert_eq!(turns[1].answers.as_deref(), Some("a"));
     }

@@ -90,18 +90,4 @@ impl CallFormat {
     pub fn arguments_key(self) -> &'static str {
         if self == Self::Llama3 { "parameters" } else { "arguments" }
     }
-
-    /// How a call begins: up to its object, or, if the name is given, to the arguments' object.
-    pub fn beginning(self, name: Option<&str>) -> String {
-        let before = match self {
-            Self::Hermes => "<tool_call>\n",
-            Self::Llama3 => "",
-            Self::Mistral => "[TOOL_CALLS][",
-        };
-        match name {
-            // Names are letters, digits, `_` and `-`: JSON strings as they are.
-            Some(name) => format!("{before}{{\"name\": \"{name}\", \"{}\":", self.arguments_key()),
-            None => before.to_owned(),
-        }
-    }
 }

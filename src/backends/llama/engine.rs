@@ -16,10 +16,11 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
 
-use super::answer::{AnswerParser, Piece};
+use super::answer::Piece;
+use super::binding::Binding;
 use super::child::EngineError;
 use super::constraint::GrammarError;
-use super::grammar::{Chosen, Grammar};
+use super::grammar::Chosen;
 use super::host_cache::HostCache;
 use super::logprobs::{Logprobs, TokenLogprobs};
 use super::observer::{Reused, StepReport, StepRow};
@@ -27,7 +28,7 @@ use super::pacing::Pacer;
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal, Settings};
 use super::sampling::Sampler;
 use super::scheduler::{Cancelled, Chunk, Limits, Phase, Request, Scheduler, Token};
-use super::text::TextStream;
+use super::transcript::{Heard, Transcript};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
@@ -51,14 +52,13 @@ pub(super) struct Texts {
 /// The part of a request that turns logits into text.
 pub(super) struct Work {
     pub(super) sampler: Sampler,
-    pub(super) text: TextStream,
-    pub(super) answer: AnswerParser,
-    /// Control tokens whose spelling the parser must see.
+    pub(super) transcript: Transcript,
+    /// Control tokens whose spelling the transcript needs.
     pub(super) tags: Arc<[Token]>,
     /// Turns left out so that the conversation fits.
     pub(super) dropped_turns: u32,
     /// The form that the answer must have.
-    pub(super) grammar: Option<Grammar>,
+    pub(super) binding: Binding,
     pub(super) logprobs: Option<Logprobs>,
 }
 
@@ -66,10 +66,8 @@ impl Work {
     /// The next token of an answer that may have `left` more of them.
     fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
         let sampler = &mut self.sampler;
-        match &mut self.grammar {
-            Some(grammar) => grammar.choose(left, |mask| sampler.sample(logits, Some(mask))),
-            None => Ok(Chosen { token: sampler.sample(logits, None), end: None }),
-        }
+        let said = self.transcript.answer();
+        self.binding.choose(said, left, |mask| sampler.sample(logits, mask))
     }
 }
 
@@ -260,8 +258,8 @@ impl<'m> Engine<'m> {
         };
         counts.completion_tokens += 1;
         let goes_on = self.scheduler.push(chunk.slot, as_index(token));
-        let reasoned = work.answer.is_reasoning();
-        let (mut text, mut news) = (String::new(), Vec::new());
+        let reasoned = work.transcript.answer().is_reasoning();
+        let mut heard = Heard::default();
         let reason = if self.vocab.is_eog(LlamaToken(as_index(token))) {
             Some(FinishReason::Stop)
         } else {
@@ -273,34 +271,29 @@ impl<'m> Engine<'m> {
             self.piece.clear();
             let is_tag = work.tags.contains(&as_index(token));
             vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, is_tag, None);
-            let released = work.text.push(&self.piece);
-            text = released.text;
-            news = work.answer.push(&text);
-            if released.stopped || work.answer.is_over() {
+            heard = work.transcript.push(&self.piece);
+            let goes_on_calling = work.transcript.answer().is_between_calls();
+            let end = end.filter(|end| *end == FinishReason::Length || !goes_on_calling);
+            if heard.ended {
                 Some(FinishReason::Stop)
             } else {
                 end.or((!goes_on).then_some(FinishReason::Length))
             }
         };
-        counts.reasoning_tokens += u32::from(reasoned || work.answer.is_reasoning());
+        let answer = work.transcript.answer();
+        counts.reasoning_tokens += u32::from(reasoned || answer.is_reasoning());
+        let reason = reason.map(|reason| work.transcript.end(reason, &mut heard));
         if let Some(reason) = reason {
-            let rest = work.text.finish();
-            news.extend(work.answer.push(&rest));
-            text.push_str(&rest);
-            let cut = reason == FinishReason::Length;
-            news.extend(work.answer.finish(cut));
-            let called = work.answer.has_called() && !cut;
-            let reason = if called { FinishReason::ToolCalls } else { reason };
             self.scheduler.release(chunk.slot);
             said.finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
         }
         if let Some(logprobs) = &mut work.logprobs {
-            let released = logprobs.release(&text, reason.is_some());
+            let released = logprobs.release(&heard.characters, reason.is_some());
             if !released.is_empty() {
                 said.logprobs.push((chunk.attempt, released));
             }
         }
-        said.pieces.extend(news.into_iter().map(|piece| (chunk.attempt, piece)));
+        said.pieces.extend(heard.pieces.into_iter().map(|piece| (chunk.attempt, piece)));
     }
 
     fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {

@@ -26,7 +26,7 @@ pub fn plain_turns(turns: &[Turn], tools: Option<&ToolUse>) -> Vec<Turn> {
                 last.text.push_str(&result(turn));
             }
             (true, _) => plain.push(Turn::new(Role::User, result(turn))),
-            (false, _) => plain.push(Turn { text: said(turn), calls: vec![], ..turn.clone() }),
+            (false, _) => plain.push(Turn { text: said(turn), calls: Vec::new(), ..turn.clone() }),
         }
         in_results = is_result;
     }

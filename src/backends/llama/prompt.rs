@@ -9,11 +9,13 @@ use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
 use super::answer::{AnswerParser, ExpectedCalls};
-use super::constraint::{Constraint, GrammarError};
+use super::binding::Binding;
+use super::constraint::GrammarError;
 use super::conversation::{Conversation, MustCall, OfferedTool, ToolUse, Turn};
+use super::dialect::CallFormat;
 use super::engine::{Order, Texts, Work};
 use super::fallback;
-use super::forced::ForcedCall;
+use super::form::{ForcedCall, Form};
 use super::grammar::{Grammar, Grammars};
 use super::guard::{Guard, pieces};
 use super::logprobs::Logprobs;
@@ -22,7 +24,7 @@ use super::protocol::{Embed, Prompt, Refusal, Submission};
 use super::sampling::Sampler;
 use super::scheduler::{Request, Token};
 use super::template::{CHATML, ChatTemplate};
-use super::text::TextStream;
+use super::transcript::Transcript;
 use crate::openai::{Input, Role};
 
 const TEMPLATE_KEY: &str = "tokenizer.chat_template";
@@ -35,6 +37,8 @@ pub(super) struct Prompter {
     guard: Guard,
     /// Control tokens that are part of the template's dialect, so the answer's parser must see them.
     tags: Arc<[Token]>,
+    /// The token that opens the reasoning, where it is one.
+    thought: Option<u32>,
     overflow: Overflow,
     context_tokens: usize,
     /// Tokens at which the model ends its turn.
@@ -43,12 +47,20 @@ pub(super) struct Prompter {
     grammars: OnceLock<Result<Grammars, GrammarError>>,
 }
 
-/// A prompt, what the answer must be, and how to read what the model answers to it.
+/// A prompt, how to read what the model answers to it, and what binds the answer.
 struct Question<P> {
     prompt: P,
     answer: AnswerParser,
-    /// Forms of which the answer must have one, the first that can be worked with.
-    forms: Vec<Constraint>,
+    forms: Forms,
+}
+
+/// What binds an answer and its calls.
+#[derive(Default)]
+struct Forms {
+    /// The whole answer, but for reasoning that comes first.
+    answer: Option<Form>,
+    /// A call that the model begins by itself.
+    call: Option<Form>,
 }
 
 impl Prompter {
@@ -68,6 +80,12 @@ impl Prompter {
         let tags = tags.map(|(token, _)| token.0).collect();
         let guard = Guard::new(controls.into_iter().map(|(_, spelling)| spelling));
         let vocab = model.vocab();
+        let open = template.dialect().reasoning.map(|tags| tags.open);
+        let opening = open.map(|tag| vocab.tokenize(tag.as_bytes(), false, true));
+        let thought = opening.as_deref().and_then(|tokens| match tokens {
+            [token] => u32::try_from(token.0).ok(),
+            _ => None,
+        });
         let ends = vocab.tokens().filter(|&token| vocab.is_eog(token)).map(|end| end.0).collect();
         let has_own_template = own.is_some();
         let grammars = OnceLock::new();
@@ -77,6 +95,7 @@ impl Prompter {
             has_own_template,
             guard,
             tags,
+            thought,
             overflow,
             context_tokens,
             ends,
@@ -105,27 +124,27 @@ impl Prompter {
         let Submission { attempt, prompt, mut sampling, output_limit, stop, terms, .. } =
             submission;
         let output_limit = output_limit as usize;
-        let (question, dropped_turns) = match prompt {
+        let form = submission.constraint.as_ref().map(Form::of);
+        let form = form.transpose().map_err(Refusal::Grammar)?;
+        let (Question { prompt, answer, forms }, dropped_turns) = match &prompt {
             Prompt::Chat(conversation) => {
-                self.fitting(&conversation, output_limit, submission.constraint.as_ref())?
+                self.fitting(conversation, output_limit, form.as_ref())?
             }
             Prompt::Raw(input) => {
                 let answer = AnswerParser::new(None, false, None);
-                (Question { prompt: self.raw(&input, true)?, answer, forms: Vec::new() }, 0)
+                (Question { prompt: self.raw(input, true)?, answer, forms: Forms::default() }, 0)
             }
         };
-        let Question { prompt, answer, forms } = question;
         self.check_bias(&sampling.logit_bias)?;
         // An answer with a form ends where the form does.
-        if submission.ignore_eos && forms.is_empty() {
+        if submission.ignore_eos && forms.answer.is_none() {
             sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
         }
         let work = Work {
             sampler: Sampler::new(sampling, &prompt),
-            text: TextStream::new(stop),
-            answer,
+            transcript: Transcript::new(answer, stop),
             tags: Arc::clone(&self.tags),
-            grammar: self.first_grammar(&forms).map_err(Refusal::Grammar)?,
+            binding: self.binding(&forms).map_err(Refusal::Grammar)?,
             logprobs: submission.logprobs.map(|top| Logprobs::new(top.into())),
             dropped_turns: u32::try_from(dropped_turns).unwrap_or(u32::MAX),
         };
@@ -144,16 +163,30 @@ impl Prompter {
         }
     }
 
-    /// That of the first form that can be worked with; none if there are no forms.
-    fn first_grammar(&self, forms: &[Constraint]) -> Result<Option<Grammar>, GrammarError> {
-        let mut grammars = forms.iter().map(|form| self.grammar(form));
-        let Some(first) = grammars.next() else { return Ok(None) };
-        first.or_else(|error| grammars.find_map(Result::ok).ok_or(error)).map(Some)
+    fn binding(&self, forms: &Forms) -> Result<Binding, GrammarError> {
+        let grammar = |form: &Option<Form>| form.as_ref().map(|f| self.grammar(f)).transpose();
+        Ok(Binding::new(grammar(&forms.answer)?, grammar(&forms.call)?, self.thought))
     }
 
-    fn grammar(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+    fn grammar(&self, form: &Form) -> Result<Grammar, GrammarError> {
         let grammars = self.grammars.get_or_init(|| Grammars::new(&self.model));
-        grammars.as_ref().map_err(Clone::clone)?.grammar(constraint)
+        grammars.as_ref().map_err(Clone::clone)?.grammar(form)
+    }
+
+    /// The tools as calls can be bound to them: one whose schema is beyond the grammar takes any arguments, unless it
+    /// is strict.
+    fn bindable(&self, mut tools: ToolUse) -> Result<ToolUse, Refusal> {
+        if self.grammar(&Form::call(&tools, fallback::FORMAT)).is_ok() {
+            return Ok(tools);
+        }
+        for (place, tool) in tools.tools.iter_mut().enumerate() {
+            match self.grammar(&Form::arguments(tool)) {
+                Ok(_) => {}
+                Err(error) if tool.strict => return Err(Refusal::Tool { place, error }),
+                Err(_) => r#"{"type":"object"}"#.clone_into(&mut tool.schema),
+            }
+        }
+        Ok(tools)
     }
 
     /// What the embedder is to do about texts.
@@ -171,9 +204,10 @@ impl Prompter {
         &self,
         conversation: &Conversation,
         output_limit: usize,
-        form: Option<&Constraint>,
+        form: Option<&Form>,
     ) -> Result<(Question<Vec<Token>>, usize), Refusal> {
         let Conversation { turns, tools } = conversation;
+        let tools = tools.clone().map(|tools| self.bindable(tools)).transpose()?;
         let most = match self.overflow {
             Overflow::Refuse => usize::MAX,
             Overflow::DropOldestTurns => roomy_tokens(self.context_tokens, output_limit),
@@ -214,7 +248,7 @@ impl Prompter {
         &self,
         turns: &[Turn],
         tools: Option<&ToolUse>,
-        form: Option<&Constraint>,
+        form: Option<&Form>,
     ) -> Result<Question<String>, Error> {
         let dialect = self.template.dialect();
         let mut prompt = if dialect.calls.is_some() {
@@ -222,32 +256,29 @@ impl Prompter {
         } else {
             self.template.render(&fallback::plain_turns(turns, tools), None, &self.guard)?
         };
-        let format = dialect.calls.unwrap_or(fallback::FORMAT);
-        let expected = tools.map(|used| ExpectedCalls {
-            format,
-            names: used.tools.iter().map(|tool| tool.name.clone()).collect(),
-            parallel: used.parallel && format.allows_parallel(),
-        });
-        let forced = tools.and_then(|used| ForcedCall::of(used, format));
-        let opened = dialect.reasoning.filter(|tags| prompt.trim_end().ends_with(tags.open));
-        if forced.is_none() && form.is_none() {
-            let answer = AnswerParser::new(dialect.reasoning, opened.is_some(), expected);
-            return Ok(Question { prompt, answer, forms: Vec::new() });
-        }
-        // An answer with a form has no place for reasoning.
-        if let Some(tags) = opened {
-            prompt.push_str(tags.close);
-            prompt.push_str("\n\n");
-        }
-        let Some(ForcedCall { beginning, forms }) = forced else {
-            let answer = AnswerParser::new(None, false, None);
-            return Ok(Question { prompt, answer, forms: form.cloned().into_iter().collect() });
+        let ends_with = |tag: &str| prompt.trim_end().ends_with(tag);
+        // A template may close the reasoning before it began: then there is none.
+        let reasoning = dialect.reasoning.filter(|tags| !ends_with(tags.close));
+        let opened = reasoning.is_some_and(|tags| ends_with(tags.open));
+        let Some(used) = tools else {
+            let answer = AnswerParser::new(reasoning, opened, None);
+            let forms = Forms { answer: form.cloned(), call: None };
+            return Ok(Question { prompt, answer, forms });
         };
-        // A call that must be made is begun for the model, which has only to go on.
-        prompt.push_str(&beginning);
-        let mut answer = AnswerParser::new(None, false, expected);
-        answer.prime(&beginning);
-        Ok(Question { prompt, answer, forms: forms.into() })
+        let format = dialect.calls.unwrap_or(fallback::FORMAT);
+        let mut answer = AnswerParser::new(reasoning, opened, Some(expected(used, format)));
+        let bound = match ForcedCall::of(used, format) {
+            // A call that must be made is begun for the model, which then has less to compute.
+            Some(forced) if reasoning.is_none() => {
+                prompt.push_str(&forced.beginning);
+                answer.prime(&forced.beginning);
+                Some(forced.rest)
+            }
+            Some(forced) => Some(forced.whole),
+            None => form.map(|form| form.clone().or(Form::tagged_call(used, format))),
+        };
+        let forms = Forms { answer: bound, call: Some(Form::call(used, format)) };
+        Ok(Question { prompt, answer, forms })
     }
 
     fn tokenise(&self, rendered: &str) -> Vec<Token> {
@@ -261,6 +292,16 @@ impl Prompter {
             tokens.insert(0, vocab.bos());
         }
         tokens.into_iter().map(|token| token.0).collect()
+    }
+}
+
+fn expected(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
+    ExpectedCalls {
+        format,
+        names: tools.tools.iter().map(|tool| tool.name.clone()).collect(),
+        parallel: tools.parallel
+            && format.allows_parallel()
+            && !matches!(tools.must_call, MustCall::Named(_)),
     }
 }
 

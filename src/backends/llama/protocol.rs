@@ -200,6 +200,11 @@ pub enum Refusal {
     },
     /// The answer cannot have the form asked for.
     Grammar(GrammarError),
+    /// Calls of the tool in this place, which is strict, cannot keep to its schema.
+    Tool {
+        place: usize,
+        error: GrammarError,
+    },
     /// The model's vectors are shorter than asked for.
     Dimensions {
         most: u32,

@@ -74,6 +74,9 @@ impl ChatTemplate {
         let mut fields =
             vec![("role", Value::from(role(turn.role))), ("content", text(&turn.text))];
         // Present only where they mean something: templates ask whether they are defined.
+        if let Some(reasoning) = &turn.reasoning {
+            fields.push(("reasoning_content", text(reasoning)));
+        }
         if !turn.calls.is_empty() {
             let calls = turn.calls.iter().map(|call| self.call(call, guard));
             fields.push(("tool_calls", calls.collect()));

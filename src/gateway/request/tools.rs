@@ -3,7 +3,7 @@
 use super::wrong;
 use crate::gateway::error::ApiError;
 use crate::openai::tools::{FUNCTION, FunctionDefinition};
-use crate::openai::{ChatRequest, Tool, ToolChoice};
+use crate::openai::{ChatRequest, Message, Role, Tool, ToolChoice};
 
 /// Longest name of a function.
 const NAME_BYTES_MAX: usize = 64;
@@ -13,7 +13,15 @@ pub(super) fn check_tools(request: &ChatRequest) -> Result<(), ApiError> {
     for (place, tool) in tools.iter().enumerate() {
         check_tool(tool, &format!("tools[{place}]"))?;
     }
-    check_choice(request.tool_choice.as_ref(), tools)
+    check_choice(request.tool_choice.as_ref(), tools)?;
+    let unasked = |message: &Message| message.role == Role::Tool && message.tool_call_id.is_none();
+    match request.messages.iter().position(unasked) {
+        Some(place) => Err(wrong(
+            &format!("messages[{place}].tool_call_id"),
+            "must say which call this is the result of",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn check_tool(tool: &Tool, path: &str) -> Result<(), ApiError> {

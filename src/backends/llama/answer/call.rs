@@ -29,6 +29,8 @@ pub(super) struct CallReader {
     pub(super) opener: &'static str,
     /// Everything read since.
     pub(super) read: String,
+    /// Where in `read` what may be the object begins, blanks included.
+    body: usize,
     /// Where in `read` the object begins.
     object: usize,
     stage: Stage,
@@ -51,7 +53,27 @@ impl CallReader {
     /// `in_array`: the object stands first in an array.
     pub(super) fn new(opener: &'static str, in_array: bool) -> Self {
         let stage = if in_array { Stage::BeforeArray } else { Stage::BeforeObject };
-        Self { opener, read: String::new(), object: 0, stage, scan: JsonScan::default() }
+        Self { opener, read: String::new(), body: 0, object: 0, stage, scan: JsonScan::default() }
+    }
+
+    /// Whether a tag came before, which has no other meaning.
+    pub(super) fn is_tagged(&self) -> bool {
+        !self.opener.is_empty()
+    }
+
+    /// What was read of the object, if it is bound to be a call: it stands after a tag, or begins with the name of a
+    /// known tool; and if its arguments have not begun.
+    pub(super) fn surely_begun(&self, known: &[String]) -> Option<&str> {
+        let begun = match self.stage {
+            Stage::BeforeObject => self.is_tagged(),
+            Stage::Object => {
+                let read = &self.read[self.object..];
+                let named = |name: &String| read.starts_with(&format!("{{\"name\": \"{name}\""));
+                self.is_tagged() || known.iter().any(named)
+            }
+            _ => false,
+        };
+        begun.then(|| &self.read[self.body..])
     }
 
     /// Whether a client has been told of the call.
@@ -70,6 +92,7 @@ impl CallReader {
                 Read::More
             }
             Stage::BeforeArray if char == '[' => {
+                self.body = self.read.len();
                 self.stage = Stage::BeforeObject;
                 Read::More
             }
@@ -112,7 +135,12 @@ impl CallReader {
             return Read::Begun { name };
         }
         if self.scan.depth > 0 {
-            return Read::More;
+            let is_field = self.scan.depth == 1 && !self.scan.in_string;
+            return match char {
+                ':' if is_field && !is_calls_field(&self.read[self.object..]) => Read::NoCall,
+                ',' if is_field && names_none(&self.read[self.object..], known) => Read::NoCall,
+                _ => Read::More,
+            };
         }
         match serde_json::from_str::<Whole>(&self.read[self.object..]) {
             Ok(Whole { name, arguments }) if known.contains(&name) => {
@@ -133,6 +161,24 @@ struct Whole<'a> {
     name: String,
     #[serde(borrow, default, alias = "parameters")]
     arguments: Option<&'a RawValue>,
+}
+
+/// Whether the field whose colon `object` ends with may stand in a call.
+fn is_calls_field(object: &str) -> bool {
+    let field = object.trim_end_matches(':').trim_end().strip_suffix('"');
+    let name = field.and_then(|field| field.rsplit_once('"')).map(|(_, name)| name);
+    name.is_some_and(|name| ["name", "arguments", "parameters", "type", "id"].contains(&name))
+}
+
+/// Whether `object`, which ends with a comma, has a name that is not among the known ones.
+fn names_none(object: &str, known: &[String]) -> bool {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let fields = object.trim_end_matches(',');
+    serde_json::from_str::<Named>(&format!("{fields}}}"))
+        .is_ok_and(|named| !known.contains(&named.name))
 }
 
 /// The call's name, if `object` ends with the brace that opens its arguments: then a number in that place makes the

@@ -148,18 +148,50 @@ fn after_the_last_call_the_answer_is_over() {
 
 #[test]
 fn a_beginning_that_was_given_counts_as_written() {
-    for format in [CallFormat::Hermes, CallFormat::Llama3, CallFormat::Mistral] {
+    for (format, beginning) in [
+        (CallFormat::Hermes, "<tool_call>\n{\"name\": \"weather\", \"arguments\":"),
+        (CallFormat::Llama3, "{\"name\": \"weather\", \"parameters\":"),
+        (CallFormat::Mistral, "[TOOL_CALLS][{\"name\": \"weather\", \"arguments\":"),
+    ] {
         let mut named = parser(format);
-        named.prime(&format.beginning(Some("weather")));
+        named.prime(beginning);
         assert_eq!(named.push(" {\"a\": 1}}"), call(0, "weather", "{\"a\": 1}"));
-        let key = if format == CallFormat::Llama3 { "parameters" } else { "arguments" };
-        let mut any = parser(format);
-        any.prime(&format.beginning(None));
-        assert_eq!(
-            any.push(&format!("{{\"name\": \"time\", \"{key}\": {{}}}}")),
-            call(0, "time", "{}")
-        );
     }
+}
+
+#[test]
+fn json_that_is_no_call_is_shown_as_soon_as_that_is_certain() {
+    let mut other = parser(CallFormat::Llama3);
+    assert_eq!(other.push("{\"answer\""), []);
+    assert_eq!(other.push(": 4"), [text("{\"answer\": 4")]);
+    let mut unknown = parser(CallFormat::Llama3);
+    assert_eq!(unknown.push("{\"name\": \"Bob\""), []);
+    assert_eq!(unknown.push(", "), [text("{\"name\": \"Bob\",")]);
+    // What was cut off may have been meant as it stands; after a tag it may not.
+    assert_eq!(
+        parse(parser(CallFormat::Llama3), &["{\"name\": \"we"], true),
+        [text("{\"name\": \"we")]
+    );
+    assert_eq!(parse(parser(CallFormat::Hermes), &["<tool_call>{\"name\": \"we"], true), []);
+}
+
+#[test]
+fn a_call_that_has_surely_begun_is_told_with_what_there_is_of_it() {
+    let begun = |format, text: &str| {
+        let mut parser = parser(format);
+        parser.push(text);
+        parser.begun_call().map(str::to_owned)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(begun(CallFormat::Hermes, "Hm <tool_ca"), None);
+    assert_eq!(begun(CallFormat::Hermes, "Hm <tool_call>"), some(""));
+    assert_eq!(begun(CallFormat::Hermes, "<tool_call>\n{\"na"), some("\n{\"na"));
+    assert_eq!(begun(CallFormat::Hermes, "<tool_call>{\"name\": \"time\", \"arguments\": {"), None);
+    assert_eq!(begun(CallFormat::Mistral, "[TOOL_CALLS] "), None);
+    assert_eq!(begun(CallFormat::Mistral, "[TOOL_CALLS] [{"), some("{"));
+    assert_eq!(begun(CallFormat::Llama3, "{\"name\": \"ti"), None);
+    assert_eq!(begun(CallFormat::Llama3, "{\"name\": \"time\", "), some("{\"name\": \"time\", "));
+    assert_eq!(begun(CallFormat::Llama3, "<|python_tag|>{"), some("{"));
 }
 
 #[test]
