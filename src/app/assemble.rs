@@ -166,7 +166,7 @@ fn local(
         capabilities: if llama.embedding {
             Capabilities::EMBEDDINGS
         } else {
-            Capabilities { tools: false, media: false, raw_details: false, ..Capabilities::ALL }
+            Capabilities { media: false, raw_details: false, ..Capabilities::ALL }
         },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,

@@ -3,6 +3,7 @@
 //! Whatever ends an exchange (an answer, an error, a client that left), its record is entered once: by
 //! [`Exchange::answered`] or [`Exchange::failed`], or by dropping it, which means that the client left.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +34,8 @@ pub struct Exchange {
     /// Place in `gateway.router.models` of the model that is being asked.
     model: usize,
     events: Option<EventStream>,
-    /// Output that arrived while it was still open whether this model answers.
-    first: Option<Event>,
+    /// What arrived while it was still open whether this model answers.
+    early: VecDeque<Event>,
 }
 
 impl Exchange {
@@ -49,7 +50,7 @@ impl Exchange {
             plan,
             model: 0,
             events: None,
-            first: None,
+            early: VecDeque::new(),
         }
     }
 
@@ -117,14 +118,18 @@ impl Exchange {
             terms: self.terms,
         };
         self.events = Some(model.backend.start(job));
+        let mut early = VecDeque::new();
         loop {
             match self.next().await {
-                Some(Ok(
-                    Event::Started | Event::Truncated { .. } | Event::Usage(_) | Event::Energy(_),
-                )) => {}
-                Some(Ok(output)) => {
-                    self.first = Some(output);
-                    return Ok(());
+                Some(Ok(Event::Started | Event::Truncated { .. })) => {}
+                Some(Ok(event)) => {
+                    // An answer may be empty: then its usage comes first.
+                    let is_output = !matches!(event, Event::Usage(_) | Event::Energy(_));
+                    early.push_back(event);
+                    if is_output {
+                        self.early = early;
+                        return Ok(());
+                    }
                 }
                 Some(Err(error)) => return Err(error),
                 None => {
@@ -138,8 +143,8 @@ impl Exchange {
 
     /// The next event of the answer. `None` after `Done` or an error.
     pub async fn next(&mut self) -> Option<Result<Event, BackendError>> {
-        if let Some(first) = self.first.take() {
-            return Some(Ok(first));
+        if let Some(early) = self.early.pop_front() {
+            return Some(Ok(early));
         }
         let next = self.events.as_mut()?.next();
         let event = match self.terms.deadline {

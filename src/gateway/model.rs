@@ -97,9 +97,21 @@ impl Model {
             ttft_ms,
             state: loading.map(|cost| cost.state),
             context_tokens: self.backend.health().context_tokens,
-            capabilities: self.capabilities,
+            capabilities: self.capabilities(),
             unavailable: self.unavailable(),
         }
+    }
+
+    /// What it can do, as far as is known: a model that is not loaded gets the benefit of the doubt.
+    fn capabilities(&self) -> Capabilities {
+        let tools = match &self.kind {
+            Kind::Local { engine, .. } => match &engine.borrow().phase {
+                llama::Phase::Ready(facts) => facts.takes_tools,
+                _ => self.capabilities.tools,
+            },
+            Kind::Cloud(_) => self.capabilities.tools,
+        };
+        Capabilities { tools, ..self.capabilities }
     }
 
     /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.
@@ -176,7 +188,7 @@ fn expected_usage(features: &Features) -> Usage {
         prompt_tokens,
         completion_tokens,
         total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: None,
+        ..Usage::default()
     }
 }
 

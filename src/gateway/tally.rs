@@ -90,7 +90,12 @@ impl Tally {
         let now_ms = self.elapsed_ms();
         let Some(current) = self.tries.last_mut() else { return };
         match event {
-            Event::Text(_) | Event::Upstream(_) | Event::Embeddings(_) => {
+            Event::Text(_)
+            | Event::Reasoning(_)
+            | Event::ToolCall { .. }
+            | Event::ToolArguments { .. }
+            | Event::Embeddings(_)
+            | Event::Upstream(_) => {
                 current.pieces += 1;
                 current.first_token_ms.get_or_insert(now_ms);
             }
