@@ -11,6 +11,7 @@ mod backlog;
 pub mod child;
 pub mod break_even;
 mod choices;
+pub mod confidence;
 mod config;
 pub mod constraint;
 mod control;

@@ -20,7 +20,9 @@ use super::logprobs::TokenLogprobs;
 use super::parameters::{constraint, invalid, logprobs, sampling, wire};
 use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine, Turn};
 use super::raw;
-use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
+use crate::backends::backend::{
+    Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, TokenConfidence,
+};
 use crate::backends::terms::Terms;
 use crate::openai::chat::PromptTokensDetails;
 use crate::openai::{ChatRequest, FinishReason, Request, Usage};
@@ -129,6 +131,8 @@ pub(super) struct Progress {
     pub(super) text: String,
     /// Of the tokens of `text`, if they were asked for.
     pub(super) logprobs: Vec<TokenLogprobs>,
+    /// Of the first tokens of the answer.
+    pub(super) confidences: Vec<TokenConfidence>,
     pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
 
@@ -252,6 +256,15 @@ impl LlamaBackend {
     }
 }
 
+/// How much of an answer has been passed on.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    /// Bytes.
+    text: usize,
+    logprobs: usize,
+    confidences: usize,
+}
+
 /// One answer on its way.
 struct Answer {
     model: Arc<str>,
@@ -266,12 +279,12 @@ impl Answer {
     fn events(mut self) -> EventStream {
         let model = Arc::clone(&self.model);
         let deadline = Instant::now() + self.first_token_timeout;
-        let (mut sent, mut told) = (0, 0);
+        let mut told = Told::default();
         let mut started = false;
         let embeds = self.embeds;
         let events = try_stream! {
             loop {
-                let news = self.next(sent, told, deadline).await?;
+                let news = self.next(told, deadline).await?;
                 if news.admitted && !started {
                     started = true;
                     yield Event::Started;
@@ -279,12 +292,16 @@ impl Answer {
                         yield Event::Truncated { turns: news.dropped_turns };
                     }
                 }
+                if !news.confidences.is_empty() {
+                    told.confidences += news.confidences.len();
+                    yield Event::Confidence(news.confidences);
+                }
                 if !news.logprobs.is_empty() {
-                    told += news.logprobs.len();
+                    told.logprobs += news.logprobs.len();
                     yield Event::Logprobs(wire(news.logprobs));
                 }
                 if !news.text.is_empty() {
-                    sent += news.text.len();
+                    told.text += news.text.len();
                     yield Event::Text(news.text);
                 }
                 if let Some(end) = news.end {
@@ -306,14 +323,9 @@ impl Answer {
             .boxed()
     }
 
-    /// Waits for something new: `text` is what came after the first `sent` bytes, `logprobs` after the first `told`.
-    async fn next(
-        &mut self,
-        sent: usize,
-        told: usize,
-        deadline: Instant,
-    ) -> Result<Progress, ErrorKind> {
-        let silent = sent == 0 && self.progress.borrow().vectors.is_empty();
+    /// Waits for something that was not told yet.
+    async fn next(&mut self, told: Told, deadline: Instant) -> Result<Progress, ErrorKind> {
+        let silent = told.text == 0 && self.progress.borrow().vectors.is_empty();
         let changed = if silent {
             timeout_at(deadline, self.progress.changed())
                 .await
@@ -329,8 +341,9 @@ impl Answer {
             dropped_turns: progress.dropped_turns,
             // Vectors are of use only together.
             vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
-            text: progress.text[sent..].to_owned(),
-            logprobs: progress.logprobs[told..].to_vec(),
+            text: progress.text[told.text..].to_owned(),
+            logprobs: progress.logprobs[told.logprobs..].to_vec(),
+            confidences: progress.confidences[told.confidences..].to_vec(),
             end: progress.end.clone(),
         })
     }
