@@ -14,6 +14,7 @@ mod binding;
 pub mod child;
 pub mod break_even;
 mod choices;
+pub mod confidence;
 mod config;
 pub mod constraint;
 mod control;

@@ -55,6 +55,7 @@ impl Choices {
             Event::Logprobs(more) => self.part().logprobs.get_or_insert_default().extend(more),
             Event::ChoiceDone(finish) | Event::Done(finish) => self.part().finish = Some(finish),
             Event::Started
+            | Event::Confidence(_)
             | Event::Upstream(_)
             | Event::Embeddings(_)
             | Event::Truncated { .. }

@@ -126,9 +126,11 @@ impl Chunks {
     fn next(&mut self, event: Event) -> Option<String> {
         match event {
             // Embeddings are never streamed.
-            Event::Started | Event::Truncated { .. } | Event::Embeddings(_) | Event::Energy(_) => {
-                None
-            }
+            Event::Started
+            | Event::Confidence(_)
+            | Event::Truncated { .. }
+            | Event::Embeddings(_)
+            | Event::Energy(_) => None,
             Event::Text(text) => {
                 if let Some(writer) = &mut self.completion {
                     return Some(writer.text(&text));

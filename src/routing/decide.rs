@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use super::cascade::Lead;
 use super::exclusion::exclusion;
 use super::{Candidate, Exclusion, Features, Policy, Reason};
 
@@ -37,7 +38,7 @@ impl Decision {
 /// Ranks `candidates` for a request with `features` under `policy`.
 ///
 /// First those at or above the floor, cheapest first; then those below it, most adequate first. Ties go to the order
-/// given, so the result is deterministic.
+/// given, so the result is deterministic. A cascade then lets a local model begin.
 pub fn decide(features: &Features, candidates: &[Candidate], policy: &Policy) -> Decision {
     let judge = |candidate: &Candidate| Judged {
         candidate: candidate.clone(),
@@ -47,8 +48,12 @@ pub fn decide(features: &Features, candidates: &[Candidate], policy: &Policy) ->
     let mut ranked: Vec<usize> =
         (0..judged.len()).filter(|&index| judged[index].excluded.is_none()).collect();
     ranked.sort_by(|&a, &b| prefer(&candidates[a], &candidates[b], policy));
-    let reason =
-        ranked.first().map_or(Reason::NoCandidate, |&first| explain(&candidates[first], policy));
+    let lead = policy.cascade.and_then(|cascade| cascade.lead(&mut ranked, candidates, policy));
+    let reason = if let Some(Lead { first, next }) = lead {
+        Reason::Watched { model: first, next }
+    } else {
+        ranked.first().map_or(Reason::NoCandidate, |&first| explain(&candidates[first], policy))
+    };
     Decision { ranked, judged, reason }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Objective;
+use super::{Cascade, Objective};
 
 /// The rule for one request: a configured policy plus what the request itself demands.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,4 +15,6 @@ pub struct Policy {
     pub local_only: bool,
     /// The client named this model; no other may answer.
     pub pinned: Option<Arc<str>>,
+    /// Try a local model first and watch it.
+    pub cascade: Option<Cascade>,
 }

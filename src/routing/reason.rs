@@ -24,6 +24,11 @@ pub enum Reason {
     Pinned {
         model: Arc<str>,
     },
+    /// A local model begins; if its first tokens do not look sure, `next` answers.
+    Watched {
+        model: Arc<str>,
+        next: Arc<str>,
+    },
     NoCandidate,
 }
 
@@ -34,6 +39,7 @@ impl Reason {
             Self::Adequate { .. } => "adequate",
             Self::BestAvailable { .. } => "best_available",
             Self::Pinned { .. } => "pinned",
+            Self::Watched { .. } => "watched",
             Self::NoCandidate => "no_candidate",
         }
     }
@@ -59,6 +65,9 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Pinned { model } => write!(f, "the client asked for {model}"),
+            Self::Watched { model, next } => {
+                write!(f, "{model} begins and is watched; {next} takes over if it looks unsure")
+            }
             Self::NoCandidate => f.write_str("no model can answer this request"),
         }
     }

@@ -16,7 +16,7 @@ use super::observer::EngineObserver;
 use super::parameters::invalid;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
-use crate::backends::backend::ErrorKind;
+use crate::backends::backend::{ErrorKind, TokenConfidence};
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Attempts that were sent to the engine and not closed.
@@ -94,6 +94,16 @@ impl Attempts {
 
     pub(super) fn piece(&self, attempt: AttemptId, piece: Piece) {
         self.update(attempt, |progress| progress.pieces.push(piece));
+    }
+
+    /// Comes before the text of the same token, and is told to the answer with it.
+    pub(super) fn confidence(&self, attempt: AttemptId, confidence: TokenConfidence) {
+        if let Some(open) = self.open.get(&attempt) {
+            open.progress.send_if_modified(|progress| {
+                progress.confidences.push(confidence);
+                false
+            });
+        }
     }
 
     /// Comes before the text of the same tokens, and is told to the answer with it.

@@ -88,6 +88,13 @@ pub(super) fn merge(mut choices: Vec<EventStream>) -> EventStream {
                     }
                     continue;
                 }
+                // The first choice stands for all.
+                Event::Confidence(tokens) => {
+                    if index == 0 {
+                        yield Event::Confidence(tokens);
+                    }
+                    continue;
+                }
                 Event::Usage(counted) => {
                     usage = added(usage, counted, index);
                     continue;

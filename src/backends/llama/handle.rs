@@ -22,7 +22,9 @@ use super::logprobs::TokenLogprobs;
 use super::parameters::{constraint, invalid, logprobs, sampling, wire};
 use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine};
 use super::raw;
-use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
+use crate::backends::backend::{
+    Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, TokenConfidence,
+};
 use crate::backends::terms::Terms;
 use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{ChatRequest, FinishReason, Request, Usage};
@@ -131,6 +133,8 @@ pub(super) struct Progress {
     pub(super) pieces: Vec<Piece>,
     /// Of the tokens of `pieces`, if they were asked for.
     pub(super) logprobs: Vec<TokenLogprobs>,
+    /// Of the first tokens of the answer.
+    pub(super) confidences: Vec<TokenConfidence>,
     pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
 
@@ -254,6 +258,14 @@ impl LlamaBackend {
     }
 }
 
+/// How much of an answer has been passed on.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    pieces: usize,
+    logprobs: usize,
+    confidences: usize,
+}
+
 /// One answer on its way.
 struct Answer {
     model: Arc<str>,
@@ -268,12 +280,12 @@ impl Answer {
     fn events(mut self) -> EventStream {
         let model = Arc::clone(&self.model);
         let deadline = Instant::now() + self.first_token_timeout;
-        let (mut sent, mut told) = (0, 0);
+        let mut told = Told::default();
         let mut started = false;
         let embeds = self.embeds;
         let events = try_stream! {
             loop {
-                let news = self.next(sent, told, deadline).await?;
+                let news = self.next(told, deadline).await?;
                 if news.admitted && !started {
                     started = true;
                     yield Event::Started;
@@ -281,11 +293,15 @@ impl Answer {
                         yield Event::Truncated { turns: news.dropped_turns };
                     }
                 }
+                if !news.confidences.is_empty() {
+                    told.confidences += news.confidences.len();
+                    yield Event::Confidence(news.confidences);
+                }
                 if !news.logprobs.is_empty() {
-                    told += news.logprobs.len();
+                    told.logprobs += news.logprobs.len();
                     yield Event::Logprobs(wire(news.logprobs));
                 }
-                sent += news.pieces.len();
+                told.pieces += news.pieces.len();
                 for piece in joined(news.pieces) {
                     yield event(piece);
                 }
@@ -308,14 +324,9 @@ impl Answer {
             .boxed()
     }
 
-    /// Waits for something new: `pieces` are those after the first `sent`, `logprobs` after the first `told`.
-    async fn next(
-        &mut self,
-        sent: usize,
-        told: usize,
-        deadline: Instant,
-    ) -> Result<Progress, ErrorKind> {
-        let silent = sent == 0 && self.progress.borrow().vectors.is_empty();
+    /// Waits for something that was not told yet.
+    async fn next(&mut self, told: Told, deadline: Instant) -> Result<Progress, ErrorKind> {
+        let silent = told.pieces == 0 && self.progress.borrow().vectors.is_empty();
         let changed = if silent {
             timeout_at(deadline, self.progress.changed())
                 .await
@@ -331,8 +342,9 @@ impl Answer {
             dropped_turns: progress.dropped_turns,
             // Vectors are of use only together.
             vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
-            pieces: progress.pieces[sent..].to_vec(),
-            logprobs: progress.logprobs[told..].to_vec(),
+            pieces: progress.pieces[told.pieces..].to_vec(),
+            logprobs: progress.logprobs[told.logprobs..].to_vec(),
+            confidences: progress.confidences[told.confidences..].to_vec(),
             end: progress.end.clone(),
         })
     }

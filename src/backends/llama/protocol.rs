@@ -18,6 +18,7 @@ use super::observer::StepReport;
 use super::overflow::Overflow;
 use super::sampling::Sampling;
 use super::scheduler::{Rejection, Token};
+use crate::backends::backend::TokenConfidence;
 use crate::backends::terms::Terms;
 use crate::openai::{FinishReason, Input};
 use crate::units::{AttemptId, MonotonicNs};
@@ -138,6 +139,8 @@ pub enum FromEngine {
         report: StepReport,
         pieces: Vec<(AttemptId, Piece)>,
         logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
+        /// How sure the model was of the first tokens of each answer.
+        confidences: Vec<(AttemptId, TokenConfidence)>,
     },
     /// The last word about an attempt.
     Closed {

@@ -200,7 +200,7 @@ mod tests {
             let answer = parts.concat();
             let transcript = || {
                 let names = vec!["f".to_owned()];
-                let calls = calls.then(|| ExpectedCalls { format: CallFormat::Hermes, names, parallel });
+                let calls = calls.then_some(ExpectedCalls { format: CallFormat::Hermes, names, parallel });
                 let parser = AnswerParser::new(reasons.then_some(THINK), false, calls);
                 Transcript::new(parser, vec!["stop".to_owned(), "\n\n".to_owned()])
             };

@@ -49,7 +49,14 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
 }
 
 fn policy(floor: f64, local_only: bool) -> Policy {
-    Policy { name: "test".into(), objective: Objective::Joules, floor, local_only, pinned: None }
+    Policy {
+        name: "test".into(),
+        objective: Objective::Joules,
+        floor,
+        local_only,
+        pinned: None,
+        cascade: None,
+    }
 }
 
 fn features(prompt_tokens: u32, tools: bool) -> Features {
