@@ -10,6 +10,8 @@ use super::problem::{Report, may_hold_secret};
 use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
+use crate::routing::Cascade;
+use crate::routing::cascade::WITHHOLD_TOKENS_MAX;
 
 /// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.
 pub(super) fn validate(
@@ -101,6 +103,9 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
             let hint = "it is the least probability of a good enough answer";
             report.wrong(&["policies", name, "floor"], message, Some(hint.into()));
         }
+        if let Some(cascade) = &policy.cascade {
+            check_cascade(name, cascade, report);
+        }
     }
     let wanted = file.routing.default_policy.as_str();
     let exists = wanted == DEFAULT_POLICY || file.policies.contains_key(wanted);
@@ -111,6 +116,23 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
         }
         let message = format!("there is no policy `{wanted}`");
         report.wrong(&["routing", "default_policy"], message, Some(suggest(wanted, &known)));
+    }
+}
+
+fn check_cascade(name: &str, cascade: &Cascade, report: &mut Report<'_>) {
+    let at = |key| ["policies", name, "cascade", key];
+    for (key, value) in [("threshold", cascade.threshold), ("min_p", cascade.min_p)] {
+        if !(0.0..=1.0).contains(&value) {
+            report.wrong(&at(key), format!("`{key}` must be from 0 to 1, not {value}"), None);
+        }
+    }
+    if !(1..=WITHHOLD_TOKENS_MAX).contains(&cascade.withhold_tokens) {
+        let found = cascade.withhold_tokens;
+        let message = format!("`withhold_tokens` must be 1 to {WITHHOLD_TOKENS_MAX}, not {found}");
+        report.wrong(&at("withhold_tokens"), message, None);
+    }
+    if cascade.withhold_ms == 0 {
+        report.wrong(&at("withhold_ms"), "`withhold_ms` must be more than 0", None);
     }
 }
 

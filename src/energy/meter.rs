@@ -19,13 +19,15 @@ use super::cgroup;
 use super::config::{Config, SensorChoice};
 use super::cpu_model::ProcessSensor;
 use super::device::Serves;
+use super::estimate::ExpectedTime;
 use super::figure::{EnergyFigure, Source};
+use super::profile::{Profile, ProfileError};
 use super::rates::Rates;
 use super::sensor::{Sample, Sensor, SensorError};
 use super::sensors::Place;
 use super::sensors::survey::{self, Survey, refusals};
 use super::sleep::SleepWatch;
-use super::work::WorkSpan;
+use super::work::{Tokens, WorkSpan};
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
 
 /// The running meter. Owns its thread: stopping or dropping it takes a last reading and joins.
@@ -160,8 +162,13 @@ impl MeterHandle {
     }
 
     /// Expected marginal energy of an answer by a local model, for routing.
-    pub fn expected(&self, model: &str, prefill_tokens: u64, decode_tokens: u64) -> EnergyFigure {
-        lock(&self.shared.accounts).expected(model, prefill_tokens, decode_tokens)
+    pub fn expected(&self, model: &str, tokens: Tokens) -> EnergyFigure {
+        lock(&self.shared.accounts).expected(model, tokens)
+    }
+
+    /// Expected time of an answer with nobody else there, where `wattgate measure` has measured it.
+    pub fn expected_time(&self, model: &str, tokens: Tokens) -> Option<ExpectedTime> {
+        lock(&self.shared.accounts).expected_time(model, tokens)
     }
 
     /// What a joule causes beside heat, here and elsewhere.
@@ -181,6 +188,8 @@ impl MeterHandle {
 pub enum MeterError {
     #[error("energy.sensors is `{kind}`, but there is none that can be read: {why}")]
     NoSensor { kind: &'static str, why: String },
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     #[error("cannot start the meter thread: {0}")]
     Thread(io::Error),
 }
@@ -191,6 +200,7 @@ struct Shared {
     /// The sensors being read. The thread holds this lock while it reads files, so requests never wait for it.
     probes: Mutex<Vec<Probe>>,
     accounts: Mutex<Accounts>,
+    profile: Arc<Profile>,
     /// Set when processes are metered by the CPU model.
     process_model: Option<Config>,
     rates: Rates,
@@ -221,22 +231,26 @@ impl Shared {
             _ => survey::survey(config),
         };
         if let Some(kind) = config.sensors.kind()
-            && survey.used.is_empty()
+            && !survey.meters_here()
         {
             let why = refusals(&survey, kind);
             return Err(MeterError::NoSensor { kind: kind.label(), why });
         }
         tracing::info!(sensors = %survey, "energy sensors chosen");
         let first = survey.used.first().map(|used| used.sensor.device().source);
+        let profile = Arc::new(Profile::configured(config.profile.as_deref())?);
         let settings = Settings {
             cadence: Duration::from_millis(config.cadence_ms),
             weights: config.token_weights(),
+            prior: config.prior_cost(),
+            profile: Arc::clone(&profile),
             cpu_model: config.cpu_model(),
             source: first.unwrap_or(Source::CpuModel),
         };
         let shared = Self {
             probes: Mutex::default(),
             accounts: Mutex::new(Accounts::new(settings)),
+            profile,
             // What covers the processor contains every process: counting those too would count twice.
             process_model: survey.cpu_model.then(|| config.clone()),
             rates: Rates::new(&config.carbon, &config.price),
@@ -265,6 +279,10 @@ impl Shared {
     }
 
     fn probe(&self, sensor: Box<dyn Sensor>, serves: Serves, pid: Option<u32>) -> Probe {
+        let sensor = match &self.profile.calibration {
+            Some(calibration) => calibration.apply(sensor),
+            None => sensor,
+        };
         let info = sensor.device().clone();
         let device = lock(&self.accounts).add_device(info, serves.clone(), MonotonicNs::now());
         Probe { device, serves, pid, sensor, failing: false }

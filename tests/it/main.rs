@@ -8,6 +8,7 @@
 #![expect(unreachable_pub, reason = "`pub` marks what one test module offers to the others")]
 
 mod app;
+mod cascade;
 mod cloud;
 mod completion;
 mod config;
@@ -18,6 +19,7 @@ mod engine;
 mod equality;
 mod fallback;
 mod faults;
+mod feedback;
 mod gateway;
 mod init;
 mod library;
@@ -32,4 +34,5 @@ mod replay;
 mod soak;
 mod stand_in;
 mod terms;
+mod tools;
 mod train;

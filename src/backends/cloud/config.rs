@@ -255,6 +255,7 @@ mod tests {
             completion_tokens: 500_000,
             total_tokens: 1_500_000,
             prompt_tokens_details: Some(PromptTokensDetails { cached_tokens: Some(400_000) }),
+            ..Usage::default()
         };
         let priced = Config {
             dollars_per_million_input_tokens: Some(1.0),

@@ -15,15 +15,15 @@ pub fn find() -> Vec<Candidate> {
 pub fn find() -> Vec<Candidate> {
     /// Milliseconds that one reading takes.
     const READING_MS: u32 = 200;
-    let open = || {
+    let candidate = chip::candidate(|| {
         let mut sampler = macmon::Sampler::new().map_err(|error| error.to_string())?;
         Ok(move || {
             let means = sampler.get_metrics(READING_MS).map_err(|error| error.to_string())?;
             // The sum holds processor, graphics and neural engine.
             Ok(f64::from(means.all_power) + f64::from(means.ram_power))
         })
-    };
-    vec![chip::candidate(open)]
+    });
+    vec![candidate]
 }
 
 #[cfg(any(test, target_os = "macos"))]

@@ -193,6 +193,11 @@ fn cpu_time(config: &Config, covered: bool, used: bool) -> Finding {
 }
 
 impl Survey {
+    /// Whether anything in use meters this machine.
+    pub fn meters_here(&self) -> bool {
+        self.used.iter().any(|one| one.place != Place::Elsewhere)
+    }
+
     /// What figures of requests will be labelled with: the worst of what adds up to them. None: energy is unknown.
     pub fn quality(&self) -> Option<Quality> {
         let here = |finding: &&Finding| finding.used && finding.place != Place::Elsewhere;

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::routing::{Capabilities, Objective, Route, Unavailable};
+use crate::units::Joules;
 
 fn route() -> impl Strategy<Value = Route> {
     prop_oneof![Just(Route::Local), Just(Route::Cloud)]
@@ -47,7 +49,14 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
 }
 
 fn policy(floor: f64, local_only: bool) -> Policy {
-    Policy { name: "test".into(), objective: Objective::Joules, floor, local_only, pinned: None }
+    Policy {
+        name: "test".into(),
+        objective: Objective::Joules,
+        floor,
+        local_only,
+        pinned: None,
+        cascade: None,
+    }
 }
 
 fn features(prompt_tokens: u32, tools: bool) -> Features {
