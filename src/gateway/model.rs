@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
+use super::footprint::unix_ms;
 use crate::backends::Backend;
 use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
@@ -93,7 +94,7 @@ impl Model {
             grams: joules
                 .zip(self.grid(meter))
                 .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
-            dollars: self.dollars(&expected_usage(features)),
+            dollars: self.expected_dollars(features, joules, meter),
             ttft_ms,
             state: loading.map(|cost| cost.state),
             context_tokens: self.backend.health().context_tokens,
@@ -138,6 +139,19 @@ impl Model {
         match &self.kind {
             Kind::Local { .. } => Some(Dollars(0.0)),
             Kind::Cloud(config) => config.dollars(usage),
+        }
+    }
+
+    /// What an answer will cost the operator: its electricity where that has a price, or what the upstream asks.
+    fn expected_dollars(
+        &self,
+        features: &Features,
+        joules: Option<Joules>,
+        meter: &MeterHandle,
+    ) -> Option<Dollars> {
+        match (&self.kind, meter.rates().tariff()) {
+            (Kind::Local { .. }, Some(tariff)) => Some(tariff.cost(joules?, unix_ms())),
+            _ => self.dollars(&expected_usage(features)),
         }
     }
 
