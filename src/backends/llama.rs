@@ -27,6 +27,8 @@ mod grammar;
 pub mod guard;
 pub mod handle;
 pub mod host_cache;
+#[cfg(all(feature = "llama", target_arch = "x86_64"))]
+mod kernels;
 pub mod logprobs;
 pub mod observer;
 pub mod overflow;
