@@ -19,7 +19,8 @@ fn compile() {}
 
 #[cfg(feature = "llama")]
 fn compile() {
-    let source = llama_cpp_source().unwrap_or_else(|missing| panic!("the sources of llama.cpp: {missing}"));
+    let source =
+        llama_cpp_source().unwrap_or_else(|missing| panic!("the sources of llama.cpp: {missing}"));
     cc::Build::new()
         .cpp(true)
         .std("c++17")
@@ -32,13 +33,14 @@ fn compile() {
         .compile("wattgate_kernels");
 }
 
-/// Where llama-cpp-sys-2 built llama.cpp from. It tells only where it built it; the rest is in CMake's cache there.
+/// Where llama-cpp-sys-2 built llama.cpp from. It tells only where it built it; the rest is in the build's cache there.
 #[cfg(feature = "llama")]
 fn llama_cpp_source() -> Result<PathBuf, String> {
     let exports = env::var("DEP_LLAMA_GGML_CMAKE_DIR").map_err(|error| error.to_string())?;
     let built = Path::new(&exports).ancestors().nth(2).ok_or("no folder above lib/cmake")?;
     let cache = built.join("build/CMakeCache.txt");
-    let text = fs::read_to_string(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
+    let text =
+        fs::read_to_string(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
     let home = text.lines().find_map(|line| line.strip_prefix("CMAKE_HOME_DIRECTORY:INTERNAL="));
     home.map(PathBuf::from).ok_or_else(|| format!("{} names none", cache.display()))
 }

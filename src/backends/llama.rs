@@ -29,6 +29,8 @@ pub mod handle;
 pub mod host_cache;
 #[cfg(all(feature = "llama", target_arch = "x86_64"))]
 mod kernels;
+#[cfg(all(feature = "llama", target_os = "linux", target_arch = "x86_64"))]
+mod mapped;
 pub mod logprobs;
 pub mod observer;
 pub mod overflow;

@@ -5,10 +5,14 @@
 //! rows are packed beside each other when a model is loaded, and each weight that is unpacked meets up to eight vectors.
 //! A product is summed in the same order whatever stands beside it in the batch. `edge.cpp` is the way in.
 
-#![expect(unsafe_code, reason = "llama.cpp calls in with pointers, and vector instructions are unsafe")]
+#![expect(
+    unsafe_code,
+    reason = "llama.cpp calls in with pointers, and vector instructions are unsafe"
+)]
 
 use std::ffi::{c_int, c_void};
 use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use llama_cpp_sys_2::{GGML_TYPE_Q4_1, GGML_TYPE_Q8_0};
 
@@ -55,6 +59,13 @@ pub(super) fn register() {
     }
 }
 
+/// Whether any weights were packed.
+pub(super) fn in_use() -> bool {
+    PACKED.load(Ordering::Relaxed)
+}
+
+static PACKED: AtomicBool = AtomicBool::new(false);
+
 /// The types that there are kernels for.
 #[derive(Clone, Copy)]
 enum Type {
@@ -86,12 +97,14 @@ unsafe extern "C" fn pack(
     columns: usize,
     rows: usize,
 ) {
+    PACKED.store(true, Ordering::Relaxed);
     let (blocks, packed_blocks) = (columns / BLOCK, columns / BLOCK * rows / ROWS);
     // SAFETY: a packed matrix takes as many bytes as a plain one, and the caller promises them.
     unsafe {
         match Type::of(ggml_type) {
             Some(Type::Q4_1) => {
-                let plain = slice::from_raw_parts(plain.cast(), packed_blocks * size_of::<Nibbles>());
+                let plain =
+                    slice::from_raw_parts(plain.cast(), packed_blocks * size_of::<Nibbles>());
                 let packed = slice::from_raw_parts_mut(packed.cast(), packed_blocks);
                 layout::pack_q4_1(plain, blocks, packed);
             }

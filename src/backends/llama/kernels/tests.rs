@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// A matrix in a GGUF's bytes, with the numbers that they mean.
+#[derive(Debug)]
 struct Matrix {
     ggml_type: u32,
     columns: usize,
@@ -206,6 +207,6 @@ fn a_vector_of_zeros_stays_one() {
 #[test]
 fn only_whole_groups_of_rows_are_packed() {
     let q4_1 = c_int::try_from(GGML_TYPE_Q4_1).unwrap();
-    assert_eq!(packs(q4_1, 64, 32), true);
+    assert!(packs(q4_1, 64, 32));
     assert_eq!((packs(q4_1, 64, 24), packs(q4_1, 48, 32), packs(0, 64, 32)), (false, false, false));
 }
