@@ -89,7 +89,13 @@ fn serve(
     orders: &mpsc::Receiver<Order>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
+    #[cfg(target_arch = "x86_64")]
+    super::kernels::register();
     let mut model = load_model(&backend, settings, socket)?;
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    if super::kernels::in_use() {
+        super::mapped::let_go(&settings.gguf);
+    }
     let adapter = load_adapter(&mut model, settings)?;
     let model = Arc::new(model);
     let threads = settings.threads.max(1) as usize;
