@@ -90,9 +90,18 @@ impl Model {
             ttft_ms,
             state: loading.map(|cost| cost.state),
             context_tokens: self.backend.health().context_tokens,
-            capabilities: self.capabilities,
+            capabilities: self.capabilities(),
             unavailable: self.unavailable(),
         }
+    }
+
+    /// What it can do, as far as is known now: whether a local model can chat is seen in its file.
+    fn capabilities(&self) -> Capabilities {
+        let no_chat = match &self.kind {
+            Kind::Local { engine, .. } => engine.borrow().no_chat_template,
+            Kind::Cloud(_) => false,
+        };
+        Capabilities { chat: self.capabilities.chat && !no_chat, ..self.capabilities }
     }
 
     /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.

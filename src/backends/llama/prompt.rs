@@ -27,7 +27,8 @@ const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 pub(super) struct Prompter {
     model: Arc<LlamaModel>,
     template: ChatTemplate,
-    has_own_template: bool,
+    /// Whether `template` is meant for this model; if not, it is asked for no conversation.
+    has_template: bool,
     guard: Guard,
     overflow: Overflow,
     context_tokens: usize,
@@ -38,35 +39,27 @@ pub(super) struct Prompter {
 }
 
 impl Prompter {
-    /// `context_tokens` is what a prompt and its answer must fit into.
+    /// `template` goes before the model's own; `context_tokens` is what a prompt and its answer must fit into.
     pub(super) fn new(
         model: Arc<LlamaModel>,
+        template: Option<String>,
         overflow: Overflow,
         context_tokens: usize,
     ) -> Result<Self, Error> {
-        let own = model.meta_val_str(TEMPLATE_KEY).ok();
+        let own = template.or_else(|| model.meta_val_str(TEMPLATE_KEY).ok());
         let (bos, eos) =
             (spelling(&model, model.vocab().bos()), spelling(&model, model.vocab().eos()));
         let template = ChatTemplate::new(own.as_deref().unwrap_or(CHATML), &bos, &eos)?;
         let guard = Guard::new(control_spellings(&model));
         let vocab = model.vocab();
         let ends = vocab.tokens().filter(|&token| vocab.is_eog(token)).map(|end| end.0).collect();
-        let has_own_template = own.is_some();
+        let has_template = own.is_some();
         let grammars = OnceLock::new();
-        Ok(Self {
-            model,
-            template,
-            has_own_template,
-            guard,
-            overflow,
-            context_tokens,
-            ends,
-            grammars,
-        })
+        Ok(Self { model, template, has_template, guard, overflow, context_tokens, ends, grammars })
     }
 
-    pub(super) fn has_own_template(&self) -> bool {
-        self.has_own_template
+    pub(super) fn has_template(&self) -> bool {
+        self.has_template
     }
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
@@ -80,6 +73,7 @@ impl Prompter {
             submission;
         let output_limit = output_limit as usize;
         let (prompt, dropped_turns) = match prompt {
+            Prompt::Chat(_) if !self.has_template => return Err(Refusal::NoChatTemplate),
             Prompt::Chat(turns) => self.fitting(&turns, output_limit)?,
             Prompt::Raw(input) => (self.raw(&input, true)?, 0),
         };
