@@ -13,7 +13,7 @@ pub mod error;
 pub mod exchange;
 pub mod feedback;
 pub mod footprint;
-pub mod gauges;
+mod gauges;
 pub mod hindsight;
 pub mod info;
 pub mod model;

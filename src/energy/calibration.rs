@@ -101,7 +101,7 @@ mod tests {
         }
 
         fn read(&mut self) -> Result<Sample, SensorError> {
-            Ok(Sample { at: MonotonicNs(0), total: Microjoules(1_000_001), whole: true })
+            Ok(Sample { at: MonotonicNs(7), total: Microjoules(1_000_001), whole: true })
         }
     }
 

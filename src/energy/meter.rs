@@ -236,9 +236,9 @@ impl Shared {
             let why = refusals(&survey, kind);
             return Err(MeterError::NoSensor { kind: kind.label(), why });
         }
+        let profile = Arc::new(Profile::configured(config.profile.as_deref())?);
         tracing::info!(sensors = %survey, "energy sensors chosen");
         let first = survey.used.first().map(|used| used.sensor.device().source);
-        let profile = Arc::new(Profile::configured(config.profile.as_deref())?);
         let settings = Settings {
             cadence: Duration::from_millis(config.cadence_ms),
             weights: config.token_weights(),

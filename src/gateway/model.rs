@@ -103,16 +103,17 @@ impl Model {
         }
     }
 
-    /// What it can do, as far as is known: a model that is not loaded gets the benefit of the doubt.
+    /// What it can do, as far as is known now: whether a local model can chat is seen in its file; one that is not loaded
+    /// gets the benefit of the doubt about tools.
     fn capabilities(&self) -> Capabilities {
-        let tools = match &self.kind {
-            Kind::Local { engine, .. } => match &engine.borrow().phase {
-                llama::Phase::Ready(facts) => facts.takes_tools,
-                _ => self.capabilities.tools,
-            },
-            Kind::Cloud(_) => self.capabilities.tools,
+        let Kind::Local { engine, .. } = &self.kind else { return self.capabilities };
+        let state = engine.borrow();
+        let tools = match &state.phase {
+            llama::Phase::Ready(facts) => facts.takes_tools,
+            _ => self.capabilities.tools,
         };
-        Capabilities { tools, ..self.capabilities }
+        let chat = self.capabilities.chat && !state.no_chat_template;
+        Capabilities { chat, tools, ..self.capabilities }
     }
 
     /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.

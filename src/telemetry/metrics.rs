@@ -126,12 +126,6 @@ metrics! {
         pub model_resident_bytes: Family<ModelNameLabels, Gauge> = Family::default(),
         /// Money owed to upstreams, in US dollars, where prices are configured.
         pub cost_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
-        /// CO2-equivalent of the energy of settled attempts, in grams, where a grid is configured.
-        pub carbon_grams_total: Family<CarbonLabels, FloatCounter> = Family::default(),
-        /// CO2-equivalent of a kilowatt-hour here, in grams, by where the figure comes from: year, configured, live.
-        pub grid_carbon_grams_per_kilowatt_hour: Family<GridLabels, FloatGauge> = Family::default(),
-        /// The operator's electricity for settled attempts, in US dollars, where its price is configured.
-        pub electricity_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
         /// Verdicts on answers, one per request and source (client or judge), by the quality of the request's energy figure.
         pub outcomes_total: Family<OutcomeLabels, Counter> = Family::default(),
         /// Sum of the scores (0 to 1) of these verdicts.
@@ -154,6 +148,12 @@ metrics! {
         pub calibration_score_withdrawn_total: Family<CalibrationLabels, FloatCounter> = Family::default(),
         /// Metered energy of an answer divided by what was predicted before it; answers whose energy is from a table are left out.
         pub energy_prediction_ratio: Histograms<ModelLabels> = Family::new_with_constructor(ratio),
+        /// CO2-equivalent of the energy of settled attempts, in grams, where a grid is configured.
+        pub carbon_grams_total: Family<CarbonLabels, FloatCounter> = Family::default(),
+        /// CO2-equivalent of a kilowatt-hour here, in grams, by where the figure comes from: year, configured, live.
+        pub grid_carbon_grams_per_kilowatt_hour: Family<GridLabels, FloatGauge> = Family::default(),
+        /// The operator's electricity for settled attempts, in US dollars, where its price is configured.
+        pub electricity_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
         /// Records of the traffic log, written or dropped.
         pub traffic_records_total: Family<LogLabels, Counter> = Family::default(),
         /// 1, with the version of this build.
