@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::terms::Terms;
@@ -48,6 +49,8 @@ pub enum Event {
         index: u32,
         piece: String,
     },
+    /// How sure a local model was of its next tokens, up to a fixed number of them; comes before their text.
+    Confidence(Vec<TokenConfidence>),
     /// Of the tokens of the text that follows next.
     Logprobs(Vec<TokenLogprob>),
     /// What follows belongs to the choice of this index; before the first of these, to choice 0.
@@ -66,6 +69,15 @@ pub enum Event {
     /// What an upstream says the answer took; local energy comes from the meter instead.
     Energy(EnergyFigure),
     Done(FinishReason),
+}
+
+/// How sure a model was of one token, by its own distribution before anything the client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenConfidence {
+    /// Natural logarithm of the token's probability, −9999 to 0.
+    pub logprob: f32,
+    /// Entropy of the distribution, nats, at least 0.
+    pub entropy: f32,
 }
 
 /// Something that can answer.

@@ -55,7 +55,8 @@ pub fn parse_embedding(body: &[u8]) -> Result<Request, ApiError> {
     Ok(Request::Embedding(request))
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+/// Reads a body, and says where it is wrong.
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|_| locate::<T>(body))
 }
 
@@ -118,7 +119,7 @@ fn check_inputs(param: &str, inputs: &Inputs) -> Result<(), ApiError> {
     }
 }
 
-/// A field whose value is of the right type and wrong all the same.
-fn wrong(param: &str, message: &str) -> ApiError {
+/// A field whose value is of the right type and wrong all the same; `message` goes on after its name.
+pub fn wrong(param: &str, message: &str) -> ApiError {
     ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") }
 }

@@ -8,15 +8,18 @@
 #![expect(unreachable_pub, reason = "`pub` marks what one test module offers to the others")]
 
 mod app;
+mod cascade;
 mod cloud;
 mod completion;
 mod config;
 mod crashes;
 mod embedding;
+mod energy;
 mod engine;
 mod equality;
 mod fallback;
 mod faults;
+mod feedback;
 mod gateway;
 mod init;
 mod library;

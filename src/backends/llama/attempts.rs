@@ -16,7 +16,7 @@ use super::observer::EngineObserver;
 use super::parameters::invalid;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
-use crate::backends::backend::ErrorKind;
+use crate::backends::backend::{ErrorKind, TokenConfidence, UNSUPPORTED_ENDPOINT};
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Attempts that were sent to the engine and not closed.
@@ -96,6 +96,16 @@ impl Attempts {
         self.update(attempt, |progress| progress.pieces.push(piece));
     }
 
+    /// Comes before the text of the same token, and is told to the answer with it.
+    pub(super) fn confidence(&self, attempt: AttemptId, confidence: TokenConfidence) {
+        if let Some(open) = self.open.get(&attempt) {
+            open.progress.send_if_modified(|progress| {
+                progress.confidences.push(confidence);
+                false
+            });
+        }
+    }
+
     /// Comes before the text of the same tokens, and is told to the answer with it.
     pub(super) fn logprobs(&self, attempt: AttemptId, logprobs: Vec<TokenLogprobs>) {
         if let Some(open) = self.open.get(&attempt) {
@@ -154,6 +164,12 @@ fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
             "logit_bias",
             format!("`logit_bias` names token {token}; the model's vocabulary has {vocabulary}"),
         ),
+        Refusal::NoChatTemplate => ErrorKind::InvalidRequest {
+            message: "the model has no chat template: it continues raw prompts (/v1/completions)"
+                .to_owned(),
+            param: Some("model".to_owned()),
+            code: Some(UNSUPPORTED_ENDPOINT.to_owned()),
+        },
         Refusal::Template(reason) => {
             invalid(field, format!("the model's chat template refused the messages: {reason}"))
         }

@@ -186,7 +186,8 @@ impl<'m> Embedder<'m> {
         self.evaluate(&picks)?;
         let end = MonotonicNs::now();
         let report = StepReport { start, end, rows: self.rows(&picks), reused: Reused::default() };
-        let step = FromEngine::Step { report, pieces: vec![], logprobs: vec![] };
+        let step =
+            FromEngine::Step { report, pieces: vec![], logprobs: vec![], confidences: vec![] };
         protocol::append_frame(&mut self.outgoing, &step)?;
         for (sequence, pick) in (0..).zip(&picks) {
             let Some(open) = self.open.get(&pick.attempt) else { continue };

@@ -19,6 +19,7 @@ use llama_cpp_2::vocab::LlamaVocab;
 use super::answer::Piece;
 use super::binding::Binding;
 use super::child::EngineError;
+use super::confidence;
 use super::constraint::GrammarError;
 use super::grammar::Chosen;
 use super::host_cache::HostCache;
@@ -29,6 +30,7 @@ use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal, Se
 use super::sampling::Sampler;
 use super::scheduler::{Cancelled, Chunk, Limits, Phase, Request, Scheduler, Token};
 use super::transcript::{Heard, Transcript};
+use crate::backends::backend::TokenConfidence;
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
@@ -76,6 +78,7 @@ impl Work {
 struct Said {
     pieces: Vec<(AttemptId, Piece)>,
     logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
+    confidences: Vec<(AttemptId, TokenConfidence)>,
     finished: Vec<(AttemptId, Outcome)>,
 }
 
@@ -209,8 +212,8 @@ impl<'m> Engine<'m> {
         let end = MonotonicNs::now();
         let rows = chunks.iter().map(step_row).collect();
         let report = StepReport { start, end, rows, reused: std::mem::take(&mut self.reused) };
-        let Said { pieces, logprobs, finished } = said;
-        let step = FromEngine::Step { report, pieces, logprobs };
+        let Said { pieces, logprobs, confidences, finished } = said;
+        let step = FromEngine::Step { report, pieces, logprobs, confidences };
         protocol::append_frame(&mut self.outgoing, &step)?;
         for (attempt, outcome) in finished {
             self.close(attempt, outcome)?;
@@ -263,6 +266,9 @@ impl<'m> Engine<'m> {
         let reason = if self.vocab.is_eog(LlamaToken(as_index(token))) {
             Some(FinishReason::Stop)
         } else {
+            if counts.completion_tokens <= confidence::TOKENS {
+                said.confidences.push((chunk.attempt, confidence::of(logits, token)));
+            }
             let vocab = &self.vocab;
             let spell = |token| vocab.token_to_piece(LlamaToken(token), false, None);
             if let Some(logprobs) = &mut work.logprobs {

@@ -22,7 +22,9 @@ use super::logprobs::TokenLogprobs;
 use super::parameters::{constraint, invalid, logprobs, sampling, wire};
 use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine};
 use super::raw;
-use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
+use crate::backends::backend::{
+    Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, TokenConfidence,
+};
 use crate::backends::terms::Terms;
 use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{ChatRequest, FinishReason, Request, Usage};
@@ -53,6 +55,8 @@ pub struct EngineState {
     pub on_demand: bool,
     /// Memory it takes once loaded, as its header and settings say.
     pub footprint: Footprint,
+    /// Neither its file nor the config has a chat template: it only continues raw prompts.
+    pub no_chat_template: bool,
     /// How long the last load took.
     pub last_load: Option<Duration>,
 }
@@ -131,13 +135,18 @@ pub(super) struct Progress {
     pub(super) pieces: Vec<Piece>,
     /// Of the tokens of `pieces`, if they were asked for.
     pub(super) logprobs: Vec<TokenLogprobs>,
+    /// Of the first tokens of the answer.
+    pub(super) confidences: Vec<TokenConfidence>,
     pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
 
 impl Backend for LlamaBackend {
     fn start(&self, job: Job) -> EventStream {
         match self.submit(&job) {
-            Ok(answers) => choices::merge(answers.into_iter().map(Answer::events).collect()),
+            Ok(answers) => {
+                let answers = answers.into_iter().map(Answer::events).collect();
+                choices::merge(answers, choices::of_each_prompt(&job.request))
+            }
             Err(kind) => {
                 let error = BackendError { model: Arc::clone(&self.model), kind };
                 stream::iter([Err(error)]).boxed()
@@ -182,13 +191,15 @@ impl LlamaBackend {
     fn submit(&self, job: &Job) -> Result<Vec<Answer>, ErrorKind> {
         let patience = self.patience()?;
         let count = choices::count(&job.request, self.config.admissions())?;
+        // Several prompts wait for each other.
+        let patience = patience * count.div_ceil(self.config.slots.max(1));
         let mut order = order(job, &self.config)?;
         let mut submit = Submit { choices: Vec::with_capacity(count as usize) };
         let mut answers = Vec::with_capacity(count as usize);
         for index in 0..count {
             let attempt = choices::sequence_of(job.attempt, index);
             if index > 0 {
-                choices::renumber(&mut order, attempt);
+                choices::renumber(&mut order, &job.request, index, attempt);
             }
             let (choice, answer) =
                 self.choice(attempt, &order, job.request.prompt_field(), patience)?;
@@ -254,6 +265,14 @@ impl LlamaBackend {
     }
 }
 
+/// How much of an answer has been passed on.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    pieces: usize,
+    logprobs: usize,
+    confidences: usize,
+}
+
 /// One answer on its way.
 struct Answer {
     model: Arc<str>,
@@ -268,12 +287,12 @@ impl Answer {
     fn events(mut self) -> EventStream {
         let model = Arc::clone(&self.model);
         let deadline = Instant::now() + self.first_token_timeout;
-        let (mut sent, mut told) = (0, 0);
+        let mut told = Told::default();
         let mut started = false;
         let embeds = self.embeds;
         let events = try_stream! {
             loop {
-                let news = self.next(sent, told, deadline).await?;
+                let news = self.next(told, deadline).await?;
                 if news.admitted && !started {
                     started = true;
                     yield Event::Started;
@@ -281,11 +300,15 @@ impl Answer {
                         yield Event::Truncated { turns: news.dropped_turns };
                     }
                 }
+                if !news.confidences.is_empty() {
+                    told.confidences += news.confidences.len();
+                    yield Event::Confidence(news.confidences);
+                }
                 if !news.logprobs.is_empty() {
-                    told += news.logprobs.len();
+                    told.logprobs += news.logprobs.len();
                     yield Event::Logprobs(wire(news.logprobs));
                 }
-                sent += news.pieces.len();
+                told.pieces += news.pieces.len();
                 for piece in joined(news.pieces) {
                     yield event(piece);
                 }
@@ -308,14 +331,9 @@ impl Answer {
             .boxed()
     }
 
-    /// Waits for something new: `pieces` are those after the first `sent`, `logprobs` after the first `told`.
-    async fn next(
-        &mut self,
-        sent: usize,
-        told: usize,
-        deadline: Instant,
-    ) -> Result<Progress, ErrorKind> {
-        let silent = sent == 0 && self.progress.borrow().vectors.is_empty();
+    /// Waits for something that was not told yet.
+    async fn next(&mut self, told: Told, deadline: Instant) -> Result<Progress, ErrorKind> {
+        let silent = told.pieces == 0 && self.progress.borrow().vectors.is_empty();
         let changed = if silent {
             timeout_at(deadline, self.progress.changed())
                 .await
@@ -331,8 +349,9 @@ impl Answer {
             dropped_turns: progress.dropped_turns,
             // Vectors are of use only together.
             vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
-            pieces: progress.pieces[sent..].to_vec(),
-            logprobs: progress.logprobs[told..].to_vec(),
+            pieces: progress.pieces[told.pieces..].to_vec(),
+            logprobs: progress.logprobs[told.logprobs..].to_vec(),
+            confidences: progress.confidences[told.confidences..].to_vec(),
             end: progress.end.clone(),
         })
     }
@@ -412,7 +431,7 @@ fn submission(
     Ok(Submission {
         attempt,
         prompt: Prompt::Chat(Conversation::of(request)?),
-        sampling: sampling(request),
+        sampling: sampling(&request.sampling()),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
         ignore_eos: request.ignore_eos.unwrap_or(false),

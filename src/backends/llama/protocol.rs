@@ -18,6 +18,7 @@ use super::observer::StepReport;
 use super::overflow::Overflow;
 use super::sampling::Sampling;
 use super::scheduler::{Rejection, Token};
+use crate::backends::backend::TokenConfidence;
 use crate::backends::terms::Terms;
 use crate::openai::{FinishReason, Input};
 use crate::units::{AttemptId, MonotonicNs};
@@ -55,6 +56,8 @@ pub struct Settings {
     pub mlock: bool,
     /// An adapter's file, and how strongly it is applied.
     pub lora: Option<(PathBuf, f32)>,
+    /// Instead of the GGUF's own chat template: a file, or `chatml`.
+    pub chat_template: Option<PathBuf>,
     /// Bytes of host memory for sequences that lost their slot.
     pub host_cache_bytes: u64,
     /// How many times longer a step may take that reads prompts while answers are written.
@@ -138,6 +141,8 @@ pub enum FromEngine {
         report: StepReport,
         pieces: Vec<(AttemptId, Piece)>,
         logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
+        /// How sure the model was of the first tokens of each answer.
+        confidences: Vec<(AttemptId, TokenConfidence)>,
     },
     /// The last word about an attempt.
     Closed {
@@ -152,7 +157,7 @@ pub struct EngineFacts {
     /// Per slot.
     pub context_tokens: u32,
     pub slots: u32,
-    /// The GGUF brings its own chat template; if not, ChatML is used.
+    /// The GGUF brings a chat template, or the config does; if not, it only continues raw prompts.
     pub has_chat_template: bool,
     /// Conversations with tools fit its template, by its own means or by the fallback.
     pub takes_tools: bool,
@@ -186,6 +191,8 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     Scheduler(Rejection),
+    /// There is no chat template to write a conversation with.
+    NoChatTemplate,
     /// The model's template does not take these turns, in its own words.
     Template(String),
     /// A prompt's token that is not in the vocabulary of so many.
