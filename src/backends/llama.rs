@@ -7,6 +7,8 @@
 
 mod attempts;
 mod backlog;
+#[cfg(all(feature = "llama", target_os = "linux"))]
+mod barrier;
 #[cfg(feature = "llama")]
 pub mod child;
 pub mod break_even;
