@@ -153,7 +153,7 @@ def throughput(server, streams, max_tokens, salt):
     """Tokens of all streams per second from the first start to the last end, and CPU milliseconds per token."""
     counts = []
     threads = [
-        threading.Thread(target=lambda i=i: counts.append(server.tokens(user(f"Tell me story {salt}.{i}."), max_tokens)))
+        threading.Thread(target=lambda i=i: counts.append(server.tokens(user(f"Tell me story {salt}.{i}."), max_tokens)), daemon=True)
         for i in range(streams)
     ]
     started, cpu_s = time.monotonic(), server.cpu_s()
@@ -185,7 +185,7 @@ def turns(server, salt):
 def gap(server, salt):
     """Longest gap between pieces of a stream over its median gap; meanwhile a prompt of about 2,000 tokens is read."""
     times = []
-    reader = threading.Thread(target=lambda: times.extend(server.times(user(f"Story {salt}."), 128)))
+    reader = threading.Thread(target=lambda: times.extend(server.times(user(f"Story {salt}."), 128)), daemon=True)
     reader.start()
     time.sleep(0.2)
     server.tokens(user(f"{salt} " + WORD * 2000), 1)
@@ -323,8 +323,8 @@ def main():
             servers.append(start(binary, model, args.threads, folder))
             running.callback(servers[-1].stop)
         figures = measure(servers, args.rounds, args.max_tokens)
-    ours, theirs = figures["wattgate"], figures["llama-server"]
-    print(f"{circumstances(args, len(ours[COLD]))}\n\n{table(ours, theirs)}")
+        ours, theirs = figures["wattgate"], figures["llama-server"]
+        print(f"{circumstances(args, len(ours[COLD]))}\n\n{table(ours, theirs)}", flush=True)
 
 
 if __name__ == "__main__":
