@@ -278,6 +278,10 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         let hint = "write the name of the variable that holds the key, never the key itself";
         report.wrong(&at("api_key_env"), message, Some(hint.into()));
     }
+    for (key, problem) in config.energy.problems(config.energy_class) {
+        let path = ["models", name, "openai", "energy", key];
+        report.wrong(&path, format!("`{key}` {problem}"), None);
+    }
     if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::rates::zone_problem) {
         report.wrong(&at("carbon_zone"), format!("`carbon_zone` {problem}"), None);
     }

@@ -11,7 +11,7 @@ use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
 use crate::energy::carbon::{Grid, grams};
 use crate::energy::cloud::estimate;
-use crate::energy::{EnergyFigure, MeterHandle, Tokens};
+use crate::energy::{EnergyFigure, MeterHandle, Source, Tokens};
 use crate::openai::Usage;
 use crate::routing::{Candidate, Capabilities, Features, NotLoaded, Route, Unavailable};
 use crate::telemetry::metrics::ModelLabels;
@@ -191,7 +191,8 @@ impl Model {
             Kind::Local { .. } => {
                 meter.expected(&self.name, Tokens { prefill: prompt, decode: output })
             }
-            Kind::Cloud(config) => estimate(config.energy_class, prompt, 0, output),
+            Kind::Cloud(_) if features.needs.media => EnergyFigure::unknown(Source::CloudTable),
+            Kind::Cloud(config) => estimate(config.per_token(), prompt, 0, output),
         }
     }
 }

@@ -193,6 +193,12 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Tokens that were generated, reasoning included: some upstreams leave reasoning out of `completion_tokens` and
+    /// have it in the total only.
+    pub fn generated_tokens(&self) -> u64 {
+        self.completion_tokens.max(self.total_tokens.saturating_sub(self.prompt_tokens))
+    }
+
     /// Tokens of the reasoning.
     pub fn reasoning_tokens(&self) -> u64 {
         self.completion_tokens_details.map_or(0, |details| details.reasoning_tokens.unwrap_or(0))
