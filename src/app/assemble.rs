@@ -17,7 +17,9 @@ use crate::energy::MeterHandle;
 use crate::gateway::model::RecentMean;
 use crate::gateway::{Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
-use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy};
+use crate::routing::{
+    AdequacyError, AdequacyModel, Capabilities, Confidence, ConfidenceError, Policy,
+};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
@@ -61,6 +63,7 @@ pub fn router(
         models,
         meter: parts.meter.clone(),
         adequacy,
+        confidence: confidence(config)?,
         policies: policies(config),
         default_policy: config.routing.default_policy.as_str().into(),
     })
@@ -95,6 +98,11 @@ pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
     }
 }
 
+/// What the configured router, or the one built in, makes of a local answer's first tokens.
+fn confidence(config: &Config) -> Result<Confidence, ConfidenceError> {
+    config.routing.router.as_deref().map_or_else(Confidence::built_in, Confidence::load)
+}
+
 /// The policies by name, as the router applies them.
 pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
     let policy = |(name, policy): (&String, &crate::routing::PolicyConfig)| {
@@ -105,6 +113,7 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
             floor: policy.floor,
             local_only: policy.local_only,
             pinned: None,
+            cascade: policy.cascade,
         };
         (name, policy)
     };
@@ -166,7 +175,7 @@ fn local(
         capabilities: if llama.embedding {
             Capabilities::EMBEDDINGS
         } else {
-            Capabilities { tools: false, media: false, raw_details: false, ..Capabilities::ALL }
+            Capabilities { media: false, raw_details: false, ..Capabilities::ALL }
         },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,

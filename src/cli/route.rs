@@ -186,6 +186,7 @@ impl Entrant {
             p,
             joules,
             dollars: None,
+            grams: None,
             ttft_ms: None,
             context_tokens: None,
             capabilities: Capabilities::ALL,

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
+use super::footprint::unix_ms;
 use crate::backends::Backend;
 use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
+use crate::energy::carbon::{Grid, grams};
 use crate::energy::cloud::estimate;
 use crate::energy::{EnergyFigure, MeterHandle, Tokens};
 use crate::openai::Usage;
@@ -89,13 +91,28 @@ impl Model {
             route: self.route(),
             p,
             joules,
-            dollars: self.dollars(&expected_usage(features)),
+            grams: joules
+                .zip(self.grid(meter))
+                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
+            dollars: self.expected_dollars(features, joules, meter),
             ttft_ms,
             state: loading.map(|cost| cost.state),
             context_tokens: self.backend.health().context_tokens,
-            capabilities: self.capabilities,
+            capabilities: self.capabilities(),
             unavailable: self.unavailable(),
         }
+    }
+
+    /// What it can do, as far as is known: a model that is not loaded gets the benefit of the doubt.
+    fn capabilities(&self) -> Capabilities {
+        let tools = match &self.kind {
+            Kind::Local { engine, .. } => match &engine.borrow().phase {
+                llama::Phase::Ready(facts) => facts.takes_tools,
+                _ => self.capabilities.tools,
+            },
+            Kind::Cloud(_) => self.capabilities.tools,
+        };
+        Capabilities { tools, ..self.capabilities }
     }
 
     /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.
@@ -122,6 +139,27 @@ impl Model {
         match &self.kind {
             Kind::Local { .. } => Some(Dollars(0.0)),
             Kind::Cloud(config) => config.dollars(usage),
+        }
+    }
+
+    /// What an answer will cost the operator: its electricity where that has a price, or what the upstream asks.
+    fn expected_dollars(
+        &self,
+        features: &Features,
+        joules: Option<Joules>,
+        meter: &MeterHandle,
+    ) -> Option<Dollars> {
+        match (&self.kind, meter.rates().tariff()) {
+            (Kind::Local { .. }, Some(tariff)) => Some(tariff.cost(joules?, unix_ms())),
+            _ => self.dollars(&expected_usage(features)),
+        }
+    }
+
+    /// The grid that feeds it; none unless carbon is configured.
+    fn grid(&self, meter: &MeterHandle) -> Option<Grid> {
+        match &self.kind {
+            Kind::Local { .. } => meter.rates().here(),
+            Kind::Cloud(config) => meter.rates().elsewhere(config.carbon_zone.as_deref()),
         }
     }
 
@@ -164,7 +202,7 @@ fn expected_usage(features: &Features) -> Usage {
         prompt_tokens,
         completion_tokens,
         total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: None,
+        ..Usage::default()
     }
 }
 

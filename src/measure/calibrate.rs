@@ -151,7 +151,15 @@ async fn step(
 
 /// The source behind most of the energy so far.
 fn source(metrics: &str) -> Option<Source> {
-    let sources = [Source::Rapl, Source::CpuModel];
+    let sources = [
+        Source::Rapl,
+        Source::Nvml,
+        Source::Hwmon,
+        Source::Ina3221,
+        Source::Apple,
+        Source::Battery,
+        Source::CpuModel,
+    ];
     let known =
         sources.into_iter().filter_map(|source| Some((source, joules_of(metrics, source)?)));
     known.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(source, _)| source)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use wattgate::energy::accounts::{Accounts, DeviceId, Settings};
 use wattgate::energy::cpu_model::CpuModel;
 use wattgate::energy::profile::{Cost, Linear, ModelProfile, Profile};
-use wattgate::energy::sensor::{Band, DeviceInfo};
+use wattgate::energy::sensor::{Band, DeviceInfo, Sample};
 use wattgate::energy::{Config, Quality, Serves, Source, Tokens, WorkRow, WorkSpan};
 use wattgate::measure::least_squares::{Equation, non_negative};
 use wattgate::units::{AttemptId, Joules, Microjoules, MonotonicNs};
@@ -166,7 +166,8 @@ fn at(ms: f64) -> MonotonicNs {
 
 fn read(accounts: &mut Accounts, device: DeviceId, ms: f64) {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few joules")]
-    accounts.reading(device, at(ms), Microjoules((ms * WATTS * 1e3) as u64), 0);
+    let total = Microjoules((ms * WATTS * 1e3) as u64);
+    accounts.reading(device, at(ms), Sample { at: at(ms), total, whole: true }, 0);
 }
 
 fn requests(random: &mut Dice, count: usize, together: bool) -> Vec<Request> {

@@ -9,15 +9,18 @@
 
 mod app;
 mod attribution;
+mod cascade;
 mod cloud;
 mod completion;
 mod config;
 mod crashes;
 mod embedding;
+mod energy;
 mod engine;
 mod equality;
 mod fallback;
 mod faults;
+mod feedback;
 mod gateway;
 mod init;
 mod library;
@@ -33,4 +36,5 @@ mod replay;
 mod soak;
 mod stand_in;
 mod terms;
+mod tools;
 mod train;
