@@ -7,6 +7,7 @@ mod energy;
 #[cfg(feature = "llama")]
 pub mod engine;
 pub mod init;
+pub mod measure;
 pub mod models;
 pub mod replay;
 pub mod route;
@@ -50,6 +51,8 @@ enum Command {
     Route(route::RouteArgs),
     /// Replay policies over the traffic log
     Replay(replay::ReplayArgs),
+    /// Measure accuracy, joules and seconds of models on this machine
+    Measure(Box<measure::MeasureArgs>),
     /// Train a router from outcomes
     Train(train::TrainArgs),
     /// Serve one model to a gateway over standard input (started by `serve`)
@@ -101,6 +104,7 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Models(args) => models::run(args),
         Command::Route(args) => route::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Measure(args) => measure::run(args),
         Command::Train(args) => train::run(args),
         #[cfg(feature = "llama")]
         Command::Engine(args) => Ok(engine::run(args)),

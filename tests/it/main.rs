@@ -8,6 +8,7 @@
 #![expect(unreachable_pub, reason = "`pub` marks what one test module offers to the others")]
 
 mod app;
+mod attribution;
 mod cascade;
 mod cloud;
 mod completion;
@@ -26,6 +27,7 @@ mod library;
 mod lifecycle;
 mod local;
 mod log;
+mod measure;
 mod models;
 mod output;
 mod prefix;
