@@ -9,6 +9,7 @@ pub mod init;
 pub mod models;
 pub mod replay;
 pub mod route;
+pub mod router;
 pub mod serve;
 pub mod train;
 
@@ -51,6 +52,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Train a router from outcomes
     Train(train::TrainArgs),
+    /// List, promote and roll back routers; fit the cascade
+    Router(router::RouterArgs),
     /// Serve one model to a gateway over standard input (started by `serve`)
     #[cfg(feature = "llama")]
     #[command(hide = true)]
@@ -101,6 +104,7 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Route(args) => route::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Train(args) => train::run(args),
+        Command::Router(args) => router::run(args),
         #[cfg(feature = "llama")]
         Command::Engine(args) => Ok(engine::run(args)),
     }

@@ -15,6 +15,8 @@ pub mod feedback;
 pub mod gauges;
 pub mod hindsight;
 pub mod info;
+pub mod judge;
+pub mod learnt;
 pub mod model;
 pub mod plan;
 pub mod ranges;

@@ -9,6 +9,7 @@
 
 mod app;
 mod cascade;
+mod cascade_curve;
 mod cloud;
 mod completion;
 mod config;
@@ -21,6 +22,7 @@ mod faults;
 mod feedback;
 mod gateway;
 mod init;
+mod judge;
 mod library;
 mod lifecycle;
 mod local;
@@ -28,6 +30,7 @@ mod log;
 mod models;
 mod output;
 mod prefix;
+mod promote;
 mod pull_faults;
 mod replay;
 mod soak;
