@@ -17,7 +17,7 @@ use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::gateway::judge::{Case, Judging};
 use crate::gateway::learnt::{LearntError, Live, Rating};
-use crate::gateway::model::FirstTokenTime;
+use crate::gateway::model::RecentMean;
 use crate::gateway::{Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
 use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy};
@@ -183,11 +183,12 @@ fn local(
         capabilities: if llama.embedding {
             Capabilities::EMBEDDINGS
         } else {
-            Capabilities { tools: false, media: false, raw_details: false, ..Capabilities::ALL }
+            Capabilities { media: false, raw_details: false, ..Capabilities::ALL }
         },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
-        first_token: FirstTokenTime::default(),
+        first_token: RecentMean::default(),
+        slowdown: RecentMean::default(),
     }
 }
 
@@ -206,7 +207,8 @@ fn cloud(name: Arc<str>, config: &cloud::Config) -> Result<Model, AppError> {
         backend: Arc::new(backend),
         capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
         drops_oldest_turns: false,
-        first_token: FirstTokenTime::default(),
+        first_token: RecentMean::default(),
+        slowdown: RecentMean::default(),
     })
 }
 

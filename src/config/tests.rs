@@ -56,6 +56,7 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
         "server",
         "log",
         "energy",
+        "energy.carbon",
         "traffic",
         "routing",
         "judge",

@@ -50,6 +50,9 @@ fn check_energy(energy: &energy::Config, report: &mut Report<'_>) {
         let key = problem.key();
         report.wrong(&["energy", key], format!("`{key}` {problem}"), None);
     }
+    for (key, problem) in energy.carbon.problems() {
+        report.wrong(&["energy", "carbon", key], format!("`{key}` {problem}"), None);
+    }
 }
 
 fn check_engines(engines: &llama::EnginesConfig, report: &mut Report<'_>) {
@@ -295,6 +298,9 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         let message = format!("`api_key_env` must be the name of a variable, and {shown} is none");
         let hint = "write the name of the variable that holds the key, never the key itself";
         report.wrong(&at("api_key_env"), message, Some(hint.into()));
+    }
+    if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::rates::zone_problem) {
+        report.wrong(&at("carbon_zone"), format!("`carbon_zone` {problem}"), None);
     }
     if config.context_tokens == Some(0) {
         report.wrong(&at("context_tokens"), "`context_tokens` must be more than 0", None);

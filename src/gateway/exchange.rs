@@ -165,23 +165,21 @@ impl Exchange {
         };
         self.events = Some(model.backend.start(job));
         loop {
-            match self.come().await {
-                Ok(
-                    Event::Started
-                    | Event::Confidence(_)
-                    | Event::Truncated { .. }
-                    | Event::Usage(_)
-                    | Event::Energy(_),
-                ) => {}
-                Ok(output) => {
-                    self.held.push_back(output);
-                    return match cascade {
-                        Some(cascade) => self.withhold(cascade).await,
-                        None => Ok(Beginning::Good),
-                    };
+            match self.come().await? {
+                Event::Started | Event::Confidence(_) | Event::Truncated { .. } => {}
+                event => {
+                    // An answer may be empty: then its usage comes first.
+                    let is_output = !matches!(event, Event::Usage(_) | Event::Energy(_));
+                    self.held.push_back(event);
+                    if is_output {
+                        break;
+                    }
                 }
-                Err(error) => return Err(error),
             }
+        }
+        match cascade {
+            Some(cascade) => self.withhold(cascade).await,
+            None => Ok(Beginning::Good),
         }
     }
 
@@ -265,12 +263,14 @@ impl Exchange {
     /// Ends the exchange with an answer and returns the receipt to send with it.
     pub fn answered(mut self) -> Receipt {
         self.tally.attempt_ended(AttemptOutcome::Answered, None);
-        self.offer_to_judge();
         if let Some(conversation) = self.conversation {
             let id = Arc::clone(&self.tally.request_id);
             self.gateway.recents.answered(conversation, id, Instant::now());
         }
-        self.close(Outcome::Answered, 200)
+        let receipt = self.close(Outcome::Answered, 200);
+        // Once it is in the books, where a verdict finds it.
+        self.offer_to_judge();
+        receipt
     }
 
     /// Ends the exchange with an error.

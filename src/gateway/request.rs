@@ -1,11 +1,14 @@
 //! Reads a request: size, JSON, types, and the ranges OpenAI documents. Knows nothing of models.
 
+mod tools;
+
 use axum::body::Body;
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+use self::tools::check_tools;
 use super::error::ApiError;
 use super::ranges::{self, Fault};
 use crate::openai::embedding::MAX_INPUTS;
@@ -83,6 +86,7 @@ fn check(request: &ChatRequest) -> Result<(), ApiError> {
     if request.output_limit() == Some(0) {
         return Err(wrong("max_completion_tokens", "must be at least 1"));
     }
+    check_tools(request)?;
     check_stop(request.stop.as_ref())
 }
 
@@ -115,7 +119,7 @@ fn check_inputs(param: &str, inputs: &Inputs) -> Result<(), ApiError> {
     }
 }
 
-/// A field that cannot be so; `message` goes on after its name.
+/// A field whose value is of the right type and wrong all the same.
 pub fn wrong(param: &str, message: &str) -> ApiError {
     ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") }
 }

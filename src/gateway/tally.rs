@@ -115,7 +115,12 @@ impl Tally {
         let Some(current) = self.tries.last_mut() else { return };
         current.watch.observe(event);
         match event {
-            Event::Text(_) | Event::Upstream(_) | Event::Embeddings(_) => {
+            Event::Text(_)
+            | Event::Reasoning(_)
+            | Event::ToolCall { .. }
+            | Event::ToolArguments { .. }
+            | Event::Embeddings(_)
+            | Event::Upstream(_) => {
                 current.pieces += 1;
                 current.first_token_ms.get_or_insert(now_ms);
             }
@@ -344,7 +349,9 @@ impl Try {
         metrics.attempts_total.get_or_create(&labels).inc();
         let Some(model) = gateway.router.model(&self.model) else { return };
         if let (Some(first_token_ms), false) = (self.first_token_ms, self.cold) {
-            model.first_token.observe(first_token_ms);
+            let usage = self.usage.unwrap_or_default();
+            let read = usage.prompt_tokens.saturating_sub(usage.cached_tokens());
+            model.observe_first_token(first_token_ms, read, &gateway.router.meter);
         }
         let Some(usage) = self.usage else { return };
         // An answer that came in one piece tells nothing of its pace.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Capabilities;
-use crate::units::{Dollars, Joules};
+use crate::units::{Dollars, Grams, Joules};
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct Candidate {
     pub p: f64,
     /// Expected energy of the answer; unknown is not zero.
     pub joules: Option<Joules>,
+    /// Expected CO2-equivalent of that energy; unknown where no grid is configured, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grams: Option<Grams>,
     /// Expected price of the answer.
     pub dollars: Option<Dollars>,
     /// Expected time to the first token, milliseconds.

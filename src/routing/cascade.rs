@@ -81,6 +81,7 @@ mod tests {
             route,
             p,
             joules: joules.map(Joules),
+            grams: None,
             dollars: None,
             ttft_ms: None,
             context_tokens: None,

@@ -27,7 +27,7 @@ const SEEDS: u64 = 20;
 struct Question {
     id: String,
     domain: String,
-    question: String,
+    prompt: String,
     answers: Vec<String>,
 }
 
@@ -53,7 +53,6 @@ impl Question {
 struct Trial {
     example: Example,
     local_joules: f64,
-    /// Joules of reading the prompt and writing what a cascade withholds.
     cloud_joules: f64,
 }
 
@@ -62,7 +61,7 @@ fn answers_are_found_as_words() {
     let question = |domain: &str, answer: &str| Question {
         id: "q".into(),
         domain: domain.into(),
-        question: String::new(),
+        prompt: String::new(),
         answers: vec![answer.into()],
     };
     assert!(question("capitals", "Buenos Aires").is_answered_by("It is buenos aires."));
@@ -124,14 +123,14 @@ async fn cascade_beats_routing_by_prompt_at_equal_joules() {
 async fn trials() -> Vec<Trial> {
     let stand_in = StandIn::start().await;
     let questions = questions();
-    let known = questions.iter().map(|one| (one.question.clone(), one.answers[0].clone()));
+    let known = questions.iter().map(|one| (one.prompt.clone(), one.answers[0].clone()));
     stand_in.respond_with(Mode::Know(known.collect()));
     let cloud = cloud_model("cloud", 4.0, &stand_in).replace("\"small\"", &format!("{CLASS:?}"));
     let app = TestApp::start(&(smol("slots = 1") + &cloud)).await;
     app.until_loaded("smol").await;
     let mut trials = Vec::new();
     for question in &questions {
-        let mut request = ask("smol", &question.question);
+        let mut request = ask("smol", &question.prompt);
         request["max_tokens"] = json!(24);
         request["temperature"] = json!(0);
         let local = app.chat(&request).await;

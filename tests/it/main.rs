@@ -36,4 +36,5 @@ mod replay;
 mod soak;
 mod stand_in;
 mod terms;
+mod tools;
 mod train;

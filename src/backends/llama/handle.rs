@@ -12,19 +12,21 @@ use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::Piece;
 use super::choices;
 use super::config::Config;
 use super::control::{self, Control};
+use super::conversation::Conversation;
 use super::footprint::Footprint;
 use super::logprobs::TokenLogprobs;
 use super::parameters::{constraint, invalid, logprobs, sampling, wire};
-use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine, Turn};
+use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine};
 use super::raw;
 use crate::backends::backend::{
     Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, TokenConfidence,
 };
 use crate::backends::terms::Terms;
-use crate::openai::chat::PromptTokensDetails;
+use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{ChatRequest, FinishReason, Request, Usage};
 use crate::units::AttemptId;
 
@@ -128,8 +130,8 @@ pub(super) struct Progress {
     pub(super) dropped_turns: u32,
     /// One for each text embedded so far.
     pub(super) vectors: Vec<Vec<f32>>,
-    pub(super) text: String,
-    /// Of the tokens of `text`, if they were asked for.
+    pub(super) pieces: Vec<Piece>,
+    /// Of the tokens of `pieces`, if they were asked for.
     pub(super) logprobs: Vec<TokenLogprobs>,
     /// Of the first tokens of the answer.
     pub(super) confidences: Vec<TokenConfidence>,
@@ -259,8 +261,7 @@ impl LlamaBackend {
 /// How much of an answer has been passed on.
 #[derive(Clone, Copy, Default)]
 struct Told {
-    /// Bytes.
-    text: usize,
+    pieces: usize,
     logprobs: usize,
     confidences: usize,
 }
@@ -300,9 +301,9 @@ impl Answer {
                     told.logprobs += news.logprobs.len();
                     yield Event::Logprobs(wire(news.logprobs));
                 }
-                if !news.text.is_empty() {
-                    told.text += news.text.len();
-                    yield Event::Text(news.text);
+                told.pieces += news.pieces.len();
+                for piece in joined(news.pieces) {
+                    yield event(piece);
                 }
                 if let Some(end) = news.end {
                     self.cancel.disarm();
@@ -325,7 +326,7 @@ impl Answer {
 
     /// Waits for something that was not told yet.
     async fn next(&mut self, told: Told, deadline: Instant) -> Result<Progress, ErrorKind> {
-        let silent = told.text == 0 && self.progress.borrow().vectors.is_empty();
+        let silent = told.pieces == 0 && self.progress.borrow().vectors.is_empty();
         let changed = if silent {
             timeout_at(deadline, self.progress.changed())
                 .await
@@ -341,11 +342,36 @@ impl Answer {
             dropped_turns: progress.dropped_turns,
             // Vectors are of use only together.
             vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
-            text: progress.text[told.text..].to_owned(),
+            pieces: progress.pieces[told.pieces..].to_vec(),
             logprobs: progress.logprobs[told.logprobs..].to_vec(),
             confidences: progress.confidences[told.confidences..].to_vec(),
             end: progress.end.clone(),
         })
+    }
+}
+
+/// Pieces that came together, in as few as say the same.
+fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut joined: Vec<Piece> = Vec::with_capacity(1);
+    for piece in pieces {
+        let left = match joined.last_mut() {
+            Some(last) => last.join(piece),
+            None => Some(piece),
+        };
+        joined.extend(left);
+    }
+    joined
+}
+
+fn event(piece: Piece) -> Event {
+    match piece {
+        Piece::Text(text) => Event::Text(text),
+        Piece::Reasoning(text) => Event::Reasoning(text),
+        Piece::Call { index, name } => {
+            let id = format!("call_{}", uuid::Uuid::now_v7().simple());
+            Event::ToolCall { index, id, name }
+        }
+        Piece::Arguments { index, text } => Event::ToolArguments { index, piece: text },
     }
 }
 
@@ -395,13 +421,9 @@ fn submission(
     if output_limit == 0 {
         return Err(invalid("max_completion_tokens", "the output limit must be at least 1"));
     }
-    let turns = request.messages.iter().map(|message| Turn {
-        role: message.role,
-        text: message.content.as_ref().map_or_else(String::new, |c| c.text().into_owned()),
-    });
     Ok(Submission {
         attempt,
-        prompt: Prompt::Chat(turns.collect()),
+        prompt: Prompt::Chat(Conversation::of(request)?),
         sampling: sampling(request),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
@@ -425,6 +447,9 @@ fn usage(counts: Counts) -> Usage {
         total_tokens: prompt_tokens + completion_tokens,
         prompt_tokens_details: Some(PromptTokensDetails {
             cached_tokens: Some(u64::from(counts.cached_tokens)),
+        }),
+        completion_tokens_details: Some(CompletionTokensDetails {
+            reasoning_tokens: Some(u64::from(counts.reasoning_tokens)),
         }),
     }
 }

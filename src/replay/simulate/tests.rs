@@ -17,6 +17,7 @@ fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
         p,
         joules: Some(Joules(joules)),
         dollars: Some(Dollars(if route == Route::Cloud { 0.001 } else { 0.0 })),
+        grams: None,
         ttft_ms: None,
         context_tokens: None,
         capabilities: Capabilities::ALL,
