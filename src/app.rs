@@ -22,7 +22,7 @@ use crate::backends::llama::Residency;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
 use crate::gateway::learnt::LearntError;
-use crate::gateway::{self, Books, Gateway, judge};
+use crate::gateway::{self, Books, Footprint, Gateway, judge};
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
 
@@ -84,7 +84,8 @@ impl App {
         let router = assemble::router(&config, &parts, &mut engines)?;
         let warmth = assemble::warmth(&config, &parts, &router);
         engines.spawn(warmth.run(stop_engines.clone()));
-        let books = Books::new(sink, Arc::clone(&metrics));
+        let footprint = Footprint::new(meter.handle(), &router.models);
+        let books = Books::new(sink, footprint, Arc::clone(&metrics));
         let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);
         let (judging, cases) = assemble::judging(&config).unzip();
         let gateway = Arc::new(Gateway::new(

@@ -36,8 +36,6 @@ pub enum Event {
     Started,
     /// Text of a local answer; never empty, always whole UTF-8.
     Text(String),
-    /// How sure a local model was of its next tokens, up to a fixed number of them; comes before their text.
-    Confidence(Vec<TokenConfidence>),
     /// As `Text`, of what the model thinks before it answers.
     Reasoning(String),
     /// The model begins to call a tool of the client's. Calls are numbered from 0; `id` is unique.
@@ -51,6 +49,8 @@ pub enum Event {
         index: u32,
         piece: String,
     },
+    /// How sure a local model was of its next tokens, up to a fixed number of them; comes before their text.
+    Confidence(Vec<TokenConfidence>),
     /// Of the tokens of the text that follows next.
     Logprobs(Vec<TokenLogprob>),
     /// What follows belongs to the choice of this index; before the first of these, to choice 0.

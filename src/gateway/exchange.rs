@@ -40,7 +40,7 @@ pub struct Exchange {
     /// Place in `gateway.router.models` of the model that is being asked.
     model: usize,
     events: Option<EventStream>,
-    /// Output that arrived while it was still open whether this model answers.
+    /// What arrived while it was still open whether this model answers.
     held: VecDeque<Event>,
     /// The answer, for a judge; none where it is not to be judged.
     overheard: Option<Overheard>,
@@ -104,6 +104,10 @@ impl Exchange {
         &self.request
     }
 
+    pub fn shared_request(&self) -> Arc<Request> {
+        Arc::clone(&self.request)
+    }
+
     /// Asks the candidates in the order of the decision until one gives output.
     pub async fn open(&mut self) -> Result<(), ApiError> {
         let mut failure = ApiError::no_candidate(&self.plan.decision.judged);
@@ -165,21 +169,19 @@ impl Exchange {
         };
         self.events = Some(model.backend.start(job));
         loop {
-            match self.come().await? {
-                Event::Started | Event::Confidence(_) | Event::Truncated { .. } => {}
-                event => {
-                    // An answer may be empty: then its usage comes first.
-                    let is_output = !matches!(event, Event::Usage(_) | Event::Energy(_));
-                    self.held.push_back(event);
-                    if is_output {
-                        break;
-                    }
+            match self.come().await {
+                Ok(Event::Started | Event::Confidence(_) | Event::Truncated { .. }) => {}
+                // An answer may be empty: then its usage comes first.
+                Ok(early @ (Event::Usage(_) | Event::Energy(_))) => self.held.push_back(early),
+                Ok(output) => {
+                    self.held.push_back(output);
+                    return match cascade {
+                        Some(cascade) => self.withhold(cascade).await,
+                        None => Ok(Beginning::Good),
+                    };
                 }
+                Err(error) => return Err(error),
             }
-        }
-        match cascade {
-            Some(cascade) => self.withhold(cascade).await,
-            None => Ok(Beginning::Good),
         }
     }
 

@@ -119,7 +119,7 @@ fn check_inputs(param: &str, inputs: &Inputs) -> Result<(), ApiError> {
     }
 }
 
-/// A field whose value is of the right type and wrong all the same.
+/// A field whose value is of the right type and wrong all the same; `message` goes on after its name.
 pub fn wrong(param: &str, message: &str) -> ApiError {
     ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") }
 }

@@ -15,6 +15,7 @@ mod completion;
 mod config;
 mod crashes;
 mod embedding;
+mod energy;
 mod engine;
 mod equality;
 mod fallback;
