@@ -17,7 +17,8 @@ pub struct TrainArgs {
     /// Outcome file: JSON lines of id, source, task, query, outcomes; plain or gzip; may be repeated
     #[arg(long, value_name = "PATH", required_unless_present = "log")]
     data: Vec<PathBuf>,
-    /// Log of a gateway with `prompts = "full"`: its requests with verdicts; a file or a folder; may be repeated
+    /// Log of a gateway with `prompts = "full"`: its requests with verdicts; a file or a folder; may be
+    /// repeated. Abilities need prompts that several models answered: give --data too if your log has none
     #[arg(long, value_name = "PATH")]
     log: Vec<PathBuf>,
     /// Folder of the router; its files are replaced

@@ -184,13 +184,7 @@ impl Reading {
     /// The judged requests of a gateway's log, their text as serving reads it.
     fn log(&mut self, path: &Path) -> Result<(), TrainError> {
         let (rows, sha256) = log::judged(path)?;
-        for log::Judged { id, policy, messages, model, score } in rows {
-            let query = messages
-                .iter()
-                .filter_map(|message| Some(message.content.as_ref()?.text().into_owned()))
-                .collect::<Vec<String>>()
-                .join("\n");
-            let outcomes = [(model, score)].into();
+        for log::Judged { id, policy, messages, query, outcomes } in rows {
             let line = Line { id, source: log::SOURCE.to_owned(), task: policy, query, outcomes };
             self.row(&line, TextVector::of_messages(&messages), &sha256);
         }

@@ -173,7 +173,7 @@ async fn a_router_is_trained_from_the_log_with_its_outcomes() {
     let dir = judged_log("full").await;
     let (code, said) = wattgate(dir.path(), &["train", "--log", "data/traffic", "--out", "mine"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("80 rows, 2 models"), "{said}");
+    assert!(said.contains("40 rows, 2 models"), "{said}");
     let model = AdequacyModel::load(&dir.path().join("mine")).unwrap();
     let text = |text: &str| wattgate::routing::text::TextVector::of_text(text);
     let (hard, easy) = (
