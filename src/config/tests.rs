@@ -23,6 +23,7 @@ fn the_shipped_file_shows_the_defaults_of_the_code() {
     same(&shipped.log, &telemetry::Config::default());
     same(&shipped.energy, &energy::Config::default());
     same(&shipped.traffic, &traffic::Config::default());
+    same(&shipped.judge, &gateway::judge::Config::default());
     same(&shipped.routing, &routing::Config::default());
     same(&shipped.policies, &bare.policies);
     let Engine::Llama { config, .. } = &shipped.models["smollm2-135m"].engine else { panic!() };
@@ -67,6 +68,7 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
         "energy.carbon.live",
         "traffic",
         "routing",
+        "judge",
         "policies.p",
         "policies.p.cascade",
         "models.m",

@@ -30,8 +30,6 @@ pub struct LoadCost {
 /// One configured model.
 pub struct Model {
     pub name: Arc<str>,
-    /// Adequacy by ability, on the router's logit scale.
-    pub ability: f64,
     pub backend: Arc<dyn Backend>,
     pub capabilities: Capabilities,
     pub kind: Kind,

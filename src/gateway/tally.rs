@@ -229,6 +229,7 @@ impl Tally {
             timings: self.timings(),
             usage: self.tries.last().and_then(|one| one.usage),
             dollars: self.dollars(gateway),
+            shadow: plan.shadow.clone(),
             label: None,
             prompt: Prompt::of(&request.messages(), gateway.prompts),
         };
