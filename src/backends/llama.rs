@@ -3,7 +3,7 @@
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
 //! they use live in the gateway; `child`, `engine` and `embedder` are the other side of the socket. Decisions are
 //! pure and apart: [`scheduler`], [`waiting`], [`pacing`], [`host_cache`], [`packing`], [`sampling`], [`text`],
-//! [`guard`], [`overflow`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
+//! [`guard`], [`overflow`], [`drafting`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
 
 mod attempts;
 mod backlog;
@@ -14,7 +14,10 @@ mod choices;
 mod config;
 pub mod constraint;
 mod control;
+pub mod drafting;
 mod engines;
+#[cfg(feature = "llama")]
+pub mod failure;
 #[cfg(feature = "llama")]
 mod embedder;
 #[cfg(feature = "llama")]
@@ -69,7 +72,7 @@ pub use config::{Config, FlashAttention, KvType, LoadWhen};
 pub use control::{Control, ControlError, LoadState, UnloadReason};
 pub use engines::EnginesConfig;
 pub use handle::{EngineState, LlamaBackend, Phase};
-pub use observer::{EngineObserver, Reused, StepReport, StepRow};
+pub use observer::{Drafted, EngineObserver, Reused, StepReport, StepRow};
 pub use overflow::Overflow;
 pub use protocol::{EngineFacts, Pooling};
 pub use residency::{Idle, Residency, TooLarge};

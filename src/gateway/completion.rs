@@ -119,13 +119,11 @@ fn logprobs(tokens: &[TokenLogprob], mut offset: usize, tops: bool) -> Completio
 
 /// Its text, or its bytes where they are only a part of a character: as OpenAI writes them.
 fn spelled(token: &RankedToken) -> String {
-    match std::str::from_utf8(&token.bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => {
-            let bytes = token.bytes.iter().map(|byte| format!("\\x{byte:02x}"));
-            std::iter::once("bytes:".to_owned()).chain(bytes).collect()
-        }
+    if let Ok(text) = std::str::from_utf8(&token.bytes) {
+        return text.to_owned();
     }
+    let bytes = token.bytes.iter().map(|byte| format!("\\x{byte:02x}"));
+    std::iter::once("bytes:".to_owned()).chain(bytes).collect()
 }
 
 /// In UTF-8 the other bytes of a character are 10xxxxxx.
