@@ -84,9 +84,9 @@ mod tests {
     #[test]
     fn what_followed_before_is_guessed_again_the_latest_time_first() {
         let mut drafter = Drafter::new(8);
-        assert_eq!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2], 8), []);
+        assert!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2], 8).is_empty());
         assert_eq!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3], 8), [4, 5, 9, 1]);
-        assert_eq!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3, 7], 8), []);
+        assert!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3, 7], 8).is_empty());
         assert_eq!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3, 7, 1, 2, 3], 2), [7, 1]);
     }
 
