@@ -21,8 +21,8 @@ use crate::backends::cloud::SetupError;
 use crate::backends::llama::Residency;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
-use crate::gateway::{self, Books, Gateway};
-use crate::routing::AdequacyError;
+use crate::gateway::{self, Books, Footprint, Gateway};
+use crate::routing::{AdequacyError, ConfidenceError};
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
 
@@ -39,6 +39,8 @@ pub enum AppError {
     Meter(#[from] MeterError),
     #[error("cannot load the router: {0}")]
     Router(#[from] AdequacyError),
+    #[error("cannot load the router: {0}")]
+    Confidence(#[from] ConfidenceError),
     #[error(transparent)]
     Cloud(#[from] SetupError),
     #[error("the server failed: {0}")]
@@ -84,7 +86,8 @@ impl App {
         let router = assemble::router(&config, &parts, &mut engines)?;
         let warmth = assemble::warmth(&config, &parts, &router);
         engines.spawn(warmth.run(stop_engines.clone()));
-        let books = Books::new(sink, Arc::clone(&metrics));
+        let footprint = Footprint::new(meter.handle(), &router.models);
+        let books = Books::new(sink, footprint, Arc::clone(&metrics));
         let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);
         let gateway = Arc::new(Gateway::new(
             router,

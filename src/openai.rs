@@ -10,6 +10,7 @@ pub mod logprobs;
 pub mod request;
 pub mod sampling;
 pub mod stream;
+pub mod tools;
 
 pub use chat::{
     ChatRequest, ChatResponse, Choice, FinishReason, Message, Role, StreamOptions, Usage,
@@ -23,3 +24,4 @@ pub use logprobs::{ChoiceLogprobs, RankedToken, TokenLogprob};
 pub use request::Request;
 pub use sampling::SamplingFields;
 pub use stream::{ChatChunk, ChunkChoice, Delta};
+pub use tools::{Tool, ToolCall, ToolCallDelta, ToolChoice};

@@ -34,8 +34,17 @@ const BANNED: [(&str, &str); 5] = [
 ];
 
 /// Files whose functions are pure: no clock, no I/O, no logging, no runtime.
-const PURE: [&str; 12] = [
+const PURE: [&str; 21] = [
+    "src/routing/cascade.rs",
+    "src/routing/signals.rs",
+    "src/traffic/feedback.rs",
+    "src/backends/llama/confidence.rs",
+    "src/routing/candidate.rs",
+    "src/routing/objective.rs",
     "src/routing/policy.rs",
+    "src/routing/exclusion.rs",
+    "src/routing/reason.rs",
+    "src/routing/decide.rs",
     "src/routing/features.rs",
     "src/routing/text.rs",
     "src/energy/ledger.rs",

@@ -14,10 +14,12 @@ use crate::backends::cloud::{self, ApiKey, CloudBackend};
 use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
-use crate::gateway::model::FirstTokenTime;
+use crate::gateway::model::RecentMean;
 use crate::gateway::{Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
-use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy};
+use crate::routing::{
+    AdequacyError, AdequacyModel, Capabilities, Confidence, ConfidenceError, Policy,
+};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
@@ -61,6 +63,7 @@ pub fn router(
         models,
         meter: parts.meter.clone(),
         adequacy,
+        confidence: confidence(config)?,
         policies: policies(config),
         default_policy: config.routing.default_policy.as_str().into(),
     })
@@ -95,6 +98,11 @@ pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
     }
 }
 
+/// What the configured router, or the one built in, makes of a local answer's first tokens.
+fn confidence(config: &Config) -> Result<Confidence, ConfidenceError> {
+    config.routing.router.as_deref().map_or_else(Confidence::built_in, Confidence::load)
+}
+
 /// The policies by name, as the router applies them.
 pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
     let policy = |(name, policy): (&String, &crate::routing::PolicyConfig)| {
@@ -105,6 +113,7 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
             floor: policy.floor,
             local_only: policy.local_only,
             pinned: None,
+            cascade: policy.cascade,
         };
         (name, policy)
     };
@@ -166,11 +175,12 @@ fn local(
         capabilities: if llama.embedding {
             Capabilities::EMBEDDINGS
         } else {
-            Capabilities { tools: false, media: false, raw_details: false, ..Capabilities::ALL }
+            Capabilities { media: false, raw_details: false, ..Capabilities::ALL }
         },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
-        first_token: FirstTokenTime::default(),
+        first_token: RecentMean::default(),
+        slowdown: RecentMean::default(),
     }
 }
 
@@ -190,7 +200,8 @@ fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, 
         backend: Arc::new(backend),
         capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
         drops_oldest_turns: false,
-        first_token: FirstTokenTime::default(),
+        first_token: RecentMean::default(),
+        slowdown: RecentMean::default(),
     })
 }
 

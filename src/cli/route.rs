@@ -18,8 +18,8 @@ use thiserror::Error;
 use super::{BAD_INPUT, ConfigArgs};
 use crate::app::assemble;
 use crate::config::{Config, Engine};
-use crate::energy::cloud;
 use crate::energy::estimate::Estimator;
+use crate::energy::{Profile, Tokens, cloud};
 use crate::openai::Request;
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, Policy, Route, decide};
@@ -82,9 +82,11 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
         None => assemble::adequacy(config)?,
     };
     let policy = policy(args, config)?;
-    let entrants = match &args.pair {
-        Some(pair) => pair_entrants(pair, &adequacy)?,
-        None => entrants(config, &adequacy),
+    let entrants = if let Some(pair) = &args.pair {
+        pair_entrants(pair, &adequacy)?
+    } else {
+        let profile = Profile::configured(config.energy.profile.as_deref())?;
+        entrants(config, &adequacy, &Arc::new(profile))
     };
     let unread = |source| BadInput::File { path: args.jsonl.clone(), source };
     let file = File::open(&args.jsonl).map_err(unread)?;
@@ -123,18 +125,19 @@ enum Judge {
 enum Energy {
     Unknown,
     Cloud(Option<cloud::Class>),
-    /// What a local model that was never metered is assumed to take.
+    /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
     Local(Estimator),
 }
 
-fn entrants(config: &Config, adequacy: &AdequacyModel) -> Vec<Entrant> {
+fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -> Vec<Entrant> {
     let entrant = |(name, model): (&String, &crate::config::Model)| {
         let (route, energy) = match &model.engine {
             Engine::Llama { .. } => (
                 Route::Local,
                 Energy::Local(Estimator::new(
-                    config.energy.token_weights(),
+                    config.energy.prior_cost(),
                     config.energy.cpu_model(),
+                    Arc::clone(profile),
                 )),
             ),
             Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.energy_class)),
@@ -173,7 +176,9 @@ impl Entrant {
         let joules = match &self.energy {
             Energy::Unknown => None,
             Energy::Cloud(class) => cloud::estimate(*class, prompt, 0, output).joules,
-            Energy::Local(estimator) => estimator.expected(&self.model, prompt, output).joules,
+            Energy::Local(estimator) => {
+                estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
+            }
         };
         Candidate {
             model: Arc::clone(&self.model),
@@ -181,6 +186,7 @@ impl Entrant {
             p,
             joules,
             dollars: None,
+            grams: None,
             ttft_ms: None,
             context_tokens: None,
             capabilities: Capabilities::ALL,

@@ -55,9 +55,19 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
         "server",
         "log",
         "energy",
+        "energy.rapl",
+        "energy.nvml",
+        "energy.hwmon",
+        "energy.ina3221",
+        "energy.wall",
+        "energy.prometheus.p",
+        "energy.price",
+        "energy.carbon",
+        "energy.carbon.live",
         "traffic",
         "routing",
         "policies.p",
+        "policies.p.cascade",
         "models.m",
         "models.m.llama",
         "models.m.openai",
@@ -68,8 +78,11 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
             .find(|problem| problem.key == format!("{table}.q"))
             .and_then(|problem| problem.hint.clone());
         let hint = hint.unwrap_or_else(|| panic!("{table}"));
-        for key in
-            hint.split('`').skip(1).step_by(2).filter(|key| !["llama", "openai"].contains(key))
+        for key in hint
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|key| !["llama", "openai", "cascade"].contains(key))
         {
             let shown = uncommented.lines().any(|line| line.starts_with(&format!("{key} = ")));
             assert!(shown, "{key} of [{table}] is not in config.toml");

@@ -10,6 +10,8 @@ use super::problem::{Report, may_hold_secret};
 use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
+use crate::routing::Cascade;
+use crate::routing::cascade::WITHHOLD_TOKENS_MAX;
 
 /// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.
 pub(super) fn validate(
@@ -21,7 +23,7 @@ pub(super) fn validate(
         let message = "`max_body_bytes` must be more than 0, or every request would be too large";
         report.wrong(&["server", "max_body_bytes"], message, None);
     }
-    check_energy(&file.energy, report);
+    check_energy(file, report);
     check_engines(&file.engines, report);
     check_policies(file, report);
     if file.models.is_empty() && !report.has_unread(&["models"]) {
@@ -41,10 +43,32 @@ pub(super) fn validate(
     models
 }
 
-fn check_energy(energy: &energy::Config, report: &mut Report<'_>) {
+fn check_energy(file: &File, report: &mut Report<'_>) {
+    let energy = &file.energy;
     for problem in energy.problems() {
         let key = problem.key();
-        report.wrong(&["energy", key], format!("`{key}` {problem}"), None);
+        let path: Vec<&str> = ["energy"].into_iter().chain(problem.table()).chain([key]).collect();
+        report.wrong(&path, format!("`{key}` {problem}"), None);
+    }
+    for (path, problem) in energy.table_problems() {
+        let key = path.last().copied().unwrap_or_default();
+        let message = format!("`{key}` {problem}");
+        let path: Vec<&str> = ["energy"].into_iter().chain(path).collect();
+        report.wrong(&path, message, None);
+    }
+    check_queries(file, report);
+}
+
+/// A query can only cover models that run elsewhere.
+fn check_queries(file: &File, report: &mut Report<'_>) {
+    let elsewhere = file.models.iter().filter(|(_, entry)| entry.openai.is_some());
+    let elsewhere: Vec<&str> = elsewhere.map(|(name, _)| name.as_str()).collect();
+    for (name, query) in &file.energy.prometheus {
+        for model in query.models.iter().filter(|model| !elsewhere.contains(&model.as_str())) {
+            let message = format!("`{model}` is no model with an .openai table");
+            let path = ["energy", "prometheus", name, "models"];
+            report.wrong(&path, message, Some(suggest(model, &elsewhere)));
+        }
     }
 }
 
@@ -79,6 +103,9 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
             let hint = "it is the least probability of a good enough answer";
             report.wrong(&["policies", name, "floor"], message, Some(hint.into()));
         }
+        if let Some(cascade) = &policy.cascade {
+            check_cascade(name, cascade, report);
+        }
     }
     let wanted = file.routing.default_policy.as_str();
     let exists = wanted == DEFAULT_POLICY || file.policies.contains_key(wanted);
@@ -89,6 +116,23 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
         }
         let message = format!("there is no policy `{wanted}`");
         report.wrong(&["routing", "default_policy"], message, Some(suggest(wanted, &known)));
+    }
+}
+
+fn check_cascade(name: &str, cascade: &Cascade, report: &mut Report<'_>) {
+    let at = |key| ["policies", name, "cascade", key];
+    for (key, value) in [("threshold", cascade.threshold), ("min_p", cascade.min_p)] {
+        if !(0.0..=1.0).contains(&value) {
+            report.wrong(&at(key), format!("`{key}` must be from 0 to 1, not {value}"), None);
+        }
+    }
+    if !(1..=WITHHOLD_TOKENS_MAX).contains(&cascade.withhold_tokens) {
+        let found = cascade.withhold_tokens;
+        let message = format!("`withhold_tokens` must be 1 to {WITHHOLD_TOKENS_MAX}, not {found}");
+        report.wrong(&at("withhold_tokens"), message, None);
+    }
+    if cascade.withhold_ms == 0 {
+        report.wrong(&at("withhold_ms"), "`withhold_ms` must be more than 0", None);
     }
 }
 
@@ -233,6 +277,9 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         let message = format!("`api_key_env` must be the name of a variable, and {shown} is none");
         let hint = "write the name of the variable that holds the key, never the key itself";
         report.wrong(&at("api_key_env"), message, Some(hint.into()));
+    }
+    if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::rates::zone_problem) {
+        report.wrong(&at("carbon_zone"), format!("`carbon_zone` {problem}"), None);
     }
     if config.context_tokens == Some(0) {
         report.wrong(&at("context_tokens"), "`context_tokens` must be more than 0", None);

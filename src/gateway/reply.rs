@@ -140,6 +140,8 @@ mod tests {
             candidates: vec![],
             attempts: vec![],
             energy: None,
+            carbon: None,
+            electricity_dollars: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::policy::Objective;
+use super::{Cascade, Objective};
 
 /// `[routing]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -33,10 +33,12 @@ pub struct PolicyConfig {
     pub floor: f64,
     /// Never leave this machine. Default false.
     pub local_only: bool,
+    /// Let a local model begin, and another one answer if it does not look sure. Default: no.
+    pub cascade: Option<Cascade>,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { objective: Objective::Joules, floor: 0.6, local_only: false }
+        Self { objective: Objective::Joules, floor: 0.6, local_only: false, cascade: None }
     }
 }

@@ -4,8 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::openai::tools::FunctionDefinition;
 use crate::openai::{
-    ChatRequest, CompletionRequest, Content, EmbeddingRequest, Input, Inputs, Request,
+    ChatRequest, CompletionRequest, Content, EmbeddingRequest, Input, Inputs, Request, Tool,
 };
 
 /// Bytes of English text per token, the usual rule of thumb for byte-pair vocabularies; only used until the
@@ -49,7 +50,8 @@ impl Features {
 
     fn of_chat(request: &ChatRequest) -> Self {
         let contents = || request.messages.iter().filter_map(|message| message.content.as_ref());
-        let bytes: usize = contents().map(|content| content.text().len()).sum();
+        let bytes: usize = contents().map(|content| content.text().len()).sum::<usize>()
+            + request.tools.iter().flatten().map(schema_bytes).sum::<usize>();
         let turns = request.messages.len();
         let prompt_tokens = bytes.div_ceil(BYTES_PER_TOKEN) + turns * TOKENS_PER_TURN;
         Self {
@@ -115,6 +117,15 @@ impl Features {
             ..Self::default()
         }
     }
+}
+
+/// What a tool adds to the prompt, its schema being nearly all of it.
+fn schema_bytes(tool: &Tool) -> usize {
+    let description = |function: &FunctionDefinition| {
+        let schema = function.parameters.as_ref().map_or(0, |schema| schema.get().len());
+        function.name.len() + function.description.as_ref().map_or(0, String::len) + schema
+    };
+    tool.function.as_ref().map_or(0, description)
 }
 
 /// Of all choices together.

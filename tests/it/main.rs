@@ -8,16 +8,19 @@
 #![expect(unreachable_pub, reason = "`pub` marks what one test module offers to the others")]
 
 mod app;
+mod cascade;
 mod cloud;
 mod completion;
 mod config;
 mod crashes;
 mod drafts;
 mod embedding;
+mod energy;
 mod engine;
 mod equality;
 mod fallback;
 mod faults;
+mod feedback;
 mod gateway;
 mod init;
 mod library;
@@ -34,4 +37,5 @@ mod side_by_side;
 mod soak;
 mod stand_in;
 mod terms;
+mod tools;
 mod train;

@@ -75,7 +75,13 @@ fn serve(
     orders: &mpsc::Receiver<Order>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
+    #[cfg(target_arch = "x86_64")]
+    super::kernels::register();
     let mut model = load_model(&backend, settings, socket)?;
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    if super::kernels::in_use() {
+        super::mapped::let_go(&settings.gguf);
+    }
     let adapter = load_adapter(&mut model, settings)?;
     let model = Arc::new(model);
     let threads = settings.threads.max(1) as usize;
@@ -88,6 +94,7 @@ fn serve(
         context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
         slots: settings.slots,
         has_chat_template: built.has_template(),
+        takes_tools: built.takes_tools(),
         description: describe(&model, threads),
     };
     if !facts.has_chat_template && !settings.embedding {

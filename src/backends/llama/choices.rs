@@ -8,7 +8,7 @@ use super::observer::{StepReport, StepRow};
 use super::parameters::invalid;
 use super::protocol::{Prompt, ToEngine};
 use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream};
-use crate::openai::chat::PromptTokensDetails;
+use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{Request, Usage};
 use crate::units::AttemptId;
 
@@ -123,6 +123,13 @@ pub(super) fn merge(mut choices: Vec<EventStream>, each: u32) -> EventStream {
                     }
                     continue;
                 }
+                // The first choice stands for all.
+                Event::Confidence(tokens) => {
+                    if index == 0 {
+                        yield Event::Confidence(tokens);
+                    }
+                    continue;
+                }
                 Event::Usage(counted) => {
                     usage = added(usage, counted, index.is_multiple_of(each));
                     continue;
@@ -162,6 +169,9 @@ fn added(sum: Usage, choice: Usage, with_prompt: bool) -> Usage {
         completion_tokens,
         total_tokens: prompt_tokens + completion_tokens,
         prompt_tokens_details: Some(PromptTokensDetails { cached_tokens: Some(cached_tokens) }),
+        completion_tokens_details: Some(CompletionTokensDetails {
+            reasoning_tokens: Some(sum.reasoning_tokens() + choice.reasoning_tokens()),
+        }),
     }
 }
 
@@ -188,7 +198,7 @@ mod tests {
 
     fn usage(prompt_tokens: u64, completion_tokens: u64) -> Usage {
         let total_tokens = prompt_tokens + completion_tokens;
-        Usage { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details: None }
+        Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() }
     }
 
     #[tokio::test]

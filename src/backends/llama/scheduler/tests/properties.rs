@@ -93,8 +93,12 @@ impl World {
     fn step(&mut self, prompt_rows: usize) -> Result<bool, TestCaseError> {
         // Guesses that hold (the world only says 1), that fail at once, and that fail later.
         for (slot, attempt) in self.scheduler.answering() {
-            let guess =
-                [&[][..], &[1, 1, 1], &[2, 1], &[1, 2, 1]][(attempt.0 + self.now) as usize % 4];
+            let guess: &[Token] = match (attempt.0 + self.now) % 4 {
+                0 => &[],
+                1 => &[1, 1, 1],
+                2 => &[2, 1],
+                _ => &[1, 2, 1],
+            };
             self.scheduler.propose(slot, guess);
         }
         let batch = self.scheduler.next_batch(|_| prompt_rows);
