@@ -104,6 +104,10 @@ metrics! {
         pub engine_prefill_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
         /// Generated tokens that local engines evaluated.
         pub engine_decode_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Tokens that local engines guessed ahead and evaluated; they are among the decode tokens.
+        pub engine_drafted_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Guessed tokens that were what the model would have written itself.
+        pub engine_accepted_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
         /// Prompt tokens that local engines found in a cache, by where: slot, shared (another slot), host.
         pub engine_cached_tokens_total: Family<CacheLabels, Counter> = Family::default(),
         /// Time from a request's arrival at a local engine to its slot.

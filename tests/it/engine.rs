@@ -533,6 +533,7 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         embedding: false,
         pooling: None,
         host_cache_bytes: 0,
+        draft_tokens: 0,
         prefill_stretch: 1.0,
     }));
     engine.until(|frame| matches!(frame, FromEngine::Ready(_)));

@@ -45,6 +45,18 @@ impl EngineProcess {
         Ok((Self { child, pid }, UnixStream::from_std(ours)?))
     }
 
+    /// As [`Self::end`], for a process that was told to go: one that leaves in time leaves by its own signal.
+    pub(super) async fn leave(mut self) -> String {
+        match timeout(LEAVE_TIMEOUT, self.child.wait()).await {
+            Ok(Ok(_)) => "it left as it was told".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => match self.kill().await {
+                Ok(_) => "it did not leave in time and was killed".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        }
+    }
+
     /// Waits for the process to leave, which it does as soon as our end of the socket is dropped; kills it if not.
     /// Returns how it ended, for the log.
     pub(super) async fn end(mut self) -> String {
