@@ -13,6 +13,7 @@ mod cascade;
 mod cloud;
 mod completion;
 mod config;
+mod conservation;
 mod crashes;
 mod embedding;
 mod energy;
