@@ -301,6 +301,7 @@ impl Try {
             outcome: self.outcome,
             error: self.error.as_ref().map(|error| error.label().to_owned()),
             dropped_turns: self.dropped_turns,
+            amortised_joules: None,
             signals: self.watch.signals(),
             confidence: self.confidence.map(|(confidence, _)| confidence),
             energy: self.energy(gateway, features),

@@ -11,7 +11,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use crate::energy::sensors::wall::Api;
+
+/// How long a plug may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where readings come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,30 +134,22 @@ fn seconds(text: &str) -> Option<f64> {
     number.or_else(|| Some(text.parse::<Timestamp>().ok()?.as_nanosecond() as f64 / 1e9))
 }
 
-/// Asks a plug for its power now.
+/// Asks a plug for its power now, in each form its maker's devices know.
 pub async fn ask(meter: &WallMeter, http: &reqwest::Client) -> Result<Reading, WallError> {
-    let (host, places): (&str, &[(&str, &str)]) = match meter {
+    let (host, forms): (&str, &[Api]) = match meter {
         WallMeter::Csv(path) => return Err(WallError::Unknown(path.display().to_string())),
-        WallMeter::Shelly(host) => (
-            host,
-            &[
-                ("/rpc/Switch.GetStatus?id=0", "/apower"),
-                ("/rpc/PM1.GetStatus?id=0", "/apower"),
-                ("/status", "/meters/0/power"),
-                ("/status", "/emeters/0/power"),
-            ],
-        ),
-        WallMeter::Tasmota(host) => (host, &[("/cm?cmnd=Status%208", "/StatusSNS/ENERGY/Power")]),
+        WallMeter::Shelly(host) => (host, &[Api::ShellyGen2, Api::ShellyGen2Pm, Api::ShellyGen1]),
+        WallMeter::Tasmota(host) => (host, &[Api::Tasmota]),
     };
-    for (path, pointer) in places {
-        let asked = http.get(format!("http://{host}{path}")).timeout(Duration::from_secs(3)).send();
-        let response =
-            asked.await.map_err(|source| WallError::Http { host: host.to_owned(), source })?;
-        if !response.status().is_success() {
-            continue;
-        }
-        let Ok(status) = response.json::<Value>().await else { continue };
-        if let Some(watts) = status.pointer(pointer).and_then(Value::as_f64) {
+    for form in forms {
+        let (path, query) = form.path_and_query(0);
+        let query = query.map_or_else(String::new, |query| format!("?{query}"));
+        let url = format!("http://{host}/{}{query}", path.join("/"));
+        let failed = |source| WallError::Http { host: host.to_owned(), source };
+        let response = http.get(url).timeout(PATIENCE).send().await.map_err(failed)?;
+        if response.status().is_success()
+            && let Ok(watts) = form.watts(0, &response.bytes().await.map_err(failed)?)
+        {
             return Ok(Reading { unix_s: unix_now_s(), watts });
         }
     }

@@ -72,6 +72,10 @@ metrics! {
         pub request_energy_low_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
         /// Upper end of the band of the energy of settled attempts.
         pub request_energy_high_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
+        /// Settled attempts' share of idle energy while they were open; with their marginal energy, the amortised view.
+        pub request_idle_energy_joules_total: Family<ModelLabels, FloatCounter> = Family::default(),
+        /// Requests that have ended and whose energy is not final yet.
+        pub unsettled_requests: Gauge = Gauge::default(),
         /// Settled attempts whose energy is unknown; they are in no joules counter.
         pub request_energy_unknown_total: Family<ModelLabels, Counter> = Family::default(),
         /// Energy each metered device used since start.

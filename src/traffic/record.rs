@@ -12,7 +12,7 @@ use crate::energy::EnergyFigure;
 use crate::energy::carbon::CarbonFigure;
 use crate::openai::{Message, Usage};
 use crate::routing::{Cascade, Features, Judged, Objective, Policy, Route, Signals};
-use crate::units::Dollars;
+use crate::units::{Dollars, Joules};
 
 /// Version of the row; raised when a field changes its meaning.
 pub const RECORD_VERSION: u32 = 1;
@@ -121,6 +121,10 @@ pub struct Attempt {
     /// Absent when nothing ran: refused before any work.
     #[serde(flatten)]
     pub energy: Option<EnergyFigure>,
+    /// The same with the attempt's share of the idle energy while it was open, once settled; absent where that is not
+    /// metered here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amortised_joules: Option<Joules>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ mod cascade_curve;
 mod cloud;
 mod completion;
 mod config;
+mod conservation;
 mod crashes;
 mod drafts;
 mod embedding;

@@ -62,6 +62,7 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
             },
             error: None,
             dropped_turns: None,
+            amortised_joules: None,
             signals: None,
             confidence: None,
             energy: Some(metered(10.0 * f64::from(place + 1))),
