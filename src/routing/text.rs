@@ -145,7 +145,7 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 /// The finaliser of `MurmurHash3` (Appleby): makes the low bits, which choose the bucket, depend on all of the input.
-fn fmix64(mut hash: u64) -> u64 {
+pub fn fmix64(mut hash: u64) -> u64 {
     for prime in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
         hash = (hash ^ (hash >> 33)).wrapping_mul(prime);
     }
