@@ -6,23 +6,28 @@
 mod ability;
 mod calibrate;
 mod card;
+pub mod cascade;
 mod designs;
 mod fit;
 mod labelled;
+mod log;
 pub mod metrics;
 mod outcomes;
 mod pair;
 mod picture;
 mod sparse;
 mod vectors;
+pub mod versions;
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::routing::drift::{AVERAGE_ABILITY, Reference};
 use crate::routing::text::FeatureSchema;
 use crate::routing::{AdequacyError, AdequacyModel};
+use crate::traffic::LogError;
 use ability::Abilities;
 pub use calibrate::Calibration;
 use calibrate::Examples;
@@ -49,6 +54,8 @@ const ROWS_MIN: usize = 20;
 pub struct Options {
     /// Outcome files, JSON lines, plain or gzip.
     pub data: Vec<PathBuf>,
+    /// Logs of a gateway that kept prompts: files, or folders of them.
+    pub logs: Vec<PathBuf>,
     /// Chooses the folds.
     pub seed: u64,
     /// Folder of a router that these outcomes refine: its general model stays, and every source labels directly.
@@ -62,6 +69,8 @@ pub struct Options {
 pub struct Trained {
     pub model: AdequacyModel,
     pub report: Report,
+    /// Where the training prompts lie, to tell when requests have moved away from them.
+    pub reference: Option<Reference>,
 }
 
 /// How a router was made and how good it is. Contains no date, so the same data give the same bytes.
@@ -106,8 +115,20 @@ pub enum TrainError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{}:{line}: {problem}", path.display())]
     Line { path: PathBuf, line: usize, problem: BadLine },
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("{} holds no verdict: send some to POST /v1/feedback, or configure [judge]", .0.display())]
+    NoVerdicts(PathBuf),
+    #[error(
+        "{} holds {labelled} verdicts but no prompt to learn from: set `prompts = \"full\"` in [traffic] before the requests come", path.display()
+    )]
+    NoPrompts { path: PathBuf, labelled: usize },
     #[error("{rows} rows with outcomes; at least {ROWS_MIN} are needed")]
     TooFew { rows: usize },
+    #[error(
+        "{found} judged answers with signals of their first tokens; at least {wanted} are needed: send verdicts to /v1/feedback, or configure [judge]"
+    )]
+    TooFewAnswers { found: usize, wanted: usize },
     #[error("every outcome is {0}: there is nothing to learn from one class")]
     SingleClass(&'static str),
     #[error("the prior router cannot be used: {0}")]
@@ -139,7 +160,7 @@ pub struct Progress {
 pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, TrainError> {
     let tell = |step, done, of| progress(Progress { step, done, of });
     tell("reading outcomes", 0, 1);
-    let data = outcomes::read(&options.data)?;
+    let data = outcomes::read(&options.data, &options.logs)?;
     check(&data)?;
     let general = match &options.prior {
         Some(prior) => refined(&data, prior)?,
@@ -170,6 +191,8 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
         model.labelled.retain(|known| known.source != learnt.source);
         model.labelled.push(learnt);
     }
+    let average_p = |row: &outcomes::Row| model.predict(&row.text, AVERAGE_ABILITY);
+    let reference = Reference::of(data.rows.iter().map(average_p).collect());
     let report = Report {
         seed: options.seed,
         duplicates: data.duplicates,
@@ -182,7 +205,7 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
         designs,
         sources: data.sources,
     };
-    Ok(Trained { model, report })
+    Ok(Trained { model, report, reference })
 }
 
 /// The model of ability and difficulty, and which sources taught it.

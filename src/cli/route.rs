@@ -18,8 +18,8 @@ use thiserror::Error;
 use super::{BAD_INPUT, ConfigArgs};
 use crate::app::assemble;
 use crate::config::{Config, Engine};
-use crate::energy::cloud;
 use crate::energy::estimate::Estimator;
+use crate::energy::{Profile, Tokens, cloud};
 use crate::openai::Request;
 use crate::routing::adequacy::names::canonical;
 use crate::routing::text::TextVector;
@@ -83,9 +83,10 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
         None => assemble::adequacy(config)?,
     };
     let policy = policy(args, config)?;
+    let profile = Arc::new(Profile::configured(config.energy.profile.as_deref())?);
     let entrants = match &args.pair {
-        Some(pair) => pair_entrants(pair, config, &adequacy)?,
-        None => entrants(config, &adequacy),
+        Some(pair) => pair_entrants(pair, config, &adequacy, &profile)?,
+        None => entrants(config, &adequacy, &profile),
     };
     let unread = |source| BadInput::File { path: args.jsonl.clone(), source };
     let file = File::open(&args.jsonl).map_err(unread)?;
@@ -117,14 +118,16 @@ struct Entrant {
 
 enum Energy {
     Unknown,
-    Cloud(Option<cloud::Class>),
-    /// What a local model that was never metered is assumed to take.
+    Cloud(Option<cloud::PerToken>),
+    /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
     Local(Estimator),
 }
 
-fn entrants(config: &Config, adequacy: &AdequacyModel) -> Vec<Entrant> {
+fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -> Vec<Entrant> {
     let configured = config.models.iter();
-    configured.map(|(name, model)| configured_entrant(name, model, config, adequacy)).collect()
+    configured
+        .map(|(name, model)| configured_entrant(name, model, config, adequacy, profile))
+        .collect()
 }
 
 fn configured_entrant(
@@ -132,13 +135,18 @@ fn configured_entrant(
     model: &crate::config::Model,
     config: &Config,
     adequacy: &AdequacyModel,
+    profile: &Arc<Profile>,
 ) -> Entrant {
     let (route, energy) = match &model.engine {
         Engine::Llama { .. } => (
             Route::Local,
-            Energy::Local(Estimator::new(config.energy.token_weights(), config.energy.cpu_model())),
+            Energy::Local(Estimator::new(
+                config.energy.prior_cost(),
+                config.energy.cpu_model(),
+                Arc::clone(profile),
+            )),
         ),
-        Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.energy_class)),
+        Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.per_token())),
     };
     Entrant { model: name.into(), route, ability: assemble::ability(name, model, adequacy), energy }
 }
@@ -148,13 +156,15 @@ fn pair_entrants(
     pair: &str,
     config: &Config,
     adequacy: &AdequacyModel,
+    profile: &Arc<Profile>,
 ) -> Result<Vec<Entrant>, BadInput> {
     let (weak, strong) = pair.split_once(',').ok_or_else(|| BadInput::Pair(pair.to_owned()))?;
     [(weak.trim(), Route::Local), (strong.trim(), Route::Cloud)]
         .into_iter()
         .map(|(name, route)| {
             if let Some(model) = config.models.get(name) {
-                return Ok(Entrant { route, ..configured_entrant(name, model, config, adequacy) });
+                let configured = configured_entrant(name, model, config, adequacy, profile);
+                return Ok(Entrant { route, ..configured });
             }
             let ability = adequacy.ability_of(name).ok_or_else(|| BadInput::PairModel {
                 name: name.to_owned(),
@@ -185,8 +195,10 @@ impl Entrant {
         let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
         let joules = match &self.energy {
             Energy::Unknown => None,
-            Energy::Cloud(class) => cloud::estimate(*class, prompt, 0, output).joules,
-            Energy::Local(estimator) => estimator.expected(&self.model, prompt, output).joules,
+            Energy::Cloud(per_token) => cloud::estimate(*per_token, prompt, 0, output).joules,
+            Energy::Local(estimator) => {
+                estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
+            }
         };
         Candidate {
             model: Arc::clone(&self.model),
@@ -194,6 +206,7 @@ impl Entrant {
             p,
             joules,
             dollars: None,
+            grams: None,
             ttft_ms: None,
             context_tokens: None,
             capabilities: Capabilities::ALL,

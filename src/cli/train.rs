@@ -17,8 +17,12 @@ use crate::train::{
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     /// Outcome file: JSON lines of id, source, task, query, outcomes; plain or gzip; may be repeated
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", required_unless_present = "log")]
     data: Vec<PathBuf>,
+    /// Log of a gateway with `prompts = "full"`: its requests with verdicts; a file or a folder; may be
+    /// repeated. Abilities need prompts that several models answered: give --data or --prior too if your log has none
+    #[arg(long, value_name = "PATH")]
+    log: Vec<PathBuf>,
     /// Refine this router with the outcomes instead of making one anew: for labels of your own, from 20 rows up
     #[arg(long, value_name = "DIR")]
     prior: Option<PathBuf>,
@@ -42,6 +46,7 @@ pub struct TrainArgs {
 pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     let options = Options {
         data: args.data.clone(),
+        logs: args.log.clone(),
         seed: args.seed,
         prior: args.prior.clone(),
         vectors: args.vectors.clone(),
@@ -61,6 +66,9 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
         Err(error) => return refuse(error),
     };
     trained.model.save(&args.out)?;
+    if let Some(reference) = &trained.reference {
+        reference.save(&args.out)?;
+    }
     let texts = [
         (CARD_FILE, card(&trained.report, &command(args))),
         (PICTURE_FILE, picture(&trained.report)),
@@ -91,7 +99,9 @@ fn refuse(error: TrainError) -> anyhow::Result<u8> {
 /// The command with file names only, so that the card does not depend on where the data lay.
 fn command(args: &TrainArgs) -> String {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let data: Vec<String> = args.data.iter().map(|path| format!("--data {}", name(path))).collect();
+    let data = args.data.iter().map(|path| format!("--data {}", name(path)));
+    let logs = args.log.iter().map(|path| format!("--log {}", name(path)));
+    let data: Vec<String> = data.chain(logs).collect();
     let prior = args
         .prior
         .as_deref()

@@ -10,6 +10,9 @@ use super::problem::{Report, may_hold_secret};
 use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
+use crate::gateway::judge;
+use crate::routing::Cascade;
+use crate::routing::cascade::WITHHOLD_TOKENS_MAX;
 
 /// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.
 pub(super) fn validate(
@@ -21,7 +24,7 @@ pub(super) fn validate(
         let message = "`max_body_bytes` must be more than 0, or every request would be too large";
         report.wrong(&["server", "max_body_bytes"], message, None);
     }
-    check_energy(&file.energy, report);
+    check_energy(file, report);
     check_engines(&file.engines, report);
     check_policies(file, report);
     if file.models.is_empty() && !report.has_unread(&["models"]) {
@@ -37,14 +40,37 @@ pub(super) fn validate(
         .iter()
         .filter_map(|(name, entry)| Some((name.clone(), model(name, entry, report)?)))
         .collect();
+    check_judge(&file.judge, &models, report);
     models.sort_by_cached_key(|name, _| document.start_of_key(&["models", name]));
     models
 }
 
-fn check_energy(energy: &energy::Config, report: &mut Report<'_>) {
+fn check_energy(file: &File, report: &mut Report<'_>) {
+    let energy = &file.energy;
     for problem in energy.problems() {
         let key = problem.key();
-        report.wrong(&["energy", key], format!("`{key}` {problem}"), None);
+        let path: Vec<&str> = ["energy"].into_iter().chain(problem.table()).chain([key]).collect();
+        report.wrong(&path, format!("`{key}` {problem}"), None);
+    }
+    for (path, problem) in energy.table_problems() {
+        let key = path.last().copied().unwrap_or_default();
+        let message = format!("`{key}` {problem}");
+        let path: Vec<&str> = ["energy"].into_iter().chain(path).collect();
+        report.wrong(&path, message, None);
+    }
+    check_queries(file, report);
+}
+
+/// A query can only cover models that run elsewhere.
+fn check_queries(file: &File, report: &mut Report<'_>) {
+    let elsewhere = file.models.iter().filter(|(_, entry)| entry.openai.is_some());
+    let elsewhere: Vec<&str> = elsewhere.map(|(name, _)| name.as_str()).collect();
+    for (name, query) in &file.energy.prometheus {
+        for model in query.models.iter().filter(|model| !elsewhere.contains(&model.as_str())) {
+            let message = format!("`{model}` is no model with an .openai table");
+            let path = ["energy", "prometheus", name, "models"];
+            report.wrong(&path, message, Some(suggest(model, &elsewhere)));
+        }
     }
 }
 
@@ -79,6 +105,9 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
             let hint = "it is the least probability of a good enough answer";
             report.wrong(&["policies", name, "floor"], message, Some(hint.into()));
         }
+        if let Some(cascade) = &policy.cascade {
+            check_cascade(name, cascade, report);
+        }
     }
     let wanted = file.routing.default_policy.as_str();
     let exists = wanted == DEFAULT_POLICY || file.policies.contains_key(wanted);
@@ -89,6 +118,61 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
         }
         let message = format!("there is no policy `{wanted}`");
         report.wrong(&["routing", "default_policy"], message, Some(suggest(wanted, &known)));
+    }
+}
+
+fn check_judge(judge: &judge::Config, models: &IndexMap<String, Model>, report: &mut Report<'_>) {
+    if !(0.0..=1.0).contains(&judge.share) {
+        let message = format!("`share` must be from 0 to 1, not {}", judge.share);
+        report.wrong(&["judge", "share"], message, None);
+    }
+    if !(1..=1024).contains(&judge.queue) {
+        let message = format!("`queue` must be 1 to 1024, not {}", judge.queue);
+        report.wrong(&["judge", "queue"], message, None);
+    }
+    if judge.deadline_ms == 0 {
+        report.wrong(&["judge", "deadline_ms"], "`deadline_ms` must be more than 0", None);
+    }
+    match &judge.model {
+        None if judge.share > 0.0 => {
+            let hint = "add `model = \"NAME\"`, one of [models]".to_owned();
+            let message = "`share` is more than 0 and no `model` judges";
+            report.wrong(&["judge", "share"], message, Some(hint));
+        }
+        Some(name) if !models.contains_key(name) && !report.has_unread(&["models", name]) => {
+            let known: Vec<&str> = models.keys().map(String::as_str).collect();
+            let message = format!("there is no model `{name}`");
+            report.wrong(&["judge", "model"], message, Some(suggest(name, &known)));
+        }
+        Some(name) if models.get(name).is_some_and(is_embedding) => {
+            let message = format!("`{name}` gives embeddings and cannot judge");
+            report.wrong(&["judge", "model"], message, None);
+        }
+        _ => {}
+    }
+}
+
+fn is_embedding(model: &Model) -> bool {
+    match &model.engine {
+        Engine::Llama { config, .. } => config.embedding,
+        Engine::Openai(config) => config.embedding,
+    }
+}
+
+fn check_cascade(name: &str, cascade: &Cascade, report: &mut Report<'_>) {
+    let at = |key| ["policies", name, "cascade", key];
+    for (key, value) in [("threshold", cascade.threshold), ("min_p", cascade.min_p)] {
+        if !(0.0..=1.0).contains(&value) {
+            report.wrong(&at(key), format!("`{key}` must be from 0 to 1, not {value}"), None);
+        }
+    }
+    if !(1..=WITHHOLD_TOKENS_MAX).contains(&cascade.withhold_tokens) {
+        let found = cascade.withhold_tokens;
+        let message = format!("`withhold_tokens` must be 1 to {WITHHOLD_TOKENS_MAX}, not {found}");
+        report.wrong(&at("withhold_tokens"), message, None);
+    }
+    if cascade.withhold_ms == 0 {
+        report.wrong(&at("withhold_ms"), "`withhold_ms` must be more than 0", None);
     }
 }
 
@@ -233,6 +317,13 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         let message = format!("`api_key_env` must be the name of a variable, and {shown} is none");
         let hint = "write the name of the variable that holds the key, never the key itself";
         report.wrong(&at("api_key_env"), message, Some(hint.into()));
+    }
+    for (key, problem) in config.energy.problems(config.energy_class) {
+        let path = ["models", name, "openai", "energy", key];
+        report.wrong(&path, format!("`{key}` {problem}"), None);
+    }
+    if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::rates::zone_problem) {
+        report.wrong(&at("carbon_zone"), format!("`carbon_zone` {problem}"), None);
     }
     if config.context_tokens == Some(0) {
         report.wrong(&at("context_tokens"), "`context_tokens` must be more than 0", None);

@@ -5,14 +5,20 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::Receiver;
 
+use super::footprint::Footprint;
+use super::hindsight;
 use crate::energy::{EnergyFigure, Settled};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{EnergyLabels, ModelLabels};
-use crate::traffic::{Attempt, AttemptOutcome, Record, RecordSink};
+use crate::telemetry::metrics::{CarbonLabels, EnergyLabels, ModelLabels};
+use crate::traffic::feedback::FEEDBACK_VERSION;
+use crate::traffic::{
+    Aside, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, Record, RecordSink, Sign, Signal,
+    Source, Verdicts,
+};
 use crate::units::AttemptId;
 
 /// Requests that `GET /v1/requests/{id}` remembers; about 2 KiB each.
@@ -21,10 +27,15 @@ const REMEMBERED: usize = 4096;
 /// After this a request is published with the figure it has, marked as not final.
 const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
 
+/// After this an attempt of the gateway's own that has not settled is taken never to have run.
+const OVERHEAD_DEADLINE: Duration = Duration::from_mins(10);
+
 /// The receipts of one gateway.
 pub struct Books {
     ledger: Mutex<Ledger>,
     pub sink: RecordSink,
+    /// What the energy of requests causes.
+    pub footprint: Footprint,
     metrics: Arc<Metrics>,
 }
 
@@ -37,6 +48,8 @@ struct Ledger {
     owners: HashMap<AttemptId, Arc<str>>,
     /// Attempts that settled before their request ended: an early failure that fell back.
     early: HashMap<AttemptId, (EnergyFigure, Instant)>,
+    /// Attempts of the gateway's own that have not settled.
+    overhead: HashMap<AttemptId, (ModelLabels, Instant)>,
 }
 
 struct Entry {
@@ -45,11 +58,13 @@ struct Entry {
     unsettled: Vec<(AttemptId, usize)>,
     ended: Instant,
     published: bool,
+    /// What was said of the answer.
+    verdicts: Verdicts,
 }
 
 impl Books {
-    pub fn new(sink: RecordSink, metrics: Arc<Metrics>) -> Self {
-        Self { ledger: Mutex::default(), sink, metrics }
+    pub fn new(sink: RecordSink, footprint: Footprint, metrics: Arc<Metrics>) -> Self {
+        Self { ledger: Mutex::default(), sink, footprint, metrics }
     }
 
     /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
@@ -57,8 +72,13 @@ impl Books {
     pub fn enter(&self, record: Record, metered: Vec<(AttemptId, usize)>) {
         let mut ledger = self.lock();
         let id = Arc::clone(&record.receipt.request_id);
-        let mut entry =
-            Entry { record, unsettled: metered, ended: Instant::now(), published: false };
+        let mut entry = Entry {
+            record,
+            unsettled: metered,
+            ended: Instant::now(),
+            published: false,
+            verdicts: Verdicts::default(),
+        };
         for (attempt, place) in std::mem::take(&mut entry.unsettled) {
             if let Some((figure, _)) = ledger.early.remove(&attempt) {
                 entry.record.receipt.attempts[place].energy = Some(figure);
@@ -80,6 +100,43 @@ impl Books {
         self.lock().entries.get(id).map(|entry| entry.record.clone())
     }
 
+    /// Takes in what `source` says of an answer, and logs it. Gives the request's record with its label now, none if the
+    /// request is not remembered.
+    pub fn learn(
+        &self,
+        id: &str,
+        source: Source,
+        score: f64,
+        comment: Option<String>,
+    ) -> Option<Record> {
+        let mut ledger = self.lock();
+        let entry = ledger.entries.get_mut(id)?;
+        let before = entry.verdicts.set(source.clone(), score);
+        entry.record.label = entry.verdicts.label();
+        // Until then its joules are unknown; publishing counts what was said before.
+        if entry.published {
+            hindsight::count_outcome(&self.metrics, &entry.record, &source, score, before);
+        }
+        let record = entry.record.clone();
+        drop(ledger);
+        let request_id = Arc::clone(&record.receipt.request_id);
+        let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
+        let feedback = Feedback { version, unix_ms, request_id, source, score, comment };
+        self.sink.write(LogEntry::Aside(Aside::Feedback(feedback)));
+        Some(record)
+    }
+
+    /// Notes a weak sign about a request that is remembered.
+    pub fn note(&self, id: &str, signal: Sign) {
+        let ledger = self.lock();
+        let Some(entry) = ledger.entries.get(id) else { return };
+        hindsight::count_sign(&self.metrics, &entry.record, signal);
+        let request_id = Arc::clone(&entry.record.receipt.request_id);
+        let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
+        let signal = Signal { version, unix_ms, request_id, signal };
+        self.sink.write(LogEntry::Aside(Aside::Signal(signal)));
+    }
+
     /// Settles attempts until the meter stops, then publishes what is left as it stands.
     pub async fn settle_all(&self, mut settlements: Receiver<Settled>) {
         let mut overdue = tokio::time::interval(Duration::from_secs(1));
@@ -97,6 +154,9 @@ impl Books {
 
     fn settle(&self, attempt: AttemptId, figure: EnergyFigure) {
         let mut ledger = self.lock();
+        if let Some((labels, _)) = ledger.overhead.remove(&attempt) {
+            return self.count_energy(&labels, figure, "overhead");
+        }
         let Some(id) = ledger.owners.remove(&attempt) else {
             ledger.early.insert(attempt, (figure, Instant::now()));
             return;
@@ -117,6 +177,8 @@ impl Books {
 
     fn publish_older_than(&self, age: Duration) {
         let mut ledger = self.lock();
+        // One that never ran never settles.
+        ledger.overhead.retain(|_, (_, begun)| begun.elapsed() < OVERHEAD_DEADLINE);
         ledger.early.retain(|_, (_, settled)| settled.elapsed() < SETTLEMENT_DEADLINE);
         for entry in ledger.entries.values_mut().filter(|entry| !entry.published) {
             if entry.ended.elapsed() >= age {
@@ -139,31 +201,53 @@ impl Books {
         if std::mem::replace(&mut entry.published, true) {
             return;
         }
+        let unix_ms = entry.record.unix_ms;
         let receipt = &mut entry.record.receipt;
         receipt.energy = total(&receipt.attempts);
-        for attempt in &receipt.attempts {
+        receipt.carbon = self.footprint.carbon_of_all(&receipt.attempts);
+        receipt.electricity_dollars = self.footprint.electricity_of_all(&receipt.attempts, unix_ms);
+        let record = &entry.record;
+        for attempt in &record.receipt.attempts {
             self.count(attempt);
+            self.count_footprint(attempt, unix_ms);
+            hindsight::compare_energy(&self.metrics, record, attempt);
         }
-        self.sink.write(entry.record.clone());
+        for (source, score) in entry.verdicts.iter() {
+            hindsight::count_outcome(&self.metrics, record, source, score, None);
+        }
+        self.sink.write(LogEntry::Record(Box::new(record.clone())));
     }
 
     fn count(&self, attempt: &Attempt) {
-        let (model, route) = (Arc::clone(&attempt.model), attempt.route.label());
-        let Some(figure) = &attempt.energy else { return };
+        let labels =
+            ModelLabels { model: Arc::clone(&attempt.model), route: attempt.route.label() };
+        let answered = attempt.outcome == AttemptOutcome::Answered;
+        if let Some(figure) = attempt.energy {
+            self.count_energy(&labels, figure, if answered { "answer" } else { "wasted" });
+        }
+    }
+
+    /// Announces an attempt that belongs to no request and that the meter will settle.
+    pub fn expect_overhead(&self, attempt: AttemptId, labels: ModelLabels) {
+        self.lock().overhead.insert(attempt, (labels, Instant::now()));
+    }
+
+    /// Counts energy that belongs to no request.
+    pub fn count_overhead(&self, labels: &ModelLabels, figure: EnergyFigure) {
+        self.count_energy(labels, figure, "overhead");
+    }
+
+    fn count_energy(&self, labels: &ModelLabels, figure: EnergyFigure, purpose: &'static str) {
         let Some(joules) = figure.joules else {
-            self.metrics
-                .request_energy_unknown_total
-                .get_or_create(&ModelLabels { model, route })
-                .inc();
+            self.metrics.request_energy_unknown_total.get_or_create(labels).inc();
             return;
         };
-        let answered = attempt.outcome == AttemptOutcome::Answered;
         let labels = EnergyLabels {
-            model,
-            route,
+            model: Arc::clone(&labels.model),
+            route: labels.route,
             quality: figure.quality.label(),
             source: figure.source.label(),
-            purpose: if answered { "answer" } else { "wasted" },
+            purpose,
         };
         self.metrics.request_energy_joules_total.get_or_create(&labels).inc_by(joules.0);
         if let (Some(low), Some(high)) = (figure.low, figure.high) {
@@ -172,10 +256,28 @@ impl Books {
         }
     }
 
+    fn count_footprint(&self, attempt: &Attempt, unix_ms: u64) {
+        let (model, route) = (Arc::clone(&attempt.model), attempt.route.label());
+        if let Some(dollars) = self.footprint.electricity(attempt, unix_ms) {
+            let labels = ModelLabels { model: Arc::clone(&model), route };
+            self.metrics.electricity_dollars_total.get_or_create(&labels).inc_by(dollars.0);
+        }
+        let Some(carbon) = self.footprint.carbon(attempt) else { return };
+        let labels = CarbonLabels { model, route, quality: carbon.quality.label() };
+        if let Some(grams) = carbon.grams {
+            self.metrics.carbon_grams_total.get_or_create(&labels).inc_by(grams.0);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Ledger> {
         // The state stays consistent between statements, so a panic elsewhere does not spoil it.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Sum of the attempts' energy; none when nothing ran.

@@ -1,23 +1,27 @@
 //! `POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/route`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::plan::Plan;
+use super::recents::Fingerprint;
 use super::reply::{explain, whole};
 use super::request::{Parse, local_only, parse_chat, parse_completion, parse_embedding, read_body};
 use super::state::Gateway;
 use super::stream::streamed;
 use super::terms::terms;
+use crate::openai::Request;
 use crate::routing::{Judged, Route};
+use crate::traffic::Sign;
 use crate::units::MonotonicNs;
 
 /// Answers a conversation.
@@ -57,7 +61,8 @@ async fn answer(
     let body = read_body(body, gateway.max_body_bytes).await?;
     let request = parse(&body)?;
     let plan = gateway.router.plan(&request, local_only(headers))?;
-    let mut exchange = Exchange::new(gateway, request, body, plan).on(terms);
+    let conversation = notice(&gateway, headers, &request);
+    let mut exchange = Exchange::new(gateway, request, body, plan).on(terms).of(conversation);
     if let Err(error) = exchange.open().await {
         let headers = explain(exchange.id(), &exchange.plan, None);
         exchange.failed(&error);
@@ -69,6 +74,21 @@ async fn answer(
     } else {
         whole(exchange).await
     }
+}
+
+/// Names the client's session, so that equal questions of different ones are not taken for repetitions.
+const SESSION: &str = "x-wattgate-session";
+
+/// Notes it when a conversation is sent again soon after its answer, and gives its fingerprint.
+fn notice(gateway: &Gateway, headers: &HeaderMap, request: &Request) -> Option<Fingerprint> {
+    let Request::Chat(chat) = request else { return None };
+    let named = |name: &str| headers.get(name).map_or(&b""[..], |value| value.as_bytes());
+    let client = [named(header::AUTHORIZATION.as_str()), named(SESSION)];
+    let conversation = gateway.recents.fingerprint(&client, &chat.messages);
+    if let Some(earlier) = gateway.recents.repeated(conversation, Instant::now()) {
+        gateway.books.note(&earlier, Sign::Retry);
+    }
+    Some(conversation)
 }
 
 /// The decision for a conversation, with every candidate's prediction; nothing runs.

@@ -8,8 +8,8 @@ use super::state::Gateway;
 use crate::energy::DeviceBook;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{
-    BuildLabels, DeviceLabels, DeviceNameLabels, IdleLabels, LogLabels, ModelNameLabels, mirror,
-    mirror_count,
+    BuildLabels, DeviceLabels, DeviceNameLabels, GridLabels, IdleLabels, LogLabels,
+    ModelNameLabels, RouterLabels, mirror, mirror_count,
 };
 use crate::units::Microjoules;
 
@@ -21,6 +21,7 @@ impl Gateway {
         for model in &self.router.models {
             refresh_model(metrics, model);
         }
+        self.refresh_drift();
         let books = self.router.meter.books();
         let mut loads: BTreeMap<&Arc<str>, Microjoules> = BTreeMap::new();
         for device in &books.devices {
@@ -36,8 +37,16 @@ impl Gateway {
                 energy.joules().0,
             );
         }
+        // The grid's figure has one basis at a time.
+        metrics.grid_carbon_grams_per_kilowatt_hour.clear();
+        if let Some(grid) = self.router.meter.rates().here() {
+            let labels = GridLabels { zone: grid.zone, basis: grid.basis.label() };
+            let gauge = metrics.grid_carbon_grams_per_kilowatt_hour.get_or_create(&labels);
+            gauge.set(grid.grams_per_kwh.0);
+        }
         let longest_gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
         mirror(&metrics.energy_meter_gap_seconds_total, longest_gap.as_secs_f64());
+        mirror(&metrics.energy_meter_cpu_seconds_total, books.meter_cpu.as_secs_f64());
         let records =
             [("written", self.books.sink.written()), ("dropped", self.books.sink.dropped())];
         for (outcome, count) in records {
@@ -45,6 +54,25 @@ impl Gateway {
                 &metrics.traffic_records_total.get_or_create(&LogLabels { outcome }),
                 count,
             );
+        }
+    }
+}
+
+impl Gateway {
+    fn refresh_drift(&self) {
+        let (router, candidate) = (self.router.learnt.router(), self.router.learnt.candidate());
+        for (role, learnt) in [("router", Some(router)), ("candidate", candidate)] {
+            let labels = RouterLabels { role };
+            let psi = learnt.and_then(|learnt| learnt.drift.as_ref()?.psi());
+            match psi {
+                Some(psi) => {
+                    self.metrics.router_drift_psi.get_or_create(&labels).set(psi);
+                }
+                // Too few requests to tell: no sample.
+                None => {
+                    self.metrics.router_drift_psi.remove(&labels);
+                }
+            }
         }
     }
 }
@@ -91,6 +119,7 @@ fn refresh_device(metrics: &Metrics, device: &DeviceBook) {
     mirror(&metrics.unattributed_energy_joules_total.get_or_create(&labels), unattributed);
     let error = joules(device.conservation_error);
     metrics.energy_conservation_error_joules.get_or_create(&labels).set(error);
+    mirror_count(&metrics.energy_meter_resets_total.get_or_create(&labels), device.resets);
     let errors = metrics.energy_meter_read_errors_total.get_or_create(&labels);
     mirror_count(&errors, device.read_errors);
 }

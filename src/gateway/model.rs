@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
+use super::footprint::unix_ms;
 use crate::backends::Backend;
 use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
+use crate::energy::carbon::{Grid, grams};
 use crate::energy::cloud::estimate;
-use crate::energy::{EnergyFigure, MeterHandle};
+use crate::energy::{EnergyFigure, MeterHandle, Source, Tokens};
 use crate::openai::Usage;
 use crate::routing::{Candidate, Capabilities, Features, NotLoaded, Route, Unavailable};
 use crate::telemetry::metrics::ModelLabels;
@@ -28,8 +30,6 @@ pub struct LoadCost {
 /// One configured model.
 pub struct Model {
     pub name: Arc<str>,
-    /// Adequacy by ability, on the router's logit scale.
-    pub ability: f64,
     pub backend: Arc<dyn Backend>,
     pub capabilities: Capabilities,
     pub kind: Kind,
@@ -37,7 +37,10 @@ pub struct Model {
     pub api_key_missing: bool,
     /// Makes a conversation that is too long fit by leaving out its oldest turns.
     pub drops_oldest_turns: bool,
-    pub first_token: FirstTokenTime,
+    /// Milliseconds to the first token of a model that was never measured.
+    pub first_token: RecentMean,
+    /// Time to the first token over what the profile says of it: how busy the model is.
+    pub slowdown: RecentMean,
 }
 
 /// What a model runs on, and so what an answer costs in energy and money.
@@ -76,7 +79,7 @@ impl Model {
     pub fn candidate(&self, features: &Features, p: f64, meter: &MeterHandle) -> Candidate {
         let loading = self.load_cost(meter);
         let mut joules = self.expected_energy(features, meter).joules;
-        let mut ttft_ms = self.first_token.mean_ms();
+        let mut ttft_ms = self.expected_first_token_ms(features.prompt_tokens.into(), meter);
         if let Some(cost) = &loading {
             joules = joules.zip(cost.joules).map(|(answer, load)| answer + load);
             ttft_ms = ttft_ms.map(|answer| answer + cost.ms);
@@ -86,13 +89,29 @@ impl Model {
             route: self.route(),
             p,
             joules,
-            dollars: self.dollars(&expected_usage(features)),
+            grams: joules
+                .zip(self.grid(meter))
+                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
+            dollars: self.expected_dollars(features, joules, meter),
             ttft_ms,
             state: loading.map(|cost| cost.state),
             context_tokens: self.backend.health().context_tokens,
-            capabilities: self.capabilities,
+            capabilities: self.capabilities(),
             unavailable: self.unavailable(),
         }
+    }
+
+    /// What it can do, as far as is known now: whether a local model can chat is seen in its file; one that is not loaded
+    /// gets the benefit of the doubt about tools.
+    fn capabilities(&self) -> Capabilities {
+        let Kind::Local { engine, .. } = &self.kind else { return self.capabilities };
+        let state = engine.borrow();
+        let tools = match &state.phase {
+            llama::Phase::Ready(facts) => facts.takes_tools,
+            _ => self.capabilities.tools,
+        };
+        let chat = self.capabilities.chat && !state.no_chat_template;
+        Capabilities { chat, tools, ..self.capabilities }
     }
 
     /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.
@@ -122,11 +141,56 @@ impl Model {
         }
     }
 
+    /// What an answer will cost the operator: its electricity where that has a price, or what the upstream asks.
+    fn expected_dollars(
+        &self,
+        features: &Features,
+        joules: Option<Joules>,
+        meter: &MeterHandle,
+    ) -> Option<Dollars> {
+        match (&self.kind, meter.rates().tariff()) {
+            (Kind::Local { .. }, Some(tariff)) => Some(tariff.cost(joules?, unix_ms())),
+            _ => self.dollars(&expected_usage(features)),
+        }
+    }
+
+    /// The grid that feeds it; none unless carbon is configured.
+    fn grid(&self, meter: &MeterHandle) -> Option<Grid> {
+        match &self.kind {
+            Kind::Local { .. } => meter.rates().here(),
+            Kind::Cloud(config) => meter.rates().elsewhere(config.carbon_zone.as_deref()),
+        }
+    }
+
+    /// Notes how long the first token took of an answer that read `prompt_tokens` tokens.
+    pub fn observe_first_token(&self, observed_ms: f64, prompt_tokens: u64, meter: &MeterHandle) {
+        match self.measured_first_token_ms(prompt_tokens, meter) {
+            Some(measured_ms) => self.slowdown.observe(observed_ms / measured_ms),
+            None => self.first_token.observe(observed_ms),
+        }
+    }
+
+    fn expected_first_token_ms(&self, prompt_tokens: u64, meter: &MeterHandle) -> Option<f64> {
+        let measured_ms = self.measured_first_token_ms(prompt_tokens, meter);
+        let slowed =
+            measured_ms.map(|measured_ms| measured_ms * self.slowdown.mean().unwrap_or(1.0));
+        slowed.or_else(|| self.first_token.mean())
+    }
+
+    /// What the profile says of a prompt of that length, with nobody else there.
+    fn measured_first_token_ms(&self, prompt_tokens: u64, meter: &MeterHandle) -> Option<f64> {
+        let tokens = Tokens { prefill: prompt_tokens, decode: 1 };
+        meter.expected_time(&self.name, tokens).map(|time| time.first_token_s * 1e3)
+    }
+
     fn expected_energy(&self, features: &Features, meter: &MeterHandle) -> EnergyFigure {
         let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
         match &self.kind {
-            Kind::Local { .. } => meter.expected(&self.name, prompt, output),
-            Kind::Cloud(config) => estimate(config.energy_class, prompt, 0, output),
+            Kind::Local { .. } => {
+                meter.expected(&self.name, Tokens { prefill: prompt, decode: output })
+            }
+            Kind::Cloud(_) if features.needs.media => EnergyFigure::unknown(Source::CloudTable),
+            Kind::Cloud(config) => estimate(config.per_token(), prompt, 0, output),
         }
     }
 }
@@ -138,32 +202,31 @@ fn expected_usage(features: &Features) -> Usage {
         prompt_tokens,
         completion_tokens,
         total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: None,
+        ..Usage::default()
     }
 }
 
-/// Exponentially weighted mean of the time to the first token; unknown until something was measured.
+/// Exponentially weighted mean of something positive; unknown until it was observed.
 #[derive(Default)]
-pub struct FirstTokenTime {
-    /// Bits of an `f64`; 0 while unknown (a real mean is never exactly 0).
-    mean_ms: AtomicU64,
+pub struct RecentMean {
+    /// Bits of an `f64`; 0 while unknown (a mean of something positive is never exactly 0).
+    bits: AtomicU64,
 }
 
-impl FirstTokenTime {
+impl RecentMean {
     /// Share of the newest observation in the mean: about the last ten answers count.
     const WEIGHT: f64 = 0.2;
 
-    pub fn observe(&self, observed_ms: f64) {
-        let blend = |old: f64| {
-            if old > 0.0 { old + Self::WEIGHT * (observed_ms - old) } else { observed_ms }
-        };
+    pub fn observe(&self, observed: f64) {
+        let blend =
+            |old: f64| if old > 0.0 { old + Self::WEIGHT * (observed - old) } else { observed };
         // Two answers that end at once may overwrite each other: one observation less is harmless.
-        let old = f64::from_bits(self.mean_ms.load(Ordering::Relaxed));
-        self.mean_ms.store(blend(old).to_bits(), Ordering::Relaxed);
+        let old = f64::from_bits(self.bits.load(Ordering::Relaxed));
+        self.bits.store(blend(old).to_bits(), Ordering::Relaxed);
     }
 
-    pub fn mean_ms(&self) -> Option<f64> {
-        let mean = f64::from_bits(self.mean_ms.load(Ordering::Relaxed));
+    pub fn mean(&self) -> Option<f64> {
+        let mean = f64::from_bits(self.bits.load(Ordering::Relaxed));
         (mean > 0.0).then_some(mean)
     }
 }

@@ -1,16 +1,20 @@
 //! What is noted down while a request is answered, and the record it becomes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::books;
+use super::footprint::unix_ms;
 use super::model::{Kind, Model};
 use super::plan::Plan;
+use super::remote::Remote;
 use super::state::Gateway;
+use super::watch::Watch;
 use crate::backends::{ErrorKind, Event};
-use crate::energy::cloud::{Class, estimate};
-use crate::energy::{EnergyFigure, MeterHandle};
+use crate::energy::cloud::{PerToken, estimate};
+use crate::energy::{EnergyFigure, MeterHandle, Source};
 use crate::openai::{Request, Usage};
+use crate::routing::cascade::WINDOW_TOKENS;
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{AttemptLabels, ModelLabels, RequestLabels, TokenLabels};
@@ -40,21 +44,28 @@ struct Try {
     /// Pieces of output seen: stands in for completion tokens until the usage is known.
     pieces: u64,
     first_token_ms: Option<f64>,
+    /// How long output was withheld after it began.
+    withheld_ms: f64,
+    /// What its first tokens tell.
+    watch: Watch,
+    /// Probability of a good enough answer by them, and the least one for it to be shown.
+    confidence: Option<(f64, f64)>,
     /// The model had to be loaded first, which says nothing about the next answer.
     cold: bool,
     /// Turns left out so that the conversation fits.
     dropped_turns: Option<u32>,
     /// What the upstream itself reported, which beats the table.
     reported: Option<EnergyFigure>,
+    /// Where its machine is metered from here, which beats what it says.
+    metered: Option<Remote>,
 }
 
 impl Tally {
     /// Starts the clock; `deciding` is what the decision took before.
     pub fn start(deciding: Duration) -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             request_id: uuid::Uuid::now_v7().to_string().into(),
-            unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+            unix_ms: unix_ms(),
             arrived: Instant::now().checked_sub(deciding).unwrap_or_else(Instant::now),
             decision_ms: deciding.as_secs_f64() * 1e3,
             tries: Vec::new(),
@@ -70,7 +81,25 @@ impl Tally {
         !self.tries.is_empty()
     }
 
-    pub fn attempt_started(&mut self, model: &Model, id: AttemptId, meter: &MeterHandle) {
+    /// Whether the model that is asked now has said anything.
+    pub fn has_output(&self) -> bool {
+        self.tries.last().is_some_and(|one| one.pieces > 0)
+    }
+
+    pub fn attempt_started(
+        &mut self,
+        model: &Model,
+        id: AttemptId,
+        meter: &MeterHandle,
+        plan: &Plan,
+    ) {
+        let metered = match model.kind {
+            // As estimated: what the upstream counts comes with the end, if ever.
+            Kind::Cloud(_) => Remote::open(meter, &model.name, id, plan.features.prompt_tokens),
+            Kind::Local { .. } => None,
+        };
+        let cascade = plan.policy.cascade;
+        let window_tokens = cascade.map_or(WINDOW_TOKENS, |cascade| cascade.withhold_tokens);
         self.tries.push(Try {
             id,
             model: Arc::clone(&model.name),
@@ -80,28 +109,56 @@ impl Tally {
             usage: None,
             pieces: 0,
             first_token_ms: None,
+            withheld_ms: 0.0,
+            watch: Watch::new(window_tokens),
+            confidence: None,
             cold: model.load_cost(meter).is_some(),
             dropped_turns: None,
             reported: None,
+            metered,
         });
     }
 
     pub fn observe(&mut self, event: &Event) {
         let now_ms = self.elapsed_ms();
         let Some(current) = self.tries.last_mut() else { return };
+        current.watch.observe(event);
         match event {
-            Event::Text(_) | Event::Upstream(_) | Event::Embeddings(_) => {
+            Event::Text(_)
+            | Event::Reasoning(_)
+            | Event::ToolCall { .. }
+            | Event::ToolArguments { .. }
+            | Event::Embeddings(_)
+            | Event::Upstream(_) => {
                 current.pieces += 1;
                 current.first_token_ms.get_or_insert(now_ms);
+                if let Some(remote) = &mut current.metered {
+                    remote.piece();
+                }
             }
             Event::Truncated { turns } => current.dropped_turns = Some(*turns),
             Event::Usage(usage) => current.usage = Some(*usage),
             Event::Energy(figure) => current.reported = Some(*figure),
             Event::Started
+            | Event::Confidence(_)
             | Event::Logprobs(_)
             | Event::Choice(_)
             | Event::ChoiceDone(_)
             | Event::Done(_) => {}
+        }
+    }
+
+    /// The beginning of the answer that comes now.
+    pub fn watch(&self) -> Option<&Watch> {
+        self.tries.last().map(|one| &one.watch)
+    }
+
+    /// Notes what was made of that beginning: its confidence, and the least one for it to be shown.
+    pub fn judged(&mut self, confidence: f64, threshold: f64) {
+        let now_ms = self.elapsed_ms();
+        if let Some(current) = self.tries.last_mut() {
+            current.confidence = Some((confidence, threshold));
+            current.withheld_ms = now_ms - current.first_token_ms.unwrap_or(now_ms);
         }
     }
 
@@ -112,6 +169,9 @@ impl Tally {
         {
             current.outcome = outcome;
             current.error = error;
+            if let Some(remote) = &mut current.metered {
+                remote.close(current.usage.map(|usage| usage.generated_tokens()));
+            }
         }
     }
 
@@ -119,7 +179,7 @@ impl Tally {
     pub fn receipt(&self, gateway: &Gateway, plan: &Plan) -> Receipt {
         let attempts: Vec<Attempt> =
             self.tries.iter().map(|one| one.attempt(gateway, &plan.features)).collect();
-        let answering = self.tries.last().filter(|one| one.outcome != AttemptOutcome::Failed);
+        let answering = self.tries.last().filter(|one| !one.gave_way());
         Receipt {
             request_id: Arc::clone(&self.request_id),
             policy: Arc::clone(&plan.policy.name),
@@ -128,26 +188,22 @@ impl Tally {
             reason: self.reason(plan),
             candidates: plan.decision.judged.clone(),
             energy: books::total(&attempts),
+            carbon: gateway.books.footprint.carbon_of_all(&attempts),
+            electricity_dollars: gateway
+                .books
+                .footprint
+                .electricity_of_all(&attempts, self.unix_ms),
             attempts,
         }
     }
 
-    /// Why this model answers: the decision's reason, unless earlier choices failed.
+    /// Why this model answers: the decision's reason, and what became of earlier choices.
     fn reason(&self, plan: &Plan) -> String {
-        let failed = self.tries.iter().filter(|one| one.outcome == AttemptOutcome::Failed);
-        let failures: Vec<String> = failed
-            .map(|one| {
-                format!(
-                    "{} failed ({})",
-                    one.model,
-                    one.error.as_ref().map_or("unknown", ErrorKind::label)
-                )
-            })
-            .collect();
-        if failures.is_empty() {
+        let turns: Vec<String> = self.tries.iter().filter_map(Try::turn).collect();
+        if turns.is_empty() {
             plan.decision.reason.to_string()
         } else {
-            format!("{}; {}", plan.decision.reason, failures.join(", "))
+            format!("{}; {}", plan.decision.reason, turns.join(", "))
         }
     }
 
@@ -173,6 +229,7 @@ impl Tally {
             timings: self.timings(),
             usage: self.tries.last().and_then(|one| one.usage),
             dollars: self.dollars(gateway),
+            shadow: plan.shadow.clone(),
             label: None,
             prompt: Prompt::of(&request.messages(), gateway.prompts),
         };
@@ -185,7 +242,7 @@ impl Tally {
     fn metered(&self) -> Vec<(AttemptId, usize)> {
         let places = self.tries.iter().enumerate();
         places
-            .filter(|(_, one)| one.route == Route::Local && !one.never_ran())
+            .filter(|(_, one)| one.is_metered() && !one.never_ran())
             .map(|(place, one)| (one.id, place))
             .collect()
     }
@@ -193,7 +250,7 @@ impl Tally {
     fn timings(&self) -> Timings {
         Timings {
             decision_ms: self.decision_ms,
-            first_token_ms: self.tries.last().and_then(|one| one.first_token_ms),
+            first_token_ms: self.tries.last().and_then(Try::shown_ms),
             total_ms: self.elapsed_ms(),
         }
     }
@@ -244,19 +301,55 @@ impl Try {
             outcome: self.outcome,
             error: self.error.as_ref().map(|error| error.label().to_owned()),
             dropped_turns: self.dropped_turns,
+            signals: self.watch.signals(),
+            confidence: self.confidence.map(|(confidence, _)| confidence),
             energy: self.energy(gateway, features),
         }
+    }
+
+    /// Whether another model was asked instead.
+    fn gave_way(&self) -> bool {
+        matches!(self.outcome, AttemptOutcome::Failed | AttemptOutcome::Escalated)
+    }
+
+    /// What is to be said of the attempt in the reason, if it took a turn.
+    fn turn(&self) -> Option<String> {
+        let Self { model, error, .. } = self;
+        match (self.outcome, self.confidence) {
+            (AttemptOutcome::Failed, _) => {
+                let error = error.as_ref().map_or("unknown", ErrorKind::label);
+                Some(format!("{model} failed ({error})"))
+            }
+            (AttemptOutcome::Escalated, Some((found, least))) => {
+                Some(format!("{model} looked unsure (confidence {found:.2}, wanted {least:.2})"))
+            }
+            (_, Some((found, least))) if found >= least => {
+                Some(format!("{model} looked sure (confidence {found:.2})"))
+            }
+            _ => None,
+        }
+    }
+
+    /// When the client could see the first output.
+    fn shown_ms(&self) -> Option<f64> {
+        self.first_token_ms.map(|first| first + self.withheld_ms)
     }
 
     fn energy(&self, gateway: &Gateway, features: &Features) -> Option<EnergyFigure> {
         let model = gateway.router.model(&self.model)?;
         match &model.kind {
             _ if self.never_ran() => None,
-            Kind::Local { .. } => Some(gateway.router.meter.provisional(self.id)),
+            _ if self.is_metered() => Some(gateway.router.meter.provisional(self.id)),
+            Kind::Local { .. } => None,
             Kind::Cloud(config) => Some(
-                self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)),
+                self.reported.unwrap_or_else(|| self.cloud_energy(config.per_token(), features)),
             ),
         }
+    }
+
+    /// Whether its energy comes from the meter, and so settles later.
+    fn is_metered(&self) -> bool {
+        self.route == Route::Local || self.metered.is_some()
     }
 
     /// Whether the attempt was refused before any model worked on it.
@@ -265,13 +358,16 @@ impl Try {
     }
 
     /// The table's figure for what is known of the answer.
-    fn cloud_energy(&self, class: Option<Class>, features: &Features) -> EnergyFigure {
+    fn cloud_energy(&self, per_token: Option<PerToken>, features: &Features) -> EnergyFigure {
         match self.usage {
+            // No table says what an image or a sound takes, and that is not nothing.
+            _ if features.needs.media => EnergyFigure::unknown(Source::CloudTable),
             Some(usage) => {
-                estimate(class, usage.prompt_tokens, usage.cached_tokens(), usage.completion_tokens)
+                let (cached, generated) = (usage.cached_tokens(), usage.generated_tokens());
+                estimate(per_token, usage.prompt_tokens, cached, generated)
             }
             // Cut short: the prompt was read, and every piece was at least a token.
-            None => estimate(class, features.prompt_tokens.into(), 0, self.pieces),
+            None => estimate(per_token, features.prompt_tokens.into(), 0, self.pieces),
         }
     }
 
@@ -282,7 +378,9 @@ impl Try {
         metrics.attempts_total.get_or_create(&labels).inc();
         let Some(model) = gateway.router.model(&self.model) else { return };
         if let (Some(first_token_ms), false) = (self.first_token_ms, self.cold) {
-            model.first_token.observe(first_token_ms);
+            let usage = self.usage.unwrap_or_default();
+            let read = usage.prompt_tokens.saturating_sub(usage.cached_tokens());
+            model.observe_first_token(first_token_ms, read, &gateway.router.meter);
         }
         let Some(usage) = self.usage else { return };
         // An answer that came in one piece tells nothing of its pace.

@@ -101,7 +101,8 @@ fn play(record: &Record, candidates: &[Candidate], rule: &Policy) -> Play {
             None => (false, true, true),
             Some((place, attempt)) => {
                 metered = total(metered, attempt.energy);
-                let answers = attempt.outcome != AttemptOutcome::Failed;
+                let given_up = [AttemptOutcome::Failed, AttemptOutcome::Escalated];
+                let answers = !given_up.contains(&attempt.outcome);
                 // The log's last failure was final: nobody was left, or the request itself was at fault.
                 (true, answers, answers || place + 1 == attempts.len())
             }
@@ -132,6 +133,7 @@ fn logged_rule(record: &Record) -> Policy {
         floor: record.rule.floor,
         local_only: record.rule.local_only,
         pinned: record.rule.pinned.clone(),
+        cascade: record.rule.cascade,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::policy::Objective;
+use super::{Cascade, Objective};
 
 /// `[routing]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -14,11 +14,13 @@ pub struct Config {
     pub default_policy: String,
     /// Folder of a router made by `wattgate train`. Default: the one built in.
     pub router: Option<PathBuf>,
+    /// Folder of another router whose decisions are logged beside the real ones and never followed. Default: none.
+    pub candidate: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { default_policy: "default".to_owned(), router: None }
+        Self { default_policy: "default".to_owned(), router: None, candidate: None }
     }
 }
 
@@ -33,10 +35,12 @@ pub struct PolicyConfig {
     pub floor: f64,
     /// Never leave this machine. Default false.
     pub local_only: bool,
+    /// Let a local model begin, and another one answer if it does not look sure. Default: no.
+    pub cascade: Option<Cascade>,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { objective: Objective::Joules, floor: 0.6, local_only: false }
+        Self { objective: Objective::Joules, floor: 0.6, local_only: false, cascade: None }
     }
 }

@@ -66,7 +66,7 @@ metrics! {
         pub decision_duration_seconds: Histogram = decision_time(),
         /// Tokens by kind: prompt (cached ones included), cached, completion.
         pub tokens_total: Family<TokenLabels, Counter> = Family::default(),
-        /// Marginal energy of settled attempts, by purpose: answer, or wasted (failed and cancelled attempts).
+        /// Marginal energy of settled attempts, by purpose: answer, wasted (failed, cancelled and escalated attempts), or overhead (the gateway's own questions, such as a judge's).
         pub request_energy_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
         /// Lower end of the band of the energy of settled attempts.
         pub request_energy_low_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
@@ -86,6 +86,10 @@ metrics! {
         pub energy_conservation_error_joules: Family<DeviceNameLabels, FloatGauge> = Family::default(),
         /// Time the meter missed: ticks that came later than two cadences.
         pub energy_meter_gap_seconds_total: FloatCounter = FloatCounter::default(),
+        /// CPU time that metering has taken, in seconds.
+        pub energy_meter_cpu_seconds_total: FloatCounter = FloatCounter::default(),
+        /// Times a device's counter started over or jumped; who ran then settles as unknown.
+        pub energy_meter_resets_total: Family<DeviceNameLabels, Counter> = Family::default(),
         /// Sensor readings that failed.
         pub energy_meter_read_errors_total: Family<DeviceNameLabels, Counter> = Family::default(),
         /// Requests a model is working on.
@@ -122,6 +126,42 @@ metrics! {
         pub model_resident_bytes: Family<ModelNameLabels, Gauge> = Family::default(),
         /// Money owed to upstreams, in US dollars, where prices are configured.
         pub cost_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
+        /// Verdicts on answers, one per request and source (client or judge), by the quality of the request's energy figure.
+        pub outcomes_total: Family<OutcomeLabels, Counter> = Family::default(),
+        /// Sum of the scores (0 to 1) of these verdicts.
+        pub outcome_score_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
+        /// What later verdicts of the same source took back of these scores: subtract it.
+        pub outcome_score_withdrawn_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
+        /// Energy of the requests with verdicts, all attempts included; none where quality is unknown.
+        pub outcome_energy_joules_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
+        /// Time from arrival to the last byte of the requests with verdicts.
+        pub outcome_duration_seconds_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
+        /// Hints at what clients thought of answers: retry (the same again soon), abandon (left while being answered).
+        pub weak_signals_total: Family<SignLabels, Counter> = Family::default(),
+        /// Verdicts by the tenth in which the adequacy lay that was predicted of the model: decile 0 is 0 to 0.1.
+        pub calibration_outcomes_total: Family<CalibrationLabels, Counter> = Family::default(),
+        /// Sum of the adequacies predicted for these verdicts.
+        pub calibration_p_total: Family<CalibrationLabels, FloatCounter> = Family::default(),
+        /// Sum of the scores of these verdicts.
+        pub calibration_score_total: Family<CalibrationLabels, FloatCounter> = Family::default(),
+        /// What later verdicts took back of these scores: subtract it.
+        pub calibration_score_withdrawn_total: Family<CalibrationLabels, FloatCounter> = Family::default(),
+        /// Metered energy of an answer divided by what was predicted before it; answers whose energy is from a table are left out.
+        pub energy_prediction_ratio: Histograms<ModelLabels> = Family::new_with_constructor(ratio),
+        /// Answers given to a judge, by its name and what came of it: scored, or why not.
+        pub judgements_total: Family<JudgementLabels, Counter> = Family::default(),
+        /// Part of the money owed to upstreams that is for the gateway's own questions, such as a judge's; no client's request caused it.
+        pub overhead_cost_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
+        /// Decisions that a candidate router would have made too, or not; the candidate is never obeyed.
+        pub shadow_decisions_total: Family<ShadowLabels, Counter> = Family::default(),
+        /// Population stability index of the last thousand requests or so against the router's training prompts, over deciles of an average model's predicted adequacy; above 0.25 a new fit is due.
+        pub router_drift_psi: Family<RouterLabels, FloatGauge> = Family::default(),
+        /// CO2-equivalent of the energy of settled attempts, in grams, where a grid is configured.
+        pub carbon_grams_total: Family<CarbonLabels, FloatCounter> = Family::default(),
+        /// CO2-equivalent of a kilowatt-hour here, in grams, by where the figure comes from: year, configured, live.
+        pub grid_carbon_grams_per_kilowatt_hour: Family<GridLabels, FloatGauge> = Family::default(),
+        /// The operator's electricity for settled attempts, in US dollars, where its price is configured.
+        pub electricity_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
         /// Records of the traffic log, written or dropped.
         pub traffic_records_total: Family<LogLabels, Counter> = Family::default(),
         /// 1, with the version of this build.
@@ -169,6 +209,12 @@ fn token_time() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0005, 2.0, 12))
 }
 
+/// 1/16 to 16 in steps of √2: 1 is a perfect prediction.
+fn ratio() -> Histogram {
+    let step = std::f64::consts::SQRT_2;
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0625, step, 17))
+}
+
 /// 1 to 128, doubling.
 fn slots() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(1.0, 2.0, 8))
@@ -207,6 +253,47 @@ pub struct ModelLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    pub model: Arc<str>,
+    pub policy: Arc<str>,
+    pub route: &'static str,
+    pub source: &'static str,
+    pub quality: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct SignLabels {
+    pub model: Arc<str>,
+    pub policy: Arc<str>,
+    pub route: &'static str,
+    pub signal: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CalibrationLabels {
+    pub model: Arc<str>,
+    pub source: &'static str,
+    pub decile: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct JudgementLabels {
+    pub model: Arc<str>,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ShadowLabels {
+    pub policy: Arc<str>,
+    pub agrees: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RouterLabels {
+    pub role: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ModelNameLabels {
     pub model: Arc<str>,
 }
@@ -237,6 +324,19 @@ pub struct EnergyLabels {
     pub quality: &'static str,
     pub source: &'static str,
     pub purpose: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CarbonLabels {
+    pub model: Arc<str>,
+    pub route: &'static str,
+    pub quality: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct GridLabels {
+    pub zone: Arc<str>,
+    pub basis: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -1,5 +1,6 @@
 //! One request as the log keeps it, and the receipt within it that clients see too.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,8 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
+use crate::energy::carbon::CarbonFigure;
 use crate::openai::{Message, Usage};
-use crate::routing::{Features, Judged, Objective, Policy, Route};
+use crate::routing::{Cascade, Features, Judged, Objective, Policy, Route, Signals};
 use crate::units::Dollars;
 
 /// Version of the row; raised when a field changes its meaning.
@@ -33,12 +35,24 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// Price of all attempts; absent when a price is not configured.
     pub dollars: Option<Dollars>,
+    /// What a candidate router would have chosen; it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
     /// Quality of the answer afterwards, 0 to 1, once somebody judged it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<f64>,
     /// What the operator keeps of the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Prompt>,
+}
+
+/// The decision of a router that only watches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// None if no model could answer.
+    pub model: Option<Arc<str>>,
+    /// Adequacy of each model as it predicts it.
+    pub p: BTreeMap<Arc<str>, f64>,
 }
 
 /// A prompt as it is stored.
@@ -78,6 +92,12 @@ pub struct Receipt {
     pub attempts: Vec<Attempt>,
     /// Sum over the attempts.
     pub energy: Option<EnergyFigure>,
+    /// What that energy causes by the grids it comes from; absent where none is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carbon: Option<CarbonFigure>,
+    /// What the operator's own electricity for it costs; absent without a price, or where the energy is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub electricity_dollars: Option<Dollars>,
 }
 
 /// One model's try at the request.
@@ -92,6 +112,12 @@ pub struct Attempt {
     /// How many of the oldest turns were left out so that the conversation fits; absent when it was read whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_turns: Option<u32>,
+    /// What the first tokens of a local answer told; absent where no token's probability is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signals: Option<Signals>,
+    /// Probability of a good enough answer by these signals, 0 to 1; absent when nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
     /// Absent when nothing ran: refused before any work.
     #[serde(flatten)]
     pub energy: Option<EnergyFigure>,
@@ -104,6 +130,8 @@ pub enum AttemptOutcome {
     Running,
     Answered,
     Failed,
+    /// Its first tokens did not look sure, so that another model was asked.
+    Escalated,
     /// The client left.
     Cancelled,
 }
@@ -138,6 +166,7 @@ impl AttemptOutcome {
             Self::Running => "running",
             Self::Answered => "answered",
             Self::Failed => "failed",
+            Self::Escalated => "escalated",
             Self::Cancelled => "cancelled",
         }
     }
@@ -151,6 +180,8 @@ pub struct Rule {
     pub floor: f64,
     pub local_only: bool,
     pub pinned: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<Cascade>,
 }
 
 impl From<&Policy> for Rule {
@@ -160,6 +191,7 @@ impl From<&Policy> for Rule {
             floor: policy.floor,
             local_only: policy.local_only,
             pinned: policy.pinned.clone(),
+            cascade: policy.cascade,
         }
     }
 }

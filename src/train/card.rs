@@ -34,7 +34,7 @@ const INTRO: &str = "\
 Predicts, from the text of a request alone, the probability that a model's answer is good enough:
 `p = σ(easiness(text) + slope · ability)` for any model with an ability number. A model that the data labels directly
 has a head of its own; log-odds move to it from the general ones as far as the text is familiar, that is like the head's source.
-Features: signed hashed character 4- and 5-grams (n-grams of words with their spaces) and sixteen numbers of structure.
+Features: hashed character 4- and 5-grams (n-grams of words with their spaces) and sixteen numbers of structure.
 Abilities: a Rasch model over all outcomes. Easiness: ridge regression on the mean score of the stronger models, joined with structure
 and ability by a logistic regression on every outcome, the ridge out of fold. Own heads: logistic
 regression on the model's own labels, each drawn towards its task's mean. Familiarity: logistic regression of the source against

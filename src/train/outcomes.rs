@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::TrainError;
+use super::{TrainError, log};
 use crate::routing::adequacy::names::canonical;
 use crate::routing::text::{TextVector, fmix64, fnv1a};
 
@@ -109,10 +109,13 @@ struct Line {
     outcomes: BTreeMap<String, f64>,
 }
 
-pub(super) fn read(paths: &[PathBuf]) -> Result<Data, TrainError> {
+pub(super) fn read(paths: &[PathBuf], logs: &[PathBuf]) -> Result<Data, TrainError> {
     let mut reading = Reading::default();
     for path in paths {
         reading.file(path)?;
+    }
+    for path in logs {
+        reading.log(path)?;
     }
     Ok(reading.finish())
 }
@@ -153,12 +156,16 @@ impl Reading {
     fn line(&mut self, bytes: &[u8], sha256: &str) -> Result<(), BadLine> {
         let line: Line = serde_json::from_slice(bytes)?;
         validate(&line)?;
-        let names: Vec<&str> = line.outcomes.keys().map(String::as_str).collect();
-        let key = fnv1a(format!("{}\0{}", names.join("\0"), line.query).as_bytes());
-        if self.is_beyond(key) {
+        if self.is_beyond(key(&line)) {
             self.data.unsampled += 1;
-            return Ok(());
+        } else {
+            self.row(&line, TextVector::of_text(&line.query), sha256);
         }
+        Ok(())
+    }
+
+    fn row(&mut self, line: &Line, text: TextVector, sha256: &str) {
+        let key = key(line);
         let models = &mut self.models;
         let outcomes: Vec<Outcome> = line
             .outcomes
@@ -178,13 +185,13 @@ impl Reading {
                     .for_each(|(a, b)| a.score += (b.score - a.score) / *lines);
                 self.data.duplicates += 1;
                 self.data.contradictions += usize::from(differs);
-                return Ok(());
+                return;
             }
             Entry::Vacant(entry) => entry.insert((self.data.rows.len(), 1.0)),
         };
         let source = self.source(&line.source, sha256);
         self.data.rows.push(Row {
-            text: TextVector::of_text(&line.query),
+            text,
             source,
             task: index(&mut self.tasks, &format!("{}/{}", line.source, line.task)),
             outcomes,
@@ -193,6 +200,17 @@ impl Reading {
         });
         if self.data.rows.len() > ROWS_MAX {
             self.halve();
+        }
+    }
+
+    /// The judged requests of a gateway's log, their text as serving reads it.
+    fn log(&mut self, path: &Path) -> Result<(), TrainError> {
+        let (rows, sha256) = log::judged(path)?;
+        for log::Judged { id, policy, messages, query, outcomes } in rows {
+            let line = Line { id, source: log::SOURCE.to_owned(), task: policy, query, outcomes };
+            if !self.is_beyond(key(&line)) {
+                self.row(&line, TextVector::of_messages(&messages), &sha256);
+            }
         }
         Ok(())
     }
@@ -239,6 +257,12 @@ impl Reading {
         self.data.tasks = by_index(self.tasks);
         self.data
     }
+}
+
+/// One text asked of the same models is one row.
+fn key(line: &Line) -> u64 {
+    let names: Vec<&str> = line.outcomes.keys().map(String::as_str).collect();
+    fnv1a(format!("{}\0{}", names.join("\0"), line.query).as_bytes())
 }
 
 fn validate(line: &Line) -> Result<(), BadLine> {
@@ -297,7 +321,7 @@ pub(super) mod tests {
     pub(in crate::train) fn data(lines: &str) -> Data {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), lines).unwrap();
-        read(&[file.path().to_owned()]).unwrap()
+        read(&[file.path().to_owned()], &[]).unwrap()
     }
 
     #[test]
@@ -323,6 +347,6 @@ pub(super) mod tests {
         encoder.read_to_end(&mut packed).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), packed).unwrap();
-        assert_eq!(read(&[file.path().to_owned()]).unwrap().rows.len(), 1);
+        assert_eq!(read(&[file.path().to_owned()], &[]).unwrap().rows.len(), 1);
     }
 }

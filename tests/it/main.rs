@@ -8,27 +8,36 @@
 #![expect(unreachable_pub, reason = "`pub` marks what one test module offers to the others")]
 
 mod app;
+mod attribution;
+mod cascade;
+mod cascade_curve;
 mod cloud;
 mod completion;
 mod config;
 mod crashes;
 mod embedding;
+mod energy;
 mod engine;
 mod equality;
 mod fallback;
 mod faults;
+mod feedback;
 mod gateway;
 mod init;
+mod judge;
 mod library;
 mod lifecycle;
 mod local;
 mod log;
+mod measure;
 mod models;
 mod output;
 mod prefix;
+mod promote;
 mod pull_faults;
 mod replay;
 mod soak;
 mod stand_in;
 mod terms;
+mod tools;
 mod train;

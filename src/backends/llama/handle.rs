@@ -12,17 +12,21 @@ use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::Piece;
 use super::choices;
 use super::config::Config;
 use super::control::{self, Control};
+use super::conversation::Conversation;
 use super::footprint::Footprint;
 use super::logprobs::TokenLogprobs;
 use super::parameters::{constraint, invalid, logprobs, sampling, wire};
-use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine, Turn};
+use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine};
 use super::raw;
-use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
+use crate::backends::backend::{
+    Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, TokenConfidence,
+};
 use crate::backends::terms::Terms;
-use crate::openai::chat::PromptTokensDetails;
+use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{ChatRequest, FinishReason, Request, Usage};
 use crate::units::AttemptId;
 
@@ -51,6 +55,8 @@ pub struct EngineState {
     pub on_demand: bool,
     /// Memory it takes once loaded, as its header and settings say.
     pub footprint: Footprint,
+    /// Neither its file nor the config has a chat template: it only continues raw prompts.
+    pub no_chat_template: bool,
     /// How long the last load took.
     pub last_load: Option<Duration>,
 }
@@ -126,16 +132,21 @@ pub(super) struct Progress {
     pub(super) dropped_turns: u32,
     /// One for each text embedded so far.
     pub(super) vectors: Vec<Vec<f32>>,
-    pub(super) text: String,
-    /// Of the tokens of `text`, if they were asked for.
+    pub(super) pieces: Vec<Piece>,
+    /// Of the tokens of `pieces`, if they were asked for.
     pub(super) logprobs: Vec<TokenLogprobs>,
+    /// Of the first tokens of the answer.
+    pub(super) confidences: Vec<TokenConfidence>,
     pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
 
 impl Backend for LlamaBackend {
     fn start(&self, job: Job) -> EventStream {
         match self.submit(&job) {
-            Ok(answers) => choices::merge(answers.into_iter().map(Answer::events).collect()),
+            Ok(answers) => {
+                let answers = answers.into_iter().map(Answer::events).collect();
+                choices::merge(answers, choices::of_each_prompt(&job.request))
+            }
             Err(kind) => {
                 let error = BackendError { model: Arc::clone(&self.model), kind };
                 stream::iter([Err(error)]).boxed()
@@ -180,13 +191,15 @@ impl LlamaBackend {
     fn submit(&self, job: &Job) -> Result<Vec<Answer>, ErrorKind> {
         let patience = self.patience()?;
         let count = choices::count(&job.request, self.config.admissions())?;
+        // Several prompts wait for each other.
+        let patience = patience * count.div_ceil(self.config.slots.max(1));
         let mut order = order(job, &self.config)?;
         let mut submit = Submit { choices: Vec::with_capacity(count as usize) };
         let mut answers = Vec::with_capacity(count as usize);
         for index in 0..count {
             let attempt = choices::sequence_of(job.attempt, index);
             if index > 0 {
-                choices::renumber(&mut order, attempt);
+                choices::renumber(&mut order, &job.request, index, attempt);
             }
             let (choice, answer) =
                 self.choice(attempt, &order, job.request.prompt_field(), patience)?;
@@ -252,6 +265,14 @@ impl LlamaBackend {
     }
 }
 
+/// How much of an answer has been passed on.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    pieces: usize,
+    logprobs: usize,
+    confidences: usize,
+}
+
 /// One answer on its way.
 struct Answer {
     model: Arc<str>,
@@ -266,12 +287,12 @@ impl Answer {
     fn events(mut self) -> EventStream {
         let model = Arc::clone(&self.model);
         let deadline = Instant::now() + self.first_token_timeout;
-        let (mut sent, mut told) = (0, 0);
+        let mut told = Told::default();
         let mut started = false;
         let embeds = self.embeds;
         let events = try_stream! {
             loop {
-                let news = self.next(sent, told, deadline).await?;
+                let news = self.next(told, deadline).await?;
                 if news.admitted && !started {
                     started = true;
                     yield Event::Started;
@@ -279,13 +300,17 @@ impl Answer {
                         yield Event::Truncated { turns: news.dropped_turns };
                     }
                 }
+                if !news.confidences.is_empty() {
+                    told.confidences += news.confidences.len();
+                    yield Event::Confidence(news.confidences);
+                }
                 if !news.logprobs.is_empty() {
-                    told += news.logprobs.len();
+                    told.logprobs += news.logprobs.len();
                     yield Event::Logprobs(wire(news.logprobs));
                 }
-                if !news.text.is_empty() {
-                    sent += news.text.len();
-                    yield Event::Text(news.text);
+                told.pieces += news.pieces.len();
+                for piece in joined(news.pieces) {
+                    yield event(piece);
                 }
                 if let Some(end) = news.end {
                     self.cancel.disarm();
@@ -306,14 +331,9 @@ impl Answer {
             .boxed()
     }
 
-    /// Waits for something new: `text` is what came after the first `sent` bytes, `logprobs` after the first `told`.
-    async fn next(
-        &mut self,
-        sent: usize,
-        told: usize,
-        deadline: Instant,
-    ) -> Result<Progress, ErrorKind> {
-        let silent = sent == 0 && self.progress.borrow().vectors.is_empty();
+    /// Waits for something that was not told yet.
+    async fn next(&mut self, told: Told, deadline: Instant) -> Result<Progress, ErrorKind> {
+        let silent = told.pieces == 0 && self.progress.borrow().vectors.is_empty();
         let changed = if silent {
             timeout_at(deadline, self.progress.changed())
                 .await
@@ -329,10 +349,36 @@ impl Answer {
             dropped_turns: progress.dropped_turns,
             // Vectors are of use only together.
             vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
-            text: progress.text[sent..].to_owned(),
-            logprobs: progress.logprobs[told..].to_vec(),
+            pieces: progress.pieces[told.pieces..].to_vec(),
+            logprobs: progress.logprobs[told.logprobs..].to_vec(),
+            confidences: progress.confidences[told.confidences..].to_vec(),
             end: progress.end.clone(),
         })
+    }
+}
+
+/// Pieces that came together, in as few as say the same.
+fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut joined: Vec<Piece> = Vec::with_capacity(1);
+    for piece in pieces {
+        let left = match joined.last_mut() {
+            Some(last) => last.join(piece),
+            None => Some(piece),
+        };
+        joined.extend(left);
+    }
+    joined
+}
+
+fn event(piece: Piece) -> Event {
+    match piece {
+        Piece::Text(text) => Event::Text(text),
+        Piece::Reasoning(text) => Event::Reasoning(text),
+        Piece::Call { index, name } => {
+            let id = format!("call_{}", uuid::Uuid::now_v7().simple());
+            Event::ToolCall { index, id, name }
+        }
+        Piece::Arguments { index, text } => Event::ToolArguments { index, piece: text },
     }
 }
 
@@ -382,14 +428,10 @@ fn submission(
     if output_limit == 0 {
         return Err(invalid("max_completion_tokens", "the output limit must be at least 1"));
     }
-    let turns = request.messages.iter().map(|message| Turn {
-        role: message.role,
-        text: message.content.as_ref().map_or_else(String::new, |c| c.text().into_owned()),
-    });
     Ok(Submission {
         attempt,
-        prompt: Prompt::Chat(turns.collect()),
-        sampling: sampling(request),
+        prompt: Prompt::Chat(Conversation::of(request)?),
+        sampling: sampling(&request.sampling()),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
         ignore_eos: request.ignore_eos.unwrap_or(false),
@@ -412,6 +454,9 @@ fn usage(counts: Counts) -> Usage {
         total_tokens: prompt_tokens + completion_tokens,
         prompt_tokens_details: Some(PromptTokensDetails {
             cached_tokens: Some(u64::from(counts.cached_tokens)),
+        }),
+        completion_tokens_details: Some(CompletionTokensDetails {
+            reasoning_tokens: Some(u64::from(counts.reasoning_tokens)),
         }),
     }
 }

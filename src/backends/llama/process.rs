@@ -14,6 +14,10 @@ use tokio::time::timeout;
 /// How long a process may take to notice that its socket is closed before it is killed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Looks for work between two batches before a computing thread sleeps, for libgomp: some microseconds. How its threads
+/// wait within a batch is `barrier.rs`'s matter.
+const SPINS: &str = "500";
+
 /// A running engine process.
 #[derive(Debug)]
 pub(super) struct EngineProcess {
@@ -31,9 +35,8 @@ impl EngineProcess {
             .args(["engine", "--model", model])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
-            // Threads that spin while they wait burn joules and, with a second engine, each other's time: 22 instead
-            // of 49 tokens/s were measured on two cores (research notes on llama.cpp).
             .env("OMP_WAIT_POLICY", "passive")
+            .env("GOMP_SPINCOUNT", SPINS)
             // Ctrl-C at the terminal reaches the whole group: the gateway drains its requests first.
             .process_group(0)
             .kill_on_drop(true)

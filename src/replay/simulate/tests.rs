@@ -17,6 +17,7 @@ fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
         p,
         joules: Some(Joules(joules)),
         dollars: Some(Dollars(if route == Route::Cloud { 0.001 } else { 0.0 })),
+        grams: None,
         ttft_ms: None,
         context_tokens: None,
         capabilities: Capabilities::ALL,
@@ -27,7 +28,7 @@ fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
 
 fn policy(name: &str, floor: f64) -> Policy {
     let (objective, name) = (Objective::Joules, name.into());
-    Policy { name, objective, floor, local_only: false, pinned: None }
+    Policy { name, objective, floor, local_only: false, pinned: None, cascade: None }
 }
 
 fn metered(joules: f64) -> EnergyFigure {
@@ -61,6 +62,8 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
             },
             error: None,
             dropped_turns: None,
+            signals: None,
+            confidence: None,
             energy: Some(metered(10.0 * f64::from(place + 1))),
         })
         .collect();
@@ -78,6 +81,8 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
             candidates: decision.judged.clone(),
             attempts,
             energy,
+            carbon: None,
+            electricity_dollars: None,
         },
         outcome: if answering.is_some() { Outcome::Answered } else { Outcome::Failed },
         status: 200,
@@ -86,6 +91,7 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
         timings: Timings::default(),
         usage: None,
         dollars: Some(Dollars(0.002)),
+        shadow: None,
         label: None,
         prompt: None,
     }
@@ -232,7 +238,7 @@ proptest! {
         failures in 0_usize..4,
     ) {
         let pinned = pinned.map(|number| format!("m{number}").into());
-        let rule = Policy { name: "any".into(), objective, floor, local_only, pinned };
+        let rule = Policy { name: "any".into(), objective, floor, local_only, pinned, cascade: None };
         let written = record(&candidates, &rule, failures);
         let line = serde_json::to_string(&written).unwrap();
         let read: Record = serde_json::from_str(&line).unwrap();

@@ -1,0 +1,73 @@
+//! A model that might answer, with what is predicted of it for one request.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Capabilities;
+use crate::units::{Dollars, Grams, Joules};
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Route {
+    Local,
+    Cloud,
+}
+
+impl Route {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Cloud => "cloud",
+        }
+    }
+}
+
+/// One model that might answer, with what is predicted of it for this request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub model: Arc<str>,
+    pub route: Route,
+    /// Probability that its answer is good enough, 0 to 1.
+    pub p: f64,
+    /// Expected energy of the answer; unknown is not zero.
+    pub joules: Option<Joules>,
+    /// Expected CO2-equivalent of that energy; unknown where no grid is configured, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grams: Option<Grams>,
+    /// Expected price of the answer.
+    pub dollars: Option<Dollars>,
+    /// Expected time to the first token, milliseconds.
+    pub ttft_ms: Option<f64>,
+    /// Longest prompt plus answer, if known.
+    pub context_tokens: Option<u32>,
+    pub capabilities: Capabilities,
+    /// Why it cannot be asked at all just now.
+    pub unavailable: Option<Unavailable>,
+    /// It is not in memory; `joules` and `ttft_ms` hold what loading it adds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<NotLoaded>,
+}
+
+/// Where a model is that requests are taken for, but that cannot answer at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotLoaded {
+    /// The request loads it.
+    Unloaded,
+    /// The request joins a load that others caused and pay for.
+    Loading,
+}
+
+/// Why a model cannot be asked, whatever the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unavailable {
+    /// The variable that should hold its API key is not set.
+    NoApiKey,
+    /// Loading, restarting or failed.
+    NotReady,
+    /// Every slot and queue place is taken.
+    Busy,
+}

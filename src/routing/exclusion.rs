@@ -1,0 +1,109 @@
+//! What a candidate cannot or must not answer, and why: constraints come before any preference.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Candidate, Features, Policy, Route, Unavailable};
+
+/// Why a candidate may not answer this request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exclusion {
+    LocalOnly,
+    NotNamed,
+    NoApiKey,
+    NotReady,
+    Busy,
+    ContextTooShort,
+    NoTools,
+    NoSchema,
+    NoMedia,
+    NoLogprobs,
+    NoChoices,
+    /// It has no chat template and only continues raw prompts.
+    NoChatTemplate,
+    /// It gives raw prompts no suffix, no best of several candidates and no log-probabilities of the prompt.
+    NoRawDetails,
+    /// It gives embeddings and the request wants text, or the other way round.
+    OtherTask,
+}
+
+impl Exclusion {
+    /// Whether waiting may help.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::NotReady | Self::Busy)
+    }
+
+    /// Whether another request to the same models could be answered.
+    pub fn is_about_the_request(self) -> bool {
+        matches!(
+            self,
+            Self::ContextTooShort
+                | Self::NoTools
+                | Self::NoSchema
+                | Self::NoMedia
+                | Self::NoLogprobs
+                | Self::NoChoices
+                | Self::NoChatTemplate
+                | Self::NoRawDetails
+                | Self::OtherTask
+        )
+    }
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LocalOnly => "the conversation must stay on this machine",
+            Self::NotNamed => "another model was asked for",
+            Self::NoApiKey => "its API key is not set",
+            Self::NotReady => "not ready",
+            Self::Busy => "busy",
+            Self::ContextTooShort => "the prompt is longer than its context",
+            Self::NoTools => "cannot call tools",
+            Self::NoSchema => "cannot follow a response format",
+            Self::NoMedia => "reads text only",
+            Self::NoChatTemplate => "has no chat template: it continues raw prompts (/v1/completions)",
+            Self::NoRawDetails => {
+                "gives raw prompts no `suffix`, no `best_of` above `n` and no log-probabilities of their own tokens"
+            }
+            Self::NoLogprobs => "gives no log-probabilities",
+            Self::NoChoices => "gives one choice only",
+            Self::OtherTask => "answers another kind of request",
+        })
+    }
+}
+
+/// Why `candidate` may not answer; the gravest reason where there are several.
+pub(super) fn exclusion(
+    features: &Features,
+    candidate: &Candidate,
+    policy: &Policy,
+) -> Option<Exclusion> {
+    let (needs, can) = (features.needs, candidate.capabilities);
+    // Privacy first.
+    let rules = [
+        (policy.local_only && candidate.route == Route::Cloud, Exclusion::LocalOnly),
+        (policy.pinned.as_ref().is_some_and(|name| *name != candidate.model), Exclusion::NotNamed),
+        (needs.embeddings != can.embeddings, Exclusion::OtherTask),
+        (needs.chat && !can.chat, Exclusion::NoChatTemplate),
+        (candidate.unavailable == Some(Unavailable::NoApiKey), Exclusion::NoApiKey),
+        (candidate.unavailable == Some(Unavailable::NotReady), Exclusion::NotReady),
+        (candidate.unavailable == Some(Unavailable::Busy), Exclusion::Busy),
+        (needs.tools && !can.tools, Exclusion::NoTools),
+        (needs.schema && !can.schema, Exclusion::NoSchema),
+        (needs.media && !can.media, Exclusion::NoMedia),
+        (needs.logprobs && !can.logprobs, Exclusion::NoLogprobs),
+        (needs.choices && !can.choices, Exclusion::NoChoices),
+        (needs.raw_details && !can.raw_details, Exclusion::NoRawDetails),
+        (surely_too_long(features, candidate), Exclusion::ContextTooShort),
+    ];
+    rules.into_iter().find_map(|(applies, exclusion)| applies.then_some(exclusion))
+}
+
+/// The token estimate is rough, so only a prompt that is too long even at half the estimate is excluded here; the
+/// engine counts exactly and refuses the rest.
+fn surely_too_long(features: &Features, candidate: &Candidate) -> bool {
+    candidate.context_tokens.is_some_and(|limit| features.context_tokens() / 2 > limit)
+}
