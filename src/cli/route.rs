@@ -21,6 +21,7 @@ use crate::config::{Config, Engine};
 use crate::energy::estimate::Estimator;
 use crate::energy::{Profile, Tokens, cloud};
 use crate::openai::Request;
+use crate::routing::adequacy::names::canonical;
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, Policy, Route, decide};
 
@@ -37,7 +38,7 @@ pub struct RouteArgs {
     /// Folder of the router [default: the config's, else the one built in]
     #[arg(long, value_name = "DIR")]
     router: Option<PathBuf>,
-    /// Score these two models of the router's data instead of the config's: WEAK,STRONG
+    /// Score these two instead of all of the config's models: each one of the config or of the router's data
     #[arg(long, value_name = "WEAK,STRONG")]
     pair: Option<String>,
     /// Write one JSON object a line
@@ -54,10 +55,10 @@ enum BadInput {
     File { path: PathBuf, source: io::Error },
     #[error("no policy `{0}` in the config")]
     Policy(String),
-    #[error(
-        "`--pair` takes two models of the router's data, WEAK,STRONG; `{0}` is not one (its card lists them)"
-    )]
+    #[error("`--pair` takes two names, WEAK,STRONG; `{0}` is not that")]
     Pair(String),
+    #[error("`{name}` is neither a model of the config nor of the router's data; near it: {near}")]
+    PairModel { name: String, near: String },
 }
 
 pub fn run(args: &RouteArgs) -> anyhow::Result<u8> {
@@ -82,11 +83,10 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
         None => assemble::adequacy(config)?,
     };
     let policy = policy(args, config)?;
-    let entrants = if let Some(pair) = &args.pair {
-        pair_entrants(pair, &adequacy)?
-    } else {
-        let profile = Profile::configured(config.energy.profile.as_deref())?;
-        entrants(config, &adequacy, &Arc::new(profile))
+    let profile = Arc::new(Profile::configured(config.energy.profile.as_deref())?);
+    let entrants = match &args.pair {
+        Some(pair) => pair_entrants(pair, config, &adequacy, &profile)?,
+        None => entrants(config, &adequacy, &profile),
     };
     let unread = |source| BadInput::File { path: args.jsonl.clone(), source };
     let file = File::open(&args.jsonl).map_err(unread)?;
@@ -112,14 +112,8 @@ fn policy(args: &RouteArgs, config: &Config) -> Result<Policy, BadInput> {
 struct Entrant {
     model: Arc<str>,
     route: Route,
-    judge: Judge,
+    ability: f64,
     energy: Energy,
-}
-
-enum Judge {
-    Ability(f64),
-    /// By the name the data knows it by.
-    Known,
 }
 
 enum Energy {
@@ -130,35 +124,64 @@ enum Energy {
 }
 
 fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -> Vec<Entrant> {
-    let entrant = |(name, model): (&String, &crate::config::Model)| {
-        let (route, energy) = match &model.engine {
-            Engine::Llama { .. } => (
-                Route::Local,
-                Energy::Local(Estimator::new(
-                    config.energy.prior_cost(),
-                    config.energy.cpu_model(),
-                    Arc::clone(profile),
-                )),
-            ),
-            Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.per_token())),
-        };
-        let judge = Judge::Ability(assemble::ability(name, model, adequacy));
-        Entrant { model: name.as_str().into(), route, judge, energy }
+    let configured = config.models.iter();
+    configured
+        .map(|(name, model)| configured_entrant(name, model, config, adequacy, profile))
+        .collect()
+}
+
+fn configured_entrant(
+    name: &str,
+    model: &crate::config::Model,
+    config: &Config,
+    adequacy: &AdequacyModel,
+    profile: &Arc<Profile>,
+) -> Entrant {
+    let (route, energy) = match &model.engine {
+        Engine::Llama { .. } => (
+            Route::Local,
+            Energy::Local(Estimator::new(
+                config.energy.prior_cost(),
+                config.energy.cpu_model(),
+                Arc::clone(profile),
+            )),
+        ),
+        Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.per_token())),
     };
-    config.models.iter().map(entrant).collect()
+    Entrant { model: name.into(), route, ability: assemble::ability(name, model, adequacy), energy }
 }
 
 /// The weak model stands for what is local, the strong one for the cloud.
-fn pair_entrants(pair: &str, adequacy: &AdequacyModel) -> Result<Vec<Entrant>, BadInput> {
+fn pair_entrants(
+    pair: &str,
+    config: &Config,
+    adequacy: &AdequacyModel,
+    profile: &Arc<Profile>,
+) -> Result<Vec<Entrant>, BadInput> {
     let (weak, strong) = pair.split_once(',').ok_or_else(|| BadInput::Pair(pair.to_owned()))?;
-    [(weak, Route::Local), (strong, Route::Cloud)]
+    [(weak.trim(), Route::Local), (strong.trim(), Route::Cloud)]
         .into_iter()
         .map(|(name, route)| {
-            let name = name.trim();
-            adequacy.ability_of(name).ok_or_else(|| BadInput::Pair(name.to_owned()))?;
-            Ok(Entrant { model: name.into(), route, judge: Judge::Known, energy: Energy::Unknown })
+            if let Some(model) = config.models.get(name) {
+                let configured = configured_entrant(name, model, config, adequacy, profile);
+                return Ok(Entrant { route, ..configured });
+            }
+            let ability = adequacy.ability_of(name).ok_or_else(|| BadInput::PairModel {
+                name: name.to_owned(),
+                near: nearest(name, config, adequacy),
+            })?;
+            Ok(Entrant { model: name.into(), route, ability, energy: Energy::Unknown })
         })
         .collect()
+}
+
+/// The three names most like this one.
+fn nearest(name: &str, config: &Config, adequacy: &AdequacyModel) -> String {
+    let like = |known: &&String| strsim::jaro_winkler(&canonical(name), &canonical(known));
+    let mut known: Vec<&String> = config.models.keys().chain(adequacy.abilities.keys()).collect();
+    known.sort_by(|a, b| like(b).total_cmp(&like(a)));
+    let quoted: Vec<String> = known.into_iter().take(3).map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
 }
 
 impl Entrant {
@@ -168,10 +191,7 @@ impl Entrant {
         features: &Features,
         adequacy: &AdequacyModel,
     ) -> Candidate {
-        let p = match self.judge {
-            Judge::Ability(ability) => adequacy.predict(text, ability),
-            Judge::Known => adequacy.predict_known(text, &self.model).unwrap_or(0.0),
-        };
+        let p = adequacy.predict_named(text, &self.model, self.ability);
         let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
         let joules = match &self.energy {
             Energy::Unknown => None,

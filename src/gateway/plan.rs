@@ -71,7 +71,10 @@ impl Router {
             }
         }
         let shadow = candidate.map(|candidate| {
-            let p = |place| candidate.adequacy.predict(&text, candidate.ability(place));
+            let p = |place: usize| {
+                let (name, ability) = (&self.models[place].name, candidate.ability(place));
+                candidate.adequacy.predict_named(&text, name, ability)
+            };
             shadow(&features, &candidates, &policy, p)
         });
         let took = started.elapsed();
@@ -125,7 +128,8 @@ impl Router {
         features: &Features,
     ) -> Vec<Candidate> {
         let candidate = |(place, model): (usize, &super::Model)| {
-            let p = learnt.adequacy.predict(text, learnt.ability(place));
+            let ability = learnt.ability(place);
+            let p = learnt.adequacy.predict_named(text, &model.name, ability);
             model.candidate(features, p, &self.meter)
         };
         self.models.iter().enumerate().map(candidate).collect()
