@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Candidate, Policy, Route};
 
 /// Tokens that every local answer's signals are computed from where no policy says otherwise.
-pub const WINDOW_TOKENS: u32 = 32;
+pub const WINDOW_TOKENS: u32 = 8;
 
 /// `[policies.NAME.cascade]`: how far a local answer is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub struct Cascade {
     /// Least probability, 0 to 1, that the answer is good enough by its first tokens; below it another model answers.
     /// Default 0.5.
     pub threshold: f64,
-    /// Tokens to withhold at most, 1 to 256. A shorter answer is judged whole. Default 32.
+    /// Tokens to withhold at most, 1 to 256. A shorter answer is judged whole. Default 8.
     pub withhold_tokens: u32,
     /// How long to withhold at most, milliseconds from the first token. Default 3000.
     pub withhold_ms: u64,

@@ -93,12 +93,12 @@ async fn every_local_answer_tells_its_signals_and_the_window_is_exact() {
         (&json!(5), &json!(false))
     );
     assert!(watched["confidence"].as_f64().is_some_and(|p| (0.0..=1.0).contains(&p)), "{watched}");
-    // Without a cascade nothing is withheld and the same is told of 32 tokens.
+    // Without a cascade nothing is withheld and the same is told of 8 tokens.
     request["model"] = json!("smol");
     let (same, receipt) = answer(&app, &request).await;
     assert_eq!(same, content, "watching changes nothing");
     let pinned = &receipt["attempts"][0];
-    assert_eq!(pinned["signals"]["tokens"], 32);
+    assert_eq!(pinned["signals"]["tokens"], 8);
     assert_eq!(pinned.get("confidence"), None);
     let signals = &pinned["signals"];
     assert!(signals["mean_logprob"].as_f64().unwrap() < 0.0, "{signals}");
@@ -111,6 +111,7 @@ async fn the_signals_are_those_of_the_log_probabilities_that_clients_can_ask_for
     let stand_in = StandIn::start().await;
     let app = gateway(&stand_in, 0.0, "").await;
     let mut request = short("smol", QUESTION);
+    request["max_tokens"] = json!(6);
     request["logprobs"] = json!(true);
     let reply = app.chat(&request).await;
     let tokens = reply.json["choices"][0]["logprobs"]["content"].as_array().unwrap();

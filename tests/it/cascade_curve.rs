@@ -10,6 +10,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use wattgate::energy::cloud::{Class, estimate};
+use wattgate::openai::Usage;
 use wattgate::routing::Signals;
 use wattgate::train::cascade::{Example, fit, held_out_scores};
 
@@ -19,9 +21,19 @@ use crate::stand_in::{Mode, StandIn};
 
 const QUESTIONS: &str = include_str!("../data/cascade/questions.jsonl");
 const OUT: &str = "router-models/cascade";
-/// Class in the table of cloud energy that stands for the better model.
-const CLASS: &str = "large";
+/// Classes in the table of cloud energy that may stand for the better model.
+const CLASSES: [(&str, Class); 2] = [("large", Class::Large), ("frontier", Class::Frontier)];
 const SEEDS: u64 = 20;
+/// Let SmolLM2 begin; one policy shows every answer, the other drops every answer.
+const POLICIES: &str = "[policies.show]
+[policies.show.cascade]
+threshold = 0.0
+min_p = 0.0
+[policies.drop]
+[policies.drop.cascade]
+threshold = 1.0
+min_p = 0.0
+";
 
 #[derive(Deserialize)]
 struct Question {
@@ -53,7 +65,17 @@ impl Question {
 struct Trial {
     example: Example,
     local_joules: f64,
-    cloud_joules: f64,
+    /// Of a local answer that is dropped after its first tokens.
+    wasted_joules: f64,
+    /// Of the better model's answer.
+    usage: Usage,
+}
+
+impl Trial {
+    fn cloud_joules(&self, class: Class) -> f64 {
+        let Usage { prompt_tokens, completion_tokens, .. } = self.usage;
+        estimate(Some(class), prompt_tokens, 0, completion_tokens).joules.unwrap().0
+    }
 }
 
 #[test]
@@ -81,76 +103,105 @@ async fn cascade_beats_routing_by_prompt_at_equal_joules() {
     let trials = trials().await;
     let good = trials.iter().filter(|trial| trial.example.score > 0.5).count();
     let examples: Vec<Example> = trials.iter().map(|trial| trial.example.clone()).collect();
-    // Held out: each answer is scored by weights that have not seen it, and over many splits.
-    let mut cascade = Curve::default();
-    let mut gains = Vec::new();
-    let prompt = Curve::of(&trials, |trial| trial.example.p, By::Prompt);
-    for seed in 0..SEEDS {
-        let scores = held_out_scores(&examples, seed).unwrap();
-        let by_id: BTreeMap<&str, f64> =
-            examples.iter().map(|one| one.id.as_str()).zip(scores).collect();
-        let one = Curve::of(&trials, |trial| by_id[trial.example.id.as_str()], By::Tokens);
-        gains.push(prompt.gain_of(&one));
-        cascade.add(&one);
-    }
-    cascade.scale(1.0 / SEEDS as f64);
-    let chance = Curve::chance(&trials);
-    let fitted = fit(&[("smollm2-135m".to_owned(), examples)].into(), 1).unwrap();
-    let report = serde_json::to_string_pretty(&fitted.reports).unwrap();
-    std::fs::create_dir_all(OUT).unwrap();
-    write_csv(&Path::new(OUT).join("curve.csv"), &cascade, &prompt, &chance);
-    std::fs::write(Path::new(OUT).join("curve.svg"), svg(&cascade, &prompt, &chance)).unwrap();
-    std::fs::write(Path::new(OUT).join("fit.json"), report + "\n").unwrap();
-    let weights = wattgate::routing::Confidence::new(fitted.weights);
-    let weights = serde_json::to_string_pretty(&weights).unwrap() + "\n";
-    std::fs::write(Path::new(OUT).join("cascade.json"), weights).unwrap();
-    let (mean, least) = (
-        gains.iter().sum::<f64>() / gains.len() as f64,
-        gains.iter().copied().fold(f64::INFINITY, f64::min),
-    );
-    let summary = json!({
-        "questions": trials.len(), "smollm2_right": good,
-        "mean_quality_gain_at_equal_joules": mean, "least_over_splits": least,
-        "auc_first_tokens": fitted.reports[0].auc, "auc_prompt": fitted.reports[0].auc_of_prompt,
-        "better_model": "rule-correct stand-in", "better_model_joules": format!("assumed, class {CLASS}"),
+    let fitted = fit(&[("smollm2-135m".to_owned(), examples.clone())].into(), 1).unwrap();
+    let (own, model) = (&fitted.reports[0], own_mean(&trials));
+    let mut summary = json!({
+        "questions": trials.len(),
+        "smollm2_right": good,
+        "smollm2_joules_per_answer": model.0,
+        "joules_per_dropped_answer": model.1,
+        "held_out_auc_of_first_tokens": own.auc,
+        "auc_of_prompt": own.auc_of_prompt,
+        "better_model": "rule-correct stand-in, its joules assumed from the table of classes",
     });
-    let summary = serde_json::to_string_pretty(&summary).unwrap() + "\n";
-    std::fs::write(Path::new(OUT).join("summary.json"), &summary).unwrap();
-    assert!(mean > 0.0 && least > 0.0, "{summary}");
+    std::fs::create_dir_all(OUT).unwrap();
+    for (name, class) in CLASSES {
+        let prompt = Curve::of(&trials, class, |trial| trial.example.p, By::Prompt);
+        // Held out: each answer is scored by weights that have not seen it, and over many splits.
+        let (mut cascade, mut gains) = (Curve::default(), Vec::new());
+        for seed in 0..SEEDS {
+            let scores = held_out_scores(&examples, seed).unwrap();
+            let by_id: BTreeMap<&str, f64> =
+                examples.iter().map(|one| one.id.as_str()).zip(scores).collect();
+            let score = |trial: &Trial| by_id[trial.example.id.as_str()];
+            let one = Curve::of(&trials, class, score, By::Tokens);
+            gains.push(prompt.gain_of(&one));
+            cascade.add(&one);
+        }
+        cascade.scale(1.0 / SEEDS as f64);
+        let chance = Curve::chance(&trials, class);
+        write_csv(&Path::new(OUT).join(format!("{name}.csv")), &cascade, &prompt, &chance);
+        let picture = svg(&cascade, &prompt, &chance);
+        std::fs::write(Path::new(OUT).join(format!("{name}.svg")), picture).unwrap();
+        let mean = gains.iter().sum::<f64>() / gains.len() as f64;
+        summary[name] = json!({
+            "mean_quality_gain_at_equal_joules": mean,
+            "least_of_20_splits": gains.iter().copied().fold(f64::INFINITY, f64::min),
+            "better_up_to_this_share_of_the_range": prompt.better_up_to(&cascade),
+        });
+        assert!(mean > 0.0, "{summary}");
+    }
+    write_json("summary.json", &summary);
+    write_json("fit.json", &serde_json::to_value(&fitted.reports).unwrap());
+    let weights = wattgate::routing::Confidence::new(fitted.weights);
+    write_json("cascade.json", &serde_json::to_value(&weights).unwrap());
 }
 
-/// Asks both models every question.
+fn write_json(name: &str, value: &Value) {
+    let text = serde_json::to_string_pretty(value).unwrap() + "\n";
+    std::fs::write(Path::new(OUT).join(name), text).unwrap();
+}
+
+/// Mean joules of SmolLM2's answers, whole and dropped.
+fn own_mean(trials: &[Trial]) -> (f64, f64) {
+    mean(trials.iter().map(|trial| (trial.local_joules, trial.wasted_joules)))
+}
+
+/// Asks every question twice: once the local answer is dropped, once it is shown.
 async fn trials() -> Vec<Trial> {
     let stand_in = StandIn::start().await;
     let questions = questions();
     let known = questions.iter().map(|one| (one.prompt.clone(), one.answers[0].clone()));
     stand_in.respond_with(Mode::Know(known.collect()));
-    let cloud = cloud_model("cloud", 4.0, &stand_in).replace("\"small\"", &format!("{CLASS:?}"));
-    let app = TestApp::start(&(smol("slots = 1") + &cloud)).await;
+    // One slot and no host cache: nothing of the first pass is left for the second.
+    let local = smol("slots = 1\nhost_cache_mib = 0");
+    let app =
+        TestApp::start(&(POLICIES.to_owned() + &local + &cloud_model("cloud", 9.0, &stand_in)))
+            .await;
     app.until_loaded("smol").await;
-    let mut trials = Vec::new();
+    let mut dropped = Vec::new();
     for question in &questions {
-        let mut request = ask("smol", &question.prompt);
-        request["max_tokens"] = json!(24);
-        request["temperature"] = json!(0);
-        let local = app.chat(&request).await;
-        assert_eq!(local.status, 200, "{}", local.text);
-        let score = f64::from(u8::from(question.is_answered_by(local.content())));
-        let record = settled(&app, &local.json).await;
-        request["model"] = json!("cloud");
-        let cloud = app.chat(&request).await;
-        assert!(question.is_answered_by(cloud.content()), "{}", cloud.text);
-        let cloud = settled(&app, &cloud.json).await;
-        let signals: Signals =
-            serde_json::from_value(record["attempts"][0]["signals"].clone()).unwrap();
+        let (answer, record) = asked(&app, "auto/drop", question).await;
+        assert!(question.is_answered_by(&answer), "{answer}");
+        assert_eq!(record["attempts"][0]["outcome"], "escalated");
+        dropped.push(record);
+    }
+    let mut trials = Vec::new();
+    for (question, dropped) in questions.iter().zip(dropped) {
+        let (answer, record) = asked(&app, "auto/show", question).await;
+        let attempt = &record["attempts"][0];
+        assert_eq!(attempt["outcome"], "answered", "{record}");
+        let signals: Signals = serde_json::from_value(attempt["signals"].clone()).unwrap();
+        let score = f64::from(u8::from(question.is_answered_by(&answer)));
         let p = record["candidates"][0]["p"].as_f64().unwrap();
         trials.push(Trial {
             example: Example { id: question.id.clone(), p, signals, score },
             local_joules: record["energy"]["joules"].as_f64().unwrap(),
-            cloud_joules: cloud["energy"]["joules"].as_f64().unwrap(),
+            wasted_joules: dropped["attempts"][0]["joules"].as_f64().unwrap(),
+            usage: serde_json::from_value(dropped["usage"].clone()).unwrap(),
         });
     }
     trials
+}
+
+/// The answer and the settled record of a question.
+async fn asked(app: &TestApp, model: &str, question: &Question) -> (String, Value) {
+    let mut request = ask(model, &question.prompt);
+    request["max_tokens"] = json!(24);
+    request["temperature"] = json!(0);
+    let reply = app.chat(&request).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    (reply.content().to_owned(), settled(app, &reply.json).await)
 }
 
 async fn settled(app: &TestApp, answer: &Value) -> Value {
@@ -161,7 +212,7 @@ async fn settled(app: &TestApp, answer: &Value) -> Value {
 enum By {
     /// Chosen before anything runs.
     Prompt,
-    /// The local model has always run; what is escalated pays twice.
+    /// The local model always begins; what is escalated pays for that too.
     Tokens,
 }
 
@@ -176,15 +227,15 @@ const POINTS: usize = 100;
 
 impl Curve {
     /// The lowest scores go to the better model first.
-    fn of(trials: &[Trial], score: impl Fn(&Trial) -> f64, by: By) -> Self {
+    fn of(trials: &[Trial], class: Class, score: impl Fn(&Trial) -> f64, by: By) -> Self {
         let mut order: Vec<&Trial> = trials.iter().collect();
         order.sort_by(|a, b| score(a).total_cmp(&score(b)));
         let point = |share: usize| {
             let sent = order.len() * share / POINTS;
             let outcome = |(place, trial): (usize, &&Trial)| {
-                let wasted = if let By::Tokens = by { trial.local_joules } else { 0.0 };
+                let wasted = if let By::Tokens = by { trial.wasted_joules } else { 0.0 };
                 if place < sent {
-                    (1.0, trial.cloud_joules + wasted)
+                    (1.0, trial.cloud_joules(class) + wasted)
                 } else {
                     (trial.example.score, trial.local_joules)
                 }
@@ -195,9 +246,9 @@ impl Curve {
     }
 
     /// Sent to the better model by lot.
-    fn chance(trials: &[Trial]) -> Self {
+    fn chance(trials: &[Trial], class: Class) -> Self {
         let local = mean(trials.iter().map(|trial| (trial.example.score, trial.local_joules)));
-        let cloud = mean(trials.iter().map(|trial| (1.0, trial.cloud_joules)));
+        let cloud = mean(trials.iter().map(|trial| (1.0, trial.cloud_joules(class))));
         let between = |a: f64, b: f64, share: usize| a + (b - a) * share as f64 / POINTS as f64;
         let point = |share| (between(local.0, cloud.0, share), between(local.1, cloud.1, share));
         Self { points: (0..=POINTS).map(point).collect() }
@@ -218,6 +269,17 @@ impl Curve {
     fn quality(&self, joules: f64) -> Option<f64> {
         let affordable = self.points.iter().filter(|point| point.1 <= joules + 1e-9);
         affordable.map(|point| point.0).max_by(f64::total_cmp)
+    }
+
+    /// Share of the range from all local to all elsewhere up to which `other` is at least as good everywhere.
+    fn better_up_to(&self, other: &Self) -> f64 {
+        let (least, most) = (self.points[0].1, self.points[POINTS].1);
+        let at = |step: usize| least + (most - least) * step as f64 / POINTS as f64;
+        let worse = |step: &usize| match (self.quality(at(*step)), other.quality(at(*step))) {
+            (Some(own), Some(other)) => other + 1e-9 < own,
+            _ => false,
+        };
+        (0..=POINTS).find(worse).unwrap_or(POINTS) as f64 / POINTS as f64
     }
 
     /// Mean advantage in quality of `other` at equal joules, between all local and all cloud.
