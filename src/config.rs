@@ -51,6 +51,7 @@ pub struct Config {
     pub energy: energy::Config,
     pub traffic: traffic::Config,
     pub routing: routing::Config,
+    pub sessions: routing::SessionsConfig,
     /// By name; `routing.default_policy` is one of them.
     pub policies: BTreeMap<String, routing::PolicyConfig>,
     /// By name, in the order of the file; never empty.
@@ -93,6 +94,7 @@ struct File {
     energy: energy::Config,
     traffic: traffic::Config,
     routing: routing::Config,
+    sessions: routing::SessionsConfig,
     policies: BTreeMap<String, routing::PolicyConfig>,
     models: IndexMap<String, Entry>,
 }
@@ -117,6 +119,7 @@ impl Default for File {
             energy: energy::Config::default(),
             traffic: traffic::Config::default(),
             routing: routing::Config::default(),
+            sessions: routing::SessionsConfig::default(),
             policies: BTreeMap::new(),
             models: IndexMap::new(),
         }
@@ -160,6 +163,7 @@ impl File {
             energy: self.energy,
             traffic: self.traffic,
             routing: self.routing,
+            sessions: self.sessions,
             policies: self.policies,
             models,
         }

@@ -3,15 +3,18 @@
 //! It holds no configuration of other modules and starts no tasks but those of its connections; `app` builds it.
 
 pub mod admin;
+pub mod asked;
 pub mod books;
 pub mod chat;
 pub mod choices;
 pub mod completion;
 pub mod config;
+pub mod conversations;
 pub mod embedding;
 pub mod error;
 pub mod exchange;
 pub mod gauges;
+pub mod history;
 pub mod info;
 pub mod model;
 pub mod plan;
@@ -27,6 +30,7 @@ pub mod terms;
 
 pub use books::Books;
 pub use config::Config;
+pub use conversations::Conversations;
 pub use error::ApiError;
 pub use model::{Kind, Model};
 pub use server::serve;

@@ -7,5 +7,5 @@ pub mod writer;
 
 pub use config::{Config, PromptStorage};
 pub use reader::{Line, LogError, read_log};
-pub use record::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Rule, Timings};
+pub use record::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Timings};
 pub use writer::{LogWriter, RecordSink};

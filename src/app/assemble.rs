@@ -14,10 +14,10 @@ use crate::backends::cloud::{self, ApiKey, CloudBackend};
 use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
-use crate::gateway::model::FirstTokenTime;
-use crate::gateway::{Kind, Model, Router};
+use crate::gateway::history::History;
+use crate::gateway::{Conversations, Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
-use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy};
+use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
@@ -63,6 +63,7 @@ pub fn router(
         adequacy,
         policies: policies(config),
         default_policy: config.routing.default_policy.as_str().into(),
+        conversations: Conversations::new(&config.sessions),
     })
 }
 
@@ -96,17 +97,10 @@ pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
 }
 
 /// The policies by name, as the router applies them.
-pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
-    let policy = |(name, policy): (&String, &crate::routing::PolicyConfig)| {
+pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Arc<Policy>> {
+    let policy = |(name, config): (&String, &PolicyConfig)| {
         let name: Arc<str> = name.as_str().into();
-        let policy = Policy {
-            name: Arc::clone(&name),
-            objective: policy.objective,
-            floor: policy.floor,
-            local_only: policy.local_only,
-            pinned: None,
-        };
-        (name, policy)
+        (Arc::clone(&name), Arc::new(Policy { name, config: config.clone() }))
     };
     config.policies.iter().map(policy).collect()
 }
@@ -170,7 +164,7 @@ fn local(
         },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
-        first_token: FirstTokenTime::default(),
+        history: History::default(),
     }
 }
 
@@ -190,7 +184,7 @@ fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, 
         backend: Arc::new(backend),
         capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
         drops_oldest_turns: false,
-        first_token: FirstTokenTime::default(),
+        history: History::default(),
     })
 }
 

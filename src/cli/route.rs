@@ -17,12 +17,17 @@ use thiserror::Error;
 
 use super::{BAD_INPUT, ConfigArgs};
 use crate::app::assemble;
+use crate::backends::cloud as upstream;
 use crate::config::{Config, Engine};
 use crate::energy::cloud;
 use crate::energy::estimate::Estimator;
-use crate::openai::Request;
+use crate::openai::{Request, Usage};
 use crate::routing::text::TextVector;
-use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, Policy, Route, decide};
+use crate::routing::{
+    AdequacyModel, Candidate, Capabilities, Features, OutputLength, Policy, Route, Rule, TaskClass,
+    decide,
+};
+use crate::units::Dollars;
 
 #[derive(Debug, Args)]
 pub struct RouteArgs {
@@ -100,7 +105,7 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     output.flush().context("cannot write the result")
 }
 
-fn policy(args: &RouteArgs, config: &Config) -> Result<Policy, BadInput> {
+fn policy(args: &RouteArgs, config: &Config) -> Result<Arc<Policy>, BadInput> {
     let name = args.policy.as_ref().unwrap_or(&config.routing.default_policy);
     let unknown = || BadInput::Policy(name.clone());
     assemble::policies(config).remove(name.as_str()).ok_or_else(unknown)
@@ -112,6 +117,7 @@ struct Entrant {
     route: Route,
     judge: Judge,
     energy: Energy,
+    price: Price,
 }
 
 enum Judge {
@@ -127,20 +133,32 @@ enum Energy {
     Local(Estimator),
 }
 
+enum Price {
+    Unknown,
+    /// A local model's.
+    Nothing,
+    Upstream(Box<upstream::Config>),
+}
+
 fn entrants(config: &Config, adequacy: &AdequacyModel) -> Vec<Entrant> {
     let entrant = |(name, model): (&String, &crate::config::Model)| {
-        let (route, energy) = match &model.engine {
+        let (route, energy, price) = match &model.engine {
             Engine::Llama { .. } => (
                 Route::Local,
                 Energy::Local(Estimator::new(
                     config.energy.token_weights(),
                     config.energy.cpu_model(),
                 )),
+                Price::Nothing,
             ),
-            Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.energy_class)),
+            Engine::Openai(openai) => (
+                Route::Cloud,
+                Energy::Cloud(openai.energy_class),
+                Price::Upstream(Box::new(openai.clone())),
+            ),
         };
         let judge = Judge::Ability(assemble::ability(name, model, adequacy));
-        Entrant { model: name.as_str().into(), route, judge, energy }
+        Entrant { model: name.as_str().into(), route, judge, energy, price }
     };
     config.models.iter().map(entrant).collect()
 }
@@ -153,7 +171,8 @@ fn pair_entrants(pair: &str, adequacy: &AdequacyModel) -> Result<Vec<Entrant>, B
         .map(|(name, route)| {
             let name = name.trim();
             adequacy.ability_of(name).ok_or_else(|| BadInput::Pair(name.to_owned()))?;
-            Ok(Entrant { model: name.into(), route, judge: Judge::Known, energy: Energy::Unknown })
+            let (judge, energy, price) = (Judge::Known, Energy::Unknown, Price::Unknown);
+            Ok(Entrant { model: name.into(), route, judge, energy, price })
         })
         .collect()
 }
@@ -169,7 +188,15 @@ impl Entrant {
             Judge::Ability(ability) => adequacy.predict(text, ability),
             Judge::Known => adequacy.predict_known(text, &self.model).unwrap_or(0.0),
         };
-        let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
+        // Nothing has been seen of any model: the prior of a gateway that has just started.
+        let output_tokens = OutputLength::default().expected(features);
+        let (prompt, output) = (u64::from(features.prompt_tokens), u64::from(output_tokens));
+        let usage = Usage {
+            prompt_tokens: prompt,
+            completion_tokens: output,
+            total_tokens: prompt + output,
+            prompt_tokens_details: None,
+        };
         let joules = match &self.energy {
             Energy::Unknown => None,
             Energy::Cloud(class) => cloud::estimate(*class, prompt, 0, output).joules,
@@ -180,12 +207,19 @@ impl Entrant {
             route: self.route,
             p,
             joules,
-            dollars: None,
+            dollars: match &self.price {
+                Price::Unknown => None,
+                Price::Nothing => Some(Dollars(0.0)),
+                Price::Upstream(config) => config.dollars(&usage),
+            },
             ttft_ms: None,
+            grams: None,
+            output_tokens: Some(output_tokens),
             context_tokens: None,
             capabilities: Capabilities::ALL,
             unavailable: None,
             state: None,
+            cache: None,
         }
     }
 }
@@ -194,7 +228,9 @@ impl Entrant {
 #[derive(Debug, Serialize)]
 struct Scored {
     id: Value,
+    task: TaskClass,
     model: Option<Arc<str>>,
+    reason: String,
     p: BTreeMap<Arc<str>, f64>,
     /// Best adequacy in the cloud less best adequacy here; none if either has no model.
     gain: Option<f64>,
@@ -210,13 +246,20 @@ fn score(
     let (text, features) = (TextVector::of_messages(&request.messages()), Features::of(request));
     let candidates: Vec<Candidate> =
         entrants.iter().map(|entrant| entrant.candidate(&text, &features, adequacy)).collect();
-    let decision = decide(&features, &candidates, policy);
+    let mut rule = policy.rule(features.task);
+    if !entrants.iter().any(|entrant| Some(&entrant.model) == rule.pinned.as_ref()) {
+        // A pair has other models than the policy can give a task to.
+        rule = Rule { pinned: None, pinned_by_policy: false, ..rule };
+    }
+    let decision = decide(&features, &candidates, &rule);
     let best = |route: Route| {
         let on_route = candidates.iter().filter(|candidate| candidate.route == route);
         on_route.map(|candidate| candidate.p).reduce(f64::max)
     };
     Scored {
         id,
+        task: features.task,
+        reason: decision.reason.to_string(),
         model: decision.chosen().map(|judged| Arc::clone(&judged.model)),
         gain: best(Route::Cloud).zip(best(Route::Local)).map(|(cloud, local)| cloud - local),
         p: candidates.into_iter().map(|candidate| (candidate.model, candidate.p)).collect(),
@@ -250,7 +293,8 @@ fn write(output: &mut impl Write, scored: &Scored, json: bool) -> io::Result<()>
         return writeln!(output);
     }
     let id = scored.id.as_str().map_or_else(|| scored.id.to_string(), str::to_owned);
-    write!(output, "{id}\t{}", scored.model.as_deref().unwrap_or("none"))?;
+    let model = scored.model.as_deref().unwrap_or("none");
+    write!(output, "{id}\t{}\t{model}", scored.task.label())?;
     for (model, p) in &scored.p {
         write!(output, "\t{model} {p:.3}")?;
     }

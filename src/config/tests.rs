@@ -24,6 +24,7 @@ fn the_shipped_file_shows_the_defaults_of_the_code() {
     same(&shipped.energy, &energy::Config::default());
     same(&shipped.traffic, &traffic::Config::default());
     same(&shipped.routing, &routing::Config::default());
+    same(&shipped.sessions, &routing::SessionsConfig::default());
     same(&shipped.policies, &bare.policies);
     let Engine::Llama { config, .. } = &shipped.models["smollm2-135m"].engine else { panic!() };
     let (source, sha256) = (config.source.clone(), config.sha256.clone());
@@ -58,6 +59,8 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
         "traffic",
         "routing",
         "policies.p",
+        "policies.p.classes.code",
+        "sessions",
         "models.m",
         "models.m.llama",
         "models.m.openai",
@@ -68,8 +71,11 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
             .find(|problem| problem.key == format!("{table}.q"))
             .and_then(|problem| problem.hint.clone());
         let hint = hint.unwrap_or_else(|| panic!("{table}"));
-        for key in
-            hint.split('`').skip(1).step_by(2).filter(|key| !["llama", "openai"].contains(key))
+        for key in hint
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|key| !["llama", "openai", "classes"].contains(key))
         {
             let shown = uncommented.lines().any(|line| line.starts_with(&format!("{key} = ")));
             assert!(shown, "{key} of [{table}] is not in config.toml");

@@ -9,15 +9,16 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::asked::Asked;
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::plan::Plan;
 use super::reply::{explain, whole};
-use super::request::{Parse, local_only, parse_chat, parse_completion, parse_embedding, read_body};
+use super::request::{Parse, parse_chat, parse_completion, parse_embedding, read_body};
 use super::state::Gateway;
 use super::stream::streamed;
 use super::terms::terms;
-use crate::routing::{Judged, Route};
+use crate::routing::{Features, Judged, Route, Rule, SessionId, TaskClass};
 use crate::units::MonotonicNs;
 
 /// Answers a conversation.
@@ -56,7 +57,7 @@ async fn answer(
     let terms = terms(headers, MonotonicNs::now())?;
     let body = read_body(body, gateway.max_body_bytes).await?;
     let request = parse(&body)?;
-    let plan = gateway.router.plan(&request, local_only(headers))?;
+    let plan = gateway.router.plan(&request, &Asked::of(headers, &body)?)?;
     let mut exchange = Exchange::new(gateway, request, body, plan).on(terms);
     if let Err(error) = exchange.open().await {
         let headers = explain(exchange.id(), &exchange.plan, None);
@@ -79,7 +80,7 @@ pub async fn route(
 ) -> Result<Json<RouteReply>, ApiError> {
     let body = read_body(body, gateway.max_body_bytes).await?;
     let request = parse_chat(&body)?;
-    let plan = gateway.router.plan(&request, local_only(&headers))?;
+    let plan = gateway.router.plan(&request, &Asked::of(&headers, &body)?)?;
     Ok(Json(RouteReply::from(plan)))
 }
 
@@ -87,6 +88,13 @@ pub async fn route(
 #[derive(Debug, Serialize)]
 pub struct RouteReply {
     policy: Arc<str>,
+    task: TaskClass,
+    /// The policy with what the request and its conversation add.
+    rule: Rule,
+    features: Features,
+    /// Known from the second turn of a conversation on.
+    session: Option<SessionId>,
+    propensity: f64,
     route: Option<Route>,
     model: Option<Arc<str>>,
     reason: String,
@@ -97,11 +105,16 @@ impl From<Plan> for RouteReply {
     fn from(plan: Plan) -> Self {
         let chosen = plan.decision.chosen();
         Self {
-            policy: plan.policy.name,
+            policy: Arc::clone(&plan.policy.name),
+            task: plan.features.task,
+            features: plan.features,
+            session: plan.session,
+            propensity: plan.decision.propensity,
             route: chosen.map(|candidate| candidate.route),
             model: chosen.map(|candidate| Arc::clone(&candidate.model)),
             reason: plan.decision.reason.to_string(),
             candidates: plan.decision.judged,
+            rule: plan.rule,
         }
     }
 }

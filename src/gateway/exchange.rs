@@ -17,8 +17,10 @@ use super::state::Gateway;
 use super::tally::Tally;
 use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
 use crate::openai::Request;
+use crate::routing::Route;
+use crate::routing::session::Turn;
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::DecisionLabels;
+use crate::telemetry::metrics::{DecisionLabels, TurnLabels};
 use crate::traffic::{AttemptOutcome, Outcome, Receipt};
 use crate::units::MonotonicNs;
 
@@ -38,8 +40,13 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn new(gateway: Arc<Gateway>, request: Request, body: Bytes, plan: Plan) -> Self {
+    /// From here on the request counts, and its conversation remembers it.
+    pub fn new(gateway: Arc<Gateway>, request: Request, body: Bytes, mut plan: Plan) -> Self {
         count_decision(&gateway.metrics, &plan);
+        if let Some(place) = &plan.place {
+            let conversations = &gateway.router.conversations;
+            plan.session = Some(conversations.enter(place, plan.rule.local_only));
+        }
         Self {
             gateway,
             request: Arc::new(request),
@@ -182,7 +189,28 @@ impl Exchange {
 
     fn close(&mut self, outcome: Outcome, status: u16) -> Receipt {
         self.events = None;
+        if outcome == Outcome::Answered {
+            self.remember_answer();
+        }
         self.tally.close(&self.gateway, &self.plan, &self.request, outcome, status)
+    }
+
+    /// From now on the conversation is on this model.
+    fn remember_answer(&self) {
+        let (Some(session), Some(place)) = (self.plan.session, &self.plan.place) else { return };
+        let (model, usage) = (self.model(), self.tally.usage().unwrap_or_default());
+        let turn = Turn {
+            model: Arc::clone(&model.name),
+            route: model.route(),
+            p: self.plan.decision.judged[self.model].candidate.p,
+            point: place.whole,
+            cached_tokens: match model.route() {
+                Route::Local => usage.prompt_tokens + usage.completion_tokens,
+                // What a provider keeps is its own affair: what it kept last time is all one can go by.
+                Route::Cloud => usage.cached_tokens(),
+            },
+        };
+        self.gateway.router.conversations.answered(session, turn);
     }
 
     fn late(&self) -> BackendError {
@@ -225,7 +253,23 @@ fn count_decision(metrics: &Metrics, plan: &Plan) {
         policy: Arc::clone(&plan.policy.name),
         route,
         reason: plan.decision.reason.label(),
+        task: plan.features.task.label(),
     };
     metrics.decisions_total.get_or_create(&labels).inc();
     metrics.decision_duration_seconds.observe(plan.took.as_secs_f64());
+    if plan.place.is_some() {
+        let labels = TurnLabels { policy: Arc::clone(&plan.policy.name), turn: turn(plan) };
+        metrics.conversation_turns_total.get_or_create(&labels).inc();
+    }
+}
+
+/// What this turn does to its conversation.
+fn turn(plan: &Plan) -> &'static str {
+    let chosen = plan.decision.chosen().map(|candidate| &candidate.model);
+    match &plan.rule.stay {
+        None => "first",
+        Some(stay) if chosen == Some(&stay.model) => "stays",
+        Some(_) if plan.decision.reason.gone.is_some() => "lost",
+        Some(_) => "moves",
+    }
 }

@@ -1,17 +1,20 @@
 //! A model as the gateway knows it: its backend, what it can do, and what its answers cost so far.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use crate::backends::Backend;
+use super::history::History;
 use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
+use crate::backends::{Backend, Health};
 use crate::energy::cloud::estimate;
 use crate::energy::{EnergyFigure, MeterHandle};
 use crate::openai::Usage;
-use crate::routing::{Candidate, Capabilities, Features, NotLoaded, Route, Unavailable};
+use crate::openai::chat::PromptTokensDetails;
+use crate::routing::{
+    Cache, Candidate, Capabilities, Costs, Features, NotLoaded, Route, Unavailable,
+};
 use crate::telemetry::metrics::ModelLabels;
 use crate::units::{Dollars, Joules};
 
@@ -37,7 +40,7 @@ pub struct Model {
     pub api_key_missing: bool,
     /// Makes a conversation that is too long fit by leaving out its oldest turns.
     pub drops_oldest_turns: bool,
-    pub first_token: FirstTokenTime,
+    pub history: History,
 }
 
 /// What a model runs on, and so what an answer costs in energy and money.
@@ -72,27 +75,59 @@ impl Model {
         }
     }
 
-    /// This model as a candidate for a request, with adequacy `p`.
-    pub fn candidate(&self, features: &Features, p: f64, meter: &MeterHandle) -> Candidate {
+    /// This model as a candidate for a request, with adequacy `p` and `cached_tokens` of the prompt in its cache.
+    pub fn candidate(
+        &self,
+        features: &Features,
+        p: f64,
+        cached_tokens: u64,
+        meter: &MeterHandle,
+    ) -> Candidate {
+        let health = self.backend.health();
         let loading = self.load_cost(meter);
-        let mut joules = self.expected_energy(features, meter).joules;
-        let mut ttft_ms = self.first_token.mean_ms();
-        if let Some(cost) = &loading {
-            joules = joules.zip(cost.joules).map(|(answer, load)| answer + load);
-            ttft_ms = ttft_ms.map(|answer| answer + cost.ms);
-        }
+        let output_tokens = self.history.output_tokens(features);
+        // An engine that is not loaded has no cache.
+        let cached = if loading.is_some() { 0 } else { cached_tokens };
+        let cached_tokens = u32::try_from(cached).unwrap_or(u32::MAX).min(features.prompt_tokens);
+        let costs = |cached| {
+            let work = Work { prompt: features.prompt_tokens, cached, output: output_tokens };
+            self.costs(work, loading.as_ref(), health, meter)
+        };
+        let Costs { joules, dollars, ttft_ms, grams } = costs(cached_tokens);
         Candidate {
             model: Arc::clone(&self.name),
             route: self.route(),
             p,
             joules,
-            dollars: self.dollars(&expected_usage(features)),
+            dollars,
             ttft_ms,
-            state: loading.map(|cost| cost.state),
-            context_tokens: self.backend.health().context_tokens,
+            grams,
+            output_tokens: Some(output_tokens),
+            state: loading.as_ref().map(|cost| cost.state),
+            context_tokens: health.context_tokens,
             capabilities: self.capabilities,
             unavailable: self.unavailable(),
+            cache: (cached_tokens > 0).then(|| Cache { tokens: cached_tokens, without: costs(0) }),
         }
+    }
+
+    /// What work that begins now is expected to take, loading included.
+    fn costs(
+        &self,
+        work: Work,
+        loading: Option<&LoadCost>,
+        health: Health,
+        meter: &MeterHandle,
+    ) -> Costs {
+        let computed = work.prompt - work.cached;
+        let mut joules = self.expected_energy(work, meter).joules;
+        let mut ttft_ms = self.history.first_token_ms(computed, health);
+        if let Some(load) = loading {
+            joules = joules.zip(load.joules).map(|(answer, load)| answer + load);
+            ttft_ms = ttft_ms.map(|answer| answer + load.ms);
+        }
+        // Grams need a place's grams per joule, which nobody has told: unknown, never zero.
+        Costs { joules, dollars: self.dollars(&work.usage()), ttft_ms, grams: None }
     }
 
     /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.
@@ -122,48 +157,34 @@ impl Model {
         }
     }
 
-    fn expected_energy(&self, features: &Features, meter: &MeterHandle) -> EnergyFigure {
-        let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
+    fn expected_energy(&self, work: Work, meter: &MeterHandle) -> EnergyFigure {
+        let (prompt, output) = (work.prompt.into(), work.output.into());
+        let cached = work.cached.into();
         match &self.kind {
-            Kind::Local { .. } => meter.expected(&self.name, prompt, output),
-            Kind::Cloud(config) => estimate(config.energy_class, prompt, 0, output),
+            Kind::Local { .. } => meter.expected(&self.name, prompt - cached, output),
+            Kind::Cloud(config) => estimate(config.energy_class, prompt, cached, output),
         }
     }
 }
 
-fn expected_usage(features: &Features) -> Usage {
-    let (prompt_tokens, completion_tokens) =
-        (u64::from(features.prompt_tokens), u64::from(features.output_tokens));
-    Usage {
-        prompt_tokens,
-        completion_tokens,
-        total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: None,
-    }
+/// Tokens of an answer that has not run yet.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    prompt: u32,
+    /// Part of the prompt.
+    cached: u32,
+    output: u32,
 }
 
-/// Exponentially weighted mean of the time to the first token; unknown until something was measured.
-#[derive(Default)]
-pub struct FirstTokenTime {
-    /// Bits of an `f64`; 0 while unknown (a real mean is never exactly 0).
-    mean_ms: AtomicU64,
-}
-
-impl FirstTokenTime {
-    /// Share of the newest observation in the mean: about the last ten answers count.
-    const WEIGHT: f64 = 0.2;
-
-    pub fn observe(&self, observed_ms: f64) {
-        let blend = |old: f64| {
-            if old > 0.0 { old + Self::WEIGHT * (observed_ms - old) } else { observed_ms }
-        };
-        // Two answers that end at once may overwrite each other: one observation less is harmless.
-        let old = f64::from_bits(self.mean_ms.load(Ordering::Relaxed));
-        self.mean_ms.store(blend(old).to_bits(), Ordering::Relaxed);
-    }
-
-    pub fn mean_ms(&self) -> Option<f64> {
-        let mean = f64::from_bits(self.mean_ms.load(Ordering::Relaxed));
-        (mean > 0.0).then_some(mean)
+impl Work {
+    fn usage(self) -> Usage {
+        let (prompt_tokens, completion_tokens) = (u64::from(self.prompt), u64::from(self.output));
+        let cached_tokens = Some(self.cached.into());
+        Usage {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens,
+            prompt_tokens_details: Some(PromptTokensDetails { cached_tokens }),
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Reads a request: size, JSON, types, and the ranges OpenAI documents. Knows nothing of models.
 
 use axum::body::Body;
-use axum::http::HeaderMap;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -12,9 +11,6 @@ use crate::openai::embedding::MAX_INPUTS;
 use crate::openai::{
     ChatRequest, CompletionRequest, EmbeddingRequest, Input, Inputs, Request, Stop,
 };
-
-/// Keeps a conversation on this machine. Anything but `false` counts as yes: privacy fails closed.
-pub const LOCAL_ONLY: &str = "x-wattgate-local-only";
 
 /// Collects the body up to `limit_bytes`.
 pub async fn read_body(body: Body, limit_bytes: usize) -> Result<Bytes, ApiError> {
@@ -52,12 +48,9 @@ pub fn parse_embedding(body: &[u8]) -> Result<Request, ApiError> {
     Ok(Request::Embedding(request))
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+/// Reads what is needed of a body; an error names the place.
+pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|_| locate::<T>(body))
-}
-
-pub fn local_only(headers: &HeaderMap) -> bool {
-    headers.get(LOCAL_ONLY).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"))
 }
 
 /// Parses again with the path tracked: slower, so only once it is known that something is wrong.

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::books;
+use super::history::Observed;
 use super::model::{Kind, Model};
 use super::plan::Plan;
 use super::state::Gateway;
 use crate::backends::{ErrorKind, Event};
 use crate::energy::cloud::{Class, estimate};
 use crate::energy::{EnergyFigure, MeterHandle};
-use crate::openai::{Request, Usage};
+use crate::openai::{FinishReason, Request, Usage};
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{AttemptLabels, ModelLabels, RequestLabels, TokenLabels};
 use crate::traffic::record::RECORD_VERSION;
-use crate::traffic::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Rule, Timings};
+use crate::traffic::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Timings};
 use crate::units::{AttemptId, Dollars};
 
 /// Notes on one request.
@@ -40,8 +41,11 @@ struct Try {
     /// Pieces of output seen: stands in for completion tokens until the usage is known.
     pieces: u64,
     first_token_ms: Option<f64>,
-    /// The model had to be loaded first, which says nothing about the next answer.
-    cold: bool,
+    /// When it began, milliseconds since arrival.
+    began_ms: f64,
+    /// It had to queue, or the model to be loaded first: how long that took says nothing about the next answer.
+    waited: bool,
+    finish: Option<FinishReason>,
     /// Turns left out so that the conversation fits.
     dropped_turns: Option<u32>,
     /// What the upstream itself reported, which beats the table.
@@ -70,6 +74,11 @@ impl Tally {
         !self.tries.is_empty()
     }
 
+    /// Token counts of the last attempt, if its backend told them.
+    pub fn usage(&self) -> Option<Usage> {
+        self.tries.last().and_then(|one| one.usage)
+    }
+
     pub fn attempt_started(&mut self, model: &Model, id: AttemptId, meter: &MeterHandle) {
         self.tries.push(Try {
             id,
@@ -80,7 +89,9 @@ impl Tally {
             usage: None,
             pieces: 0,
             first_token_ms: None,
-            cold: model.load_cost(meter).is_some(),
+            began_ms: self.elapsed_ms(),
+            waited: model.load_cost(meter).is_some() || model.backend.health().waiting() > 0,
+            finish: None,
             dropped_turns: None,
             reported: None,
         });
@@ -97,11 +108,8 @@ impl Tally {
             Event::Truncated { turns } => current.dropped_turns = Some(*turns),
             Event::Usage(usage) => current.usage = Some(*usage),
             Event::Energy(figure) => current.reported = Some(*figure),
-            Event::Started
-            | Event::Logprobs(_)
-            | Event::Choice(_)
-            | Event::ChoiceDone(_)
-            | Event::Done(_) => {}
+            Event::Started | Event::Logprobs(_) | Event::Choice(_) | Event::ChoiceDone(_) => {}
+            Event::Done(finish) => current.finish = Some(*finish),
         }
     }
 
@@ -169,9 +177,12 @@ impl Tally {
             outcome,
             status,
             features: plan.features,
-            rule: Rule::from(&plan.policy),
+            rule: plan.rule.clone(),
+            wishes: plan.wishes.clone(),
+            propensity: plan.decision.propensity,
+            session: plan.session,
             timings: self.timings(),
-            usage: self.tries.last().and_then(|one| one.usage),
+            usage: self.usage(),
             dollars: self.dollars(gateway),
             label: None,
             prompt: Prompt::of(&request.messages(), gateway.prompts),
@@ -216,7 +227,7 @@ impl Tally {
     fn count(&self, gateway: &Gateway, record: &Record) {
         let metrics = &gateway.metrics;
         for one in &self.tries {
-            one.count(gateway, metrics, record.timings.total_ms);
+            one.count(gateway, metrics, &record.features, record.timings.total_ms);
         }
         let receipt = &record.receipt;
         let route = receipt.route.map_or("none", Route::label);
@@ -237,6 +248,17 @@ impl Tally {
 }
 
 impl Try {
+    fn observed(&self, usage: &Usage, ended_ms: f64) -> Observed {
+        let own_ms = self.first_token_ms.map(|ms| ms - self.began_ms);
+        Observed {
+            computed_tokens: usage.prompt_tokens.saturating_sub(usage.cached_tokens()),
+            completion_tokens: usage.completion_tokens,
+            cut: self.finish == Some(FinishReason::Length),
+            first_token_ms: own_ms.filter(|_| !self.waited),
+            answer_ms: self.first_token_ms.map(|ms| ended_ms - ms),
+        }
+    }
+
     fn attempt(&self, gateway: &Gateway, features: &Features) -> Attempt {
         Attempt {
             model: Arc::clone(&self.model),
@@ -275,16 +297,19 @@ impl Try {
         }
     }
 
-    fn count(&self, gateway: &Gateway, metrics: &Metrics, ended_ms: f64) {
+    fn count(&self, gateway: &Gateway, metrics: &Metrics, features: &Features, ended_ms: f64) {
         let route = self.route.label();
         let outcome = self.outcome.label();
         let labels = AttemptLabels { model: Arc::clone(&self.model), route, outcome };
         metrics.attempts_total.get_or_create(&labels).inc();
         let Some(model) = gateway.router.model(&self.model) else { return };
-        if let (Some(first_token_ms), false) = (self.first_token_ms, self.cold) {
-            model.first_token.observe(first_token_ms);
-        }
         let Some(usage) = self.usage else { return };
+        if self.outcome == AttemptOutcome::Answered {
+            let error = model.history.learn(features, &self.observed(&usage, ended_ms));
+            let labels = model.labels();
+            metrics.output_length_predictions_total.get_or_create(&labels).inc();
+            metrics.output_length_error_tokens_total.get_or_create(&labels).inc_by(error);
+        }
         // An answer that came in one piece tells nothing of its pace.
         if let (Some(first_token_ms), later @ 1.., 2..) =
             (self.first_token_ms, usage.completion_tokens.saturating_sub(1), self.pieces)

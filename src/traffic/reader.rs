@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use super::record::{RECORD_VERSION, Record};
+use super::record::{OLDEST_VERSION, RECORD_VERSION, Record};
 
 /// One line of a log file.
 #[derive(Debug)]
@@ -84,9 +84,11 @@ impl FileLines {
     fn parse(&self, bytes: &[u8]) -> Line {
         let bad = |reason| Line::Bad { path: self.path.clone(), line: self.line, reason };
         match serde_json::from_slice::<Record>(bytes) {
-            Ok(record) if record.version == RECORD_VERSION => Line::Record(Box::new(record)),
+            Ok(record) if (OLDEST_VERSION..=RECORD_VERSION).contains(&record.version) => {
+                Line::Record(Box::new(record))
+            }
             Ok(record) => bad(format!(
-                "version {} is not {RECORD_VERSION}, the one this build reads",
+                "version {} is not {OLDEST_VERSION} to {RECORD_VERSION}, which this build reads",
                 record.version
             )),
             Err(_) if !bytes.ends_with(b"\n") => Line::Torn,
