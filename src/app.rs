@@ -22,7 +22,7 @@ use crate::backends::llama::Residency;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
 use crate::gateway::{self, Books, Gateway};
-use crate::routing::AdequacyError;
+use crate::routing::{AdequacyError, ConfidenceError};
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
 
@@ -39,6 +39,8 @@ pub enum AppError {
     Meter(#[from] MeterError),
     #[error("cannot load the router: {0}")]
     Router(#[from] AdequacyError),
+    #[error("cannot load the router: {0}")]
+    Confidence(#[from] ConfidenceError),
     #[error(transparent)]
     Cloud(#[from] SetupError),
     #[error("the server failed: {0}")]

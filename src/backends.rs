@@ -7,5 +7,7 @@ pub mod cloud;
 pub mod llama;
 pub mod terms;
 
-pub use backend::{Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job};
+pub use backend::{
+    Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job, TokenConfidence,
+};
 pub use terms::{Priority, Terms};

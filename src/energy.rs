@@ -3,13 +3,18 @@
 //! Knows devices, engines and attempts; knows nothing of HTTP, models' answers or routing.
 
 pub mod figure;
+pub mod grid;
+pub mod carbon;
+pub mod rates;
 pub mod sensor;
 pub mod rapl;
+pub mod calibration;
 pub mod cpu_model;
 pub mod work;
 pub mod split;
 pub mod loads;
 pub mod ledger;
+pub mod profile;
 pub mod estimate;
 pub mod device;
 pub mod accounts;
@@ -19,8 +24,11 @@ pub mod cloud;
 pub mod upstream;
 
 pub use accounts::{Books, Settled};
+pub use calibration::Calibration;
 pub use config::{Config, ConfigError, SensorChoice};
 pub use device::{DeviceBook, Serves};
+pub use estimate::ExpectedTime;
 pub use figure::{EnergyFigure, Quality, Source};
 pub use meter::{Meter, MeterError, MeterHandle};
-pub use work::{WorkRow, WorkSpan};
+pub use profile::{Profile, ProfileError};
+pub use work::{Tokens, WorkRow, WorkSpan};

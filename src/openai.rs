@@ -9,6 +9,7 @@ pub mod input;
 pub mod logprobs;
 pub mod request;
 pub mod stream;
+pub mod tools;
 
 pub use chat::{
     ChatRequest, ChatResponse, Choice, FinishReason, Message, Role, StreamOptions, Usage,
@@ -21,3 +22,4 @@ pub use input::{Input, Inputs};
 pub use logprobs::{ChoiceLogprobs, RankedToken, TokenLogprob};
 pub use request::Request;
 pub use stream::{ChatChunk, ChunkChoice, Delta};
+pub use tools::{Tool, ToolCall, ToolCallDelta, ToolChoice};

@@ -6,6 +6,7 @@
 mod ability;
 mod calibrate;
 mod card;
+pub mod cascade;
 mod fit;
 mod labelled;
 pub mod metrics;
@@ -87,6 +88,10 @@ pub enum TrainError {
     Line { path: PathBuf, line: usize, problem: BadLine },
     #[error("{rows} rows with outcomes; at least {ROWS_MIN} are needed")]
     TooFew { rows: usize },
+    #[error(
+        "{found} judged answers with signals of their first tokens; at least {wanted} are needed: send verdicts to /v1/feedback, or configure [judge]"
+    )]
+    TooFewAnswers { found: usize, wanted: usize },
     #[error("every outcome is {0}: there is nothing to learn from one class")]
     SingleClass(&'static str),
     #[error("the fit did not succeed: {0}")]

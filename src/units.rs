@@ -125,6 +125,28 @@ impl fmt::Display for Dollars {
     }
 }
 
+/// Grams of CO2-equivalent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Grams(pub f64);
+
+impl Add for Grams {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+}
+
+impl fmt::Display for Grams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0.0 || self.0 >= 1.0 {
+            write!(f, "{:.2} g", self.0)
+        } else {
+            write!(f, "{:.3} mg", self.0 * 1e3)
+        }
+    }
+}
+
 /// A reading of the machine's monotonic clock in nanoseconds, comparable between processes of one boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

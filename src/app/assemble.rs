@@ -15,9 +15,12 @@ use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::gateway::history::History;
+use crate::gateway::model::RecentMean;
 use crate::gateway::{Conversations, Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
-use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig};
+use crate::routing::{
+    AdequacyError, AdequacyModel, Capabilities, Confidence, ConfidenceError, Policy, PolicyConfig,
+};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
@@ -61,6 +64,7 @@ pub fn router(
         models,
         meter: parts.meter.clone(),
         adequacy,
+        confidence: confidence(config)?,
         policies: policies(config),
         default_policy: config.routing.default_policy.as_str().into(),
         conversations: Conversations::new(&config.sessions),
@@ -94,6 +98,11 @@ pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
         Some(dir) => AdequacyModel::load(dir),
         None => AdequacyModel::built_in(),
     }
+}
+
+/// What the configured router, or the one built in, makes of a local answer's first tokens.
+fn confidence(config: &Config) -> Result<Confidence, ConfidenceError> {
+    config.routing.router.as_deref().map_or_else(Confidence::built_in, Confidence::load)
 }
 
 /// The policies by name, as the router applies them.
@@ -160,11 +169,12 @@ fn local(
         capabilities: if llama.embedding {
             Capabilities::EMBEDDINGS
         } else {
-            Capabilities { tools: false, media: false, raw_details: false, ..Capabilities::ALL }
+            Capabilities { media: false, raw_details: false, ..Capabilities::ALL }
         },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
         history: History::default(),
+        slowdown: RecentMean::default(),
     }
 }
 
@@ -185,6 +195,7 @@ fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, 
         capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
         drops_oldest_turns: false,
         history: History::default(),
+        slowdown: RecentMean::default(),
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::terms::Terms;
@@ -35,6 +36,21 @@ pub enum Event {
     Started,
     /// Text of a local answer; never empty, always whole UTF-8.
     Text(String),
+    /// As `Text`, of what the model thinks before it answers.
+    Reasoning(String),
+    /// The model begins to call a tool of the client's. Calls are numbered from 0; `id` is unique.
+    ToolCall {
+        index: u32,
+        id: String,
+        name: String,
+    },
+    /// More of a call's arguments, which are JSON text.
+    ToolArguments {
+        index: u32,
+        piece: String,
+    },
+    /// How sure a local model was of its next tokens, up to a fixed number of them; comes before their text.
+    Confidence(Vec<TokenConfidence>),
     /// Of the tokens of the text that follows next.
     Logprobs(Vec<TokenLogprob>),
     /// What follows belongs to the choice of this index; before the first of these, to choice 0.
@@ -53,6 +69,15 @@ pub enum Event {
     /// What an upstream says the answer took; local energy comes from the meter instead.
     Energy(EnergyFigure),
     Done(FinishReason),
+}
+
+/// How sure a model was of one token, by its own distribution before anything the client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenConfidence {
+    /// Natural logarithm of the token's probability, −9999 to 0.
+    pub logprob: f32,
+    /// Entropy of the distribution, nats, at least 0.
+    pub entropy: f32,
 }
 
 /// Something that can answer.
@@ -87,6 +112,8 @@ impl Health {
 /// OpenAI's error code for a prompt that does not fit the model's context.
 pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
+/// Our code for a tool of a kind that only some models know.
+pub const UNSUPPORTED_TOOL: &str = "unsupported_tool";
 /// Our code for an upstream that does not answer requests of this kind, though it may answer others.
 pub const UNSUPPORTED_ENDPOINT: &str = "unsupported_endpoint";
 
@@ -191,11 +218,13 @@ impl ErrorKind {
     }
 
     /// Whether the same request may succeed at another model. Only a request that is wrong or late everywhere may not;
-    /// one that is too long here, without telling by how much, or of a kind unknown here may fit elsewhere.
+    /// one that is too long here, without telling by how much, or asks for what is unknown here may fit elsewhere.
     pub fn retry_elsewhere(&self) -> bool {
         match self {
             Self::InvalidRequest { code, .. } => {
-                matches!(code.as_deref(), Some(CONTEXT_LENGTH_EXCEEDED | UNSUPPORTED_ENDPOINT))
+                const ELSEWHERE: [&str; 3] =
+                    [CONTEXT_LENGTH_EXCEEDED, UNSUPPORTED_ENDPOINT, UNSUPPORTED_TOOL];
+                code.as_deref().is_some_and(|code| ELSEWHERE.contains(&code))
             }
             Self::DeadlineExceeded => false,
             _ => true,

@@ -3,30 +3,39 @@
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
 //! they use live in the gateway; `child`, `engine` and `embedder` are the other side of the socket. Decisions are
 //! pure and apart: [`scheduler`], [`waiting`], [`pacing`], [`host_cache`], [`packing`], [`sampling`], [`text`],
-//! [`guard`], [`overflow`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
+//! [`answer`], [`transcript`], [`form`], [`guard`], [`overflow`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
 
+pub mod answer;
 mod attempts;
 mod backlog;
+#[cfg(feature = "llama")]
+mod binding;
 #[cfg(feature = "llama")]
 pub mod child;
 pub mod break_even;
 mod choices;
+pub mod confidence;
 mod config;
 pub mod constraint;
 mod control;
+pub mod conversation;
+pub mod dialect;
 mod engines;
 #[cfg(feature = "llama")]
 mod embedder;
 #[cfg(feature = "llama")]
 mod engine;
 pub mod eviction;
+pub mod fallback;
 pub mod footprint;
+pub mod form;
 pub mod gguf;
 #[cfg(feature = "llama")]
 mod grammar;
 pub mod guard;
 pub mod handle;
 pub mod host_cache;
+pub mod lark;
 pub mod logprobs;
 pub mod observer;
 pub mod overflow;
@@ -37,6 +46,8 @@ mod process;
 #[cfg(feature = "llama")]
 mod prompt;
 pub mod protocol;
+#[cfg(feature = "llama")]
+mod python_json;
 mod residency;
 mod raw;
 pub mod sampling;
@@ -48,6 +59,7 @@ pub mod supervisor;
 pub mod template;
 pub mod text;
 pub mod threads;
+pub mod transcript;
 pub mod waiting;
 
 /// Whether this build has the engine at all.

@@ -19,8 +19,10 @@ use super::{BAD_INPUT, ConfigArgs};
 use crate::app::assemble;
 use crate::backends::cloud as upstream;
 use crate::config::{Config, Engine};
-use crate::energy::cloud;
+use crate::energy::carbon::{Grid, grams};
 use crate::energy::estimate::Estimator;
+use crate::energy::rates::Rates;
+use crate::energy::{Profile, Tokens, cloud};
 use crate::openai::{Request, Usage};
 use crate::routing::text::TextVector;
 use crate::routing::{
@@ -87,9 +89,11 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
         None => assemble::adequacy(config)?,
     };
     let policy = policy(args, config)?;
-    let entrants = match &args.pair {
-        Some(pair) => pair_entrants(pair, &adequacy)?,
-        None => entrants(config, &adequacy),
+    let entrants = if let Some(pair) = &args.pair {
+        pair_entrants(pair, &adequacy)?
+    } else {
+        let profile = Profile::configured(config.energy.profile.as_deref())?;
+        entrants(config, &adequacy, &Arc::new(profile))
     };
     let unread = |source| BadInput::File { path: args.jsonl.clone(), source };
     let file = File::open(&args.jsonl).map_err(unread)?;
@@ -118,6 +122,8 @@ struct Entrant {
     judge: Judge,
     energy: Energy,
     price: Price,
+    /// What feeds it, if carbon is configured.
+    grid: Option<Grid>,
 }
 
 enum Judge {
@@ -129,7 +135,7 @@ enum Judge {
 enum Energy {
     Unknown,
     Cloud(Option<cloud::Class>),
-    /// What a local model that was never metered is assumed to take.
+    /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
     Local(Estimator),
 }
 
@@ -140,14 +146,16 @@ enum Price {
     Upstream(Box<upstream::Config>),
 }
 
-fn entrants(config: &Config, adequacy: &AdequacyModel) -> Vec<Entrant> {
+fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -> Vec<Entrant> {
+    let rates = Rates::new(&config.energy.carbon);
     let entrant = |(name, model): (&String, &crate::config::Model)| {
         let (route, energy, price) = match &model.engine {
             Engine::Llama { .. } => (
                 Route::Local,
                 Energy::Local(Estimator::new(
-                    config.energy.token_weights(),
+                    config.energy.prior_cost(),
                     config.energy.cpu_model(),
+                    Arc::clone(profile),
                 )),
                 Price::Nothing,
             ),
@@ -158,7 +166,11 @@ fn entrants(config: &Config, adequacy: &AdequacyModel) -> Vec<Entrant> {
             ),
         };
         let judge = Judge::Ability(assemble::ability(name, model, adequacy));
-        Entrant { model: name.as_str().into(), route, judge, energy, price }
+        let grid = match &model.engine {
+            Engine::Llama { .. } => rates.here(),
+            Engine::Openai(openai) => rates.elsewhere(openai.carbon_zone.as_deref()),
+        };
+        Entrant { model: name.as_str().into(), route, judge, energy, price, grid }
     };
     config.models.iter().map(entrant).collect()
 }
@@ -172,7 +184,7 @@ fn pair_entrants(pair: &str, adequacy: &AdequacyModel) -> Result<Vec<Entrant>, B
             let name = name.trim();
             adequacy.ability_of(name).ok_or_else(|| BadInput::Pair(name.to_owned()))?;
             let (judge, energy, price) = (Judge::Known, Energy::Unknown, Price::Unknown);
-            Ok(Entrant { model: name.into(), route, judge, energy, price })
+            Ok(Entrant { model: name.into(), route, judge, energy, price, grid: None })
         })
         .collect()
 }
@@ -195,12 +207,14 @@ impl Entrant {
             prompt_tokens: prompt,
             completion_tokens: output,
             total_tokens: prompt + output,
-            prompt_tokens_details: None,
+            ..Usage::default()
         };
         let joules = match &self.energy {
             Energy::Unknown => None,
             Energy::Cloud(class) => cloud::estimate(*class, prompt, 0, output).joules,
-            Energy::Local(estimator) => estimator.expected(&self.model, prompt, output).joules,
+            Energy::Local(estimator) => {
+                estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
+            }
         };
         Candidate {
             model: Arc::clone(&self.model),
@@ -213,7 +227,9 @@ impl Entrant {
                 Price::Upstream(config) => config.dollars(&usage),
             },
             ttft_ms: None,
-            grams: None,
+            grams: joules
+                .zip(self.grid.as_ref())
+                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
             output_tokens: Some(output_tokens),
             context_tokens: None,
             capabilities: Capabilities::ALL,

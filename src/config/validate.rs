@@ -10,7 +10,8 @@ use super::problem::{Report, may_hold_secret};
 use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
-use crate::routing::{PolicyConfig, SessionsConfig};
+use crate::routing::cascade::WITHHOLD_TOKENS_MAX;
+use crate::routing::{Cascade, PolicyConfig, SessionsConfig};
 
 /// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.
 pub(super) fn validate(
@@ -48,6 +49,9 @@ fn check_energy(energy: &energy::Config, report: &mut Report<'_>) {
         let key = problem.key();
         report.wrong(&["energy", key], format!("`{key}` {problem}"), None);
     }
+    for (key, problem) in energy.carbon.problems() {
+        report.wrong(&["energy", "carbon", key], format!("`{key}` {problem}"), None);
+    }
 }
 
 fn check_engines(engines: &llama::EnginesConfig, report: &mut Report<'_>) {
@@ -82,6 +86,9 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
             report.wrong(&path, problem.message, Some(problem.hint.into()));
         }
         check_class_models(name, policy, file, report);
+        if let Some(cascade) = &policy.cascade {
+            check_cascade(name, cascade, report);
+        }
     }
     let wanted = file.routing.default_policy.as_str();
     let exists = wanted == DEFAULT_POLICY || file.policies.contains_key(wanted);
@@ -119,6 +126,23 @@ fn check_sessions(sessions: &SessionsConfig, report: &mut Report<'_>) {
     if !(0.0..=1.0).contains(&sessions.floor_step) {
         let message = format!("`floor_step` must be from 0 to 1, not {}", sessions.floor_step);
         report.wrong(&["sessions", "floor_step"], message, None);
+    }
+}
+
+fn check_cascade(name: &str, cascade: &Cascade, report: &mut Report<'_>) {
+    let at = |key| ["policies", name, "cascade", key];
+    for (key, value) in [("threshold", cascade.threshold), ("min_p", cascade.min_p)] {
+        if !(0.0..=1.0).contains(&value) {
+            report.wrong(&at(key), format!("`{key}` must be from 0 to 1, not {value}"), None);
+        }
+    }
+    if !(1..=WITHHOLD_TOKENS_MAX).contains(&cascade.withhold_tokens) {
+        let found = cascade.withhold_tokens;
+        let message = format!("`withhold_tokens` must be 1 to {WITHHOLD_TOKENS_MAX}, not {found}");
+        report.wrong(&at("withhold_tokens"), message, None);
+    }
+    if cascade.withhold_ms == 0 {
+        report.wrong(&at("withhold_ms"), "`withhold_ms` must be more than 0", None);
     }
 }
 
@@ -263,6 +287,9 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         let message = format!("`api_key_env` must be the name of a variable, and {shown} is none");
         let hint = "write the name of the variable that holds the key, never the key itself";
         report.wrong(&at("api_key_env"), message, Some(hint.into()));
+    }
+    if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::rates::zone_problem) {
+        report.wrong(&at("carbon_zone"), format!("`carbon_zone` {problem}"), None);
     }
     if config.context_tokens == Some(0) {
         report.wrong(&at("context_tokens"), "`context_tokens` must be more than 0", None);

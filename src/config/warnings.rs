@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::{Config, Engine};
+use crate::energy::Profile;
 use crate::models::{Sha256, Source, State, state};
 
 /// Something that will not work until it is put right; the rest will.
@@ -27,6 +28,8 @@ pub enum Warning {
     NoKey { model: String, variable: String },
     /// `routing.router` names no directory.
     NoRouter { path: PathBuf },
+    /// `energy.profile` cannot be used.
+    NoProfile { error: String },
 }
 
 impl fmt::Display for Warning {
@@ -54,6 +57,7 @@ impl fmt::Display for Warning {
             Self::NoRouter { path } => {
                 write!(f, "routing.router: {} is no directory", path.display())
             }
+            Self::NoProfile { error } => write!(f, "energy.profile: {error}"),
         }
     }
 }
@@ -62,6 +66,8 @@ impl fmt::Display for Warning {
 pub fn warnings(config: &Config) -> Vec<Warning> {
     let router = config.routing.router.iter().filter(|path| !path.is_dir());
     let router = router.map(|path| Warning::NoRouter { path: path.clone() });
+    let profile = Profile::configured(config.energy.profile.as_deref()).err();
+    let profile = profile.map(|error| Warning::NoProfile { error: error.to_string() });
     let models = config.models.iter().filter_map(|(name, model)| {
         let model_name = name.clone();
         match &model.engine {
@@ -87,7 +93,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             }
         }
     });
-    router.chain(models).chain(adapters(config)).collect()
+    router.chain(profile).chain(models).chain(adapters(config)).collect()
 }
 
 fn adapters(config: &Config) -> impl Iterator<Item = Warning> + '_ {

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use super::cpu_model::CpuModel;
 use super::device::{Device, DeviceBook, Serves};
-use super::estimate::{Estimator, load_before_any};
-use super::figure::{EnergyFigure, Source};
+use super::estimate::{Estimator, ExpectedTime, load_before_any};
+use super::figure::{EnergyFigure, Quality, Source};
 use super::ledger::TokenWeights;
+use super::profile::{Linear, ModelProfile, Profile};
 use super::sensor::DeviceInfo;
-use super::work::WorkSpan;
-use crate::units::{AttemptId, Microjoules, MonotonicNs};
+use super::work::{Tokens, WorkSpan};
+use crate::units::{AttemptId, Joules, Microjoules, MonotonicNs};
 
 /// Names a device of the accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +43,36 @@ struct Attempt {
 }
 
 /// The constants of the books.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub cadence: Duration,
+    /// Of models that the profile does not know.
     pub weights: TokenWeights,
+    pub prior: Linear,
+    pub profile: Arc<Profile>,
     pub cpu_model: CpuModel,
     /// What is named as the source of a figure nobody could read.
     pub source: Source,
+}
+
+impl Settings {
+    fn weights_of(&self, model: &str) -> TokenWeights {
+        let measured = self.profile.model(model).and_then(ModelProfile::weights);
+        measured.unwrap_or(self.weights)
+    }
+
+    fn measured_load(&self, model: &str) -> Option<EnergyFigure> {
+        let profile = self.profile.model(model)?;
+        let joules = profile.load_joules?;
+        Some(EnergyFigure {
+            joules: Some(joules),
+            low: Some(Joules(joules.0 * profile.alone.low)),
+            high: Some(Joules(joules.0 * profile.alone.high)),
+            quality: profile.quality.max(Quality::Estimated),
+            source: profile.source,
+            is_final: false,
+        })
+    }
 }
 
 /// The energy of one attempt, once nothing can change it any more.
@@ -86,7 +110,8 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
 
 impl Accounts {
     pub fn new(settings: Settings) -> Self {
-        let estimator = Estimator::new(settings.weights, settings.cpu_model);
+        let profile = Arc::clone(&settings.profile);
+        let estimator = Estimator::new(settings.prior, settings.cpu_model, profile);
         Self {
             settings,
             devices: Vec::new(),
@@ -104,12 +129,12 @@ impl Accounts {
         let index = known.unwrap_or(self.devices.len());
         match self.devices.get_mut(index) {
             Some(device) => device.restart(info, at),
-            None => self.devices.push(Device::new(info, serves, self.settings.weights, at)),
+            None => self.devices.push(Device::new(info, serves, at)),
         }
         let device = &mut self.devices[index];
         for (&id, attempt) in &self.attempts {
             if attempt.closed.is_none() && device.serves.model(&attempt.model) {
-                device.ledger.open(id, attempt.opened);
+                device.ledger.open(id, self.settings.weights_of(&attempt.model), attempt.opened);
             }
         }
         DeviceId(index)
@@ -151,16 +176,16 @@ impl Accounts {
     }
 
     /// Expected energy of loading the model from a file of `bytes`: the mean of its loads so far, failed tries included; until
-    /// some energy of one was read, assumed from the size.
+    /// some energy of one was read, what the profile says, or else assumed from the size.
     pub fn load_energy(&self, model: &str, bytes: u64) -> EnergyFigure {
         let count = self.loads.get(model).copied().unwrap_or(0);
         let figures = self.devices.iter().filter(|_| count > 0).filter_map(|device| {
             let total = device.ledger.loads().get(model).copied()?;
             (total > Microjoules::ZERO).then(|| device.figure(Microjoules(total.0 / count), false))
         });
-        figures
-            .reduce(EnergyFigure::plus)
-            .unwrap_or_else(|| load_before_any(self.settings.cpu_model, bytes))
+        let assumed = || load_before_any(self.settings.cpu_model, bytes);
+        let measured = || self.settings.measured_load(model);
+        figures.reduce(EnergyFigure::plus).or_else(measured).unwrap_or_else(assumed)
     }
 
     /// Opening twice changes nothing.
@@ -170,8 +195,9 @@ impl Accounts {
             opened: now,
             closed: None,
         });
+        let weights = self.settings.weights_of(model);
         for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
-            device.ledger.open(id, now);
+            device.ledger.open(id, weights, now);
         }
     }
 
@@ -239,10 +265,10 @@ impl Accounts {
     fn take_out(&mut self, id: AttemptId, is_final: bool) -> Option<Settled> {
         let attempt = self.attempts.remove(&id)?;
         let mut figures: Option<(EnergyFigure, EnergyFigure)> = None;
-        let mut weight = 0;
+        let mut tokens = Tokens::NONE;
         for device in &mut self.devices {
-            let Some((share, its_weight)) = device.ledger.take_out(id) else { continue };
-            weight = its_weight.max(weight);
+            let Some((share, of_its_work)) = device.ledger.take_out(id) else { continue };
+            tokens = tokens.max(of_its_work);
             let own = (device.figure(share.marginal, true), device.figure(share.amortised(), true));
             figures = Some(figures.map_or(own, |sum| (sum.0.plus(own.0), sum.1.plus(own.1))));
         }
@@ -251,7 +277,7 @@ impl Accounts {
         }
         let unknown = EnergyFigure::unknown(self.settings.source);
         let (marginal, amortised) = figures.filter(|_| is_final).unwrap_or((unknown, unknown));
-        self.estimator.learn(&attempt.model, marginal, weight);
+        self.estimator.learn(&attempt.model, marginal, tokens);
         Some(Settled { attempt: id, model: attempt.model, marginal, amortised })
     }
 
@@ -263,28 +289,35 @@ impl Accounts {
         let Some(attempt) = self.attempts.get(&id) else { return nothing_known };
         let mut booked: Option<EnergyFigure> = None;
         let mut booked_energy = Microjoules::ZERO;
-        let mut waiting = 0;
+        let mut waiting = Tokens::NONE;
         for device in &self.devices {
             let Some((share, unbooked)) = device.ledger.share(id) else { continue };
-            waiting = unbooked.max(waiting);
+            waiting = waiting.max(unbooked);
             booked_energy += share.marginal;
             let own = device.figure(share.marginal, false);
             booked = Some(booked.map_or(own, |sum| sum.plus(own)));
         }
         match booked {
             None => nothing_known,
-            Some(_) if waiting == 0 && booked_energy == Microjoules::ZERO => nothing_known,
-            Some(booked) if waiting == 0 => booked,
+            Some(_) if waiting == Tokens::NONE && booked_energy == Microjoules::ZERO => {
+                nothing_known
+            }
+            Some(booked) if waiting == Tokens::NONE => booked,
             Some(booked) => {
-                let estimate = self.estimator.of_weight(&attempt.model, waiting);
+                let estimate = self.estimator.expected_part(&attempt.model, waiting);
                 if booked_energy == Microjoules::ZERO { estimate } else { booked.plus(estimate) }
             }
         }
     }
 
     /// Expected marginal energy of an answer by a local model; see [`Estimator::expected`].
-    pub fn expected(&self, model: &str, prefill_tokens: u64, decode_tokens: u64) -> EnergyFigure {
-        self.estimator.expected(model, prefill_tokens, decode_tokens)
+    pub fn expected(&self, model: &str, tokens: Tokens) -> EnergyFigure {
+        self.estimator.expected(model, tokens)
+    }
+
+    /// Expected time of an answer with nobody else there, of a model in the profile.
+    pub fn expected_time(&self, model: &str, tokens: Tokens) -> Option<ExpectedTime> {
+        self.estimator.expected_time(model, tokens)
     }
 
     /// See [`super::ledger::Ledger::conservation_error`]; must be 0.
@@ -310,11 +343,11 @@ mod simulation;
 
 #[cfg(test)]
 mod tests {
-    use super::super::figure::Quality;
+    use super::super::config::Config;
     use super::super::sensor::Band;
     use super::super::work::WorkRow;
     use super::*;
-    use crate::units::{Joules, Watts};
+    use crate::units::Watts;
 
     const CADENCE: Duration = Duration::from_millis(50);
 
@@ -326,6 +359,8 @@ mod tests {
         Accounts::new(Settings {
             cadence: CADENCE,
             weights: TokenWeights::DEFAULT,
+            prior: Config::default().prior_cost(),
+            profile: Arc::default(),
             cpu_model: CpuModel::DEFAULT,
             source: Source::CpuModel,
         })
@@ -474,7 +509,7 @@ mod tests {
         accounts.open(&model, B, ms(60));
         accounts.work(&model, decode(60, 70, 2), ms(70));
         assert_eq!(joules(accounts.provisional(B)), Some(2.0));
-        assert_eq!(joules(accounts.expected("m", 0, 3)), Some(6.0));
+        assert_eq!(joules(accounts.expected("m", Tokens { prefill: 0, decode: 3 })), Some(6.0));
     }
 
     #[test]

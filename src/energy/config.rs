@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::cpu_model::CpuModel;
+use super::estimate::PRIOR_CPU_SECONDS;
 use super::ledger::TokenWeights;
+use super::profile::{Linear, nanojoules};
+use super::rates::CarbonConfig;
 use crate::units::Watts;
 
 /// Settings of the energy meter.
@@ -30,10 +33,15 @@ pub struct Config {
     pub watts_per_busy_core_high: Watts,
     /// RAPL: watts of one CPU package with nothing to do. Default unset: idle energy is not split off.
     pub idle_watts: Option<Watts>,
-    /// What a computed prompt token weighs when energy is split, 0 to 1000. Default 0.15.
+    /// What a computed prompt token weighs when energy is split, 0 to 1000, of a model without a profile. Default 0.15.
     pub prefill_weight: f64,
     /// What a generated token weighs, 0 to 1000. Default 1.
     pub decode_weight: f64,
+    /// The grid this machine is at. Default unset: carbon is absent.
+    pub carbon: CarbonConfig,
+    /// File made by `wattgate measure`: joules and seconds per token of the models it knows, and the calibration of the
+    /// sensors. Default: none.
+    pub profile: Option<PathBuf>,
 }
 
 /// Which sensors to use.
@@ -63,6 +71,8 @@ impl Default for Config {
             idle_watts: None,
             prefill_weight: 0.15,
             decode_weight: 1.0,
+            carbon: CarbonConfig::default(),
+            profile: None,
         }
     }
 }
@@ -139,25 +149,25 @@ impl Config {
         }
     }
 
-    pub fn token_weights(&self) -> TokenWeights {
-        TokenWeights {
-            prefill: thousandths(self.prefill_weight),
-            decode: thousandths(self.decode_weight),
+    /// Joules assumed of a model that was never measured: those of the prior for a token of weight 1.
+    pub fn prior_cost(&self) -> Linear {
+        let [_, seconds, _] = PRIOR_CPU_SECONDS;
+        let joules = seconds * self.watts_per_busy_core.0;
+        Linear {
+            fixed: 0.0,
+            prefill_token: self.prefill_weight * joules,
+            decode_token: self.decode_weight * joules,
         }
+    }
+
+    pub fn token_weights(&self) -> TokenWeights {
+        let Linear { prefill_token, decode_token, .. } = self.prior_cost();
+        TokenWeights { prefill: nanojoules(prefill_token), decode: nanojoules(decode_token) }
     }
 }
 
 fn positive_up_to(limit: f64, value: f64) -> bool {
     value > 0.0 && value <= limit
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "validated to be 0 to 1000; a float cast saturates"
-)]
-fn thousandths(weight: f64) -> u32 {
-    (weight * 1000.0).round() as u32
 }
 
 #[cfg(test)]

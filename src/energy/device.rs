@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::figure::EnergyFigure;
-use super::ledger::{Account, Interval, Lateness, Ledger, TokenWeights};
+use super::ledger::{Account, Interval, Lateness, Ledger};
 use super::sensor::DeviceInfo;
 use crate::units::{Joules, Microjoules, MonotonicNs, Watts};
 
@@ -80,8 +80,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 impl Device {
     /// A device whose sensor counts from 0 at `at`.
-    pub fn new(info: DeviceInfo, serves: Serves, weights: TokenWeights, at: MonotonicNs) -> Self {
-        let ledger = Ledger::new(weights, microwatts(info.idle));
+    pub fn new(info: DeviceInfo, serves: Serves, at: MonotonicNs) -> Self {
+        let ledger = Ledger::new(microwatts(info.idle));
         let start = Reading { at, total: Microjoules::ZERO };
         Self {
             info,

@@ -1,19 +1,22 @@
-//! Expected energy of a local answer before it runs, learned from the attempts of that model that have settled.
+//! Expected energy and time of an answer before it runs: from the profile `wattgate measure` made, or else from a prior, and
+//! in both cases corrected by the attempts of that model that have settled.
 //!
-//! One ratio per model: joules per weighted token. Pure; it reads no sensor and predicts no answer length.
+//! Pure; it reads no sensor and predicts no answer length.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::cpu_model::CpuModel;
 use super::figure::{EnergyFigure, Quality, Source};
-use super::ledger::TokenWeights;
+use super::profile::{Cost, Linear, Profile};
+use super::sensor::Band;
+use super::work::Tokens;
 use crate::units::{Joules, Watts};
 
 /// CPU seconds per decoded token assumed of a model that was never metered: what `SmolLM2` 135M (`Q4_1`) needs alone on
 /// two cores, 79 tokens/s. The band runs from the same model in full batches (164 tokens/s) to one
 /// ten times as large.
-const PRIOR_CPU_SECONDS: [f64; 3] = [0.012, 0.025, 0.25];
+pub(super) const PRIOR_CPU_SECONDS: [f64; 3] = [0.012, 0.025, 0.25];
 
 /// CPU seconds assumed of a load that was never metered: starting the process and reading the vocabulary, and then per
 /// GiB of file, which is mapped and partly repacked.
@@ -38,93 +41,125 @@ pub fn load_before_any(model: CpuModel, bytes: u64) -> EnergyFigure {
     }
 }
 
-/// Joules per token of each local model.
+/// What tokens of each model cost.
 #[derive(Debug)]
 pub struct Estimator {
-    weights: TokenWeights,
-    prior: Ratio,
+    /// Of a model without a profile.
+    prior: Linear,
+    prior_band: Band,
+    profile: Arc<Profile>,
     models: BTreeMap<Arc<str>, Learned>,
-}
-
-/// Joules per thousandth of a decoded token, with band.
-#[derive(Clone, Copy, Debug)]
-struct Ratio {
-    low: f64,
-    middle: f64,
-    high: f64,
 }
 
 /// What the settled attempts of one model add up to.
 #[derive(Clone, Copy, Debug)]
 struct Learned {
     joules: f64,
-    weight: f64,
-    /// The cheapest and the dearest attempt seen: how far answers differ, which no sensor's band covers.
-    low: f64,
-    high: f64,
+    /// What was expected of the same work.
+    expected: f64,
+    /// The cheapest and the dearest attempt seen, over what was expected: how far answers differ, which no sensor's band
+    /// covers.
+    band: Band,
     quality: Quality,
     source: Source,
 }
 
+/// What an answer is expected to take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExpectedTime {
+    /// From arrival to the first token, with nobody else there.
+    pub first_token_s: f64,
+    /// From arrival to the last.
+    pub total_s: f64,
+}
+
 impl Estimator {
-    pub fn new(weights: TokenWeights, model: CpuModel) -> Self {
+    /// `prior`: joules of a model without a profile, beyond which only `model`'s band is known.
+    pub fn new(prior: Linear, model: CpuModel, profile: Arc<Profile>) -> Self {
         let [low, middle, high] = PRIOR_CPU_SECONDS;
-        let per_weight = 1.0 / f64::from(weights.decode.max(1));
-        let prior = Ratio {
-            low: low * model.low.0 * per_weight,
-            middle: middle * model.watts_per_busy_core.0 * per_weight,
-            high: high * model.high.0 * per_weight,
+        let watts = model.watts_per_busy_core.0;
+        let prior_band = Band {
+            low: low / middle * model.low.0 / watts,
+            high: high / middle * model.high.0 / watts,
         };
-        Self { weights, prior, models: BTreeMap::new() }
+        let seeds = profile.models.iter().filter_map(|(name, model)| {
+            let Cost { total_joules, low, high, joules: Some(_), .. } = model.alone else {
+                return None;
+            };
+            // The requests that were measured count as settled ones.
+            let learned = Learned {
+                joules: total_joules.0,
+                expected: total_joules.0,
+                band: Band { low, high },
+                quality: model.quality,
+                source: model.source,
+            };
+            Some((name.as_str().into(), learned))
+        });
+        let models = seeds.collect();
+        Self { prior, prior_band, profile, models }
     }
 
-    /// Takes in a settled attempt: its marginal energy and the weight of its tokens. Unknown energy teaches nothing, and
-    /// neither does an attempt without work.
-    pub fn learn(&mut self, model: &Arc<str>, marginal: EnergyFigure, weight: u64) {
+    /// Takes in a settled attempt: its marginal energy and its tokens. Unknown energy teaches nothing, and neither does
+    /// an attempt without work.
+    pub fn learn(&mut self, model: &Arc<str>, marginal: EnergyFigure, tokens: Tokens) {
         let (Some(Joules(joules)), Some(Joules(low)), Some(Joules(high))) =
             (marginal.joules, marginal.low, marginal.high)
         else {
             return;
         };
-        if weight == 0 {
+        let expected = self.cost(model).of(tokens);
+        if tokens == Tokens::NONE || expected <= 0.0 {
             return;
         }
-        let weight = weight as f64;
         let learned = self.models.entry(Arc::clone(model)).or_insert(Learned {
             joules: 0.0,
-            weight: 0.0,
-            low: f64::INFINITY,
-            high: 0.0,
+            expected: 0.0,
+            band: Band { low: f64::INFINITY, high: 0.0 },
             quality: marginal.quality,
             source: marginal.source,
         });
         learned.joules += joules;
-        learned.weight += weight;
-        learned.low = learned.low.min(low / weight);
-        learned.high = learned.high.max(high / weight);
+        learned.expected += expected;
+        learned.band.low = learned.band.low.min(low / expected);
+        learned.band.high = learned.band.high.max(high / expected);
         learned.quality = learned.quality.max(marginal.quality);
         learned.source = marginal.source;
     }
 
-    /// Expected marginal energy of answering: `prefill_tokens` prompt tokens not in a cache, `decode_tokens` generated.
-    /// Never better than estimated; assumed until an attempt of the model with some energy has settled.
-    pub fn expected(&self, model: &str, prefill_tokens: u64, decode_tokens: u64) -> EnergyFigure {
-        self.of_weight(model, self.weights.weigh(prefill_tokens, decode_tokens))
+    /// Expected marginal energy of an answer: prompt tokens not in a cache, and tokens generated. Never better than
+    /// estimated; assumed until an attempt of the model with some energy has settled, here or under `measure`.
+    pub fn expected(&self, model: &str, tokens: Tokens) -> EnergyFigure {
+        self.figure(model, self.cost(model).of(tokens))
     }
 
-    /// The same for work already weighed, in thousandths of decoded tokens.
-    pub fn of_weight(&self, model: &str, weight: u64) -> EnergyFigure {
-        let weight = weight as f64;
+    /// The same for a part of an answer.
+    pub fn expected_part(&self, model: &str, tokens: Tokens) -> EnergyFigure {
+        self.figure(model, self.cost(model).of_tokens(tokens))
+    }
+
+    /// Expected time, where it was measured.
+    pub fn expected_time(&self, model: &str, tokens: Tokens) -> Option<ExpectedTime> {
+        let seconds = self.profile.model(model)?.alone.seconds;
+        let first = Tokens { decode: 1, ..tokens };
+        Some(ExpectedTime { first_token_s: seconds.of(first), total_s: seconds.of(tokens) })
+    }
+
+    fn cost(&self, model: &str) -> Linear {
+        self.profile.model(model).and_then(|model| model.alone.joules).unwrap_or(self.prior)
+    }
+
+    fn figure(&self, model: &str, joules: f64) -> EnergyFigure {
         // A clock tick may be longer than a whole short attempt: zero joules so far say nothing about the next one.
         let learned = self.models.get(model).filter(|learned| learned.joules > 0.0);
-        let (ratio, quality, source) = match learned {
-            None => (self.prior, Quality::Assumed, Source::CpuModel),
-            Some(learned) => (learned.ratio(), learned.quality, learned.source),
+        let (ratio, band, quality, source) = match learned {
+            None => (1.0, self.prior_band, Quality::Assumed, Source::CpuModel),
+            Some(one) => (one.joules / one.expected, one.band, one.quality, one.source),
         };
         EnergyFigure {
-            joules: Some(Joules(ratio.middle * weight)),
-            low: Some(Joules(ratio.low * weight)),
-            high: Some(Joules(ratio.high * weight)),
+            joules: Some(Joules(joules * ratio)),
+            low: Some(Joules(joules * band.low)),
+            high: Some(Joules(joules * band.high)),
             quality: quality.max(Quality::Estimated),
             source,
             is_final: false,
@@ -132,15 +167,17 @@ impl Estimator {
     }
 }
 
-impl Learned {
-    fn ratio(self) -> Ratio {
-        Ratio { low: self.low, middle: self.joules / self.weight, high: self.high }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::config::Config;
+    use super::super::profile::tests::measured;
     use super::*;
+
+    const NO_PROMPT: Tokens = Tokens { prefill: 0, decode: 100 };
+
+    fn estimator(profile: Profile) -> Estimator {
+        Estimator::new(Config::default().prior_cost(), CpuModel::DEFAULT, Arc::new(profile))
+    }
 
     fn settled(joules: f64) -> EnergyFigure {
         EnergyFigure {
@@ -153,38 +190,63 @@ mod tests {
         }
     }
 
+    /// Low, middle and high.
+    fn joules(figure: EnergyFigure) -> String {
+        let [low, middle, high] =
+            [figure.low, figure.joules, figure.high].map(|one| one.unwrap().0);
+        format!("{low:.4} {middle:.4} {high:.4}")
+    }
+
     #[test]
     fn a_model_never_metered_gets_the_prior_and_says_it_is_assumed() {
-        let estimator = Estimator::new(TokenWeights::DEFAULT, CpuModel::DEFAULT);
-        let expected = estimator.expected("new", 0, 100);
+        let expected = estimator(Profile::default()).expected("new", NO_PROMPT);
         assert_eq!((expected.quality, expected.is_final), (Quality::Assumed, false));
-        assert!((expected.joules.unwrap().0 - 8.25).abs() < 1e-9, "{expected:?}");
-        assert!(expected.low < expected.joules && expected.joules < expected.high);
+        // CPU seconds of the prior times watts of the band: 0.012 · 1.1, 0.025 · 3.3 and 0.25 · 8 for each token.
+        assert_eq!(joules(expected), "1.3200 8.2500 200.0000");
     }
 
     #[test]
     fn settled_attempts_set_the_ratio_and_the_range_seen() {
-        let mut estimator = Estimator::new(TokenWeights::DEFAULT, CpuModel::DEFAULT);
+        let mut estimator = estimator(Profile::default());
         let model: Arc<str> = "m".into();
-        estimator.learn(&model, settled(10.0), TokenWeights::DEFAULT.weigh(0, 100));
-        estimator.learn(&model, settled(60.0), TokenWeights::DEFAULT.weigh(0, 300));
-        let expected = estimator.expected("m", 0, 100);
-        let joules = |figure: Option<Joules>| (figure.unwrap().0 * 1e6).round() / 1e6;
-        assert_eq!(
-            (joules(expected.low), joules(expected.joules), joules(expected.high)),
-            (10.0, 17.5, 20.0)
-        );
+        estimator.learn(&model, settled(10.0), NO_PROMPT);
+        estimator.learn(&model, settled(60.0), Tokens { prefill: 0, decode: 300 });
+        let expected = estimator.expected("m", NO_PROMPT);
+        assert_eq!(joules(expected), "10.0000 17.5000 20.0000");
         assert_eq!((expected.quality, expected.source), (Quality::Estimated, Source::Rapl));
-        let prompt = joules(estimator.expected("m", 100, 0).joules);
-        assert!((prompt - 17.5 * 0.15).abs() < 1e-9, "{prompt}");
+        let prompt = estimator.expected("m", Tokens { prefill: 100, decode: 0 });
+        assert_eq!(joules(prompt), "1.5000 2.6250 3.0000");
+    }
+
+    #[test]
+    fn a_profile_counts_as_the_requests_it_was_fitted_on() {
+        let cost = Linear { fixed: 0.5, prefill_token: 0.01, decode_token: 0.05 };
+        let profile =
+            Profile { models: [("m".to_owned(), measured(cost))].into(), ..Profile::default() };
+        let mut estimator = estimator(profile);
+        let tokens = Tokens { prefill: 50, decode: 40 };
+        let expected = estimator.expected("m", tokens);
+        assert_eq!(joules(expected), "2.7000 3.0000 3.6000");
+        assert_eq!(expected.quality, Quality::Estimated);
+        // One request that took twice as much moves it by its own share of all that was seen.
+        estimator.learn(&"m".into(), settled(6.0), tokens);
+        let moved = 406.0 / 403.0;
+        let figure = estimator.expected("m", tokens);
+        assert_eq!(joules(figure), format!("2.7000 {:.4} 6.0000", 3.0 * moved));
+        // Of a part of it, without what every request takes.
+        let part = estimator.expected_part("m", tokens);
+        assert_eq!(joules(part), format!("2.2500 {:.4} 5.0000", 2.5 * moved));
+        let time = estimator.expected_time("m", tokens).unwrap();
+        assert_eq!(format!("{:.3} {:.3}", time.first_token_s, time.total_s), "0.130 0.520");
+        assert_eq!(estimator.expected_time("other", tokens), None);
     }
 
     #[test]
     fn the_unknown_and_the_idle_teach_nothing() {
-        let mut estimator = Estimator::new(TokenWeights::DEFAULT, CpuModel::DEFAULT);
+        let mut estimator = estimator(Profile::default());
         let model: Arc<str> = "m".into();
-        estimator.learn(&model, EnergyFigure::unknown(Source::Rapl), 1000);
-        estimator.learn(&model, settled(5.0), 0);
-        assert_eq!(estimator.expected("m", 0, 1).quality, Quality::Assumed);
+        estimator.learn(&model, EnergyFigure::unknown(Source::Rapl), NO_PROMPT);
+        estimator.learn(&model, settled(5.0), Tokens::NONE);
+        assert_eq!(estimator.expected("m", NO_PROMPT).quality, Quality::Assumed);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::loads::Loads;
 use super::split::largest_remainder;
-use super::work::WorkSpan;
+use super::work::{Tokens, WorkSpan};
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
 
 /// What a device used between two good readings of its counter.
@@ -22,22 +22,24 @@ pub struct Interval {
     pub energy: Microjoules,
 }
 
-/// What a token weighs when active energy is split, in thousandths of a decoded token.
+/// What a token of one model weighs when active energy is split: the nanojoules it is expected to take, so that models that
+/// share a device compare. Only the proportions count; the energy that is split is the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenWeights {
-    pub prefill: u32,
-    pub decode: u32,
+    pub prefill: u64,
+    pub decode: u64,
 }
 
 impl TokenWeights {
-    /// Prefill runs in wide batches and costs a fraction of decoding per token: 0.15, between the ratios of input to
-    /// output joules of served models (0.1 to 0.3 in the cloud table) and of prompt to generation speed on CPUs.
-    pub const DEFAULT: Self = Self { prefill: 150, decode: 1000 };
+    /// For a model that was never measured. Prefill runs in wide batches and costs a fraction of decoding per token: 0.15,
+    /// between the ratios of input to output joules of served models (0.1 to 0.3 in the cloud table) and of prompt to
+    /// generation speed on CPUs. A decoded token takes what [`super::estimate`] assumes of one.
+    pub const DEFAULT: Self = Self { prefill: 12_375_000, decode: 82_500_000 };
 
-    /// Thousandths of decoded tokens; saturates at absurd counts.
-    pub fn weigh(self, prefill_tokens: u64, decode_tokens: u64) -> u64 {
-        let prefill = u64::from(self.prefill).saturating_mul(prefill_tokens);
-        let decode = u64::from(self.decode).saturating_mul(decode_tokens);
+    /// Saturates at absurd counts.
+    pub fn weigh(self, tokens: Tokens) -> u64 {
+        let prefill = self.prefill.saturating_mul(tokens.prefill);
+        let decode = self.decode.saturating_mul(tokens.decode);
         prefill.saturating_add(decode)
     }
 }
@@ -92,7 +94,6 @@ pub struct Lateness {
 /// The books of one device. Intervals wait in `pending` until [`Ledger::close_until`] says all work in them is known.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    weights: TokenWeights,
     idle_microwatts: u64,
     account: Account,
     lateness: Lateness,
@@ -114,7 +115,9 @@ struct Tenancy {
     closed: Option<MonotonicNs>,
     last_work: MonotonicNs,
     share: Share,
-    /// Thousandths of decoded tokens reported.
+    weights: TokenWeights,
+    /// All its work that was reported.
+    tokens: Tokens,
     weight: u64,
     /// The part of `weight` in closed intervals, in units of 1 / [`RESOLUTION`].
     booked_weight: u128,
@@ -133,9 +136,8 @@ const RESOLUTION: u128 = 1 << 20;
 
 impl Ledger {
     /// `idle_microwatts`: the device's power with nothing to do, 0 if unknown.
-    pub fn new(weights: TokenWeights, idle_microwatts: u64) -> Self {
+    pub fn new(idle_microwatts: u64) -> Self {
         Self {
-            weights,
             idle_microwatts,
             account: Account::default(),
             lateness: Lateness::default(),
@@ -155,12 +157,15 @@ impl Ledger {
         self.pending.push_back(interval);
     }
 
-    pub fn open(&mut self, attempt: AttemptId, at: MonotonicNs) {
+    /// `weights` of the model that works on the attempt. The first opening counts.
+    pub fn open(&mut self, attempt: AttemptId, weights: TokenWeights, at: MonotonicNs) {
         self.attempts.entry(attempt).or_insert(Tenancy {
             opened: at,
             closed: None,
             last_work: at,
             share: Share::default(),
+            weights,
+            tokens: Tokens::default(),
             weight: 0,
             booked_weight: 0,
         });
@@ -187,7 +192,9 @@ impl Ledger {
                 self.lateness.dropped_rows += 1;
                 continue;
             };
-            let weight = self.weights.weigh(row.prefill_tokens.into(), row.decode_tokens.into());
+            let tokens = row.tokens();
+            let weight = tenancy.weights.weigh(tokens);
+            tenancy.tokens += tokens;
             tenancy.weight = tenancy.weight.saturating_add(weight);
             tenancy.last_work = tenancy.last_work.max(end);
             rows.push((row.attempt, weight));
@@ -256,7 +263,7 @@ impl Ledger {
         self.spans.iter().map(|span| overlap_ns(interval, span.start, span.end)).sum()
     }
 
-    /// Weight of each attempt's work inside the interval, in 1 / [`RESOLUTION`] of a thousandth; remembers it as booked.
+    /// Weight of each attempt's work inside the interval, in 1 / [`RESOLUTION`] of a nanojoule; remembers it as booked.
     fn weights_in(&mut self, interval: Interval) -> Vec<(AttemptId, u128)> {
         let mut weights: BTreeMap<AttemptId, u128> = BTreeMap::new();
         for span in &self.spans {
@@ -302,22 +309,23 @@ impl Ledger {
         read_until >= until && self.pending.front().is_none_or(|next| next.start >= until)
     }
 
-    /// What is attributed to the attempt so far, and the weight of its work still waiting in open intervals, in thousandths
-    /// of decoded tokens. `None` if it never was here.
-    pub fn share(&self, attempt: AttemptId) -> Option<(Share, u64)> {
+    /// What is attributed to the attempt so far, and the tokens of its work still waiting in open intervals. `None` if it
+    /// never was here.
+    pub fn share(&self, attempt: AttemptId) -> Option<(Share, Tokens)> {
         let tenancy = self.attempts.get(&attempt)?;
         let booked = u64::try_from(tenancy.booked_weight / RESOLUTION).unwrap_or(u64::MAX);
-        Some((tenancy.share, tenancy.weight.saturating_sub(booked)))
+        let waiting = tenancy.weight.saturating_sub(booked);
+        Some((tenancy.share, tenancy.tokens.part(waiting, tenancy.weight)))
     }
 
-    /// Takes the attempt out and returns its share and the weight of all its work.
-    pub fn take_out(&mut self, attempt: AttemptId) -> Option<(Share, u64)> {
+    /// Takes the attempt out and returns its share and the tokens of all its work.
+    pub fn take_out(&mut self, attempt: AttemptId) -> Option<(Share, Tokens)> {
         let tenancy = self.attempts.remove(&attempt)?;
         self.departed.add(tenancy.share);
         // Without readings no interval closes, and spans would pile up for attempts that are long gone.
         self.spans
             .retain(|span| span.rows.iter().any(|(other, _)| self.attempts.contains_key(other)));
-        Some((tenancy.share, tenancy.weight))
+        Some((tenancy.share, tenancy.tokens))
     }
 
     pub fn account(&self) -> Account {
@@ -403,9 +411,9 @@ mod tests {
     }
 
     pub(super) fn ledger(idle_watts: u64, attempts: &[u64]) -> Ledger {
-        let mut ledger = Ledger::new(TokenWeights::DEFAULT, idle_watts * 1_000_000);
+        let mut ledger = Ledger::new(idle_watts * 1_000_000);
         for &attempt in attempts {
-            ledger.open(AttemptId(attempt), at(0));
+            ledger.open(AttemptId(attempt), TokenWeights::DEFAULT, at(0));
         }
         ledger
     }
@@ -453,9 +461,21 @@ mod tests {
     }
 
     #[test]
+    fn each_attempt_weighs_as_its_own_model_does() {
+        let mut ledger = ledger(0, &[1]);
+        let large = TokenWeights { prefill: 0, decode: 3 * TokenWeights::DEFAULT.decode };
+        ledger.open(AttemptId(2), large, at(0));
+        ledger.work(&step(0, 50, &[1]));
+        ledger.work(&step(0, 50, &[2]));
+        ledger.interval(interval(0, 50, 1000));
+        ledger.close_until(at(50));
+        assert_eq!([share(&ledger, 1).0, share(&ledger, 2).0], [250, 750]);
+    }
+
+    #[test]
     fn idle_follows_time_present() {
         let mut ledger = ledger(1, &[1]);
-        ledger.open(AttemptId(2), at(30));
+        ledger.open(AttemptId(2), TokenWeights::DEFAULT, at(30));
         ledger.close(AttemptId(1), at(40));
         ledger.interval(interval(0, 50, 60_000));
         ledger.close_until(at(50));

@@ -17,10 +17,13 @@ use super::accounts::{Accounts, Books, DeviceId, Settings, Settled};
 use super::config::{Config, SensorChoice};
 use super::cpu_model::ProcessSensor;
 use super::device::Serves;
+use super::estimate::ExpectedTime;
 use super::figure::{EnergyFigure, Source};
+use super::profile::{Profile, ProfileError};
 use super::rapl::{self, Discovery};
+use super::rates::Rates;
 use super::sensor::{Sensor, SensorError};
-use super::work::WorkSpan;
+use super::work::{Tokens, WorkSpan};
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
 
 /// The running meter. Owns its thread: stopping or dropping it takes a last reading and joins.
@@ -145,8 +148,18 @@ impl MeterHandle {
     }
 
     /// Expected marginal energy of an answer by a local model, for routing.
-    pub fn expected(&self, model: &str, prefill_tokens: u64, decode_tokens: u64) -> EnergyFigure {
-        lock(&self.shared.accounts).expected(model, prefill_tokens, decode_tokens)
+    pub fn expected(&self, model: &str, tokens: Tokens) -> EnergyFigure {
+        lock(&self.shared.accounts).expected(model, tokens)
+    }
+
+    /// Expected time of an answer with nobody else there, where `wattgate measure` has measured it.
+    pub fn expected_time(&self, model: &str, tokens: Tokens) -> Option<ExpectedTime> {
+        lock(&self.shared.accounts).expected_time(model, tokens)
+    }
+
+    /// What a joule causes beside heat, here and elsewhere.
+    pub fn rates(&self) -> &Rates {
+        &self.shared.rates
     }
 
     pub fn books(&self) -> Books {
@@ -159,6 +172,8 @@ impl MeterHandle {
 pub enum MeterError {
     #[error("energy.sensors is `rapl`, but no RAPL counter can be read: {0}")]
     NoRapl(Discovery),
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     #[error("cannot start the meter thread: {0}")]
     Thread(io::Error),
 }
@@ -169,8 +184,10 @@ struct Shared {
     /// The sensors being read. The thread holds this lock while it reads files, so requests never wait for it.
     probes: Mutex<Vec<Probe>>,
     accounts: Mutex<Accounts>,
+    profile: Arc<Profile>,
     /// Set when processes are metered by the CPU model.
     process_model: Option<Config>,
+    rates: Rates,
 }
 
 struct Probe {
@@ -203,9 +220,12 @@ impl Shared {
         // The packages already contain every process: counting those too would count twice.
         let process_model = (counters.used.is_empty() && config.sensors != SensorChoice::None)
             .then(|| config.clone());
+        let profile = Arc::new(Profile::configured(config.profile.as_deref())?);
         let settings = Settings {
             cadence: Duration::from_millis(config.cadence_ms),
             weights: config.token_weights(),
+            prior: config.prior_cost(),
+            profile: Arc::clone(&profile),
             cpu_model: config.cpu_model(),
             source: if counters.used.is_empty() { Source::CpuModel } else { Source::Rapl },
         };
@@ -213,7 +233,9 @@ impl Shared {
         let shared = Self {
             probes: Mutex::default(),
             accounts: Mutex::new(Accounts::new(settings)),
+            profile,
             process_model,
+            rates: Rates::new(&config.carbon),
         };
         lock(&shared.probes).extend(shared.first_probes(counters));
         Ok(shared)
@@ -234,6 +256,10 @@ impl Shared {
     }
 
     fn probe(&self, sensor: Box<dyn Sensor>, serves: Serves, pid: Option<u32>) -> Probe {
+        let sensor = match &self.profile.calibration {
+            Some(calibration) => calibration.apply(sensor),
+            None => sensor,
+        };
         let info = sensor.device().clone();
         let device = lock(&self.accounts).add_device(info, serves.clone(), MonotonicNs::now());
         Probe { device, serves, pid, sensor, failing: false }

@@ -2,6 +2,8 @@
 //!
 //! Data only; the ledger decides what it weighs.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 
 use crate::units::{AttemptId, MonotonicNs};
@@ -22,4 +24,49 @@ pub struct WorkRow {
     pub prefill_tokens: u32,
     /// Tokens generated in this step.
     pub decode_tokens: u32,
+}
+
+impl WorkRow {
+    pub fn tokens(self) -> Tokens {
+        Tokens { prefill: self.prefill_tokens.into(), decode: self.decode_tokens.into() }
+    }
+}
+
+/// Tokens worked on, over one step or many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Of prompts, computed; cached ones are not among them.
+    pub prefill: u64,
+    pub decode: u64,
+}
+
+impl Tokens {
+    pub const NONE: Self = Self { prefill: 0, decode: 0 };
+
+    /// The larger of each kind: several devices see the same work.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { prefill: self.prefill.max(other.prefill), decode: self.decode.max(other.decode) }
+    }
+
+    /// The part `of / whole` of each kind, rounded up; all of it if `whole` is 0.
+    #[must_use]
+    pub fn part(self, of: u64, whole: u64) -> Self {
+        let part = |tokens: u64| {
+            let exact = (u128::from(tokens) * u128::from(of)).div_ceil(u128::from(whole.max(1)));
+            u64::try_from(exact).unwrap_or(u64::MAX)
+        };
+        if whole == 0 {
+            self
+        } else {
+            Self { prefill: part(self.prefill), decode: part(self.decode) }
+        }
+    }
+}
+
+impl AddAssign for Tokens {
+    fn add_assign(&mut self, other: Self) {
+        self.prefill = self.prefill.saturating_add(other.prefill);
+        self.decode = self.decode.saturating_add(other.decode);
+    }
 }

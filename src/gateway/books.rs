@@ -5,14 +5,19 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::Receiver;
 
+use super::hindsight;
 use crate::energy::{EnergyFigure, Settled};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{EnergyLabels, ModelLabels};
-use crate::traffic::{Attempt, AttemptOutcome, Record, RecordSink};
+use crate::traffic::feedback::FEEDBACK_VERSION;
+use crate::traffic::{
+    Aside, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, Record, RecordSink, Sign, Signal,
+    Source, Verdicts,
+};
 use crate::units::AttemptId;
 
 /// Requests that `GET /v1/requests/{id}` remembers; about 2 KiB each.
@@ -45,6 +50,8 @@ struct Entry {
     unsettled: Vec<(AttemptId, usize)>,
     ended: Instant,
     published: bool,
+    /// What was said of the answer.
+    verdicts: Verdicts,
 }
 
 impl Books {
@@ -57,8 +64,13 @@ impl Books {
     pub fn enter(&self, record: Record, metered: Vec<(AttemptId, usize)>) {
         let mut ledger = self.lock();
         let id = Arc::clone(&record.receipt.request_id);
-        let mut entry =
-            Entry { record, unsettled: metered, ended: Instant::now(), published: false };
+        let mut entry = Entry {
+            record,
+            unsettled: metered,
+            ended: Instant::now(),
+            published: false,
+            verdicts: Verdicts::default(),
+        };
         for (attempt, place) in std::mem::take(&mut entry.unsettled) {
             if let Some((figure, _)) = ledger.early.remove(&attempt) {
                 entry.record.receipt.attempts[place].energy = Some(figure);
@@ -78,6 +90,43 @@ impl Books {
     /// The record of a request that has ended, if it is still remembered.
     pub fn get(&self, id: &str) -> Option<Record> {
         self.lock().entries.get(id).map(|entry| entry.record.clone())
+    }
+
+    /// Takes in what `source` says of an answer, and logs it. Gives the request's record with its label now, none if the
+    /// request is not remembered.
+    pub fn learn(
+        &self,
+        id: &str,
+        source: Source,
+        score: f64,
+        comment: Option<String>,
+    ) -> Option<Record> {
+        let mut ledger = self.lock();
+        let entry = ledger.entries.get_mut(id)?;
+        let before = entry.verdicts.set(source.clone(), score);
+        entry.record.label = entry.verdicts.label();
+        // Until then its joules are unknown; publishing counts what was said before.
+        if entry.published {
+            hindsight::count_outcome(&self.metrics, &entry.record, &source, score, before);
+        }
+        let record = entry.record.clone();
+        drop(ledger);
+        let request_id = Arc::clone(&record.receipt.request_id);
+        let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
+        let feedback = Feedback { version, unix_ms, request_id, source, score, comment };
+        self.sink.write(LogEntry::Aside(Aside::Feedback(feedback)));
+        Some(record)
+    }
+
+    /// Notes a weak sign about a request that is remembered.
+    pub fn note(&self, id: &str, signal: Sign) {
+        let ledger = self.lock();
+        let Some(entry) = ledger.entries.get(id) else { return };
+        hindsight::count_sign(&self.metrics, &entry.record, signal);
+        let request_id = Arc::clone(&entry.record.receipt.request_id);
+        let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
+        let signal = Signal { version, unix_ms, request_id, signal };
+        self.sink.write(LogEntry::Aside(Aside::Signal(signal)));
     }
 
     /// Settles attempts until the meter stops, then publishes what is left as it stands.
@@ -141,10 +190,15 @@ impl Books {
         }
         let receipt = &mut entry.record.receipt;
         receipt.energy = total(&receipt.attempts);
-        for attempt in &receipt.attempts {
+        let record = &entry.record;
+        for attempt in &record.receipt.attempts {
             self.count(attempt);
+            hindsight::compare_energy(&self.metrics, record, attempt);
         }
-        self.sink.write(entry.record.clone());
+        for (source, score) in entry.verdicts.iter() {
+            hindsight::count_outcome(&self.metrics, record, source, score, None);
+        }
+        self.sink.write(LogEntry::Record(Box::new(record.clone())));
     }
 
     fn count(&self, attempt: &Attempt) {
@@ -176,6 +230,11 @@ impl Books {
         // The state stays consistent between statements, so a panic elsewhere does not spoil it.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Sum of the attempts' energy; none when nothing ran.

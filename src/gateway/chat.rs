@@ -1,24 +1,28 @@
 //! `POST /v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/route`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::asked::Asked;
+use super::asked::{Asked, SESSION};
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::plan::Plan;
+use super::recents::Fingerprint;
 use super::reply::{explain, whole};
 use super::request::{Parse, parse_chat, parse_completion, parse_embedding, read_body};
 use super::state::Gateway;
 use super::stream::streamed;
 use super::terms::terms;
+use crate::openai::Request;
 use crate::routing::{Features, Judged, Route, Rule, SessionId, TaskClass};
+use crate::traffic::Sign;
 use crate::units::MonotonicNs;
 
 /// Answers a conversation.
@@ -58,7 +62,8 @@ async fn answer(
     let body = read_body(body, gateway.max_body_bytes).await?;
     let request = parse(&body)?;
     let plan = gateway.router.plan(&request, &Asked::of(headers, &body)?)?;
-    let mut exchange = Exchange::new(gateway, request, body, plan).on(terms);
+    let conversation = notice(&gateway, headers, &request);
+    let mut exchange = Exchange::new(gateway, request, body, plan).on(terms).of(conversation);
     if let Err(error) = exchange.open().await {
         let headers = explain(exchange.id(), &exchange.plan, None);
         exchange.failed(&error);
@@ -70,6 +75,18 @@ async fn answer(
     } else {
         whole(exchange).await
     }
+}
+
+/// Notes it when a conversation is sent again soon after its answer, and gives its fingerprint.
+fn notice(gateway: &Gateway, headers: &HeaderMap, request: &Request) -> Option<Fingerprint> {
+    let Request::Chat(chat) = request else { return None };
+    let named = |name: &str| headers.get(name).map_or(&b""[..], |value| value.as_bytes());
+    let client = [named(header::AUTHORIZATION.as_str()), named(SESSION)];
+    let conversation = gateway.recents.fingerprint(&client, &chat.messages);
+    if let Some(earlier) = gateway.recents.repeated(conversation, Instant::now()) {
+        gateway.books.note(&earlier, Sign::Retry);
+    }
+    Some(conversation)
 }
 
 /// The decision for a conversation, with every candidate's prediction; nothing runs.

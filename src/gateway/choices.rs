@@ -2,7 +2,7 @@
 
 use crate::backends::Event;
 use crate::openai::chat::AnswerMessage;
-use crate::openai::{Choice, ChoiceLogprobs, FinishReason, Role, TokenLogprob};
+use crate::openai::{Choice, ChoiceLogprobs, FinishReason, Role, TokenLogprob, ToolCall};
 
 /// Choices that are still coming, in the order of their indices.
 #[derive(Default)]
@@ -15,9 +15,31 @@ pub struct Choices {
 #[derive(Default)]
 struct Part {
     text: String,
+    reasoning: String,
+    calls: Vec<ToolCall>,
     /// `None` until there are some: nobody asked for them, or nothing was said.
     logprobs: Option<Vec<TokenLogprob>>,
     finish: Option<FinishReason>,
+}
+
+impl Part {
+    /// Arguments come in order, so they are the last call's.
+    fn argue(&mut self, piece: &str) {
+        if let Some(function) = self.calls.last_mut().and_then(|call| call.function.as_mut()) {
+            function.arguments.push_str(piece);
+        }
+    }
+
+    fn message(self) -> AnswerMessage {
+        let says_nothing = self.text.is_empty() && !self.calls.is_empty();
+        AnswerMessage {
+            role: Role::Assistant,
+            content: (!says_nothing).then_some(self.text),
+            reasoning_content: Some(self.reasoning).filter(|text| !text.is_empty()),
+            tool_calls: self.calls,
+            refusal: None,
+        }
+    }
 }
 
 impl Choices {
@@ -25,9 +47,15 @@ impl Choices {
         match event {
             Event::Choice(index) => self.present = index as usize,
             Event::Text(piece) => self.part().text.push_str(&piece),
+            Event::Reasoning(piece) => self.part().reasoning.push_str(&piece),
+            Event::ToolCall { id, name, .. } => {
+                self.part().calls.push(ToolCall::function(id, name));
+            }
+            Event::ToolArguments { piece, .. } => self.part().argue(&piece),
             Event::Logprobs(more) => self.part().logprobs.get_or_insert_default().extend(more),
             Event::ChoiceDone(finish) | Event::Done(finish) => self.part().finish = Some(finish),
             Event::Started
+            | Event::Confidence(_)
             | Event::Upstream(_)
             | Event::Embeddings(_)
             | Event::Truncated { .. }
@@ -38,11 +66,11 @@ impl Choices {
 
     /// The choices as OpenAI writes them; `finish` for any whose end was not told.
     pub fn whole(self, finish: FinishReason) -> Vec<Choice> {
-        let choice = |(part, index): (Part, u32)| Choice {
+        let choice = |(mut part, index): (Part, u32)| Choice {
             index,
-            message: AnswerMessage { role: Role::Assistant, content: part.text, refusal: None },
-            logprobs: part.logprobs.map(|content| ChoiceLogprobs { content, refusal: None }),
             finish_reason: part.finish.unwrap_or(finish),
+            logprobs: part.logprobs.take().map(|content| ChoiceLogprobs { content, refusal: None }),
+            message: part.message(),
         };
         self.parts.into_iter().zip(0..).map(choice).collect()
     }
@@ -77,7 +105,9 @@ mod tests {
         let whole = choices.whole(FinishReason::Stop);
         let told: Vec<_> = whole
             .iter()
-            .map(|choice| (choice.index, choice.message.content.as_str(), choice.finish_reason))
+            .map(|choice| {
+                (choice.index, choice.message.content.as_deref().unwrap(), choice.finish_reason)
+            })
             .collect();
         assert_eq!(told, [(0, "a", FinishReason::Length), (1, "bc", FinishReason::Stop)]);
     }

@@ -10,7 +10,8 @@ use super::asked::Asked;
 use crate::openai::{Content, Message, Request, Role};
 use crate::routing::config::Identifier;
 use crate::routing::session::{Known, Place, Turn};
-use crate::routing::{SessionId, Sessions, SessionsConfig};
+use crate::routing::{Judged, SessionId, Sessions, SessionsConfig};
+use crate::traffic::Record;
 use crate::units::MonotonicNs;
 
 pub struct Conversations {
@@ -77,9 +78,16 @@ impl Conversations {
         self.lock().answered(id, turn);
     }
 
-    /// The conversation's last answer was no good: its floor rises. False if the conversation is not remembered.
-    pub fn failed(&self, id: SessionId) -> bool {
-        self.lock().failed(id)
+    /// An answer was no good: the floor of its conversation rises above what let it pass. False if the conversation is
+    /// not remembered.
+    pub fn failed(&self, record: &Record) -> bool {
+        let predicted = |judged: &Judged| {
+            let answered = Some(&judged.candidate.model) == record.receipt.model.as_ref();
+            answered.then_some(judged.candidate.p)
+        };
+        let p = record.receipt.candidates.iter().find_map(predicted).unwrap_or(0.0);
+        let passed = p.max(record.rule.floor);
+        record.session.is_some_and(|id| self.lock().failed(id, passed))
     }
 
     pub fn remembered(&self) -> usize {

@@ -34,7 +34,9 @@ pub enum ApiError {
     UnknownPath(String),
     #[error("{method} is not allowed here")]
     MethodNotAllowed { method: Method },
-    #[error("no request with the id `{0}` is remembered")]
+    #[error(
+        "no request with the id `{0}` is remembered: only ended ones are, and only the latest few thousand"
+    )]
     UnknownRequest(String),
     /// The decision left nobody; says why for each model.
     #[error("no model can answer this request ({})", explain(.0))]

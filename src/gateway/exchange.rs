@@ -3,25 +3,29 @@
 //! Whatever ends an exchange (an answer, an error, a client that left), its record is entered once: by
 //! [`Exchange::answered`] or [`Exchange::failed`], or by dropping it, which means that the client left.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::error::ApiError;
 use super::model::Model;
 use super::plan::Plan;
+use super::recents::Fingerprint;
 use super::state::Gateway;
 use super::tally::Tally;
+use super::watch::Watch;
 use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
 use crate::openai::Request;
-use crate::routing::Route;
+use crate::routing::reason::Why;
 use crate::routing::session::Turn;
+use crate::routing::{Cascade, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{DecisionLabels, TurnLabels};
-use crate::traffic::{AttemptOutcome, Outcome, Receipt};
+use crate::traffic::{AttemptOutcome, Outcome, Receipt, Sign};
 use crate::units::MonotonicNs;
 
 /// A request that is being answered.
@@ -31,12 +35,21 @@ pub struct Exchange {
     body: Bytes,
     pub plan: Plan,
     terms: Terms,
+    /// By which a repetition is noticed.
+    conversation: Option<Fingerprint>,
     tally: Tally,
     /// Place in `gateway.router.models` of the model that is being asked.
     model: usize,
     events: Option<EventStream>,
-    /// Output that arrived while it was still open whether this model answers.
-    first: Option<Event>,
+    /// What arrived while it was still open whether this model answers.
+    held: VecDeque<Event>,
+}
+
+/// What the beginning of an answer promises.
+enum Beginning {
+    Good,
+    /// Another model should answer.
+    Weak,
 }
 
 impl Exchange {
@@ -52,11 +65,12 @@ impl Exchange {
             request: Arc::new(request),
             body,
             terms: Terms::default(),
+            conversation: None,
             tally: Tally::start(plan.took),
             plan,
             model: 0,
             events: None,
-            first: None,
+            held: VecDeque::new(),
         }
     }
 
@@ -64,6 +78,13 @@ impl Exchange {
     #[must_use]
     pub fn on(mut self, terms: Terms) -> Self {
         self.terms = terms;
+        self
+    }
+
+    /// Sets by what the conversation can be recognised if it is sent again.
+    #[must_use]
+    pub fn of(mut self, conversation: Option<Fingerprint>) -> Self {
+        self.conversation = conversation;
         self
     }
 
@@ -87,20 +108,38 @@ impl Exchange {
     /// Asks the candidates in the order of the decision until one gives output.
     pub async fn open(&mut self) -> Result<(), ApiError> {
         let mut failure = ApiError::no_candidate(&self.plan.decision.judged);
-        for place in self.plan.decision.ranked.clone() {
+        let mut order = VecDeque::from(self.plan.decision.ranked.clone());
+        let mut cascade = self.cascade();
+        let mut escalated = false;
+        while let Some(place) = order.pop_front() {
             self.model = place;
-            match self.attempt().await {
-                Ok(()) => return Ok(()),
+            match self.attempt(cascade.take()).await {
+                Ok(Beginning::Good) => return Ok(()),
+                Ok(Beginning::Weak) => {
+                    escalated = true;
+                    // If nobody else can answer, a weak answer is better than none.
+                    order.push_back(place);
+                }
                 Err(error) => {
-                    let retry = error.kind.retry_elsewhere();
+                    // What another model refuses, the first one had taken.
+                    let late = error.kind == ErrorKind::DeadlineExceeded;
+                    let goes_on = error.kind.retry_elsewhere() || (escalated && !late);
                     failure = self.refusal(error);
-                    if !retry {
+                    if !goes_on {
                         break;
                     }
                 }
             }
         }
         Err(failure)
+    }
+
+    /// How the first model is watched, if it is.
+    fn cascade(&self) -> Option<Cascade> {
+        let watched = matches!(self.plan.decision.reason.why, Why::Watched { .. });
+        // Several choices would have to be escalated together, and a raw prompt has no answer to be sure of.
+        let fit = matches!(&*self.request, Request::Chat(chat) if chat.n.unwrap_or(1) <= 1);
+        self.plan.rule.cascade.filter(|_| watched && fit)
     }
 
     fn refusal(&self, error: BackendError) -> ApiError {
@@ -112,11 +151,13 @@ impl Exchange {
         }
     }
 
-    /// Starts one model and waits for its first output. Until then the next candidate could answer unnoticed.
-    async fn attempt(&mut self) -> Result<(), BackendError> {
+    /// Starts one model and waits for its first output, or, under a cascade, for as much as shows whether it is sure. Until
+    /// then the next candidate could answer unnoticed.
+    async fn attempt(&mut self, cascade: Option<Cascade>) -> Result<Beginning, BackendError> {
         let attempt = self.gateway.next_attempt();
         let model = &self.gateway.router.models[self.model];
-        self.tally.attempt_started(model, attempt, &self.gateway.router.meter);
+        self.held.clear();
+        self.tally.attempt_started(model, attempt, &self.gateway.router.meter, &self.plan);
         let job = Job {
             attempt,
             request: Arc::clone(&self.request),
@@ -125,29 +166,69 @@ impl Exchange {
         };
         self.events = Some(model.backend.start(job));
         loop {
-            match self.next().await {
-                Some(Ok(
-                    Event::Started | Event::Truncated { .. } | Event::Usage(_) | Event::Energy(_),
-                )) => {}
-                Some(Ok(output)) => {
-                    self.first = Some(output);
-                    return Ok(());
+            match self.come().await {
+                Ok(Event::Started | Event::Confidence(_) | Event::Truncated { .. }) => {}
+                // An answer may be empty: then its usage comes first.
+                Ok(early @ (Event::Usage(_) | Event::Energy(_))) => self.held.push_back(early),
+                Ok(output) => {
+                    self.held.push_back(output);
+                    return match cascade {
+                        Some(cascade) => self.withhold(cascade).await,
+                        None => Ok(Beginning::Good),
+                    };
                 }
-                Some(Err(error)) => return Err(error),
-                None => {
-                    let error = self.ended_early();
-                    self.tally.attempt_ended(AttemptOutcome::Failed, Some(error.kind.clone()));
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
     }
 
+    /// Holds output back until the first tokens are known, and judges by them.
+    async fn withhold(&mut self, cascade: Cascade) -> Result<Beginning, BackendError> {
+        let until = tokio::time::Instant::now() + Duration::from_millis(cascade.withhold_ms);
+        while self.tally.watch().is_some_and(|watch| !watch.is_over()) {
+            match timeout_at(until, self.come()).await {
+                Ok(event) => self.held.push_back(event?),
+                // What has come by now must do.
+                Err(_) => break,
+            }
+        }
+        let signals = self.tally.watch().and_then(Watch::signals);
+        let model = &self.model().name;
+        let judged = &self.plan.decision.judged[self.model].candidate;
+        // An answer that tells nothing of itself is taken as it comes.
+        let Some(signals) = signals else { return Ok(Beginning::Good) };
+        let confidence = self.gateway.router.confidence.weights(model).score(judged.p, &signals);
+        self.tally.judged(confidence, cascade.threshold);
+        if confidence >= cascade.threshold {
+            return Ok(Beginning::Good);
+        }
+        self.tally.attempt_ended(AttemptOutcome::Escalated, None);
+        // Dropping the answer stops the work on it.
+        self.events = None;
+        self.held.clear();
+        Ok(Beginning::Weak)
+    }
+
+    /// The next event of an answer that has not ended.
+    async fn come(&mut self) -> Result<Event, BackendError> {
+        if let Some(event) = self.live().await {
+            return event;
+        }
+        let error = self.ended_early();
+        self.tally.attempt_ended(AttemptOutcome::Failed, Some(error.kind.clone()));
+        Err(error)
+    }
+
     /// The next event of the answer. `None` after `Done` or an error.
     pub async fn next(&mut self) -> Option<Result<Event, BackendError>> {
-        if let Some(first) = self.first.take() {
-            return Some(Ok(first));
+        match self.held.pop_front() {
+            Some(held) => Some(Ok(held)),
+            None => self.live().await,
         }
+    }
+
+    /// The next event as it comes from the model.
+    async fn live(&mut self) -> Option<Result<Event, BackendError>> {
         let next = self.events.as_mut()?.next();
         let event = match self.terms.deadline {
             None => next.await,
@@ -176,6 +257,10 @@ impl Exchange {
     /// Ends the exchange with an answer and returns the receipt to send with it.
     pub fn answered(mut self) -> Receipt {
         self.tally.attempt_ended(AttemptOutcome::Answered, None);
+        if let Some(conversation) = self.conversation {
+            let id = Arc::clone(&self.tally.request_id);
+            self.gateway.recents.answered(conversation, id, Instant::now());
+        }
         self.close(Outcome::Answered, 200)
     }
 
@@ -202,7 +287,6 @@ impl Exchange {
         let turn = Turn {
             model: Arc::clone(&model.name),
             route: model.route(),
-            p: self.plan.decision.judged[self.model].candidate.p,
             point: place.whole,
             cached_tokens: match model.route() {
                 Route::Local => usage.prompt_tokens + usage.completion_tokens,
@@ -240,9 +324,14 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.tally.is_closed() {
+            // Who waits for a whole answer has seen nothing to dislike.
+            let abandoned = self.request.streams() && self.tally.has_output();
             self.tally.attempt_ended(AttemptOutcome::Cancelled, None);
             // 499 is what nginx logs for a client that closed the connection; nobody sees it.
             self.close(Outcome::Cancelled, 499);
+            if abandoned {
+                self.gateway.books.note(&self.tally.request_id, Sign::Abandon);
+            }
         }
     }
 }

@@ -31,12 +31,18 @@ impl History {
         self.lock().1.expected(features)
     }
 
-    /// Milliseconds to the first token of a prompt of which `tokens` are in no cache; unknown before the first answer.
-    pub fn first_token_ms(&self, tokens: u32, health: Health) -> Option<f64> {
+    /// Milliseconds to the first token of a prompt of which `tokens` are in no cache, once it has a slot; unknown before
+    /// the first answer.
+    pub fn first_token_ms(&self, tokens: u32) -> Option<f64> {
+        self.lock().0.expected_ms(tokens)
+    }
+
+    /// Milliseconds that a request waits for its slot now; 0 before the first answer.
+    pub fn queue_ms(&self, health: Health) -> f64 {
         let slots = health.slots.max(1);
-        // With a slot free nobody is ahead; behind others, a round of answers takes as many as there are slots.
-        let ahead = (health.in_flight + 1).saturating_sub(slots);
-        self.lock().0.expected_ms(tokens, f64::from(ahead) / f64::from(slots))
+        // With a slot free nobody is ahead; behind others, a round of answers frees as many as there are slots.
+        let ahead = health.in_flight.saturating_add(1).saturating_sub(slots);
+        f64::from(ahead) / f64::from(slots) * self.lock().0.answer_ms().unwrap_or(0.0)
     }
 
     /// Takes in an answer; gives back how many tokens its length was expected to be off by.

@@ -167,7 +167,10 @@ pub async fn request(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
 ) -> Result<Json<Record>, ApiError> {
-    // OpenAI's SDKs show the completion id; both name the request.
-    let bare = id.strip_prefix("chatcmpl-").or(id.strip_prefix("cmpl-")).unwrap_or(&id);
-    gateway.books.get(bare).map(Json).ok_or(ApiError::UnknownRequest(id))
+    gateway.books.get(bare_id(&id)).map(Json).ok_or(ApiError::UnknownRequest(id))
+}
+
+/// The request's id from what a client calls it: OpenAI's SDKs show the completion id, and both name the request.
+pub fn bare_id(id: &str) -> &str {
+    id.strip_prefix("chatcmpl-").or(id.strip_prefix("cmpl-")).unwrap_or(id)
 }

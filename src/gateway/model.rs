@@ -1,15 +1,17 @@
 //! A model as the gateway knows it: its backend, what it can do, and what its answers cost so far.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use super::history::History;
+use super::history::{History, Observed};
 use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
 use crate::backends::{Backend, Health};
+use crate::energy::carbon::{Grid, grams};
 use crate::energy::cloud::estimate;
-use crate::energy::{EnergyFigure, MeterHandle};
+use crate::energy::{EnergyFigure, MeterHandle, Tokens};
 use crate::openai::Usage;
 use crate::openai::chat::PromptTokensDetails;
 use crate::routing::{
@@ -41,6 +43,8 @@ pub struct Model {
     /// Makes a conversation that is too long fit by leaving out its oldest turns.
     pub drops_oldest_turns: bool,
     pub history: History,
+    /// Time to the first token over what the profile says of it: how busy the model is.
+    pub slowdown: RecentMean,
 }
 
 /// What a model runs on, and so what an answer costs in energy and money.
@@ -105,7 +109,7 @@ impl Model {
             output_tokens: Some(output_tokens),
             state: loading.as_ref().map(|cost| cost.state),
             context_tokens: health.context_tokens,
-            capabilities: self.capabilities,
+            capabilities: self.capabilities(),
             unavailable: self.unavailable(),
             cache: (cached_tokens > 0).then(|| Cache { tokens: cached_tokens, without: costs(0) }),
         }
@@ -121,13 +125,32 @@ impl Model {
     ) -> Costs {
         let computed = work.prompt - work.cached;
         let mut joules = self.expected_energy(work, meter).joules;
-        let mut ttft_ms = self.history.first_token_ms(computed, health);
+        let mut ttft_ms = self.expected_first_token_ms(computed, meter);
         if let Some(load) = loading {
             joules = joules.zip(load.joules).map(|(answer, load)| answer + load);
             ttft_ms = ttft_ms.map(|answer| answer + load.ms);
         }
-        // Grams need a place's grams per joule, which nobody has told: unknown, never zero.
-        Costs { joules, dollars: self.dollars(&work.usage()), ttft_ms, grams: None }
+        let queue_ms = self.history.queue_ms(health);
+        Costs {
+            joules,
+            dollars: self.dollars(&work.usage()),
+            ttft_ms: ttft_ms.map(|ms| ms + queue_ms),
+            grams: joules
+                .zip(self.grid(meter))
+                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
+        }
+    }
+
+    /// What it can do, as far as is known: a model that is not loaded gets the benefit of the doubt.
+    fn capabilities(&self) -> Capabilities {
+        let tools = match &self.kind {
+            Kind::Local { engine, .. } => match &engine.borrow().phase {
+                llama::Phase::Ready(facts) => facts.takes_tools,
+                _ => self.capabilities.tools,
+            },
+            Kind::Cloud(_) => self.capabilities.tools,
+        };
+        Capabilities { tools, ..self.capabilities }
     }
 
     /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.
@@ -157,11 +180,44 @@ impl Model {
         }
     }
 
+    /// The grid that feeds it; none unless carbon is configured.
+    fn grid(&self, meter: &MeterHandle) -> Option<Grid> {
+        match &self.kind {
+            Kind::Local { .. } => meter.rates().here(),
+            Kind::Cloud(config) => meter.rates().elsewhere(config.carbon_zone.as_deref()),
+        }
+    }
+
+    /// Takes in an answer; gives back how many tokens its length was expected to be off by.
+    pub fn learn(&self, features: &Features, observed: &Observed, meter: &MeterHandle) -> u64 {
+        let measured_ms = self.measured_first_token_ms(observed.computed_tokens, meter);
+        if let Some((ms, measured_ms)) = observed.first_token_ms.zip(measured_ms) {
+            self.slowdown.observe(ms / measured_ms);
+        }
+        self.history.learn(features, observed)
+    }
+
+    /// Of a prompt of which `tokens` are in no cache, once it has a slot.
+    fn expected_first_token_ms(&self, tokens: u32, meter: &MeterHandle) -> Option<f64> {
+        let measured_ms = self.measured_first_token_ms(tokens.into(), meter);
+        let slowed =
+            measured_ms.map(|measured_ms| measured_ms * self.slowdown.mean().unwrap_or(1.0));
+        slowed.or_else(|| self.history.first_token_ms(tokens))
+    }
+
+    /// What the profile says of a prompt of that length, with nobody else there.
+    fn measured_first_token_ms(&self, prompt_tokens: u64, meter: &MeterHandle) -> Option<f64> {
+        let tokens = Tokens { prefill: prompt_tokens, decode: 1 };
+        meter.expected_time(&self.name, tokens).map(|time| time.first_token_s * 1e3)
+    }
+
     fn expected_energy(&self, work: Work, meter: &MeterHandle) -> EnergyFigure {
         let (prompt, output) = (work.prompt.into(), work.output.into());
         let cached = work.cached.into();
         match &self.kind {
-            Kind::Local { .. } => meter.expected(&self.name, prompt - cached, output),
+            Kind::Local { .. } => {
+                meter.expected(&self.name, Tokens { prefill: prompt - cached, decode: output })
+            }
             Kind::Cloud(config) => estimate(config.energy_class, prompt, cached, output),
         }
     }
@@ -185,6 +241,32 @@ impl Work {
             completion_tokens,
             total_tokens: prompt_tokens + completion_tokens,
             prompt_tokens_details: Some(PromptTokensDetails { cached_tokens }),
+            ..Usage::default()
         }
+    }
+}
+
+/// Exponentially weighted mean of something positive; unknown until it was observed.
+#[derive(Default)]
+pub struct RecentMean {
+    /// Bits of an `f64`; 0 while unknown (a mean of something positive is never exactly 0).
+    bits: AtomicU64,
+}
+
+impl RecentMean {
+    /// Share of the newest observation in the mean: about the last ten answers count.
+    const WEIGHT: f64 = 0.2;
+
+    pub fn observe(&self, observed: f64) {
+        let blend =
+            |old: f64| if old > 0.0 { old + Self::WEIGHT * (observed - old) } else { observed };
+        // Two answers that end at once may overwrite each other: one observation less is harmless.
+        let old = f64::from_bits(self.bits.load(Ordering::Relaxed));
+        self.bits.store(blend(old).to_bits(), Ordering::Relaxed);
+    }
+
+    pub fn mean(&self) -> Option<f64> {
+        let mean = f64::from_bits(self.bits.load(Ordering::Relaxed));
+        (mean > 0.0).then_some(mean)
     }
 }

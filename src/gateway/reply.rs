@@ -80,8 +80,8 @@ impl Answer {
                 // A local model's raw completion has one choice.
                 if let (Some(mut writer), [choice]) = (completion::Writer::of(exchange), &*choices)
                 {
-                    let (text, finish) = (&choice.message.content, choice.finish_reason);
-                    return Ok(writer.whole(text, finish, usage));
+                    let (text, finish) = (choice.message.content.as_deref(), choice.finish_reason);
+                    return Ok(writer.whole(text.unwrap_or_default(), finish, usage));
                 }
                 serde_json::to_string(&ChatResponse {
                     id: completion_id(exchange.id()),

@@ -1,10 +1,13 @@
 //! Reads a request: size, JSON, types, and the ranges OpenAI documents. Knows nothing of models.
 
+mod tools;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
+use self::tools::check_tools;
 use super::error::ApiError;
 use super::ranges::{self, Fault};
 use crate::openai::embedding::MAX_INPUTS;
@@ -48,7 +51,7 @@ pub fn parse_embedding(body: &[u8]) -> Result<Request, ApiError> {
     Ok(Request::Embedding(request))
 }
 
-/// Reads what is needed of a body; an error names the place.
+/// Reads a body, and says where it is wrong.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|_| locate::<T>(body))
 }
@@ -75,6 +78,7 @@ fn check(request: &ChatRequest) -> Result<(), ApiError> {
     if request.output_limit() == Some(0) {
         return Err(wrong("max_completion_tokens", "must be at least 1"));
     }
+    check_tools(request)?;
     check_stop(request.stop.as_ref())
 }
 
@@ -107,6 +111,7 @@ fn check_inputs(param: &str, inputs: &Inputs) -> Result<(), ApiError> {
     }
 }
 
-fn wrong(param: &str, message: &str) -> ApiError {
+/// A field whose value is of the right type and wrong all the same; `message` goes on after its name.
+pub fn wrong(param: &str, message: &str) -> ApiError {
     ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") }
 }

@@ -11,7 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
 use super::state::Gateway;
-use super::{admin, chat, info};
+use super::{admin, chat, feedback, info};
 
 pub fn routes(gateway: Arc<Gateway>) -> Router {
     Router::new()
@@ -19,6 +19,7 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         .route("/v1/completions", post(chat::complete_prompt))
         .route("/v1/embeddings", post(chat::embed))
         .route("/v1/route", post(chat::route))
+        .route("/v1/feedback", post(feedback::feedback))
         .route("/v1/models", get(info::models))
         .route("/v1/models/{*id}", get(info::model))
         .route("/v1/requests/{id}", get(info::request))

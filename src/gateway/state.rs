@@ -8,8 +8,9 @@ use super::admin;
 use super::books::Books;
 use super::conversations::Conversations;
 use super::model::Model;
+use super::recents::Recents;
 use crate::energy::MeterHandle;
-use crate::routing::{AdequacyModel, Policy};
+use crate::routing::{AdequacyModel, Confidence, Policy};
 use crate::telemetry::Metrics;
 use crate::traffic::PromptStorage;
 use crate::units::AttemptId;
@@ -18,6 +19,8 @@ use crate::units::AttemptId;
 pub struct Gateway {
     pub router: Router,
     pub books: Books,
+    /// Conversations answered lately.
+    pub recents: Recents,
     pub metrics: Arc<Metrics>,
     pub max_body_bytes: usize,
     /// What the log keeps of prompts.
@@ -36,7 +39,8 @@ impl Gateway {
         admin: admin::Config,
     ) -> Self {
         let attempts = AtomicU64::new(1);
-        Self { router, books, metrics, max_body_bytes, prompts, admin, attempts }
+        let recents = Recents::default();
+        Self { router, books, recents, metrics, max_body_bytes, prompts, admin, attempts }
     }
 
     pub fn next_attempt(&self) -> AttemptId {
@@ -51,6 +55,8 @@ pub struct Router {
     /// Knows what local answers have cost.
     pub meter: MeterHandle,
     pub adequacy: AdequacyModel,
+    /// What the first tokens of a local answer are worth.
+    pub confidence: Confidence,
     pub policies: BTreeMap<Arc<str>, Arc<Policy>>,
     /// Key of `policies`.
     pub default_policy: Arc<str>,

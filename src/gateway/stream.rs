@@ -14,7 +14,9 @@ use super::error::ApiError;
 use super::exchange::Exchange;
 use super::reply::{completion_id, with_receipt};
 use crate::backends::Event;
-use crate::openai::{ChatChunk, ChoiceLogprobs, ChunkChoice, Delta, FinishReason, Role, Usage};
+use crate::openai::{
+    ChatChunk, ChoiceLogprobs, ChunkChoice, Delta, FinishReason, Role, ToolCallDelta, Usage,
+};
 use crate::traffic::Receipt;
 
 /// A comment keeps proxies from closing a stream whose model thinks for long.
@@ -124,15 +126,25 @@ impl Chunks {
     fn next(&mut self, event: Event) -> Option<String> {
         match event {
             // Embeddings are never streamed.
-            Event::Started | Event::Truncated { .. } | Event::Embeddings(_) | Event::Energy(_) => {
-                None
-            }
+            Event::Started
+            | Event::Confidence(_)
+            | Event::Truncated { .. }
+            | Event::Embeddings(_)
+            | Event::Energy(_) => None,
             Event::Text(text) => {
                 if let Some(writer) = &mut self.completion {
                     return Some(writer.text(&text));
                 }
-                let role = self.role();
-                Some(self.chunk(Delta { role, content: Some(&text) }, None))
+                Some(self.add(Delta { content: Some(&text), ..Delta::default() }))
+            }
+            Event::Reasoning(text) => {
+                Some(self.add(Delta { reasoning_content: Some(&text), ..Delta::default() }))
+            }
+            Event::ToolCall { index, id, name } => {
+                Some(self.add(Delta::call(ToolCallDelta::begun(index, &id, &name))))
+            }
+            Event::ToolArguments { index, piece } => {
+                Some(self.add(Delta::call(ToolCallDelta::continued(index, &piece))))
             }
             Event::Logprobs(content) => {
                 self.logprobs = Some(ChoiceLogprobs { content, refusal: None });
@@ -144,7 +156,7 @@ impl Chunks {
             }
             Event::ChoiceDone(finish) => {
                 let role = self.role();
-                Some(self.chunk(Delta { role, content: None }, Some(finish)))
+                Some(self.chunk(Delta { role, ..Delta::default() }, Some(finish)))
             }
             Event::Upstream(chunk) => {
                 let text = chunk.get().to_owned();
@@ -165,6 +177,12 @@ impl Chunks {
         }
     }
 
+    /// A chunk of the answer; the first one says whose it is.
+    fn add(&mut self, delta: Delta<'_>) -> String {
+        let role = self.role();
+        self.chunk(Delta { role, ..delta }, None)
+    }
+
     /// The closing chunks; the last of them carries the receipt.
     fn last(mut self, receipt: &Receipt) -> Vec<String> {
         let mut closing = std::mem::take(&mut self.held);
@@ -173,7 +191,7 @@ impl Chunks {
                 writer.end(self.finish)
             } else {
                 let role = self.role();
-                self.chunk(Delta { role, content: None }, self.finish)
+                self.chunk(Delta { role, ..Delta::default() }, self.finish)
             };
             closing.push(end);
         }

@@ -8,10 +8,12 @@ use super::history::Observed;
 use super::model::{Kind, Model};
 use super::plan::Plan;
 use super::state::Gateway;
+use super::watch::Watch;
 use crate::backends::{ErrorKind, Event};
 use crate::energy::cloud::{Class, estimate};
 use crate::energy::{EnergyFigure, MeterHandle};
 use crate::openai::{FinishReason, Request, Usage};
+use crate::routing::cascade::WINDOW_TOKENS;
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{AttemptLabels, ModelLabels, RequestLabels, TokenLabels};
@@ -41,6 +43,12 @@ struct Try {
     /// Pieces of output seen: stands in for completion tokens until the usage is known.
     pieces: u64,
     first_token_ms: Option<f64>,
+    /// How long output was withheld after it began.
+    withheld_ms: f64,
+    /// What its first tokens tell.
+    watch: Watch,
+    /// Probability of a good enough answer by them, and the least one for it to be shown.
+    confidence: Option<(f64, f64)>,
     /// When it began, milliseconds since arrival.
     began_ms: f64,
     /// It had to queue, or the model to be loaded first: how long that took says nothing about the next answer.
@@ -79,7 +87,20 @@ impl Tally {
         self.tries.last().and_then(|one| one.usage)
     }
 
-    pub fn attempt_started(&mut self, model: &Model, id: AttemptId, meter: &MeterHandle) {
+    /// Whether the model that is asked now has said anything.
+    pub fn has_output(&self) -> bool {
+        self.tries.last().is_some_and(|one| one.pieces > 0)
+    }
+
+    pub fn attempt_started(
+        &mut self,
+        model: &Model,
+        id: AttemptId,
+        meter: &MeterHandle,
+        plan: &Plan,
+    ) {
+        let cascade = plan.rule.cascade;
+        let window_tokens = cascade.map_or(WINDOW_TOKENS, |cascade| cascade.withhold_tokens);
         self.tries.push(Try {
             id,
             model: Arc::clone(&model.name),
@@ -89,6 +110,9 @@ impl Tally {
             usage: None,
             pieces: 0,
             first_token_ms: None,
+            withheld_ms: 0.0,
+            watch: Watch::new(window_tokens),
+            confidence: None,
             began_ms: self.elapsed_ms(),
             waited: model.load_cost(meter).is_some() || model.backend.health().waiting() > 0,
             finish: None,
@@ -100,16 +124,40 @@ impl Tally {
     pub fn observe(&mut self, event: &Event) {
         let now_ms = self.elapsed_ms();
         let Some(current) = self.tries.last_mut() else { return };
+        current.watch.observe(event);
         match event {
-            Event::Text(_) | Event::Upstream(_) | Event::Embeddings(_) => {
+            Event::Text(_)
+            | Event::Reasoning(_)
+            | Event::ToolCall { .. }
+            | Event::ToolArguments { .. }
+            | Event::Embeddings(_)
+            | Event::Upstream(_) => {
                 current.pieces += 1;
                 current.first_token_ms.get_or_insert(now_ms);
             }
             Event::Truncated { turns } => current.dropped_turns = Some(*turns),
             Event::Usage(usage) => current.usage = Some(*usage),
             Event::Energy(figure) => current.reported = Some(*figure),
-            Event::Started | Event::Logprobs(_) | Event::Choice(_) | Event::ChoiceDone(_) => {}
+            Event::Started
+            | Event::Confidence(_)
+            | Event::Logprobs(_)
+            | Event::Choice(_)
+            | Event::ChoiceDone(_) => {}
             Event::Done(finish) => current.finish = Some(*finish),
+        }
+    }
+
+    /// The beginning of the answer that comes now.
+    pub fn watch(&self) -> Option<&Watch> {
+        self.tries.last().map(|one| &one.watch)
+    }
+
+    /// Notes what was made of that beginning: its confidence, and the least one for it to be shown.
+    pub fn judged(&mut self, confidence: f64, threshold: f64) {
+        let now_ms = self.elapsed_ms();
+        if let Some(current) = self.tries.last_mut() {
+            current.confidence = Some((confidence, threshold));
+            current.withheld_ms = now_ms - current.first_token_ms.unwrap_or(now_ms);
         }
     }
 
@@ -127,7 +175,7 @@ impl Tally {
     pub fn receipt(&self, gateway: &Gateway, plan: &Plan) -> Receipt {
         let attempts: Vec<Attempt> =
             self.tries.iter().map(|one| one.attempt(gateway, &plan.features)).collect();
-        let answering = self.tries.last().filter(|one| one.outcome != AttemptOutcome::Failed);
+        let answering = self.tries.last().filter(|one| !one.gave_way());
         Receipt {
             request_id: Arc::clone(&self.request_id),
             policy: Arc::clone(&plan.policy.name),
@@ -140,22 +188,13 @@ impl Tally {
         }
     }
 
-    /// Why this model answers: the decision's reason, unless earlier choices failed.
+    /// Why this model answers: the decision's reason, and what became of earlier choices.
     fn reason(&self, plan: &Plan) -> String {
-        let failed = self.tries.iter().filter(|one| one.outcome == AttemptOutcome::Failed);
-        let failures: Vec<String> = failed
-            .map(|one| {
-                format!(
-                    "{} failed ({})",
-                    one.model,
-                    one.error.as_ref().map_or("unknown", ErrorKind::label)
-                )
-            })
-            .collect();
-        if failures.is_empty() {
+        let turns: Vec<String> = self.tries.iter().filter_map(Try::turn).collect();
+        if turns.is_empty() {
             plan.decision.reason.to_string()
         } else {
-            format!("{}; {}", plan.decision.reason, failures.join(", "))
+            format!("{}; {}", plan.decision.reason, turns.join(", "))
         }
     }
 
@@ -204,7 +243,7 @@ impl Tally {
     fn timings(&self) -> Timings {
         Timings {
             decision_ms: self.decision_ms,
-            first_token_ms: self.tries.last().and_then(|one| one.first_token_ms),
+            first_token_ms: self.tries.last().and_then(Try::shown_ms),
             total_ms: self.elapsed_ms(),
         }
     }
@@ -266,8 +305,38 @@ impl Try {
             outcome: self.outcome,
             error: self.error.as_ref().map(|error| error.label().to_owned()),
             dropped_turns: self.dropped_turns,
+            signals: self.watch.signals(),
+            confidence: self.confidence.map(|(confidence, _)| confidence),
             energy: self.energy(gateway, features),
         }
+    }
+
+    /// Whether another model was asked instead.
+    fn gave_way(&self) -> bool {
+        matches!(self.outcome, AttemptOutcome::Failed | AttemptOutcome::Escalated)
+    }
+
+    /// What is to be said of the attempt in the reason, if it took a turn.
+    fn turn(&self) -> Option<String> {
+        let Self { model, error, .. } = self;
+        match (self.outcome, self.confidence) {
+            (AttemptOutcome::Failed, _) => {
+                let error = error.as_ref().map_or("unknown", ErrorKind::label);
+                Some(format!("{model} failed ({error})"))
+            }
+            (AttemptOutcome::Escalated, Some((found, least))) => {
+                Some(format!("{model} looked unsure (confidence {found:.2}, wanted {least:.2})"))
+            }
+            (_, Some((found, least))) if found >= least => {
+                Some(format!("{model} looked sure (confidence {found:.2})"))
+            }
+            _ => None,
+        }
+    }
+
+    /// When the client could see the first output.
+    fn shown_ms(&self) -> Option<f64> {
+        self.first_token_ms.map(|first| first + self.withheld_ms)
     }
 
     fn energy(&self, gateway: &Gateway, features: &Features) -> Option<EnergyFigure> {
@@ -305,7 +374,8 @@ impl Try {
         let Some(model) = gateway.router.model(&self.model) else { return };
         let Some(usage) = self.usage else { return };
         if self.outcome == AttemptOutcome::Answered {
-            let error = model.history.learn(features, &self.observed(&usage, ended_ms));
+            let error =
+                model.learn(features, &self.observed(&usage, ended_ms), &gateway.router.meter);
             let labels = model.labels();
             metrics.output_length_predictions_total.get_or_create(&labels).inc();
             metrics.output_length_error_tokens_total.get_or_create(&labels).inc_by(error);

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::content::{Content, Stop};
 use super::logprobs::ChoiceLogprobs;
+use super::tools::{Tool, ToolCall, ToolChoice};
 
 /// The body of `POST /v1/chat/completions`, as far as Wattgate reads it.
 #[derive(Debug, Deserialize)]
@@ -66,7 +67,12 @@ pub struct ChatRequest {
     #[serde(default)]
     pub top_logprobs: Option<u32>,
     #[serde(default)]
-    pub tools: Option<Vec<Box<RawValue>>>,
+    pub tools: Option<Vec<Tool>>,
+    #[serde(default)]
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether one answer may hold several calls; yes by default.
+    #[serde(default)]
+    pub parallel_tool_calls: Option<bool>,
     #[serde(default)]
     pub response_format: Option<ResponseFormat>,
 }
@@ -119,11 +125,27 @@ pub struct Message {
     pub content: Option<Content>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What an assistant's turn thought, sent back by clients that keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// What an assistant's turn called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<ToolCall>>,
+    /// The call that a tool's turn answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
 }
 
 impl Message {
     pub fn user(text: String) -> Self {
-        Self { role: Role::User, content: Some(Content::Text(text)), name: None }
+        Self {
+            role: Role::User,
+            content: Some(Content::Text(text)),
+            name: None,
+            reasoning_content: None,
+            tool_calls: None,
+            tool_call_id: None,
+        }
     }
 }
 
@@ -162,9 +184,16 @@ pub struct Usage {
     pub total_tokens: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_tokens_details: Option<PromptTokensDetails>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_tokens_details: Option<CompletionTokensDetails>,
 }
 
 impl Usage {
+    /// Tokens of the reasoning.
+    pub fn reasoning_tokens(&self) -> u64 {
+        self.completion_tokens_details.map_or(0, |details| details.reasoning_tokens.unwrap_or(0))
+    }
+
     /// Prompt tokens that came from a cache.
     pub fn cached_tokens(&self) -> u64 {
         self.prompt_tokens_details.map_or(0, |details| details.cached_tokens.unwrap_or(0))
@@ -175,6 +204,13 @@ impl Usage {
 pub struct PromptTokensDetails {
     #[serde(default)]
     pub cached_tokens: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletionTokensDetails {
+    /// Tokens of the model's reasoning, its tags included.
+    #[serde(default)]
+    pub reasoning_tokens: Option<u64>,
 }
 
 /// A whole answer, as Wattgate writes it for its local models.
@@ -201,6 +237,12 @@ pub struct Choice {
 #[derive(Debug, Serialize)]
 pub struct AnswerMessage {
     pub role: Role,
-    pub content: String,
+    /// Null in an answer that only calls tools.
+    pub content: Option<String>,
+    /// What the model thought before it answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
     pub refusal: Option<()>,
 }

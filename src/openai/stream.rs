@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::chat::{FinishReason, Role, Usage};
 use super::logprobs::ChoiceLogprobs;
+use super::tools::ToolCallDelta;
 
 /// One `data:` line of the stream.
 #[derive(Debug, Serialize)]
@@ -36,4 +37,16 @@ pub struct Delta<'a> {
     pub role: Option<Role>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<&'a str>,
+    /// Empty or one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCallDelta<'a>>,
+}
+
+impl<'a> Delta<'a> {
+    /// A chunk that only adds to a call.
+    pub fn call(call: ToolCallDelta<'a>) -> Self {
+        Self { tool_calls: vec![call], ..Self::default() }
+    }
 }

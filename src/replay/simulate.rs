@@ -100,7 +100,8 @@ fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
             None => (false, true, true),
             Some((place, attempt)) => {
                 metered = total(metered, attempt.energy);
-                let answers = attempt.outcome != AttemptOutcome::Failed;
+                let given_up = [AttemptOutcome::Failed, AttemptOutcome::Escalated];
+                let answers = !given_up.contains(&attempt.outcome);
                 // The log's last failure was final: nobody was left, or the request itself was at fault.
                 (true, answers, answers || place + 1 == attempts.len())
             }

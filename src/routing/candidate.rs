@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Capabilities;
-use crate::units::{Dollars, Joules};
+use crate::units::{Dollars, Grams, Joules};
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,13 +33,13 @@ pub struct Candidate {
     pub p: f64,
     /// Expected energy of the answer; unknown is not zero.
     pub joules: Option<Joules>,
+    /// Expected CO2-equivalent of that energy; unknown where no grid is configured, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grams: Option<Grams>,
     /// Expected price of the answer.
     pub dollars: Option<Dollars>,
     /// Expected time to the first token, milliseconds.
     pub ttft_ms: Option<f64>,
-    /// Expected emissions, grams of CO2 equivalent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grams: Option<f64>,
     /// Expected length of the answer, tokens, all choices together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<u32>,
@@ -64,7 +64,7 @@ pub struct Costs {
     /// Time to the first token, milliseconds.
     pub ttft_ms: Option<f64>,
     /// CO2 equivalent.
-    pub grams: Option<f64>,
+    pub grams: Option<Grams>,
 }
 
 /// The beginning of a conversation that a model need not read again.

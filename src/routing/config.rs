@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::objective::Lambda;
 use super::policy::Override;
 use super::session::Limits;
-use super::{Objective, TaskClass};
+use super::{Cascade, Objective, TaskClass};
 
 /// `[routing]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -39,7 +39,7 @@ pub struct PolicyConfig {
     pub max_joules: Option<f64>,
     /// Most US dollars that an answer may be expected to cost, 0 or more. Default: no limit.
     pub max_dollars: Option<f64>,
-    /// What a joule, a dollar, a second to the first token and a gram of CO₂e are worth in adequacy, 0 or more, for
+    /// What a joule, a dollar, a second to the first token and a gram of emissions are worth in adequacy, 0 or more, for
     /// `tradeoff`. Default: nothing.
     pub lambda_per_joule: Option<f64>,
     pub lambda_per_dollar: Option<f64>,
@@ -55,6 +55,8 @@ pub struct PolicyConfig {
     pub overrides: Vec<Override>,
     /// `[policies.<name>.classes.<class>]`.
     pub classes: Classes,
+    /// Let a local model begin, and another one answer if it does not look sure. Default: no.
+    pub cascade: Option<Cascade>,
 }
 
 impl Default for PolicyConfig {
@@ -73,6 +75,7 @@ impl Default for PolicyConfig {
             explore: 0.0,
             overrides: Override::ALL.to_vec(),
             classes: Classes::default(),
+            cascade: None,
         }
     }
 }

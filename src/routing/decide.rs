@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::cascade::Lead;
 use super::exclusion::exclusion;
 use super::reason::{Gain, Reason, RunnerUp, Why};
 use super::{Candidate, Exclusion, Features, Objective, Rule};
@@ -43,7 +44,7 @@ impl Decision {
 ///
 /// First those at or above the floor, cheapest first; then those below it, most adequate first. Ties go to the order
 /// given, so the result is deterministic. The conversation's model goes first if leaving it gains too little, or while
-/// it waits for a tool; where there is none, chance may put another in front.
+/// it waits for a tool; where there is none, chance may put another in front. A cascade lets a local model begin.
 pub fn decide(features: &Features, candidates: &[Candidate], rule: &Rule) -> Decision {
     let judge = |candidate: &Candidate| Judged {
         candidate: candidate.clone(),
@@ -67,6 +68,11 @@ pub fn decide(features: &Features, candidates: &[Candidate], rule: &Rule) -> Dec
             let model = Arc::clone(&candidates[ranked[0]].model);
             why = Why::Explored { model, propensity };
         }
+    }
+    if matches!(why, Why::Adequate { .. } | Why::BestAvailable { .. })
+        && let Some(Lead { first, next }) = lead(&mut ranked, candidates, rule)
+    {
+        why = Why::Watched { model: first, next };
     }
     let reason = Reason {
         why,
@@ -142,6 +148,19 @@ fn explore(count: usize, rule: &Rule) -> Option<(usize, f64)> {
     // The draws below `share` are cut into one stretch a place; all others choose the best.
     let place = (0..count).position(|place| dice.draw < each * (place + 1) as f64).unwrap_or(0);
     Some((place, if place == 0 { each + 1.0 - dice.share } else { each }))
+}
+
+/// Lets a local model begin under watch, unless that would take a conversation off the model that it is on.
+fn lead(ranked: &mut Vec<usize>, candidates: &[Candidate], rule: &Rule) -> Option<Lead> {
+    let mut order = ranked.clone();
+    let lead = rule.cascade?.lead(&mut order, candidates, rule)?;
+    let on = rule.stay.as_ref().map(|session| &session.model);
+    let may_go_on = ranked.iter().any(|&index| Some(&candidates[index].model) == on);
+    if may_go_on && on != Some(&lead.first) {
+        return None;
+    }
+    *ranked = order;
+    Some(lead)
 }
 
 fn runner_up(candidate: &Candidate, rule: &Rule) -> RunnerUp {

@@ -5,9 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::task::{Form, TaskClass};
+use crate::openai::tools::FunctionDefinition;
 use crate::openai::{
     ChatRequest, CompletionRequest, Content, EmbeddingRequest, Input, Inputs, Message, Request,
-    Role,
+    Role, Tool,
 };
 
 /// Bytes of English text per token, the usual rule of thumb for byte-pair vocabularies; only used until the
@@ -64,7 +65,8 @@ impl Features {
 
     fn of_chat(request: &ChatRequest) -> Self {
         let contents = || request.messages.iter().filter_map(|message| message.content.as_ref());
-        let bytes: usize = contents().map(|content| content.text().len()).sum();
+        let bytes: usize = contents().map(|content| content.text().len()).sum::<usize>()
+            + request.tools.iter().flatten().map(schema_bytes).sum::<usize>();
         let turns = request.messages.len();
         let prompt_tokens = bytes.div_ceil(BYTES_PER_TOKEN) + turns * TOKENS_PER_TURN;
         let prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
@@ -151,6 +153,15 @@ pub fn waits_for_tool(messages: &[Message]) -> bool {
 fn last_question(messages: &[Message]) -> std::borrow::Cow<'_, str> {
     let last = messages.iter().rev().find(|message| message.role == Role::User);
     last.and_then(|message| message.content.as_ref()).map(Content::text).unwrap_or_default()
+}
+
+/// What a tool adds to the prompt, its schema being nearly all of it.
+fn schema_bytes(tool: &Tool) -> usize {
+    let description = |function: &FunctionDefinition| {
+        let schema = function.parameters.as_ref().map_or(0, |schema| schema.get().len());
+        function.name.len() + function.description.as_ref().map_or(0, String::len) + schema
+    };
+    tool.function.as_ref().map_or(0, description)
 }
 
 /// Abilities beyond plain chat: what a request needs and what a model has.

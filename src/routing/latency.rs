@@ -1,7 +1,6 @@
 //! When an answer will begin: time to the first token of one model, from its own answers so far.
 //!
-//! Pure. A line through the last answers: what every answer waits, and what each prompt token adds that no cache holds;
-//! on top the queue, by how long answers take.
+//! Pure. A line through the last answers: what every answer waits, and what each prompt token adds that no cache holds.
 
 /// What earlier answers count when a new one comes: about the last twenty do.
 const MEMORY: f64 = 0.95;
@@ -19,7 +18,7 @@ pub struct Latency {
     tokens_ms: f64,
     /// Decayed number and sum of whole answers' milliseconds.
     answers: f64,
-    answer_ms: f64,
+    sum_answer_ms: f64,
 }
 
 impl Latency {
@@ -40,12 +39,16 @@ impl Latency {
     /// An answer took `ms` from its first token's work to its end.
     pub fn observe_answer(&mut self, ms: f64) {
         self.answers = self.answers * MEMORY + 1.0;
-        self.answer_ms = self.answer_ms * MEMORY + ms;
+        self.sum_answer_ms = self.sum_answer_ms * MEMORY + ms;
     }
 
-    /// Milliseconds to the first token of a prompt of which `tokens` are in no cache, behind `ahead` rounds of answers
-    /// (requests waiting per slot).
-    pub fn expected_ms(&self, tokens: u32, ahead: f64) -> Option<f64> {
+    /// How long answers take from their first token to their end, milliseconds.
+    pub fn answer_ms(&self) -> Option<f64> {
+        (self.answers > 0.0).then(|| self.sum_answer_ms / self.answers)
+    }
+
+    /// Milliseconds to the first token of a prompt of which `tokens` are in no cache, without a queue.
+    pub fn expected_ms(&self, tokens: u32) -> Option<f64> {
         if self.count == 0.0 {
             return None;
         }
@@ -54,9 +57,7 @@ impl Latency {
         let together = self.tokens_ms / self.count - mean_tokens * mean_ms;
         // Shrunk towards no effect where prompts were all alike; reading more never takes less time.
         let per_token = (together / (spread + LEAST_SPREAD / self.count)).max(0.0);
-        let own = (mean_ms + per_token * (f64::from(tokens) - mean_tokens)).max(0.0);
-        let answer_ms = if self.answers > 0.0 { self.answer_ms / self.answers } else { 0.0 };
-        Some(own + ahead * answer_ms)
+        Some((mean_ms + per_token * (f64::from(tokens) - mean_tokens)).max(0.0))
     }
 }
 
@@ -67,9 +68,9 @@ mod tests {
     #[test]
     fn nothing_is_known_before_the_first_answer() {
         let mut latency = Latency::default();
-        assert_eq!(latency.expected_ms(10, 0.0), None);
+        assert_eq!(latency.expected_ms(10), None);
         latency.observe_first_token(10, 200.0);
-        assert_eq!(latency.expected_ms(5000, 0.0), Some(200.0));
+        assert_eq!(latency.expected_ms(5000), Some(200.0));
     }
 
     #[test]
@@ -79,22 +80,20 @@ mod tests {
             let tokens = 100 + (turn % 7) * 300;
             latency.observe_first_token(tokens.into(), 50.0 + 2.0 * f64::from(tokens));
         }
-        let expected = latency.expected_ms(3000, 0.0).unwrap();
+        let expected = latency.expected_ms(3000).unwrap();
         assert!((expected - 6050.0).abs() < 60.0, "{expected}");
         // A cache that holds the prompt leaves the fixed part.
-        let cached = latency.expected_ms(10, 0.0).unwrap();
+        let cached = latency.expected_ms(10).unwrap();
         assert!(cached < 120.0, "{cached}");
     }
 
     #[test]
-    fn longer_prompts_never_look_faster_and_the_queue_adds_its_answers() {
+    fn longer_prompts_never_look_faster() {
         let mut latency = Latency::default();
         for (tokens, ms) in [(1000, 10.0), (10, 1000.0), (2000, 5.0), (20, 900.0)] {
             latency.observe_first_token(tokens, ms);
         }
-        latency.observe_answer(4000.0);
-        let short = latency.expected_ms(10, 0.0).unwrap();
-        assert!(latency.expected_ms(4000, 0.0).unwrap() >= short);
-        assert!((latency.expected_ms(10, 1.5).unwrap() - short - 6000.0).abs() < 1e-9);
+        let short = latency.expected_ms(10).unwrap();
+        assert!(latency.expected_ms(4000).unwrap() >= short);
     }
 }

@@ -43,7 +43,7 @@ impl Lambda {
             (self.per_joule, costs.joules.map(|joules| joules.0)),
             (self.per_dollar, costs.dollars.map(|dollars| dollars.0)),
             (self.per_second, costs.ttft_ms.map(|ms| ms / 1e3)),
-            (self.per_gram, costs.grams),
+            (self.per_gram, costs.grams.map(|grams| grams.0)),
         ]
     }
 }
@@ -59,7 +59,7 @@ impl Objective {
             Self::Joules => costs.joules.map(|joules| joules.0),
             Self::Dollars => costs.dollars.map(|dollars| dollars.0),
             Self::Latency => costs.ttft_ms,
-            Self::Carbon => costs.grams,
+            Self::Carbon => costs.grams.map(|grams| grams.0),
             Self::Quality => Some(-p),
             Self::Tradeoff => lambda
                 .terms(costs)
@@ -95,7 +95,7 @@ impl Objective {
             Self::Joules => crate::units::Joules(cost).to_string(),
             Self::Dollars => crate::units::Dollars(cost).to_string(),
             Self::Latency => format!("{cost:.0} ms"),
-            Self::Carbon => format!("{cost:.3} g CO2e"),
+            Self::Carbon => format!("{} CO2e", crate::units::Grams(cost)),
             Self::Quality => format!("p = {:.2}", -cost),
             Self::Tradeoff => format!("p - lambda cost = {:.3}", -cost),
         }

@@ -107,6 +107,7 @@ impl Policy {
             max_dollars: class.max_dollars.or(config.max_dollars).map(Dollars),
             lambda: config.lambda(),
             switch_gain: config.switch_gain,
+            cascade: config.cascade,
             stay: None,
             explore: None,
         }

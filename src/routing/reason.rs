@@ -42,6 +42,11 @@ pub enum Why {
     ToolLoop {
         model: Arc<str>,
     },
+    /// A local model begins; if its first tokens do not look sure, `next` answers.
+    Watched {
+        model: Arc<str>,
+        next: Arc<str>,
+    },
     /// Chance chose, with this probability.
     Explored {
         model: Arc<str>,
@@ -81,6 +86,7 @@ impl Reason {
             Why::ToolLoop { .. } => "tool_loop",
             Why::Explored { .. } => "explored",
             Why::Pinned { .. } => "pinned",
+            Why::Watched { .. } => "watched",
             Why::NoCandidate => "no_candidate",
         }
     }
@@ -130,6 +136,9 @@ impl fmt::Display for Why {
                     f,
                     "no available model reaches the floor {floor:.2}; {model} comes nearest with p = {p:.2}"
                 )
+            }
+            Self::Watched { model, next } => {
+                write!(f, "{model} begins and is watched; {next} takes over if it looks unsure")
             }
             Self::Stays { model, rival, gain } => {
                 write!(f, "the conversation stays on {model}: {rival} would gain {gain}")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::objective::Lambda;
-use super::{Candidate, Objective};
+use super::{Candidate, Cascade, Objective};
 use crate::units::{Dollars, Joules};
 
 /// A policy applied to one request, with what the request, its conversation and chance add.
@@ -40,6 +40,9 @@ pub struct Rule {
     pub stay: Option<Stay>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explore: Option<Explore>,
+    /// Try a local model first and watch it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<Cascade>,
 }
 
 /// The model that answered a conversation's last turn.

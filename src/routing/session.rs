@@ -76,8 +76,6 @@ pub struct Place {
 pub struct Turn {
     pub model: Arc<str>,
     pub route: Route,
-    /// What was predicted of it, 0 to 1.
-    pub p: f64,
     /// [`Place::whole`] of the request that it answered.
     pub point: u64,
     /// Tokens of that conversation that its cache then held.
@@ -208,13 +206,12 @@ impl Sessions {
         }
     }
 
-    /// The last answer was no good: the floor rises above what was predicted of it, for the rest of the conversation.
-    /// False if the conversation is not remembered.
-    pub fn failed(&mut self, id: SessionId) -> bool {
-        let step = self.limits.floor_step;
+    /// An answer was no good that was given under a floor of `passed`, or with that adequacy predicted: the floor rises
+    /// above it for the rest of the conversation. False if the conversation is not remembered.
+    pub fn failed(&mut self, id: SessionId, passed: f64) -> bool {
+        let raised = (passed + self.limits.floor_step).min(FLOOR_MAX);
         let Some(session) = self.by_id.get_mut(&id) else { return false };
-        let predicted = session.last.as_ref().map_or(0.0, |last| last.p);
-        session.floor = (session.floor.max(predicted) + step).min(FLOOR_MAX);
+        session.floor = session.floor.max(raised);
         true
     }
 

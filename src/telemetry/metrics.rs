@@ -130,6 +130,28 @@ metrics! {
         pub model_resident_bytes: Family<ModelNameLabels, Gauge> = Family::default(),
         /// Money owed to upstreams, in US dollars, where prices are configured.
         pub cost_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
+        /// Verdicts on answers, one per request and source (client or judge), by the quality of the request's energy figure.
+        pub outcomes_total: Family<OutcomeLabels, Counter> = Family::default(),
+        /// Sum of the scores (0 to 1) of these verdicts.
+        pub outcome_score_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
+        /// What later verdicts of the same source took back of these scores: subtract it.
+        pub outcome_score_withdrawn_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
+        /// Energy of the requests with verdicts, all attempts included; none where quality is unknown.
+        pub outcome_energy_joules_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
+        /// Time from arrival to the last byte of the requests with verdicts.
+        pub outcome_duration_seconds_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
+        /// Hints at what clients thought of answers: retry (the same again soon), abandon (left while being answered).
+        pub weak_signals_total: Family<SignLabels, Counter> = Family::default(),
+        /// Verdicts by the tenth in which the adequacy lay that was predicted of the model: decile 0 is 0 to 0.1.
+        pub calibration_outcomes_total: Family<CalibrationLabels, Counter> = Family::default(),
+        /// Sum of the adequacies predicted for these verdicts.
+        pub calibration_p_total: Family<CalibrationLabels, FloatCounter> = Family::default(),
+        /// Sum of the scores of these verdicts.
+        pub calibration_score_total: Family<CalibrationLabels, FloatCounter> = Family::default(),
+        /// What later verdicts took back of these scores: subtract it.
+        pub calibration_score_withdrawn_total: Family<CalibrationLabels, FloatCounter> = Family::default(),
+        /// Metered energy of an answer divided by what was predicted before it; answers whose energy is from a table are left out.
+        pub energy_prediction_ratio: Histograms<ModelLabels> = Family::new_with_constructor(ratio),
         /// Records of the traffic log, written or dropped.
         pub traffic_records_total: Family<LogLabels, Counter> = Family::default(),
         /// 1, with the version of this build.
@@ -177,6 +199,12 @@ fn token_time() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0005, 2.0, 12))
 }
 
+/// 1/16 to 16 in steps of √2: 1 is a perfect prediction.
+fn ratio() -> Histogram {
+    let step = std::f64::consts::SQRT_2;
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0625, step, 17))
+}
+
 /// 1 to 128, doubling.
 fn slots() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(1.0, 2.0, 8))
@@ -219,6 +247,30 @@ pub struct AttemptLabels {
 pub struct ModelLabels {
     pub model: Arc<str>,
     pub route: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    pub model: Arc<str>,
+    pub policy: Arc<str>,
+    pub route: &'static str,
+    pub source: &'static str,
+    pub quality: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct SignLabels {
+    pub model: Arc<str>,
+    pub policy: Arc<str>,
+    pub route: &'static str,
+    pub signal: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CalibrationLabels {
+    pub model: Arc<str>,
+    pub source: &'static str,
+    pub decile: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

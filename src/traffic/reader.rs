@@ -1,23 +1,29 @@
-//! Reads the log back, line by line. A torn last line, as a kill leaves it, is told apart from a bad one.
+//! Reads the log back, line by line, each record with the label that later lines gave it.
+//!
+//! A torn last line, as a kill leaves it, is told apart from a bad one. Verdicts come after their records, maybe days
+//! later, so the files are read twice: once for the verdicts, which are few, once for the records.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
 
+use super::feedback::{ASIDE_PREFIX, Aside, FEEDBACK_VERSION, Verdicts};
 use super::record::{OLDEST_VERSION, RECORD_VERSION, Record};
 
 /// One line of a log file.
 #[derive(Debug)]
 pub enum Line {
+    /// With the label that the log holds for it, if any.
     Record(Box<Record>),
+    /// What was learnt of an earlier request; a verdict has been joined to its record already.
+    Aside(Aside),
     /// The last line of a file, without its newline: the process was killed while it wrote.
     Torn,
     /// Not a record of a version this build knows.
-    Bad {
-        path: PathBuf,
-        line: usize,
-        reason: String,
-    },
+    Bad { path: PathBuf, line: usize, reason: String },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +36,43 @@ pub enum LogError {
 
 /// Reads a log file, or every `.jsonl` file of a folder in the order of their names.
 pub fn read_log(path: &Path) -> Result<impl Iterator<Item = Result<Line, LogError>>, LogError> {
+    let files = files(path)?;
+    let labels = Rc::new(labels(&files)?);
     let mut readers = Vec::new();
-    for path in files(path)? {
-        let file =
-            File::open(&path).map_err(|source| LogError::Read { path: path.clone(), source })?;
-        readers.push(FileLines { reader: BufReader::new(file), path, line: 0 });
+    for path in files {
+        let reader = open(&path)?;
+        readers.push(FileLines { reader, path, line: 0, labels: Rc::clone(&labels) });
     }
     Ok(readers.into_iter().flatten())
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, LogError> {
+    let failed = |source| LogError::Read { path: path.to_owned(), source };
+    Ok(BufReader::new(File::open(path).map_err(failed)?))
+}
+
+/// The label of each request that somebody judged. Lines that cannot be read are left to the second reading.
+fn labels(files: &[PathBuf]) -> Result<HashMap<Arc<str>, f64>, LogError> {
+    let mut verdicts: HashMap<Arc<str>, Verdicts> = HashMap::new();
+    let mut bytes = Vec::new();
+    for path in files {
+        let mut reader = open(path)?;
+        let failed = |source| LogError::Read { path: path.clone(), source };
+        while reader.read_until(b'\n', &mut bytes).map_err(failed)? > 0 {
+            if bytes.starts_with(ASIDE_PREFIX)
+                && let Ok(Aside::Feedback(feedback)) = serde_json::from_slice(&bytes)
+                && feedback.version == FEEDBACK_VERSION
+            {
+                verdicts
+                    .entry(feedback.request_id)
+                    .or_default()
+                    .set(feedback.source, feedback.score);
+            }
+            bytes.clear();
+        }
+    }
+    let label = |(id, verdicts): (Arc<str>, Verdicts)| Some((id, verdicts.label()?));
+    Ok(verdicts.into_iter().filter_map(label).collect())
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, LogError> {
@@ -59,6 +95,7 @@ struct FileLines {
     reader: BufReader<File>,
     path: PathBuf,
     line: usize,
+    labels: Rc<HashMap<Arc<str>, f64>>,
 }
 
 impl Iterator for FileLines {
@@ -82,15 +119,25 @@ impl Iterator for FileLines {
 
 impl FileLines {
     fn parse(&self, bytes: &[u8]) -> Line {
+        let parsed = if bytes.starts_with(ASIDE_PREFIX) {
+            serde_json::from_slice(bytes).map(|aside: Aside| {
+                let version = aside.version();
+                (version, FEEDBACK_VERSION..=FEEDBACK_VERSION, Line::Aside(aside))
+            })
+        } else {
+            serde_json::from_slice(bytes).map(|mut record: Box<Record>| {
+                let label = self.labels.get(&record.receipt.request_id).copied();
+                record.label = label.or(record.label);
+                (record.version, OLDEST_VERSION..=RECORD_VERSION, Line::Record(record))
+            })
+        };
         let bad = |reason| Line::Bad { path: self.path.clone(), line: self.line, reason };
-        match serde_json::from_slice::<Record>(bytes) {
-            Ok(record) if (OLDEST_VERSION..=RECORD_VERSION).contains(&record.version) => {
-                Line::Record(Box::new(record))
+        match parsed {
+            Ok((found, known, line)) if known.contains(&found) => line,
+            Ok((found, known, _)) => {
+                let (oldest, newest) = known.into_inner();
+                bad(format!("version {found} is not {oldest} to {newest}, which this build reads"))
             }
-            Ok(record) => bad(format!(
-                "version {} is not {OLDEST_VERSION} to {RECORD_VERSION}, which this build reads",
-                record.version
-            )),
             Err(_) if !bytes.ends_with(b"\n") => Line::Torn,
             Err(error) => bad(error.to_string()),
         }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
 use crate::openai::{Message, Usage};
-use crate::routing::{Features, Judged, Route, Rule, SessionId, Wishes};
+use crate::routing::{Features, Judged, Route, Rule, SessionId, Signals, Wishes};
 use crate::units::Dollars;
 
 /// Version of the row; raised when a field changes its meaning. 2: costs of a candidate count what its cache holds.
@@ -108,6 +108,12 @@ pub struct Attempt {
     /// How many of the oldest turns were left out so that the conversation fits; absent when it was read whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_turns: Option<u32>,
+    /// What the first tokens of a local answer told; absent where no token's probability is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signals: Option<Signals>,
+    /// Probability of a good enough answer by these signals, 0 to 1; absent when nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
     /// Absent when nothing ran: refused before any work.
     #[serde(flatten)]
     pub energy: Option<EnergyFigure>,
@@ -120,6 +126,8 @@ pub enum AttemptOutcome {
     Running,
     Answered,
     Failed,
+    /// Its first tokens did not look sure, so that another model was asked.
+    Escalated,
     /// The client left.
     Cancelled,
 }
@@ -154,6 +162,7 @@ impl AttemptOutcome {
             Self::Running => "running",
             Self::Answered => "answered",
             Self::Failed => "failed",
+            Self::Escalated => "escalated",
             Self::Cancelled => "cancelled",
         }
     }

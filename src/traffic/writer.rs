@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use super::feedback::Aside;
 use super::record::Record;
 
 /// Records that may wait for the disk; about 4 MiB of them.
@@ -18,10 +19,35 @@ const QUEUE_RECORDS: usize = 1024;
 
 const MS_PER_DAY: u64 = 86_400_000;
 
-/// Where finished records go. Cheap to clone, never blocks.
+/// One line to write.
+#[derive(Debug)]
+pub enum Entry {
+    Record(Box<Record>),
+    Aside(Aside),
+}
+
+impl Entry {
+    fn unix_ms(&self) -> u64 {
+        match self {
+            Self::Record(record) => record.unix_ms,
+            Self::Aside(aside) => aside.unix_ms(),
+        }
+    }
+
+    fn line(&self) -> serde_json::Result<Vec<u8>> {
+        let mut line = match self {
+            Self::Record(record) => serde_json::to_vec(record)?,
+            Self::Aside(aside) => serde_json::to_vec(aside)?,
+        };
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
+/// Where finished records, and what is learnt of them later, go. Cheap to clone, never blocks.
 #[derive(Clone)]
 pub struct RecordSink {
-    queue: SyncSender<Record>,
+    queue: SyncSender<Entry>,
     counts: Arc<Counts>,
 }
 
@@ -32,8 +58,8 @@ struct Counts {
 }
 
 impl RecordSink {
-    pub fn write(&self, record: Record) {
-        if self.queue.try_send(record).is_err() {
+    pub fn write(&self, entry: Entry) {
+        if self.queue.try_send(entry).is_err() {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -76,10 +102,10 @@ impl LogWriter {
     }
 }
 
-fn write_all(mut segment: Segment, records: &Receiver<Record>, counts: &Counts) {
+fn write_all(mut segment: Segment, entries: &Receiver<Entry>, counts: &Counts) {
     let mut healthy = true;
-    for record in records {
-        match segment.append(&record) {
+    for entry in entries {
+        match segment.append(&entry) {
             Ok(()) => {
                 healthy = true;
                 counts.written.fetch_add(1, Ordering::Relaxed);
@@ -110,14 +136,12 @@ impl Segment {
         Ok(Self { dir: dir.to_owned(), day, file })
     }
 
-    fn append(&mut self, record: &Record) -> io::Result<()> {
-        let day = record.unix_ms / MS_PER_DAY;
+    fn append(&mut self, entry: &Entry) -> io::Result<()> {
+        let day = entry.unix_ms() / MS_PER_DAY;
         if day > self.day {
             *self = Self::open(&self.dir, day)?;
         }
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
-        self.file.write_all(&line)
+        self.file.write_all(&entry.line()?)
     }
 }
 

@@ -105,9 +105,13 @@ impl TestApp {
         eventually(|| async { (self.get(&path).await.json["ready"] == true).then_some(()) }).await;
     }
 
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir.path().join("traffic")
+    }
+
     /// Every record in the log so far.
     pub fn records(&self) -> Vec<Record> {
-        records(&self.dir.path().join("traffic"))
+        records(&self.log_dir())
     }
 
     /// Waits until the log holds `count` records.
@@ -135,7 +139,7 @@ pub fn records(dir: &Path) -> Vec<Record> {
     lines
         .filter_map(|line| match line.unwrap() {
             Line::Record(record) => Some(*record),
-            Line::Torn => None,
+            Line::Aside(_) | Line::Torn => None,
             Line::Bad { line, reason, .. } => panic!("line {line}: {reason}"),
         })
         .collect()

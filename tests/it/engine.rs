@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use wattgate::backends::llama::conversation::{Conversation, Turn};
 use wattgate::backends::llama::protocol::{self, FromEngine, ToEngine};
 use wattgate::backends::llama::sampling::Sampling;
 use wattgate::backends::llama::{
@@ -537,10 +538,10 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
     // One step over thousands of tokens takes a minute on one thread; nothing is heard before it ends.
     engine.send(&ToEngine::Submit(protocol::Submission {
         attempt: AttemptId(1),
-        prompt: protocol::Prompt::Chat(vec![protocol::Turn {
-            role: Role::User,
-            text: "word ".repeat(8000),
-        }]),
+        prompt: protocol::Prompt::Chat(Conversation {
+            turns: vec![Turn::new(Role::User, "word ".repeat(8000))],
+            tools: None,
+        }),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         output_limit: 1,
         stop: Vec::new(),

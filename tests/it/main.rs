@@ -8,6 +8,7 @@
 #![expect(unreachable_pub, reason = "`pub` marks what one test module offers to the others")]
 
 mod app;
+mod cascade;
 mod cloud;
 mod completion;
 mod config;
@@ -17,6 +18,7 @@ mod engine;
 mod equality;
 mod fallback;
 mod faults;
+mod feedback;
 mod gateway;
 mod init;
 mod library;
@@ -33,4 +35,5 @@ mod sessions;
 mod soak;
 mod stand_in;
 mod terms;
+mod tools;
 mod train;

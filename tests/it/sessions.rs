@@ -107,7 +107,9 @@ async fn a_failed_answer_raises_the_floor_for_the_rest_of_its_conversation() {
     let first = ask("auto", question);
     let answered = app.chat(&first).await;
     assert_eq!(answered.receipt()["model"], "small");
-    assert!(app.gateway.router.conversations.failed(session(&answered)));
+    let request_id = &answered.receipt()["request_id"];
+    let verdict = json!({"request_id": request_id, "verdict": "bad"});
+    assert_eq!(app.post("/v1/feedback", &verdict).await.status, 200);
     let second = next_turn(&first, question);
     let better = app.chat(&second).await;
     assert_eq!(better.receipt()["model"], "large", "{}", better.text);

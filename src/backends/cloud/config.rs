@@ -25,6 +25,8 @@ pub struct Config {
     /// Size class for the table of cloud energy: `nano`, `small`, `medium`, `large`, `frontier` or `frontier_xl`.
     /// Default: none, the energy is unknown.
     pub energy_class: Option<Class>,
+    /// Country whose grid feeds the upstream, as in `[energy.carbon]`. Default: none, the world's average.
+    pub carbon_zone: Option<String>,
     /// Price of a million prompt tokens in US dollars. Default: none, the price is unknown (which is not free).
     pub dollars_per_million_input_tokens: Option<f64>,
     /// Price of a million generated tokens in US dollars. Default: none, unknown.
@@ -74,6 +76,7 @@ impl Default for Config {
             model: None,
             api_key_env: None,
             energy_class: None,
+            carbon_zone: None,
             dollars_per_million_input_tokens: None,
             dollars_per_million_output_tokens: None,
             dollars_per_million_cached_tokens: None,
@@ -244,6 +247,7 @@ mod tests {
             completion_tokens: 500_000,
             total_tokens: 1_500_000,
             prompt_tokens_details: Some(PromptTokensDetails { cached_tokens: Some(400_000) }),
+            ..Usage::default()
         };
         let priced = Config {
             dollars_per_million_input_tokens: Some(1.0),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::answer::Piece;
 use super::choices;
 use super::handle::{ChoiceSubmit, Progress, Submit};
 use super::logprobs::TokenLogprobs;
@@ -15,7 +16,7 @@ use super::observer::EngineObserver;
 use super::parameters::invalid;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
-use crate::backends::backend::ErrorKind;
+use crate::backends::backend::{ErrorKind, TokenConfidence};
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Attempts that were sent to the engine and not closed.
@@ -91,8 +92,18 @@ impl Attempts {
         self.update(attempt, |progress| progress.vectors.push(vector));
     }
 
-    pub(super) fn text(&self, attempt: AttemptId, text: &str) {
-        self.update(attempt, |progress| progress.text.push_str(text));
+    pub(super) fn piece(&self, attempt: AttemptId, piece: Piece) {
+        self.update(attempt, |progress| progress.pieces.push(piece));
+    }
+
+    /// Comes before the text of the same token, and is told to the answer with it.
+    pub(super) fn confidence(&self, attempt: AttemptId, confidence: TokenConfidence) {
+        if let Some(open) = self.open.get(&attempt) {
+            open.progress.send_if_modified(|progress| {
+                progress.confidences.push(confidence);
+                false
+            });
+        }
     }
 
     /// Comes before the text of the same tokens, and is told to the answer with it.
@@ -144,6 +155,10 @@ fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
         Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(field, empty.to_string()),
         Refusal::Grammar(error) => {
             invalid("response_format", format!("`response_format` cannot be kept to: {error}"))
+        }
+        Refusal::Tool { place, error } => {
+            let param = format!("tools[{place}].function.parameters");
+            invalid(&param, format!("`{param}` cannot be kept to, as `strict` demands: {error}"))
         }
         Refusal::UnknownBias { token, vocabulary } => invalid(
             "logit_bias",

@@ -101,6 +101,7 @@ fn serve(
         context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
         slots: settings.slots,
         has_chat_template: built.has_own_template(),
+        takes_tools: built.takes_tools(),
         description: describe(&model, threads),
     };
     if !facts.has_chat_template && !settings.embedding {

@@ -8,6 +8,7 @@ use super::observer::{StepReport, StepRow};
 use super::parameters::invalid;
 use super::protocol::ToEngine;
 use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream};
+use crate::openai::chat::CompletionTokensDetails;
 use crate::openai::{Request, Usage};
 use crate::units::AttemptId;
 
@@ -87,6 +88,13 @@ pub(super) fn merge(mut choices: Vec<EventStream>) -> EventStream {
                     }
                     continue;
                 }
+                // The first choice stands for all.
+                Event::Confidence(tokens) => {
+                    if index == 0 {
+                        yield Event::Confidence(tokens);
+                    }
+                    continue;
+                }
                 Event::Usage(counted) => {
                     usage = added(usage, counted, index);
                     continue;
@@ -121,6 +129,9 @@ fn added(sum: Usage, choice: Usage, index: u32) -> Usage {
         completion_tokens,
         total_tokens: choice.prompt_tokens + completion_tokens,
         prompt_tokens_details: details,
+        completion_tokens_details: Some(CompletionTokensDetails {
+            reasoning_tokens: Some(sum.reasoning_tokens() + choice.reasoning_tokens()),
+        }),
     }
 }
 
@@ -146,7 +157,7 @@ mod tests {
 
     fn usage(prompt_tokens: u64, completion_tokens: u64) -> Usage {
         let total_tokens = prompt_tokens + completion_tokens;
-        Usage { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details: None }
+        Usage { prompt_tokens, completion_tokens, total_tokens, ..Usage::default() }
     }
 
     #[tokio::test]
@@ -166,6 +177,9 @@ mod tests {
         assert_eq!(count(|event| matches!(event, Event::Started)), 1);
         assert_eq!(count(|event| matches!(event, Event::ChoiceDone(_))), 1);
         let [.., Event::Usage(counted), Event::Done(_)] = &events[..] else { panic!("{events:?}") };
-        assert_eq!(*counted, usage(9, 7));
+        assert_eq!(
+            (counted.prompt_tokens, counted.completion_tokens, counted.total_tokens),
+            (9, 7, 16)
+        );
     }
 }

@@ -186,7 +186,8 @@ impl<'m> Embedder<'m> {
         self.evaluate(&picks)?;
         let end = MonotonicNs::now();
         let report = StepReport { start, end, rows: self.rows(&picks), reused: Reused::default() };
-        let step = FromEngine::Step { report, texts: vec![], logprobs: vec![] };
+        let step =
+            FromEngine::Step { report, pieces: vec![], logprobs: vec![], confidences: vec![] };
         protocol::append_frame(&mut self.outgoing, &step)?;
         for (sequence, pick) in (0..).zip(&picks) {
             let Some(open) = self.open.get(&pick.attempt) else { continue };
@@ -200,7 +201,7 @@ impl<'m> Embedder<'m> {
         }
         for attempt in self.packing.evaluated(&picks) {
             let prompt_tokens = self.open.get(&attempt).map_or(0, |open| open.prompt_tokens);
-            let counts = Counts { prompt_tokens, cached_tokens: 0, completion_tokens: 0 };
+            let counts = Counts { prompt_tokens, ..Counts::default() };
             let reason = FinishReason::Stop;
             self.close(attempt, Outcome::Finished { reason, counts })?;
         }

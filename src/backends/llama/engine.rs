@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use llama_cpp_2::context::LlamaContext;
@@ -15,9 +16,12 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
 
+use super::answer::Piece;
+use super::binding::Binding;
 use super::child::EngineError;
+use super::confidence;
 use super::constraint::GrammarError;
-use super::grammar::{Chosen, Grammar};
+use super::grammar::Chosen;
 use super::host_cache::HostCache;
 use super::logprobs::{Logprobs, TokenLogprobs};
 use super::observer::{Reused, StepReport, StepRow};
@@ -25,7 +29,8 @@ use super::pacing::Pacer;
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal, Settings};
 use super::sampling::Sampler;
 use super::scheduler::{Cancelled, Chunk, Limits, Phase, Request, Scheduler, Token};
-use super::text::TextStream;
+use super::transcript::{Heard, Transcript};
+use crate::backends::backend::TokenConfidence;
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
@@ -49,11 +54,13 @@ pub(super) struct Texts {
 /// The part of a request that turns logits into text.
 pub(super) struct Work {
     pub(super) sampler: Sampler,
-    pub(super) text: TextStream,
+    pub(super) transcript: Transcript,
+    /// Control tokens whose spelling the transcript needs.
+    pub(super) tags: Arc<[Token]>,
     /// Turns left out so that the conversation fits.
     pub(super) dropped_turns: u32,
     /// The form that the answer must have.
-    pub(super) grammar: Option<Grammar>,
+    pub(super) binding: Binding,
     pub(super) logprobs: Option<Logprobs>,
 }
 
@@ -61,18 +68,17 @@ impl Work {
     /// The next token of an answer that may have `left` more of them.
     fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
         let sampler = &mut self.sampler;
-        match &mut self.grammar {
-            Some(grammar) => grammar.choose(left, |mask| sampler.sample(logits, Some(mask))),
-            None => Ok(Chosen { token: sampler.sample(logits, None), end: None }),
-        }
+        let said = self.transcript.answer();
+        self.binding.choose(said, left, |mask| sampler.sample(logits, mask))
     }
 }
 
 /// What the answers gained in one step.
 #[derive(Default)]
 struct Said {
-    texts: Vec<(AttemptId, String)>,
+    pieces: Vec<(AttemptId, Piece)>,
     logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
+    confidences: Vec<(AttemptId, TokenConfidence)>,
     finished: Vec<(AttemptId, Outcome)>,
 }
 
@@ -156,9 +162,9 @@ impl<'m> Engine<'m> {
         match order {
             Order::Work { request, work } => {
                 let attempt = request.attempt;
+                let counts = Counts::default();
                 let room = self.context_tokens.saturating_sub(request.prompt.len());
                 let limit = request.output_limit.min(room);
-                let counts = Counts { prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0 };
                 match self.scheduler.submit(request) {
                     Ok(()) => {
                         self.running.insert(attempt, Running { work, counts, limit });
@@ -206,8 +212,8 @@ impl<'m> Engine<'m> {
         let end = MonotonicNs::now();
         let rows = chunks.iter().map(step_row).collect();
         let report = StepReport { start, end, rows, reused: std::mem::take(&mut self.reused) };
-        let Said { texts, logprobs, finished } = said;
-        let step = FromEngine::Step { report, texts, logprobs };
+        let Said { pieces, logprobs, confidences, finished } = said;
+        let step = FromEngine::Step { report, pieces, logprobs, confidences };
         protocol::append_frame(&mut self.outgoing, &step)?;
         for (attempt, outcome) in finished {
             self.close(attempt, outcome)?;
@@ -255,39 +261,45 @@ impl<'m> Engine<'m> {
         };
         counts.completion_tokens += 1;
         let goes_on = self.scheduler.push(chunk.slot, as_index(token));
-        let mut text = String::new();
+        let reasoned = work.transcript.answer().is_reasoning();
+        let mut heard = Heard::default();
         let reason = if self.vocab.is_eog(LlamaToken(as_index(token))) {
             Some(FinishReason::Stop)
         } else {
+            if counts.completion_tokens <= confidence::TOKENS {
+                said.confidences.push((chunk.attempt, confidence::of(logits, token)));
+            }
             let vocab = &self.vocab;
             let spell = |token| vocab.token_to_piece(LlamaToken(token), false, None);
             if let Some(logprobs) = &mut work.logprobs {
                 logprobs.note(logits, token, spell);
             }
             self.piece.clear();
-            vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, false, None);
-            let released = work.text.push(&self.piece);
-            text = released.text;
-            if released.stopped {
+            let is_tag = work.tags.contains(&as_index(token));
+            vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, is_tag, None);
+            heard = work.transcript.push(&self.piece);
+            let goes_on_calling = work.transcript.answer().is_between_calls();
+            let end = end.filter(|end| *end == FinishReason::Length || !goes_on_calling);
+            if heard.ended {
                 Some(FinishReason::Stop)
             } else {
                 end.or((!goes_on).then_some(FinishReason::Length))
             }
         };
+        let answer = work.transcript.answer();
+        counts.reasoning_tokens += u32::from(reasoned || answer.is_reasoning());
+        let reason = reason.map(|reason| work.transcript.end(reason, &mut heard));
         if let Some(reason) = reason {
-            text.push_str(&work.text.finish());
             self.scheduler.release(chunk.slot);
             said.finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
         }
         if let Some(logprobs) = &mut work.logprobs {
-            let released = logprobs.release(&text, reason.is_some());
+            let released = logprobs.release(&heard.characters, reason.is_some());
             if !released.is_empty() {
                 said.logprobs.push((chunk.attempt, released));
             }
         }
-        if !text.is_empty() {
-            said.texts.push((chunk.attempt, text));
-        }
+        said.pieces.extend(heard.pieces.into_iter().map(|piece| (chunk.attempt, piece)));
     }
 
     fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {

@@ -2,19 +2,22 @@
 //!
 //! Also at the output limit: an answer that nears it is completed in the shortest way, if there is one that fits.
 //!
-//! The vocabulary becomes a trie once per engine, a schema a grammar once per request, on the reader thread. Knows
-//! neither logits nor HTTP.
+//! The vocabulary becomes a trie once per engine, a form a grammar on the reader thread; the latest are remembered,
+//! because applications demand the same ones again and again. Knows neither logits nor HTTP.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use llama_cpp_2::model::LlamaModel;
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::closing::{Closers, Text};
-use super::constraint::{Constraint, GrammarError};
+use super::constraint::GrammarError;
+use super::form::{Form, Part, Schema};
+use super::lark::{lark, schema_name};
 use crate::openai::FinishReason;
 
 mod closing;
@@ -23,10 +26,17 @@ mod closing;
 /// nothing else.
 const WHITESPACE: &str = r" |\n {0,16}";
 
+/// Grammars that are remembered.
+const REMEMBERED: usize = 16;
+
 /// Makes grammars for one vocabulary.
 pub(super) struct Grammars {
     factory: ParserFactory,
     closers: Arc<Closers>,
+    /// Control tokens by their text.
+    controls: HashMap<String, u32>,
+    /// Never advanced, so that what their copies learn does not pile up here; the latest first.
+    remembered: Mutex<VecDeque<(Form, Grammar)>>,
 }
 
 impl Grammars {
@@ -35,39 +45,73 @@ impl Grammars {
         let vocabulary = vocabulary(model)?;
         let closers = Arc::new(Closers::new(vocabulary.tok_trie()));
         let factory = ParserFactory::new_simple(&vocabulary).map_err(unsupported)?;
-        let mut grammars = Self { factory, closers };
+        let controls = controls(model);
+        let mut grammars = Self { factory, closers, controls, remembered: Mutex::default() };
         grammars.factory.quiet();
         // Errors reach clients and logs: they must not quote the schema or the answer.
         grammars.factory.limits_mut().verbose_errors = false;
         Ok(grammars)
     }
 
-    pub(super) fn grammar(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
-        let mut schema: Value = match constraint {
-            Constraint::JsonObject => json!({"type": "object"}),
-            Constraint::JsonSchema(text) => serde_json::from_str(text)
-                .map_err(|error| GrammarError::NotJson(error.to_string()))?,
-        };
-        if schema == json!(true) {
-            schema = json!({});
+    pub(super) fn grammar(&self, form: &Form) -> Result<Grammar, GrammarError> {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = remembered.iter().position(|(known, _)| known == form)
+            && let Some(known) = remembered.remove(place)
+        {
+            remembered.push_front(known);
+        } else {
+            let grammar = self.compile(form)?;
+            remembered.truncate(REMEMBERED - 1);
+            remembered.push_front((form.clone(), grammar));
         }
-        if !schema.is_object() {
-            return Err(GrammarError::Unsupported("it must be an object".to_owned()));
-        }
-        // Written over whatever options a client's schema brings.
-        let options = JsonCompileOptions {
-            whitespace_pattern: Some(WHITESPACE.to_owned()),
-            ..JsonCompileOptions::default()
-        };
-        options.apply_to(&mut schema);
-        let parser = self.factory.create_parser(TopLevelGrammar::from_json_schema(schema));
+        let (_, grammar) = &remembered[0];
+        Ok(Grammar { matcher: grammar.matcher.deep_clone(), ..grammar.clone() })
+    }
+
+    fn compile(&self, form: &Form) -> Result<Grammar, GrammarError> {
+        let parser = self.factory.create_parser(self.source(form));
         let matcher = Matcher::new(Ok(parser.map_err(unsupported)?));
         Ok(Grammar::new(matcher, Arc::clone(&self.closers)))
     }
+
+    fn source(&self, form: &Form) -> TopLevelGrammar {
+        if let [sequence] = form.0.as_slice()
+            && let [Part::Json(schema)] = sequence.as_slice()
+        {
+            return TopLevelGrammar::from_json_schema(with_options(schema));
+        }
+        let (text, schemas) = lark(form, |tag| self.controls.get(tag).copied());
+        let schemas = schemas.into_iter().enumerate().map(|(place, schema)| GrammarWithLexer {
+            name: Some(schema_name(place)),
+            ..GrammarWithLexer::from_json_schema(with_options(schema))
+        });
+        let mut source = TopLevelGrammar::from_lark(text);
+        source.grammars.extend(schemas);
+        source
+    }
+}
+
+/// The schema with our options written over whatever options a client's brings.
+fn with_options(schema: &Schema) -> Value {
+    let options = JsonCompileOptions {
+        whitespace_pattern: Some(WHITESPACE.to_owned()),
+        lenient: schema.lenient,
+        ..JsonCompileOptions::default()
+    };
+    let mut json = schema.json.clone();
+    options.apply_to(&mut json);
+    json
 }
 
 fn unsupported(error: impl std::fmt::Display) -> GrammarError {
     GrammarError::Unsupported(error.to_string())
+}
+
+fn controls(model: &LlamaModel) -> HashMap<String, u32> {
+    let vocab = model.vocab();
+    let controls = (0_u32..).zip(vocab.tokens()).filter(|&(_, token)| vocab.is_control(token));
+    let spelled = controls.map(|(id, token)| (vocab.token_to_piece(token, true, None), id));
+    spelled.map(|(bytes, id)| (String::from_utf8_lossy(&bytes).into_owned(), id)).collect()
 }
 
 /// The vocabulary as a trie of bytes; tokens without text of their own are marked so that no grammar allows them.
@@ -96,6 +140,7 @@ fn vocabulary(model: &LlamaModel) -> Result<TokEnv, GrammarError> {
 }
 
 /// The grammar of one answer, as far as the answer has come.
+#[derive(Clone)]
 pub(super) struct Grammar {
     matcher: Matcher,
     text: Text,
@@ -125,11 +170,19 @@ impl Grammar {
         Self { matcher, text, closers, reserve, way_out: None, closing: None }
     }
 
+    /// Takes what has been written already.
+    pub(super) fn read(&mut self, text: &str) -> Result<(), GrammarError> {
+        let tokens = self.matcher.tok_env().map_err(too_complex)?.tokenize_bytes(text.as_bytes());
+        tokens.into_iter().try_for_each(|token| self.take(token as usize))
+    }
+
     /// Takes the next token, which `sample` chooses among those allowed (one bit each). `left` tokens, this one
     /// included, may still come: if they would not suffice, the answer is completed in the shortest way instead.
+    /// The token `beside` is allowed too, and changes nothing here.
     pub(super) fn choose(
         &mut self,
         left: usize,
+        beside: Option<u32>,
         sample: impl FnOnce(&[u32]) -> usize,
     ) -> Result<Chosen, GrammarError> {
         if self.closing.is_some() {
@@ -139,7 +192,14 @@ impl Grammar {
         if near && self.way_out.is_none() {
             self.way_out = self.find_way_out(left);
         }
-        let token = sample(self.matcher.compute_mask_or_eos().map_err(too_complex)?.as_slice());
+        let mut mask = self.matcher.compute_mask_or_eos().map_err(too_complex)?;
+        if let Some(beside) = beside {
+            mask.allow_token(beside);
+        }
+        let token = sample(mask.as_slice());
+        if beside.is_some_and(|beside| beside as usize == token) {
+            return Ok(Chosen { token, end: None });
+        }
         let before = near.then(|| (self.matcher.clone(), self.text));
         self.take(token)?;
         if let Some((matcher, text)) = before

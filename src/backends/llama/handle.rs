@@ -12,17 +12,21 @@ use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::Piece;
 use super::choices;
 use super::config::Config;
 use super::control::{self, Control};
+use super::conversation::Conversation;
 use super::footprint::Footprint;
 use super::logprobs::TokenLogprobs;
 use super::parameters::{constraint, invalid, logprobs, sampling, wire};
-use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine, Turn};
+use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine};
 use super::raw;
-use crate::backends::backend::{Backend, BackendError, ErrorKind, Event, EventStream, Health, Job};
+use crate::backends::backend::{
+    Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, TokenConfidence,
+};
 use crate::backends::terms::Terms;
-use crate::openai::chat::PromptTokensDetails;
+use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{ChatRequest, FinishReason, Request, Usage};
 use crate::units::AttemptId;
 
@@ -126,9 +130,11 @@ pub(super) struct Progress {
     pub(super) dropped_turns: u32,
     /// One for each text embedded so far.
     pub(super) vectors: Vec<Vec<f32>>,
-    pub(super) text: String,
-    /// Of the tokens of `text`, if they were asked for.
+    pub(super) pieces: Vec<Piece>,
+    /// Of the tokens of `pieces`, if they were asked for.
     pub(super) logprobs: Vec<TokenLogprobs>,
+    /// Of the first tokens of the answer.
+    pub(super) confidences: Vec<TokenConfidence>,
     pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
 
@@ -252,6 +258,14 @@ impl LlamaBackend {
     }
 }
 
+/// How much of an answer has been passed on.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    pieces: usize,
+    logprobs: usize,
+    confidences: usize,
+}
+
 /// One answer on its way.
 struct Answer {
     model: Arc<str>,
@@ -266,12 +280,12 @@ impl Answer {
     fn events(mut self) -> EventStream {
         let model = Arc::clone(&self.model);
         let deadline = Instant::now() + self.first_token_timeout;
-        let (mut sent, mut told) = (0, 0);
+        let mut told = Told::default();
         let mut started = false;
         let embeds = self.embeds;
         let events = try_stream! {
             loop {
-                let news = self.next(sent, told, deadline).await?;
+                let news = self.next(told, deadline).await?;
                 if news.admitted && !started {
                     started = true;
                     yield Event::Started;
@@ -279,13 +293,17 @@ impl Answer {
                         yield Event::Truncated { turns: news.dropped_turns };
                     }
                 }
+                if !news.confidences.is_empty() {
+                    told.confidences += news.confidences.len();
+                    yield Event::Confidence(news.confidences);
+                }
                 if !news.logprobs.is_empty() {
-                    told += news.logprobs.len();
+                    told.logprobs += news.logprobs.len();
                     yield Event::Logprobs(wire(news.logprobs));
                 }
-                if !news.text.is_empty() {
-                    sent += news.text.len();
-                    yield Event::Text(news.text);
+                told.pieces += news.pieces.len();
+                for piece in joined(news.pieces) {
+                    yield event(piece);
                 }
                 if let Some(end) = news.end {
                     self.cancel.disarm();
@@ -306,14 +324,9 @@ impl Answer {
             .boxed()
     }
 
-    /// Waits for something new: `text` is what came after the first `sent` bytes, `logprobs` after the first `told`.
-    async fn next(
-        &mut self,
-        sent: usize,
-        told: usize,
-        deadline: Instant,
-    ) -> Result<Progress, ErrorKind> {
-        let silent = sent == 0 && self.progress.borrow().vectors.is_empty();
+    /// Waits for something that was not told yet.
+    async fn next(&mut self, told: Told, deadline: Instant) -> Result<Progress, ErrorKind> {
+        let silent = told.pieces == 0 && self.progress.borrow().vectors.is_empty();
         let changed = if silent {
             timeout_at(deadline, self.progress.changed())
                 .await
@@ -329,10 +342,36 @@ impl Answer {
             dropped_turns: progress.dropped_turns,
             // Vectors are of use only together.
             vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
-            text: progress.text[sent..].to_owned(),
-            logprobs: progress.logprobs[told..].to_vec(),
+            pieces: progress.pieces[told.pieces..].to_vec(),
+            logprobs: progress.logprobs[told.logprobs..].to_vec(),
+            confidences: progress.confidences[told.confidences..].to_vec(),
             end: progress.end.clone(),
         })
+    }
+}
+
+/// Pieces that came together, in as few as say the same.
+fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut joined: Vec<Piece> = Vec::with_capacity(1);
+    for piece in pieces {
+        let left = match joined.last_mut() {
+            Some(last) => last.join(piece),
+            None => Some(piece),
+        };
+        joined.extend(left);
+    }
+    joined
+}
+
+fn event(piece: Piece) -> Event {
+    match piece {
+        Piece::Text(text) => Event::Text(text),
+        Piece::Reasoning(text) => Event::Reasoning(text),
+        Piece::Call { index, name } => {
+            let id = format!("call_{}", uuid::Uuid::now_v7().simple());
+            Event::ToolCall { index, id, name }
+        }
+        Piece::Arguments { index, text } => Event::ToolArguments { index, piece: text },
     }
 }
 
@@ -382,13 +421,9 @@ fn submission(
     if output_limit == 0 {
         return Err(invalid("max_completion_tokens", "the output limit must be at least 1"));
     }
-    let turns = request.messages.iter().map(|message| Turn {
-        role: message.role,
-        text: message.content.as_ref().map_or_else(String::new, |c| c.text().into_owned()),
-    });
     Ok(Submission {
         attempt,
-        prompt: Prompt::Chat(turns.collect()),
+        prompt: Prompt::Chat(Conversation::of(request)?),
         sampling: sampling(request),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
@@ -412,6 +447,9 @@ fn usage(counts: Counts) -> Usage {
         total_tokens: prompt_tokens + completion_tokens,
         prompt_tokens_details: Some(PromptTokensDetails {
             cached_tokens: Some(u64::from(counts.cached_tokens)),
+        }),
+        completion_tokens_details: Some(CompletionTokensDetails {
+            reasoning_tokens: Some(u64::from(counts.reasoning_tokens)),
         }),
     }
 }

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::protocol::Turn;
+use super::conversation::Turn;
 use crate::openai::Role;
 
 /// What to do with a conversation that does not fit into the context.
@@ -84,7 +84,7 @@ mod tests {
             "a" => Role::Assistant,
             _ => Role::Tool,
         };
-        let turn = |word: &str| Turn { role: role(word), text: word.to_owned() };
+        let turn = |word: &str| Turn::new(role(word), word);
         words.split(' ').map(turn).collect()
     }
 

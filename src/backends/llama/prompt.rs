@@ -8,18 +8,24 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
-use super::constraint::{Constraint, GrammarError};
+use super::answer::{AnswerParser, ExpectedCalls};
+use super::binding::Binding;
+use super::constraint::GrammarError;
+use super::conversation::{Conversation, MustCall, OfferedTool, ToolUse, Turn};
+use super::dialect::CallFormat;
 use super::engine::{Order, Texts, Work};
+use super::fallback;
+use super::form::{ForcedCall, Form};
 use super::grammar::{Grammar, Grammars};
 use super::guard::{Guard, pieces};
 use super::logprobs::Logprobs;
 use super::overflow::{Overflow, roomy_tokens, shorten};
-use super::protocol::{Embed, Prompt, Refusal, Submission, Turn};
+use super::protocol::{Embed, Prompt, Refusal, Submission};
 use super::sampling::Sampler;
 use super::scheduler::{Request, Token};
 use super::template::{CHATML, ChatTemplate};
-use super::text::TextStream;
-use crate::openai::Input;
+use super::transcript::Transcript;
+use crate::openai::{Input, Role};
 
 const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 
@@ -29,12 +35,32 @@ pub(super) struct Prompter {
     template: ChatTemplate,
     has_own_template: bool,
     guard: Guard,
+    /// Control tokens that are part of the template's dialect, so the answer's parser must see them.
+    tags: Arc<[Token]>,
+    /// The token that opens the reasoning, where it is one.
+    thought: Option<u32>,
     overflow: Overflow,
     context_tokens: usize,
     /// Tokens at which the model ends its turn.
     ends: Vec<Token>,
     /// Made for the first request that needs it: it takes a moment and some memory.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
+}
+
+/// A prompt, how to read what the model answers to it, and what binds the answer.
+struct Question<P> {
+    prompt: P,
+    answer: AnswerParser,
+    forms: Forms,
+}
+
+/// What binds an answer and its calls.
+#[derive(Default)]
+struct Forms {
+    /// The whole answer, but for reasoning that comes first.
+    answer: Option<Form>,
+    /// A call that the model begins by itself.
+    call: Option<Form>,
 }
 
 impl Prompter {
@@ -48,8 +74,18 @@ impl Prompter {
         let (bos, eos) =
             (spelling(&model, model.vocab().bos()), spelling(&model, model.vocab().eos()));
         let template = ChatTemplate::new(own.as_deref().unwrap_or(CHATML), &bos, &eos)?;
-        let guard = Guard::new(control_spellings(&model));
+        let controls = control_tokens(&model);
+        let is_tag = |spelling: &str| template.dialect().tags().any(|tag| tag == spelling);
+        let tags = controls.iter().filter(|(_, spelling)| is_tag(spelling));
+        let tags = tags.map(|(token, _)| token.0).collect();
+        let guard = Guard::new(controls.into_iter().map(|(_, spelling)| spelling));
         let vocab = model.vocab();
+        let open = template.dialect().reasoning.map(|tags| tags.open);
+        let opening = open.map(|tag| vocab.tokenize(tag.as_bytes(), false, true));
+        let thought = opening.as_deref().and_then(|tokens| match tokens {
+            [token] => u32::try_from(token.0).ok(),
+            _ => None,
+        });
         let ends = vocab.tokens().filter(|&token| vocab.is_eog(token)).map(|end| end.0).collect();
         let has_own_template = own.is_some();
         let grammars = OnceLock::new();
@@ -58,6 +94,8 @@ impl Prompter {
             template,
             has_own_template,
             guard,
+            tags,
+            thought,
             overflow,
             context_tokens,
             ends,
@@ -67,6 +105,13 @@ impl Prompter {
 
     pub(super) fn has_own_template(&self) -> bool {
         self.has_own_template
+    }
+
+    /// Whether a conversation with tools can be put to the model. One without a template was trained for no
+    /// conversation at all; some templates refuse a system turn, which the fallback needs.
+    pub(super) fn takes_tools(&self) -> bool {
+        self.has_own_template
+            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), None).is_ok()
     }
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
@@ -79,20 +124,27 @@ impl Prompter {
         let Submission { attempt, prompt, mut sampling, output_limit, stop, terms, .. } =
             submission;
         let output_limit = output_limit as usize;
-        let (prompt, dropped_turns) = match prompt {
-            Prompt::Chat(turns) => self.fitting(&turns, output_limit)?,
-            Prompt::Raw(input) => (self.raw(&input, true)?, 0),
+        let form = submission.constraint.as_ref().map(Form::of);
+        let form = form.transpose().map_err(Refusal::Grammar)?;
+        let (Question { prompt, answer, forms }, dropped_turns) = match &prompt {
+            Prompt::Chat(conversation) => {
+                self.fitting(conversation, output_limit, form.as_ref())?
+            }
+            Prompt::Raw(input) => {
+                let answer = AnswerParser::new(None, false, None);
+                (Question { prompt: self.raw(input, true)?, answer, forms: Forms::default() }, 0)
+            }
         };
         self.check_bias(&sampling.logit_bias)?;
         // An answer with a form ends where the form does.
-        if submission.ignore_eos && submission.constraint.is_none() {
+        if submission.ignore_eos && forms.answer.is_none() {
             sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
         }
-        let grammar = submission.constraint.map(|constraint| self.grammar(&constraint));
         let work = Work {
             sampler: Sampler::new(sampling, &prompt),
-            text: TextStream::new(stop),
-            grammar: grammar.transpose().map_err(Refusal::Grammar)?,
+            transcript: Transcript::new(answer, stop),
+            tags: Arc::clone(&self.tags),
+            binding: self.binding(&forms).map_err(Refusal::Grammar)?,
             logprobs: submission.logprobs.map(|top| Logprobs::new(top.into())),
             dropped_turns: u32::try_from(dropped_turns).unwrap_or(u32::MAX),
         };
@@ -111,9 +163,30 @@ impl Prompter {
         }
     }
 
-    fn grammar(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+    fn binding(&self, forms: &Forms) -> Result<Binding, GrammarError> {
+        let grammar = |form: &Option<Form>| form.as_ref().map(|f| self.grammar(f)).transpose();
+        Ok(Binding::new(grammar(&forms.answer)?, grammar(&forms.call)?, self.thought))
+    }
+
+    fn grammar(&self, form: &Form) -> Result<Grammar, GrammarError> {
         let grammars = self.grammars.get_or_init(|| Grammars::new(&self.model));
-        grammars.as_ref().map_err(Clone::clone)?.grammar(constraint)
+        grammars.as_ref().map_err(Clone::clone)?.grammar(form)
+    }
+
+    /// The tools as calls can be bound to them: one whose schema is beyond the grammar takes any arguments, unless it
+    /// is strict.
+    fn bindable(&self, mut tools: ToolUse) -> Result<ToolUse, Refusal> {
+        if self.grammar(&Form::call(&tools, fallback::FORMAT)).is_ok() {
+            return Ok(tools);
+        }
+        for (place, tool) in tools.tools.iter_mut().enumerate() {
+            match self.grammar(&Form::arguments(tool)) {
+                Ok(_) => {}
+                Err(error) if tool.strict => return Err(Refusal::Tool { place, error }),
+                Err(_) => r#"{"type":"object"}"#.clone_into(&mut tool.schema),
+            }
+        }
+        Ok(tools)
     }
 
     /// What the embedder is to do about texts.
@@ -127,12 +200,23 @@ impl Prompter {
     }
 
     /// The conversation's tokens, and how many of its turns were left out so that it fits.
-    fn fitting(&self, turns: &[Turn], output_limit: usize) -> Result<(Vec<Token>, usize), Refusal> {
+    fn fitting(
+        &self,
+        conversation: &Conversation,
+        output_limit: usize,
+        form: Option<&Form>,
+    ) -> Result<(Question<Vec<Token>>, usize), Refusal> {
+        let Conversation { turns, tools } = conversation;
+        let tools = tools.clone().map(|tools| self.bindable(tools)).transpose()?;
         let most = match self.overflow {
             Overflow::Refuse => usize::MAX,
             Overflow::DropOldestTurns => roomy_tokens(self.context_tokens, output_limit),
         };
-        shorten(turns, |turns| self.prompt(turns), |prompt| prompt.len() <= most)
+        let ask = |turns: &[Turn]| {
+            let Question { prompt, answer, forms } = self.render(turns, tools.as_ref(), form)?;
+            Ok::<_, Error>(Question { prompt: self.tokenise(&prompt), answer, forms })
+        };
+        shorten(turns, ask, |question| question.prompt.len() <= most)
             .map_err(|error| Refusal::Template(error.to_string()))
     }
 
@@ -159,28 +243,75 @@ impl Prompter {
             .ok_or(Refusal::UnknownToken { token, vocabulary: vocabulary.unsigned_abs() })
     }
 
-    fn prompt(&self, turns: &[Turn]) -> Result<Vec<Token>, Error> {
-        let rendered = self.template.render(turns, &self.guard)?;
+    /// Renders the template and begins the answer as far as it is decided. `form` is that of an answer in words.
+    fn render(
+        &self,
+        turns: &[Turn],
+        tools: Option<&ToolUse>,
+        form: Option<&Form>,
+    ) -> Result<Question<String>, Error> {
+        let dialect = self.template.dialect();
+        let mut prompt = if dialect.calls.is_some() {
+            self.template.render(turns, tools, &self.guard)?
+        } else {
+            self.template.render(&fallback::plain_turns(turns, tools), None, &self.guard)?
+        };
+        let ends_with = |tag: &str| prompt.trim_end().ends_with(tag);
+        // A template may close the reasoning before it began: then there is none.
+        let reasoning = dialect.reasoning.filter(|tags| !ends_with(tags.close));
+        let opened = reasoning.is_some_and(|tags| ends_with(tags.open));
+        let Some(used) = tools else {
+            let answer = AnswerParser::new(reasoning, opened, None);
+            let forms = Forms { answer: form.cloned(), call: None };
+            return Ok(Question { prompt, answer, forms });
+        };
+        let format = dialect.calls.unwrap_or(fallback::FORMAT);
+        let mut answer = AnswerParser::new(reasoning, opened, Some(expected(used, format)));
+        let bound = match ForcedCall::of(used, format) {
+            // A call that must be made is begun for the model, which then has less to compute.
+            Some(forced) if reasoning.is_none() => {
+                prompt.push_str(&forced.beginning);
+                answer.prime(&forced.beginning);
+                Some(forced.rest)
+            }
+            Some(forced) => Some(forced.whole),
+            None => form.map(|form| form.clone().or(Form::tagged_call(used, format))),
+        };
+        let forms = Forms { answer: bound, call: Some(Form::call(used, format)) };
+        Ok(Question { prompt, answer, forms })
+    }
+
+    fn tokenise(&self, rendered: &str) -> Vec<Token> {
         let vocab = self.model.vocab();
         let mut tokens = Vec::with_capacity(rendered.len() / 3 + 1);
-        for piece in pieces(&rendered) {
+        for piece in pieces(rendered) {
             tokens.extend(vocab.tokenize(piece.as_bytes(), false, true));
         }
         // Most templates write the beginning-of-sequence token themselves; two of them would degrade the answer.
         if vocab.should_add_bos() && tokens.first() != Some(&vocab.bos()) {
             tokens.insert(0, vocab.bos());
         }
-        Ok(tokens.into_iter().map(|token| token.0).collect())
+        tokens.into_iter().map(|token| token.0).collect()
+    }
+}
+
+fn expected(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
+    ExpectedCalls {
+        format,
+        names: tools.tools.iter().map(|tool| tool.name.clone()).collect(),
+        parallel: tools.parallel
+            && format.allows_parallel()
+            && !matches!(tools.must_call, MustCall::Named(_)),
     }
 }
 
 /// How every token that is recognised in text as a control token is spelled.
-fn control_spellings(model: &LlamaModel) -> Vec<String> {
+fn control_tokens(model: &LlamaModel) -> Vec<(LlamaToken, String)> {
     let vocab = model.vocab();
     vocab
         .tokens()
         .filter(|&token| vocab.is_control(token))
-        .map(|token| spelling(model, token))
+        .map(|token| (token, spelling(model, token)))
         .collect()
 }
 
@@ -190,4 +321,10 @@ fn spelling(model: &LlamaModel, token: LlamaToken) -> String {
         return String::new();
     }
     model.vocab().text(token).map_or_else(String::new, |text| text.to_string_lossy().into_owned())
+}
+
+/// A tool for a try-out of the template.
+fn sample() -> ToolUse {
+    let tools = vec![OfferedTool::new("f", "", r#"{"type":"object","properties":{}}"#)];
+    ToolUse { tools, must_call: MustCall::No, parallel: false }
 }

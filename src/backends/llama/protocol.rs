@@ -9,15 +9,18 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::answer::Piece;
 use super::config::{FlashAttention, KvType};
 use super::constraint::{Constraint, GrammarError};
+use super::conversation::Conversation;
 use super::logprobs::TokenLogprobs;
 use super::observer::StepReport;
 use super::overflow::Overflow;
 use super::sampling::Sampling;
 use super::scheduler::{Rejection, Token};
+use crate::backends::backend::TokenConfidence;
 use crate::backends::terms::Terms;
-use crate::openai::{FinishReason, Input, Role};
+use crate::openai::{FinishReason, Input};
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Longest message in bytes: a prompt of millions of tokens fits.
@@ -93,7 +96,7 @@ pub struct Submission {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Prompt {
     /// Rendered by the model's chat template.
-    Chat(Vec<Turn>),
+    Chat(Conversation),
     /// Read as it is.
     Raw(Input),
 }
@@ -107,13 +110,6 @@ pub struct Embed {
     pub dimensions: Option<u32>,
     /// When the vectors stop being of use.
     pub deadline: Option<MonotonicNs>,
-}
-
-/// One turn of the conversation, its parts joined.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Turn {
-    pub role: Role,
-    pub text: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -138,11 +134,13 @@ pub enum FromEngine {
         attempt: AttemptId,
         vector: Vec<f32>,
     },
-    /// One batch was evaluated; `texts` is what may be sent on because of it, `logprobs` tells of the same tokens.
+    /// One batch was evaluated; `pieces` is what may be sent on because of it, `logprobs` tells of the same tokens.
     Step {
         report: StepReport,
-        texts: Vec<(AttemptId, String)>,
+        pieces: Vec<(AttemptId, Piece)>,
         logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
+        /// How sure the model was of the first tokens of each answer.
+        confidences: Vec<(AttemptId, TokenConfidence)>,
     },
     /// The last word about an attempt.
     Closed {
@@ -159,6 +157,8 @@ pub struct EngineFacts {
     pub slots: u32,
     /// The GGUF brings its own chat template; if not, ChatML is used.
     pub has_chat_template: bool,
+    /// Conversations with tools fit its template, by its own means or by the fallback.
+    pub takes_tools: bool,
     /// Architecture, parameters and size, for a log line.
     pub description: String,
 }
@@ -176,12 +176,14 @@ pub enum Outcome {
 }
 
 /// Tokens of one answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub prompt_tokens: u32,
     pub cached_tokens: u32,
     /// Every token sampled, the one that ended the turn included.
     pub completion_tokens: u32,
+    /// Those of them that were reasoning.
+    pub reasoning_tokens: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +203,11 @@ pub enum Refusal {
     },
     /// The answer cannot have the form asked for.
     Grammar(GrammarError),
+    /// Calls of the tool in this place, which is strict, cannot keep to its schema.
+    Tool {
+        place: usize,
+        error: GrammarError,
+    },
     /// The model's vectors are shorter than asked for.
     Dimensions {
         most: u32,
@@ -261,7 +268,9 @@ pub fn read_frame<M: DeserializeOwned>(socket: &mut impl Read) -> Result<Option<
 
 #[cfg(test)]
 mod tests {
+    use super::super::conversation::Turn;
     use super::*;
+    use crate::openai::Role;
 
     #[test]
     fn frames_survive_the_way_and_the_end_is_seen() {
@@ -269,7 +278,10 @@ mod tests {
         append_frame(&mut wire, &ToEngine::Cancel(AttemptId(7))).unwrap();
         let submission = Submission {
             attempt: AttemptId(8),
-            prompt: Prompt::Chat(vec![Turn { role: Role::Developer, text: "be brief".into() }]),
+            prompt: Prompt::Chat(Conversation {
+                turns: vec![Turn::new(Role::Developer, "be brief")],
+                tools: None,
+            }),
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3, ..Sampling::default() },
             output_limit: 5,
             stop: vec!["\n".into()],
@@ -284,7 +296,9 @@ mod tests {
         assert!(matches!(first, ToEngine::Cancel(AttemptId(7))));
         let second: ToEngine = read_frame(&mut wire).unwrap().unwrap();
         let ToEngine::Submit(submission) = second else { panic!("a submission") };
-        let Prompt::Chat(turns) = submission.prompt else { panic!("a conversation") };
+        let Prompt::Chat(Conversation { turns, .. }) = submission.prompt else {
+            panic!("a conversation")
+        };
         assert_eq!((turns[0].role, submission.output_limit), (Role::Developer, 5));
         assert!(read_frame::<ToEngine>(&mut wire).unwrap().is_none());
     }

@@ -344,13 +344,16 @@ impl Link {
                 self.attempts.admitted(attempt, at, dropped_turns);
             }
             FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector),
-            FromEngine::Step { report, texts, logprobs } => {
+            FromEngine::Step { report, pieces, logprobs, confidences } => {
                 self.observer.step(&self.model, &choices::joined(report));
+                for (attempt, confidence) in confidences {
+                    self.attempts.confidence(attempt, confidence);
+                }
                 for (attempt, logprobs) in logprobs {
                     self.attempts.logprobs(attempt, logprobs);
                 }
-                for (attempt, text) in texts {
-                    self.attempts.text(attempt, &text);
+                for (attempt, piece) in pieces {
+                    self.attempts.piece(attempt, piece);
                 }
             }
             FromEngine::Closed { attempt, outcome } => self.attempts.close(attempt, outcome),

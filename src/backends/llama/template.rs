@@ -5,11 +5,14 @@
 //! strings and maps, `raise_exception`, `strftime_now`.
 
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
+use super::conversation::{PastCall, ToolUse, Turn};
+use super::dialect::{CallFormat, Dialect};
 use super::guard::Guard;
-use super::protocol::Turn;
+use super::python_json::tojson;
 use crate::openai::Role;
 
 /// What most instruction models without a template of their own were trained on.
@@ -23,6 +26,7 @@ const NAME: &str = "chat";
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    dialect: Dialect,
 }
 
 impl ChatTemplate {
@@ -36,20 +40,101 @@ impl ChatTemplate {
         environment.add_function("strftime_now", strftime_now);
         environment.add_global("bos_token", bos);
         environment.add_global("eos_token", eos);
+        environment.add_filter("tojson", tojson);
         environment.add_template_owned(NAME, source.to_owned())?;
-        Ok(Self { environment })
+        let takes_tools =
+            environment.get_template(NAME)?.undeclared_variables(false).contains("tools");
+        let dialect = Dialect::of(source, takes_tools);
+        Ok(Self { environment, dialect })
     }
 
-    /// The prompt up to where the assistant's answer begins. Control tokens spelled out in a turn are marked by
-    /// `guard`.
-    pub fn render(&self, turns: &[Turn], guard: &Guard) -> Result<String, Error> {
-        let messages: Vec<Value> = turns
-            .iter()
-            .map(|turn| context! { role => role(turn.role), content => guard.mark(&turn.text) })
-            .collect();
-        self.environment
-            .get_template(NAME)?
-            .render(context! { messages => messages, add_generation_prompt => true })
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The prompt up to where the assistant's answer begins. Control tokens spelled out in a turn or a tool are marked
+    /// by `guard`. Tools are for templates of a dialect with calls; others do not look at them.
+    pub fn render(
+        &self,
+        turns: &[Turn],
+        tools: Option<&ToolUse>,
+        guard: &Guard,
+    ) -> Result<String, Error> {
+        let messages: Vec<Value> = turns.iter().map(|turn| self.message(turn, guard)).collect();
+        // Templates ask for `tools is not none`, as Hugging Face passes none where there are none.
+        let tools: Option<Vec<Value>> = tools
+            .map(|used| used.tools.iter().map(|tool| guarded_json(&tool.json, guard)).collect());
+        self.environment.get_template(NAME)?.render(
+            context! { messages => messages, tools => tools, add_generation_prompt => true },
+        )
+    }
+
+    fn message(&self, turn: &Turn, guard: &Guard) -> Value {
+        let text = |text: &str| Value::from(guard.mark(text).into_owned());
+        let mut fields =
+            vec![("role", Value::from(role(turn.role))), ("content", text(&turn.text))];
+        // Present only where they mean something: templates ask whether they are defined.
+        if let Some(reasoning) = &turn.reasoning {
+            fields.push(("reasoning_content", text(reasoning)));
+        }
+        if !turn.calls.is_empty() {
+            let calls = turn.calls.iter().map(|call| self.call(call, guard));
+            fields.push(("tool_calls", calls.collect()));
+        }
+        if let Some(id) = &turn.answers {
+            fields.push(("tool_call_id", text(&self.call_id(id))));
+        }
+        if let Some(name) = &turn.name {
+            fields.push(("name", text(name)));
+        }
+        Value::from_pairs(fields)
+    }
+
+    fn call(&self, call: &PastCall, guard: &Guard) -> Value {
+        context! {
+            id => guard.mark(&self.call_id(&call.id)),
+            type => "function",
+            function => context! {
+                name => guard.mark(&call.name),
+                arguments => guarded_json(&call.arguments, guard),
+            },
+        }
+    }
+
+    /// A call's id as the template takes it: Mistral's refuse what is not 9 letters and digits.
+    fn call_id(&self, id: &str) -> String {
+        const MISTRAL_ID: usize = 9;
+        let fits = id.len() == MISTRAL_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if self.dialect.calls != Some(CallFormat::Mistral) || fits {
+            return id.to_owned();
+        }
+        // The id's own end is its random part; filled up, it is as good a name for the call within one conversation.
+        let end: Vec<char> =
+            id.chars().rev().filter(char::is_ascii_alphanumeric).take(MISTRAL_ID).collect();
+        format!("{:0>9}", end.into_iter().rev().collect::<String>())
+    }
+}
+
+/// JSON text as a template's value; text that is none, as a small model may have written it, as a string.
+fn guarded_json(json: &str, guard: &Guard) -> Value {
+    let value = serde_json::from_str(json).unwrap_or_else(|_| Value::from(json));
+    guarded(&value, guard)
+}
+
+fn guarded(value: &Value, guard: &Guard) -> Value {
+    let inner = |value: Value| guarded(&value, guard);
+    match value.kind() {
+        ValueKind::String => guard.mark(value.as_str().unwrap_or_default()).into_owned().into(),
+        ValueKind::Seq => value.try_iter().into_iter().flatten().map(inner).collect(),
+        ValueKind::Map => {
+            let keys = value.try_iter().into_iter().flatten();
+            let field = |key: Value| {
+                let field = value.get_item(&key).unwrap_or_default();
+                (inner(key), inner(field))
+            };
+            Value::from_pairs(keys.map(field))
+        }
+        _ => value.clone(),
     }
 }
 
@@ -76,43 +161,4 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The template of SmolLM2-135M-Instruct, as its GGUF carries it.
-    const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
-    fn turn(role: Role, text: &str) -> Turn {
-        Turn { role, text: text.into() }
-    }
-
-    fn render(source: &str, turns: &[Turn]) -> Result<String, Error> {
-        ChatTemplate::new(source, "<s>", "</s>")?.render(turns, &Guard::default())
-    }
-
-    #[test]
-    fn smollm2_gets_its_own_system_prompt_unless_the_client_brings_one() {
-        assert_eq!(
-            render(SMOLLM2, &[turn(Role::User, "Hi")]).unwrap(),
-            "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
-             <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-        );
-        assert_eq!(
-            render(SMOLLM2, &[turn(Role::Developer, "Be brief."), turn(Role::User, "Hi")]).unwrap(),
-            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-        );
-    }
-
-    #[test]
-    fn pythonisms_and_globals_work() {
-        let source = "{{ bos_token }}{% for m in messages %}\n    {% if m.role.startswith('u') %}\n{{ m.content.strip() }}{{ eos_token }}\n    {% endif %}\n{% endfor %}";
-        assert_eq!(render(source, &[turn(Role::User, " a ")]).unwrap(), "<s>a</s>\n");
-    }
-
-    #[test]
-    fn a_template_refuses_in_its_own_words() {
-        let source = "{{ raise_exception('roles must alternate') }}";
-        let error = render(source, &[]).unwrap_err().to_string();
-        assert!(error.contains("roles must alternate"), "{error}");
-    }
-}
+mod tests;

@@ -39,7 +39,7 @@ fn play(events: &[Event], idle_watts: u64) -> (Ledger, u64) {
                 now += gap + length;
                 fed += energy;
             }
-            Event::Open(attempt) => ledger.open(AttemptId(attempt), at(now)),
+            Event::Open(attempt) => ledger.open(AttemptId(attempt), TokenWeights::DEFAULT, at(now)),
             Event::Close(attempt) => ledger.close(AttemptId(attempt), at(now)),
             Event::Work { back, length, ref rows } => {
                 let start = now.saturating_sub(back);

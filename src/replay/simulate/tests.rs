@@ -20,8 +20,8 @@ fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
         p,
         joules: Some(Joules(joules)),
         dollars: Some(Dollars(if route == Route::Cloud { 0.001 } else { 0.0 })),
-        ttft_ms: None,
         grams: None,
+        ttft_ms: None,
         output_tokens: None,
         context_tokens: None,
         capabilities: Capabilities::ALL,
@@ -71,6 +71,8 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
             },
             error: None,
             dropped_turns: None,
+            signals: None,
+            confidence: None,
             energy: Some(metered(10.0 * f64::from(place + 1))),
         })
         .collect();

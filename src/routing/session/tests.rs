@@ -21,13 +21,7 @@ fn named(id: u64) -> Place {
 }
 
 fn turn(model: &str, place: &Place) -> Turn {
-    Turn {
-        model: model.into(),
-        route: Route::Local,
-        p: 0.7,
-        point: place.whole,
-        cached_tokens: 300,
-    }
+    Turn { model: model.into(), route: Route::Local, point: place.whole, cached_tokens: 300 }
 }
 
 #[test]
@@ -77,13 +71,15 @@ fn a_failed_answer_raises_the_floor_above_what_was_predicted() {
     let mut sessions = Sessions::new(limits(10));
     let id = sessions.enter(&place(1, 0), false, MonotonicNs(0));
     sessions.answered(id, turn("small", &place(1, 0)));
-    assert!(sessions.failed(id));
+    assert!(sessions.failed(id, 0.7));
     let floor = |sessions: &Sessions| sessions.known(&place(1, 1), MonotonicNs(0)).floor;
     assert!((floor(&sessions) - 0.8).abs() < 1e-9);
-    sessions.failed(id);
-    sessions.failed(id);
+    // Said twice, it is no worse; and of a dearer answer it is.
+    sessions.failed(id, 0.7);
+    assert!((floor(&sessions) - 0.8).abs() < 1e-9);
+    sessions.failed(id, 0.95);
     assert!((floor(&sessions) - FLOOR_MAX).abs() < 1e-9);
-    assert!(!sessions.failed(SessionId(404)));
+    assert!(!sessions.failed(SessionId(404), 0.5));
 }
 
 #[test]

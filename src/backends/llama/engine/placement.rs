@@ -108,7 +108,7 @@ impl Engine<'_> {
     fn found(&mut self, attempt: AttemptId, prompt_tokens: usize, cached_tokens: usize) {
         if let Some(running) = self.running.get_mut(&attempt) {
             let (prompt_tokens, cached_tokens) = (count(prompt_tokens), count(cached_tokens));
-            running.counts = Counts { prompt_tokens, cached_tokens, completion_tokens: 0 };
+            running.counts = Counts { prompt_tokens, cached_tokens, ..Counts::default() };
         }
     }
 

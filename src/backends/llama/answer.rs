@@ -1,0 +1,387 @@
+//! Takes an answer apart as it comes: text, reasoning, tool calls.
+//!
+//! Pure, and works character by character, so that it cannot matter how the text was cut. What may yet become a tag
+//! is held back; whitespace is held back too, until it is known that it does not end at a tag.
+
+mod call;
+
+use std::collections::VecDeque;
+use std::mem;
+
+use serde::{Deserialize, Serialize};
+
+use self::call::{CallReader, Read};
+use super::dialect::{CallFormat, Tags};
+
+/// A stretch of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Piece {
+    Text(String),
+    Reasoning(String),
+    /// A call of a tool begins; calls are numbered from 0.
+    Call {
+        index: u32,
+        name: String,
+    },
+    /// More of its arguments, which are JSON text.
+    Arguments {
+        index: u32,
+        text: String,
+    },
+}
+
+impl Piece {
+    /// Joins `next` to this one if they are of a kind; gives it back if not.
+    pub fn join(&mut self, next: Self) -> Option<Self> {
+        match (self, next) {
+            (Self::Text(text), Self::Text(more))
+            | (Self::Reasoning(text), Self::Reasoning(more)) => text.push_str(&more),
+            (Self::Arguments { index, text }, Self::Arguments { index: same, text: more })
+                if *index == same =>
+            {
+                text.push_str(&more);
+            }
+            (_, next) => return Some(next),
+        }
+        None
+    }
+}
+
+/// The calls an answer may hold.
+#[derive(Clone, Debug)]
+pub struct ExpectedCalls {
+    pub format: CallFormat,
+    /// Functions that may be called; a call of any other is text.
+    pub names: Vec<String>,
+    /// Whether there may be several.
+    pub parallel: bool,
+}
+
+/// The parser of one answer.
+#[derive(Debug)]
+pub struct AnswerParser {
+    /// Neither reasoning nor calls: all is text, as it comes.
+    plain: bool,
+    reasoning: Option<Tags>,
+    calls: Option<ExpectedCalls>,
+    state: State,
+    /// Characters to read; more than one only after something turned out to be no call.
+    input: VecDeque<char>,
+    /// What may begin a tag.
+    held: String,
+    /// Whitespace that is shown once something follows it.
+    blank: String,
+    /// Only whitespace has come since the answer, or its text, began.
+    fresh: bool,
+    /// Whitespace here stands next to a tag and is not shown.
+    drops_blank: bool,
+    calls_made: u32,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Debug)]
+enum State {
+    Text,
+    Reasoning,
+    Call(CallReader),
+    BetweenCalls,
+    /// What follows the last call is for nobody.
+    Over,
+}
+
+/// A tag that may begin in text.
+#[derive(Clone, Copy)]
+enum Opener {
+    Reasoning,
+    Call { tag: &'static str },
+}
+
+impl AnswerParser {
+    /// `reasons_already`: the prompt ends with the tag that opens the reasoning.
+    pub fn new(
+        reasoning: Option<Tags>,
+        reasons_already: bool,
+        calls: Option<ExpectedCalls>,
+    ) -> Self {
+        let state = if reasons_already { State::Reasoning } else { State::Text };
+        Self {
+            plain: reasoning.is_none() && calls.is_none(),
+            reasoning,
+            calls,
+            state,
+            input: VecDeque::new(),
+            held: String::new(),
+            blank: String::new(),
+            fresh: true,
+            drops_blank: reasons_already,
+            calls_made: 0,
+            pieces: Vec::new(),
+        }
+    }
+
+    /// Takes more of the answer and tells what is certain.
+    pub fn push(&mut self, text: &str) -> Vec<Piece> {
+        if self.plain {
+            return if text.is_empty() { vec![] } else { vec![Piece::Text(text.to_owned())] };
+        }
+        self.prime(text);
+        mem::take(&mut self.pieces)
+    }
+
+    /// As `push`, for a beginning that was given to the model: what it tells comes with the next `push`.
+    pub fn prime(&mut self, text: &str) {
+        self.input.extend(text.chars());
+        self.read();
+    }
+
+    /// The answer has ended. What is left is text, unless the answer was `cut` off at a limit: then half a tag, or
+    /// half a call after one, is no more than that.
+    pub fn finish(&mut self, cut: bool) -> Vec<Piece> {
+        while let State::Call(reader) = &self.state
+            && !reader.has_begun()
+            && !self.has_called()
+            && !(cut && reader.is_tagged())
+        {
+            self.give_back();
+            self.read();
+        }
+        if !cut && matches!(self.state, State::Text | State::Reasoning) {
+            let held = mem::take(&mut self.held);
+            held.chars().for_each(|char| self.show(char));
+        }
+        if matches!(self.state, State::Text) && self.held.is_empty() && !self.drops_blank {
+            let blank = mem::take(&mut self.blank);
+            self.append(&blank);
+        }
+        mem::take(&mut self.pieces)
+    }
+
+    /// Whether everything is text, as it comes.
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Whether reasoning may begin here.
+    pub fn may_reason(&self) -> bool {
+        matches!(self.state, State::Text)
+            && self.reasoning.is_some()
+            && self.fresh
+            && self.held.is_empty()
+    }
+
+    /// What there is so far of a call's object that has surely begun, but for its arguments.
+    pub fn begun_call(&self) -> Option<&str> {
+        match (&self.state, &self.calls) {
+            (State::Call(reader), Some(calls)) => reader.surely_begun(&calls.names),
+            _ => None,
+        }
+    }
+
+    /// Whether a call has ended and another may follow.
+    pub fn is_between_calls(&self) -> bool {
+        matches!(self.state, State::BetweenCalls)
+    }
+
+    /// Whether nothing that follows can be part of the answer: the model need not go on.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    pub fn is_reasoning(&self) -> bool {
+        matches!(self.state, State::Reasoning)
+    }
+
+    pub fn has_called(&self) -> bool {
+        self.calls_made > 0
+    }
+
+    fn read(&mut self) {
+        while let Some(char) = self.input.pop_front() {
+            match &mut self.state {
+                State::Text => self.in_text(char),
+                State::Reasoning => self.in_reasoning(char),
+                State::Call(reader) => {
+                    let known = self.calls.as_ref().map_or(&[][..], |calls| &calls.names);
+                    let read = reader.feed(char, known);
+                    self.in_call(char, read);
+                }
+                State::BetweenCalls => self.between_calls(char),
+                State::Over => {}
+            }
+        }
+    }
+
+    fn in_text(&mut self, char: char) {
+        self.held.push(char);
+        while let Some(first) = self.held.chars().next() {
+            match self.openers().find(|(tag, _)| tag.starts_with(&self.held)) {
+                Some((tag, opener)) if tag.len() == self.held.len() => return self.open(opener),
+                Some(_) => return,
+                None => {
+                    self.held.remove(0);
+                    self.show(first);
+                }
+            }
+        }
+    }
+
+    /// The tags that may begin here.
+    fn openers(&self) -> impl Iterator<Item = (&'static str, Opener)> + use<> {
+        let reasoning = self.reasoning.filter(|_| self.fresh);
+        let format = self.calls.as_ref().map(|calls| calls.format);
+        let bare = format.filter(|format| *format == CallFormat::Llama3 && self.fresh);
+        let call = |tag| (tag, Opener::Call { tag });
+        reasoning
+            .map(|tags| (tags.open, Opener::Reasoning))
+            .into_iter()
+            .chain(format.map(|format| call(format.opener())))
+            .chain(bare.map(|_| call("{")))
+    }
+
+    fn open(&mut self, opener: Opener) {
+        self.held.clear();
+        self.state = match opener {
+            Opener::Reasoning => {
+                self.blank.clear();
+                self.drops_blank = true;
+                State::Reasoning
+            }
+            Opener::Call { tag: "{" } => {
+                self.input.push_front('{');
+                State::Call(CallReader::new("", false))
+            }
+            Opener::Call { tag } => {
+                let in_array = self.calls.as_ref().is_some_and(|calls| calls.format.opens_array());
+                State::Call(CallReader::new(tag, in_array))
+            }
+        };
+    }
+
+    fn in_reasoning(&mut self, char: char) {
+        let Some(tags) = self.reasoning else { return };
+        self.held.push(char);
+        while let Some(first) = self.held.chars().next() {
+            if self.held == tags.close {
+                self.held.clear();
+                self.blank.clear();
+                (self.fresh, self.drops_blank) = (true, true);
+                // An answer reasons once.
+                self.reasoning = None;
+                self.state = State::Text;
+            } else if tags.close.starts_with(&self.held) {
+                return;
+            } else {
+                self.held.remove(0);
+                self.show(first);
+            }
+        }
+    }
+
+    fn in_call(&mut self, char: char, read: Read) {
+        match read {
+            Read::More => {}
+            Read::Begun { name } => {
+                self.begin(name);
+                self.argue(char.to_string());
+            }
+            Read::Arguments => self.argue(char.to_string()),
+            Read::Whole { name, arguments } => {
+                self.begin(name);
+                self.argue(arguments);
+                self.end_call();
+            }
+            Read::Done { left } => {
+                self.end_call();
+                if left {
+                    self.input.push_front(char);
+                }
+            }
+            Read::NoCall if self.has_called() => self.state = State::Over,
+            Read::NoCall => self.give_back(),
+        }
+    }
+
+    fn begin(&mut self, name: String) {
+        self.blank.clear();
+        self.pieces.push(Piece::Call { index: self.calls_made, name });
+        self.calls_made += 1;
+    }
+
+    fn argue(&mut self, text: String) {
+        self.add(Piece::Arguments { index: self.calls_made - 1, text });
+    }
+
+    fn end_call(&mut self) {
+        let more = self.calls.as_ref().is_some_and(|calls| calls.parallel);
+        self.state = if more { State::BetweenCalls } else { State::Over };
+    }
+
+    fn between_calls(&mut self, char: char) {
+        let Some(format) = self.calls.as_ref().map(|calls| calls.format) else { return };
+        if self.held.is_empty() && char.is_whitespace() {
+            return;
+        }
+        self.held.push(char);
+        let next = if format.opens_array() { "," } else { format.opener() };
+        if self.held == next {
+            self.held.clear();
+            self.state = State::Call(CallReader::new(next, false));
+        } else if format.closer() == Some(self.held.as_str()) {
+            self.held.clear();
+        } else if ![Some(next), format.closer()]
+            .iter()
+            .flatten()
+            .any(|tag| tag.starts_with(&self.held))
+        {
+            self.held.clear();
+            self.state = State::Over;
+        }
+    }
+
+    /// What was read was no call: its opening is shown as text, and the rest read again.
+    fn give_back(&mut self) {
+        let State::Call(reader) = mem::replace(&mut self.state, State::Text) else { return };
+        let (opening, rest) = match reader.opener {
+            "" => reader.read.split_at(1),
+            tag => (tag, reader.read.as_str()),
+        };
+        opening.chars().for_each(|char| self.show(char));
+        for char in rest.chars().rev() {
+            self.input.push_front(char);
+        }
+    }
+
+    /// One more character of the text or the reasoning.
+    fn show(&mut self, char: char) {
+        if char.is_whitespace() {
+            self.blank.push(char);
+            return;
+        }
+        let blank = mem::take(&mut self.blank);
+        if !self.drops_blank {
+            self.append(&blank);
+        }
+        (self.fresh, self.drops_blank) = (false, false);
+        self.append(char.encode_utf8(&mut [0; 4]));
+    }
+
+    fn append(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let text = text.to_owned();
+        let reasons = matches!(self.state, State::Reasoning);
+        self.add(if reasons { Piece::Reasoning(text) } else { Piece::Text(text) });
+    }
+
+    fn add(&mut self, piece: Piece) {
+        let left = match self.pieces.last_mut() {
+            Some(last) => last.join(piece),
+            None => Some(piece),
+        };
+        self.pieces.extend(left);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,312 @@
+//! What the parser makes of answers as the families of models write them, and of every way to cut them.
+
+use proptest::prelude::*;
+
+use super::super::dialect::{CallFormat, Dialect};
+use super::*;
+
+const THINK: Tags = Tags { open: "<think>", close: "</think>" };
+
+fn expected(format: CallFormat, parallel: bool) -> ExpectedCalls {
+    ExpectedCalls { format, names: vec!["weather".into(), "time".into()], parallel }
+}
+
+fn parser(format: CallFormat) -> AnswerParser {
+    AnswerParser::new(None, false, Some(expected(format, format.allows_parallel())))
+}
+
+/// Everything a parser tells of `cuts`, joined.
+fn parse(mut parser: AnswerParser, cuts: &[&str], cut_off: bool) -> Vec<Piece> {
+    let mut told: Vec<Piece> = Vec::new();
+    let mut add = |pieces: Vec<Piece>| {
+        for piece in pieces {
+            let left = match told.last_mut() {
+                Some(last) => last.join(piece),
+                None => Some(piece),
+            };
+            told.extend(left);
+        }
+    };
+    for text in cuts {
+        add(parser.push(text));
+    }
+    add(parser.finish(cut_off));
+    told
+}
+
+fn read(format: CallFormat, answer: &str) -> Vec<Piece> {
+    parse(parser(format), &[answer], false)
+}
+
+fn text(text: &str) -> Piece {
+    Piece::Text(text.into())
+}
+
+fn reasoning(text: &str) -> Piece {
+    Piece::Reasoning(text.into())
+}
+
+fn call(index: u32, name: &str, arguments: &str) -> [Piece; 2] {
+    let arguments = Piece::Arguments { index, text: arguments.into() };
+    [Piece::Call { index, name: name.into() }, arguments]
+}
+
+#[test]
+fn hermes_calls_may_follow_text_and_each_other() {
+    let answer = "Let me look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Par}is\"}}\n\
+                  </tool_call>\n<tool_call>\n{\"arguments\": {\"a\": [1, {}]}, \"name\": \"time\"}\n</tool_call>";
+    let mut told = vec![text("Let me look.")];
+    told.extend(call(0, "weather", "{\"city\": \"Par}is\"}"));
+    told.extend(call(1, "time", "{\"a\": [1, {}]}"));
+    assert_eq!(read(CallFormat::Hermes, answer), told);
+}
+
+#[test]
+fn llama_calls_are_the_whole_answer() {
+    for answer in [
+        "{\"name\": \"time\", \"parameters\": {\"zone\": \"UTC\"}}",
+        "<|python_tag|>{\"type\": \"function\", \"name\": \"time\", \"parameters\": {\"zone\": \"UTC\"}}",
+        "\n\n {\"name\": \"time\", \"parameters\": {\"zone\": \"UTC\"}}; {\"name\": \"time\"}",
+    ] {
+        assert_eq!(read(CallFormat::Llama3, answer), call(0, "time", "{\"zone\": \"UTC\"}"));
+    }
+    let later = "Use {\"name\": \"time\", \"parameters\": {}}";
+    assert_eq!(read(CallFormat::Llama3, later), [text(later)]);
+}
+
+#[test]
+fn mistral_calls_stand_in_an_array() {
+    let answer = "[TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}, \"id\": \"a{b}c\"}, \
+                  {\"name\": \"time\", \"arguments\": {}}]";
+    let mut told = call(0, "weather", "{\"city\": \"Oslo\"}").to_vec();
+    told.extend(call(1, "time", "{}"));
+    assert_eq!(read(CallFormat::Mistral, answer), told);
+}
+
+#[test]
+fn arguments_are_told_while_they_are_written() {
+    let mut parser = parser(CallFormat::Hermes);
+    assert_eq!(parser.push("<tool_call>{\"name\": \"weather\", \"arguments\":"), []);
+    assert_eq!(parser.push(" {\"ci"), call(0, "weather", "{\"ci"));
+    let more = Piece::Arguments { index: 0, text: "ty\"".into() };
+    assert_eq!(parser.push("ty\""), [more]);
+}
+
+#[test]
+fn half_a_tag_waits_and_is_never_shown() {
+    let mut parser = parser(CallFormat::Hermes);
+    assert_eq!(parser.push("a < b <tool_"), [text("a < b")]);
+    assert_eq!(parser.finish(true), []);
+    // An answer that ended by itself meant what it said.
+    assert_eq!(read(CallFormat::Hermes, "if a <"), [text("if a <")]);
+}
+
+#[test]
+fn what_is_no_call_of_a_known_tool_is_text() {
+    for answer in [
+        "<tool_call>{\"name\": \"rm\", \"arguments\": {}}</tool_call>",
+        "<tool_call>{\"name\": \"time\", \"arguments\": \"now\"}</tool_call>",
+        "<tool_call>time()</tool_call>",
+        "<tool_call>{\"name\": }</tool_call> and more",
+        "<tool_call>{\"name\": \"ti",
+    ] {
+        assert_eq!(read(CallFormat::Hermes, answer), [text(answer)]);
+    }
+    let json = "{\"name\": \"Bob\", \"age\": 7}";
+    assert_eq!(read(CallFormat::Llama3, json), [text(json)]);
+}
+
+#[test]
+fn a_broken_beginning_does_not_hide_a_call_after_it() {
+    let answer = "<tool_call><tool_call>{\"name\": \"time\", \"arguments\": {}}";
+    let mut told = vec![text("<tool_call>")];
+    told.extend(call(0, "time", "{}"));
+    assert_eq!(read(CallFormat::Hermes, answer), told);
+}
+
+#[test]
+fn a_call_without_its_last_brace_is_whole_and_ends_at_what_follows() {
+    let answer = "<tool_call>{\"name\": \"time\", \"arguments\": {}</tool_call><tool_call>{\"name\": \"time\"}";
+    let mut told = call(0, "time", "{}").to_vec();
+    told.extend(call(1, "time", "{}"));
+    assert_eq!(read(CallFormat::Hermes, answer), told);
+}
+
+#[test]
+fn after_the_last_call_the_answer_is_over() {
+    let answer = "<tool_call>{\"name\": \"time\", \"arguments\": {}}</tool_call>";
+    let mut many = parser(CallFormat::Hermes);
+    many.push(answer);
+    assert!(many.has_called() && !many.is_over());
+    assert_eq!(many.push("\nThe time is noon"), []);
+    assert!(many.is_over());
+    let calls = Some(expected(CallFormat::Hermes, false));
+    let mut one = AnswerParser::new(None, false, calls);
+    one.push(&answer[..answer.len() - "</tool_call>".len()]);
+    assert!(one.is_over());
+}
+
+#[test]
+fn a_beginning_that_was_given_counts_as_written() {
+    for (format, beginning) in [
+        (CallFormat::Hermes, "<tool_call>\n{\"name\": \"weather\", \"arguments\":"),
+        (CallFormat::Llama3, "{\"name\": \"weather\", \"parameters\":"),
+        (CallFormat::Mistral, "[TOOL_CALLS][{\"name\": \"weather\", \"arguments\":"),
+    ] {
+        let mut named = parser(format);
+        named.prime(beginning);
+        assert_eq!(named.push(" {\"a\": 1}}"), call(0, "weather", "{\"a\": 1}"));
+    }
+}
+
+#[test]
+fn json_that_is_no_call_is_shown_as_soon_as_that_is_certain() {
+    let mut other = parser(CallFormat::Llama3);
+    assert_eq!(other.push("{\"answer\""), []);
+    assert_eq!(other.push(": 4"), [text("{\"answer\": 4")]);
+    let mut unknown = parser(CallFormat::Llama3);
+    assert_eq!(unknown.push("{\"name\": \"Bob\""), []);
+    assert_eq!(unknown.push(", "), [text("{\"name\": \"Bob\",")]);
+    // What was cut off may have been meant as it stands; after a tag it may not.
+    assert_eq!(
+        parse(parser(CallFormat::Llama3), &["{\"name\": \"we"], true),
+        [text("{\"name\": \"we")]
+    );
+    assert_eq!(parse(parser(CallFormat::Hermes), &["<tool_call>{\"name\": \"we"], true), []);
+}
+
+#[test]
+fn a_call_that_has_surely_begun_is_told_with_what_there_is_of_it() {
+    let begun = |format, text: &str| {
+        let mut parser = parser(format);
+        parser.push(text);
+        parser.begun_call().map(str::to_owned)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(begun(CallFormat::Hermes, "Hm <tool_ca"), None);
+    assert_eq!(begun(CallFormat::Hermes, "Hm <tool_call>"), some(""));
+    assert_eq!(begun(CallFormat::Hermes, "<tool_call>\n{\"na"), some("\n{\"na"));
+    assert_eq!(begun(CallFormat::Hermes, "<tool_call>{\"name\": \"time\", \"arguments\": {"), None);
+    assert_eq!(begun(CallFormat::Mistral, "[TOOL_CALLS] "), None);
+    assert_eq!(begun(CallFormat::Mistral, "[TOOL_CALLS] [{"), some("{"));
+    assert_eq!(begun(CallFormat::Llama3, "{\"name\": \"ti"), None);
+    assert_eq!(begun(CallFormat::Llama3, "{\"name\": \"time\", "), some("{\"name\": \"time\", "));
+    assert_eq!(begun(CallFormat::Llama3, "<|python_tag|>{"), some("{"));
+}
+
+#[test]
+fn reasoning_is_split_off_where_the_model_opens_it() {
+    let parser = || AnswerParser::new(Some(THINK), false, None);
+    let told = parse(parser(), &["<think>\nA < B?\n\n</think>\n\nYes. <think>"], false);
+    assert_eq!(told, [reasoning("A < B?"), text("Yes. <think>")]);
+    assert_eq!(parse(parser(), &["No thought.\n"], false), [text("No thought.\n")]);
+    assert_eq!(parse(parser(), &["<think>\n\n</think>\n\nHi"], false), [text("Hi")]);
+    assert_eq!(parse(parser(), &["<think>cut </th"], true), [reasoning("cut")]);
+}
+
+#[test]
+fn reasoning_is_split_off_where_the_prompt_opened_it_and_calls_follow_it() {
+    let calls = Some(expected(CallFormat::Hermes, true));
+    let mut parser = AnswerParser::new(Some(THINK), true, calls);
+    assert!(parser.is_reasoning());
+    assert_eq!(parser.push("\nMaybe <tool_call>?</think>"), [reasoning("Maybe <tool_call>?")]);
+    assert!(!parser.is_reasoning());
+    let told = parser.push("\n\n<tool_call>{\"name\": \"time\", \"arguments\": {}}");
+    assert_eq!(told, call(0, "time", "{}"));
+}
+
+#[test]
+fn dialects_are_read_off_templates() {
+    let dialect = |template, tools| Dialect::of(template, tools);
+    assert_eq!(dialect("… <tool_call> …", true).calls, Some(CallFormat::Hermes));
+    assert_eq!(dialect("… [TOOL_CALLS] …", true).calls, Some(CallFormat::Mistral));
+    assert_eq!(dialect("… <|python_tag|> …", true).calls, Some(CallFormat::Llama3));
+    assert_eq!(dialect("… <tool_call> …", false), Dialect::default());
+    let thinker = dialect("content.split('</think>') <tool_call>", true);
+    assert_eq!(thinker.reasoning, Some(THINK));
+    let tags: Vec<&str> = thinker.tags().collect();
+    assert_eq!(tags, ["<tool_call>", "</tool_call>", "<think>", "</think>"]);
+}
+
+/// Answers made of the very pieces the parser looks for, whole and broken.
+fn answers() -> impl Strategy<Value = String> {
+    let fragment = prop::sample::select(vec![
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "<|python_tag|>",
+        "[TOOL_CALLS]",
+        "[",
+        "]",
+        ",",
+        "{",
+        "}",
+        "<",
+        "\"",
+        "\\",
+        " ",
+        "\n",
+        "é",
+        "hello",
+        "{\"name\": \"time\", \"arguments\": ",
+        "{\"name\": \"weather\", \"parameters\": {",
+        "{\"arguments\": {\"a\": 1}, \"name\": \"time\"}",
+        "{\"name\": \"other\", \"arguments\": {}}",
+        "{\"name\": \"time\", \"arguments\": {\"b\": \"}\"}}",
+    ]);
+    prop::collection::vec(fragment, 0..12).prop_map(|fragments| fragments.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// However an answer is cut, the same is told; and nothing is told twice or invented.
+    #[test]
+    fn cuts_do_not_matter(
+        answer in answers(),
+        cuts in prop::collection::vec(1..6usize, 1..40),
+        format in prop::sample::select(vec![CallFormat::Hermes, CallFormat::Llama3, CallFormat::Mistral]),
+        (reasons, opened, calls, parallel, cut_off) in any::<(bool, bool, bool, bool, bool)>(),
+    ) {
+        let parser = || AnswerParser::new(
+            reasons.then_some(THINK),
+            reasons && opened,
+            calls.then(|| expected(format, parallel)),
+        );
+        let chars: Vec<char> = answer.chars().collect();
+        let (mut pieces, mut at) = (Vec::new(), 0);
+        for cut in cuts.into_iter().cycle() {
+            if at >= chars.len() {
+                break;
+            }
+            let end = (at + cut).min(chars.len());
+            pieces.push(chars[at..end].iter().collect::<String>());
+            at = end;
+        }
+        let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+        let whole = parse(parser(), &[&answer], cut_off);
+        prop_assert_eq!(&parse(parser(), &pieces, cut_off), &whole);
+        let told: usize = whole.iter().map(|piece| match piece {
+            // `{}` stands for arguments that were left out.
+            Piece::Arguments { text, .. } if text == "{}" => 0,
+            Piece::Text(text) | Piece::Reasoning(text) | Piece::Arguments { text, .. } => text.len(),
+            Piece::Call { .. } => 0,
+        }).sum();
+        prop_assert!(told <= answer.len());
+        if !calls && !reasons {
+            prop_assert_eq!(whole, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
+        }
+    }
+
+    /// Text without any tag arrives whole.
+    #[test]
+    fn plain_text_is_untouched(answer in "[a-z {}\\[\\]<>/|\"\n]{0,60}") {
+        prop_assume!(!answer.trim_start().starts_with('{'));
+        for format in [CallFormat::Hermes, CallFormat::Llama3, CallFormat::Mistral] {
+            let calls = Some(expected(format, true));
+            let told = parse(AnswerParser::new(Some(THINK), false, calls), &[&answer], false);
+            prop_assert_eq!(told, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
+        }
+    }
+}

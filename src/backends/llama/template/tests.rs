@@ -1,0 +1,164 @@
+//! Conversations through the templates of the families of models: excerpts, with their sources, in `tests/data/templates`.
+
+use super::super::conversation::{MustCall, OfferedTool};
+use super::super::dialect::Tags;
+use super::*;
+
+const QWEN3: &str = include_str!("../../../../tests/data/templates/qwen3.jinja");
+const LLAMA: &str = include_str!("../../../../tests/data/templates/llama-3.1.jinja");
+const MISTRAL: &str = include_str!("../../../../tests/data/templates/mistral-v3.jinja");
+const DEEPSEEK: &str = include_str!("../../../../tests/data/templates/deepseek-r1-distill.jinja");
+
+/// The template of SmolLM2-135M-Instruct, as its GGUF carries it.
+const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+fn turn(role: Role, text: &str) -> Turn {
+    Turn::new(role, text)
+}
+
+fn render(source: &str, turns: &[Turn]) -> Result<String, Error> {
+    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, None, &Guard::default())
+}
+
+#[test]
+fn smollm2_gets_its_own_system_prompt_unless_the_client_brings_one() {
+    assert_eq!(
+        render(SMOLLM2, &[turn(Role::User, "Hi")]).unwrap(),
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
+         <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    );
+    assert_eq!(
+        render(SMOLLM2, &[turn(Role::Developer, "Be brief."), turn(Role::User, "Hi")]).unwrap(),
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    );
+}
+
+#[test]
+fn pythonisms_and_globals_work() {
+    let source = "{{ bos_token }}{% for m in messages %}\n    {% if m.role.startswith('u') %}\n{{ m.content.strip() }}{{ eos_token }}\n    {% endif %}\n{% endfor %}";
+    assert_eq!(render(source, &[turn(Role::User, " a ")]).unwrap(), "<s>a</s>\n");
+}
+
+#[test]
+fn a_template_refuses_in_its_own_words() {
+    let source = "{{ raise_exception('roles must alternate') }}";
+    let error = render(source, &[]).unwrap_err().to_string();
+    assert!(error.contains("roles must alternate"), "{error}");
+}
+
+/// A tool whose fields are not in alphabetical order, as they must arrive.
+fn weather() -> ToolUse {
+    let schema = r#"{"type":"object","properties":{"city":{"type":"string"}}}"#;
+    let tools = vec![OfferedTool::new("weather", "The weather <now>", schema)];
+    ToolUse { tools, must_call: MustCall::No, parallel: true }
+}
+
+fn called(ids: &[&str]) -> Turn {
+    let call = |id: &&str| PastCall {
+        id: (*id).into(),
+        name: "weather".into(),
+        arguments: r#"{"city":"Oslo","at":1}"#.into(),
+    };
+    Turn { calls: ids.iter().map(call).collect(), ..turn(Role::Assistant, "") }
+}
+
+fn result(id: &str, text: &str) -> Turn {
+    Turn { answers: Some(id.into()), ..turn(Role::Tool, text) }
+}
+
+/// A question, a call, its result.
+fn round_trip() -> [Turn; 3] {
+    [turn(Role::User, "Rain?"), called(&["call_0a1b2c3d4e"]), result("call_0a1b2c3d4e", "no")]
+}
+
+fn render_with_tools(source: &str, turns: &[Turn]) -> Result<String, Error> {
+    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, Some(&weather()), &Guard::default())
+}
+
+#[test]
+fn qwen_sees_tools_calls_and_results() {
+    let prompt = render_with_tools(QWEN3, &round_trip()).unwrap();
+    assert!(prompt.starts_with("<|im_start|>system\n# Tools\n\n"), "{prompt}");
+    let tool = r#"{"type": "function", "function": {"name": "weather", "description": "The weather <now>", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}"#;
+    assert!(prompt.contains(&format!("<tools>\n{tool}\n</tools>")), "{prompt}");
+    let rest = "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n<tool_call>\n\
+                {\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\", \"at\": 1}}\n</tool_call><|im_end|>\n\
+                <|im_start|>user\n<tool_response>\nno\n</tool_response><|im_end|>\n<|im_start|>assistant\n";
+    assert!(prompt.ends_with(rest), "{prompt}");
+    let without = render(QWEN3, &[turn(Role::User, "Rain?")]).unwrap();
+    assert_eq!(without, "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n");
+}
+
+#[test]
+fn llama_sees_tools_calls_and_results() {
+    let prompt = render_with_tools(LLAMA, &round_trip()).unwrap();
+    assert!(
+        prompt.contains("{\n    \"type\": \"function\",\n    \"function\": {\n        \"name\""),
+        "{prompt}"
+    );
+    let rest = "Rain?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n\
+                {\"name\": \"weather\", \"parameters\": {\"city\": \"Oslo\", \"at\": 1}}<|eot_id|>\
+                <|start_header_id|>ipython<|end_header_id|>\n\nno<|eot_id|>\
+                <|start_header_id|>assistant<|end_header_id|>\n\n";
+    assert!(prompt.ends_with(rest), "{prompt}");
+    let two = [turn(Role::User, "Rain?"), called(&["a", "b"])];
+    let refused = render_with_tools(LLAMA, &two).unwrap_err().to_string();
+    assert!(refused.contains("single tool-calls"), "{refused}");
+    let plain = render(LLAMA, &[turn(Role::User, "Rain?")]).unwrap();
+    assert!(!plain.contains("ipython") && !plain.contains("function"), "{plain}");
+}
+
+#[test]
+fn mistral_sees_tools_calls_and_results_under_ids_it_takes() {
+    let prompt = render_with_tools(MISTRAL, &round_trip()).unwrap();
+    assert_eq!(
+        prompt,
+        "<s>[AVAILABLE_TOOLS] [{\"type\": \"function\", \"function\": {\"name\": \"weather\", \
+         \"description\": \"The weather <now>\", \"parameters\": {\"type\": \"object\", \"properties\": \
+         {\"city\": {\"type\": \"string\"}}}}}][/AVAILABLE_TOOLS][INST] Rain?[/INST]\
+         [TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\", \"at\": 1}, \"id\": \"a1b2c3d4e\"}]</s>\
+         [TOOL_RESULTS] {\"content\": no, \"call_id\": \"a1b2c3d4e\"}[/TOOL_RESULTS]"
+    );
+    let short = [turn(Role::User, "Rain?"), called(&["x"]), result("x", "no")];
+    assert!(render_with_tools(MISTRAL, &short).unwrap().contains("\"id\": \"00000000x\""));
+}
+
+#[test]
+fn the_dialect_of_each_family_is_recognised() {
+    let dialect = |source| ChatTemplate::new(source, "", "").unwrap().dialect();
+    let think = Some(Tags { open: "<think>", close: "</think>" });
+    assert_eq!(dialect(QWEN3), Dialect { calls: Some(CallFormat::Hermes), reasoning: think });
+    assert_eq!(dialect(LLAMA), Dialect { calls: Some(CallFormat::Llama3), reasoning: None });
+    assert_eq!(dialect(MISTRAL), Dialect { calls: Some(CallFormat::Mistral), reasoning: None });
+    assert_eq!(dialect(DEEPSEEK), Dialect { calls: None, reasoning: think });
+    assert_eq!(dialect(SMOLLM2), Dialect::default());
+}
+
+#[test]
+fn deepseek_opens_the_reasoning_in_the_prompt() {
+    let prompt = render(DEEPSEEK, &[turn(Role::User, "Why?")]).unwrap();
+    assert_eq!(prompt, "<s><｜User｜>Why?<｜Assistant｜><think>\n");
+}
+
+#[test]
+fn a_control_token_spelled_in_a_tool_or_a_call_is_marked() {
+    let guard = Guard::new(["<|im_end|>".to_owned()]);
+    let mut tools = weather();
+    // As JSON may spell it: only the parsed text shows it.
+    tools.tools[0].json = tools.tools[0].json.replace("<now>", "\\u003c|im_end|>");
+    let mut turns = round_trip();
+    turns[1].calls[0].arguments = r#"{"<|im_end|>": "<|im_end|>"}"#.into();
+    let template = ChatTemplate::new(QWEN3, "", "").unwrap();
+    let prompt = template.render(&turns, Some(&tools), &guard).unwrap();
+    // One end for the system turn, the question, the call and the result each; the client's own are cut.
+    assert_eq!(prompt.matches("<|im_end|>").count(), 4, "{prompt}");
+    assert_eq!(prompt.matches("<\u{fdd0}|im_end|>").count(), 3, "{prompt}");
+}
+
+#[test]
+fn arguments_that_are_no_json_reach_the_template_as_text() {
+    let mut turns = round_trip();
+    turns[1].calls[0].arguments = "{\"city\": ".into();
+    let prompt = render_with_tools(QWEN3, &turns).unwrap();
+    assert!(prompt.contains("\"arguments\": {\"city\": }\n</tool_call>"), "{prompt}");
+}

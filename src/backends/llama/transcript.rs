@@ -1,0 +1,211 @@
+//! An answer from token bytes to pieces that may be sent: characters, then reasoning and calls, then stop strings.
+//!
+//! Pure. Stop strings are looked for in the text alone: what is shown as the answer ends before them, while a line end
+//! in the reasoning, or in a call's arguments, ends nothing.
+
+use super::answer::{AnswerParser, Piece};
+use super::text::{Released, TextStream};
+use crate::openai::FinishReason;
+
+/// One answer on its way out.
+#[derive(Debug)]
+pub struct Transcript {
+    /// Makes characters of bytes for the parser.
+    characters: TextStream,
+    answer: AnswerParser,
+    text: TextStream,
+}
+
+/// What became certain.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    pub pieces: Vec<Piece>,
+    /// The characters it is about, tags included.
+    pub characters: String,
+    /// Nothing that follows can be part of the answer.
+    pub ended: bool,
+}
+
+impl Transcript {
+    pub fn new(answer: AnswerParser, stops: Vec<String>) -> Self {
+        let characters = TextStream::new(Vec::new());
+        Self { characters, answer, text: TextStream::new(stops) }
+    }
+
+    pub fn answer(&self) -> &AnswerParser {
+        &self.answer
+    }
+
+    /// Takes a token's bytes.
+    pub fn push(&mut self, bytes: &[u8]) -> Heard {
+        let mut heard = Heard::default();
+        if self.answer.is_plain() {
+            let Released { text, stopped } = self.text.push(bytes);
+            heard.characters.clone_from(&text);
+            heard.ended = stopped;
+            heard.say(text);
+        } else {
+            heard.characters = self.characters.push(bytes).text;
+            let pieces = self.answer.push(&heard.characters);
+            self.look_for_stops(pieces, &mut heard);
+            heard.ended |= self.answer.is_over();
+        }
+        heard
+    }
+
+    /// The answer is over, for this reason as far as the engine knows: adds what is left of it to what was `heard`
+    /// last, and tells the reason a client is given.
+    pub fn end(&mut self, reason: FinishReason, heard: &mut Heard) -> FinishReason {
+        let cut = reason == FinishReason::Length;
+        if !self.answer.is_plain() && !heard.ended {
+            let rest = self.characters.finish();
+            heard.characters.push_str(&rest);
+            let mut pieces = self.answer.push(&rest);
+            pieces.extend(self.answer.finish(cut));
+            self.look_for_stops(pieces, heard);
+        }
+        let rest = self.text.finish();
+        if self.answer.is_plain() {
+            heard.characters.push_str(&rest);
+        }
+        heard.say(rest);
+        if self.answer.has_called() && !cut { FinishReason::ToolCalls } else { reason }
+    }
+
+    fn look_for_stops(&mut self, pieces: Vec<Piece>, heard: &mut Heard) {
+        for piece in pieces {
+            if let Piece::Text(text) = piece {
+                let Released { text, stopped } = self.text.push(text.as_bytes());
+                heard.say(text);
+                if stopped {
+                    heard.ended = true;
+                    return;
+                }
+            } else {
+                heard.say(self.text.finish());
+                heard.pieces.push(piece);
+            }
+        }
+    }
+}
+
+impl Heard {
+    fn say(&mut self, text: String) {
+        if !text.is_empty() {
+            self.pieces.push(Piece::Text(text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::answer::ExpectedCalls;
+    use super::super::dialect::{CallFormat, Tags};
+    use super::*;
+
+    const THINK: Tags = Tags { open: "<think>", close: "</think>" };
+
+    fn hear(answer: AnswerParser, stop: &str, tokens: &[&str]) -> (Vec<Piece>, bool) {
+        let mut transcript = Transcript::new(answer, vec![stop.to_owned()]);
+        let mut pieces = Vec::new();
+        for token in tokens {
+            let heard = transcript.push(token.as_bytes());
+            pieces.extend(heard.pieces);
+            if heard.ended {
+                return (pieces, true);
+            }
+        }
+        let mut heard = Heard::default();
+        transcript.end(FinishReason::Stop, &mut heard);
+        pieces.extend(heard.pieces);
+        (pieces, false)
+    }
+
+    fn text(text: &str) -> Piece {
+        Piece::Text(text.to_owned())
+    }
+
+    #[test]
+    fn a_stop_string_ends_the_text_and_not_the_reasoning() {
+        let parser = || AnswerParser::new(Some(THINK), false, None);
+        let (pieces, ended) =
+            hear(parser(), "\n\n", &["<think>a\n\nb", "</think>", "\n\nYes", ".\n\nNo"]);
+        let reasoning = Piece::Reasoning("a\n\nb".into());
+        assert_eq!((pieces, ended), (vec![reasoning, text("Yes"), text(".")], true));
+        // Half a stop string is text after all.
+        assert_eq!(hear(parser(), "###", &["a #", "#"]).0.len(), 2);
+    }
+
+    #[test]
+    fn a_stop_string_does_not_cut_a_call() {
+        let calls =
+            ExpectedCalls { format: CallFormat::Hermes, names: vec!["f".into()], parallel: false };
+        let parser = AnswerParser::new(None, false, Some(calls));
+        let tokens = ["So:", "\n<tool_call>\n{\"name\": \"f\", \"arguments\": ", "{\"a\":\n1}}"];
+        let (pieces, ended) = hear(parser, "\n", &tokens);
+        let call = Piece::Call { index: 0, name: "f".into() };
+        let arguments = Piece::Arguments { index: 0, text: "{\"a\":\n1}".into() };
+        assert_eq!((pieces, ended), (vec![text("So:"), call, arguments], true));
+    }
+
+    #[test]
+    fn a_plain_answer_passes_as_it_is() {
+        let (pieces, ended) =
+            hear(AnswerParser::new(None, false, None), "END", &["a <think> ", "EN", "DE"]);
+        assert_eq!((pieces, ended), (vec![text("a <think> ")], true));
+    }
+
+    /// All that is told of an answer whose tokens are `cuts` bytes long, in as few pieces as say the same, and its end.
+    fn told(
+        mut transcript: Transcript,
+        answer: &str,
+        cuts: &[usize],
+    ) -> (Vec<Piece>, FinishReason) {
+        let (mut told, mut rest): (Vec<Piece>, _) = (Vec::new(), answer.as_bytes());
+        for cut in cuts.iter().cycle() {
+            let (token, after) = rest.split_at((*cut).min(rest.len()));
+            rest = after;
+            let mut heard = transcript.push(token);
+            let ends = heard.ended || rest.is_empty();
+            let reason = ends.then(|| transcript.end(FinishReason::Stop, &mut heard));
+            for piece in heard.pieces {
+                let left = match told.last_mut() {
+                    Some(last) => last.join(piece),
+                    None => Some(piece),
+                };
+                told.extend(left);
+            }
+            if let Some(reason) = reason {
+                return (told, reason);
+            }
+        }
+        unreachable!("there are cuts");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// Tokens may end anywhere, also within a character: what is told is the same.
+        #[test]
+        fn cuts_do_not_matter(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "<think>", "</think>", "<tool_call>", "</tool_call>", "<", "é", "🦀", " ", "\n", "stop", "st", "{",
+                "{\"name\": \"f\", \"arguments\": {\"a\": \"stop\"}}", "{\"name\": \"g\"}",
+            ]), 0..12),
+            cuts in prop::collection::vec(1..7usize, 1..40),
+            (reasons, calls, parallel) in any::<(bool, bool, bool)>(),
+        ) {
+            let answer = parts.concat();
+            let transcript = || {
+                let names = vec!["f".to_owned()];
+                let calls = calls.then_some(ExpectedCalls { format: CallFormat::Hermes, names, parallel });
+                let parser = AnswerParser::new(reasons.then_some(THINK), false, calls);
+                Transcript::new(parser, vec!["stop".to_owned(), "\n\n".to_owned()])
+            };
+            let whole = told(transcript(), &answer, &[answer.len().max(1)]);
+            prop_assert_eq!(told(transcript(), &answer, &cuts), whole);
+        }
+    }
+}

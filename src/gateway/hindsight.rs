@@ -1,0 +1,113 @@
+//! What turned out, against what was predicted, as sums that Prometheus can divide: outcomes with the joules and seconds of
+//! exactly the requests that have one, predicted energy against the metered one, predicted adequacy against scores.
+//!
+//! Counts only; keeps nothing. A counter cannot fall, so what a corrected verdict takes back is counted beside.
+
+use std::sync::Arc;
+
+use crate::energy::Source as EnergySource;
+use crate::routing::Route;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{CalibrationLabels, ModelLabels, OutcomeLabels, SignLabels};
+use crate::traffic::{Attempt, AttemptOutcome, Record, Sign, Source};
+
+/// Tenths of predicted adequacy.
+const DECILES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+
+/// Counts a verdict on a request whose energy has settled; `before` is what the same source said earlier.
+pub fn count_outcome(
+    metrics: &Metrics,
+    record: &Record,
+    source: &Source,
+    score: f64,
+    before: Option<f64>,
+) {
+    let outcome = outcome_labels(record, source);
+    let calibration = predicted(record).map(|p| (p, calibration_labels(record, source, p)));
+    let change = score - before.unwrap_or(0.0);
+    let (scores, calibrated) = if change < 0.0 {
+        (&metrics.outcome_score_withdrawn_total, &metrics.calibration_score_withdrawn_total)
+    } else {
+        (&metrics.outcome_score_total, &metrics.calibration_score_total)
+    };
+    scores.get_or_create(&outcome).inc_by(change.abs());
+    if let Some((_, labels)) = &calibration {
+        calibrated.get_or_create(labels).inc_by(change.abs());
+    }
+    if before.is_some() {
+        return;
+    }
+    metrics.outcomes_total.get_or_create(&outcome).inc();
+    if let Some(joules) = record.receipt.energy.and_then(|energy| energy.joules) {
+        metrics.outcome_energy_joules_total.get_or_create(&outcome).inc_by(joules.0);
+    }
+    let seconds = record.timings.total_ms / 1e3;
+    metrics.outcome_duration_seconds_total.get_or_create(&outcome).inc_by(seconds);
+    if let Some((p, labels)) = calibration {
+        metrics.calibration_outcomes_total.get_or_create(&labels).inc();
+        metrics.calibration_p_total.get_or_create(&labels).inc_by(p);
+    }
+}
+
+/// Counts a weak sign about a request.
+pub fn count_sign(metrics: &Metrics, record: &Record, sign: Sign) {
+    let labels = SignLabels {
+        model: model(record),
+        policy: Arc::clone(&record.receipt.policy),
+        route: route(record),
+        signal: sign.label(),
+    };
+    metrics.weak_signals_total.get_or_create(&labels).inc();
+}
+
+/// Compares the metered energy of a settled answer with what was predicted. Figures that are from the table of classes
+/// are no measurement, and a load that came first says nothing about the answer.
+pub fn compare_energy(metrics: &Metrics, record: &Record, attempt: &Attempt) {
+    let Some(energy) = attempt.energy.filter(|energy| energy.source != EnergySource::CloudTable)
+    else {
+        return;
+    };
+    let judged = record.receipt.candidates.iter().map(|judged| &judged.candidate);
+    let mut candidates = judged.filter(|one| one.model == attempt.model && one.state.is_none());
+    let predicted = candidates.next().and_then(|candidate| candidate.joules);
+    if let (Some(metered), Some(predicted)) = (energy.joules, predicted)
+        && attempt.outcome == AttemptOutcome::Answered
+        && predicted.0 > 0.0
+    {
+        let labels = ModelLabels { model: attempt.model.clone(), route: attempt.route.label() };
+        let ratio = metered.0 / predicted.0;
+        metrics.energy_prediction_ratio.get_or_create(&labels).observe(ratio);
+    }
+}
+
+/// Adequacy that was predicted of the model that answered.
+fn predicted(record: &Record) -> Option<f64> {
+    let model = record.receipt.model.as_ref()?;
+    let candidates = &record.receipt.candidates;
+    candidates.iter().find(|one| one.candidate.model == *model).map(|one| one.candidate.p)
+}
+
+fn outcome_labels(record: &Record, source: &Source) -> OutcomeLabels {
+    let energy = record.receipt.energy.filter(|energy| energy.joules.is_some());
+    OutcomeLabels {
+        model: model(record),
+        policy: Arc::clone(&record.receipt.policy),
+        route: route(record),
+        source: source.label(),
+        quality: energy.map_or("unknown", |energy| energy.quality.label()),
+    }
+}
+
+fn calibration_labels(record: &Record, source: &Source, p: f64) -> CalibrationLabels {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "p is 0 to 1")]
+    let decile = ((p * 10.0) as usize).min(DECILES.len() - 1);
+    CalibrationLabels { model: model(record), source: source.label(), decile: DECILES[decile] }
+}
+
+fn model(record: &Record) -> Arc<str> {
+    record.receipt.model.clone().unwrap_or_else(|| "none".into())
+}
+
+fn route(record: &Record) -> &'static str {
+    record.receipt.route.map_or("none", Route::label)
+}

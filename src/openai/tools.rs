@@ -1,0 +1,185 @@
+//! Tools a client offers, the choice among them, and the calls a model makes.
+
+use std::fmt;
+
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+/// `type` of the tools that every model with tools knows.
+pub const FUNCTION: &str = "function";
+
+/// A tool a client offers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tool {
+    /// `function`; other kinds are for the upstreams that know them.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionDefinition>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FunctionDefinition {
+    /// 1 to 64 letters, digits, `_` and `-`.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// A JSON schema of type object, as the client wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Box<RawValue>>,
+    /// Calls must keep to every word of the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+}
+
+/// Whether the model may, must not or must call a tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToolChoice {
+    Auto,
+    None,
+    Required,
+    /// This function must be called.
+    Named(String),
+    /// A kind of choice only some upstreams know.
+    Other(String),
+}
+
+impl<'de> Deserialize<'de> for ToolChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ChoiceVisitor;
+        impl<'de> Visitor<'de> for ChoiceVisitor {
+            type Value = ToolChoice;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "\"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": …}}",
+                )
+            }
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<ToolChoice, E> {
+                match word {
+                    "auto" => Ok(ToolChoice::Auto),
+                    "none" => Ok(ToolChoice::None),
+                    "required" => Ok(ToolChoice::Required),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ToolChoice, A::Error> {
+                let named = NamedChoice::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                match named.function {
+                    Some(function) if named.kind == FUNCTION => {
+                        Ok(ToolChoice::Named(function.name))
+                    }
+                    None if named.kind == FUNCTION => Err(de::Error::missing_field(FUNCTION)),
+                    _ => Ok(ToolChoice::Other(named.kind)),
+                }
+            }
+        }
+        deserializer.deserialize_any(ChoiceVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+struct NamedChoice {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    function: Option<FunctionName>,
+}
+
+#[derive(Deserialize)]
+struct FunctionName {
+    name: String,
+}
+
+/// A call in the history of a conversation, and in a whole answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    pub id: String,
+    /// `function` where absent.
+    #[serde(rename = "type", default = "function_kind")]
+    pub kind: String,
+    /// Absent in calls of other kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionCall>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionCall {
+    pub name: String,
+    /// JSON text, as the model wrote it: a client should check it.
+    pub arguments: String,
+}
+
+fn function_kind() -> String {
+    FUNCTION.to_owned()
+}
+
+impl ToolCall {
+    /// A call of a function whose arguments are yet to come.
+    pub fn function(id: String, name: String) -> Self {
+        let function = FunctionCall { name, arguments: String::new() };
+        Self { id, kind: function_kind(), function: Some(function) }
+    }
+}
+
+/// What a stream's chunk adds to one call.
+#[derive(Debug, Serialize)]
+pub struct ToolCallDelta<'a> {
+    /// Place of the call in the answer.
+    pub index: u32,
+    /// In the call's first chunk only, as are `type` and the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    pub function: FunctionCallDelta<'a>,
+}
+
+impl<'a> ToolCallDelta<'a> {
+    pub fn begun(index: u32, id: &'a str, name: &'a str) -> Self {
+        let function = FunctionCallDelta { name: Some(name), arguments: "" };
+        Self { index, id: Some(id), kind: Some(FUNCTION), function }
+    }
+
+    pub fn continued(index: u32, arguments: &'a str) -> Self {
+        let function = FunctionCallDelta { name: None, arguments };
+        Self { index, id: None, kind: None, function }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct FunctionCallDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'a str>,
+    /// The next piece of the arguments' JSON text.
+    pub arguments: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_a_word_or_names_a_function() {
+        let choice = |json| serde_json::from_str::<ToolChoice>(json);
+        assert_eq!(choice(r#""required""#).unwrap(), ToolChoice::Required);
+        assert_eq!(
+            choice(r#"{"type":"function","function":{"name":"f"}}"#).unwrap(),
+            ToolChoice::Named("f".into())
+        );
+        assert_eq!(
+            choice(r#"{"type":"allowed_tools","allowed_tools":{}}"#).unwrap(),
+            ToolChoice::Other("allowed_tools".into())
+        );
+        for wrong in [r#""sometimes""#, "7", r#"{"type":"function"}"#, "{}"] {
+            assert!(choice(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_tool_keeps_its_schema_as_written() {
+        let json = r#"{"type":"function","function":{"name":"f","parameters":{"z":1.0,"a":2}}}"#;
+        let tool: Tool = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&tool).unwrap(), json);
+    }
+}

@@ -1,0 +1,128 @@
+//! Local first, and elsewhere if the first tokens do not look sure: which model begins, and who takes over.
+//!
+//! Pure. What the tokens tell is `signals`, what that is worth `confidence`; who withholds and asks again is the gateway.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Candidate, Route, Rule};
+
+/// Tokens that every local answer's signals are computed from where no policy says otherwise.
+pub const WINDOW_TOKENS: u32 = 32;
+
+/// `[policies.NAME.cascade]`: how far a local answer is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cascade {
+    /// Least probability, 0 to 1, that the answer is good enough by its first tokens; below it another model answers.
+    /// Default 0.5.
+    pub threshold: f64,
+    /// Tokens to withhold at most, 1 to 256. A shorter answer is judged whole. Default 32.
+    pub withhold_tokens: u32,
+    /// How long to withhold at most, milliseconds from the first token. Default 3000.
+    pub withhold_ms: u64,
+    /// A local model whose predicted adequacy is less is not tried first: it would be wasted. Default 0.05.
+    pub min_p: f64,
+}
+
+impl Default for Cascade {
+    fn default() -> Self {
+        Self { threshold: 0.5, withhold_tokens: WINDOW_TOKENS, withhold_ms: 3000, min_p: 0.05 }
+    }
+}
+
+/// Most tokens that can be withheld: engines tell the probabilities of no more.
+pub const WITHHOLD_TOKENS_MAX: u32 = 256;
+
+/// Who goes first and who takes over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lead {
+    pub first: Arc<str>,
+    pub next: Arc<str>,
+}
+
+impl Cascade {
+    /// Puts the cheapest local model of `ranked` (indices into `candidates`) first and the best-ranked more able one
+    /// second. Nothing changes where there is no such pair, or where the client named its model.
+    pub fn lead(
+        &self,
+        ranked: &mut Vec<usize>,
+        candidates: &[Candidate],
+        rule: &Rule,
+    ) -> Option<Lead> {
+        if rule.pinned.is_some() {
+            return None;
+        }
+        let worth_trying = |place: &&usize| {
+            let one = &candidates[**place];
+            one.route == Route::Local && one.p >= self.min_p
+        };
+        let joules = |place: usize| candidates[place].joules.map_or(f64::INFINITY, |j| j.0);
+        let local = ranked.iter().filter(worth_trying).copied();
+        let first = local.min_by(|&a, &b| joules(a).total_cmp(&joules(b)))?;
+        let next = ranked.iter().copied().find(|&one| candidates[one].p > candidates[first].p)?;
+        ranked.retain(|&one| one != first && one != next);
+        ranked.splice(0..0, [first, next]);
+        let name = |place: usize| Arc::clone(&candidates[place].model);
+        Some(Lead { first: name(first), next: name(next) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::Capabilities;
+    use crate::units::Joules;
+
+    fn candidate(model: &str, route: Route, p: f64, joules: Option<f64>) -> Candidate {
+        Candidate {
+            model: model.into(),
+            route,
+            p,
+            joules: joules.map(Joules),
+            grams: None,
+            dollars: None,
+            ttft_ms: None,
+            output_tokens: None,
+            context_tokens: None,
+            capabilities: Capabilities::ALL,
+            unavailable: None,
+            state: None,
+            cache: None,
+        }
+    }
+
+    fn lead(candidates: &[Candidate], pinned: bool) -> (Vec<usize>, Option<Lead>) {
+        let mut ranked: Vec<usize> = (0..candidates.len()).rev().collect();
+        let cascade = Cascade::default();
+        let rule = Rule { pinned: pinned.then(|| "a".into()), ..Rule::default() };
+        let lead = cascade.lead(&mut ranked, candidates, &rule);
+        (ranked, lead)
+    }
+
+    #[test]
+    fn the_cheapest_local_model_worth_trying_goes_first_and_a_better_one_takes_over() {
+        let candidates = [
+            candidate("hopeless", Route::Local, 0.01, Some(0.1)),
+            candidate("small", Route::Local, 0.3, Some(1.0)),
+            candidate("middle", Route::Local, 0.5, Some(5.0)),
+            candidate("weak-cloud", Route::Cloud, 0.2, Some(2.0)),
+            candidate("cloud", Route::Cloud, 0.9, Some(9.0)),
+        ];
+        let (ranked, found) = lead(&candidates, false);
+        assert_eq!(found, Some(Lead { first: "small".into(), next: "cloud".into() }));
+        assert_eq!(ranked, [1, 4, 3, 2, 0]);
+        assert_eq!(lead(&candidates, true).1, None);
+    }
+
+    #[test]
+    fn without_somebody_better_or_somebody_local_nothing_changes() {
+        let weak = candidate("cloud", Route::Cloud, 0.2, Some(2.0));
+        let local = candidate("local", Route::Local, 0.3, None);
+        let strong = candidate("other", Route::Cloud, 0.4, None);
+        assert_eq!(lead(&[local.clone(), weak.clone()], false), (vec![1, 0], None));
+        assert_eq!(lead(&[weak, strong], false), (vec![1, 0], None));
+        assert_eq!(lead(&[local], false), (vec![0], None));
+    }
+}
