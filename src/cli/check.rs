@@ -1,6 +1,6 @@
 //! `wattgate check`: says everything that is wrong with a configuration file, or what it amounts to.
 //!
-//! Reads the file, looks at this machine and starts nothing. Exit code 0 when it can be served, 2 when it cannot.
+//! Reads the file, looks at this machine and starts nothing; `--energy` looks at its sensors. Exit code 0 when it can be served, 2 when it cannot.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-use super::{BAD_INPUT, ConfigArgs};
+use super::{BAD_INPUT, ConfigArgs, energy};
 use crate::config::{self, Config, Engine, Model, Problem, Problems};
 use crate::models::{Source, State, state};
 use crate::routing::Route;
@@ -19,6 +19,9 @@ use crate::routing::Route;
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Show what can meter energy on this machine, what is used, and why not the rest
+    #[arg(long)]
+    energy: bool,
     /// Write the result as JSON to standard output
     #[arg(long)]
     json: bool,
@@ -37,6 +40,18 @@ struct Report<'a> {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a person")]
 pub fn run(args: &CheckArgs) -> anyhow::Result<u8> {
     let loaded = args.config.load();
+    if args.energy {
+        // Before there is a config, the question is what one would find.
+        let unwritten = args.config.is_default() && !args.config.config.exists();
+        match loaded {
+            Ok(config) => print!("{}", energy::report(&config.energy, args.json)?),
+            Err(_) if unwritten => {
+                print!("{}", energy::report(&crate::energy::Config::default(), args.json)?);
+            }
+            Err(problems) => return Err(problems.into()),
+        }
+        return Ok(0);
+    }
     let code = if loaded.is_ok() { 0 } else { BAD_INPUT };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report(args, &loaded))?);

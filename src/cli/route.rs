@@ -147,7 +147,7 @@ enum Price {
 }
 
 fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -> Vec<Entrant> {
-    let rates = Rates::new(&config.energy.carbon);
+    let rates = Rates::new(&config.energy.carbon, &config.energy.price);
     let entrant = |(name, model): (&String, &crate::config::Model)| {
         let (route, energy, price) = match &model.engine {
             Engine::Llama { .. } => (
@@ -157,7 +157,8 @@ fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -
                     config.energy.cpu_model(),
                     Arc::clone(profile),
                 )),
-                Price::Nothing,
+                // Electricity is bought at the price of the hour, which a file of prompts does not tell.
+                if rates.tariff().is_some() { Price::Unknown } else { Price::Nothing },
             ),
             Engine::Openai(openai) => (
                 Route::Cloud,

@@ -23,7 +23,7 @@ pub(super) fn validate(
         let message = "`max_body_bytes` must be more than 0, or every request would be too large";
         report.wrong(&["server", "max_body_bytes"], message, None);
     }
-    check_energy(&file.energy, report);
+    check_energy(file, report);
     check_engines(&file.engines, report);
     check_policies(file, report);
     check_sessions(&file.sessions, report);
@@ -44,13 +44,32 @@ pub(super) fn validate(
     models
 }
 
-fn check_energy(energy: &energy::Config, report: &mut Report<'_>) {
+fn check_energy(file: &File, report: &mut Report<'_>) {
+    let energy = &file.energy;
     for problem in energy.problems() {
         let key = problem.key();
-        report.wrong(&["energy", key], format!("`{key}` {problem}"), None);
+        let path: Vec<&str> = ["energy"].into_iter().chain(problem.table()).chain([key]).collect();
+        report.wrong(&path, format!("`{key}` {problem}"), None);
     }
-    for (key, problem) in energy.carbon.problems() {
-        report.wrong(&["energy", "carbon", key], format!("`{key}` {problem}"), None);
+    for (path, problem) in energy.table_problems() {
+        let key = path.last().copied().unwrap_or_default();
+        let message = format!("`{key}` {problem}");
+        let path: Vec<&str> = ["energy"].into_iter().chain(path).collect();
+        report.wrong(&path, message, None);
+    }
+    check_queries(file, report);
+}
+
+/// A query can only cover models that run elsewhere.
+fn check_queries(file: &File, report: &mut Report<'_>) {
+    let elsewhere = file.models.iter().filter(|(_, entry)| entry.openai.is_some());
+    let elsewhere: Vec<&str> = elsewhere.map(|(name, _)| name.as_str()).collect();
+    for (name, query) in &file.energy.prometheus {
+        for model in query.models.iter().filter(|model| !elsewhere.contains(&model.as_str())) {
+            let message = format!("`{model}` is no model with an .openai table");
+            let path = ["energy", "prometheus", name, "models"];
+            report.wrong(&path, message, Some(suggest(model, &elsewhere)));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Pure: readings, reports and the time come in; figures come out. The meter thread is the only writer of readings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::estimate::{Estimator, ExpectedTime, load_before_any};
 use super::figure::{EnergyFigure, Quality, Source};
 use super::ledger::TokenWeights;
 use super::profile::{Linear, ModelProfile, Profile};
-use super::sensor::DeviceInfo;
+use super::sensor::{DeviceInfo, Sample};
 use super::work::{Tokens, WorkSpan};
 use crate::units::{AttemptId, Joules, Microjoules, MonotonicNs};
 
@@ -33,6 +33,8 @@ pub struct Accounts {
     /// How often each model was loaded.
     loads: BTreeMap<Arc<str>, u64>,
     unknown_settlements: u64,
+    /// Models that devices elsewhere work for: nothing here is spent on them.
+    elsewhere: BTreeSet<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -92,8 +94,10 @@ pub struct Books {
     pub devices: Vec<DeviceBook>,
     /// Attempts not settled yet.
     pub open_attempts: usize,
-    /// Attempts that settled as unknown because a device could not be read in time.
+    /// Attempts that settled as unknown because a device could not be read in time, or lost energy of theirs.
     pub unknown_settlements: u64,
+    /// CPU time that metering has taken.
+    pub meter_cpu: Duration,
 }
 
 impl Books {
@@ -120,11 +124,15 @@ impl Accounts {
             estimator,
             loads: BTreeMap::new(),
             unknown_settlements: 0,
+            elsewhere: BTreeSet::new(),
         }
     }
 
     /// Adds a device whose sensor counts from 0 at `at`, or continues the books of one with that name.
     pub fn add_device(&mut self, info: DeviceInfo, serves: Serves, at: MonotonicNs) -> DeviceId {
+        if let Serves::Elsewhere(models) = &serves {
+            self.elsewhere.extend(models.iter().cloned());
+        }
         let known = self.devices.iter().position(|device| device.info.name == info.name);
         let index = known.unwrap_or(self.devices.len());
         match self.devices.get_mut(index) {
@@ -133,19 +141,37 @@ impl Accounts {
         }
         let device = &mut self.devices[index];
         for (&id, attempt) in &self.attempts {
-            if attempt.closed.is_none() && device.serves.model(&attempt.model) {
+            let elsewhere = self.elsewhere.contains(&attempt.model);
+            if attempt.closed.is_none() && device.serves.model(&attempt.model, elsewhere) {
                 device.ledger.open(id, self.settings.weights_of(&attempt.model), attempt.opened);
             }
         }
         DeviceId(index)
     }
 
-    /// A good reading of a device, and how often its counter has started over.
-    pub fn reading(&mut self, id: DeviceId, at: MonotonicNs, total: Microjoules, resets: u64) {
+    /// Whether devices elsewhere work for the model, so that its attempts are metered though it does not run here.
+    pub fn meters_elsewhere(&self, model: &str) -> bool {
+        self.elsewhere.contains(model)
+    }
+
+    fn devices_of(&mut self, model: &str) -> impl Iterator<Item = &mut Device> {
+        let elsewhere = self.elsewhere.contains(model);
+        self.devices.iter_mut().filter(move |device| device.serves.model(model, elsewhere))
+    }
+
+    /// A good reading of a device at `now`, and how often its counter has started over.
+    pub fn reading(&mut self, id: DeviceId, now: MonotonicNs, sample: Sample, resets: u64) {
         let cadence_ns = nanoseconds(self.settings.cadence);
         let device = &mut self.devices[id.0];
-        device.reading(at, total, cadence_ns);
+        device.reading(now, sample, cadence_ns);
         device.set_resets(resets);
+    }
+
+    /// The machine slept for `missed` since the last readings.
+    pub fn slept(&mut self, missed: Duration) {
+        for device in &mut self.devices {
+            device.slept(missed);
+        }
     }
 
     /// A reading failed: nothing is booked, and the next good one covers the time.
@@ -160,14 +186,14 @@ impl Accounts {
 
     /// A model begins to load. Devices that are added for it must be there.
     pub fn load_started(&mut self, model: &Arc<str>, now: MonotonicNs) {
-        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
+        for device in self.devices_of(model) {
             device.ledger.load_started(model, now);
         }
     }
 
     /// It has loaded, or its engine has ended. Counts as a load only if it `succeeded`.
     pub fn load_ended(&mut self, model: &Arc<str>, succeeded: bool, now: MonotonicNs) {
-        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
+        for device in self.devices_of(model) {
             device.ledger.load_ended(model, now);
         }
         if succeeded {
@@ -196,7 +222,7 @@ impl Accounts {
             closed: None,
         });
         let weights = self.settings.weights_of(model);
-        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
+        for device in self.devices_of(model) {
             device.ledger.open(id, weights, now);
         }
     }
@@ -207,7 +233,7 @@ impl Accounts {
         span.end = span.end.min(now);
         let last = self.steps.entry(Arc::clone(model)).or_insert(span.end);
         *last = span.end.max(*last);
-        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
+        for device in self.devices_of(model) {
             device.ledger.work(&span);
         }
     }
@@ -216,7 +242,7 @@ impl Accounts {
     pub fn close(&mut self, model: &str, id: AttemptId, now: MonotonicNs) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         attempt.closed.get_or_insert(now);
-        for device in self.devices.iter_mut().filter(|device| device.serves.model(model)) {
+        for device in self.devices_of(model) {
             device.ledger.close(id, now);
         }
     }
@@ -250,7 +276,8 @@ impl Accounts {
     fn watermark(&self, serves: &Serves, now: MonotonicNs) -> MonotonicNs {
         let mut holds: BTreeMap<&str, MonotonicNs> = BTreeMap::new();
         for attempt in self.attempts.values() {
-            if attempt.closed.is_none() && serves.model(&attempt.model) {
+            let elsewhere = self.elsewhere.contains(&attempt.model);
+            if attempt.closed.is_none() && serves.model(&attempt.model, elsewhere) {
                 let first = holds.entry(&attempt.model).or_insert(attempt.opened);
                 *first = attempt.opened.min(*first);
             }
@@ -266,19 +293,25 @@ impl Accounts {
         let attempt = self.attempts.remove(&id)?;
         let mut figures: Option<(EnergyFigure, EnergyFigure)> = None;
         let mut tokens = Tokens::NONE;
+        let is_known = is_final && !self.is_incomplete(id);
         for device in &mut self.devices {
             let Some((share, of_its_work)) = device.ledger.take_out(id) else { continue };
             tokens = tokens.max(of_its_work);
             let own = (device.figure(share.marginal, true), device.figure(share.amortised(), true));
             figures = Some(figures.map_or(own, |sum| (sum.0.plus(own.0), sum.1.plus(own.1))));
         }
-        if !is_final {
+        if !is_known {
             self.unknown_settlements += 1;
         }
         let unknown = EnergyFigure::unknown(self.settings.source);
-        let (marginal, amortised) = figures.filter(|_| is_final).unwrap_or((unknown, unknown));
+        let (marginal, amortised) = figures.filter(|_| is_known).unwrap_or((unknown, unknown));
         self.estimator.learn(&attempt.model, marginal, tokens);
         Some(Settled { attempt: id, model: attempt.model, marginal, amortised })
+    }
+
+    /// Whether a device lost energy of the attempt's time.
+    fn is_incomplete(&self, id: AttemptId) -> bool {
+        self.devices.iter().any(|device| device.ledger.is_incomplete(id))
     }
 
     /// The marginal energy of an attempt so far: what is booked, plus, for work in intervals still open, what such work has
@@ -286,7 +319,9 @@ impl Accounts {
     pub fn provisional(&self, id: AttemptId) -> EnergyFigure {
         let nothing_known =
             EnergyFigure { is_final: false, ..EnergyFigure::unknown(self.settings.source) };
-        let Some(attempt) = self.attempts.get(&id) else { return nothing_known };
+        let Some(attempt) = self.attempts.get(&id).filter(|_| !self.is_incomplete(id)) else {
+            return nothing_known;
+        };
         let mut booked: Option<EnergyFigure> = None;
         let mut booked_energy = Microjoules::ZERO;
         let mut waiting = Tokens::NONE;
@@ -330,6 +365,7 @@ impl Accounts {
             devices: self.devices.iter().map(|device| device.book(now)).collect(),
             open_attempts: self.attempts.len(),
             unknown_settlements: self.unknown_settlements,
+            meter_cpu: Duration::ZERO,
         }
     }
 }
@@ -338,6 +374,10 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod conservation;
 #[cfg(test)]
 mod simulation;
 
@@ -375,6 +415,12 @@ mod tests {
         accounts.add_device(info("engine:m", None), Serves::Engine(Arc::clone(model)), at)
     }
 
+    /// A device's sample of this instant.
+    pub(super) fn read(accounts: &mut Accounts, device: DeviceId, at: MonotonicNs, total: u64) {
+        let sample = Sample { at, total: Microjoules(total), whole: true };
+        accounts.reading(device, at, sample, 0);
+    }
+
     fn decode(start: u64, end: u64, attempt: u64) -> WorkSpan {
         let row = WorkRow { attempt: AttemptId(attempt), prefill_tokens: 0, decode_tokens: 1 };
         WorkSpan { start: ms(start), end: ms(end), rows: vec![row] }
@@ -394,9 +440,9 @@ mod tests {
         accounts.open(&model, A, ms(10));
         accounts.work(&model, decode(10, 40, 1), ms(40));
         accounts.close(&model, A, ms(60));
-        accounts.reading(device, ms(50), Microjoules(3_000_000), 0);
+        read(&mut accounts, device, ms(50), 3_000_000);
         assert_eq!(accounts.settle(ms(61), 9), []);
-        accounts.reading(device, ms(100), Microjoules(4_000_000), 0);
+        read(&mut accounts, device, ms(100), 4_000_000);
         let settled = accounts.settle(ms(101), 9);
         let [Settled { attempt: A, marginal, .. }] = settled[..] else { panic!("{settled:?}") };
         assert_eq!((marginal.joules, marginal.is_final), (Some(Joules(3.0)), true));
@@ -410,7 +456,7 @@ mod tests {
         let device = engine(&mut accounts, &model, ms(0));
         accounts.open(&model, A, ms(0));
         for tick in 1..=4 {
-            accounts.reading(device, ms(tick * 50), Microjoules(tick * 1_000_000), 0);
+            read(&mut accounts, device, ms(tick * 50), tick * 1_000_000);
             accounts.settle(ms(tick * 50), 9);
         }
         let before = accounts.books(ms(200));
@@ -431,7 +477,7 @@ mod tests {
         let device = engine(&mut accounts, &model, ms(0));
         accounts.open(&model, A, ms(0));
         for second in 1..=11 {
-            accounts.reading(device, ms(second * 1000), Microjoules(second), 0);
+            read(&mut accounts, device, ms(second * 1000), second);
             accounts.settle(ms(second * 1000), 9);
         }
         assert_eq!(accounts.books(ms(11_000)).devices[0].account.unattributed, Microjoules(1));
@@ -451,7 +497,7 @@ mod tests {
         let settled = accounts.settle(ms(15_100), 9);
         assert_eq!((settled.len(), settled[0].marginal.joules), (1, None));
         // The counter ran on: when it can be read again, the energy is in the books, but nobody's.
-        accounts.reading(device, ms(15_200), Microjoules(500), 0);
+        read(&mut accounts, device, ms(15_200), 500);
         accounts.settle(ms(15_200), 9);
         let books = accounts.books(ms(15_200));
         assert_eq!(books.devices[0].account.unattributed, Microjoules(500));
@@ -466,14 +512,14 @@ mod tests {
         let device = engine(&mut accounts, &model, ms(0));
         accounts.open(&model, A, ms(0));
         accounts.work(&model, decode(0, 40, 1), ms(40));
-        accounts.reading(device, ms(50), Microjoules(70), 0);
+        read(&mut accounts, device, ms(50), 70);
         accounts.retire(device);
         accounts.close(&model, A, ms(90));
         let settled = accounts.settle(ms(95), 9);
         assert_eq!(settled[0].marginal.joules, Some(Joules(70e-6)), "its last reading stands");
         accounts.open(&model, B, ms(100));
         assert_eq!(engine(&mut accounts, &model, ms(120)), device);
-        accounts.reading(device, ms(170), Microjoules(5), 0);
+        read(&mut accounts, device, ms(170), 5);
         accounts.close(&model, B, ms(171));
         accounts.settle(ms(172), 9);
         let books = accounts.books(ms(172));
@@ -498,7 +544,7 @@ mod tests {
         accounts.work(&model, decode(0, 50, 1), ms(50));
         let prior = accounts.provisional(A);
         assert_eq!((joules(prior), prior.quality), (Some(0.0825), Quality::Assumed));
-        accounts.reading(device, ms(50), Microjoules(2_000_000), 0);
+        read(&mut accounts, device, ms(50), 2_000_000);
         accounts.settle(ms(50), 9);
         let booked = accounts.provisional(A);
         assert_eq!((joules(booked), booked.quality), (Some(2.0), Quality::Estimated));

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::figure::{Quality, Source};
-use super::sensor::{Band, DeviceInfo, Sensor, SensorError};
+use super::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::{Microjoules, Watts};
 
 /// `wall watts = offset + gain · sensor watts`, by least squares over steps of load.
@@ -76,10 +76,11 @@ impl Sensor for Calibrated {
         &self.info
     }
 
-    fn read(&mut self) -> Result<Microjoules, SensorError> {
+    fn read(&mut self) -> Result<Sample, SensorError> {
         let raw = self.inner.read()?;
-        let corrected = u128::from(raw.0) * self.gain_millionths / 1_000_000;
-        Ok(Microjoules(u64::try_from(corrected).unwrap_or(u64::MAX)))
+        let corrected = u128::from(raw.total.0) * self.gain_millionths / 1_000_000;
+        let total = Microjoules(u64::try_from(corrected).unwrap_or(u64::MAX));
+        Ok(Sample { total, ..raw })
     }
 
     fn resets(&self) -> u64 {
@@ -90,6 +91,7 @@ impl Sensor for Calibrated {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::MonotonicNs;
 
     struct Fixed(DeviceInfo);
 
@@ -98,8 +100,8 @@ mod tests {
             &self.0
         }
 
-        fn read(&mut self) -> Result<Microjoules, SensorError> {
-            Ok(Microjoules(1_000_001))
+        fn read(&mut self) -> Result<Sample, SensorError> {
+            Ok(Sample { at: MonotonicNs(7), total: Microjoules(1_000_001), whole: true })
         }
     }
 
@@ -123,7 +125,7 @@ mod tests {
             measured: "2026-11-23".to_owned(),
         };
         let mut corrected = calibration.apply(sensor(Source::CpuModel));
-        assert_eq!(corrected.read().unwrap(), Microjoules(2_500_002));
+        assert_eq!(corrected.read().unwrap().total, Microjoules(2_500_002));
         let info = corrected.device();
         assert_eq!(
             (info.quality, info.band),
@@ -131,7 +133,7 @@ mod tests {
         );
         let mut other = calibration.apply(sensor(Source::Rapl));
         assert_eq!(
-            (other.read().unwrap(), other.device().quality),
+            (other.read().unwrap().total, other.device().quality),
             (Microjoules(1_000_001), Quality::Estimated)
         );
     }

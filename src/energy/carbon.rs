@@ -44,6 +44,17 @@ pub enum Basis {
     Live,
 }
 
+impl Basis {
+    /// A word for a metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Year(_) => "year",
+            Self::Configured => "configured",
+            Self::Live => "live",
+        }
+    }
+}
+
 impl Grid {
     /// The table's figure for a zone, if it has one.
     pub fn of_zone(zone: &str) -> Option<Self> {
@@ -63,7 +74,11 @@ impl Grid {
 
     /// A figure of the hour or of the country models this place; the world's average is somebody else's.
     pub fn quality(&self) -> Quality {
-        if *self.zone == *grid::WORLD { Quality::Assumed } else { Quality::Estimated }
+        if *self.zone == *grid::WORLD && self.basis != Basis::Live {
+            Quality::Assumed
+        } else {
+            Quality::Estimated
+        }
     }
 
     /// What an amount of energy causes: its band scaled, its quality at best the grid's. Unknown energy stays unknown.

@@ -2,22 +2,25 @@
 //!
 //! Values and their limits only; nothing is read from the machine here.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::cpu_model::CpuModel;
 use super::estimate::PRIOR_CPU_SECONDS;
 use super::ledger::TokenWeights;
 use super::profile::{Linear, nanojoules};
 use super::rates::CarbonConfig;
+use super::sensors::{Kind, nvml, prometheus, rapl, wall};
+use super::tariff;
 use crate::units::Watts;
 
 /// Settings of the energy meter.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Which sensors to use. Default `auto`: RAPL where it can be read, else the CPU model.
+    /// Which sensors to use. Default `auto`: the best that do not overlap.
     pub sensors: SensorChoice,
     /// Milliseconds between readings, 10 to 1000. Default 50.
     pub cadence_ms: u64,
@@ -37,6 +40,20 @@ pub struct Config {
     pub prefill_weight: f64,
     /// What a generated token weighs, 0 to 1000. Default 1.
     pub decode_weight: f64,
+    /// RAPL counters of the processor.
+    pub rapl: rapl::Config,
+    /// NVIDIA cards.
+    pub nvml: nvml::Config,
+    /// Drivers' energy and power in `/sys/class/hwmon`.
+    pub hwmon: Switch,
+    /// Power monitors of Jetson boards.
+    pub ina3221: Switch,
+    /// Queries to Prometheus servers, by name. Default none.
+    pub prometheus: BTreeMap<String, prometheus::Config>,
+    /// A meter between this machine and the wall. Default none.
+    pub wall: wall::Config,
+    /// What electricity costs. Default unset: its cost is absent.
+    pub price: tariff::Config,
     /// The grid this machine is at. Default unset: carbon is absent.
     pub carbon: CarbonConfig,
     /// File made by `wattgate measure`: joules and seconds per token of the models it knows, and the calibration of the
@@ -45,17 +62,60 @@ pub struct Config {
 }
 
 /// Which sensors to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SensorChoice {
-    /// RAPL where it can be read, else the CPU model.
+    /// The best that can be read and do not overlap; the CPU model where no sensor covers the processor.
     #[default]
     Auto,
-    /// RAPL, or do not start.
+    /// Only this kind, or do not start.
     Rapl,
+    Nvml,
+    Hwmon,
+    Ina3221,
+    Prometheus,
+    Wall,
     CpuModel,
     /// Local energy stays unknown.
     None,
+}
+
+impl SensorChoice {
+    /// As in the config.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::CpuModel => "cpu_model",
+            Self::None => "none",
+            _ => self.kind().map_or("", Kind::label),
+        }
+    }
+
+    /// The kind of sensor it insists on.
+    pub fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Auto | Self::CpuModel | Self::None => None,
+            Self::Rapl => Some(Kind::Rapl),
+            Self::Nvml => Some(Kind::Nvml),
+            Self::Hwmon => Some(Kind::Hwmon),
+            Self::Ina3221 => Some(Kind::Ina3221),
+            Self::Prometheus => Some(Kind::Prometheus),
+            Self::Wall => Some(Kind::Wall),
+        }
+    }
+}
+
+/// Whether `auto` looks for a kind of sensor. Default true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Switch {
+    pub enabled: bool,
+}
+
+impl Default for Switch {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
 }
 
 impl Default for Config {
@@ -71,6 +131,13 @@ impl Default for Config {
             idle_watts: None,
             prefill_weight: 0.15,
             decode_weight: 1.0,
+            rapl: rapl::Config::default(),
+            nvml: nvml::Config::default(),
+            hwmon: Switch::default(),
+            ina3221: Switch::default(),
+            prometheus: BTreeMap::new(),
+            wall: wall::Config::default(),
+            price: tariff::Config::default(),
             carbon: CarbonConfig::default(),
             profile: None,
         }
@@ -90,6 +157,8 @@ pub enum ConfigError {
     High(Watts),
     #[error("must be 0 to 10000 W, not {0}")]
     IdleWatts(Watts),
+    #[error("must be 0 to 10000 W, not {0}")]
+    CardIdleWatts(Watts),
     #[error("must be 0 to 1000, not {0}")]
     PrefillWeight(f64),
     #[error("must be above 0 and at most 1000, not {0}")]
@@ -97,14 +166,19 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The key at fault, below `energy`.
+    /// The table at fault, below `energy`; none for its own keys.
+    pub fn table(self) -> Option<&'static str> {
+        matches!(self, Self::CardIdleWatts(_)).then_some("nvml")
+    }
+
+    /// The key at fault.
     pub fn key(self) -> &'static str {
         match self {
             Self::Cadence(_) => "cadence_ms",
             Self::WattsPerBusyCore(_) => "watts_per_busy_core",
             Self::Low(_) => "watts_per_busy_core_low",
             Self::High(_) => "watts_per_busy_core_high",
-            Self::IdleWatts(_) => "idle_watts",
+            Self::IdleWatts(_) | Self::CardIdleWatts(_) => "idle_watts",
             Self::PrefillWeight(_) => "prefill_weight",
             Self::DecodeWeight(_) => "decode_weight",
         }
@@ -125,9 +199,10 @@ impl Config {
             ),
             ((0.0..=watts).contains(&low.0), ConfigError::Low(low)),
             ((watts..=1000.0).contains(&high.0), ConfigError::High(high)),
+            (is_idle(self.idle_watts), ConfigError::IdleWatts(self.idle_watts.unwrap_or_default())),
             (
-                self.idle_watts.is_none_or(|idle| (0.0..=10_000.0).contains(&idle.0)),
-                ConfigError::IdleWatts(self.idle_watts.unwrap_or_default()),
+                is_idle(self.nvml.idle_watts),
+                ConfigError::CardIdleWatts(self.nvml.idle_watts.unwrap_or_default()),
             ),
             (
                 (0.0..=1000.0).contains(&self.prefill_weight),
@@ -139,6 +214,26 @@ impl Config {
             ),
         ];
         rules.into_iter().filter_map(|(allowed, error)| (!allowed).then_some(error)).collect()
+    }
+
+    /// The same for the tables within: the path below `energy`, key last, and why.
+    pub fn table_problems(&self) -> Vec<(Vec<&str>, String)> {
+        let mut problems = Vec::new();
+        let mut tables = vec![
+            (vec!["carbon"], self.carbon.problems()),
+            (vec!["carbon", "live"], self.carbon.live.problems()),
+            (vec!["price"], self.price.problems()),
+            (vec!["wall"], self.wall.problems()),
+        ];
+        for (name, query) in &self.prometheus {
+            tables.push((vec!["prometheus", name], query.problems()));
+        }
+        for (table, found) in tables {
+            for (key, why) in found {
+                problems.push((table.iter().copied().chain([key]).collect(), why));
+            }
+        }
+        problems
     }
 
     pub fn cpu_model(&self) -> CpuModel {
@@ -164,6 +259,10 @@ impl Config {
         let Linear { prefill_token, decode_token, .. } = self.prior_cost();
         TokenWeights { prefill: nanojoules(prefill_token), decode: nanojoules(decode_token) }
     }
+}
+
+fn is_idle(watts: Option<Watts>) -> bool {
+    watts.is_none_or(|idle| (0.0..=10_000.0).contains(&idle.0))
 }
 
 fn positive_up_to(limit: f64, value: f64) -> bool {

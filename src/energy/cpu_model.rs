@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::figure::{Quality, Source};
-use super::sensor::{Band, DeviceInfo, Sensor, SensorError};
-use crate::units::{Microjoules, Watts};
+use super::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
+use crate::units::{Microjoules, MonotonicNs, Watts};
 
 /// What one busy core draws beyond its idle power.
 ///
@@ -32,13 +32,25 @@ impl CpuModel {
         Band { low: self.low.0 / middle, high: self.high.0 / middle }
     }
 
+    /// What a process metered by the model is to the books.
+    pub fn device(self, name: Arc<str>) -> DeviceInfo {
+        DeviceInfo {
+            name,
+            source: Source::CpuModel,
+            quality: Quality::Estimated,
+            band: self.band(),
+            // Power above idle is all the model knows of.
+            idle: None,
+        }
+    }
+
     /// Microjoules of one CPU second: watts are joules per second.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "validated to be positive and far below 2⁶³; a float cast saturates"
     )]
-    fn microjoules_per_cpu_second(self) -> u64 {
+    pub fn microjoules_per_cpu_second(self) -> u64 {
         (self.watts_per_busy_core.0 * 1e6).round() as u64
     }
 }
@@ -58,14 +70,7 @@ pub struct ProcessSensor {
 impl ProcessSensor {
     /// `proc_root` is `/proc` on a live system. Reads nothing yet.
     pub fn new(name: Arc<str>, proc_root: &Path, pid: u32, model: CpuModel) -> Self {
-        let info = DeviceInfo {
-            name,
-            source: Source::CpuModel,
-            quality: Quality::Estimated,
-            band: model.band(),
-            // Power above idle is all the model knows of.
-            idle: None,
-        };
+        let info = model.device(name);
         Self {
             info,
             path: proc_root.join(pid.to_string()).join("stat"),
@@ -83,7 +88,7 @@ impl Sensor for ProcessSensor {
     }
 
     /// `Gone` once the process has been reaped: what it used after the read before that stays unknown.
-    fn read(&mut self) -> Result<Microjoules, SensorError> {
+    fn read(&mut self) -> Result<Sample, SensorError> {
         let text = fs::read_to_string(&self.path)
             .map_err(|error| SensorError::from_io(&self.path, error))?;
         let stat =
@@ -95,7 +100,7 @@ impl Sensor for ProcessSensor {
             / u128::from(self.ticks_per_second);
         // The kernel may correct CPU times slightly downwards; what was counted stays counted.
         self.last = self.last.max(Microjoules(u64::try_from(energy).unwrap_or(u64::MAX)));
-        Ok(self.last)
+        Ok(Sample { at: MonotonicNs::now(), total: self.last, whole: true })
     }
 }
 
@@ -138,7 +143,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let per_second = rustix::param::clock_ticks_per_second();
         write_stat(root.path(), &stat_line("a) R 9 (b", per_second, per_second, 5));
-        assert_eq!(sensor_at(root.path()).read().unwrap(), Microjoules(6_600_000));
+        assert_eq!(sensor_at(root.path()).read().unwrap().total, Microjoules(6_600_000));
     }
 
     #[test]

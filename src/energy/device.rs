@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::figure::EnergyFigure;
 use super::ledger::{Account, Interval, Lateness, Ledger};
-use super::sensor::DeviceInfo;
+use super::sensor::{DeviceInfo, Sample};
 use crate::units::{Joules, Microjoules, MonotonicNs, Watts};
 
 /// A device in the accounts. Its ledger outlives its sensor: an engine that is started again continues it.
@@ -19,6 +19,10 @@ pub struct Device {
     pub ledger: Ledger,
     pub read_errors: u64,
     last: Reading,
+    /// When it was last asked with success: what it then said may be older.
+    asked: MonotonicNs,
+    /// The next sample is not the whole truth.
+    in_doubt: bool,
     live: bool,
     resets: u64,
     gap_ns: u64,
@@ -30,18 +34,22 @@ pub struct Device {
 pub enum Serves {
     /// No attempt's: all its energy is overhead (the gateway itself).
     Overhead,
-    /// Every engine's (a CPU package).
+    /// Every engine's on this machine (a CPU package).
     AllEngines,
+    /// Those of some models, which run on another machine.
+    Elsewhere(Arc<[Arc<str>]>),
     /// One model's engine.
     Engine(Arc<str>),
 }
 
 impl Serves {
-    pub fn model(&self, model: &str) -> bool {
+    /// Whether it works for a model that runs here, or `elsewhere`.
+    pub fn model(&self, model: &str, elsewhere: bool) -> bool {
         match self {
             Self::Overhead => false,
-            Self::AllEngines => true,
+            Self::AllEngines => !elsewhere,
             Self::Engine(own) => **own == *model,
+            Self::Elsewhere(models) => models.iter().any(|own| **own == *model),
         }
     }
 }
@@ -63,7 +71,7 @@ pub struct DeviceBook {
     pub read_errors: u64,
     /// How often its hardware counter started over.
     pub resets: u64,
-    /// Time that passed between readings more than two cadences apart, beyond one cadence each.
+    /// Time that passed between readings more than two cadences apart, beyond one cadence each, and asleep.
     pub gap: Duration,
     pub lateness: Lateness,
     /// Must be 0.
@@ -89,6 +97,8 @@ impl Device {
             ledger,
             read_errors: 0,
             last: start,
+            asked: at,
+            in_doubt: false,
             live: true,
             resets: 0,
             gap_ns: 0,
@@ -101,17 +111,23 @@ impl Device {
         self.info = info;
         // Intervals must not overlap.
         self.last = Reading { at: at.max(self.last.at), total: Microjoules::ZERO };
+        self.asked = self.last.at;
         self.live = true;
         self.recent = VecDeque::from([self.last]);
     }
 
-    /// Takes a good reading. A reading that is no later than the one before is ignored: the next one covers it.
-    pub fn reading(&mut self, at: MonotonicNs, total: Microjoules, cadence_ns: u64) {
+    /// Takes a sample that was read at `now`. One that is no later than the one before is no news: the next one covers it.
+    pub fn reading(&mut self, now: MonotonicNs, sample: Sample, cadence_ns: u64) {
+        if now - self.asked > cadence_ns.saturating_mul(2) {
+            self.gap_ns += (now - self.asked) - cadence_ns;
+        }
+        self.asked = now.max(self.asked);
+        let Sample { at, total, whole } = sample;
         if at <= self.last.at {
             return;
         }
-        if at - self.last.at > cadence_ns.saturating_mul(2) {
-            self.gap_ns += (at - self.last.at) - cadence_ns;
+        if std::mem::take(&mut self.in_doubt) || !whole {
+            self.ledger.lose(self.last.at, at);
         }
         let total = total.max(self.last.total);
         let energy = total.saturating_sub(self.last.total);
@@ -121,6 +137,13 @@ impl Device {
         while self.recent.get(1).is_some_and(|next| at - next.at >= SECOND_NS) {
             self.recent.pop_front();
         }
+    }
+
+    /// The machine slept for `missed` since the last sample: what the next one says of that time is anybody's guess.
+    pub fn slept(&mut self, missed: Duration) {
+        self.in_doubt = true;
+        self.gap_ns =
+            self.gap_ns.saturating_add(u64::try_from(missed.as_nanos()).unwrap_or(u64::MAX));
     }
 
     pub fn set_resets(&mut self, resets: u64) {
@@ -171,7 +194,8 @@ impl Device {
     fn watts(&self, now: MonotonicNs) -> Option<Watts> {
         let (first, last) = (self.recent.front()?, self.recent.back()?);
         let elapsed_ns = last.at - first.at;
-        let stale = now - last.at > 2 * SECOND_NS;
+        // A slow device's next sample takes as long as its last one did.
+        let stale = now - last.at > 2 * SECOND_NS + elapsed_ns;
         if elapsed_ns == 0 || stale {
             return None;
         }

@@ -8,11 +8,12 @@ use crate::units::Joules;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quality {
-    /// Read from an energy counter of the device.
+    /// Read from an energy counter of the device, or from a meter of its mean power.
     Measured,
     /// A model fitted against a wall meter on this machine.
     Calibrated,
-    /// A model with published coefficients, driven by something measured here (CPU seconds).
+    /// A model with published coefficients driven by something measured here (CPU seconds), or power that was only
+    /// sampled.
     Estimated,
     /// A table row about somebody else's hardware.
     Assumed,
@@ -35,6 +36,20 @@ impl Quality {
 pub enum Source {
     /// Intel/AMD running average power limit counters.
     Rapl,
+    /// NVIDIA's driver.
+    Nvml,
+    /// Drivers that show energy or power in `/sys/class/hwmon`.
+    Hwmon,
+    /// Power monitors of Jetson boards.
+    Ina3221,
+    /// Apple's own energy model.
+    Apple,
+    /// A laptop's battery.
+    Battery,
+    /// A query to a Prometheus server.
+    Prometheus,
+    /// A meter between the machine and the wall.
+    Wall,
     /// CPU seconds of the engine times watts per busy core.
     CpuModel,
     /// The table of cloud model classes.
@@ -49,6 +64,13 @@ impl Source {
     pub fn label(self) -> &'static str {
         match self {
             Self::Rapl => "rapl",
+            Self::Nvml => "nvml",
+            Self::Hwmon => "hwmon",
+            Self::Ina3221 => "ina3221",
+            Self::Apple => "apple",
+            Self::Battery => "battery",
+            Self::Prometheus => "prometheus",
+            Self::Wall => "wall",
             Self::CpuModel => "cpu_model",
             Self::CloudTable => "cloud_table",
             Self::Upstream => "upstream",

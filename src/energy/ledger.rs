@@ -121,6 +121,8 @@ struct Tenancy {
     weight: u64,
     /// The part of `weight` in closed intervals, in units of 1 / [`RESOLUTION`].
     booked_weight: u128,
+    /// Energy of some of its time was never reported: its share is too small by nobody knows how much.
+    incomplete: bool,
 }
 
 /// A work span with its rows weighed.
@@ -168,6 +170,7 @@ impl Ledger {
             tokens: Tokens::default(),
             weight: 0,
             booked_weight: 0,
+            incomplete: false,
         });
     }
 
@@ -202,6 +205,20 @@ impl Ledger {
         if !rows.is_empty() {
             self.spans.push(Span { start, end, rows });
         }
+    }
+
+    /// The device used energy from `start` to `end` that no interval holds: whoever was here then has used more than its
+    /// share says. To be called when that time is over, before attempts of it are taken out.
+    pub fn lose(&mut self, start: MonotonicNs, end: MonotonicNs) {
+        for tenancy in self.attempts.values_mut() {
+            let until = tenancy.closed.map_or(end, |closed| closed.max(tenancy.last_work));
+            tenancy.incomplete |= tenancy.opened < end && until > start;
+        }
+    }
+
+    /// Whether energy of the attempt's time was lost.
+    pub fn is_incomplete(&self, attempt: AttemptId) -> bool {
+        self.attempts.get(&attempt).is_some_and(|tenancy| tenancy.incomplete)
     }
 
     /// A model begins to load at this device.

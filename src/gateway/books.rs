@@ -9,10 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::Receiver;
 
+use super::footprint::Footprint;
 use super::hindsight;
 use crate::energy::{EnergyFigure, Settled};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{EnergyLabels, ModelLabels};
+use crate::telemetry::metrics::{CarbonLabels, EnergyLabels, ModelLabels};
 use crate::traffic::feedback::FEEDBACK_VERSION;
 use crate::traffic::{
     Aside, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, Record, RecordSink, Sign, Signal,
@@ -30,6 +31,8 @@ const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
 pub struct Books {
     ledger: Mutex<Ledger>,
     pub sink: RecordSink,
+    /// What the energy of requests causes.
+    pub footprint: Footprint,
     metrics: Arc<Metrics>,
 }
 
@@ -55,8 +58,8 @@ struct Entry {
 }
 
 impl Books {
-    pub fn new(sink: RecordSink, metrics: Arc<Metrics>) -> Self {
-        Self { ledger: Mutex::default(), sink, metrics }
+    pub fn new(sink: RecordSink, footprint: Footprint, metrics: Arc<Metrics>) -> Self {
+        Self { ledger: Mutex::default(), sink, footprint, metrics }
     }
 
     /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
@@ -188,11 +191,15 @@ impl Books {
         if std::mem::replace(&mut entry.published, true) {
             return;
         }
+        let unix_ms = entry.record.unix_ms;
         let receipt = &mut entry.record.receipt;
         receipt.energy = total(&receipt.attempts);
+        receipt.carbon = self.footprint.carbon_of_all(&receipt.attempts);
+        receipt.electricity_dollars = self.footprint.electricity_of_all(&receipt.attempts, unix_ms);
         let record = &entry.record;
         for attempt in &record.receipt.attempts {
             self.count(attempt);
+            self.count_footprint(attempt, unix_ms);
             hindsight::compare_energy(&self.metrics, record, attempt);
         }
         for (source, score) in entry.verdicts.iter() {
@@ -223,6 +230,19 @@ impl Books {
         if let (Some(low), Some(high)) = (figure.low, figure.high) {
             self.metrics.request_energy_low_joules_total.get_or_create(&labels).inc_by(low.0);
             self.metrics.request_energy_high_joules_total.get_or_create(&labels).inc_by(high.0);
+        }
+    }
+
+    fn count_footprint(&self, attempt: &Attempt, unix_ms: u64) {
+        let (model, route) = (Arc::clone(&attempt.model), attempt.route.label());
+        if let Some(dollars) = self.footprint.electricity(attempt, unix_ms) {
+            let labels = ModelLabels { model: Arc::clone(&model), route };
+            self.metrics.electricity_dollars_total.get_or_create(&labels).inc_by(dollars.0);
+        }
+        let Some(carbon) = self.footprint.carbon(attempt) else { return };
+        let labels = CarbonLabels { model, route, quality: carbon.quality.label() };
+        if let Some(grams) = carbon.grams {
+            self.metrics.carbon_grams_total.get_or_create(&labels).inc_by(grams.0);
         }
     }
 

@@ -105,6 +105,10 @@ impl Exchange {
         &self.request
     }
 
+    pub fn shared_request(&self) -> Arc<Request> {
+        Arc::clone(&self.request)
+    }
+
     /// Asks the candidates in the order of the decision until one gives output.
     pub async fn open(&mut self) -> Result<(), ApiError> {
         let mut failure = ApiError::no_candidate(&self.plan.decision.judged);

@@ -8,8 +8,8 @@ use super::state::Gateway;
 use crate::energy::DeviceBook;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{
-    BuildLabels, DeviceLabels, DeviceNameLabels, IdleLabels, LogLabels, ModelNameLabels, mirror,
-    mirror_count,
+    BuildLabels, DeviceLabels, DeviceNameLabels, GridLabels, IdleLabels, LogLabels,
+    ModelNameLabels, mirror, mirror_count,
 };
 use crate::units::Microjoules;
 
@@ -38,8 +38,16 @@ impl Gateway {
                 energy.joules().0,
             );
         }
+        // The grid's figure has one basis at a time.
+        metrics.grid_carbon_grams_per_kilowatt_hour.clear();
+        if let Some(grid) = self.router.meter.rates().here() {
+            let labels = GridLabels { zone: grid.zone, basis: grid.basis.label() };
+            let gauge = metrics.grid_carbon_grams_per_kilowatt_hour.get_or_create(&labels);
+            gauge.set(grid.grams_per_kwh.0);
+        }
         let longest_gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
         mirror(&metrics.energy_meter_gap_seconds_total, longest_gap.as_secs_f64());
+        mirror(&metrics.energy_meter_cpu_seconds_total, books.meter_cpu.as_secs_f64());
         let records =
             [("written", self.books.sink.written()), ("dropped", self.books.sink.dropped())];
         for (outcome, count) in records {
@@ -93,6 +101,7 @@ fn refresh_device(metrics: &Metrics, device: &DeviceBook) {
     mirror(&metrics.unattributed_energy_joules_total.get_or_create(&labels), unattributed);
     let error = joules(device.conservation_error);
     metrics.energy_conservation_error_joules.get_or_create(&labels).set(error);
+    mirror_count(&metrics.energy_meter_resets_total.get_or_create(&labels), device.resets);
     let errors = metrics.energy_meter_read_errors_total.get_or_create(&labels);
     mirror_count(&errors, device.read_errors);
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
+use super::footprint::unix_ms;
 use super::history::{History, Observed};
 use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
@@ -133,7 +134,7 @@ impl Model {
         let queue_ms = self.history.queue_ms(health);
         Costs {
             joules,
-            dollars: self.dollars(&work.usage()),
+            dollars: self.expected_dollars(work, joules, meter),
             ttft_ms: ttft_ms.map(|ms| ms + queue_ms),
             grams: joules
                 .zip(self.grid(meter))
@@ -141,16 +142,17 @@ impl Model {
         }
     }
 
-    /// What it can do, as far as is known: a model that is not loaded gets the benefit of the doubt.
+    /// What it can do, as far as is known now: whether a local model can chat is seen in its file; one that is not loaded
+    /// gets the benefit of the doubt about tools.
     fn capabilities(&self) -> Capabilities {
-        let tools = match &self.kind {
-            Kind::Local { engine, .. } => match &engine.borrow().phase {
-                llama::Phase::Ready(facts) => facts.takes_tools,
-                _ => self.capabilities.tools,
-            },
-            Kind::Cloud(_) => self.capabilities.tools,
+        let Kind::Local { engine, .. } = &self.kind else { return self.capabilities };
+        let state = engine.borrow();
+        let tools = match &state.phase {
+            llama::Phase::Ready(facts) => facts.takes_tools,
+            _ => self.capabilities.tools,
         };
-        Capabilities { tools, ..self.capabilities }
+        let chat = self.capabilities.chat && !state.no_chat_template;
+        Capabilities { chat, tools, ..self.capabilities }
     }
 
     /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.
@@ -177,6 +179,19 @@ impl Model {
         match &self.kind {
             Kind::Local { .. } => Some(Dollars(0.0)),
             Kind::Cloud(config) => config.dollars(usage),
+        }
+    }
+
+    /// What an answer will cost the operator: its electricity where that has a price, or what the upstream asks.
+    fn expected_dollars(
+        &self,
+        work: Work,
+        joules: Option<Joules>,
+        meter: &MeterHandle,
+    ) -> Option<Dollars> {
+        match (&self.kind, meter.rates().tariff()) {
+            (Kind::Local { .. }, Some(tariff)) => Some(tariff.cost(joules?, unix_ms())),
+            _ => self.dollars(&work.usage()),
         }
     }
 

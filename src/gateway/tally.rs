@@ -1,12 +1,14 @@
 //! What is noted down while a request is answered, and the record it becomes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::books;
+use super::footprint::unix_ms;
 use super::history::Observed;
 use super::model::{Kind, Model};
 use super::plan::Plan;
+use super::remote::Remote;
 use super::state::Gateway;
 use super::watch::Watch;
 use crate::backends::{ErrorKind, Event};
@@ -58,15 +60,16 @@ struct Try {
     dropped_turns: Option<u32>,
     /// What the upstream itself reported, which beats the table.
     reported: Option<EnergyFigure>,
+    /// Where its machine is metered from here, which beats what it says.
+    metered: Option<Remote>,
 }
 
 impl Tally {
     /// Starts the clock; `deciding` is what the decision took before.
     pub fn start(deciding: Duration) -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             request_id: uuid::Uuid::now_v7().to_string().into(),
-            unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+            unix_ms: unix_ms(),
             arrived: Instant::now().checked_sub(deciding).unwrap_or_else(Instant::now),
             decision_ms: deciding.as_secs_f64() * 1e3,
             tries: Vec::new(),
@@ -101,6 +104,12 @@ impl Tally {
     ) {
         let cascade = plan.rule.cascade;
         let window_tokens = cascade.map_or(WINDOW_TOKENS, |cascade| cascade.withhold_tokens);
+        // As estimated: what the upstream counts comes with the end, if ever.
+        let prompt_tokens = plan.features.prompt_tokens;
+        let metered = match model.kind {
+            Kind::Cloud(_) => Remote::open(meter, &model.name, id, prompt_tokens),
+            Kind::Local { .. } => None,
+        };
         self.tries.push(Try {
             id,
             model: Arc::clone(&model.name),
@@ -118,6 +127,7 @@ impl Tally {
             finish: None,
             dropped_turns: None,
             reported: None,
+            metered,
         });
     }
 
@@ -134,6 +144,9 @@ impl Tally {
             | Event::Upstream(_) => {
                 current.pieces += 1;
                 current.first_token_ms.get_or_insert(now_ms);
+                if let Some(remote) = &mut current.metered {
+                    remote.piece();
+                }
             }
             Event::Truncated { turns } => current.dropped_turns = Some(*turns),
             Event::Usage(usage) => current.usage = Some(*usage),
@@ -168,6 +181,9 @@ impl Tally {
         {
             current.outcome = outcome;
             current.error = error;
+            if let Some(remote) = &mut current.metered {
+                remote.close(current.usage.map(|usage| usage.completion_tokens));
+            }
         }
     }
 
@@ -184,6 +200,11 @@ impl Tally {
             reason: self.reason(plan),
             candidates: plan.decision.judged.clone(),
             energy: books::total(&attempts),
+            carbon: gateway.books.footprint.carbon_of_all(&attempts),
+            electricity_dollars: gateway
+                .books
+                .footprint
+                .electricity_of_all(&attempts, self.unix_ms),
             attempts,
         }
     }
@@ -235,7 +256,7 @@ impl Tally {
     fn metered(&self) -> Vec<(AttemptId, usize)> {
         let places = self.tries.iter().enumerate();
         places
-            .filter(|(_, one)| one.route == Route::Local && !one.never_ran())
+            .filter(|(_, one)| one.is_metered() && !one.never_ran())
             .map(|(place, one)| (one.id, place))
             .collect()
     }
@@ -343,11 +364,17 @@ impl Try {
         let model = gateway.router.model(&self.model)?;
         match &model.kind {
             _ if self.never_ran() => None,
-            Kind::Local { .. } => Some(gateway.router.meter.provisional(self.id)),
+            _ if self.is_metered() => Some(gateway.router.meter.provisional(self.id)),
+            Kind::Local { .. } => None,
             Kind::Cloud(config) => Some(
                 self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)),
             ),
         }
+    }
+
+    /// Whether its energy comes from the meter, and so settles later.
+    fn is_metered(&self) -> bool {
+        self.route == Route::Local || self.metered.is_some()
     }
 
     /// Whether the attempt was refused before any model worked on it.

@@ -26,7 +26,7 @@ const TYPICAL_OUTPUT_TOKENS: u32 = 256;
 pub struct Features {
     /// Estimated prompt tokens, template included.
     pub prompt_tokens: u32,
-    /// The client's output limit, or a typical length if that is smaller.
+    /// The client's output limit, or a typical length if that is smaller, times the choices asked for.
     pub output_tokens: u32,
     pub turns: u32,
     #[serde(default)]
@@ -79,12 +79,11 @@ impl Features {
             task: TaskClass::of(&last_question(&request.messages), form),
             output_limit: request.output_limit(),
             choices: request.n.filter(|n| *n > 1),
-            output_tokens: request
-                .output_limit()
-                .map_or(TYPICAL_OUTPUT_TOKENS, |limit| limit.min(TYPICAL_OUTPUT_TOKENS)),
+            output_tokens: output_tokens(request.output_limit(), request.n.unwrap_or(1)),
             turns: u32::try_from(turns).unwrap_or(u32::MAX),
             longest_prompt_tokens: None,
             needs: Capabilities {
+                chat: true,
                 tools,
                 schema,
                 media: contents().any(Content::has_media),
@@ -97,23 +96,24 @@ impl Features {
     }
 
     fn of_completion(request: &CompletionRequest) -> Self {
-        let limit = request.output_limit().min(TYPICAL_OUTPUT_TOKENS);
-        let logprobs = request.logprobs.is_some();
-        let several = request.n.max(request.best_of).unwrap_or(1) > 1;
+        let candidates = request.best_of.unwrap_or(1).max(request.choices());
         let prompts = u32::try_from(request.prompt.0.len()).unwrap_or(u32::MAX);
+        let answers = candidates.saturating_mul(prompts);
+        let echo = request.echo.unwrap_or(false);
         let question = request.prompt.0.iter().find_map(Input::text).unwrap_or_default();
         let of_prompt = Self::of_inputs(&request.prompt);
         let form = Form { prompt_tokens: of_prompt.prompt_tokens, ..Form::default() };
-        let choices = request.n.unwrap_or(1).max(1).saturating_mul(prompts);
         Self {
-            output_tokens: limit.saturating_mul(prompts),
+            output_tokens: output_tokens(Some(request.output_limit()), answers),
             task: TaskClass::of(question, form),
             output_limit: Some(request.output_limit()),
-            choices: Some(choices).filter(|choices| *choices > 1),
+            choices: Some(answers).filter(|answers| *answers > 1),
             needs: Capabilities {
-                logprobs,
-                choices: several,
-                raw_details: logprobs || several,
+                logprobs: request.logprobs.is_some(),
+                choices: candidates > 1,
+                raw_details: request.has_suffix()
+                    || request.ranks_candidates()
+                    || echo && request.logprobs.is_some(),
                 ..Capabilities::default()
             },
             ..of_prompt
@@ -164,10 +164,19 @@ fn schema_bytes(tool: &Tool) -> usize {
     tool.function.as_ref().map_or(0, description)
 }
 
-/// Abilities beyond plain chat: what a request needs and what a model has.
+/// Of all choices together.
+fn output_tokens(limit: Option<u32>, choices: u32) -> u32 {
+    let each = limit.map_or(TYPICAL_OUTPUT_TOKENS, |limit| limit.min(TYPICAL_OUTPUT_TOKENS));
+    each.saturating_mul(choices.max(1))
+}
+
+/// Abilities beyond continuing text: what a request needs and what a model has.
 #[expect(clippy::struct_excessive_bools, reason = "independent yes/no abilities, each named")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
+    /// Conversations: a model without a chat template only continues raw prompts.
+    #[serde(default)]
+    pub chat: bool,
     pub tools: bool,
     /// `response_format` other than text.
     pub schema: bool,
@@ -176,7 +185,8 @@ pub struct Capabilities {
     pub logprobs: bool,
     /// More than one choice (`n`).
     pub choices: bool,
-    /// Log-probabilities or several choices of a raw prompt, which local models give of conversations only.
+    /// What local models do not do with a raw prompt: a suffix, the best of several candidates, log-probabilities of the
+    /// prompt itself.
     #[serde(default)]
     pub raw_details: bool,
     /// Vectors instead of text: the one ability that excludes the others.
@@ -187,6 +197,7 @@ pub struct Capabilities {
 impl Capabilities {
     /// All that an answer in text may need.
     pub const ALL: Self = Self {
+        chat: true,
         tools: true,
         schema: true,
         media: true,
@@ -197,6 +208,7 @@ impl Capabilities {
     };
     /// What a model that gives embeddings can do.
     pub const EMBEDDINGS: Self = Self {
+        chat: false,
         tools: false,
         schema: false,
         media: false,

@@ -94,6 +94,10 @@ metrics! {
         pub energy_conservation_error_joules: Family<DeviceNameLabels, FloatGauge> = Family::default(),
         /// Time the meter missed: ticks that came later than two cadences.
         pub energy_meter_gap_seconds_total: FloatCounter = FloatCounter::default(),
+        /// CPU time that metering has taken, in seconds.
+        pub energy_meter_cpu_seconds_total: FloatCounter = FloatCounter::default(),
+        /// Times a device's counter started over or jumped; who ran then settles as unknown.
+        pub energy_meter_resets_total: Family<DeviceNameLabels, Counter> = Family::default(),
         /// Sensor readings that failed.
         pub energy_meter_read_errors_total: Family<DeviceNameLabels, Counter> = Family::default(),
         /// Requests a model is working on.
@@ -152,6 +156,12 @@ metrics! {
         pub calibration_score_withdrawn_total: Family<CalibrationLabels, FloatCounter> = Family::default(),
         /// Metered energy of an answer divided by what was predicted before it; answers whose energy is from a table are left out.
         pub energy_prediction_ratio: Histograms<ModelLabels> = Family::new_with_constructor(ratio),
+        /// CO2-equivalent of the energy of settled attempts, in grams, where a grid is configured.
+        pub carbon_grams_total: Family<CarbonLabels, FloatCounter> = Family::default(),
+        /// CO2-equivalent of a kilowatt-hour here, in grams, by where the figure comes from: year, configured, live.
+        pub grid_carbon_grams_per_kilowatt_hour: Family<GridLabels, FloatGauge> = Family::default(),
+        /// The operator's electricity for settled attempts, in US dollars, where its price is configured.
+        pub electricity_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
         /// Records of the traffic log, written or dropped.
         pub traffic_records_total: Family<LogLabels, Counter> = Family::default(),
         /// 1, with the version of this build.
@@ -304,6 +314,19 @@ pub struct EnergyLabels {
     pub quality: &'static str,
     pub source: &'static str,
     pub purpose: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CarbonLabels {
+    pub model: Arc<str>,
+    pub route: &'static str,
+    pub quality: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct GridLabels {
+    pub zone: Arc<str>,
+    pub basis: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

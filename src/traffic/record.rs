@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
+use crate::energy::carbon::CarbonFigure;
 use crate::openai::{Message, Usage};
 use crate::routing::{Features, Judged, Route, Rule, SessionId, Signals, Wishes};
 use crate::units::Dollars;
@@ -94,6 +95,12 @@ pub struct Receipt {
     pub attempts: Vec<Attempt>,
     /// Sum over the attempts.
     pub energy: Option<EnergyFigure>,
+    /// What that energy causes by the grids it comes from; absent where none is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carbon: Option<CarbonFigure>,
+    /// What the operator's own electricity for it costs; absent without a price, or where the energy is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub electricity_dollars: Option<Dollars>,
 }
 
 /// One model's try at the request.

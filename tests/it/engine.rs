@@ -528,6 +528,7 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         mmap: true,
         mlock: false,
         lora: None,
+        chat_template: None,
         overflow: Overflow::Refuse,
         embedding: false,
         pooling: None,

@@ -14,6 +14,7 @@ mod completion;
 mod config;
 mod crashes;
 mod embedding;
+mod energy;
 mod engine;
 mod equality;
 mod fallback;

@@ -269,7 +269,7 @@ async fn a_call_is_cut_short_by_the_limit_and_not_by_a_stop_string() {
     let mut request = must_call();
     request["stop"] = json!(["Paris", "\n", "\""]);
     assert_call(&app.chat(&request).await);
-    request["max_tokens"] = json!(12);
+    request["max_tokens"] = json!(20);
     request["tools"][0]["function"]["parameters"]["properties"]["why"] = json!({"type": "string"});
     request["tools"][0]["function"]["parameters"]["required"] = json!(["why", "city"]);
     let reply = app.chat(&request).await;
@@ -324,8 +324,19 @@ async fn an_answer_in_words_keeps_to_its_form_beside_tools() {
         "type": "object", "properties": {"mood": {"enum": ["good", "bad"]}}, "required": ["mood"],
         "additionalProperties": false,
     }}});
+    // A small model would call all the same, had it not always answered in words.
+    let messages = request["messages"].as_array_mut().unwrap();
+    messages.clear();
+    for (question, mood) in
+        [("Rain?", "bad"), ("Sun?", "good"), ("Snow?", "bad"), ("Wind?", "good")]
+    {
+        messages.push(json!({"role": "user", "content": question}));
+        messages.push(json!({"role": "assistant", "content": format!("{{\"mood\": \"{mood}\"}}")}));
+    }
+    messages.push(json!({"role": "user", "content": "Hail?"}));
     let in_words = app.chat(&request).await;
-    let answer: Value = serde_json::from_str(in_words.content()).expect("the form");
+    let answer: Value = serde_json::from_str(in_words.content())
+        .unwrap_or_else(|error| panic!("{error}: {}", in_words.text));
     assert!(["good", "bad"].contains(&answer["mood"].as_str().unwrap()), "{answer}");
     let form = request["response_format"].take();
     let mut request =

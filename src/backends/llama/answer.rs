@@ -191,7 +191,7 @@ impl AnswerParser {
         matches!(self.state, State::Reasoning)
     }
 
-    pub fn has_called(&self) -> bool {
+    fn has_called(&self) -> bool {
         self.calls_made > 0
     }
 

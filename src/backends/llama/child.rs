@@ -3,6 +3,7 @@
 //! Two threads. The reader takes frames, renders templates and tokenises; the main thread owns the llama.cpp context.
 //! Knows nothing of HTTP, energy or other models.
 
+use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
@@ -26,6 +27,7 @@ use super::engine::{Engine, Order};
 use super::prompt::Prompter;
 use super::protocol::{self, EngineFacts, FrameError, FromEngine, HEADER, Settings, ToEngine};
 use super::scheduler::Limits;
+use super::template::CHATML;
 
 /// Why an engine process ended other than by its gateway's leave.
 #[derive(Debug, thiserror::Error)]
@@ -89,23 +91,30 @@ fn serve(
     orders: &mpsc::Receiver<Order>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
+    #[cfg(target_arch = "x86_64")]
+    super::kernels::register();
     let mut model = load_model(&backend, settings, socket)?;
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    if super::kernels::in_use() {
+        super::mapped::let_go(&settings.gguf);
+    }
     let adapter = load_adapter(&mut model, settings)?;
     let model = Arc::new(model);
     let threads = settings.threads.max(1) as usize;
     let worker = Worker::new(&backend, &model, adapter, settings, threads)?;
     let context_tokens = worker.context_tokens();
-    let built = Prompter::new(Arc::clone(&model), settings.overflow, context_tokens)
+    let template = chat_template(settings)?;
+    let built = Prompter::new(Arc::clone(&model), template, settings.overflow, context_tokens)
         .map_err(|error| EngineError::Load(format!("its chat template is broken: {error}")))?;
     let facts = EngineFacts {
         context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
         slots: settings.slots,
-        has_chat_template: built.has_own_template(),
+        has_chat_template: built.has_template(),
         takes_tools: built.takes_tools(),
         description: describe(&model, threads),
     };
     if !facts.has_chat_template && !settings.embedding {
-        warn!("the model has no chat template of its own: ChatML is used");
+        warn!("the model has no chat template: it continues raw prompts only");
     }
     // Set once, here: no submission comes before `Ready`.
     let _unset = prompter.set(built);
@@ -197,6 +206,16 @@ fn load_adapter(
     path.metadata().map_err(|error| failed(&error))?;
     let adapter = model.lora_adapter_init(path).map_err(|error| failed(&error))?;
     Ok(Some((adapter, *scale)))
+}
+
+/// The chat template that the config names, if it does.
+fn chat_template(settings: &Settings) -> Result<Option<String>, EngineError> {
+    let Some(path) = &settings.chat_template else { return Ok(None) };
+    if path.as_os_str() == "chatml" {
+        return Ok(Some(CHATML.to_owned()));
+    }
+    let failed = |error| EngineError::Load(format!("{} cannot be read: {error}", path.display()));
+    fs::read_to_string(path).map(Some).map_err(failed)
 }
 
 /// A context with a KV cache of its own for each slot: answers then do not depend on what else is in the batch.

@@ -50,6 +50,9 @@ pub struct Config {
     pub lora: Option<PathBuf>,
     /// How strongly the adapter is applied. Default 1.
     pub lora_scale: f32,
+    /// A Jinja file to use instead of the GGUF's own chat template, or `chatml`. Absent: the GGUF's own; a model without
+    /// one continues raw prompts only.
+    pub chat_template: Option<PathBuf>,
     /// Longest load in milliseconds before the engine is started anew. Default 120000.
     pub load_timeout_ms: u64,
     /// Longest wait for an answer's first text in milliseconds, queueing included. Default 60000.
@@ -121,6 +124,7 @@ impl Default for Config {
             mlock: false,
             lora: None,
             lora_scale: 1.0,
+            chat_template: None,
             load_timeout_ms: 120_000,
             first_token_timeout_ms: 60_000,
             hang_timeout_ms: 60_000,

@@ -1,7 +1,7 @@
 //! How a family of models spells tool calls and reasoning, recognised from its chat template.
 //!
 //! Pure. Formats as documented by their makers: Hermes function calling (also Qwen 2.5 and 3), Llama 3.1's JSON tool
-//! calling, Mistral's v3 instruct format, DeepSeek-R1's and Magistral's reasoning tags.
+//! calling (also without its tag, as in 3.2), Mistral's v3 instruct format, DeepSeek-R1's and Magistral's reasoning tags.
 
 /// What a model's template tells of its answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Dialect {
     pub fn of(template: &str, takes_tools: bool) -> Self {
         let calls = [CallFormat::Hermes, CallFormat::Mistral, CallFormat::Llama3]
             .into_iter()
-            .find(|format| template.contains(format.opener()));
+            .find(|format| format.is_spoken_in(template));
         let reasoning = REASONING.into_iter().find(|tags| template.contains(tags.close));
         Self { calls: calls.filter(|_| takes_tools), reasoning }
     }
@@ -62,6 +62,16 @@ pub fn without_reasoning(answer: &str) -> &str {
 }
 
 impl CallFormat {
+    /// Whether the template spells calls so. Later models of some families keep the tag and spell what follows otherwise.
+    fn is_spoken_in(self, template: &str) -> bool {
+        let has = |mark| template.contains(mark);
+        match self {
+            Self::Hermes => has("<tool_call>") && !has("<function=") && !has("<arg_key>"),
+            Self::Llama3 => has("<|python_tag|>") || has("<|start_header_id|>ipython"),
+            Self::Mistral => has("[TOOL_CALLS]") && !has("[ARGS]"),
+        }
+    }
+
     /// The tag before a call.
     pub fn opener(self) -> &'static str {
         match self {

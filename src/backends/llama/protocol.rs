@@ -56,6 +56,8 @@ pub struct Settings {
     pub mlock: bool,
     /// An adapter's file, and how strongly it is applied.
     pub lora: Option<(PathBuf, f32)>,
+    /// Instead of the GGUF's own chat template: a file, or `chatml`.
+    pub chat_template: Option<PathBuf>,
     /// Bytes of host memory for sequences that lost their slot.
     pub host_cache_bytes: u64,
     /// How many times longer a step may take that reads prompts while answers are written.
@@ -155,7 +157,7 @@ pub struct EngineFacts {
     /// Per slot.
     pub context_tokens: u32,
     pub slots: u32,
-    /// The GGUF brings its own chat template; if not, ChatML is used.
+    /// The GGUF brings a chat template, or the config does; if not, it only continues raw prompts.
     pub has_chat_template: bool,
     /// Conversations with tools fit its template, by its own means or by the fallback.
     pub takes_tools: bool,
@@ -189,6 +191,8 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     Scheduler(Rejection),
+    /// There is no chat template to write a conversation with.
+    NoChatTemplate,
     /// The model's template does not take these turns, in its own words.
     Template(String),
     /// A prompt's token that is not in the vocabulary of so many.

@@ -506,6 +506,7 @@ impl Link {
             mmap: config.mmap,
             mlock: config.mlock,
             lora: config.lora.clone().map(|path| (path, config.lora_scale)),
+            chat_template: config.chat_template.clone(),
             overflow: config.overflow,
             embedding: config.embedding,
             pooling: config.pooling,

@@ -14,6 +14,8 @@ pub struct Transcript {
     characters: TextStream,
     answer: AnswerParser,
     text: TextStream,
+    /// A call has been told.
+    called: bool,
 }
 
 /// What became certain.
@@ -29,7 +31,7 @@ pub struct Heard {
 impl Transcript {
     pub fn new(answer: AnswerParser, stops: Vec<String>) -> Self {
         let characters = TextStream::new(Vec::new());
-        Self { characters, answer, text: TextStream::new(stops) }
+        Self { characters, answer, text: TextStream::new(stops), called: false }
     }
 
     pub fn answer(&self) -> &AnswerParser {
@@ -69,7 +71,7 @@ impl Transcript {
             heard.characters.push_str(&rest);
         }
         heard.say(rest);
-        if self.answer.has_called() && !cut { FinishReason::ToolCalls } else { reason }
+        if self.called && !cut { FinishReason::ToolCalls } else { reason }
     }
 
     fn look_for_stops(&mut self, pieces: Vec<Piece>, heard: &mut Heard) {
@@ -83,6 +85,7 @@ impl Transcript {
                 }
             } else {
                 heard.say(self.text.finish());
+                self.called |= matches!(piece, Piece::Call { .. });
                 heard.pieces.push(piece);
             }
         }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::work::WorkRow;
-use super::tests::{accounts, engine, info, joules, ms};
+use super::tests::{accounts, engine, info, joules, ms, read};
 use super::*;
 use crate::units::Watts;
 
@@ -112,12 +112,8 @@ impl Simulation {
     fn read_device(&mut self, device: usize, readable: bool) {
         if readable {
             // At the time of a restart, a reading at the same instant is left to the next one.
-            self.accounts.reading(
-                self.ids[device],
-                ms(self.now),
-                Microjoules(self.totals[device]),
-                0,
-            );
+            let (id, total) = (self.ids[device], self.totals[device]);
+            read(&mut self.accounts, id, ms(self.now), total);
         } else {
             self.accounts.read_failed(self.ids[device]);
         }

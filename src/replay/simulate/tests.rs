@@ -90,6 +90,8 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
             candidates: decision.judged.clone(),
             attempts,
             energy,
+            carbon: None,
+            electricity_dollars: None,
         },
         outcome: if answering.is_some() { Outcome::Answered } else { Outcome::Failed },
         status: 200,

@@ -221,7 +221,11 @@ fn dialects_are_read_off_templates() {
     assert_eq!(dialect("… <tool_call> …", true).calls, Some(CallFormat::Hermes));
     assert_eq!(dialect("… [TOOL_CALLS] …", true).calls, Some(CallFormat::Mistral));
     assert_eq!(dialect("… <|python_tag|> …", true).calls, Some(CallFormat::Llama3));
+    assert_eq!(dialect("<|start_header_id|>ipython", true).calls, Some(CallFormat::Llama3));
     assert_eq!(dialect("… <tool_call> …", false), Dialect::default());
+    for later in ["<tool_call><function=…>", "<tool_call>…<arg_key>", "[TOOL_CALLS]…[ARGS]"] {
+        assert_eq!(dialect(later, true).calls, None, "{later}");
+    }
     let thinker = dialect("content.split('</think>') <tool_call>", true);
     assert_eq!(thinker.reasoning, Some(THINK));
     let tags: Vec<&str> = thinker.tags().collect();

@@ -1,0 +1,231 @@
+//! The meter against counters whose truth the test knows: real thread, real clock, fake sysfs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::super::device::DeviceBook;
+use super::super::figure::Quality;
+use super::super::sensors::nvml;
+use super::super::work::WorkRow;
+use super::*;
+use crate::units::{Joules, Watts};
+
+/// Polls until `poll` has something; the limit only ends a test that would hang.
+fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let limit = Instant::now() + Duration::from_mins(1);
+    loop {
+        if let Some(found) = poll() {
+            return found;
+        }
+        assert!(Instant::now() < limit, "waited for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn next_settled(settlements: &mut mpsc::Receiver<Settled>) -> Settled {
+    wait_for("a settlement", || settlements.try_recv().ok())
+}
+
+/// A sysfs tree with one package whose counter the test advances.
+struct FakePackage {
+    root: tempfile::TempDir,
+    energy_uj: u64,
+}
+
+const RANGE_UJ: u64 = 262_143_328_850;
+
+impl FakePackage {
+    fn at(energy_uj: u64) -> Self {
+        let package = Self { root: tempfile::tempdir().unwrap(), energy_uj };
+        fs::create_dir_all(package.zone()).unwrap();
+        fs::write(package.zone().join("name"), "package-0\n").unwrap();
+        fs::write(package.zone().join("max_energy_range_uj"), RANGE_UJ.to_string()).unwrap();
+        package.write();
+        package
+    }
+
+    fn zone(&self) -> PathBuf {
+        self.root.path().join("class/powercap/intel-rapl:0")
+    }
+
+    /// Replaces the file in one step, as the kernel never shows half a number.
+    fn write(&self) {
+        let next = self.root.path().join("next");
+        fs::write(&next, self.energy_uj.to_string()).unwrap();
+        fs::rename(next, self.zone().join("energy_uj")).unwrap();
+    }
+
+    fn use_energy(&mut self, energy_uj: u64) {
+        self.energy_uj = (self.energy_uj + energy_uj) % RANGE_UJ;
+        self.write();
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            sensors: SensorChoice::Rapl,
+            cadence_ms: 10,
+            sysfs_root: self.root.path().to_owned(),
+            ..Config::default()
+        }
+    }
+}
+
+fn decoded(attempt: AttemptId, start: MonotonicNs) -> WorkSpan {
+    let row = WorkRow { attempt, prefill_tokens: 0, decode_tokens: 1 };
+    WorkSpan { start, end: MonotonicNs::now(), rows: vec![row] }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+fn microjoules(figure: EnergyFigure) -> u64 {
+    (figure.joules.unwrap().0 * 1e6).round() as u64
+}
+
+#[test]
+fn an_attempt_is_charged_exactly_what_the_counter_gained_over_a_wrap_and_a_read_error() {
+    let mut package = FakePackage::at(RANGE_UJ - 100_000);
+    let (meter, mut settlements) = Meter::start(&package.config()).unwrap();
+    let (handle, model, attempt) = (meter.handle(), "m".into(), AttemptId(7));
+    let start = MonotonicNs::now();
+    handle.attempt_opened(&model, attempt);
+    package.use_energy(250_000);
+    wait_for("the wrap to be read", || {
+        (handle.books().devices[0].pending == Microjoules(250_000)).then_some(())
+    });
+    fs::remove_file(package.zone().join("energy_uj")).unwrap();
+    wait_for("a read error", || (handle.books().devices[0].read_errors > 1).then_some(()));
+    package.use_energy(300_000);
+    wait_for("all of it to be read", || {
+        (handle.books().devices[0].pending == Microjoules(550_000)).then_some(())
+    });
+    handle.work(&model, decoded(attempt, start));
+    handle.attempt_closed(&model, attempt);
+    // A counter that stands still has no news; the microjoule is of the span's last moment.
+    package.use_energy(1);
+    let settled = next_settled(&mut settlements);
+    assert_eq!((settled.attempt, settled.marginal.joules), (attempt, Some(Joules(0.550_001))));
+    assert_eq!((settled.marginal.quality, settled.marginal.is_final), (Quality::Measured, true));
+    let book = handle.books().devices.remove(0);
+    assert_eq!((book.resets, book.conservation_error), (0, Microjoules(0)));
+    meter.stop();
+    assert!(settlements.try_recv().is_err());
+}
+
+#[test]
+fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
+    let package = Mutex::new(FakePackage::at(5));
+    let config = Config { idle_watts: Some(Watts(1.0)), ..lock(&package).config() };
+    let (meter, mut settlements) = Meter::start(&config).unwrap();
+    let model: Arc<str> = "m".into();
+    thread::scope(|scope| {
+        for id in 1..=8 {
+            let (handle, model, package) = (meter.handle(), &model, &package);
+            scope.spawn(move || {
+                handle.attempt_opened(model, AttemptId(id));
+                for _ in 0..20 {
+                    let start = MonotonicNs::now();
+                    lock(package).use_energy(1_000_003);
+                    thread::sleep(Duration::from_millis(id));
+                    handle.work(model, decoded(AttemptId(id), start));
+                }
+                handle.attempt_closed(model, AttemptId(id));
+            });
+        }
+    });
+    wait_for("all energy to be read", || {
+        let book = meter.handle().books().devices.remove(0);
+        (book.account.total + book.pending == Microjoules(160 * 1_000_003)).then_some(())
+    });
+    // A counter that stands still has no news of the last moments.
+    lock(&package).use_energy(1);
+    let settled: Vec<Settled> = (0..8).map(|_| next_settled(&mut settlements)).collect();
+    let book: DeviceBook = wait_for("all energy to be booked", || {
+        let book = meter.handle().books().devices.remove(0);
+        (book.account.total == Microjoules(160 * 1_000_003 + 1)).then_some(book)
+    });
+    let account = book.account;
+    let marginal: u64 = settled.iter().map(|settled| microjoules(settled.marginal)).sum();
+    let amortised: u64 = settled.iter().map(|settled| microjoules(settled.amortised)).sum();
+    assert_eq!(marginal, account.attributed.0);
+    assert_eq!(amortised, (account.attributed + account.idle_occupied).0);
+    assert_eq!(amortised + (account.unattributed + account.idle_empty).0, account.total.0);
+    assert!(settled.iter().all(|settled| microjoules(settled.marginal) > 0));
+}
+
+/// A child that keeps one core busy.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_engine_process_is_charged_its_cpu_time_to_the_last_tick() {
+    let config = Config { sensors: SensorChoice::CpuModel, cadence_ms: 10, ..Config::default() };
+    let (meter, mut settlements) = Meter::start(&config).unwrap();
+    let (handle, model, attempt) = (meter.handle(), "m".into(), AttemptId(1));
+    let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+    let engine = |handle: &MeterHandle| {
+        let of_model = Serves::Engine("m".into());
+        handle.books().devices.into_iter().find(|book| book.serves == of_model).unwrap()
+    };
+    handle.engine_started(&model, child.id());
+    handle.engine_ready(&model);
+    handle.attempt_opened(&model, attempt);
+    let used = || {
+        let book = engine(&handle);
+        book.account.total + book.pending
+    };
+    let (start, before) = (MonotonicNs::now(), used());
+    let fifth_of_a_second = Microjoules(660_000);
+    wait_for("some CPU time", || (used() >= before + fifth_of_a_second).then_some(()));
+    handle.work(&model, decoded(attempt, start));
+    handle.attempt_closed(&model, attempt);
+    let settled = next_settled(&mut settlements);
+    let attributed = engine(&handle).account.attributed.0;
+    // Before anything can fail: a child left behind would burn a core for ever.
+    child.kill().unwrap();
+    assert_eq!(settled.marginal.quality, Quality::Estimated);
+    assert_eq!(microjoules(settled.marginal), attributed);
+    assert!(microjoules(settled.marginal) >= fifth_of_a_second.0, "{settled:?}");
+    let ticks = wait_for("the child to be dead and not yet reaped", || dead_ticks(child.id()));
+    handle.engine_stopped(&model, child.id());
+    let per_second = rustix::param::clock_ticks_per_second();
+    assert_eq!(used(), Microjoules(ticks * 3_300_000 / per_second));
+    assert!(!engine(&handle).live);
+    child.wait().unwrap();
+}
+
+/// CPU ticks of a process that has ended and was not waited for.
+fn dead_ticks(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
+    let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
+    (fields[0] == "Z").then(|| ticks(11) + ticks(12))
+}
+
+#[test]
+fn without_counters_rapl_refuses_and_auto_falls_back_to_the_cpu_model() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sysfs/container");
+    let nvml = nvml::Config { enabled: false, ..nvml::Config::default() };
+    let config = |sensors| Config {
+        sensors,
+        sysfs_root: root.clone(),
+        nvml: nvml.clone(),
+        ..Config::default()
+    };
+    let refusal = Meter::start(&config(SensorChoice::Rapl)).unwrap_err().to_string();
+    assert!(refusal.contains("no powercap zones"), "{refusal}");
+    let (meter, _settlements) = Meter::start(&config(SensorChoice::Auto)).unwrap();
+    let devices = meter.handle().books().devices;
+    assert_eq!((&*devices[0].info.name, devices.len()), ("gateway", 1));
+    assert_eq!(devices[0].serves, Serves::Overhead);
+}
+
+#[test]
+fn without_sensors_energy_is_unknown_and_not_zero() {
+    let config = Config { sensors: SensorChoice::None, cadence_ms: 10, ..Config::default() };
+    let (meter, mut settlements) = Meter::start(&config).unwrap();
+    let (handle, model) = (meter.handle(), "m".into());
+    handle.engine_started(&model, process::id());
+    handle.attempt_opened(&model, AttemptId(1));
+    handle.work(&model, decoded(AttemptId(1), MonotonicNs::now()));
+    assert_eq!(handle.provisional(AttemptId(1)).joules, None);
+    handle.attempt_closed(&model, AttemptId(1));
+    assert_eq!(next_settled(&mut settlements).marginal.joules, None);
+}

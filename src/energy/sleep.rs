@@ -1,0 +1,63 @@
+//! Tells when the machine was suspended: the monotonic clock stands still then, and energy counters may do anything.
+
+use std::time::Duration;
+
+/// Compares a clock that stands still in sleep with one that does not.
+#[derive(Debug)]
+pub struct SleepWatch {
+    /// By how much the second was ahead when last looked at.
+    ahead: Duration,
+}
+
+/// Two clocks read one after the other differ by less than this on a machine that is awake.
+const AWAKE: Duration = Duration::from_millis(100);
+
+impl SleepWatch {
+    pub fn start() -> Self {
+        Self { ahead: ahead() }
+    }
+
+    /// How long the machine slept since the last look; nothing if it did not.
+    pub fn slept(&mut self) -> Option<Duration> {
+        self.compare(ahead())
+    }
+
+    fn compare(&mut self, ahead: Duration) -> Option<Duration> {
+        let slept = ahead.checked_sub(self.ahead)?;
+        self.ahead = ahead;
+        (slept > AWAKE).then_some(slept)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn ahead() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    let monotonic = read(ClockId::Monotonic);
+    read(ClockId::Boottime).saturating_sub(monotonic)
+}
+
+/// Elsewhere the monotonic clock goes on in sleep: the meter sees a long gap.
+#[cfg(not(target_os = "linux"))]
+fn ahead() -> Duration {
+    Duration::ZERO
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_growing_difference_is_sleep() {
+        let mut watch = SleepWatch { ahead: Duration::from_secs(5) };
+        assert_eq!(watch.compare(Duration::from_millis(5020)), None);
+        assert_eq!(watch.compare(Duration::from_secs(65)), Some(Duration::from_millis(59_980)));
+        assert_eq!(watch.compare(Duration::from_secs(65)), None);
+        assert_eq!(watch.compare(Duration::from_secs(64)), None);
+    }
+
+    #[test]
+    fn a_machine_that_runs_this_test_is_awake() {
+        assert_eq!(SleepWatch::start().slept(), None);
+    }
+}
