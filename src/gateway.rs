@@ -19,6 +19,8 @@ mod gauges;
 pub mod history;
 pub mod hindsight;
 pub mod info;
+pub mod judge;
+pub mod learnt;
 pub mod model;
 pub mod plan;
 pub mod ranges;

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod exclusion;
 pub mod reason;
 pub mod decide;
+pub mod drift;
 
 pub use adequacy::{AdequacyError, AdequacyModel};
 pub use candidate::{Cache, Candidate, Costs, NotLoaded, Route, Unavailable};

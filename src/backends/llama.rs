@@ -8,6 +8,8 @@
 pub mod answer;
 mod attempts;
 mod backlog;
+#[cfg(all(feature = "llama", target_os = "linux"))]
+mod barrier;
 #[cfg(feature = "llama")]
 mod binding;
 #[cfg(feature = "llama")]

@@ -134,7 +134,7 @@ enum Judge {
 
 enum Energy {
     Unknown,
-    Cloud(Option<cloud::Class>),
+    Cloud(Option<cloud::PerToken>),
     /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
     Local(Estimator),
 }
@@ -162,7 +162,7 @@ fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -
             ),
             Engine::Openai(openai) => (
                 Route::Cloud,
-                Energy::Cloud(openai.energy_class),
+                Energy::Cloud(openai.per_token()),
                 Price::Upstream(Box::new(openai.clone())),
             ),
         };
@@ -212,7 +212,7 @@ impl Entrant {
         };
         let joules = match &self.energy {
             Energy::Unknown => None,
-            Energy::Cloud(class) => cloud::estimate(*class, prompt, 0, output).joules,
+            Energy::Cloud(per_token) => cloud::estimate(*per_token, prompt, 0, output).joules,
             Energy::Local(estimator) => {
                 estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
             }

@@ -12,7 +12,7 @@ use crate::backends::llama::{self, EngineState};
 use crate::backends::{Backend, Health};
 use crate::energy::carbon::{Grid, grams};
 use crate::energy::cloud::estimate;
-use crate::energy::{EnergyFigure, MeterHandle, Tokens};
+use crate::energy::{EnergyFigure, MeterHandle, Source, Tokens};
 use crate::openai::Usage;
 use crate::openai::chat::PromptTokensDetails;
 use crate::routing::{
@@ -34,8 +34,6 @@ pub struct LoadCost {
 /// One configured model.
 pub struct Model {
     pub name: Arc<str>,
-    /// Adequacy by ability, on the router's logit scale.
-    pub ability: f64,
     pub backend: Arc<dyn Backend>,
     pub capabilities: Capabilities,
     pub kind: Kind,
@@ -95,7 +93,12 @@ impl Model {
         let cached = if loading.is_some() { 0 } else { cached_tokens };
         let cached_tokens = u32::try_from(cached).unwrap_or(u32::MAX).min(features.prompt_tokens);
         let costs = |cached| {
-            let work = Work { prompt: features.prompt_tokens, cached, output: output_tokens };
+            let work = Work {
+                prompt: features.prompt_tokens,
+                cached,
+                output: output_tokens,
+                media: features.needs.media,
+            };
             self.costs(work, loading.as_ref(), health, meter)
         };
         let Costs { joules, dollars, ttft_ms, grams } = costs(cached_tokens);
@@ -233,7 +236,8 @@ impl Model {
             Kind::Local { .. } => {
                 meter.expected(&self.name, Tokens { prefill: prompt - cached, decode: output })
             }
-            Kind::Cloud(config) => estimate(config.energy_class, prompt, cached, output),
+            Kind::Cloud(_) if work.media => EnergyFigure::unknown(Source::CloudTable),
+            Kind::Cloud(config) => estimate(config.per_token(), prompt, cached, output),
         }
     }
 }
@@ -245,6 +249,8 @@ struct Work {
     /// Part of the prompt.
     cached: u32,
     output: u32,
+    /// Images and the like, whose energy no table knows.
+    media: bool,
 }
 
 impl Work {

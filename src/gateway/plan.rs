@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::asked::Asked;
 use super::error::ApiError;
+use super::learnt::Learnt;
 use super::state::Router;
 use crate::openai::Request;
 use crate::routing::features::waits_for_tool;
@@ -14,6 +15,7 @@ use crate::routing::text::TextVector;
 use crate::routing::{
     Candidate, Decision, Explore, Features, Policy, Rule, SessionId, Stay, Wishes, decide,
 };
+use crate::traffic::Shadow;
 
 /// The model name that lets the router choose.
 pub const AUTO: &str = "auto";
@@ -29,6 +31,10 @@ pub struct Plan {
     pub place: Option<Place>,
     /// The conversation; none yet at its first turn, until the request is being answered.
     pub session: Option<SessionId>,
+    /// The router that decided.
+    pub learnt: Arc<Learnt>,
+    /// What a candidate router would have chosen.
+    pub shadow: Option<Shadow>,
     /// What deciding took.
     pub took: Duration,
 }
@@ -38,6 +44,22 @@ struct Addressed {
     policy: Arc<Policy>,
     pinned: Option<Arc<str>>,
     floor: Option<f64>,
+}
+
+/// What the same rule chooses of the same candidates where another router predicts their adequacy.
+fn shadow(
+    features: &Features,
+    candidates: &[Candidate],
+    rule: &Rule,
+    p: impl Fn(usize) -> f64,
+) -> Shadow {
+    let mut others = candidates.to_vec();
+    others.iter_mut().enumerate().for_each(|(place, one)| one.p = p(place));
+    let decision = decide(features, &others, rule);
+    Shadow {
+        model: decision.chosen().map(|chosen| Arc::clone(&chosen.model)),
+        p: others.into_iter().map(|one| (one.model, one.p)).collect(),
+    }
 }
 
 impl Router {
@@ -54,13 +76,27 @@ impl Router {
         let wishes =
             Wishes { floor: asked.wishes.floor.or(addressed.floor), ..asked.wishes.clone() };
         let rule = rule(request, &features, &addressed, &wishes, &known)?;
-        let mut candidates = self.candidates(request, &features, place.as_ref(), &known);
+        let text = TextVector::of_messages(&request.messages());
+        let learnt = self.learnt.router();
+        let mut candidates = self.candidates(&learnt, &text, &features, place.as_ref(), &known);
         let mut decision = decide(&features, &candidates, &rule);
         if decision.ranked.is_empty() {
             // Leaving turns out is the last resort: only when nobody can take the whole conversation.
             self.lift_context_limits(&mut candidates);
             decision = decide(&features, &candidates, &rule);
         }
+        let candidate = self.learnt.candidate();
+        // What routers are trained on are prompts to choose a model for.
+        if rule.pinned.is_none() {
+            learnt.watch_drift(&text);
+            if let Some(candidate) = &candidate {
+                candidate.watch_drift(&text);
+            }
+        }
+        let shadow = candidate.map(|candidate| {
+            let p = |place| candidate.adequacy.predict(&text, candidate.ability(place));
+            shadow(&features, &candidates, &rule, p)
+        });
         Ok(Plan {
             policy: addressed.policy,
             rule,
@@ -69,6 +105,8 @@ impl Router {
             decision,
             place,
             session: known.id,
+            learnt,
+            shadow,
             took: started.elapsed(),
         })
     }
@@ -121,18 +159,18 @@ impl Router {
 
     fn candidates(
         &self,
-        request: &Request,
+        learnt: &Learnt,
+        text: &TextVector,
         features: &Features,
         place: Option<&Place>,
         known: &Known,
     ) -> Vec<Candidate> {
-        let text = TextVector::of_messages(&request.messages());
-        let candidate = |model: &super::Model| {
-            let p = self.adequacy.predict(&text, model.ability);
+        let candidate = |(at, model): (usize, &super::Model)| {
+            let p = learnt.adequacy.predict(text, learnt.ability(at));
             let cached = place.map_or(0, |place| known.cached_tokens(&model.name, place));
             model.candidate(features, p, cached, &self.meter)
         };
-        self.models.iter().map(candidate).collect()
+        self.models.iter().enumerate().map(candidate).collect()
     }
 }
 

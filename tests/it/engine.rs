@@ -542,6 +542,7 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         prompt: protocol::Prompt::Chat(Conversation {
             turns: vec![Turn::new(Role::User, "word ".repeat(8000))],
             tools: None,
+            variables: String::new(),
         }),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         output_limit: 1,

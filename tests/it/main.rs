@@ -8,7 +8,9 @@
 #![expect(unreachable_pub, reason = "`pub` marks what one test module offers to the others")]
 
 mod app;
+mod attribution;
 mod cascade;
+mod cascade_curve;
 mod cloud;
 mod completion;
 mod config;
@@ -22,14 +24,17 @@ mod faults;
 mod feedback;
 mod gateway;
 mod init;
+mod judge;
 mod library;
 mod lifecycle;
 mod local;
 mod log;
+mod measure;
 mod models;
 mod output;
 mod policies;
 mod prefix;
+mod promote;
 mod pull_faults;
 mod replay;
 mod sessions;

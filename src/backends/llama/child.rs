@@ -91,6 +91,8 @@ fn serve(
     orders: &mpsc::Receiver<Order>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
+    #[cfg(target_os = "linux")]
+    super::barrier::install();
     #[cfg(target_arch = "x86_64")]
     super::kernels::register();
     let mut model = load_model(&backend, settings, socket)?;

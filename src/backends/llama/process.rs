@@ -14,12 +14,9 @@ use tokio::time::timeout;
 /// How long a process may take to notice that its socket is closed before it is killed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often a computing thread looks for the others before it sleeps until they come, hundreds of times in a step.
-///
-/// Without end (GNU's default) it burns joules and, beside a second engine, the others' time. Not at all (the passive
-/// policy alone) it sleeps for longer than it would have waited: half the tokens/s of two idle cores were lost so. About
-/// 0.1 ms is longer than a layer's parts differ, and short when somebody else has the core.
-const SPINS: &str = "5000";
+/// Looks for work between two batches before a computing thread sleeps, for libgomp: some microseconds. How its threads
+/// wait within a batch is `barrier.rs`'s matter.
+const SPINS: &str = "500";
 
 /// A running engine process.
 #[derive(Debug)]

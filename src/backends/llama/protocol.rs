@@ -285,6 +285,7 @@ mod tests {
             prompt: Prompt::Chat(Conversation {
                 turns: vec![Turn::new(Role::Developer, "be brief")],
                 tools: None,
+                variables: String::new(),
             }),
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3, ..Sampling::default() },
             output_limit: 5,
