@@ -37,14 +37,19 @@ const BANNED: [(&str, &str); 7] = [
 ];
 
 /// Files whose functions are pure: no clock, no I/O, no logging, no runtime.
-const PURE: [&str; 26] = [
+const PURE: [&str; 31] = [
     "src/routing/cascade.rs",
     "src/routing/signals.rs",
     "src/traffic/feedback.rs",
     "src/backends/llama/confidence.rs",
     "src/routing/candidate.rs",
     "src/routing/objective.rs",
+    "src/routing/rule.rs",
     "src/routing/policy.rs",
+    "src/routing/task.rs",
+    "src/routing/length.rs",
+    "src/routing/latency.rs",
+    "src/routing/session.rs",
     "src/routing/exclusion.rs",
     "src/routing/reason.rs",
     "src/routing/decide.rs",

@@ -25,6 +25,7 @@ fn the_shipped_file_shows_the_defaults_of_the_code() {
     same(&shipped.traffic, &traffic::Config::default());
     same(&shipped.judge, &gateway::judge::Config::default());
     same(&shipped.routing, &routing::Config::default());
+    same(&shipped.sessions, &routing::SessionsConfig::default());
     same(&shipped.policies, &bare.policies);
     let Engine::Llama { config, .. } = &shipped.models["smollm2-135m"].engine else { panic!() };
     let (source, sha256) = (config.source.clone(), config.sha256.clone());
@@ -70,6 +71,8 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
         "routing",
         "judge",
         "policies.p",
+        "policies.p.classes.code",
+        "sessions",
         "policies.p.cascade",
         "models.m",
         "models.m.llama",
@@ -86,7 +89,7 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
             .split('`')
             .skip(1)
             .step_by(2)
-            .filter(|key| !["llama", "openai", "cascade"].contains(key))
+            .filter(|key| !["llama", "openai", "cascade", "classes"].contains(key))
         {
             // An option that is a table of its own stands in a header.
             let shown = uncommented.lines().any(|line| {

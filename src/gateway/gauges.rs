@@ -21,6 +21,8 @@ impl Gateway {
         for model in &self.router.models {
             refresh_model(metrics, model);
         }
+        let remembered = self.router.conversations.remembered();
+        metrics.conversations_remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
         self.refresh_drift();
         let books = self.router.meter.books();
         let mut loads: BTreeMap<&Arc<str>, Microjoules> = BTreeMap::new();

@@ -52,8 +52,16 @@ metrics! {
     pub struct Metrics {
         /// Requests by how they ended for the client; model and route are empty when none was chosen.
         pub requests_total: Family<RequestLabels, Counter> = Family::default(),
-        /// Routing decisions by policy, route of the first choice and reason.
+        /// Routing decisions by policy, route of the first choice, reason and task class.
         pub decisions_total: Family<DecisionLabels, Counter> = Family::default(),
+        /// Turns of conversations: first, stays (on its model), moves (to a better one), lost (its model may not answer).
+        pub conversation_turns_total: Family<TurnLabels, Counter> = Family::default(),
+        /// Conversations that are remembered.
+        pub conversations_remembered: Gauge = Gauge::default(),
+        /// Answers whose length was predicted.
+        pub output_length_predictions_total: Family<ModelLabels, Counter> = Family::default(),
+        /// Tokens by which predicted answer lengths were off, either way.
+        pub output_length_error_tokens_total: Family<ModelLabels, Counter> = Family::default(),
         /// Attempts at models by outcome; a request that fell back has several.
         pub attempts_total: Family<AttemptLabels, Counter> = Family::default(),
         /// Time from arrival to the last byte.
@@ -245,6 +253,13 @@ pub struct DecisionLabels {
     pub policy: Arc<str>,
     pub route: &'static str,
     pub reason: &'static str,
+    pub task: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TurnLabels {
+    pub policy: Arc<str>,
+    pub turn: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
