@@ -18,6 +18,8 @@ use crate::routing::adequacy::{Head, Labelled, logistic};
 const LABELS_PER_CLASS_MIN: usize = 5;
 /// A task's mean counts as if it had this many more labels at the mean of all.
 const TASK_PRIOR_LABELS: f64 = 10.0;
+/// Rows of one source that heads are learnt from and judged on: every choice is made hundreds of times over.
+const ROWS_MAX: usize = 6_000;
 /// Folds in which a recipe is chosen.
 const CHOICE_FOLDS: usize = 3;
 /// Rows of other sources that familiarity is learnt against.
@@ -112,6 +114,7 @@ impl<'a> Bench<'a> {
         let mut rows: Vec<usize> =
             (0..data.rows.len()).filter(|&row| data.rows[row].source == source).collect();
         rows.sort_by_key(|&row| (data.rows[row].order(seed), row));
+        rows.truncate(ROWS_MAX);
         let texts = Texts::of(data, &rows, inputs);
         let models = labelled_models(data, &rows, general);
         Self { data, rows, models, texts }
