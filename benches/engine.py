@@ -120,8 +120,9 @@ class Server:
         return times
 
     def processes(self):
-        below = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [self.process.pid, *map(int, below.read_text().split())]
+        # A child belongs to the thread that started it.
+        below = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [self.process.pid, *(int(pid) for children in below for pid in children.read_text().split())]
 
     def cpu_s(self):
         def ticks(pid):
