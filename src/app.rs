@@ -21,8 +21,8 @@ use crate::backends::cloud::SetupError;
 use crate::backends::llama::Residency;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
-use crate::gateway::{self, Books, Footprint, Gateway};
-use crate::routing::{AdequacyError, ConfidenceError};
+use crate::gateway::learnt::LearntError;
+use crate::gateway::{self, Books, Footprint, Gateway, judge};
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
 
@@ -37,10 +37,8 @@ pub enum AppError {
     TrafficLog { dir: PathBuf, source: io::Error },
     #[error(transparent)]
     Meter(#[from] MeterError),
-    #[error("cannot load the router: {0}")]
-    Router(#[from] AdequacyError),
-    #[error("cannot load the router: {0}")]
-    Confidence(#[from] ConfidenceError),
+    #[error(transparent)]
+    Learnt(#[from] LearntError),
     #[error(transparent)]
     Cloud(#[from] SetupError),
     #[error("the server failed: {0}")]
@@ -89,6 +87,7 @@ impl App {
         let footprint = Footprint::new(meter.handle(), &router.models);
         let books = Books::new(sink, footprint, Arc::clone(&metrics));
         let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);
+        let (judging, cases) = assemble::judging(&config).unzip();
         let gateway = Arc::new(Gateway::new(
             router,
             books,
@@ -96,7 +95,11 @@ impl App {
             max_body_bytes,
             prompts,
             config.admin.clone(),
+            judging,
         ));
+        if let Some(cases) = cases {
+            engines.spawn(judge::run(Arc::clone(&gateway), cases, stop_engines.clone()));
+        }
         let mut settling = JoinSet::new();
         let books_keeper = Arc::clone(&gateway);
         settling.spawn(async move { books_keeper.books.settle_all(settlements).await });

@@ -11,6 +11,7 @@ pub mod measure;
 pub mod models;
 pub mod replay;
 pub mod route;
+pub mod router;
 pub mod serve;
 pub mod train;
 
@@ -55,6 +56,8 @@ enum Command {
     Measure(Box<measure::MeasureArgs>),
     /// Train a router from outcomes
     Train(train::TrainArgs),
+    /// List, promote and roll back routers; fit the cascade
+    Router(router::RouterArgs),
     /// Serve one model to a gateway over standard input (started by `serve`)
     #[cfg(feature = "llama")]
     #[command(hide = true)]
@@ -106,6 +109,7 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Replay(args) => replay::run(args),
         Command::Measure(args) => measure::run(args),
         Command::Train(args) => train::run(args),
+        Command::Router(args) => router::run(args),
         #[cfg(feature = "llama")]
         Command::Engine(args) => Ok(engine::run(args)),
     }

@@ -16,6 +16,8 @@ pub mod footprint;
 mod gauges;
 pub mod hindsight;
 pub mod info;
+pub mod judge;
+pub mod learnt;
 pub mod model;
 pub mod plan;
 pub mod ranges;

@@ -8,6 +8,7 @@ pub mod error;
 pub mod input;
 pub mod logprobs;
 pub mod request;
+pub mod sampling;
 pub mod stream;
 pub mod tools;
 
@@ -21,5 +22,6 @@ pub use error::{ErrorBody, ErrorEnvelope};
 pub use input::{Input, Inputs};
 pub use logprobs::{ChoiceLogprobs, RankedToken, TokenLogprob};
 pub use request::Request;
+pub use sampling::SamplingFields;
 pub use stream::{ChatChunk, ChunkChoice, Delta};
 pub use tools::{Tool, ToolCall, ToolCallDelta, ToolChoice};

@@ -13,6 +13,7 @@ pub mod policy;
 pub mod exclusion;
 pub mod reason;
 pub mod decide;
+pub mod drift;
 
 pub use adequacy::{AdequacyError, AdequacyModel};
 pub use candidate::{Candidate, NotLoaded, Route, Unavailable};

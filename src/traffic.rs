@@ -9,5 +9,7 @@ pub mod writer;
 pub use config::{Config, PromptStorage};
 pub use feedback::{Aside, Feedback, Sign, Signal, Source, Verdicts};
 pub use reader::{Line, LogError, read_log};
-pub use record::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Rule, Timings};
+pub use record::{
+    Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Rule, Shadow, Timings,
+};
 pub use writer::{Entry, LogWriter, RecordSink};

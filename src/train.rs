@@ -9,8 +9,10 @@ mod card;
 pub mod cascade;
 mod fit;
 mod labelled;
+mod log;
 pub mod metrics;
 mod outcomes;
+pub mod versions;
 
 use std::path::PathBuf;
 
@@ -18,7 +20,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::routing::AdequacyModel;
+use crate::routing::drift::{AVERAGE_ABILITY, Reference};
 use crate::routing::text::FeatureSchema;
+use crate::traffic::LogError;
 use ability::Abilities;
 pub use calibrate::Calibration;
 pub use card::{CARD_FILE, card};
@@ -40,6 +44,8 @@ const ROWS_MIN: usize = 20;
 pub struct Options {
     /// Outcome files, JSON lines, plain or gzip.
     pub data: Vec<PathBuf>,
+    /// Logs of a gateway that kept prompts: files, or folders of them.
+    pub logs: Vec<PathBuf>,
     /// Chooses the folds.
     pub seed: u64,
 }
@@ -49,6 +55,8 @@ pub struct Options {
 pub struct Trained {
     pub model: AdequacyModel,
     pub report: Report,
+    /// Where the training prompts lie, to tell when requests have moved away from them.
+    pub reference: Option<Reference>,
 }
 
 /// How a router was made and how good it is. Contains no date, so the same data give the same bytes.
@@ -86,6 +94,14 @@ pub enum TrainError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{}:{line}: {problem}", path.display())]
     Line { path: PathBuf, line: usize, problem: BadLine },
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("{} holds no verdict: send some to POST /v1/feedback, or configure [judge]", .0.display())]
+    NoVerdicts(PathBuf),
+    #[error(
+        "{} holds {labelled} verdicts but no prompt to learn from: set `prompts = \"full\"` in [traffic] before the requests come", path.display()
+    )]
+    NoPrompts { path: PathBuf, labelled: usize },
     #[error("{rows} rows with outcomes; at least {ROWS_MIN} are needed")]
     TooFew { rows: usize },
     #[error(
@@ -121,7 +137,7 @@ pub struct Progress {
 pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, TrainError> {
     let tell = |step, done, of| progress(Progress { step, done, of });
     tell("reading outcomes", 0, 1);
-    let data = outcomes::read(&options.data)?;
+    let data = outcomes::read(&options.data, &options.logs)?;
     check(&data)?;
     tell("fitting abilities", 0, 1);
     let abilities = ability::fit(&data);
@@ -144,6 +160,8 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
         model.own_heads.extend(heads);
         pairs.extend(pair);
     }
+    let average_p = |row: &outcomes::Row| model.predict(&row.text, AVERAGE_ABILITY);
+    let reference = Reference::of(data.rows.iter().map(average_p).collect());
     let report = Report {
         seed: options.seed,
         duplicates: data.duplicates,
@@ -153,7 +171,7 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
         pairs,
         sources: data.sources,
     };
-    Ok(Trained { model, report })
+    Ok(Trained { model, report, reference })
 }
 
 fn check(data: &Data) -> Result<(), TrainError> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -14,12 +15,12 @@ use crate::backends::cloud::{self, ApiKey, CloudBackend};
 use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
+use crate::gateway::judge::{Case, Judging};
+use crate::gateway::learnt::{LearntError, Live, Rating};
 use crate::gateway::model::RecentMean;
 use crate::gateway::{Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
-use crate::routing::{
-    AdequacyError, AdequacyModel, Capabilities, Confidence, ConfidenceError, Policy,
-};
+use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
@@ -45,25 +46,22 @@ pub fn router(
     parts: &Parts,
     engines: &mut JoinSet<()>,
 ) -> Result<Router, AppError> {
-    let adequacy = adequacy(config)?;
     let mut models = Vec::with_capacity(config.models.len());
     for (name, model) in &config.models {
         let name: Arc<str> = name.as_str().into();
-        let ability = ability(&name, model, &adequacy);
         models.push(match &model.engine {
             Engine::Llama { config: llama, source, sha256 } => {
                 warn_of_file(&name, source, sha256.as_ref(), &config.model_dir);
                 let gguf = models::resolve(source, &config.model_dir);
-                local(name, ability, llama, gguf, parts, engines)
+                local(name, llama, gguf, parts, engines)
             }
-            Engine::Openai(openai) => cloud(name, ability, openai)?,
+            Engine::Openai(openai) => cloud(name, openai)?,
         });
     }
     Ok(Router {
         models,
         meter: parts.meter.clone(),
-        adequacy,
-        confidence: confidence(config)?,
+        learnt: learnt(config)?,
         policies: policies(config),
         default_policy: config.routing.default_policy.as_str().into(),
     })
@@ -98,9 +96,17 @@ pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
     }
 }
 
-/// What the configured router, or the one built in, makes of a local answer's first tokens.
-fn confidence(config: &Config) -> Result<Confidence, ConfidenceError> {
-    config.routing.router.as_deref().map_or_else(Confidence::built_in, Confidence::load)
+/// The router that serves, the candidate, and what both go by.
+fn learnt(config: &Config) -> Result<Live, LearntError> {
+    let ratings = config.models.iter().map(|(name, model)| rating(name, model)).collect();
+    Live::load(config.routing.router.clone(), config.routing.candidate.clone(), ratings)
+}
+
+/// The way to the judge and the end of its queue, if anything is to be judged.
+pub fn judging(config: &Config) -> Option<(Judging, Receiver<Case>)> {
+    let judge = config.judge.model.as_ref().filter(|_| config.judge.share > 0.0)?;
+    let place = config.models.get_index_of(judge)?;
+    Some(Judging::new(config.judge.clone(), place))
 }
 
 /// The policies by name, as the router applies them.
@@ -122,11 +128,15 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
 
 /// What the operator says, or what the training data knows of a model of that name, or else a cautious guess.
 pub fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
+    rating(name, model).ability(adequacy)
+}
+
+fn rating(name: &str, model: &config::Model) -> Rating {
     let (known_as, guess) = match &model.engine {
         Engine::Llama { .. } => (name, LOCAL_ABILITY_GUESS),
         Engine::Openai(openai) => (openai.model.as_deref().unwrap_or(name), CLOUD_ABILITY_GUESS),
     };
-    model.ability.or_else(|| adequacy.ability_of(known_as)).unwrap_or(guess)
+    Rating { configured: model.ability, known_as: known_as.to_owned(), guess }
 }
 
 /// Says what is known to be wrong with a model's file, without reading it.
@@ -150,7 +160,6 @@ fn warn_of_file(name: &str, source: &Source, sha256: Option<&Sha256>, model_dir:
 
 fn local(
     name: Arc<str>,
-    ability: f64,
     llama: &llama::Config,
     gguf: PathBuf,
     parts: &Parts,
@@ -169,7 +178,6 @@ fn local(
     engines.spawn(supervisor.run(parts.stop.clone()));
     Model {
         name,
-        ability,
         kind: Kind::Local { engine: backend.state(), control: backend.control() },
         backend: Arc::new(backend),
         capabilities: if llama.embedding {
@@ -184,7 +192,7 @@ fn local(
     }
 }
 
-fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, AppError> {
+fn cloud(name: Arc<str>, config: &cloud::Config) -> Result<Model, AppError> {
     let backend = CloudBackend::new(Arc::clone(&name), config.clone(), api_key(&name, config))?;
     if let Some(variable) = backend.missing_key() {
         tracing::warn!(
@@ -194,7 +202,6 @@ fn cloud(name: Arc<str>, ability: f64, config: &cloud::Config) -> Result<Model, 
     }
     Ok(Model {
         name,
-        ability,
         api_key_missing: backend.missing_key().is_some(),
         kind: Kind::Cloud(Box::new(config.clone())),
         backend: Arc::new(backend),

@@ -124,7 +124,7 @@ enum Judge {
 
 enum Energy {
     Unknown,
-    Cloud(Option<cloud::Class>),
+    Cloud(Option<cloud::PerToken>),
     /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
     Local(Estimator),
 }
@@ -140,7 +140,7 @@ fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -
                     Arc::clone(profile),
                 )),
             ),
-            Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.energy_class)),
+            Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.per_token())),
         };
         let judge = Judge::Ability(assemble::ability(name, model, adequacy));
         Entrant { model: name.as_str().into(), route, judge, energy }
@@ -175,7 +175,7 @@ impl Entrant {
         let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
         let joules = match &self.energy {
             Energy::Unknown => None,
-            Energy::Cloud(class) => cloud::estimate(*class, prompt, 0, output).joules,
+            Energy::Cloud(per_token) => cloud::estimate(*per_token, prompt, 0, output).joules,
             Energy::Local(estimator) => {
                 estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
             }

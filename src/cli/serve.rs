@@ -1,13 +1,15 @@
 //! `wattgate serve`.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::ConfigArgs;
 use crate::app::App;
+use crate::gateway::Gateway;
 use crate::telemetry::logging;
 
 #[derive(Debug, Args)]
@@ -33,7 +35,11 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         let stop = stop_signal()?;
         let app = App::build(config, engine_binary).await?;
         announce(app.address());
-        app.run_until(stop).await?;
+        let hangups = reload_at_each(signal(SignalKind::hangup())?, Arc::downgrade(app.gateway()));
+        tokio::select! {
+            served = app.run_until(stop) => served?,
+            () = hangups => {}
+        }
         anyhow::Ok(())
     })?;
     Ok(0)
@@ -42,6 +48,22 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
 #[expect(clippy::print_stdout, reason = "scripts wait for this line to learn the port")]
 fn announce(address: SocketAddr) {
     println!("listening on http://{address}");
+}
+
+/// Reads the router again at each SIGHUP; never ends. Holds the gateway only while it does, so that it can stop.
+async fn reload_at_each(mut hangup: Signal, gateway: Weak<Gateway>) {
+    loop {
+        if hangup.recv().await.is_none() {
+            return std::future::pending().await;
+        }
+        let Some(gateway) = gateway.upgrade() else { continue };
+        let reloaded = tokio::task::spawn_blocking(move || gateway.router.learnt.reload()).await;
+        match reloaded {
+            Ok(Ok(_)) => tracing::info!("SIGHUP: the router was read again"),
+            Ok(Err(error)) => tracing::error!("SIGHUP: {error}; the present router goes on"),
+            Err(_) => tracing::error!("SIGHUP: reading the router failed"),
+        }
+    }
 }
 
 /// Ends on SIGINT or SIGTERM.

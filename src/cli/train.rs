@@ -15,8 +15,12 @@ use crate::train::{self, CARD_FILE, Options, Progress, Report, TrainError, card}
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     /// Outcome file: JSON lines of id, source, task, query, outcomes; plain or gzip; may be repeated
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", required_unless_present = "log")]
     data: Vec<PathBuf>,
+    /// Log of a gateway with `prompts = "full"`: its requests with verdicts; a file or a folder; may be
+    /// repeated. Abilities need prompts that several models answered: give --data too if your log has none
+    #[arg(long, value_name = "PATH")]
+    log: Vec<PathBuf>,
     /// Folder of the router; its files are replaced
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -29,7 +33,7 @@ pub struct TrainArgs {
 }
 
 pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
-    let options = Options { data: args.data.clone(), seed: args.seed };
+    let options = Options { data: args.data.clone(), logs: args.log.clone(), seed: args.seed };
     let bar = ProgressBar::new(1).with_style(
         ProgressStyle::with_template("{msg:28} {wide_bar} {pos}/{len} {elapsed}")
             .context("the progress bar's template")?,
@@ -45,6 +49,9 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
         Err(error) => return refuse(error),
     };
     trained.model.save(&args.out)?;
+    if let Some(reference) = &trained.reference {
+        reference.save(&args.out)?;
+    }
     let path = args.out.join(CARD_FILE);
     fs::write(&path, card(&trained.report, &command(args)))
         .with_context(|| format!("cannot write {}", path.display()))?;
@@ -66,7 +73,9 @@ fn refuse(error: TrainError) -> anyhow::Result<u8> {
 /// The command with file names only, so that the card does not depend on where the data lay.
 fn command(args: &TrainArgs) -> String {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let data: Vec<String> = args.data.iter().map(|path| format!("--data {}", name(path))).collect();
+    let data = args.data.iter().map(|path| format!("--data {}", name(path)));
+    let logs = args.log.iter().map(|path| format!("--log {}", name(path)));
+    let data: Vec<String> = data.chain(logs).collect();
     format!(
         "wattgate train {} --out router-models/{} --seed {}",
         data.join(" "),

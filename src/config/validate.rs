@@ -10,6 +10,7 @@ use super::problem::{Report, may_hold_secret};
 use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
+use crate::gateway::judge;
 use crate::routing::Cascade;
 use crate::routing::cascade::WITHHOLD_TOKENS_MAX;
 
@@ -39,6 +40,7 @@ pub(super) fn validate(
         .iter()
         .filter_map(|(name, entry)| Some((name.clone(), model(name, entry, report)?)))
         .collect();
+    check_judge(&file.judge, &models, report);
     models.sort_by_cached_key(|name, _| document.start_of_key(&["models", name]));
     models
 }
@@ -116,6 +118,44 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
         }
         let message = format!("there is no policy `{wanted}`");
         report.wrong(&["routing", "default_policy"], message, Some(suggest(wanted, &known)));
+    }
+}
+
+fn check_judge(judge: &judge::Config, models: &IndexMap<String, Model>, report: &mut Report<'_>) {
+    if !(0.0..=1.0).contains(&judge.share) {
+        let message = format!("`share` must be from 0 to 1, not {}", judge.share);
+        report.wrong(&["judge", "share"], message, None);
+    }
+    if !(1..=1024).contains(&judge.queue) {
+        let message = format!("`queue` must be 1 to 1024, not {}", judge.queue);
+        report.wrong(&["judge", "queue"], message, None);
+    }
+    if judge.deadline_ms == 0 {
+        report.wrong(&["judge", "deadline_ms"], "`deadline_ms` must be more than 0", None);
+    }
+    match &judge.model {
+        None if judge.share > 0.0 => {
+            let hint = "add `model = \"NAME\"`, one of [models]".to_owned();
+            let message = "`share` is more than 0 and no `model` judges";
+            report.wrong(&["judge", "share"], message, Some(hint));
+        }
+        Some(name) if !models.contains_key(name) && !report.has_unread(&["models", name]) => {
+            let known: Vec<&str> = models.keys().map(String::as_str).collect();
+            let message = format!("there is no model `{name}`");
+            report.wrong(&["judge", "model"], message, Some(suggest(name, &known)));
+        }
+        Some(name) if models.get(name).is_some_and(is_embedding) => {
+            let message = format!("`{name}` gives embeddings and cannot judge");
+            report.wrong(&["judge", "model"], message, None);
+        }
+        _ => {}
+    }
+}
+
+fn is_embedding(model: &Model) -> bool {
+    match &model.engine {
+        Engine::Llama { config, .. } => config.embedding,
+        Engine::Openai(config) => config.embedding,
     }
 }
 
@@ -277,6 +317,10 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         let message = format!("`api_key_env` must be the name of a variable, and {shown} is none");
         let hint = "write the name of the variable that holds the key, never the key itself";
         report.wrong(&at("api_key_env"), message, Some(hint.into()));
+    }
+    for (key, problem) in config.energy.problems(config.energy_class) {
+        let path = ["models", name, "openai", "energy", key];
+        report.wrong(&path, format!("`{key}` {problem}"), None);
     }
     if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::rates::zone_problem) {
         report.wrong(&at("carbon_zone"), format!("`carbon_zone` {problem}"), None);

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::error::ApiError;
 use super::info::{ModelCard, card_of};
+use super::learnt::Reloaded;
 use super::model::{Kind, Model};
 use super::state::Gateway;
 use crate::backends::llama::{Control, ControlError, UnloadReason};
@@ -50,6 +51,25 @@ pub async fn order(
     let model = gateway.router.model(id).ok_or_else(|| ApiError::UnknownModel(id.to_owned()))?;
     obey(model, control(model)?, order).await?;
     Ok(Json(card_of(model)))
+}
+
+/// `POST /admin/router/reload`: reads the router and the candidate again; a bad one is refused and the present ones stay.
+pub async fn reload(
+    State(gateway): State<Arc<Gateway>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Result<Json<Reloaded>, ApiError> {
+    check_peer(gateway.admin.allow_remote, peer, &headers)?;
+    let read = tokio::task::spawn_blocking(move || gateway.router.learnt.reload());
+    match read.await {
+        Ok(Ok(reloaded)) => Ok(Json(reloaded)),
+        Ok(Err(error)) => Err(ApiError::Admin {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: "router_refused",
+            message: format!("{error}; the present router goes on"),
+        }),
+        Err(_) => Err(ApiError::Internal),
+    }
 }
 
 /// Whether running answers may end first.

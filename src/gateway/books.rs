@@ -27,6 +27,9 @@ const REMEMBERED: usize = 4096;
 /// After this a request is published with the figure it has, marked as not final.
 const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
 
+/// After this an attempt of the gateway's own that has not settled is taken never to have run.
+const OVERHEAD_DEADLINE: Duration = Duration::from_mins(10);
+
 /// The receipts of one gateway.
 pub struct Books {
     ledger: Mutex<Ledger>,
@@ -45,6 +48,8 @@ struct Ledger {
     owners: HashMap<AttemptId, Arc<str>>,
     /// Attempts that settled before their request ended: an early failure that fell back.
     early: HashMap<AttemptId, (Settled, Instant)>,
+    /// Attempts of the gateway's own that have not settled.
+    overhead: HashMap<AttemptId, (ModelLabels, Instant)>,
 }
 
 struct Entry {
@@ -155,6 +160,9 @@ impl Books {
     fn settle(&self, settled: Settled) {
         let mut ledger = self.lock();
         let attempt = settled.attempt;
+        if let Some((labels, _)) = ledger.overhead.remove(&attempt) {
+            return self.count_energy(&labels, settled.marginal, "overhead");
+        }
         let Some(id) = ledger.owners.remove(&attempt) else {
             ledger.early.insert(attempt, (settled, Instant::now()));
             return;
@@ -175,6 +183,8 @@ impl Books {
 
     fn publish_older_than(&self, age: Duration) {
         let mut ledger = self.lock();
+        // One that never ran never settles.
+        ledger.overhead.retain(|_, (_, begun)| begun.elapsed() < OVERHEAD_DEADLINE);
         ledger.early.retain(|_, (_, settled)| settled.elapsed() < SETTLEMENT_DEADLINE);
         for entry in ledger.entries.values_mut().filter(|entry| !entry.published) {
             if entry.ended.elapsed() >= age {
@@ -215,29 +225,42 @@ impl Books {
     }
 
     fn count(&self, attempt: &Attempt) {
-        let (model, route) = (Arc::clone(&attempt.model), attempt.route.label());
-        let Some(figure) = &attempt.energy else { return };
-        let Some(joules) = figure.joules else {
-            self.metrics
-                .request_energy_unknown_total
-                .get_or_create(&ModelLabels { model, route })
-                .inc();
-            return;
-        };
+        let labels =
+            ModelLabels { model: Arc::clone(&attempt.model), route: attempt.route.label() };
         let answered = attempt.outcome == AttemptOutcome::Answered;
-        let labels = EnergyLabels {
-            model,
-            route,
-            quality: figure.quality.label(),
-            source: figure.source.label(),
-            purpose: if answered { "answer" } else { "wasted" },
-        };
-        self.metrics.request_energy_joules_total.get_or_create(&labels).inc_by(joules.0);
-        if let Some(amortised) = attempt.amortised_joules {
-            let labels = ModelLabels { model: Arc::clone(&attempt.model), route };
-            let idle = (amortised.0 - joules.0).max(0.0);
+        if let Some(figure) = attempt.energy {
+            self.count_energy(&labels, figure, if answered { "answer" } else { "wasted" });
+        }
+        let marginal = attempt.energy.and_then(|energy| energy.joules);
+        if let Some((amortised, marginal)) = attempt.amortised_joules.zip(marginal) {
+            let idle = (amortised.0 - marginal.0).max(0.0);
             self.metrics.request_idle_energy_joules_total.get_or_create(&labels).inc_by(idle);
         }
+    }
+
+    /// Announces an attempt that belongs to no request and that the meter will settle.
+    pub fn expect_overhead(&self, attempt: AttemptId, labels: ModelLabels) {
+        self.lock().overhead.insert(attempt, (labels, Instant::now()));
+    }
+
+    /// Counts energy that belongs to no request.
+    pub fn count_overhead(&self, labels: &ModelLabels, figure: EnergyFigure) {
+        self.count_energy(labels, figure, "overhead");
+    }
+
+    fn count_energy(&self, labels: &ModelLabels, figure: EnergyFigure, purpose: &'static str) {
+        let Some(joules) = figure.joules else {
+            self.metrics.request_energy_unknown_total.get_or_create(labels).inc();
+            return;
+        };
+        let labels = EnergyLabels {
+            model: Arc::clone(&labels.model),
+            route: labels.route,
+            quality: figure.quality.label(),
+            source: figure.source.label(),
+            purpose,
+        };
+        self.metrics.request_energy_joules_total.get_or_create(&labels).inc_by(joules.0);
         if let (Some(low), Some(high)) = (figure.low, figure.high) {
             self.metrics.request_energy_low_joules_total.get_or_create(&labels).inc_by(low.0);
             self.metrics.request_energy_high_joules_total.get_or_create(&labels).inc_by(high.0);

@@ -1,5 +1,6 @@
 //! The choices of a whole local answer, put together from events. Knows nothing of HTTP.
 
+use super::completion::Piece;
 use crate::backends::Event;
 use crate::openai::chat::AnswerMessage;
 use crate::openai::{Choice, ChoiceLogprobs, FinishReason, Role, TokenLogprob, ToolCall};
@@ -73,6 +74,16 @@ impl Choices {
             message: part.message(),
         };
         self.parts.into_iter().zip(0..).map(choice).collect()
+    }
+
+    /// Text, log-probabilities and end of each choice; `finish` for any whose end was not told.
+    pub fn raw(&self, finish: FinishReason) -> Vec<Piece<'_>> {
+        let piece = |(part, index)| {
+            let Part { text, logprobs, finish: ended, .. }: &Part = part;
+            let finish = Some(ended.unwrap_or(finish));
+            Piece { index, text, logprobs: logprobs.as_deref(), finish }
+        };
+        self.parts.iter().zip(0..).map(piece).collect()
     }
 
     fn part(&mut self) -> &mut Part {

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use tokio::time::{timeout, timeout_at};
 
 use super::error::ApiError;
+use super::judge::{Case, Overheard, rival};
 use super::model::Model;
 use super::plan::Plan;
 use super::recents::Fingerprint;
@@ -22,7 +23,7 @@ use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
 use crate::openai::Request;
 use crate::routing::{Cascade, Reason};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::DecisionLabels;
+use crate::telemetry::metrics::{DecisionLabels, ShadowLabels};
 use crate::traffic::{AttemptOutcome, Outcome, Receipt, Sign};
 use crate::units::MonotonicNs;
 
@@ -41,6 +42,8 @@ pub struct Exchange {
     events: Option<EventStream>,
     /// What arrived while it was still open whether this model answers.
     held: VecDeque<Event>,
+    /// The answer, for a judge; none where it is not to be judged.
+    overheard: Option<Overheard>,
 }
 
 /// What the beginning of an answer promises.
@@ -53,17 +56,20 @@ enum Beginning {
 impl Exchange {
     pub fn new(gateway: Arc<Gateway>, request: Request, body: Bytes, plan: Plan) -> Self {
         count_decision(&gateway.metrics, &plan);
+        let tally = Tally::start(plan.took);
+        let overheard = Self::overhear(&gateway, &request, &plan, &tally.request_id);
         Self {
             gateway,
             request: Arc::new(request),
             body,
             terms: Terms::default(),
             conversation: None,
-            tally: Tally::start(plan.took),
+            tally,
             plan,
             model: 0,
             events: None,
             held: VecDeque::new(),
+            overheard,
         }
     }
 
@@ -96,6 +102,10 @@ impl Exchange {
 
     pub fn request(&self) -> &Request {
         &self.request
+    }
+
+    pub fn shared_request(&self) -> Arc<Request> {
+        Arc::clone(&self.request)
     }
 
     /// Asks the candidates in the order of the decision until one gives output.
@@ -190,7 +200,8 @@ impl Exchange {
         let judged = &self.plan.decision.judged[self.model].candidate;
         // An answer that tells nothing of itself is taken as it comes.
         let Some(signals) = signals else { return Ok(Beginning::Good) };
-        let confidence = self.gateway.router.confidence.weights(model).score(judged.p, &signals);
+        let weights = self.plan.learnt.confidence.weights(model);
+        let confidence = weights.score(judged.p, &signals);
         self.tally.judged(confidence, cascade.threshold);
         if confidence >= cascade.threshold {
             return Ok(Beginning::Good);
@@ -214,10 +225,14 @@ impl Exchange {
 
     /// The next event of the answer. `None` after `Done` or an error.
     pub async fn next(&mut self) -> Option<Result<Event, BackendError>> {
-        match self.held.pop_front() {
+        let event = match self.held.pop_front() {
             Some(held) => Some(Ok(held)),
             None => self.live().await,
+        };
+        if let (Some(overheard), Some(Ok(event))) = (&mut self.overheard, &event) {
+            overheard.take(event);
         }
+        event
     }
 
     /// The next event as it comes from the model.
@@ -254,7 +269,10 @@ impl Exchange {
             let id = Arc::clone(&self.tally.request_id);
             self.gateway.recents.answered(conversation, id, Instant::now());
         }
-        self.close(Outcome::Answered, 200)
+        let receipt = self.close(Outcome::Answered, 200);
+        // Once it is in the books, where a verdict finds it.
+        self.offer_to_judge();
+        receipt
     }
 
     /// Ends the exchange with an error.
@@ -263,6 +281,28 @@ impl Exchange {
         self.tally.attempt_ended(AttemptOutcome::Failed, None);
         let tried = self.tally.tried_anything();
         self.close(if tried { Outcome::Failed } else { Outcome::Refused }, error.status().as_u16())
+    }
+
+    /// Listens to the answer if it is one of the share that is judged: plain conversations only.
+    fn overhear(gateway: &Gateway, request: &Request, plan: &Plan, id: &str) -> Option<Overheard> {
+        let judging = gateway.judging.as_ref().filter(|judging| judging.samples(id))?;
+        let Request::Chat(chat) = request else { return None };
+        let needs = plan.features.needs;
+        let beyond_text = needs.tools || needs.media || needs.schema || chat.n.unwrap_or(1) > 1;
+        (!beyond_text).then(|| judging.listen(&chat.messages))
+    }
+
+    fn offer_to_judge(&mut self) {
+        let Some(answer) = self.overheard.take().and_then(Overheard::whole) else { return };
+        let Request::Chat(chat) = &*self.request else { return };
+        self.gateway.offer(Case {
+            request_id: Arc::clone(&self.tally.request_id),
+            messages: chat.messages.clone(),
+            answer,
+            output_limit: chat.output_limit(),
+            local_only: self.plan.policy.local_only,
+            other: rival(&self.plan.decision, self.model),
+        });
     }
 
     fn close(&mut self, outcome: Outcome, status: u16) -> Receipt {
@@ -318,4 +358,10 @@ fn count_decision(metrics: &Metrics, plan: &Plan) {
     };
     metrics.decisions_total.get_or_create(&labels).inc();
     metrics.decision_duration_seconds.observe(plan.took.as_secs_f64());
+    if let Some(shadow) = &plan.shadow {
+        let chosen = plan.decision.chosen().map(|candidate| &candidate.model);
+        let agrees = if chosen == shadow.model.as_ref() { "true" } else { "false" };
+        let labels = ShadowLabels { policy: Arc::clone(&plan.policy.name), agrees };
+        metrics.shadow_decisions_total.get_or_create(&labels).inc();
+    }
 }

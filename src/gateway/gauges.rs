@@ -9,7 +9,7 @@ use crate::energy::DeviceBook;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{
     BuildLabels, DeviceLabels, DeviceNameLabels, GridLabels, IdleLabels, LogLabels,
-    ModelNameLabels, mirror, mirror_count,
+    ModelNameLabels, RouterLabels, mirror, mirror_count,
 };
 use crate::units::Microjoules;
 
@@ -21,6 +21,7 @@ impl Gateway {
         for model in &self.router.models {
             refresh_model(metrics, model);
         }
+        self.refresh_drift();
         let books = self.router.meter.books();
         let mut loads: BTreeMap<&Arc<str>, Microjoules> = BTreeMap::new();
         for device in &books.devices {
@@ -55,6 +56,25 @@ impl Gateway {
                 &metrics.traffic_records_total.get_or_create(&LogLabels { outcome }),
                 count,
             );
+        }
+    }
+}
+
+impl Gateway {
+    fn refresh_drift(&self) {
+        let (router, candidate) = (self.router.learnt.router(), self.router.learnt.candidate());
+        for (role, learnt) in [("router", Some(router)), ("candidate", candidate)] {
+            let labels = RouterLabels { role };
+            let psi = learnt.and_then(|learnt| learnt.drift.as_ref()?.psi());
+            match psi {
+                Some(psi) => {
+                    self.metrics.router_drift_psi.get_or_create(&labels).set(psi);
+                }
+                // Too few requests to tell: no sample.
+                None => {
+                    self.metrics.router_drift_psi.remove(&labels);
+                }
+            }
         }
     }
 }

@@ -25,14 +25,19 @@ pub fn count_outcome(
     let outcome = outcome_labels(record, source);
     let calibration = predicted(record).map(|p| (p, calibration_labels(record, source, p)));
     let change = score - before.unwrap_or(0.0);
-    let (scores, calibrated) = if change < 0.0 {
-        (&metrics.outcome_score_withdrawn_total, &metrics.calibration_score_withdrawn_total)
-    } else {
-        (&metrics.outcome_score_total, &metrics.calibration_score_total)
-    };
-    scores.get_or_create(&outcome).inc_by(change.abs());
-    if let Some((_, labels)) = &calibration {
-        calibrated.get_or_create(labels).inc_by(change.abs());
+    // Both, even by 0: a query that subtracts one from the other needs both.
+    for (scores, calibrated, part) in [
+        (&metrics.outcome_score_total, &metrics.calibration_score_total, change.max(0.0)),
+        (
+            &metrics.outcome_score_withdrawn_total,
+            &metrics.calibration_score_withdrawn_total,
+            (-change).max(0.0),
+        ),
+    ] {
+        scores.get_or_create(&outcome).inc_by(part);
+        if let Some((_, labels)) = &calibration {
+            calibrated.get_or_create(labels).inc_by(part);
+        }
     }
     if before.is_some() {
         return;

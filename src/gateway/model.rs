@@ -11,7 +11,7 @@ use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
 use crate::energy::carbon::{Grid, grams};
 use crate::energy::cloud::estimate;
-use crate::energy::{EnergyFigure, MeterHandle, Tokens};
+use crate::energy::{EnergyFigure, MeterHandle, Source, Tokens};
 use crate::openai::Usage;
 use crate::routing::{Candidate, Capabilities, Features, NotLoaded, Route, Unavailable};
 use crate::telemetry::metrics::ModelLabels;
@@ -30,8 +30,6 @@ pub struct LoadCost {
 /// One configured model.
 pub struct Model {
     pub name: Arc<str>,
-    /// Adequacy by ability, on the router's logit scale.
-    pub ability: f64,
     pub backend: Arc<dyn Backend>,
     pub capabilities: Capabilities,
     pub kind: Kind,
@@ -103,16 +101,17 @@ impl Model {
         }
     }
 
-    /// What it can do, as far as is known: a model that is not loaded gets the benefit of the doubt.
+    /// What it can do, as far as is known now: whether a local model can chat is seen in its file; one that is not loaded
+    /// gets the benefit of the doubt about tools.
     fn capabilities(&self) -> Capabilities {
-        let tools = match &self.kind {
-            Kind::Local { engine, .. } => match &engine.borrow().phase {
-                llama::Phase::Ready(facts) => facts.takes_tools,
-                _ => self.capabilities.tools,
-            },
-            Kind::Cloud(_) => self.capabilities.tools,
+        let Kind::Local { engine, .. } = &self.kind else { return self.capabilities };
+        let state = engine.borrow();
+        let tools = match &state.phase {
+            llama::Phase::Ready(facts) => facts.takes_tools,
+            _ => self.capabilities.tools,
         };
-        Capabilities { tools, ..self.capabilities }
+        let chat = self.capabilities.chat && !state.no_chat_template;
+        Capabilities { chat, tools, ..self.capabilities }
     }
 
     /// What loading adds to an answer begun now; nothing where the model is loaded or runs elsewhere.
@@ -190,7 +189,8 @@ impl Model {
             Kind::Local { .. } => {
                 meter.expected(&self.name, Tokens { prefill: prompt, decode: output })
             }
-            Kind::Cloud(config) => estimate(config.energy_class, prompt, 0, output),
+            Kind::Cloud(_) if features.needs.media => EnergyFigure::unknown(Source::CloudTable),
+            Kind::Cloud(config) => estimate(config.per_token(), prompt, 0, output),
         }
     }
 }

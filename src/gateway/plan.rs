@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::ApiError;
+use super::learnt::Learnt;
 use super::state::Router;
 use crate::openai::Request;
 use crate::routing::text::TextVector;
 use crate::routing::{Candidate, Decision, Features, Policy, decide};
+use crate::traffic::Shadow;
 
 /// The model name that lets the router choose.
 pub const AUTO: &str = "auto";
@@ -17,8 +19,28 @@ pub struct Plan {
     pub policy: Policy,
     pub features: Features,
     pub decision: Decision,
+    /// The router that decided.
+    pub learnt: Arc<Learnt>,
+    /// What a candidate router would have chosen.
+    pub shadow: Option<Shadow>,
     /// What deciding took.
     pub took: Duration,
+}
+
+/// What the same rule chooses of the same candidates where another router predicts their adequacy.
+fn shadow(
+    features: &Features,
+    candidates: &[Candidate],
+    policy: &Policy,
+    p: impl Fn(usize) -> f64,
+) -> Shadow {
+    let mut others = candidates.to_vec();
+    others.iter_mut().enumerate().for_each(|(place, one)| one.p = p(place));
+    let decision = decide(features, &others, policy);
+    Shadow {
+        model: decision.chosen().map(|chosen| Arc::clone(&chosen.model)),
+        p: others.into_iter().map(|one| (one.model, one.p)).collect(),
+    }
 }
 
 impl Router {
@@ -31,14 +53,29 @@ impl Router {
         };
         policy.local_only |= local_only;
         let features = Features::of(request);
-        let mut candidates = self.candidates(request, &features);
+        let text = TextVector::of_messages(&request.messages());
+        let learnt = self.learnt.router();
+        let mut candidates = self.candidates(&learnt, &text, &features);
         let mut decision = decide(&features, &candidates, &policy);
         if decision.ranked.is_empty() {
             // Leaving turns out is the last resort: only when nobody can take the whole conversation.
             self.lift_context_limits(&mut candidates);
             decision = decide(&features, &candidates, &policy);
         }
-        Ok(Plan { policy, features, decision, took: started.elapsed() })
+        let candidate = self.learnt.candidate();
+        // What routers are trained on are prompts to choose a model for.
+        if policy.pinned.is_none() {
+            learnt.watch_drift(&text);
+            if let Some(candidate) = &candidate {
+                candidate.watch_drift(&text);
+            }
+        }
+        let shadow = candidate.map(|candidate| {
+            let p = |place| candidate.adequacy.predict(&text, candidate.ability(place));
+            shadow(&features, &candidates, &policy, p)
+        });
+        let took = started.elapsed();
+        Ok(Plan { policy, features, decision, learnt, shadow, took })
     }
 
     /// `auto` takes the default policy, `auto/<policy>` a named one, and a model's own name pins it.
@@ -81,11 +118,16 @@ impl Router {
         }
     }
 
-    fn candidates(&self, request: &Request, features: &Features) -> Vec<Candidate> {
-        let text = TextVector::of_messages(&request.messages());
-        let candidate = |model: &super::Model| {
-            model.candidate(features, self.adequacy.predict(&text, model.ability), &self.meter)
+    fn candidates(
+        &self,
+        learnt: &Learnt,
+        text: &TextVector,
+        features: &Features,
+    ) -> Vec<Candidate> {
+        let candidate = |(place, model): (usize, &super::Model)| {
+            let p = learnt.adequacy.predict(text, learnt.ability(place));
+            model.candidate(features, p, &self.meter)
         };
-        self.models.iter().map(candidate).collect()
+        self.models.iter().enumerate().map(candidate).collect()
     }
 }

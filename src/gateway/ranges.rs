@@ -1,10 +1,12 @@
 //! The ranges of the fields that shape sampling, as OpenAI documents them, or their inventors where OpenAI has none.
 
-use crate::openai::{ChatRequest, CompletionRequest};
+use crate::openai::{ChatRequest, CompletionRequest, SamplingFields};
 
 /// Most choices of one request, and most tokens told at each place: OpenAI's limits.
 const MOST_CHOICES: u32 = 128;
 const MOST_TOP_LOGPROBS: u32 = 20;
+/// The older API's limit.
+const MOST_COMPLETION_LOGPROBS: u32 = 5;
 
 /// A field that is out of its range.
 pub struct Fault {
@@ -13,33 +15,50 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    fn new(param: &'static str, message: &str) -> Self {
+        Self { param, message: message.to_owned() }
+    }
+}
+
 /// A field, its value, and the lowest and highest that it may have.
 type Range = (&'static str, Option<f32>, f32, f32);
 
-/// The first field that is out of its range.
+/// The first field of a conversation's request that is out of its range.
 pub fn fault(request: &ChatRequest) -> Option<Fault> {
-    let ranges = [
-        ("temperature", request.temperature, 0.0, 2.0),
-        ("top_p", request.top_p, 0.0, 1.0),
-        ("min_p", request.min_p, 0.0, 1.0),
-        ("frequency_penalty", request.frequency_penalty, -2.0, 2.0),
-        ("presence_penalty", request.presence_penalty, -2.0, 2.0),
-    ];
-    outside(&ranges).or_else(|| {
-        let (param, message) = wrong(request)?;
-        Some(Fault { param, message: message.to_owned() })
+    sampling_fault(&request.sampling()).or_else(|| {
+        if request.top_logprobs.is_some_and(|top| top > MOST_TOP_LOGPROBS) {
+            Some(Fault::new("top_logprobs", "must be between 0 and 20"))
+        } else if request.top_logprobs.is_some() && request.logprobs != Some(true) {
+            Some(Fault::new("top_logprobs", "needs `logprobs` to be true"))
+        } else {
+            None
+        }
     })
 }
 
 /// The first field of a raw completion's request that is out of its range.
 pub fn completion_fault(request: &CompletionRequest) -> Option<Fault> {
-    let ranges =
-        [("temperature", request.temperature, 0.0, 2.0), ("top_p", request.top_p, 0.0, 1.0)];
-    let no_choice = || {
-        let none = request.n == Some(0);
-        none.then(|| Fault { param: "n", message: "must be at least 1".to_owned() })
-    };
-    outside(&ranges).or_else(no_choice)
+    sampling_fault(&request.sampling()).or_else(|| {
+        if request.logprobs.is_some_and(|top| top > MOST_COMPLETION_LOGPROBS) {
+            Some(Fault::new("logprobs", "must be between 0 and 5"))
+        } else if request.best_of.is_some_and(|candidates| candidates < request.choices()) {
+            Some(Fault::new("best_of", "must be at least `n`"))
+        } else {
+            None
+        }
+    })
+}
+
+fn sampling_fault(fields: &SamplingFields<'_>) -> Option<Fault> {
+    let ranges = [
+        ("temperature", fields.temperature, 0.0, 2.0),
+        ("top_p", fields.top_p, 0.0, 1.0),
+        ("min_p", fields.min_p, 0.0, 1.0),
+        ("frequency_penalty", fields.frequency_penalty, -2.0, 2.0),
+        ("presence_penalty", fields.presence_penalty, -2.0, 2.0),
+    ];
+    outside(&ranges).or_else(|| wrong(fields))
 }
 
 fn outside(ranges: &[Range]) -> Option<Fault> {
@@ -50,20 +69,16 @@ fn outside(ranges: &[Range]) -> Option<Fault> {
     Some(Fault { param, message: format!("must be between {low} and {high}") })
 }
 
-fn wrong(request: &ChatRequest) -> Option<(&'static str, &'static str)> {
-    let bias = || request.logit_bias.iter().flatten();
-    if request.top_k.is_some_and(|k| k < -1) {
-        Some(("top_k", "must be at least 1, or 0 or -1 for all tokens"))
-    } else if request.repeat_penalty.is_some_and(|penalty| penalty <= 0.0 || penalty > 10.0) {
-        Some(("repeat_penalty", "must be more than 0 and at most 10"))
-    } else if bias().any(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
-        Some(("logit_bias", "takes values between -100 and 100"))
-    } else if request.n.is_some_and(|n| n == 0 || n > MOST_CHOICES) {
-        Some(("n", "must be between 1 and 128"))
-    } else if request.top_logprobs.is_some_and(|top| top > MOST_TOP_LOGPROBS) {
-        Some(("top_logprobs", "must be between 0 and 20"))
-    } else if request.top_logprobs.is_some() && request.logprobs != Some(true) {
-        Some(("top_logprobs", "needs `logprobs` to be true"))
+fn wrong(fields: &SamplingFields<'_>) -> Option<Fault> {
+    let mut bias = fields.logit_bias.into_iter().flatten();
+    if fields.top_k.is_some_and(|k| k < -1) {
+        Some(Fault::new("top_k", "must be at least 1, or 0 or -1 for all tokens"))
+    } else if fields.repeat_penalty.is_some_and(|penalty| penalty <= 0.0 || penalty > 10.0) {
+        Some(Fault::new("repeat_penalty", "must be more than 0 and at most 10"))
+    } else if bias.any(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+        Some(Fault::new("logit_bias", "takes values between -100 and 100"))
+    } else if fields.n.is_some_and(|n| n == 0 || n > MOST_CHOICES) {
+        Some(Fault::new("n", "must be between 1 and 128"))
     } else {
         None
     }
@@ -103,6 +118,20 @@ mod tests {
                 assert_eq!(fault_of(field, value), Some(field), "{field} = {value}");
             }
         }
+    }
+
+    #[test]
+    fn raw_prompts_have_the_same_ranges_and_two_of_their_own() {
+        let fault_of = |field: &str, value: Value| {
+            let mut body = json!({"model": "m", "prompt": "hi"});
+            body[field] = value;
+            completion_fault(&serde_json::from_value(body).unwrap()).map(|fault| fault.param)
+        };
+        assert_eq!(fault_of("temperature", json!(2.1)), Some("temperature"));
+        assert_eq!(fault_of("n", json!(129)), Some("n"));
+        assert_eq!(fault_of("logprobs", json!(5)), None);
+        assert_eq!(fault_of("logprobs", json!(6)), Some("logprobs"));
+        assert_eq!(fault_of("best_of", json!(0)), Some("best_of"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use super::plan::Plan;
 use super::{completion, embedding};
 use crate::backends::Event;
-use crate::openai::{ChatResponse, Choice, Request, Usage};
+use crate::openai::{ChatResponse, FinishReason, Request, Usage};
 use crate::traffic::Receipt;
 
 /// Collects the answer of an opened exchange.
@@ -36,7 +36,7 @@ pub async fn whole(mut exchange: Exchange) -> Result<Response, ApiError> {
 
 /// An answer that has ended.
 enum Answer {
-    Local { choices: Vec<Choice>, usage: Usage },
+    Local { choices: Choices, finish: FinishReason, usage: Usage },
     Embeddings { vectors: Vec<Vec<f32>>, usage: Usage },
     Upstream(Box<RawValue>),
 }
@@ -54,7 +54,7 @@ async fn collect(exchange: &mut Exchange) -> Result<Answer, ApiError> {
                 return Ok(match (upstream, vectors) {
                     (Some(object), _) => Answer::Upstream(object),
                     (None, Some(vectors)) => Answer::Embeddings { vectors, usage },
-                    (None, None) => Answer::Local { choices: choices.whole(finish), usage },
+                    (None, None) => Answer::Local { choices, finish, usage },
                 });
             }
             event => choices.take(event),
@@ -76,19 +76,16 @@ impl Answer {
                 embedding::render(vectors, format, &exchange.model().name, usage)
                     .map_err(|_| ApiError::Internal)
             }
-            Self::Local { choices, usage } => {
-                // A local model's raw completion has one choice.
-                if let (Some(mut writer), [choice]) = (completion::Writer::of(exchange), &*choices)
-                {
-                    let (text, finish) = (choice.message.content.as_deref(), choice.finish_reason);
-                    return Ok(writer.whole(text.unwrap_or_default(), finish, usage));
+            Self::Local { choices, finish, usage } => {
+                if let Some(mut writer) = completion::Writer::of(exchange) {
+                    return Ok(writer.whole(&choices.raw(finish), usage));
                 }
                 serde_json::to_string(&ChatResponse {
                     id: completion_id(exchange.id()),
                     object: "chat.completion",
                     created: exchange.created(),
                     model: exchange.model().name.to_string(),
-                    choices,
+                    choices: choices.whole(finish),
                     usage,
                 })
                 .map_err(|_| ApiError::Internal)

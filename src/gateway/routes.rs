@@ -24,6 +24,7 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
         .route("/v1/models/{*id}", get(info::model))
         .route("/v1/requests/{id}", get(info::request))
         .route("/admin/models/{*order}", post(admin::order))
+        .route("/admin/router/reload", post(admin::reload))
         .route("/healthz", get(info::healthz))
         .route("/readyz", get(info::readyz))
         .route("/metrics", get(info::metrics))

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::admin;
 use super::books::Books;
+use super::judge::Judging;
+use super::learnt::Live;
 use super::model::Model;
 use super::recents::Recents;
 use crate::energy::MeterHandle;
-use crate::routing::{AdequacyModel, Confidence, Policy};
+use crate::routing::Policy;
 use crate::telemetry::Metrics;
 use crate::traffic::PromptStorage;
 use crate::units::AttemptId;
@@ -25,6 +27,8 @@ pub struct Gateway {
     /// What the log keeps of prompts.
     pub prompts: PromptStorage,
     pub admin: admin::Config,
+    /// The way to the judge; none where nothing is judged.
+    pub judging: Option<Judging>,
     attempts: AtomicU64,
 }
 
@@ -36,10 +40,11 @@ impl Gateway {
         max_body_bytes: usize,
         prompts: PromptStorage,
         admin: admin::Config,
+        judging: Option<Judging>,
     ) -> Self {
         let attempts = AtomicU64::new(1);
         let recents = Recents::default();
-        Self { router, books, recents, metrics, max_body_bytes, prompts, admin, attempts }
+        Self { router, books, recents, metrics, max_body_bytes, prompts, admin, judging, attempts }
     }
 
     pub fn next_attempt(&self) -> AttemptId {
@@ -53,9 +58,7 @@ pub struct Router {
     pub models: Vec<Model>,
     /// Knows what local answers have cost.
     pub meter: MeterHandle,
-    pub adequacy: AdequacyModel,
-    /// What the first tokens of a local answer are worth.
-    pub confidence: Confidence,
+    pub learnt: Live,
     pub policies: BTreeMap<Arc<str>, Policy>,
     /// Key of `policies`.
     pub default_policy: Arc<str>,

@@ -132,8 +132,8 @@ impl Chunks {
             | Event::Embeddings(_)
             | Event::Energy(_) => None,
             Event::Text(text) => {
-                if let Some(writer) = &mut self.completion {
-                    return Some(writer.text(&text));
+                if self.completion.is_some() {
+                    return self.raw(&text, None);
                 }
                 Some(self.add(Delta { content: Some(&text), ..Delta::default() }))
             }
@@ -155,6 +155,9 @@ impl Chunks {
                 None
             }
             Event::ChoiceDone(finish) => {
+                if self.completion.is_some() {
+                    return self.raw("", Some(finish));
+                }
                 let role = self.role();
                 Some(self.chunk(Delta { role, ..Delta::default() }, Some(finish)))
             }
@@ -187,12 +190,10 @@ impl Chunks {
     fn last(mut self, receipt: &Receipt) -> Vec<String> {
         let mut closing = std::mem::take(&mut self.held);
         if closing.is_empty() {
-            let end = if let Some(writer) = &mut self.completion {
-                writer.end(self.finish)
-            } else {
+            let end = self.raw("", self.finish).unwrap_or_else(|| {
                 let role = self.role();
                 self.chunk(Delta { role, ..Delta::default() }, self.finish)
-            };
+            });
             closing.push(end);
         }
         if let (true, Some(usage)) = (self.wants_usage, self.usage) {
@@ -204,6 +205,14 @@ impl Chunks {
             *last = with;
         }
         closing
+    }
+
+    /// A chunk of a local model's raw completion; none for chat.
+    fn raw(&mut self, text: &str, finish: Option<FinishReason>) -> Option<String> {
+        let logprobs = self.logprobs.take();
+        let logprobs = logprobs.as_ref().map(|told| told.content.as_slice());
+        let piece = completion::Piece { index: self.choice, text, logprobs, finish };
+        self.completion.as_mut().map(|writer| writer.chunk(&piece))
     }
 
     /// The role, for the first chunk of each choice.

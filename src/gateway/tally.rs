@@ -11,8 +11,8 @@ use super::remote::Remote;
 use super::state::Gateway;
 use super::watch::Watch;
 use crate::backends::{ErrorKind, Event};
-use crate::energy::cloud::{Class, estimate};
-use crate::energy::{EnergyFigure, MeterHandle};
+use crate::energy::cloud::{PerToken, estimate};
+use crate::energy::{EnergyFigure, MeterHandle, Source};
 use crate::openai::{Request, Usage};
 use crate::routing::cascade::WINDOW_TOKENS;
 use crate::routing::{Features, Route};
@@ -93,14 +93,13 @@ impl Tally {
         meter: &MeterHandle,
         plan: &Plan,
     ) {
-        let cascade = plan.policy.cascade;
-        let window_tokens = cascade.map_or(WINDOW_TOKENS, |cascade| cascade.withhold_tokens);
-        // As estimated: what the upstream counts comes with the end, if ever.
-        let prompt_tokens = plan.features.prompt_tokens;
         let metered = match model.kind {
-            Kind::Cloud(_) => Remote::open(meter, &model.name, id, prompt_tokens),
+            // As estimated: what the upstream counts comes with the end, if ever.
+            Kind::Cloud(_) => Remote::open(meter, &model.name, id, plan.features.prompt_tokens),
             Kind::Local { .. } => None,
         };
+        let cascade = plan.policy.cascade;
+        let window_tokens = cascade.map_or(WINDOW_TOKENS, |cascade| cascade.withhold_tokens);
         self.tries.push(Try {
             id,
             model: Arc::clone(&model.name),
@@ -171,7 +170,7 @@ impl Tally {
             current.outcome = outcome;
             current.error = error;
             if let Some(remote) = &mut current.metered {
-                remote.close(current.usage.map(|usage| usage.completion_tokens));
+                remote.close(current.usage.map(|usage| usage.generated_tokens()));
             }
         }
     }
@@ -230,6 +229,7 @@ impl Tally {
             timings: self.timings(),
             usage: self.tries.last().and_then(|one| one.usage),
             dollars: self.dollars(gateway),
+            shadow: plan.shadow.clone(),
             label: None,
             prompt: Prompt::of(&request.messages(), gateway.prompts),
         };
@@ -343,7 +343,7 @@ impl Try {
             _ if self.is_metered() => Some(gateway.router.meter.provisional(self.id)),
             Kind::Local { .. } => None,
             Kind::Cloud(config) => Some(
-                self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)),
+                self.reported.unwrap_or_else(|| self.cloud_energy(config.per_token(), features)),
             ),
         }
     }
@@ -359,13 +359,16 @@ impl Try {
     }
 
     /// The table's figure for what is known of the answer.
-    fn cloud_energy(&self, class: Option<Class>, features: &Features) -> EnergyFigure {
+    fn cloud_energy(&self, per_token: Option<PerToken>, features: &Features) -> EnergyFigure {
         match self.usage {
+            // No table says what an image or a sound takes, and that is not nothing.
+            _ if features.needs.media => EnergyFigure::unknown(Source::CloudTable),
             Some(usage) => {
-                estimate(class, usage.prompt_tokens, usage.cached_tokens(), usage.completion_tokens)
+                let (cached, generated) = (usage.cached_tokens(), usage.generated_tokens());
+                estimate(per_token, usage.prompt_tokens, cached, generated)
             }
             // Cut short: the prompt was read, and every piece was at least a token.
-            None => estimate(class, features.prompt_tokens.into(), 0, self.pieces),
+            None => estimate(per_token, features.prompt_tokens.into(), 0, self.pieces),
         }
     }
 

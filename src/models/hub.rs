@@ -11,8 +11,9 @@ use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo, RepoType};
 
 use super::check::{Sha256, hash_file};
+use super::failure::{PullError, checksum_error};
+use super::fetched::{Fetched, beside};
 use super::progress::Progress;
-use super::pull::{Fetched, PullError, beside, checksum_error};
 use super::source::{DEFAULT_REVISION, HubFile};
 
 /// Tries of a broken download before it is given up; each goes on where the last one stopped.

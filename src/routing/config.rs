@@ -14,11 +14,13 @@ pub struct Config {
     pub default_policy: String,
     /// Folder of a router made by `wattgate train`. Default: the one built in.
     pub router: Option<PathBuf>,
+    /// Folder of another router whose decisions are logged beside the real ones and never followed. Default: none.
+    pub candidate: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { default_policy: "default".to_owned(), router: None }
+        Self { default_policy: "default".to_owned(), router: None, candidate: None }
     }
 }
 

@@ -21,6 +21,10 @@ pub enum Exclusion {
     NoMedia,
     NoLogprobs,
     NoChoices,
+    /// It has no chat template and only continues raw prompts.
+    NoChatTemplate,
+    /// It gives raw prompts no suffix, no best of several candidates and no log-probabilities of the prompt.
+    NoRawDetails,
     /// It gives embeddings and the request wants text, or the other way round.
     OtherTask,
 }
@@ -41,6 +45,8 @@ impl Exclusion {
                 | Self::NoMedia
                 | Self::NoLogprobs
                 | Self::NoChoices
+                | Self::NoChatTemplate
+                | Self::NoRawDetails
                 | Self::OtherTask
         )
     }
@@ -58,6 +64,10 @@ impl fmt::Display for Exclusion {
             Self::NoTools => "cannot call tools",
             Self::NoSchema => "cannot follow a response format",
             Self::NoMedia => "reads text only",
+            Self::NoChatTemplate => "has no chat template: it continues raw prompts (/v1/completions)",
+            Self::NoRawDetails => {
+                "gives raw prompts no `suffix`, no `best_of` above `n` and no log-probabilities of their own tokens"
+            }
             Self::NoLogprobs => "gives no log-probabilities",
             Self::NoChoices => "gives one choice only",
             Self::OtherTask => "answers another kind of request",
@@ -72,20 +82,21 @@ pub(super) fn exclusion(
     policy: &Policy,
 ) -> Option<Exclusion> {
     let (needs, can) = (features.needs, candidate.capabilities);
-    let raw = needs.raw_details && !can.raw_details;
     // Privacy first.
     let rules = [
         (policy.local_only && candidate.route == Route::Cloud, Exclusion::LocalOnly),
         (policy.pinned.as_ref().is_some_and(|name| *name != candidate.model), Exclusion::NotNamed),
         (needs.embeddings != can.embeddings, Exclusion::OtherTask),
+        (needs.chat && !can.chat, Exclusion::NoChatTemplate),
         (candidate.unavailable == Some(Unavailable::NoApiKey), Exclusion::NoApiKey),
         (candidate.unavailable == Some(Unavailable::NotReady), Exclusion::NotReady),
         (candidate.unavailable == Some(Unavailable::Busy), Exclusion::Busy),
         (needs.tools && !can.tools, Exclusion::NoTools),
         (needs.schema && !can.schema, Exclusion::NoSchema),
         (needs.media && !can.media, Exclusion::NoMedia),
-        (needs.logprobs && (raw || !can.logprobs), Exclusion::NoLogprobs),
-        (needs.choices && (raw || !can.choices), Exclusion::NoChoices),
+        (needs.logprobs && !can.logprobs, Exclusion::NoLogprobs),
+        (needs.choices && !can.choices, Exclusion::NoChoices),
+        (needs.raw_details && !can.raw_details, Exclusion::NoRawDetails),
         (surely_too_long(features, candidate), Exclusion::ContextTooShort),
     ];
     rules.into_iter().find_map(|(applies, exclusion)| applies.then_some(exclusion))

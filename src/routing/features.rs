@@ -24,7 +24,7 @@ const TYPICAL_OUTPUT_TOKENS: u32 = 256;
 pub struct Features {
     /// Estimated prompt tokens, template included.
     pub prompt_tokens: u32,
-    /// The client's output limit, or a typical length if that is smaller.
+    /// The client's output limit, or a typical length if that is smaller, times the choices asked for.
     pub output_tokens: u32,
     pub turns: u32,
     /// The longest of several prompts, which are read one by one; absent when there is one.
@@ -56,12 +56,11 @@ impl Features {
         let prompt_tokens = bytes.div_ceil(BYTES_PER_TOKEN) + turns * TOKENS_PER_TURN;
         Self {
             prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX),
-            output_tokens: request
-                .output_limit()
-                .map_or(TYPICAL_OUTPUT_TOKENS, |limit| limit.min(TYPICAL_OUTPUT_TOKENS)),
+            output_tokens: output_tokens(request.output_limit(), request.n.unwrap_or(1)),
             turns: u32::try_from(turns).unwrap_or(u32::MAX),
             longest_prompt_tokens: None,
             needs: Capabilities {
+                chat: true,
                 tools: request.tools.as_ref().is_some_and(|tools| !tools.is_empty()),
                 schema: request
                     .response_format
@@ -77,16 +76,20 @@ impl Features {
     }
 
     fn of_completion(request: &CompletionRequest) -> Self {
-        let limit = request.output_limit().min(TYPICAL_OUTPUT_TOKENS);
-        let logprobs = request.logprobs.is_some();
-        let choices = request.n.max(request.best_of).unwrap_or(1) > 1;
+        let candidates = request.best_of.unwrap_or(1).max(request.choices());
         let prompts = u32::try_from(request.prompt.0.len()).unwrap_or(u32::MAX);
+        let echo = request.echo.unwrap_or(false);
         Self {
-            output_tokens: limit.saturating_mul(prompts),
+            output_tokens: output_tokens(
+                Some(request.output_limit()),
+                candidates.saturating_mul(prompts),
+            ),
             needs: Capabilities {
-                logprobs,
-                choices,
-                raw_details: logprobs || choices,
+                logprobs: request.logprobs.is_some(),
+                choices: candidates > 1,
+                raw_details: request.has_suffix()
+                    || request.ranks_candidates()
+                    || echo && request.logprobs.is_some(),
                 ..Capabilities::default()
             },
             ..Self::of_inputs(&request.prompt)
@@ -125,10 +128,19 @@ fn schema_bytes(tool: &Tool) -> usize {
     tool.function.as_ref().map_or(0, description)
 }
 
-/// Abilities beyond plain chat: what a request needs and what a model has.
+/// Of all choices together.
+fn output_tokens(limit: Option<u32>, choices: u32) -> u32 {
+    let each = limit.map_or(TYPICAL_OUTPUT_TOKENS, |limit| limit.min(TYPICAL_OUTPUT_TOKENS));
+    each.saturating_mul(choices.max(1))
+}
+
+/// Abilities beyond continuing text: what a request needs and what a model has.
 #[expect(clippy::struct_excessive_bools, reason = "independent yes/no abilities, each named")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
+    /// Conversations: a model without a chat template only continues raw prompts.
+    #[serde(default)]
+    pub chat: bool,
     pub tools: bool,
     /// `response_format` other than text.
     pub schema: bool,
@@ -137,7 +149,8 @@ pub struct Capabilities {
     pub logprobs: bool,
     /// More than one choice (`n`).
     pub choices: bool,
-    /// Log-probabilities or several choices of a raw prompt, which local models give of conversations only.
+    /// What local models do not do with a raw prompt: a suffix, the best of several candidates, log-probabilities of the
+    /// prompt itself.
     #[serde(default)]
     pub raw_details: bool,
     /// Vectors instead of text: the one ability that excludes the others.
@@ -148,6 +161,7 @@ pub struct Capabilities {
 impl Capabilities {
     /// All that an answer in text may need.
     pub const ALL: Self = Self {
+        chat: true,
         tools: true,
         schema: true,
         media: true,
@@ -158,6 +172,7 @@ impl Capabilities {
     };
     /// What a model that gives embeddings can do.
     pub const EMBEDDINGS: Self = Self {
+        chat: false,
         tools: false,
         schema: false,
         media: false,

@@ -66,7 +66,7 @@ metrics! {
         pub decision_duration_seconds: Histogram = decision_time(),
         /// Tokens by kind: prompt (cached ones included), cached, completion.
         pub tokens_total: Family<TokenLabels, Counter> = Family::default(),
-        /// Marginal energy of settled attempts, by purpose: answer, or wasted (failed and cancelled attempts).
+        /// Marginal energy of settled attempts, by purpose: answer, wasted (failed, cancelled and escalated attempts), or overhead (the gateway's own questions, such as a judge's).
         pub request_energy_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
         /// Lower end of the band of the energy of settled attempts.
         pub request_energy_low_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
@@ -108,6 +108,10 @@ metrics! {
         pub engine_prefill_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
         /// Generated tokens that local engines evaluated.
         pub engine_decode_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Tokens that local engines guessed ahead and evaluated; they are among the decode tokens.
+        pub engine_drafted_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Guessed tokens that were what the model would have written itself.
+        pub engine_accepted_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
         /// Prompt tokens that local engines found in a cache, by where: slot, shared (another slot), host.
         pub engine_cached_tokens_total: Family<CacheLabels, Counter> = Family::default(),
         /// Time from a request's arrival at a local engine to its slot.
@@ -152,6 +156,14 @@ metrics! {
         pub calibration_score_withdrawn_total: Family<CalibrationLabels, FloatCounter> = Family::default(),
         /// Metered energy of an answer divided by what was predicted before it; answers whose energy is from a table are left out.
         pub energy_prediction_ratio: Histograms<ModelLabels> = Family::new_with_constructor(ratio),
+        /// Answers given to a judge, by its name and what came of it: scored, or why not.
+        pub judgements_total: Family<JudgementLabels, Counter> = Family::default(),
+        /// Part of the money owed to upstreams that is for the gateway's own questions, such as a judge's; no client's request caused it.
+        pub overhead_cost_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
+        /// Decisions that a candidate router would have made too, or not; the candidate is never obeyed.
+        pub shadow_decisions_total: Family<ShadowLabels, Counter> = Family::default(),
+        /// Population stability index of the last thousand requests or so against the router's training prompts, over deciles of an average model's predicted adequacy; above 0.25 a new fit is due.
+        pub router_drift_psi: Family<RouterLabels, FloatGauge> = Family::default(),
         /// CO2-equivalent of the energy of settled attempts, in grams, where a grid is configured.
         pub carbon_grams_total: Family<CarbonLabels, FloatCounter> = Family::default(),
         /// CO2-equivalent of a kilowatt-hour here, in grams, by where the figure comes from: year, configured, live.
@@ -270,6 +282,23 @@ pub struct CalibrationLabels {
     pub model: Arc<str>,
     pub source: &'static str,
     pub decile: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct JudgementLabels {
+    pub model: Arc<str>,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ShadowLabels {
+    pub policy: Arc<str>,
+    pub agrees: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RouterLabels {
+    pub role: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

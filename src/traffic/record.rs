@@ -1,5 +1,6 @@
 //! One request as the log keeps it, and the receipt within it that clients see too.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,12 +35,24 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// Price of all attempts; absent when a price is not configured.
     pub dollars: Option<Dollars>,
+    /// What a candidate router would have chosen; it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
     /// Quality of the answer afterwards, 0 to 1, once somebody judged it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<f64>,
     /// What the operator keeps of the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Prompt>,
+}
+
+/// The decision of a router that only watches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// None if no model could answer.
+    pub model: Option<Arc<str>>,
+    /// Adequacy of each model as it predicts it.
+    pub p: BTreeMap<Arc<str>, f64>,
 }
 
 /// A prompt as it is stored.

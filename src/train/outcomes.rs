@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::TrainError;
+use super::{TrainError, log};
 use crate::routing::adequacy::names::canonical;
 use crate::routing::text::{TextVector, fnv1a};
 
@@ -95,10 +95,13 @@ struct Line {
     outcomes: BTreeMap<String, f64>,
 }
 
-pub(super) fn read(paths: &[PathBuf]) -> Result<Data, TrainError> {
+pub(super) fn read(paths: &[PathBuf], logs: &[PathBuf]) -> Result<Data, TrainError> {
     let mut reading = Reading::default();
     for path in paths {
         reading.file(path)?;
+    }
+    for path in logs {
+        reading.log(path)?;
     }
     Ok(reading.finish())
 }
@@ -139,10 +142,16 @@ impl Reading {
     fn line(&mut self, bytes: &[u8], sha256: &str) -> Result<(), BadLine> {
         let line: Line = serde_json::from_slice(bytes)?;
         validate(&line)?;
+        let text = TextVector::of_text(&line.query);
+        self.row(&line, text, sha256);
+        Ok(())
+    }
+
+    fn row(&mut self, line: &Line, text: TextVector, sha256: &str) {
         let names: Vec<&str> = line.outcomes.keys().map(String::as_str).collect();
         if !self.seen.insert(fnv1a(format!("{}\0{}", names.join("\0"), line.query).as_bytes())) {
             self.data.duplicates += 1;
-            return Ok(());
+            return;
         }
         let source = index(&mut self.sources, &line.source);
         if source == self.data.sources.len() {
@@ -164,12 +173,21 @@ impl Reading {
         self.asked[source].extend(outcomes.iter().map(|outcome| outcome.model));
         self.data.sources[source].rows += 1;
         self.data.rows.push(Row {
-            text: TextVector::of_text(&line.query),
+            text,
             source,
             task: index(&mut self.tasks, &format!("{}/{}", line.source, line.task)),
             outcomes,
             id_hash: fnv1a(line.id.as_bytes()),
         });
+    }
+
+    /// The judged requests of a gateway's log, their text as serving reads it.
+    fn log(&mut self, path: &Path) -> Result<(), TrainError> {
+        let (rows, sha256) = log::judged(path)?;
+        for log::Judged { id, policy, messages, query, outcomes } in rows {
+            let line = Line { id, source: log::SOURCE.to_owned(), task: policy, query, outcomes };
+            self.row(&line, TextVector::of_messages(&messages), &sha256);
+        }
         Ok(())
     }
 
@@ -239,7 +257,7 @@ pub(super) mod tests {
     pub(in crate::train) fn data(lines: &str) -> Data {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), lines).unwrap();
-        read(&[file.path().to_owned()]).unwrap()
+        read(&[file.path().to_owned()], &[]).unwrap()
     }
 
     #[test]
@@ -265,6 +283,6 @@ pub(super) mod tests {
         encoder.read_to_end(&mut packed).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), packed).unwrap();
-        assert_eq!(read(&[file.path().to_owned()]).unwrap().rows.len(), 1);
+        assert_eq!(read(&[file.path().to_owned()], &[]).unwrap().rows.len(), 1);
     }
 }

@@ -42,7 +42,7 @@ fn a_misspelt_key_or_word_names_the_right_one() {
     typos.toml:15:11: `sensors` in [energy] cannot be `nvidia`
       15 | sensors = "nvidia"
          |           ^^^^^^^^
-    hint: choose from `auto`, `rapl`, `cpu_model`, `none`
+    hint: choose from `auto`, `rapl`, `nvml`, `hwmon`, `ina3221`, `apple`, `prometheus`, `wall`, `cpu_model`, `none`
 
     typos.toml:18:13: `objective` in [policies.default] cannot be `jouls`
       18 | objective = "jouls"

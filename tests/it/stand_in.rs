@@ -2,6 +2,7 @@
 //!
 //! Real HTTP, no model. Everything it runs ends when it is dropped.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,6 +33,10 @@ const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/jso
 pub(crate) enum Mode {
     /// A correct answer, `reply_to` the prompt, streamed or not as asked.
     Answer,
+    /// The answer that is known to each prompt, or an echo.
+    Know(HashMap<String, String>),
+    /// What this says of the request, or an echo.
+    Judge(fn(&Value) -> Option<String>),
     /// A correct answer in single bytes, so that characters and events are split.
     TinyWrites,
     /// A correct answer with a pause before each chunk.
@@ -194,7 +199,13 @@ async fn complete(
         .strip_prefix("play ")
         .and_then(|rest| Mode::named(rest.split_whitespace().next()?))
         .unwrap_or_else(|| shared.mode.lock().unwrap().clone());
-    let answer = Answer::to(&body, prompt);
+    let reply = match &mode {
+        Mode::Know(answers) => answers.get(prompt).cloned(),
+        Mode::Judge(judge) => judge(&body),
+        _ => None,
+    };
+    let reply = reply.unwrap_or_else(|| StandIn::reply_to(prompt));
+    let answer = Answer::to(&body, prompt, &reply);
     let key = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("none");
     let error = error_body(&format!("Refused; you sent {key}"));
     shared.received.lock().unwrap().push(Received {
@@ -204,7 +215,9 @@ async fn complete(
         raw,
     });
     match mode {
-        Mode::Answer => answer.respond(open, Ending::Whole, Duration::ZERO),
+        Mode::Answer | Mode::Know(_) | Mode::Judge(_) => {
+            answer.respond(open, Ending::Whole, Duration::ZERO)
+        }
         Mode::TinyWrites => answer.in_bytes().respond(open, Ending::Whole, Duration::ZERO),
         Mode::SlowChunks(pause) => answer.respond(open, Ending::Whole, pause),
         Mode::Status(status) => {
@@ -251,8 +264,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn to(request: &Value, prompt: &str) -> Self {
-        let reply = StandIn::reply_to(prompt);
+    fn to(request: &Value, prompt: &str, reply: &str) -> Self {
         let words: Vec<&str> = reply.split_inclusive(' ').collect();
         let prompt_tokens = prompt.split_whitespace().count();
         let usage = json!({
@@ -269,7 +281,7 @@ impl Answer {
         let whole = if request["input"].is_null() {
             json!({
                 "id": "chatcmpl-stand-in", "object": object(request), "created": 1_700_000_000,
-                "model": request["model"], "choices": [choice(request, &reply, Some("stop"))],
+                "model": request["model"], "choices": [choice(request, reply, Some("stop"))],
                 "usage": usage,
             })
         } else {

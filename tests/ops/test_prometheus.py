@@ -53,6 +53,13 @@ def traffic(gateway: Gateway) -> None:
             ask("no-such-model")
     for receipt in receipts:
         gateway.final_receipt(receipt["request_id"])
+        for verdict in ("good", "bad", "good"):
+            answer = gateway.post("/v1/feedback", {"request_id": receipt["request_id"], "verdict": verdict})
+            assert answer.status == 200, answer.text
+    # Enough decisions to tell whether requests have drifted.
+    for _ in range(110):
+        question = {"model": "auto", "messages": [{"role": "user", "content": "Say hello."}]}
+        assert gateway.post("/v1/route", question).status == 200
 
 
 def kill_engine(gateway: Gateway) -> None:

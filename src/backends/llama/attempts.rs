@@ -16,7 +16,7 @@ use super::observer::EngineObserver;
 use super::parameters::invalid;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
-use crate::backends::backend::{ErrorKind, TokenConfidence};
+use crate::backends::backend::{ErrorKind, TokenConfidence, UNSUPPORTED_ENDPOINT};
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Attempts that were sent to the engine and not closed.
@@ -164,6 +164,12 @@ fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
             "logit_bias",
             format!("`logit_bias` names token {token}; the model's vocabulary has {vocabulary}"),
         ),
+        Refusal::NoChatTemplate => ErrorKind::InvalidRequest {
+            message: "the model has no chat template: it continues raw prompts (/v1/completions)"
+                .to_owned(),
+            param: Some("model".to_owned()),
+            code: Some(UNSUPPORTED_ENDPOINT.to_owned()),
+        },
         Refusal::Template(reason) => {
             invalid(field, format!("the model's chat template refused the messages: {reason}"))
         }

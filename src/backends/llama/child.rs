@@ -3,6 +3,7 @@
 //! Two threads. The reader takes frames, renders templates and tokenises; the main thread owns the llama.cpp context.
 //! Knows nothing of HTTP, energy or other models.
 
+use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
@@ -23,26 +24,11 @@ use tracing::{error, warn};
 use super::config::{FlashAttention, KvType};
 use super::embedder::Embedder;
 use super::engine::{Engine, Order};
+use super::failure::EngineError;
 use super::prompt::Prompter;
 use super::protocol::{self, EngineFacts, FrameError, FromEngine, HEADER, Settings, ToEngine};
 use super::scheduler::Limits;
-
-/// Why an engine process ended other than by its gateway's leave.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error(
-        "standard input is not a gateway's socket: `wattgate serve` starts this command itself"
-    )]
-    NotAChild,
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error("{0}")]
-    Load(String),
-    #[error("llama.cpp could not evaluate a batch: {0}")]
-    Decode(String),
-    #[error("a thread could not be started: {0}")]
-    Thread(io::Error),
-}
+use super::template::CHATML;
 
 /// Runs the engine process. Does not return while the gateway lives, unless something is wrong.
 pub fn run() -> Result<(), EngineError> {
@@ -89,6 +75,8 @@ fn serve(
     orders: &mpsc::Receiver<Order>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
+    #[cfg(target_os = "linux")]
+    super::barrier::install();
     #[cfg(target_arch = "x86_64")]
     super::kernels::register();
     let mut model = load_model(&backend, settings, socket)?;
@@ -101,17 +89,18 @@ fn serve(
     let threads = settings.threads.max(1) as usize;
     let worker = Worker::new(&backend, &model, adapter, settings, threads)?;
     let context_tokens = worker.context_tokens();
-    let built = Prompter::new(Arc::clone(&model), settings.overflow, context_tokens)
+    let template = chat_template(settings)?;
+    let built = Prompter::new(Arc::clone(&model), template, settings.overflow, context_tokens)
         .map_err(|error| EngineError::Load(format!("its chat template is broken: {error}")))?;
     let facts = EngineFacts {
         context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
         slots: settings.slots,
-        has_chat_template: built.has_own_template(),
+        has_chat_template: built.has_template(),
         takes_tools: built.takes_tools(),
         description: describe(&model, threads),
     };
     if !facts.has_chat_template && !settings.embedding {
-        warn!("the model has no chat template of its own: ChatML is used");
+        warn!("the model has no chat template: it continues raw prompts only");
     }
     // Set once, here: no submission comes before `Ready`.
     let _unset = prompter.set(built);
@@ -203,6 +192,16 @@ fn load_adapter(
     path.metadata().map_err(|error| failed(&error))?;
     let adapter = model.lora_adapter_init(path).map_err(|error| failed(&error))?;
     Ok(Some((adapter, *scale)))
+}
+
+/// The chat template that the config names, if it does.
+fn chat_template(settings: &Settings) -> Result<Option<String>, EngineError> {
+    let Some(path) = &settings.chat_template else { return Ok(None) };
+    if path.as_os_str() == "chatml" {
+        return Ok(Some(CHATML.to_owned()));
+    }
+    let failed = |error| EngineError::Load(format!("{} cannot be read: {error}", path.display()));
+    fs::read_to_string(path).map(Some).map_err(failed)
 }
 
 /// A context with a KV cache of its own for each slot: answers then do not depend on what else is in the batch.

@@ -1,4 +1,4 @@
-//! Several answers to one request (`n`): each is a sequence of its own to the engine, all are one attempt to the books.
+//! Several answers to one request (`n`, and several prompts): each is a sequence of its own to the engine, all are one attempt to the books.
 
 use async_stream::try_stream;
 use futures::StreamExt;
@@ -6,24 +6,45 @@ use futures::stream::select_all;
 
 use super::observer::{StepReport, StepRow};
 use super::parameters::invalid;
-use super::protocol::ToEngine;
+use super::protocol::{Prompt, ToEngine};
 use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream};
-use crate::openai::chat::CompletionTokensDetails;
+use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{Request, Usage};
 use crate::units::AttemptId;
 
 /// Where the index of a choice stands in the id of its sequence: attempts are counted from 1 and never come so far.
 const INDEX_BITS: u32 = 56;
 
-/// How many choices a request asks for; only a conversation has several.
+/// What the bits above can number.
+const MOST: usize = 1 << (u64::BITS - INDEX_BITS);
+
+/// How many choices each prompt of a request gets.
+pub(super) fn of_each_prompt(request: &Request) -> u32 {
+    let asked = match request {
+        Request::Chat(request) => request.n,
+        Request::Completion(request) => return request.choices(),
+        Request::Embedding(_) => None,
+    };
+    asked.unwrap_or(1).max(1)
+}
+
+/// How many choices a request asks for: several of a conversation, or of each of several raw prompts.
 pub(super) fn count(request: &Request, admissions: usize) -> Result<u32, ErrorKind> {
-    let asked = if let Request::Chat(request) = request { request.n } else { None };
-    let count = asked.unwrap_or(1).max(1);
-    if count as usize > admissions {
-        let message = format!("`n` must be at most {admissions}: this model holds no more at once");
-        return Err(invalid("n", message));
+    let (each, most) = (of_each_prompt(request), admissions.min(MOST));
+    let (prompts, field) = match request {
+        Request::Completion(request) if request.prompt.0.len() > 1 => {
+            (request.prompt.0.len(), "prompt")
+        }
+        _ => (1, "n"),
+    };
+    match u32::try_from(prompts.saturating_mul(each as usize)) {
+        Ok(count) if count as usize <= most => Ok(count),
+        _ => {
+            let message =
+                format!("`{field}`: this model holds at most {most} answers of a request at once");
+            Err(invalid(field, message))
+        }
     }
-    Ok(count)
 }
 
 /// The sequence of the attempt's choice of this index; the first one's is the attempt itself.
@@ -31,11 +52,24 @@ pub(super) fn sequence_of(attempt: AttemptId, index: u32) -> AttemptId {
     AttemptId(attempt.0 | u64::from(index) << INDEX_BITS)
 }
 
-/// Turns the order of one choice into that of the next: another sequence and another seed.
-pub(super) fn renumber(order: &mut ToEngine, sequence: AttemptId) {
-    if let ToEngine::Submit(submission) = order {
-        submission.attempt = sequence;
-        submission.sampling.seed = submission.sampling.seed.wrapping_add(1);
+/// Turns the order of the choice before into that of choice `index`: another sequence, and another seed or prompt.
+///
+/// With a seed, each prompt is answered as if it were alone; without one, equal prompts get different answers.
+pub(super) fn renumber(order: &mut ToEngine, request: &Request, index: u32, sequence: AttemptId) {
+    let ToEngine::Submit(submission) = order else { return };
+    submission.attempt = sequence;
+    let seed = &mut submission.sampling.seed;
+    *seed = seed.wrapping_add(1);
+    let Request::Completion(request) = request else { return };
+    let each = request.choices();
+    if !index.is_multiple_of(each) {
+        return;
+    }
+    if request.seed.is_some() {
+        *seed = seed.wrapping_sub(each.into());
+    }
+    if let Some(prompt) = request.prompt.0.get((index / each) as usize) {
+        submission.prompt = Prompt::Raw(prompt.clone());
     }
 }
 
@@ -60,8 +94,9 @@ pub(super) fn joined(report: StepReport) -> StepReport {
     StepReport { rows, ..report }
 }
 
-/// One stream of events from those of all choices. OpenAI counts the prompt once, and every choice's tokens.
-pub(super) fn merge(mut choices: Vec<EventStream>) -> EventStream {
+/// One stream of events from those of all choices, `each` of every prompt. OpenAI counts a prompt once, and every
+/// choice's tokens.
+pub(super) fn merge(mut choices: Vec<EventStream>, each: u32) -> EventStream {
     if choices.len() == 1 {
         return choices.remove(0);
     }
@@ -96,7 +131,7 @@ pub(super) fn merge(mut choices: Vec<EventStream>) -> EventStream {
                     continue;
                 }
                 Event::Usage(counted) => {
-                    usage = added(usage, counted, index);
+                    usage = added(usage, counted, index.is_multiple_of(each));
                     continue;
                 }
                 _ => {}
@@ -121,14 +156,19 @@ pub(super) fn merge(mut choices: Vec<EventStream>) -> EventStream {
     merged.boxed()
 }
 
-fn added(sum: Usage, choice: Usage, index: u32) -> Usage {
+/// `with_prompt` for the first choice of each prompt.
+fn added(sum: Usage, choice: Usage, with_prompt: bool) -> Usage {
     let completion_tokens = sum.completion_tokens + choice.completion_tokens;
-    let details = if index == 0 { choice.prompt_tokens_details } else { sum.prompt_tokens_details };
+    let (mut prompt_tokens, mut cached_tokens) = (sum.prompt_tokens, sum.cached_tokens());
+    if with_prompt {
+        prompt_tokens += choice.prompt_tokens;
+        cached_tokens += choice.cached_tokens();
+    }
     Usage {
-        prompt_tokens: choice.prompt_tokens,
+        prompt_tokens,
         completion_tokens,
-        total_tokens: choice.prompt_tokens + completion_tokens,
-        prompt_tokens_details: details,
+        total_tokens: prompt_tokens + completion_tokens,
+        prompt_tokens_details: Some(PromptTokensDetails { cached_tokens: Some(cached_tokens) }),
         completion_tokens_details: Some(CompletionTokensDetails {
             reasoning_tokens: Some(sum.reasoning_tokens() + choice.reasoning_tokens()),
         }),
@@ -138,7 +178,7 @@ fn added(sum: Usage, choice: Usage, index: u32) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::llama::observer::Reused;
+    use crate::backends::llama::observer::{Drafted, Reused};
     use crate::openai::FinishReason;
     use crate::units::MonotonicNs;
 
@@ -151,7 +191,8 @@ mod tests {
         };
         let rows = vec![row(7, 2, 0, 1), row(8, 0, 5, 0), row(7, 0, 3, 0), row(7, 1, 0, 1)];
         let now = MonotonicNs::now();
-        let joined = joined(StepReport { start: now, end: now, rows, reused: Reused::default() });
+        let (reused, drafted) = (Reused::default(), Drafted::default());
+        let joined = joined(StepReport { start: now, end: now, rows, reused, drafted });
         assert_eq!(joined.rows, [row(7, 0, 3, 2), row(8, 0, 5, 0)]);
     }
 
@@ -170,7 +211,7 @@ mod tests {
         };
         let choices =
             vec![choice("a", 2, FinishReason::Stop), choice("b", 5, FinishReason::Length)];
-        let events: Vec<Event> = merge(choices).map(Result::unwrap).collect().await;
+        let events: Vec<Event> = merge(choices, 2).map(Result::unwrap).collect().await;
         assert!(matches!(events[0], Event::Started));
         let count =
             |wanted: fn(&Event) -> bool| events.iter().filter(|event| wanted(event)).count();

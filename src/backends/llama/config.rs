@@ -30,6 +30,9 @@ pub struct Config {
     /// Host memory in MiB for conversations that lost their slot, so that they need not be read again; 0 keeps
     /// none. Default 128.
     pub host_cache_mib: u32,
+    /// Tokens guessed ahead in one step by looking up what followed the same words before, over all answers together; 0
+    /// guesses none. Answers do not change. Default 0.
+    pub draft_tokens: u32,
     /// Requests that may wait for a slot; more are refused with a retry time. Default 64.
     pub queue: u32,
     /// Layers to keep on a GPU. Default 0: none.
@@ -50,6 +53,9 @@ pub struct Config {
     pub lora: Option<PathBuf>,
     /// How strongly the adapter is applied. Default 1.
     pub lora_scale: f32,
+    /// A Jinja file to use instead of the GGUF's own chat template, or `chatml`. Absent: the GGUF's own; a model without
+    /// one continues raw prompts only.
+    pub chat_template: Option<PathBuf>,
     /// Longest load in milliseconds before the engine is started anew. Default 120000.
     pub load_timeout_ms: u64,
     /// Longest wait for an answer's first text in milliseconds, queueing included. Default 60000.
@@ -111,6 +117,7 @@ impl Default for Config {
             batch_tokens: 512,
             prefill_stretch: 2.5,
             host_cache_mib: 128,
+            draft_tokens: 0,
             queue: 64,
             gpu_layers: 0,
             load: LoadWhen::Preload,
@@ -121,6 +128,7 @@ impl Default for Config {
             mlock: false,
             lora: None,
             lora_scale: 1.0,
+            chat_template: None,
             load_timeout_ms: 120_000,
             first_token_timeout_ms: 60_000,
             hang_timeout_ms: 60_000,

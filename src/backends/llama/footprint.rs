@@ -87,6 +87,7 @@ mod tests {
             kv_heads_of_all_layers: 90,
             key_length: 64,
             value_length: 64,
+            has_chat_template: true,
         }
     }
 

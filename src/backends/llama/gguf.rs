@@ -29,6 +29,8 @@ pub struct Shape {
     pub kv_heads_of_all_layers: u64,
     pub key_length: u64,
     pub value_length: u64,
+    /// The model was made for conversations, and says how they are written.
+    pub has_chat_template: bool,
 }
 
 /// Why a header could not be read.
@@ -84,6 +86,7 @@ struct Metadata {
     kv_heads: Option<Total>,
     key_length: Option<u64>,
     value_length: Option<u64>,
+    has_chat_template: bool,
 }
 
 /// A number, or one for each layer.
@@ -105,6 +108,7 @@ impl Metadata {
             self.vocabulary = reader.array(kind)?;
             return Ok(());
         }
+        self.has_chat_template |= key == "tokenizer.chat_template";
         let field = key.split_once('.').map_or("", |(_, field)| field);
         if !matches!(
             field,
@@ -151,6 +155,7 @@ impl Metadata {
             kv_heads_of_all_layers: of_all_layers,
             key_length: self.key_length.unwrap_or(head_length),
             value_length: self.value_length.unwrap_or(head_length),
+            has_chat_template: self.has_chat_template,
         }
     }
 }
@@ -318,6 +323,7 @@ mod tests {
                 &list(4, &[number(2), number(1), number(2)]),
             ),
             entry("tokenizer.ggml.tokens", ARRAY, &list(STRING, &[text("a"), text("bc")])),
+            entry("tokenizer.chat_template", STRING, &text("{{ messages }}")),
             entry("tokenizer.ggml.scores", ARRAY, &list(6, &[number(0), number(0)])),
         ])
     }
@@ -336,6 +342,7 @@ mod tests {
             kv_heads_of_all_layers: 5,
             key_length: 8,
             value_length: 8,
+            has_chat_template: true,
         };
         assert_eq!(shape, expected);
     }

@@ -55,6 +55,8 @@ pub struct EngineState {
     pub on_demand: bool,
     /// Memory it takes once loaded, as its header and settings say.
     pub footprint: Footprint,
+    /// Neither its file nor the config has a chat template: it only continues raw prompts.
+    pub no_chat_template: bool,
     /// How long the last load took.
     pub last_load: Option<Duration>,
 }
@@ -141,7 +143,10 @@ pub(super) struct Progress {
 impl Backend for LlamaBackend {
     fn start(&self, job: Job) -> EventStream {
         match self.submit(&job) {
-            Ok(answers) => choices::merge(answers.into_iter().map(Answer::events).collect()),
+            Ok(answers) => {
+                let answers = answers.into_iter().map(Answer::events).collect();
+                choices::merge(answers, choices::of_each_prompt(&job.request))
+            }
             Err(kind) => {
                 let error = BackendError { model: Arc::clone(&self.model), kind };
                 stream::iter([Err(error)]).boxed()
@@ -186,13 +191,15 @@ impl LlamaBackend {
     fn submit(&self, job: &Job) -> Result<Vec<Answer>, ErrorKind> {
         let patience = self.patience()?;
         let count = choices::count(&job.request, self.config.admissions())?;
+        // Several prompts wait for each other.
+        let patience = patience * count.div_ceil(self.config.slots.max(1));
         let mut order = order(job, &self.config)?;
         let mut submit = Submit { choices: Vec::with_capacity(count as usize) };
         let mut answers = Vec::with_capacity(count as usize);
         for index in 0..count {
             let attempt = choices::sequence_of(job.attempt, index);
             if index > 0 {
-                choices::renumber(&mut order, attempt);
+                choices::renumber(&mut order, &job.request, index, attempt);
             }
             let (choice, answer) =
                 self.choice(attempt, &order, job.request.prompt_field(), patience)?;
@@ -424,7 +431,7 @@ fn submission(
     Ok(Submission {
         attempt,
         prompt: Prompt::Chat(Conversation::of(request)?),
-        sampling: sampling(request),
+        sampling: sampling(&request.sampling()),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
         ignore_eos: request.ignore_eos.unwrap_or(false),

@@ -6,13 +6,13 @@ use super::constraint::Constraint;
 use super::logprobs::{self, TokenLogprobs};
 use super::sampling::Sampling;
 use crate::backends::backend::ErrorKind;
-use crate::openai::{ChatRequest, RankedToken, TokenLogprob};
+use crate::openai::{ChatRequest, RankedToken, SamplingFields, TokenLogprob};
 
-pub(super) fn sampling(request: &ChatRequest) -> Sampling {
+pub(super) fn sampling(request: &SamplingFields<'_>) -> Sampling {
     let default = Sampling::default();
     // Ids beyond i32 are in no vocabulary, as little as i32::MAX.
     let token = |id: u32| i32::try_from(id).unwrap_or(i32::MAX);
-    let bias = request.logit_bias.iter().flatten();
+    let bias = request.logit_bias.into_iter().flatten();
     Sampling {
         temperature: request.temperature.unwrap_or(default.temperature),
         top_k: request.top_k.and_then(|k| u32::try_from(k).ok()).unwrap_or(default.top_k),
@@ -27,7 +27,7 @@ pub(super) fn sampling(request: &ChatRequest) -> Sampling {
 }
 
 /// Without a seed every answer gets its own: the standard library's hasher keys are random per call.
-pub(super) fn seed(asked: Option<i64>) -> u64 {
+fn seed(asked: Option<i64>) -> u64 {
     asked.map_or_else(|| RandomState::new().hash_one(()), i64::cast_unsigned)
 }
 

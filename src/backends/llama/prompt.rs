@@ -33,7 +33,8 @@ const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 pub(super) struct Prompter {
     model: Arc<LlamaModel>,
     template: ChatTemplate,
-    has_own_template: bool,
+    /// Whether `template` is meant for this model; if not, it is asked for no conversation.
+    has_template: bool,
     guard: Guard,
     /// Control tokens that are part of the template's dialect, so the answer's parser must see them.
     tags: Arc<[Token]>,
@@ -64,13 +65,14 @@ struct Forms {
 }
 
 impl Prompter {
-    /// `context_tokens` is what a prompt and its answer must fit into.
+    /// `template` goes before the model's own; `context_tokens` is what a prompt and its answer must fit into.
     pub(super) fn new(
         model: Arc<LlamaModel>,
+        template: Option<String>,
         overflow: Overflow,
         context_tokens: usize,
     ) -> Result<Self, Error> {
-        let own = model.meta_val_str(TEMPLATE_KEY).ok();
+        let own = template.or_else(|| model.meta_val_str(TEMPLATE_KEY).ok());
         let (bos, eos) =
             (spelling(&model, model.vocab().bos()), spelling(&model, model.vocab().eos()));
         let template = ChatTemplate::new(own.as_deref().unwrap_or(CHATML), &bos, &eos)?;
@@ -87,12 +89,12 @@ impl Prompter {
             _ => None,
         });
         let ends = vocab.tokens().filter(|&token| vocab.is_eog(token)).map(|end| end.0).collect();
-        let has_own_template = own.is_some();
+        let has_template = own.is_some();
         let grammars = OnceLock::new();
         Ok(Self {
             model,
             template,
-            has_own_template,
+            has_template,
             guard,
             tags,
             thought,
@@ -103,15 +105,15 @@ impl Prompter {
         })
     }
 
-    pub(super) fn has_own_template(&self) -> bool {
-        self.has_own_template
+    pub(super) fn has_template(&self) -> bool {
+        self.has_template
     }
 
     /// Whether a conversation with tools can be put to the model. One without a template was trained for no
     /// conversation at all; some templates refuse a system turn, which the fallback needs.
     pub(super) fn takes_tools(&self) -> bool {
-        self.has_own_template
-            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), None).is_ok()
+        self.has_template
+            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), "", None).is_ok()
     }
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
@@ -127,6 +129,7 @@ impl Prompter {
         let form = submission.constraint.as_ref().map(Form::of);
         let form = form.transpose().map_err(Refusal::Grammar)?;
         let (Question { prompt, answer, forms }, dropped_turns) = match &prompt {
+            Prompt::Chat(_) if !self.has_template => return Err(Refusal::NoChatTemplate),
             Prompt::Chat(conversation) => {
                 self.fitting(conversation, output_limit, form.as_ref())?
             }
@@ -206,14 +209,15 @@ impl Prompter {
         output_limit: usize,
         form: Option<&Form>,
     ) -> Result<(Question<Vec<Token>>, usize), Refusal> {
-        let Conversation { turns, tools } = conversation;
+        let Conversation { turns, tools, variables } = conversation;
         let tools = tools.clone().map(|tools| self.bindable(tools)).transpose()?;
         let most = match self.overflow {
             Overflow::Refuse => usize::MAX,
             Overflow::DropOldestTurns => roomy_tokens(self.context_tokens, output_limit),
         };
         let ask = |turns: &[Turn]| {
-            let Question { prompt, answer, forms } = self.render(turns, tools.as_ref(), form)?;
+            let Question { prompt, answer, forms } =
+                self.render(turns, tools.as_ref(), variables, form)?;
             Ok::<_, Error>(Question { prompt: self.tokenise(&prompt), answer, forms })
         };
         shorten(turns, ask, |question| question.prompt.len() <= most)
@@ -248,13 +252,15 @@ impl Prompter {
         &self,
         turns: &[Turn],
         tools: Option<&ToolUse>,
+        variables: &str,
         form: Option<&Form>,
     ) -> Result<Question<String>, Error> {
         let dialect = self.template.dialect();
         let mut prompt = if dialect.calls.is_some() {
-            self.template.render(turns, tools, &self.guard)?
+            self.template.render(turns, tools, variables, &self.guard)?
         } else {
-            self.template.render(&fallback::plain_turns(turns, tools), None, &self.guard)?
+            let turns = fallback::plain_turns(turns, tools);
+            self.template.render(&turns, None, variables, &self.guard)?
         };
         let ends_with = |tag: &str| prompt.trim_end().ends_with(tag);
         // A template may close the reasoning before it began: then there is none.

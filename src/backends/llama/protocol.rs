@@ -56,8 +56,12 @@ pub struct Settings {
     pub mlock: bool,
     /// An adapter's file, and how strongly it is applied.
     pub lora: Option<(PathBuf, f32)>,
+    /// Instead of the GGUF's own chat template: a file, or `chatml`.
+    pub chat_template: Option<PathBuf>,
     /// Bytes of host memory for sequences that lost their slot.
     pub host_cache_bytes: u64,
+    /// Most tokens guessed in one step, for all answers together.
+    pub draft_tokens: u32,
     /// How many times longer a step may take that reads prompts while answers are written.
     pub prefill_stretch: f64,
     pub overflow: Overflow,
@@ -155,7 +159,7 @@ pub struct EngineFacts {
     /// Per slot.
     pub context_tokens: u32,
     pub slots: u32,
-    /// The GGUF brings its own chat template; if not, ChatML is used.
+    /// The GGUF brings a chat template, or the config does; if not, it only continues raw prompts.
     pub has_chat_template: bool,
     /// Conversations with tools fit its template, by its own means or by the fallback.
     pub takes_tools: bool,
@@ -189,6 +193,8 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     Scheduler(Rejection),
+    /// There is no chat template to write a conversation with.
+    NoChatTemplate,
     /// The model's template does not take these turns, in its own words.
     Template(String),
     /// A prompt's token that is not in the vocabulary of so many.
@@ -281,6 +287,7 @@ mod tests {
             prompt: Prompt::Chat(Conversation {
                 turns: vec![Turn::new(Role::Developer, "be brief")],
                 tools: None,
+                variables: String::new(),
             }),
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3, ..Sampling::default() },
             output_limit: 5,

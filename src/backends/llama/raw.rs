@@ -2,31 +2,29 @@
 //!
 //! Refuses what only an upstream could do, by name, rather than leaving it out of the answer.
 
-use super::parameters::seed;
+use super::parameters::sampling;
 use super::protocol::{Embed, Prompt, Submission};
-use super::sampling::Sampling;
 use crate::backends::backend::ErrorKind;
 use crate::backends::terms::Terms;
 use crate::openai::{CompletionRequest, EmbeddingRequest, Input};
 use crate::units::AttemptId;
 
+/// For the first prompt and its first choice.
 pub(super) fn submission(
     attempt: AttemptId,
     request: &CompletionRequest,
     terms: Terms,
 ) -> Result<Submission, ErrorKind> {
     check(request)?;
-    let [prompt] = request.prompt.0.as_slice() else {
-        return Err(unsupported("prompt", "several prompts in one request"));
-    };
+    let first = request.prompt.0.first().cloned().unwrap_or_else(|| Input::Text(String::new()));
     Ok(Submission {
         attempt,
-        prompt: Prompt::Raw(prompt.clone()),
-        sampling: sampling(request),
+        prompt: Prompt::Raw(first),
+        sampling: sampling(&request.sampling()),
         output_limit: request.output_limit(),
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
-        ignore_eos: false,
-        logprobs: None,
+        ignore_eos: request.ignore_eos.unwrap_or(false),
+        logprobs: request.logprobs.map(|top| u8::try_from(top).unwrap_or(u8::MAX)),
         constraint: None,
         terms,
     })
@@ -38,15 +36,15 @@ pub(super) fn embed(attempt: AttemptId, request: &EmbeddingRequest, terms: Terms
 }
 
 fn check(request: &CompletionRequest) -> Result<(), ErrorKind> {
-    let echoes_tokens = request.echo.unwrap_or(false)
-        && request.prompt.0.iter().any(|prompt| matches!(prompt, Input::Tokens(_)));
-    if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
+    let echo = request.echo.unwrap_or(false);
+    let has_tokens = request.prompt.0.iter().any(|prompt| matches!(prompt, Input::Tokens(_)));
+    if request.has_suffix() {
         Err(unsupported("suffix", "text after the completion"))
-    } else if request.logprobs.is_some() {
-        Err(unsupported("logprobs", "log-probabilities of raw completions"))
-    } else if request.n.max(request.best_of).unwrap_or(1) > 1 {
-        Err(unsupported("n", "several choices of one prompt"))
-    } else if echoes_tokens {
+    } else if request.ranks_candidates() {
+        Err(unsupported("best_of", "the best of more candidates than `n`"))
+    } else if echo && request.logprobs.is_some() {
+        Err(unsupported("logprobs", "log-probabilities of a prompt that is echoed"))
+    } else if echo && has_tokens {
         Err(unsupported("echo", "the text of a prompt that is given as tokens"))
     } else {
         Ok(())
@@ -58,15 +56,5 @@ fn unsupported(param: &str, what: &str) -> ErrorKind {
         message: format!("`{param}`: local models do not give {what}"),
         param: Some(param.to_owned()),
         code: Some("unsupported_parameter".to_owned()),
-    }
-}
-
-fn sampling(request: &CompletionRequest) -> Sampling {
-    let default = Sampling::default();
-    Sampling {
-        temperature: request.temperature.unwrap_or(default.temperature),
-        top_p: request.top_p.unwrap_or(default.top_p),
-        seed: seed(request.seed),
-        ..default
     }
 }

@@ -52,9 +52,12 @@ impl Link {
     /// Memory the model will take: its file may have come or changed since the last look.
     async fn measure(&self, gguf: &Path) -> u64 {
         let (path, config) = (gguf.to_owned(), Arc::clone(&self.config));
-        let measured = tokio::task::spawn_blocking(move || footprint(&path, &config)).await;
-        let footprint = measured.unwrap_or_default();
-        self.state.send_modify(|state| state.footprint = footprint);
+        let measured = tokio::task::spawn_blocking(move || look(&path, &config)).await;
+        let (footprint, no_chat_template) = measured.unwrap_or_default();
+        self.state.send_modify(|state| {
+            state.footprint = footprint;
+            state.no_chat_template = no_chat_template;
+        });
         footprint.bytes()
     }
 
@@ -107,7 +110,7 @@ impl Link {
     fn obey_on_standby(&mut self, command: Command) {
         match command {
             Command::Submit(submit) => self.waiting.push(submit, self.config.load_timeout()),
-            Command::Cancel(attempt) => self.waiting.cancel(attempt),
+            Command::Cancel(attempt) => self.forget(attempt),
             Command::Load(answer) => self.asked.push(answer),
             Command::Unload(unload) => self.unload_on_standby(unload),
         }
@@ -127,14 +130,15 @@ impl Link {
     }
 }
 
-fn footprint(gguf: &Path, config: &Config) -> Footprint {
+/// What the model takes, and whether it lacks a chat template, by the file's header.
+fn look(gguf: &Path, config: &Config) -> (Footprint, bool) {
     let bytes_of = |path: &Path| path.metadata().map_or(0, |file| file.len());
-    let mut footprint = gguf::read_shape(gguf).map_or_else(
+    let (mut footprint, has_template) = gguf::read_shape(gguf).map_or_else(
         // The load will say what is wrong with it.
-        |_| Footprint::of_file(bytes_of(gguf)),
-        |shape| Footprint::of(&shape, config),
+        |_| (Footprint::of_file(bytes_of(gguf)), true),
+        |shape| (Footprint::of(&shape, config), shape.has_chat_template),
     );
     let lora_bytes = config.lora.as_deref().map_or(0, bytes_of);
     footprint.weights_bytes = footprint.weights_bytes.saturating_add(lora_bytes);
-    footprint
+    (footprint, !has_template && config.chat_template.is_none())
 }

@@ -92,6 +92,7 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
         timings: Timings::default(),
         usage: None,
         dollars: Some(Dollars(0.002)),
+        shadow: None,
         label: None,
         prompt: None,
     }

