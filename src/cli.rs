@@ -53,6 +53,10 @@ enum Command {
     /// Replay policies over the traffic log
     Replay(replay::ReplayArgs),
     /// Measure accuracy, joules and seconds of models on this machine
+    ///
+    /// Asks every question alone, and with --batch again several at a time; shows accuracy per watt and per joule with
+    /// intervals, writes a report (report.html, summary.json), and a profile that the gateway predicts and splits energy
+    /// with: name it as `profile` under [energy]. A run that was killed goes on with --resume.
     Measure(Box<measure::MeasureArgs>),
     /// Train a router from outcomes
     Train(train::TrainArgs),

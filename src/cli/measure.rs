@@ -28,11 +28,6 @@ use crate::measure::{
 use crate::routing::{PolicyConfig, Route};
 use crate::telemetry::{LogLevel, logging};
 
-/// Measure accuracy, joules and seconds of models on this machine, and fit what a token costs.
-///
-/// Asks every question alone, and with --batch again several at a time; shows accuracy per watt and per joule with
-/// intervals, writes a report (report.html, summary.json), and a profile that the gateway predicts and splits energy with:
-/// name it as `profile` under [energy]. A run that was killed goes on with --resume.
 #[derive(Debug, Args)]
 pub struct MeasureArgs {
     #[command(flatten)]

@@ -55,6 +55,7 @@ pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
             .axis_desc_style((FONT, 14).into_font().color(&INK))
             .x_desc("joules per request (log scale)")
             .y_desc("accuracy")
+            .x_labels(6)
             .y_labels(6)
             .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
             .x_label_formatter(&|joules| super::table::digits(*joules))

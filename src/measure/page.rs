@@ -28,9 +28,9 @@ pub fn render(summary: &Summary) -> Result<String, DrawError> {
     page += &legend(summary);
     page += "<div class=\"pair\">";
     page += &picture("By domain", &chart::joules_by(summary, |result| &result.by_domain)?);
-    page += &picture("By difficulty", &chart::joules_by(summary, |result| &result.by_difficulty)?);
     page +=
         &picture("Accuracy by domain", &chart::accuracy_by(summary, |result| &result.by_domain)?);
+    page += &picture("By difficulty", &chart::joules_by(summary, |result| &result.by_difficulty)?);
     page += &picture(
         "Accuracy by difficulty",
         &chart::accuracy_by(summary, |result| &result.by_difficulty)?,

@@ -53,6 +53,9 @@ async fn sixteen_streams_lose_no_microjoule() {
     let streams = join_all((0..STREAMS).map(|number| stream(&app, number, until)));
     let (_, checks) = tokio::join!(streams, check(&app, until));
     assert!(checks > seconds, "the books were looked at all the while");
+    // Who left is noticed a moment later: the engine must have let go of every attempt.
+    let open = || app.gateway.router.meter.books().open_attempts;
+    eventually(|| async { (open() == 0).then_some(()) }).await;
     let settled = "wattgate_unsettled_requests 0\n";
     eventually(|| async { app.get("/metrics").await.text.contains(settled).then_some(()) }).await;
     let books = app.gateway.router.meter.books();
