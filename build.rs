@@ -1,8 +1,11 @@
 //! Compiles the C++ edge of the CPU kernels (`src/backends/llama/kernels/edge.cpp`) against the headers of the very
 //! llama.cpp that is linked, so that a change of them is an error here and not a crash there.
 
+use std::env;
+#[cfg(feature = "llama")]
+use std::fs;
+#[cfg(feature = "llama")]
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 const EDGE: &str = "src/backends/llama/kernels/edge.cpp";
 

@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import signal
 import socket
 import statistics
 import subprocess
@@ -152,7 +153,7 @@ def throughput(server, streams, max_tokens, salt):
     """Tokens of all streams per second from the first start to the last end, and CPU milliseconds per token."""
     counts = []
     threads = [
-        threading.Thread(target=lambda i=i: counts.append(server.tokens(user(f"Tell me story {salt}.{i}."), max_tokens)))
+        threading.Thread(target=lambda i=i: counts.append(server.tokens(user(f"Tell me story {salt}.{i}."), max_tokens)), daemon=True)
         for i in range(streams)
     ]
     started, cpu_s = time.monotonic(), server.cpu_s()
@@ -184,7 +185,7 @@ def turns(server, salt):
 def gap(server, salt):
     """Longest gap between pieces of a stream over its median gap; meanwhile a prompt of about 2,000 tokens is read."""
     times = []
-    reader = threading.Thread(target=lambda: times.extend(server.times(user(f"Story {salt}."), 128)))
+    reader = threading.Thread(target=lambda: times.extend(server.times(user(f"Story {salt}."), 128)), daemon=True)
     reader.start()
     time.sleep(0.2)
     server.tokens(user(f"{salt} " + WORD * 2000), 1)
@@ -222,13 +223,23 @@ def llama_server(binary, model, threads, folder):
 def measure(servers, rounds, max_tokens):
     """Every figure of every server, one value for each round."""
     figures = {server.name: {} for server in servers}
+    # An end from outside still reports the rounds that are complete.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     tasks = [lambda server, salt, n=n: throughput(server, n, max_tokens, f"{salt}-{n}") for n in STREAMS] + [turns, gap]
-    for turn in range(rounds):
-        for task in tasks:
-            for server in servers if turn % 2 == 0 else reversed(servers):
-                for figure, value in task(server, f"{turn}").items():
-                    figures[server.name].setdefault(figure, []).append(value)
-        print(f"round {turn + 1} of {rounds} done", file=sys.stderr, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        for turn in range(rounds):
+            taken = {server.name: {} for server in servers}
+            for task in tasks:
+                for server in servers if turn % 2 == 0 else reversed(servers):
+                    values = task(server, f"{turn}")
+                    taken[server.name].update(values)
+                    told = "; ".join(f"{figure}: {value:.2f}" for figure, value in values.items())
+                    print(f"{turn + 1}/{rounds} {server.name:12} {told}", file=sys.stderr)
+            for name, values in taken.items():
+                for figure, value in values.items():
+                    figures[name].setdefault(figure, []).append(value)
+    if not all(figures.values()):
+        raise SystemExit("stopped before the first round was complete: nothing to report")
     for server in servers:
         figures[server.name][MEMORY] = [server.rss_mib()]
     return figures
@@ -278,7 +289,7 @@ def spread(values):
     return middle if len(values) == 1 else f"{middle} ({number(min(values))}–{number(max(values))})"
 
 
-def circumstances(args):
+def circumstances(args, rounds):
     """What a reader of the table needs to know about the run."""
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), platform.machine())
@@ -286,7 +297,7 @@ def circumstances(args):
     version = next((line for line in (version.stderr + version.stdout).splitlines() if "version" in line), "unknown")
     return (
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {cpu}, {os.cpu_count()} cores, {args.threads} threads, "
-        f"{pathlib.Path(args.model).name}, {args.rounds} rounds of {args.max_tokens} tokens, llama-server {version.strip()}"
+        f"{pathlib.Path(args.model).name}, {rounds} round(s) of {args.max_tokens} tokens, llama-server {version.strip()}"
     )
 
 
@@ -312,7 +323,8 @@ def main():
             servers.append(start(binary, model, args.threads, folder))
             running.callback(servers[-1].stop)
         figures = measure(servers, args.rounds, args.max_tokens)
-    print(f"{circumstances(args)}\n\n{table(figures['wattgate'], figures['llama-server'])}")
+        ours, theirs = figures["wattgate"], figures["llama-server"]
+        print(f"{circumstances(args, len(ours[COLD]))}\n\n{table(ours, theirs)}", flush=True)
 
 
 if __name__ == "__main__":

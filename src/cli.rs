@@ -7,6 +7,7 @@ mod energy;
 #[cfg(feature = "llama")]
 pub mod engine;
 pub mod init;
+pub mod measure;
 pub mod models;
 pub mod replay;
 pub mod route;
@@ -51,6 +52,8 @@ enum Command {
     Route(route::RouteArgs),
     /// Replay policies over the traffic log
     Replay(replay::ReplayArgs),
+    /// Measure accuracy, joules and seconds of models on this machine
+    Measure(Box<measure::MeasureArgs>),
     /// Train a router from outcomes
     Train(train::TrainArgs),
     /// List, promote and roll back routers; fit the cascade
@@ -104,6 +107,7 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Models(args) => models::run(args),
         Command::Route(args) => route::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Measure(args) => measure::run(args),
         Command::Train(args) => train::run(args),
         Command::Router(args) => router::run(args),
         #[cfg(feature = "llama")]

@@ -52,6 +52,7 @@ pub struct Config {
     pub traffic: traffic::Config,
     pub judge: gateway::judge::Config,
     pub routing: routing::Config,
+    pub sessions: routing::SessionsConfig,
     /// By name; `routing.default_policy` is one of them.
     pub policies: BTreeMap<String, routing::PolicyConfig>,
     /// By name, in the order of the file; never empty.
@@ -95,6 +96,7 @@ struct File {
     traffic: traffic::Config,
     judge: gateway::judge::Config,
     routing: routing::Config,
+    sessions: routing::SessionsConfig,
     policies: BTreeMap<String, routing::PolicyConfig>,
     models: IndexMap<String, Entry>,
 }
@@ -120,6 +122,7 @@ impl Default for File {
             traffic: traffic::Config::default(),
             judge: gateway::judge::Config::default(),
             routing: routing::Config::default(),
+            sessions: routing::SessionsConfig::default(),
             policies: BTreeMap::new(),
             models: IndexMap::new(),
         }
@@ -164,6 +167,7 @@ impl File {
             traffic: self.traffic,
             judge: self.judge,
             routing: self.routing,
+            sessions: self.sessions,
             policies: self.policies,
             models,
         }

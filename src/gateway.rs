@@ -3,17 +3,20 @@
 //! It holds no configuration of other modules and starts no tasks but those of its connections; `app` builds it.
 
 pub mod admin;
+pub mod asked;
 pub mod books;
 pub mod chat;
 pub mod choices;
 pub mod completion;
 pub mod config;
+pub mod conversations;
 pub mod embedding;
 pub mod error;
 pub mod exchange;
 pub mod feedback;
 pub mod footprint;
 mod gauges;
+pub mod history;
 pub mod hindsight;
 pub mod info;
 pub mod judge;
@@ -35,6 +38,7 @@ pub mod watch;
 
 pub use books::Books;
 pub use config::Config;
+pub use conversations::Conversations;
 pub use error::ApiError;
 pub use footprint::Footprint;
 pub use model::{Kind, Model};

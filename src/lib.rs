@@ -14,6 +14,7 @@ pub mod traffic;
 pub mod gateway;
 pub mod replay;
 pub mod train;
+pub mod measure;
 pub mod config;
 pub mod app;
 pub mod cli;

@@ -8,6 +8,8 @@ pub mod report;
 pub mod simulate;
 pub mod summary;
 
+use std::sync::Arc;
+
 use crate::routing::Policy;
 use crate::traffic::Record;
 
@@ -26,7 +28,7 @@ pub struct Replay {
 
 impl Replay {
     /// Compares `policies`, everything to the cloud, everything on this machine, and the oracle.
-    pub fn new(policies: Vec<Policy>) -> Self {
+    pub fn new(policies: Vec<Arc<Policy>>) -> Self {
         let baselines = [Scenario::CloudOnly, Scenario::LocalOnly, Scenario::Oracle];
         let scenarios = policies.into_iter().map(Scenario::Policy).chain(baselines);
         Self {

@@ -9,7 +9,5 @@ pub mod writer;
 pub use config::{Config, PromptStorage};
 pub use feedback::{Aside, Feedback, Sign, Signal, Source, Verdicts};
 pub use reader::{Line, LogError, read_log};
-pub use record::{
-    Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Rule, Shadow, Timings,
-};
+pub use record::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Shadow, Timings};
 pub use writer::{Entry, LogWriter, RecordSink};

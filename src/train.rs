@@ -7,29 +7,39 @@ mod ability;
 mod calibrate;
 mod card;
 pub mod cascade;
+mod designs;
 mod fit;
 mod labelled;
 mod log;
 pub mod metrics;
 mod outcomes;
+mod pair;
+mod picture;
+mod sparse;
+mod vectors;
 pub mod versions;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::routing::AdequacyModel;
 use crate::routing::drift::{AVERAGE_ABILITY, Reference};
 use crate::routing::text::FeatureSchema;
+use crate::routing::{AdequacyError, AdequacyModel};
 use crate::traffic::LogError;
 use ability::Abilities;
 pub use calibrate::Calibration;
+use calibrate::Examples;
 pub use card::{CARD_FILE, card};
-use fit::Examples;
-pub use labelled::PairReport;
+use designs::Inputs;
+pub use designs::{Design, comparison};
+use labelled::{Bench, describe};
 use outcomes::Data;
 pub use outcomes::{BadLine, Source};
+pub use pair::{FewLabels, PairReport};
+pub use picture::{PICTURE_FILE, picture};
+use vectors::Vectors;
 
 /// A source that asked fewer models than this says little about difficulty, but labels those models directly.
 const MODELS_FOR_DIFFICULTY: usize = 5;
@@ -40,7 +50,7 @@ const STRONG_QUANTILE: f64 = 0.6;
 const ROWS_MIN: usize = 20;
 
 /// What to train from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Outcome files, JSON lines, plain or gzip.
     pub data: Vec<PathBuf>,
@@ -48,6 +58,10 @@ pub struct Options {
     pub logs: Vec<PathBuf>,
     /// Chooses the folds.
     pub seed: u64,
+    /// Folder of a router that these outcomes refine: its general model stays, and every source labels directly.
+    pub prior: Option<PathBuf>,
+    /// Vectors of the labelled rows, each a design to compare with the one that is kept.
+    pub vectors: Vec<PathBuf>,
 }
 
 /// A router and how good it is.
@@ -64,15 +78,22 @@ pub struct Trained {
 pub struct Report {
     pub seed: u64,
     pub sources: Vec<Source>,
-    /// Rows left out because an earlier row had the same text and the same models.
+    /// Rows that repeat the text and the models of an earlier row; their scores are averaged.
     pub duplicates: usize,
+    /// Those of them that scored otherwise.
+    pub contradictions: usize,
+    /// Rows left out because the files hold more than training takes; what is kept is drawn by chance.
+    pub unsampled: usize,
     /// `(source/task, model)` cells whose scores are failures of the answer's format, not of ability.
     pub format_failures: Vec<FormatFailure>,
     /// Canonical name and ability, weakest first.
     pub abilities: Vec<(String, f64)>,
-    pub calibration: Calibration,
+    /// Of the general model; none if that is another router's.
+    pub calibration: Option<Calibration>,
     /// One for each source with direct labels of two models or more.
     pub pairs: Vec<PairReport>,
+    /// If there were vectors to compare with.
+    pub designs: Vec<Design>,
 }
 
 /// Scores that say nothing about ability.
@@ -110,6 +131,8 @@ pub enum TrainError {
     TooFewAnswers { found: usize, wanted: usize },
     #[error("every outcome is {0}: there is nothing to learn from one class")]
     SingleClass(&'static str),
+    #[error("the prior router cannot be used: {0}")]
+    Prior(#[from] AdequacyError),
     #[error("the fit did not succeed: {0}")]
     Logistic(#[from] linfa_logistic::error::Error),
     #[error(
@@ -139,39 +162,98 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
     tell("reading outcomes", 0, 1);
     let data = outcomes::read(&options.data, &options.logs)?;
     check(&data)?;
-    tell("fitting abilities", 0, 1);
-    let abilities = ability::fit(&data);
-    let (wide, labelled) = split(&data);
-    let examples = difficulty_examples(&data, &abilities, &wide);
-    let (scaled, calibration) = calibrate::fit(&data, &abilities, &examples, options.seed, &tell)?;
-    let mut model = AdequacyModel {
-        schema: FeatureSchema::current(),
-        slope: scaled.slope,
-        difficulty: scaled.difficulty,
-        abilities: data.models.iter().cloned().zip(abilities.theta.iter().copied()).collect(),
-        own_heads: [].into(),
+    let general = match &options.prior {
+        Some(prior) => refined(&data, prior)?,
+        None => general(&data, options.seed, &tell)?,
     };
-    let mut pairs = Vec::new();
+    let General { mut model, calibration, failures, wide, labelled } = general;
+    let vectors =
+        options.vectors.iter().map(|path| Vectors::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let (mut pairs, mut designs) = (Vec::new(), Vec::new());
     for source in labelled {
-        // Only rows the difficulty was not fitted on may carry it as a feature.
-        let unseen = !wide.contains(&source);
-        let (heads, pair) =
-            labelled::fit(&data, source, unseen.then_some(&model), options.seed, &tell)?;
-        model.own_heads.extend(heads);
+        // Only rows the difficulty was not fitted on may start from it.
+        let unseen = (!wide.contains(&source)).then_some(&model);
+        let mut pair = pair::measure(&data, source, unseen, options.seed, &tell);
+        tell("learning labelled models", 0, 1);
+        let bench = Bench::of(&data, source, unseen, options.seed, Inputs::SERVED);
+        if bench.models.is_empty() {
+            continue;
+        }
+        let recipe = bench.choose(&(0..bench.rows.len()).collect::<Vec<_>>());
+        let learnt = bench.learn(&data.sources[source].name, recipe, unseen);
+        if let Some(pair) = &mut pair {
+            describe(recipe).clone_into(&mut pair.recipe);
+        }
         pairs.extend(pair);
+        if !vectors.is_empty() {
+            designs.extend(designs::compare(&data, source, unseen, options.seed, &vectors, &tell));
+        }
+        model.labelled.retain(|known| known.source != learnt.source);
+        model.labelled.push(learnt);
     }
     let average_p = |row: &outcomes::Row| model.predict(&row.text, AVERAGE_ABILITY);
     let reference = Reference::of(data.rows.iter().map(average_p).collect());
     let report = Report {
         seed: options.seed,
         duplicates: data.duplicates,
-        format_failures: abilities.failures.clone(),
-        abilities: ranked(&data, &abilities),
+        contradictions: data.contradictions,
+        unsampled: data.unsampled,
+        format_failures: failures,
+        abilities: ranked(&model),
         calibration,
         pairs,
+        designs,
         sources: data.sources,
     };
     Ok(Trained { model, report, reference })
+}
+
+/// The model of ability and difficulty, and which sources taught it.
+struct General {
+    model: AdequacyModel,
+    calibration: Option<Calibration>,
+    failures: Vec<FormatFailure>,
+    wide: Vec<usize>,
+    labelled: Vec<usize>,
+}
+
+fn general(
+    data: &Data,
+    seed: u64,
+    tell: &dyn Fn(&'static str, usize, usize),
+) -> Result<General, TrainError> {
+    tell("fitting abilities", 0, 1);
+    let abilities = ability::fit(data);
+    let (wide, labelled) = split(data);
+    let examples = difficulty_examples(data, &abilities, &wide);
+    let (scaled, calibration) = calibrate::fit(data, &abilities, &examples, seed, tell)?;
+    let model = AdequacyModel {
+        schema: FeatureSchema::current(),
+        easiness: scaled.easiness,
+        slope: scaled.slope,
+        abilities: data.models.iter().cloned().zip(abilities.theta.iter().copied()).collect(),
+        labelled: vec![],
+    };
+    let failures = abilities.failures;
+    Ok(General { model, calibration: Some(calibration), failures, wide, labelled })
+}
+
+/// A router that is there already; models it does not know are placed on its scale by their scores.
+fn refined(data: &Data, prior: &Path) -> Result<General, TrainError> {
+    let mut model = AdequacyModel::load(prior)?;
+    for (at, name) in data.models.iter().enumerate() {
+        if model.ability_of(name).is_none() {
+            let scores = data.rows.iter().flat_map(|row| {
+                let own = row.outcomes.iter().filter(|outcome| outcome.model == at);
+                let easiness = model.easiness.score(&row.text);
+                own.map(move |outcome| (easiness, outcome.score))
+            });
+            let ability = ability::place(&scores.collect::<Vec<_>>(), model.slope);
+            model.abilities.insert(name.clone(), ability);
+        }
+    }
+    let labelled = (0..data.sources.len()).collect();
+    Ok(General { model, calibration: None, failures: vec![], wide: vec![], labelled })
 }
 
 fn check(data: &Data) -> Result<(), TrainError> {
@@ -201,35 +283,33 @@ fn split(data: &Data) -> (Vec<usize>, Vec<usize>) {
 
 /// The rows that teach difficulty, each with the mean score of the strong models that answered it.
 fn difficulty_examples(data: &Data, abilities: &Abilities, sources: &[usize]) -> Examples {
-    let strong = strong_from(data, abilities, sources);
-    (0..data.rows.len())
-        .filter(|&row| sources.contains(&data.rows[row].source))
-        .filter_map(|row| {
-            let scores: Vec<f64> = abilities
-                .sound(data, row)
-                .filter(|outcome| abilities.theta[outcome.model] >= strong)
-                .map(|outcome| outcome.score)
-                .collect();
-            let mean = scores.iter().sum::<f64>() / scores.len() as f64;
-            (!scores.is_empty()).then_some((row, mean))
-        })
-        .collect()
+    let strong = metrics::quantile(&asked_abilities(data, abilities, sources), STRONG_QUANTILE);
+    let mean = |row: usize| {
+        let scores: Vec<f64> = abilities
+            .sound(data, row)
+            .filter(|outcome| abilities.theta[outcome.model] >= strong)
+            .map(|outcome| outcome.score)
+            .collect();
+        (!scores.is_empty()).then(|| (row, scores.iter().sum::<f64>() / scores.len() as f64))
+    };
+    let taught = |row: &usize| sources.contains(&data.rows[*row].source);
+    (0..data.rows.len()).filter(taught).filter_map(mean).collect()
 }
 
-/// Least ability of a strong model among those these sources asked.
-fn strong_from(data: &Data, abilities: &Abilities, sources: &[usize]) -> f64 {
+/// Abilities of the models these sources asked, ascending.
+fn asked_abilities(data: &Data, abilities: &Abilities, sources: &[usize]) -> Vec<f64> {
     let mut asked = vec![false; data.models.len()];
     let rows = data.rows.iter().filter(|row| sources.contains(&row.source));
     rows.flat_map(|row| &row.outcomes).for_each(|outcome| asked[outcome.model] = true);
     let mut theta: Vec<f64> =
         abilities.theta.iter().zip(asked).filter_map(|(&t, asked)| asked.then_some(t)).collect();
     theta.sort_by(f64::total_cmp);
-    metrics::quantile(&theta, STRONG_QUANTILE)
+    theta
 }
 
-fn ranked(data: &Data, abilities: &Abilities) -> Vec<(String, f64)> {
-    let mut ranked: Vec<(String, f64)> =
-        data.models.iter().cloned().zip(abilities.theta.iter().copied()).collect();
+fn ranked(model: &AdequacyModel) -> Vec<(String, f64)> {
+    let known = model.abilities.iter();
+    let mut ranked: Vec<(String, f64)> = known.map(|(name, at)| (name.clone(), *at)).collect();
     ranked.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
     ranked
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// DESIGN order: each may use only what is left of it.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "units",
     "openai",
     "telemetry",
@@ -19,29 +19,37 @@ const LAYERS: [&str; 14] = [
     "gateway",
     "replay",
     "train",
+    "measure",
     "config",
     "app",
     "cli",
 ];
 
 /// Pairs that the order alone would allow but the design forbids: (user, used).
-const BANNED: [(&str, &str); 5] = [
+const BANNED: [(&str, &str); 7] = [
     ("routing", "backends"),
     ("routing", "models"),
     ("replay", "gateway"),
     ("replay", "backends"),
     ("train", "gateway"),
+    ("measure", "gateway"),
+    ("measure", "backends"),
 ];
 
 /// Files whose functions are pure: no clock, no I/O, no logging, no runtime.
-const PURE: [&str; 20] = [
+const PURE: [&str; 31] = [
     "src/routing/cascade.rs",
     "src/routing/signals.rs",
     "src/traffic/feedback.rs",
     "src/backends/llama/confidence.rs",
     "src/routing/candidate.rs",
     "src/routing/objective.rs",
+    "src/routing/rule.rs",
     "src/routing/policy.rs",
+    "src/routing/task.rs",
+    "src/routing/length.rs",
+    "src/routing/latency.rs",
+    "src/routing/session.rs",
     "src/routing/exclusion.rs",
     "src/routing/reason.rs",
     "src/routing/decide.rs",
@@ -50,11 +58,17 @@ const PURE: [&str; 20] = [
     "src/energy/ledger.rs",
     "src/energy/split.rs",
     "src/backends/llama/scheduler.rs",
+    "src/backends/llama/drafting.rs",
     "src/backends/llama/eviction.rs",
     "src/backends/llama/break_even.rs",
     "src/backends/llama/footprint.rs",
     "src/backends/llama/threads.rs",
     "src/energy/loads.rs",
+    "src/measure/check.rs",
+    "src/measure/fit.rs",
+    "src/measure/least_squares.rs",
+    "src/measure/stats.rs",
+    "src/measure/summary.rs",
 ];
 const IMPURE: [&str; 8] = [
     "tokio::",
@@ -65,6 +79,15 @@ const IMPURE: [&str; 8] = [
     "SystemTime::now",
     "MonotonicNs::now",
     "std::env",
+];
+
+/// Where unsafe code may be: calls into llama.cpp, and what llama.cpp's computing threads call.
+const LLAMA_EDGE: [&str; 5] = [
+    "src/backends/llama/barrier.rs",
+    "src/backends/llama/kernels",
+    "src/backends/llama/kernels.rs",
+    "src/backends/llama/mapped.rs",
+    "src/backends/llama/sys.rs",
 ];
 
 const LINES_MAX: usize = 600;
@@ -183,8 +206,8 @@ fn pure_files_touch_nothing() {
 
 #[test]
 fn unsafe_lives_at_the_llama_edge_only() {
-    let edge = Path::new("src/backends/llama/sys.rs");
-    let outside = sources().into_iter().filter(|source| source.path != edge);
+    let at_edge = |path: &Path| LLAMA_EDGE.iter().any(|edge| path.starts_with(edge));
+    let outside = sources().into_iter().filter(|source| !at_edge(&source.path));
     let problems: Vec<String> = outside
         .filter(|source| {
             source.code().any(|line| line.contains("unsafe {") || line.contains("unsafe fn"))

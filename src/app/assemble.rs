@@ -15,12 +15,13 @@ use crate::backends::cloud::{self, ApiKey, CloudBackend};
 use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
+use crate::gateway::history::History;
 use crate::gateway::judge::{Case, Judging};
 use crate::gateway::learnt::{LearntError, Live, Rating};
 use crate::gateway::model::RecentMean;
-use crate::gateway::{Kind, Model, Router};
+use crate::gateway::{Conversations, Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
-use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy};
+use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
@@ -64,6 +65,7 @@ pub fn router(
         learnt: learnt(config)?,
         policies: policies(config),
         default_policy: config.routing.default_policy.as_str().into(),
+        conversations: Conversations::new(&config.sessions),
     })
 }
 
@@ -110,18 +112,10 @@ pub fn judging(config: &Config) -> Option<(Judging, Receiver<Case>)> {
 }
 
 /// The policies by name, as the router applies them.
-pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Policy> {
-    let policy = |(name, policy): (&String, &crate::routing::PolicyConfig)| {
+pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Arc<Policy>> {
+    let policy = |(name, config): (&String, &PolicyConfig)| {
         let name: Arc<str> = name.as_str().into();
-        let policy = Policy {
-            name: Arc::clone(&name),
-            objective: policy.objective,
-            floor: policy.floor,
-            local_only: policy.local_only,
-            pinned: None,
-            cascade: policy.cascade,
-        };
-        (name, policy)
+        (Arc::clone(&name), Arc::new(Policy { name, config: config.clone() }))
     };
     config.policies.iter().map(policy).collect()
 }
@@ -187,7 +181,7 @@ fn local(
         },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
-        first_token: RecentMean::default(),
+        history: History::default(),
         slowdown: RecentMean::default(),
     }
 }
@@ -207,7 +201,7 @@ fn cloud(name: Arc<str>, config: &cloud::Config) -> Result<Model, AppError> {
         backend: Arc::new(backend),
         capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
         drops_oldest_turns: false,
-        first_token: RecentMean::default(),
+        history: History::default(),
         slowdown: RecentMean::default(),
     })
 }

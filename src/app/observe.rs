@@ -76,6 +76,13 @@ fn count_step(metrics: &Metrics, model: &Arc<str>, step: &StepReport) {
     }
     let busy = u32::try_from(step.rows.len()).unwrap_or(u32::MAX);
     metrics.engine_busy_slots.get_or_create(&labels).observe(busy.into());
+    let drafted = step.drafted;
+    for (tokens, total) in [
+        (drafted.tokens, &metrics.engine_drafted_tokens_total),
+        (drafted.accepted, &metrics.engine_accepted_tokens_total),
+    ] {
+        total.get_or_create(&labels).inc_by(tokens.into());
+    }
     let reused = step.reused;
     for (from, tokens) in [("slot", reused.slot), ("shared", reused.shared), ("host", reused.host)]
     {

@@ -5,6 +5,7 @@
 
 mod answer;
 mod breaker;
+mod comment;
 mod config;
 mod failure;
 mod key;
@@ -194,7 +195,9 @@ fn answer(upstream: Arc<Upstream>, job: Job) -> impl Stream<Item = Result<Event,
         if streams {
             let response = timeout_at(deadline, expect_events(response)).await.map_err(late)??;
             yield Event::Started;
-            let mut events = pin!(wire::events(response, upstream.config.idle_timeout()));
+            let comments = comment::Comments::default();
+            let idle_timeout = upstream.config.idle_timeout();
+            let mut events = pin!(wire::events(response, idle_timeout, comments.clone()));
             let mut transcript = Transcript::default();
             while let Some(data) = events.next().await {
                 match transcript.read(data?)? {
@@ -206,7 +209,7 @@ fn answer(upstream: Arc<Upstream>, job: Job) -> impl Stream<Item = Result<Event,
                     }
                 }
             }
-            for event in transcript.finish()? {
+            for event in transcript.finish(comments.energy())? {
                 yield event;
             }
         } else {

@@ -3,11 +3,14 @@
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
 //! they use live in the gateway; `child`, `engine` and `embedder` are the other side of the socket. Decisions are
 //! pure and apart: [`scheduler`], [`waiting`], [`pacing`], [`host_cache`], [`packing`], [`sampling`], [`text`],
-//! [`answer`], [`transcript`], [`form`], [`guard`], [`overflow`], and of memory [`eviction`], [`break_even`], [`footprint`], [`threads`].
+//! [`answer`], [`transcript`], [`form`], [`guard`], [`overflow`], [`drafting`], and of memory [`eviction`],
+//! [`break_even`], [`footprint`], [`threads`].
 
 pub mod answer;
 mod attempts;
 mod backlog;
+#[cfg(all(feature = "llama", target_os = "linux"))]
+mod barrier;
 #[cfg(feature = "llama")]
 mod binding;
 #[cfg(feature = "llama")]
@@ -20,7 +23,10 @@ pub mod constraint;
 mod control;
 pub mod conversation;
 pub mod dialect;
+pub mod drafting;
 mod engines;
+#[cfg(feature = "llama")]
+pub mod failure;
 #[cfg(feature = "llama")]
 mod embedder;
 #[cfg(feature = "llama")]
@@ -85,7 +91,7 @@ pub use config::{Config, FlashAttention, KvType, LoadWhen};
 pub use control::{Control, ControlError, LoadState, UnloadReason};
 pub use engines::EnginesConfig;
 pub use handle::{EngineState, LlamaBackend, Phase};
-pub use observer::{EngineObserver, Reused, StepReport, StepRow};
+pub use observer::{Drafted, EngineObserver, Reused, StepReport, StepRow};
 pub use overflow::Overflow;
 pub use protocol::{EngineFacts, Pooling};
 pub use residency::{Idle, Residency, TooLarge};

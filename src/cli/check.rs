@@ -43,14 +43,11 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<u8> {
     if args.energy {
         // Before there is a config, the question is what one would find.
         let unwritten = args.config.is_default() && !args.config.config.exists();
-        match loaded {
-            Ok(config) => print!("{}", energy::report(&config.energy, args.json)?),
-            Err(_) if unwritten => {
-                print!("{}", energy::report(&crate::energy::Config::default(), args.json)?);
-            }
-            Err(problems) => return Err(problems.into()),
-        }
-        return Ok(0);
+        return match loaded {
+            Ok(config) => energy::run(&config.energy, args.json),
+            Err(_) if unwritten => energy::run(&crate::energy::Config::default(), args.json),
+            Err(problems) => Err(problems.into()),
+        };
     }
     let code = if loaded.is_ok() { 0 } else { BAD_INPUT };
     if args.json {

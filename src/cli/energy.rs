@@ -9,6 +9,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
+use super::FAILED;
 use crate::energy::sensors::Finding;
 use crate::energy::{Config, Quality, SensorChoice, survey};
 
@@ -19,6 +20,8 @@ const WATCHED: Duration = Duration::from_millis(300);
 struct Report {
     sensors: SensorChoice,
     cadence_ms: u64,
+    /// Whether a kind is insisted on that cannot be had: then `wattgate serve` does not start.
+    refused: bool,
     /// What figures of local requests will be labelled with; absent when they will be unknown.
     quality: Option<Quality>,
     devices: Vec<Row>,
@@ -36,9 +39,22 @@ struct Row {
     problem: Option<String>,
 }
 
-/// The report as a person or (`json`) a machine reads it.
-pub(super) fn report(config: &Config, json: bool) -> serde_json::Result<String> {
+/// Prints the report as a person or (`json`) a machine reads it, and gives the exit code: 1 when nothing can meter as the
+/// config wants.
+#[expect(clippy::print_stdout, reason = "a command talks to a person")]
+pub(super) fn run(config: &Config, json: bool) -> anyhow::Result<u8> {
+    let report = report(config);
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", text(&report));
+    }
+    Ok(if report.refused { FAILED } else { 0 })
+}
+
+fn report(config: &Config) -> Report {
     let mut survey = survey(config);
+    let refused = config.sensors.kind().is_some() && !survey.meters_here();
     let quality = survey.quality();
     let watched = survey.watch(WATCHED);
     let devices = survey.findings.into_iter().map(|finding| {
@@ -54,12 +70,7 @@ pub(super) fn report(config: &Config, json: bool) -> serde_json::Result<String> 
         Row { finding, watts, problem }
     });
     let (sensors, cadence_ms) = (config.sensors, config.cadence_ms);
-    let report = Report { sensors, cadence_ms, quality, devices: devices.collect() };
-    if json {
-        serde_json::to_string_pretty(&report).map(|text| text + "\n")
-    } else {
-        Ok(text(&report))
-    }
+    Report { sensors, cadence_ms, refused, quality, devices: devices.collect() }
 }
 
 fn text(report: &Report) -> String {
@@ -84,6 +95,9 @@ fn text(report: &Report) -> String {
     }
     let _ = writeln!(text, "\n{}", table.trim_fmt());
     let outcome = match report.quality {
+        _ if report.refused => {
+            "`wattgate serve` will not start: energy.sensors insists on what is not here."
+        }
         None => "The energy of local requests will be unknown.",
         Some(Quality::Measured) => "The energy of local requests will be measured.",
         Some(Quality::Calibrated) => "The energy of local requests will be calibrated.",

@@ -3,6 +3,7 @@
 //! Reads the log and the configuration, prints the comparison. Runs no model and changes nothing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -84,7 +85,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
 }
 
 /// The policies of the config, or those of them that are named.
-fn policies(config: &Config, names: &[String]) -> Result<Vec<Policy>, String> {
+fn policies(config: &Config, names: &[String]) -> Result<Vec<Arc<Policy>>, String> {
     let mut configured = assemble::policies(config);
     if names.is_empty() {
         return Ok(configured.into_values().collect());

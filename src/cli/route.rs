@@ -17,12 +17,20 @@ use thiserror::Error;
 
 use super::{BAD_INPUT, ConfigArgs};
 use crate::app::assemble;
+use crate::backends::cloud as upstream;
 use crate::config::{Config, Engine};
+use crate::energy::carbon::{Grid, grams};
 use crate::energy::estimate::Estimator;
+use crate::energy::rates::Rates;
 use crate::energy::{Profile, Tokens, cloud};
-use crate::openai::Request;
+use crate::openai::{Request, Usage};
+use crate::routing::adequacy::names::canonical;
 use crate::routing::text::TextVector;
-use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, Policy, Route, decide};
+use crate::routing::{
+    AdequacyModel, Candidate, Capabilities, Features, OutputLength, Policy, Route, Rule, TaskClass,
+    decide,
+};
+use crate::units::Dollars;
 
 #[derive(Debug, Args)]
 pub struct RouteArgs {
@@ -37,7 +45,7 @@ pub struct RouteArgs {
     /// Folder of the router [default: the config's, else the one built in]
     #[arg(long, value_name = "DIR")]
     router: Option<PathBuf>,
-    /// Score these two models of the router's data instead of the config's: WEAK,STRONG
+    /// Score these two instead of all of the config's models: each one of the config or of the router's data
     #[arg(long, value_name = "WEAK,STRONG")]
     pair: Option<String>,
     /// Write one JSON object a line
@@ -54,10 +62,10 @@ enum BadInput {
     File { path: PathBuf, source: io::Error },
     #[error("no policy `{0}` in the config")]
     Policy(String),
-    #[error(
-        "`--pair` takes two models of the router's data, WEAK,STRONG; `{0}` is not one (its card lists them)"
-    )]
+    #[error("`--pair` takes two names, WEAK,STRONG; `{0}` is not that")]
     Pair(String),
+    #[error("`{name}` is neither a model of the config nor of the router's data; near it: {near}")]
+    PairModel { name: String, near: String },
 }
 
 pub fn run(args: &RouteArgs) -> anyhow::Result<u8> {
@@ -82,11 +90,10 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
         None => assemble::adequacy(config)?,
     };
     let policy = policy(args, config)?;
-    let entrants = if let Some(pair) = &args.pair {
-        pair_entrants(pair, &adequacy)?
-    } else {
-        let profile = Profile::configured(config.energy.profile.as_deref())?;
-        entrants(config, &adequacy, &Arc::new(profile))
+    let profile = Arc::new(Profile::configured(config.energy.profile.as_deref())?);
+    let entrants = match &args.pair {
+        Some(pair) => pair_entrants(pair, config, &adequacy, &profile)?,
+        None => entrants(config, &adequacy, &profile),
     };
     let unread = |source| BadInput::File { path: args.jsonl.clone(), source };
     let file = File::open(&args.jsonl).map_err(unread)?;
@@ -102,7 +109,7 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     output.flush().context("cannot write the result")
 }
 
-fn policy(args: &RouteArgs, config: &Config) -> Result<Policy, BadInput> {
+fn policy(args: &RouteArgs, config: &Config) -> Result<Arc<Policy>, BadInput> {
     let name = args.policy.as_ref().unwrap_or(&config.routing.default_policy);
     let unknown = || BadInput::Policy(name.clone());
     assemble::policies(config).remove(name.as_str()).ok_or_else(unknown)
@@ -112,53 +119,99 @@ fn policy(args: &RouteArgs, config: &Config) -> Result<Policy, BadInput> {
 struct Entrant {
     model: Arc<str>,
     route: Route,
-    judge: Judge,
+    ability: f64,
     energy: Energy,
-}
-
-enum Judge {
-    Ability(f64),
-    /// By the name the data knows it by.
-    Known,
+    price: Price,
+    /// What feeds it, if carbon is configured.
+    grid: Option<Grid>,
 }
 
 enum Energy {
     Unknown,
-    Cloud(Option<cloud::Class>),
+    Cloud(Option<cloud::PerToken>),
     /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
     Local(Estimator),
 }
 
+enum Price {
+    Unknown,
+    /// A local model's.
+    Nothing,
+    Upstream(Box<upstream::Config>),
+}
+
 fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -> Vec<Entrant> {
-    let entrant = |(name, model): (&String, &crate::config::Model)| {
-        let (route, energy) = match &model.engine {
-            Engine::Llama { .. } => (
-                Route::Local,
-                Energy::Local(Estimator::new(
-                    config.energy.prior_cost(),
-                    config.energy.cpu_model(),
-                    Arc::clone(profile),
-                )),
-            ),
-            Engine::Openai(openai) => (Route::Cloud, Energy::Cloud(openai.energy_class)),
-        };
-        let judge = Judge::Ability(assemble::ability(name, model, adequacy));
-        Entrant { model: name.as_str().into(), route, judge, energy }
+    let rates = Rates::new(&config.energy.carbon, &config.energy.price);
+    let configured = config.models.iter();
+    configured
+        .map(|(name, model)| configured_entrant(name, model, config, adequacy, profile, &rates))
+        .collect()
+}
+
+fn configured_entrant(
+    name: &str,
+    model: &crate::config::Model,
+    config: &Config,
+    adequacy: &AdequacyModel,
+    profile: &Arc<Profile>,
+    rates: &Rates,
+) -> Entrant {
+    let (route, energy, price, grid) = match &model.engine {
+        Engine::Llama { .. } => (
+            Route::Local,
+            Energy::Local(Estimator::new(
+                config.energy.prior_cost(),
+                config.energy.cpu_model(),
+                Arc::clone(profile),
+            )),
+            // Electricity is bought at the price of the hour, which a file of prompts does not tell.
+            if rates.tariff().is_some() { Price::Unknown } else { Price::Nothing },
+            rates.here(),
+        ),
+        Engine::Openai(openai) => (
+            Route::Cloud,
+            Energy::Cloud(openai.per_token()),
+            Price::Upstream(Box::new(openai.clone())),
+            rates.elsewhere(openai.carbon_zone.as_deref()),
+        ),
     };
-    config.models.iter().map(entrant).collect()
+    let ability = assemble::ability(name, model, adequacy);
+    Entrant { model: name.into(), route, ability, energy, price, grid }
 }
 
 /// The weak model stands for what is local, the strong one for the cloud.
-fn pair_entrants(pair: &str, adequacy: &AdequacyModel) -> Result<Vec<Entrant>, BadInput> {
+fn pair_entrants(
+    pair: &str,
+    config: &Config,
+    adequacy: &AdequacyModel,
+    profile: &Arc<Profile>,
+) -> Result<Vec<Entrant>, BadInput> {
     let (weak, strong) = pair.split_once(',').ok_or_else(|| BadInput::Pair(pair.to_owned()))?;
-    [(weak, Route::Local), (strong, Route::Cloud)]
+    let rates = Rates::new(&config.energy.carbon, &config.energy.price);
+    [(weak.trim(), Route::Local), (strong.trim(), Route::Cloud)]
         .into_iter()
         .map(|(name, route)| {
-            let name = name.trim();
-            adequacy.ability_of(name).ok_or_else(|| BadInput::Pair(name.to_owned()))?;
-            Ok(Entrant { model: name.into(), route, judge: Judge::Known, energy: Energy::Unknown })
+            if let Some(model) = config.models.get(name) {
+                let configured = configured_entrant(name, model, config, adequacy, profile, &rates);
+                return Ok(Entrant { route, ..configured });
+            }
+            let ability = adequacy.ability_of(name).ok_or_else(|| BadInput::PairModel {
+                name: name.to_owned(),
+                near: nearest(name, config, adequacy),
+            })?;
+            let (energy, price) = (Energy::Unknown, Price::Unknown);
+            Ok(Entrant { model: name.into(), route, ability, energy, price, grid: None })
         })
         .collect()
+}
+
+/// The three names most like this one.
+fn nearest(name: &str, config: &Config, adequacy: &AdequacyModel) -> String {
+    let like = |known: &&String| strsim::jaro_winkler(&canonical(name), &canonical(known));
+    let mut known: Vec<&String> = config.models.keys().chain(adequacy.abilities.keys()).collect();
+    known.sort_by(|a, b| like(b).total_cmp(&like(a)));
+    let quoted: Vec<String> = known.into_iter().take(3).map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
 }
 
 impl Entrant {
@@ -168,14 +221,19 @@ impl Entrant {
         features: &Features,
         adequacy: &AdequacyModel,
     ) -> Candidate {
-        let p = match self.judge {
-            Judge::Ability(ability) => adequacy.predict(text, ability),
-            Judge::Known => adequacy.predict_known(text, &self.model).unwrap_or(0.0),
+        let p = adequacy.predict_named(text, &self.model, self.ability);
+        // Nothing has been seen of any model: the prior of a gateway that has just started.
+        let output_tokens = OutputLength::default().expected(features);
+        let (prompt, output) = (u64::from(features.prompt_tokens), u64::from(output_tokens));
+        let usage = Usage {
+            prompt_tokens: prompt,
+            completion_tokens: output,
+            total_tokens: prompt + output,
+            ..Usage::default()
         };
-        let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
         let joules = match &self.energy {
             Energy::Unknown => None,
-            Energy::Cloud(class) => cloud::estimate(*class, prompt, 0, output).joules,
+            Energy::Cloud(per_token) => cloud::estimate(*per_token, prompt, 0, output).joules,
             Energy::Local(estimator) => {
                 estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
             }
@@ -185,13 +243,21 @@ impl Entrant {
             route: self.route,
             p,
             joules,
-            dollars: None,
-            grams: None,
+            dollars: match &self.price {
+                Price::Unknown => None,
+                Price::Nothing => Some(Dollars(0.0)),
+                Price::Upstream(config) => config.dollars(&usage),
+            },
             ttft_ms: None,
+            grams: joules
+                .zip(self.grid.as_ref())
+                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
+            output_tokens: Some(output_tokens),
             context_tokens: None,
             capabilities: Capabilities::ALL,
             unavailable: None,
             state: None,
+            cache: None,
         }
     }
 }
@@ -200,7 +266,9 @@ impl Entrant {
 #[derive(Debug, Serialize)]
 struct Scored {
     id: Value,
+    task: TaskClass,
     model: Option<Arc<str>>,
+    reason: String,
     p: BTreeMap<Arc<str>, f64>,
     /// Best adequacy in the cloud less best adequacy here; none if either has no model.
     gain: Option<f64>,
@@ -216,13 +284,20 @@ fn score(
     let (text, features) = (TextVector::of_messages(&request.messages()), Features::of(request));
     let candidates: Vec<Candidate> =
         entrants.iter().map(|entrant| entrant.candidate(&text, &features, adequacy)).collect();
-    let decision = decide(&features, &candidates, policy);
+    let mut rule = policy.rule(features.task);
+    if !entrants.iter().any(|entrant| Some(&entrant.model) == rule.pinned.as_ref()) {
+        // A pair has other models than the policy can give a task to.
+        rule = Rule { pinned: None, pinned_by_policy: false, ..rule };
+    }
+    let decision = decide(&features, &candidates, &rule);
     let best = |route: Route| {
         let on_route = candidates.iter().filter(|candidate| candidate.route == route);
         on_route.map(|candidate| candidate.p).reduce(f64::max)
     };
     Scored {
         id,
+        task: features.task,
+        reason: decision.reason.to_string(),
         model: decision.chosen().map(|judged| Arc::clone(&judged.model)),
         gain: best(Route::Cloud).zip(best(Route::Local)).map(|(cloud, local)| cloud - local),
         p: candidates.into_iter().map(|candidate| (candidate.model, candidate.p)).collect(),
@@ -256,7 +331,8 @@ fn write(output: &mut impl Write, scored: &Scored, json: bool) -> io::Result<()>
         return writeln!(output);
     }
     let id = scored.id.as_str().map_or_else(|| scored.id.to_string(), str::to_owned);
-    write!(output, "{id}\t{}", scored.model.as_deref().unwrap_or("none"))?;
+    let model = scored.model.as_deref().unwrap_or("none");
+    write!(output, "{id}\t{}\t{model}", scored.task.label())?;
     for (model, p) in &scored.p {
         write!(output, "\t{model} {p:.3}")?;
     }

@@ -10,7 +10,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::BAD_INPUT;
-use crate::train::{self, CARD_FILE, Options, Progress, Report, TrainError, card};
+use crate::train::{
+    self, CARD_FILE, Options, PICTURE_FILE, Progress, Report, TrainError, card, comparison, picture,
+};
 
 #[derive(Debug, Args)]
 pub struct TrainArgs {
@@ -18,9 +20,18 @@ pub struct TrainArgs {
     #[arg(long, value_name = "PATH", required_unless_present = "log")]
     data: Vec<PathBuf>,
     /// Log of a gateway with `prompts = "full"`: its requests with verdicts; a file or a folder; may be
-    /// repeated. Abilities need prompts that several models answered: give --data too if your log has none
+    /// repeated. Abilities need prompts that several models answered: give --data or --prior too if your log has none
     #[arg(long, value_name = "PATH")]
     log: Vec<PathBuf>,
+    /// Refine this router with the outcomes instead of making one anew: for labels of your own, from 20 rows up
+    #[arg(long, value_name = "DIR")]
+    prior: Option<PathBuf>,
+    /// Vectors of the labelled rows, made by `scripts/router-vectors`: a design to compare; may be repeated
+    #[arg(long, value_name = "FILE", requires = "compare")]
+    vectors: Vec<PathBuf>,
+    /// Where to write the comparison of designs, in Markdown
+    #[arg(long, value_name = "FILE", requires = "vectors")]
+    compare: Option<PathBuf>,
     /// Folder of the router; its files are replaced
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -33,7 +44,13 @@ pub struct TrainArgs {
 }
 
 pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
-    let options = Options { data: args.data.clone(), logs: args.log.clone(), seed: args.seed };
+    let options = Options {
+        data: args.data.clone(),
+        logs: args.log.clone(),
+        seed: args.seed,
+        prior: args.prior.clone(),
+        vectors: args.vectors.clone(),
+    };
     let bar = ProgressBar::new(1).with_style(
         ProgressStyle::with_template("{msg:28} {wide_bar} {pos}/{len} {elapsed}")
             .context("the progress bar's template")?,
@@ -52,9 +69,18 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     if let Some(reference) = &trained.reference {
         reference.save(&args.out)?;
     }
-    let path = args.out.join(CARD_FILE);
-    fs::write(&path, card(&trained.report, &command(args)))
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    let texts = [
+        (CARD_FILE, card(&trained.report, &command(args))),
+        (PICTURE_FILE, picture(&trained.report)),
+    ];
+    for (name, text) in texts {
+        let path = args.out.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.compare {
+        fs::write(path, comparison(&trained.report.designs, &command(args)))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
     show(&trained.report, args)?;
     Ok(0)
 }
@@ -76,8 +102,12 @@ fn command(args: &TrainArgs) -> String {
     let data = args.data.iter().map(|path| format!("--data {}", name(path)));
     let logs = args.log.iter().map(|path| format!("--log {}", name(path)));
     let data: Vec<String> = data.chain(logs).collect();
+    let prior = args
+        .prior
+        .as_deref()
+        .map_or_else(String::new, |prior| format!(" --prior router-models/{}", name(prior)));
     format!(
-        "wattgate train {} --out router-models/{} --seed {}",
+        "wattgate train {}{prior} --out router-models/{} --seed {}",
         data.join(" "),
         name(&args.out),
         args.seed
@@ -92,8 +122,9 @@ fn show(report: &Report, args: &TrainArgs) -> anyhow::Result<()> {
     }
     let rows: usize = report.sources.iter().map(|source| source.rows).sum();
     println!("{rows} rows, {} models -> {}", report.abilities.len(), args.out.display());
-    let held_out = report.calibration.all;
-    println!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier);
+    if let Some(held_out) = report.calibration.as_ref().map(|found| found.all) {
+        println!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier);
+    }
     for pair in &report.pairs {
         println!(
             "{}: gain from {} to {}: APGR {:.3} ± {:.3}, CPT50 {:.1} %, CPT80 {:.1} %",

@@ -11,8 +11,8 @@ use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
 use crate::gateway::judge;
-use crate::routing::Cascade;
 use crate::routing::cascade::WITHHOLD_TOKENS_MAX;
+use crate::routing::{Cascade, PolicyConfig, SessionsConfig};
 
 /// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.
 pub(super) fn validate(
@@ -27,6 +27,7 @@ pub(super) fn validate(
     check_energy(file, report);
     check_engines(&file.engines, report);
     check_policies(file, report);
+    check_sessions(&file.sessions, report);
     if file.models.is_empty() && !report.has_unread(&["models"]) {
         let hint = "add a [models.NAME.llama] or [models.NAME.openai] table; the shipped config.toml shows both";
         report.wrong(
@@ -100,11 +101,12 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
             let hint = "it is asked for as `auto/NAME`: letters, digits, `.`, `-` and `_` only";
             report.wrong(&["policies", name], message, Some(hint.into()));
         }
-        if !(0.0..=1.0).contains(&policy.floor) {
-            let message = format!("`floor` must be from 0 to 1, not {}", policy.floor);
-            let hint = "it is the least probability of a good enough answer";
-            report.wrong(&["policies", name, "floor"], message, Some(hint.into()));
+        for problem in policy.problems() {
+            let path: Vec<&str> =
+                ["policies", name.as_str()].into_iter().chain(problem.path).collect();
+            report.wrong(&path, problem.message, Some(problem.hint.into()));
         }
+        check_class_models(name, policy, file, report);
         if let Some(cascade) = &policy.cascade {
             check_cascade(name, cascade, report);
         }
@@ -118,6 +120,33 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
         }
         let message = format!("there is no policy `{wanted}`");
         report.wrong(&["routing", "default_policy"], message, Some(suggest(wanted, &known)));
+    }
+}
+
+/// A class can be given to a model of this file only.
+fn check_class_models(name: &str, policy: &PolicyConfig, file: &File, report: &mut Report<'_>) {
+    for (class, config) in policy.classes.all() {
+        let Some(model) = config.model.as_deref() else { continue };
+        if !file.models.contains_key(model) && !report.has_unread(&["models", model]) {
+            let known: Vec<&str> = file.models.keys().map(String::as_str).collect();
+            let path = ["policies", name, "classes", class.label(), "model"];
+            let message = format!("there is no model `{model}`");
+            report.wrong(&path, message, Some(suggest(model, &known)));
+        }
+    }
+}
+
+fn check_sessions(sessions: &SessionsConfig, report: &mut Report<'_>) {
+    for (key, value) in
+        [("remember", sessions.remember as u64), ("forget_after_s", sessions.forget_after_s)]
+    {
+        if value == 0 {
+            report.wrong(&["sessions", key], format!("`{key}` must be more than 0"), None);
+        }
+    }
+    if !(0.0..=1.0).contains(&sessions.floor_step) {
+        let message = format!("`floor_step` must be from 0 to 1, not {}", sessions.floor_step);
+        report.wrong(&["sessions", "floor_step"], message, None);
     }
 }
 
@@ -317,6 +346,10 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         let message = format!("`api_key_env` must be the name of a variable, and {shown} is none");
         let hint = "write the name of the variable that holds the key, never the key itself";
         report.wrong(&at("api_key_env"), message, Some(hint.into()));
+    }
+    for (key, problem) in config.energy.problems(config.energy_class) {
+        let path = ["models", name, "openai", "energy", key];
+        report.wrong(&path, format!("`{key}` {problem}"), None);
     }
     if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::rates::zone_problem) {
         report.wrong(&at("carbon_zone"), format!("`carbon_zone` {problem}"), None);

@@ -111,6 +111,8 @@ impl Books {
 const REPORT_LAG: Duration = Duration::from_secs(10);
 /// How long a finished attempt waits for a device's reading before it is given up as unknown.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
+/// The same for one elsewhere, whose meter may be scraped every 20 s only; receipts wait for 30 s.
+const SETTLE_DEADLINE_ELSEWHERE: Duration = Duration::from_secs(28);
 
 impl Accounts {
     pub fn new(settings: Settings) -> Self {
@@ -262,7 +264,9 @@ impl Accounts {
                     .devices
                     .iter()
                     .all(|device| device.ledger.is_final(id, device.read_until()));
-                let expired = now - closed > nanoseconds(SETTLE_DEADLINE);
+                let elsewhere = self.elsewhere.contains(&attempt.model);
+                let deadline = if elsewhere { SETTLE_DEADLINE_ELSEWHERE } else { SETTLE_DEADLINE };
+                let expired = now - closed > nanoseconds(deadline);
                 (is_final || expired).then_some((id, is_final))
             })
             .take(room)

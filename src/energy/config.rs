@@ -48,6 +48,8 @@ pub struct Config {
     pub hwmon: Switch,
     /// Power monitors of Jetson boards.
     pub ina3221: Switch,
+    /// The energy model of Apple's chips.
+    pub apple: Switch,
     /// Queries to Prometheus servers, by name. Default none.
     pub prometheus: BTreeMap<String, prometheus::Config>,
     /// A meter between this machine and the wall. Default none.
@@ -73,6 +75,7 @@ pub enum SensorChoice {
     Nvml,
     Hwmon,
     Ina3221,
+    Apple,
     Prometheus,
     Wall,
     CpuModel,
@@ -99,6 +102,7 @@ impl SensorChoice {
             Self::Nvml => Some(Kind::Nvml),
             Self::Hwmon => Some(Kind::Hwmon),
             Self::Ina3221 => Some(Kind::Ina3221),
+            Self::Apple => Some(Kind::Apple),
             Self::Prometheus => Some(Kind::Prometheus),
             Self::Wall => Some(Kind::Wall),
         }
@@ -135,6 +139,7 @@ impl Default for Config {
             nvml: nvml::Config::default(),
             hwmon: Switch::default(),
             ina3221: Switch::default(),
+            apple: Switch::default(),
             prometheus: BTreeMap::new(),
             wall: wall::Config::default(),
             price: tariff::Config::default(),

@@ -231,7 +231,7 @@ impl Shared {
             _ => survey::survey(config),
         };
         if let Some(kind) = config.sensors.kind()
-            && survey.used.is_empty()
+            && !survey.meters_here()
         {
             let why = refusals(&survey, kind);
             return Err(MeterError::NoSensor { kind: kind.label(), why });

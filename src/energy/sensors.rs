@@ -8,6 +8,7 @@ pub mod choice;
 pub mod rapl;
 pub mod hwmon;
 pub mod ina3221;
+pub mod apple;
 pub mod battery;
 pub mod nvml;
 pub mod poller;

@@ -47,7 +47,7 @@ struct Ledger {
     /// Which request an unsettled attempt belongs to.
     owners: HashMap<AttemptId, Arc<str>>,
     /// Attempts that settled before their request ended: an early failure that fell back.
-    early: HashMap<AttemptId, (EnergyFigure, Instant)>,
+    early: HashMap<AttemptId, (Settled, Instant)>,
     /// Attempts of the gateway's own that have not settled.
     overhead: HashMap<AttemptId, (ModelLabels, Instant)>,
 }
@@ -80,8 +80,8 @@ impl Books {
             verdicts: Verdicts::default(),
         };
         for (attempt, place) in std::mem::take(&mut entry.unsettled) {
-            if let Some((figure, _)) = ledger.early.remove(&attempt) {
-                entry.record.receipt.attempts[place].energy = Some(figure);
+            if let Some((settled, _)) = ledger.early.remove(&attempt) {
+                note_energy(&mut entry.record.receipt.attempts[place], &settled);
             } else {
                 ledger.owners.insert(attempt, Arc::clone(&id));
                 entry.unsettled.push((attempt, place));
@@ -93,6 +93,11 @@ impl Books {
         if ledger.order.len() > REMEMBERED {
             self.forget_oldest(&mut ledger);
         }
+    }
+
+    /// Requests that have ended and whose energy is not final.
+    pub fn unsettled(&self) -> usize {
+        self.lock().entries.values().filter(|entry| !entry.unsettled.is_empty()).count()
     }
 
     /// The record of a request that has ended, if it is still remembered.
@@ -143,7 +148,7 @@ impl Books {
         loop {
             tokio::select! {
                 settled = settlements.recv() => match settled {
-                    Some(settled) => self.settle(settled.attempt, settled.marginal),
+                    Some(settled) => self.settle(settled),
                     None => break,
                 },
                 _ = overdue.tick() => self.publish_older_than(SETTLEMENT_DEADLINE),
@@ -152,19 +157,20 @@ impl Books {
         self.publish_older_than(Duration::ZERO);
     }
 
-    fn settle(&self, attempt: AttemptId, figure: EnergyFigure) {
+    fn settle(&self, settled: Settled) {
         let mut ledger = self.lock();
+        let attempt = settled.attempt;
         if let Some((labels, _)) = ledger.overhead.remove(&attempt) {
-            return self.count_energy(&labels, figure, "overhead");
+            return self.count_energy(&labels, settled.marginal, "overhead");
         }
         let Some(id) = ledger.owners.remove(&attempt) else {
-            ledger.early.insert(attempt, (figure, Instant::now()));
+            ledger.early.insert(attempt, (settled, Instant::now()));
             return;
         };
         let Some(entry) = ledger.entries.get_mut(&id) else { return };
         if let Some(found) = entry.unsettled.iter().position(|(one, _)| *one == attempt) {
             let (_, place) = entry.unsettled.swap_remove(found);
-            entry.record.receipt.attempts[place].energy = Some(figure);
+            note_energy(&mut entry.record.receipt.attempts[place], &settled);
         }
         self.publish_if_settled(entry);
     }
@@ -222,8 +228,11 @@ impl Books {
         let labels =
             ModelLabels { model: Arc::clone(&attempt.model), route: attempt.route.label() };
         let answered = attempt.outcome == AttemptOutcome::Answered;
-        if let Some(figure) = attempt.energy {
-            self.count_energy(&labels, figure, if answered { "answer" } else { "wasted" });
+        let Some(figure) = attempt.energy else { return };
+        self.count_energy(&labels, figure, if answered { "answer" } else { "wasted" });
+        if let Some((amortised, joules)) = attempt.amortised_joules.zip(figure.joules) {
+            let idle = (amortised.0 - joules.0).max(0.0);
+            self.metrics.request_idle_energy_joules_total.get_or_create(&labels).inc_by(idle);
         }
     }
 
@@ -278,6 +287,11 @@ impl Books {
 fn unix_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn note_energy(attempt: &mut Attempt, settled: &Settled) {
+    attempt.energy = Some(settled.marginal);
+    attempt.amortised_joules = settled.amortised.joules;
 }
 
 /// Sum of the attempts' energy; none when nothing ran.

@@ -10,17 +10,18 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::asked::{Asked, SESSION};
 use super::error::ApiError;
 use super::exchange::Exchange;
 use super::plan::Plan;
 use super::recents::Fingerprint;
 use super::reply::{explain, whole};
-use super::request::{Parse, local_only, parse_chat, parse_completion, parse_embedding, read_body};
+use super::request::{Parse, parse_chat, parse_completion, parse_embedding, read_body};
 use super::state::Gateway;
 use super::stream::streamed;
 use super::terms::terms;
 use crate::openai::Request;
-use crate::routing::{Judged, Route};
+use crate::routing::{Features, Judged, Route, Rule, SessionId, TaskClass};
 use crate::traffic::Sign;
 use crate::units::MonotonicNs;
 
@@ -60,7 +61,7 @@ async fn answer(
     let terms = terms(headers, MonotonicNs::now())?;
     let body = read_body(body, gateway.max_body_bytes).await?;
     let request = parse(&body)?;
-    let plan = gateway.router.plan(&request, local_only(headers))?;
+    let plan = gateway.router.plan(&request, &Asked::of(headers, &body)?)?;
     let conversation = notice(&gateway, headers, &request);
     let mut exchange = Exchange::new(gateway, request, body, plan).on(terms).of(conversation);
     if let Err(error) = exchange.open().await {
@@ -75,9 +76,6 @@ async fn answer(
         whole(exchange).await
     }
 }
-
-/// Names the client's session, so that equal questions of different ones are not taken for repetitions.
-const SESSION: &str = "x-wattgate-session";
 
 /// Notes it when a conversation is sent again soon after its answer, and gives its fingerprint.
 fn notice(gateway: &Gateway, headers: &HeaderMap, request: &Request) -> Option<Fingerprint> {
@@ -99,7 +97,7 @@ pub async fn route(
 ) -> Result<Json<RouteReply>, ApiError> {
     let body = read_body(body, gateway.max_body_bytes).await?;
     let request = parse_chat(&body)?;
-    let plan = gateway.router.plan(&request, local_only(&headers))?;
+    let plan = gateway.router.plan(&request, &Asked::of(&headers, &body)?)?;
     Ok(Json(RouteReply::from(plan)))
 }
 
@@ -107,6 +105,13 @@ pub async fn route(
 #[derive(Debug, Serialize)]
 pub struct RouteReply {
     policy: Arc<str>,
+    task: TaskClass,
+    /// The policy with what the request and its conversation add.
+    rule: Rule,
+    features: Features,
+    /// Known from the second turn of a conversation on.
+    session: Option<SessionId>,
+    propensity: f64,
     route: Option<Route>,
     model: Option<Arc<str>>,
     reason: String,
@@ -117,11 +122,16 @@ impl From<Plan> for RouteReply {
     fn from(plan: Plan) -> Self {
         let chosen = plan.decision.chosen();
         Self {
-            policy: plan.policy.name,
+            policy: Arc::clone(&plan.policy.name),
+            task: plan.features.task,
+            features: plan.features,
+            session: plan.session,
+            propensity: plan.decision.propensity,
             route: chosen.map(|candidate| candidate.route),
             model: chosen.map(|candidate| Arc::clone(&candidate.model)),
             reason: plan.decision.reason.to_string(),
             candidates: plan.decision.judged,
+            rule: plan.rule,
         }
     }
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::backends::backend::CONTEXT_LENGTH_EXCEEDED;
 use crate::backends::{BackendError, ErrorKind};
 use crate::openai::{ErrorBody, ErrorEnvelope};
-use crate::routing::{Exclusion, Judged};
+use crate::routing::{Exclusion, Judged, Refusal};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
@@ -19,6 +19,9 @@ pub enum ApiError {
     NoEmbeddingModel { asked: String, known: Vec<Arc<str>> },
     #[error("{message}")]
     InvalidField { param: String, message: String },
+    /// What the request asks of its policy is not granted.
+    #[error(transparent)]
+    Override(#[from] Refusal),
     #[error("the body is larger than {limit_bytes} bytes")]
     BodyTooLarge { limit_bytes: usize },
     #[error("the body could not be read")]
@@ -67,7 +70,9 @@ impl ApiError {
             Self::NotJson(_)
             | Self::InvalidField { .. }
             | Self::NoEmbeddingModel { .. }
-            | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            | Self::BodyUnreadable
+            | Self::Override(Refusal::NoLambda { .. }) => StatusCode::BAD_REQUEST,
+            Self::Override(_) => StatusCode::FORBIDDEN,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnknownModel(_) | Self::UnknownPath(_) | Self::UnknownRequest(_) => {
                 StatusCode::NOT_FOUND
@@ -102,6 +107,7 @@ impl ApiError {
     fn param(&self) -> Option<String> {
         match self {
             Self::InvalidField { param, .. } => Some(param.clone()),
+            Self::Override(refusal) => Some(refusal.wish().label().to_owned()),
             Self::UnknownModel(_) | Self::NoEmbeddingModel { .. } => Some("model".to_owned()),
             Self::Backend(BackendError {
                 kind: ErrorKind::InvalidRequest { param, .. }, ..
@@ -114,7 +120,8 @@ impl ApiError {
     fn code(&self) -> Option<String> {
         let code = match self {
             Self::NotJson(_) => "invalid_json",
-            Self::InvalidField { .. } => "invalid_value",
+            Self::InvalidField { .. } | Self::Override(Refusal::NoLambda { .. }) => "invalid_value",
+            Self::Override(_) => "override_not_allowed",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyUnreadable => "body_unreadable",
             Self::Admin { code, .. } => code,
@@ -214,6 +221,11 @@ fn no_candidate_code(exclusions: &[(Arc<str>, Exclusion)]) -> &'static str {
         StatusCode::BAD_REQUEST if blames(exclusions, Exclusion::ContextTooShort) => {
             CONTEXT_LENGTH_EXCEEDED
         }
+        StatusCode::BAD_REQUEST
+            if exclusions.iter().any(|(_, reason)| reason.is_about_a_budget()) =>
+        {
+            "over_budget"
+        }
         StatusCode::BAD_REQUEST => "unsupported_request",
         _ => "no_candidate",
     }
@@ -235,6 +247,7 @@ fn explain(exclusions: &[(Arc<str>, Exclusion)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::Override;
 
     #[test]
     fn every_failure_has_its_status_type_and_code() {
@@ -273,6 +286,15 @@ mod tests {
             ),
             (excluded(Exclusion::OtherTask), "400 invalid_request_error unsupported_request"),
             (excluded(Exclusion::NoTools), "400 invalid_request_error unsupported_request"),
+            (excluded(Exclusion::OverJoules), "400 invalid_request_error over_budget"),
+            (
+                ApiError::Override(Refusal::OverLimit {
+                    policy: "p".into(),
+                    wish: Override::MaxJoules,
+                    most: String::new(),
+                }),
+                "403 permission_error override_not_allowed",
+            ),
             (
                 excluded(Exclusion::ContextTooShort),
                 "400 invalid_request_error context_length_exceeded",

@@ -21,9 +21,11 @@ use super::tally::Tally;
 use super::watch::Watch;
 use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
 use crate::openai::Request;
-use crate::routing::{Cascade, Reason};
+use crate::routing::reason::Why;
+use crate::routing::session::Turn;
+use crate::routing::{Cascade, Route};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{DecisionLabels, ShadowLabels};
+use crate::telemetry::metrics::{DecisionLabels, ShadowLabels, TurnLabels};
 use crate::traffic::{AttemptOutcome, Outcome, Receipt, Sign};
 use crate::units::MonotonicNs;
 
@@ -54,8 +56,13 @@ enum Beginning {
 }
 
 impl Exchange {
-    pub fn new(gateway: Arc<Gateway>, request: Request, body: Bytes, plan: Plan) -> Self {
+    /// From here on the request counts, and its conversation remembers it.
+    pub fn new(gateway: Arc<Gateway>, request: Request, body: Bytes, mut plan: Plan) -> Self {
         count_decision(&gateway.metrics, &plan);
+        if let Some(place) = &plan.place {
+            let conversations = &gateway.router.conversations;
+            plan.session = Some(conversations.enter(place, plan.rule.local_only));
+        }
         let tally = Tally::start(plan.took);
         let overheard = Self::overhear(&gateway, &request, &plan, &tally.request_id);
         Self {
@@ -139,10 +146,10 @@ impl Exchange {
 
     /// How the first model is watched, if it is.
     fn cascade(&self) -> Option<Cascade> {
-        let watched = matches!(self.plan.decision.reason, Reason::Watched { .. });
+        let watched = matches!(self.plan.decision.reason.why, Why::Watched { .. });
         // Several choices would have to be escalated together, and a raw prompt has no answer to be sure of.
         let fit = matches!(&*self.request, Request::Chat(chat) if chat.n.unwrap_or(1) <= 1);
-        self.plan.policy.cascade.filter(|_| watched && fit)
+        self.plan.rule.cascade.filter(|_| watched && fit)
     }
 
     fn refusal(&self, error: BackendError) -> ApiError {
@@ -300,14 +307,34 @@ impl Exchange {
             messages: chat.messages.clone(),
             answer,
             output_limit: chat.output_limit(),
-            local_only: self.plan.policy.local_only,
+            local_only: self.plan.rule.local_only,
             other: rival(&self.plan.decision, self.model),
         });
     }
 
     fn close(&mut self, outcome: Outcome, status: u16) -> Receipt {
         self.events = None;
+        if outcome == Outcome::Answered {
+            self.remember_answer();
+        }
         self.tally.close(&self.gateway, &self.plan, &self.request, outcome, status)
+    }
+
+    /// From now on the conversation is on this model.
+    fn remember_answer(&self) {
+        let (Some(session), Some(place)) = (self.plan.session, &self.plan.place) else { return };
+        let (model, usage) = (self.model(), self.tally.usage().unwrap_or_default());
+        let turn = Turn {
+            model: Arc::clone(&model.name),
+            route: model.route(),
+            point: place.whole,
+            cached_tokens: match model.route() {
+                Route::Local => usage.prompt_tokens + usage.completion_tokens,
+                // What a provider keeps is its own affair: what it kept last time is all one can go by.
+                Route::Cloud => usage.cached_tokens(),
+            },
+        };
+        self.gateway.router.conversations.answered(session, turn);
     }
 
     fn late(&self) -> BackendError {
@@ -355,6 +382,7 @@ fn count_decision(metrics: &Metrics, plan: &Plan) {
         policy: Arc::clone(&plan.policy.name),
         route,
         reason: plan.decision.reason.label(),
+        task: plan.features.task.label(),
     };
     metrics.decisions_total.get_or_create(&labels).inc();
     metrics.decision_duration_seconds.observe(plan.took.as_secs_f64());
@@ -363,5 +391,20 @@ fn count_decision(metrics: &Metrics, plan: &Plan) {
         let agrees = if chosen == shadow.model.as_ref() { "true" } else { "false" };
         let labels = ShadowLabels { policy: Arc::clone(&plan.policy.name), agrees };
         metrics.shadow_decisions_total.get_or_create(&labels).inc();
+    }
+    if plan.place.is_some() {
+        let labels = TurnLabels { policy: Arc::clone(&plan.policy.name), turn: turn(plan) };
+        metrics.conversation_turns_total.get_or_create(&labels).inc();
+    }
+}
+
+/// What this turn does to its conversation.
+fn turn(plan: &Plan) -> &'static str {
+    let chosen = plan.decision.chosen().map(|candidate| &candidate.model);
+    match &plan.rule.stay {
+        None => "first",
+        Some(stay) if chosen == Some(&stay.model) => "stays",
+        Some(_) if plan.decision.reason.gone.is_some() => "lost",
+        Some(_) => "moves",
     }
 }

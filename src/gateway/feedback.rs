@@ -18,6 +18,9 @@ use crate::traffic::{PromptStorage, Source};
 /// Who speaks if the client names nobody.
 const ANYBODY: &str = "user";
 
+/// An answer of less use than this has failed: its conversation goes on with a higher floor.
+const FAILED_BELOW: f64 = 0.5;
+
 /// Longest comment in bytes.
 const COMMENT_BYTES_MAX: usize = 16 << 10;
 
@@ -70,7 +73,9 @@ pub async fn feedback(
         .books
         .learn(id, Source::Client(source.clone().into()), score, comment)
         .ok_or_else(|| ApiError::UnknownRequest(request.request_id.clone()))?;
-    // Here a conversation can learn of it: `score` is what its user thought of the answer of `record`.
+    if score < FAILED_BELOW {
+        gateway.router.conversations.failed(&record);
+    }
     let (request_id, label) = (record.receipt.request_id, record.label);
     Ok(Json(FeedbackReply { request_id, source, score, label }))
 }

@@ -21,6 +21,8 @@ impl Gateway {
         for model in &self.router.models {
             refresh_model(metrics, model);
         }
+        let remembered = self.router.conversations.remembered();
+        metrics.conversations_remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
         self.refresh_drift();
         let books = self.router.meter.books();
         let mut loads: BTreeMap<&Arc<str>, Microjoules> = BTreeMap::new();
@@ -44,6 +46,8 @@ impl Gateway {
             let gauge = metrics.grid_carbon_grams_per_kilowatt_hour.get_or_create(&labels);
             gauge.set(grid.grams_per_kwh.0);
         }
+        let unsettled = i64::try_from(self.books.unsettled()).unwrap_or(i64::MAX);
+        metrics.unsettled_requests.set(unsettled);
         let longest_gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
         mirror(&metrics.energy_meter_gap_seconds_total, longest_gap.as_secs_f64());
         mirror(&metrics.energy_meter_cpu_seconds_total, books.meter_cpu.as_secs_f64());

@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 use super::footprint::unix_ms;
-use crate::backends::Backend;
+use super::history::{History, Observed};
 use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
+use crate::backends::{Backend, Health};
 use crate::energy::carbon::{Grid, grams};
 use crate::energy::cloud::estimate;
-use crate::energy::{EnergyFigure, MeterHandle, Tokens};
+use crate::energy::{EnergyFigure, MeterHandle, Source, Tokens};
 use crate::openai::Usage;
-use crate::routing::{Candidate, Capabilities, Features, NotLoaded, Route, Unavailable};
+use crate::openai::chat::PromptTokensDetails;
+use crate::routing::{
+    Cache, Candidate, Capabilities, Costs, Features, NotLoaded, Route, Unavailable,
+};
 use crate::telemetry::metrics::ModelLabels;
 use crate::units::{Dollars, Joules};
 
@@ -37,8 +41,7 @@ pub struct Model {
     pub api_key_missing: bool,
     /// Makes a conversation that is too long fit by leaving out its oldest turns.
     pub drops_oldest_turns: bool,
-    /// Milliseconds to the first token of a model that was never measured.
-    pub first_token: RecentMean,
+    pub history: History,
     /// Time to the first token over what the profile says of it: how busy the model is.
     pub slowdown: RecentMean,
 }
@@ -75,29 +78,70 @@ impl Model {
         }
     }
 
-    /// This model as a candidate for a request, with adequacy `p`.
-    pub fn candidate(&self, features: &Features, p: f64, meter: &MeterHandle) -> Candidate {
+    /// This model as a candidate for a request, with adequacy `p` and `cached_tokens` of the prompt in its cache.
+    pub fn candidate(
+        &self,
+        features: &Features,
+        p: f64,
+        cached_tokens: u64,
+        meter: &MeterHandle,
+    ) -> Candidate {
+        let health = self.backend.health();
         let loading = self.load_cost(meter);
-        let mut joules = self.expected_energy(features, meter).joules;
-        let mut ttft_ms = self.expected_first_token_ms(features.prompt_tokens.into(), meter);
-        if let Some(cost) = &loading {
-            joules = joules.zip(cost.joules).map(|(answer, load)| answer + load);
-            ttft_ms = ttft_ms.map(|answer| answer + cost.ms);
-        }
+        let output_tokens = self.history.output_tokens(features);
+        // An engine that is not loaded has no cache.
+        let cached = if loading.is_some() { 0 } else { cached_tokens };
+        let cached_tokens = u32::try_from(cached).unwrap_or(u32::MAX).min(features.prompt_tokens);
+        let costs = |cached| {
+            let work = Work {
+                prompt: features.prompt_tokens,
+                cached,
+                output: output_tokens,
+                media: features.needs.media,
+            };
+            self.costs(work, loading.as_ref(), health, meter)
+        };
+        let Costs { joules, dollars, ttft_ms, grams } = costs(cached_tokens);
         Candidate {
             model: Arc::clone(&self.name),
             route: self.route(),
             p,
             joules,
+            dollars,
+            ttft_ms,
+            grams,
+            output_tokens: Some(output_tokens),
+            state: loading.as_ref().map(|cost| cost.state),
+            context_tokens: health.context_tokens,
+            capabilities: self.capabilities(),
+            unavailable: self.unavailable(),
+            cache: (cached_tokens > 0).then(|| Cache { tokens: cached_tokens, without: costs(0) }),
+        }
+    }
+
+    /// What work that begins now is expected to take, loading included.
+    fn costs(
+        &self,
+        work: Work,
+        loading: Option<&LoadCost>,
+        health: Health,
+        meter: &MeterHandle,
+    ) -> Costs {
+        let computed = work.prompt - work.cached;
+        let mut joules = self.expected_energy(work, meter).joules;
+        let mut ttft_ms = self.expected_first_token_ms(computed, meter);
+        if let Some(load) = loading {
+            joules = joules.zip(load.joules).map(|(answer, load)| answer + load);
+            ttft_ms = ttft_ms.map(|answer| answer + load.ms);
+        }
+        let queue_ms = self.history.queue_ms(health);
+        Costs {
+            joules,
+            dollars: self.expected_dollars(work, joules, meter),
+            ttft_ms: ttft_ms.map(|ms| ms + queue_ms),
             grams: joules
                 .zip(self.grid(meter))
                 .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
-            dollars: self.expected_dollars(features, joules, meter),
-            ttft_ms,
-            state: loading.map(|cost| cost.state),
-            context_tokens: self.backend.health().context_tokens,
-            capabilities: self.capabilities(),
-            unavailable: self.unavailable(),
         }
     }
 
@@ -144,13 +188,13 @@ impl Model {
     /// What an answer will cost the operator: its electricity where that has a price, or what the upstream asks.
     fn expected_dollars(
         &self,
-        features: &Features,
+        work: Work,
         joules: Option<Joules>,
         meter: &MeterHandle,
     ) -> Option<Dollars> {
         match (&self.kind, meter.rates().tariff()) {
             (Kind::Local { .. }, Some(tariff)) => Some(tariff.cost(joules?, unix_ms())),
-            _ => self.dollars(&expected_usage(features)),
+            _ => self.dollars(&work.usage()),
         }
     }
 
@@ -162,19 +206,21 @@ impl Model {
         }
     }
 
-    /// Notes how long the first token took of an answer that read `prompt_tokens` tokens.
-    pub fn observe_first_token(&self, observed_ms: f64, prompt_tokens: u64, meter: &MeterHandle) {
-        match self.measured_first_token_ms(prompt_tokens, meter) {
-            Some(measured_ms) => self.slowdown.observe(observed_ms / measured_ms),
-            None => self.first_token.observe(observed_ms),
+    /// Takes in an answer; gives back how many tokens its length was expected to be off by.
+    pub fn learn(&self, features: &Features, observed: &Observed, meter: &MeterHandle) -> u64 {
+        let measured_ms = self.measured_first_token_ms(observed.computed_tokens, meter);
+        if let Some((ms, measured_ms)) = observed.first_token_ms.zip(measured_ms) {
+            self.slowdown.observe(ms / measured_ms);
         }
+        self.history.learn(features, observed)
     }
 
-    fn expected_first_token_ms(&self, prompt_tokens: u64, meter: &MeterHandle) -> Option<f64> {
-        let measured_ms = self.measured_first_token_ms(prompt_tokens, meter);
+    /// Of a prompt of which `tokens` are in no cache, once it has a slot.
+    fn expected_first_token_ms(&self, tokens: u32, meter: &MeterHandle) -> Option<f64> {
+        let measured_ms = self.measured_first_token_ms(tokens.into(), meter);
         let slowed =
             measured_ms.map(|measured_ms| measured_ms * self.slowdown.mean().unwrap_or(1.0));
-        slowed.or_else(|| self.first_token.mean())
+        slowed.or_else(|| self.history.first_token_ms(tokens))
     }
 
     /// What the profile says of a prompt of that length, with nobody else there.
@@ -183,25 +229,41 @@ impl Model {
         meter.expected_time(&self.name, tokens).map(|time| time.first_token_s * 1e3)
     }
 
-    fn expected_energy(&self, features: &Features, meter: &MeterHandle) -> EnergyFigure {
-        let (prompt, output) = (features.prompt_tokens.into(), features.output_tokens.into());
+    fn expected_energy(&self, work: Work, meter: &MeterHandle) -> EnergyFigure {
+        let (prompt, output) = (work.prompt.into(), work.output.into());
+        let cached = work.cached.into();
         match &self.kind {
             Kind::Local { .. } => {
-                meter.expected(&self.name, Tokens { prefill: prompt, decode: output })
+                meter.expected(&self.name, Tokens { prefill: prompt - cached, decode: output })
             }
-            Kind::Cloud(config) => estimate(config.energy_class, prompt, 0, output),
+            Kind::Cloud(_) if work.media => EnergyFigure::unknown(Source::CloudTable),
+            Kind::Cloud(config) => estimate(config.per_token(), prompt, cached, output),
         }
     }
 }
 
-fn expected_usage(features: &Features) -> Usage {
-    let (prompt_tokens, completion_tokens) =
-        (u64::from(features.prompt_tokens), u64::from(features.output_tokens));
-    Usage {
-        prompt_tokens,
-        completion_tokens,
-        total_tokens: prompt_tokens + completion_tokens,
-        ..Usage::default()
+/// Tokens of an answer that has not run yet.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    prompt: u32,
+    /// Part of the prompt.
+    cached: u32,
+    output: u32,
+    /// Images and the like, whose energy no table knows.
+    media: bool,
+}
+
+impl Work {
+    fn usage(self) -> Usage {
+        let (prompt_tokens, completion_tokens) = (u64::from(self.prompt), u64::from(self.output));
+        let cached_tokens = Some(self.cached.into());
+        Usage {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens,
+            prompt_tokens_details: Some(PromptTokensDetails { cached_tokens }),
+            ..Usage::default()
+        }
     }
 }
 

@@ -1,14 +1,20 @@
 //! From a request to a decision: which policy applies, what each model is predicted to give, who is asked first.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::asked::Asked;
 use super::error::ApiError;
 use super::learnt::Learnt;
 use super::state::Router;
 use crate::openai::Request;
+use crate::routing::features::waits_for_tool;
+use crate::routing::session::{Known, Place};
 use crate::routing::text::TextVector;
-use crate::routing::{Candidate, Decision, Features, Policy, decide};
+use crate::routing::{
+    Candidate, Decision, Explore, Features, Policy, Rule, SessionId, Stay, Wishes, decide,
+};
 use crate::traffic::Shadow;
 
 /// The model name that lets the router choose.
@@ -16,9 +22,15 @@ pub const AUTO: &str = "auto";
 
 /// A decision and what it was made from.
 pub struct Plan {
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
+    pub rule: Rule,
+    pub wishes: Wishes,
     pub features: Features,
     pub decision: Decision,
+    /// Where the request stands in its conversation, if anything tells.
+    pub place: Option<Place>,
+    /// The conversation; none yet at its first turn, until the request is being answered.
+    pub session: Option<SessionId>,
     /// The router that decided.
     pub learnt: Arc<Learnt>,
     /// What a candidate router would have chosen.
@@ -27,16 +39,23 @@ pub struct Plan {
     pub took: Duration,
 }
 
+/// What a model name means.
+struct Addressed {
+    policy: Arc<Policy>,
+    pinned: Option<Arc<str>>,
+    floor: Option<f64>,
+}
+
 /// What the same rule chooses of the same candidates where another router predicts their adequacy.
 fn shadow(
     features: &Features,
     candidates: &[Candidate],
-    policy: &Policy,
+    rule: &Rule,
     p: impl Fn(usize) -> f64,
 ) -> Shadow {
     let mut others = candidates.to_vec();
     others.iter_mut().enumerate().for_each(|(place, one)| one.p = p(place));
-    let decision = decide(features, &others, policy);
+    let decision = decide(features, &others, rule);
     Shadow {
         model: decision.chosen().map(|chosen| Arc::clone(&chosen.model)),
         p: others.into_iter().map(|one| (one.model, one.p)).collect(),
@@ -44,62 +63,85 @@ fn shadow(
 }
 
 impl Router {
-    /// Decides without running anything. `local_only` keeps the request on this machine whatever the policy says.
-    pub fn plan(&self, request: &Request, local_only: bool) -> Result<Plan, ApiError> {
+    /// Decides without running anything and without remembering anything.
+    pub fn plan(&self, request: &Request, asked: &Asked) -> Result<Plan, ApiError> {
         let started = Instant::now();
-        let mut policy = match request {
-            Request::Embedding(request) => self.embedding_policy(&request.model)?,
-            _ => self.policy(request.model())?,
+        let addressed = match request {
+            Request::Embedding(request) => self.address_embedding(&request.model)?,
+            _ => self.address(request.model())?,
         };
-        policy.local_only |= local_only;
         let features = Features::of(request);
+        let place = self.conversations.place(request, asked);
+        let known = place.as_ref().map(|place| self.conversations.known(place)).unwrap_or_default();
+        let wishes =
+            Wishes { floor: asked.wishes.floor.or(addressed.floor), ..asked.wishes.clone() };
+        let rule = rule(request, &features, &addressed, &wishes, &known)?;
         let text = TextVector::of_messages(&request.messages());
         let learnt = self.learnt.router();
-        let mut candidates = self.candidates(&learnt, &text, &features);
-        let mut decision = decide(&features, &candidates, &policy);
+        let mut candidates = self.candidates(&learnt, &text, &features, place.as_ref(), &known);
+        let mut decision = decide(&features, &candidates, &rule);
         if decision.ranked.is_empty() {
             // Leaving turns out is the last resort: only when nobody can take the whole conversation.
             self.lift_context_limits(&mut candidates);
-            decision = decide(&features, &candidates, &policy);
+            decision = decide(&features, &candidates, &rule);
         }
         let candidate = self.learnt.candidate();
         // What routers are trained on are prompts to choose a model for.
-        if policy.pinned.is_none() {
+        if rule.pinned.is_none() {
             learnt.watch_drift(&text);
             if let Some(candidate) = &candidate {
                 candidate.watch_drift(&text);
             }
         }
         let shadow = candidate.map(|candidate| {
-            let p = |place| candidate.adequacy.predict(&text, candidate.ability(place));
-            shadow(&features, &candidates, &policy, p)
+            let p = |place: usize| {
+                let (name, ability) = (&self.models[place].name, candidate.ability(place));
+                candidate.adequacy.predict_named(&text, name, ability)
+            };
+            shadow(&features, &candidates, &rule, p)
         });
-        let took = started.elapsed();
-        Ok(Plan { policy, features, decision, learnt, shadow, took })
+        Ok(Plan {
+            policy: addressed.policy,
+            rule,
+            wishes,
+            features,
+            decision,
+            place,
+            session: known.id,
+            learnt,
+            shadow,
+            took: started.elapsed(),
+        })
     }
 
-    /// `auto` takes the default policy, `auto/<policy>` a named one, and a model's own name pins it.
-    fn policy(&self, asked: &str) -> Result<Policy, ApiError> {
+    /// `auto` takes the default policy, `auto/<policy>` a named one, a model's own name pins it, and RouteLLM's
+    /// `router-<name>-<threshold>` sets the floor.
+    fn address(&self, asked: &str) -> Result<Addressed, ApiError> {
         let unknown = || ApiError::UnknownModel(asked.to_owned());
+        let policy = |name: &str| self.policies.get(name).cloned();
         let named = match asked.strip_prefix(AUTO) {
             Some("") => Some(&*self.default_policy),
             Some(rest) => rest.strip_prefix('/'),
             None => None,
         };
         if let Some(name) = named {
-            return self.policies.get(name).cloned().ok_or_else(unknown);
+            let policy = policy(name).ok_or_else(unknown)?;
+            return Ok(Addressed { policy, pinned: None, floor: None });
         }
-        let pinned = self.model(asked).ok_or_else(unknown)?.name.clone();
-        let default = self.policies.get(&self.default_policy).cloned().ok_or(ApiError::Internal)?;
-        Ok(Policy { pinned: Some(pinned), ..default })
+        let policy = policy(&self.default_policy).ok_or(ApiError::Internal)?;
+        let (pinned, floor) = match self.model(asked) {
+            Some(model) => (Some(Arc::clone(&model.name)), None),
+            None => (None, Some(floor_of_threshold(asked).ok_or_else(unknown)?)),
+        };
+        Ok(Addressed { policy, pinned, floor })
     }
 
     /// Vectors of different models cannot be compared, so nothing chooses among several and none stands in for
     /// another: the request is pinned to the one it names, or to the only one there is.
-    fn embedding_policy(&self, asked: &str) -> Result<Policy, ApiError> {
-        let policy = self.policy(asked)?;
+    fn address_embedding(&self, asked: &str) -> Result<Addressed, ApiError> {
+        let addressed = self.address(asked)?;
         let embedding = || self.models.iter().filter(|model| model.capabilities.embeddings);
-        let pinned = match &policy.pinned {
+        let pinned = match &addressed.pinned {
             Some(name) => embedding().find(|model| model.name == *name),
             None => embedding().next().filter(|_| embedding().nth(1).is_none()),
         };
@@ -107,7 +149,7 @@ impl Router {
             asked: asked.to_owned(),
             known: embedding().map(|model| Arc::clone(&model.name)).collect(),
         })?;
-        Ok(Policy { pinned: Some(Arc::clone(&pinned.name)), ..policy })
+        Ok(Addressed { pinned: Some(Arc::clone(&pinned.name)), ..addressed })
     }
 
     fn lift_context_limits(&self, candidates: &mut [Candidate]) {
@@ -123,11 +165,77 @@ impl Router {
         learnt: &Learnt,
         text: &TextVector,
         features: &Features,
+        place: Option<&Place>,
+        known: &Known,
     ) -> Vec<Candidate> {
-        let candidate = |(place, model): (usize, &super::Model)| {
-            let p = learnt.adequacy.predict(text, learnt.ability(place));
-            model.candidate(features, p, &self.meter)
+        let candidate = |(at, model): (usize, &super::Model)| {
+            let p = learnt.adequacy.predict_named(text, &model.name, learnt.ability(at));
+            let cached = place.map_or(0, |place| known.cached_tokens(&model.name, place));
+            model.candidate(features, p, cached, &self.meter)
         };
         self.models.iter().enumerate().map(candidate).collect()
+    }
+}
+
+/// The policy's rule with what the request wishes and what its conversation has brought along.
+fn rule(
+    request: &Request,
+    features: &Features,
+    addressed: &Addressed,
+    wishes: &Wishes,
+    known: &Known,
+) -> Result<Rule, ApiError> {
+    let mut rule = addressed.policy.rule_with(features.task, wishes)?;
+    if addressed.pinned.is_some() {
+        rule.pinned.clone_from(&addressed.pinned);
+        rule.pinned_by_policy = false;
+    }
+    rule.local_only |= known.local_only;
+    rule.floor = rule.floor.max(known.floor);
+    rule.stay = known.last.as_ref().map(|last| Stay {
+        model: Arc::clone(&last.model),
+        tool_loop: waits_for_tool(&request.messages()),
+    });
+    let share = addressed.policy.config.explore;
+    if share > 0.0 {
+        rule.explore = Some(Explore { share, draw: draw() });
+    }
+    Ok(rule)
+}
+
+/// `RouteLLM` asks its strong model where that is needed with a probability of at least the threshold; so does a floor of
+/// one less it.
+fn floor_of_threshold(asked: &str) -> Option<f64> {
+    let (_, threshold) = asked.strip_prefix("router-")?.rsplit_once('-')?;
+    let threshold: f64 = threshold.parse().ok()?;
+    (0.0..=1.0).contains(&threshold).then_some(1.0 - threshold)
+}
+
+/// Uniform from 0 to below 1: the standard library's hash keys are random, and others each time.
+fn draw() -> f64 {
+    let random = RandomState::new().hash_one(0_u8);
+    // The 53 bits that a float holds exactly.
+    (random >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threshold_becomes_a_floor() {
+        assert!((floor_of_threshold("router-mf-0.7").unwrap() - 0.3).abs() < 1e-9);
+        assert_eq!(floor_of_threshold("router-bert-1"), Some(0.0));
+        for other in ["router-mf", "router-mf-2", "router-mf-x", "gpt-0.5", "router-0.5"] {
+            assert_eq!(floor_of_threshold(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_dice_are_fair_enough() {
+        let draws: Vec<f64> = (0..2000).map(|_| draw()).collect();
+        assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
+        let mean = draws.iter().sum::<f64>() / 2000.0;
+        assert!((mean - 0.5).abs() < 0.05, "{mean}");
     }
 }

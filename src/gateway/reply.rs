@@ -119,6 +119,9 @@ pub fn explain(request_id: &Arc<str>, plan: &Plan, model: Option<&super::Model>)
     insert("x-wattgate-request-id", request_id);
     insert("x-wattgate-policy", &plan.policy.name);
     insert("x-wattgate-reason", &plan.decision.reason.to_string());
+    if let Some(session) = plan.session {
+        insert("x-wattgate-session", &session.to_string());
+    }
     if let Some(model) = model {
         insert("x-wattgate-model", &model.name);
         insert("x-wattgate-route", model.route().label());

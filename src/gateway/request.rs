@@ -3,7 +3,6 @@
 mod tools;
 
 use axum::body::Body;
-use axum::http::HeaderMap;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -15,9 +14,6 @@ use crate::openai::embedding::MAX_INPUTS;
 use crate::openai::{
     ChatRequest, CompletionRequest, EmbeddingRequest, Input, Inputs, Request, Stop,
 };
-
-/// Keeps a conversation on this machine. Anything but `false` counts as yes: privacy fails closed.
-pub const LOCAL_ONLY: &str = "x-wattgate-local-only";
 
 /// Collects the body up to `limit_bytes`.
 pub async fn read_body(body: Body, limit_bytes: usize) -> Result<Bytes, ApiError> {
@@ -58,10 +54,6 @@ pub fn parse_embedding(body: &[u8]) -> Result<Request, ApiError> {
 /// Reads a body, and says where it is wrong.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|_| locate::<T>(body))
-}
-
-pub fn local_only(headers: &HeaderMap) -> bool {
-    headers.get(LOCAL_ONLY).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"))
 }
 
 /// Parses again with the path tracked: slower, so only once it is known that something is wrong.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::admin;
 use super::books::Books;
+use super::conversations::Conversations;
 use super::judge::Judging;
 use super::learnt::Live;
 use super::model::Model;
@@ -59,9 +60,10 @@ pub struct Router {
     /// Knows what local answers have cost.
     pub meter: MeterHandle,
     pub learnt: Live,
-    pub policies: BTreeMap<Arc<str>, Policy>,
+    pub policies: BTreeMap<Arc<str>, Arc<Policy>>,
     /// Key of `policies`.
     pub default_policy: Arc<str>,
+    pub conversations: Conversations,
 }
 
 impl Router {

@@ -5,21 +5,22 @@ use std::time::{Duration, Instant};
 
 use super::books;
 use super::footprint::unix_ms;
+use super::history::Observed;
 use super::model::{Kind, Model};
 use super::plan::Plan;
 use super::remote::Remote;
 use super::state::Gateway;
 use super::watch::Watch;
 use crate::backends::{ErrorKind, Event};
-use crate::energy::cloud::{Class, estimate};
-use crate::energy::{EnergyFigure, MeterHandle};
-use crate::openai::{Request, Usage};
+use crate::energy::cloud::{PerToken, estimate};
+use crate::energy::{EnergyFigure, MeterHandle, Source};
+use crate::openai::{FinishReason, Request, Usage};
 use crate::routing::cascade::WINDOW_TOKENS;
 use crate::routing::{Features, Route};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{AttemptLabels, ModelLabels, RequestLabels, TokenLabels};
 use crate::traffic::record::RECORD_VERSION;
-use crate::traffic::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Rule, Timings};
+use crate::traffic::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Timings};
 use crate::units::{AttemptId, Dollars};
 
 /// Notes on one request.
@@ -50,8 +51,11 @@ struct Try {
     watch: Watch,
     /// Probability of a good enough answer by them, and the least one for it to be shown.
     confidence: Option<(f64, f64)>,
-    /// The model had to be loaded first, which says nothing about the next answer.
-    cold: bool,
+    /// When it began, milliseconds since arrival.
+    began_ms: f64,
+    /// It had to queue, or the model to be loaded first: how long that took says nothing about the next answer.
+    waited: bool,
+    finish: Option<FinishReason>,
     /// Turns left out so that the conversation fits.
     dropped_turns: Option<u32>,
     /// What the upstream itself reported, which beats the table.
@@ -81,6 +85,11 @@ impl Tally {
         !self.tries.is_empty()
     }
 
+    /// Token counts of the last attempt, if its backend told them.
+    pub fn usage(&self) -> Option<Usage> {
+        self.tries.last().and_then(|one| one.usage)
+    }
+
     /// Whether the model that is asked now has said anything.
     pub fn has_output(&self) -> bool {
         self.tries.last().is_some_and(|one| one.pieces > 0)
@@ -93,14 +102,13 @@ impl Tally {
         meter: &MeterHandle,
         plan: &Plan,
     ) {
-        let cascade = plan.policy.cascade;
-        let window_tokens = cascade.map_or(WINDOW_TOKENS, |cascade| cascade.withhold_tokens);
-        // As estimated: what the upstream counts comes with the end, if ever.
-        let prompt_tokens = plan.features.prompt_tokens;
         let metered = match model.kind {
-            Kind::Cloud(_) => Remote::open(meter, &model.name, id, prompt_tokens),
+            // As estimated: what the upstream counts comes with the end, if ever.
+            Kind::Cloud(_) => Remote::open(meter, &model.name, id, plan.features.prompt_tokens),
             Kind::Local { .. } => None,
         };
+        let cascade = plan.rule.cascade;
+        let window_tokens = cascade.map_or(WINDOW_TOKENS, |cascade| cascade.withhold_tokens);
         self.tries.push(Try {
             id,
             model: Arc::clone(&model.name),
@@ -113,7 +121,9 @@ impl Tally {
             withheld_ms: 0.0,
             watch: Watch::new(window_tokens),
             confidence: None,
-            cold: model.load_cost(meter).is_some(),
+            began_ms: self.elapsed_ms(),
+            waited: model.load_cost(meter).is_some() || model.backend.health().waiting() > 0,
+            finish: None,
             dropped_turns: None,
             reported: None,
             metered,
@@ -144,8 +154,8 @@ impl Tally {
             | Event::Confidence(_)
             | Event::Logprobs(_)
             | Event::Choice(_)
-            | Event::ChoiceDone(_)
-            | Event::Done(_) => {}
+            | Event::ChoiceDone(_) => {}
+            Event::Done(finish) => current.finish = Some(*finish),
         }
     }
 
@@ -171,7 +181,7 @@ impl Tally {
             current.outcome = outcome;
             current.error = error;
             if let Some(remote) = &mut current.metered {
-                remote.close(current.usage.map(|usage| usage.completion_tokens));
+                remote.close(current.usage.map(|usage| usage.generated_tokens()));
             }
         }
     }
@@ -226,9 +236,12 @@ impl Tally {
             outcome,
             status,
             features: plan.features,
-            rule: Rule::from(&plan.policy),
+            rule: plan.rule.clone(),
+            wishes: plan.wishes.clone(),
+            propensity: plan.decision.propensity,
+            session: plan.session,
             timings: self.timings(),
-            usage: self.tries.last().and_then(|one| one.usage),
+            usage: self.usage(),
             dollars: self.dollars(gateway),
             shadow: plan.shadow.clone(),
             label: None,
@@ -274,7 +287,7 @@ impl Tally {
     fn count(&self, gateway: &Gateway, record: &Record) {
         let metrics = &gateway.metrics;
         for one in &self.tries {
-            one.count(gateway, metrics, record.timings.total_ms);
+            one.count(gateway, metrics, &record.features, record.timings.total_ms);
         }
         let receipt = &record.receipt;
         let route = receipt.route.map_or("none", Route::label);
@@ -295,6 +308,17 @@ impl Tally {
 }
 
 impl Try {
+    fn observed(&self, usage: &Usage, ended_ms: f64) -> Observed {
+        let own_ms = self.first_token_ms.map(|ms| ms - self.began_ms);
+        Observed {
+            computed_tokens: usage.prompt_tokens.saturating_sub(usage.cached_tokens()),
+            completion_tokens: usage.completion_tokens,
+            cut: self.finish == Some(FinishReason::Length),
+            first_token_ms: own_ms.filter(|_| !self.waited),
+            answer_ms: self.first_token_ms.map(|ms| ended_ms - ms),
+        }
+    }
+
     fn attempt(&self, gateway: &Gateway, features: &Features) -> Attempt {
         Attempt {
             model: Arc::clone(&self.model),
@@ -302,6 +326,7 @@ impl Try {
             outcome: self.outcome,
             error: self.error.as_ref().map(|error| error.label().to_owned()),
             dropped_turns: self.dropped_turns,
+            amortised_joules: None,
             signals: self.watch.signals(),
             confidence: self.confidence.map(|(confidence, _)| confidence),
             energy: self.energy(gateway, features),
@@ -343,7 +368,7 @@ impl Try {
             _ if self.is_metered() => Some(gateway.router.meter.provisional(self.id)),
             Kind::Local { .. } => None,
             Kind::Cloud(config) => Some(
-                self.reported.unwrap_or_else(|| self.cloud_energy(config.energy_class, features)),
+                self.reported.unwrap_or_else(|| self.cloud_energy(config.per_token(), features)),
             ),
         }
     }
@@ -359,28 +384,33 @@ impl Try {
     }
 
     /// The table's figure for what is known of the answer.
-    fn cloud_energy(&self, class: Option<Class>, features: &Features) -> EnergyFigure {
+    fn cloud_energy(&self, per_token: Option<PerToken>, features: &Features) -> EnergyFigure {
         match self.usage {
+            // No table says what an image or a sound takes, and that is not nothing.
+            _ if features.needs.media => EnergyFigure::unknown(Source::CloudTable),
             Some(usage) => {
-                estimate(class, usage.prompt_tokens, usage.cached_tokens(), usage.completion_tokens)
+                let (cached, generated) = (usage.cached_tokens(), usage.generated_tokens());
+                estimate(per_token, usage.prompt_tokens, cached, generated)
             }
             // Cut short: the prompt was read, and every piece was at least a token.
-            None => estimate(class, features.prompt_tokens.into(), 0, self.pieces),
+            None => estimate(per_token, features.prompt_tokens.into(), 0, self.pieces),
         }
     }
 
-    fn count(&self, gateway: &Gateway, metrics: &Metrics, ended_ms: f64) {
+    fn count(&self, gateway: &Gateway, metrics: &Metrics, features: &Features, ended_ms: f64) {
         let route = self.route.label();
         let outcome = self.outcome.label();
         let labels = AttemptLabels { model: Arc::clone(&self.model), route, outcome };
         metrics.attempts_total.get_or_create(&labels).inc();
         let Some(model) = gateway.router.model(&self.model) else { return };
-        if let (Some(first_token_ms), false) = (self.first_token_ms, self.cold) {
-            let usage = self.usage.unwrap_or_default();
-            let read = usage.prompt_tokens.saturating_sub(usage.cached_tokens());
-            model.observe_first_token(first_token_ms, read, &gateway.router.meter);
-        }
         let Some(usage) = self.usage else { return };
+        if self.outcome == AttemptOutcome::Answered {
+            let error =
+                model.learn(features, &self.observed(&usage, ended_ms), &gateway.router.meter);
+            let labels = model.labels();
+            metrics.output_length_predictions_total.get_or_create(&labels).inc();
+            metrics.output_length_error_tokens_total.get_or_create(&labels).inc_by(error);
+        }
         // An answer that came in one piece tells nothing of its pace.
         if let (Some(first_token_ms), later @ 1.., 2..) =
             (self.first_token_ms, usage.completion_tokens.saturating_sub(1), self.pieces)

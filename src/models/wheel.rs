@@ -196,7 +196,7 @@ fn unzip(
 fn models_in(archive: &ZipArchive<File>) -> Vec<String> {
     let names = archive.file_names().filter_map(Result::ok);
     names
-        .filter(|name| name.to_ascii_lowercase().ends_with(".gguf"))
+        .filter(|name| name.to_ascii_lowercase().contains(".gguf"))
         .map(std::borrow::Cow::into_owned)
         .collect()
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::content::{Content, Stop};
 use super::logprobs::ChoiceLogprobs;
@@ -75,6 +76,9 @@ pub struct ChatRequest {
     pub parallel_tool_calls: Option<bool>,
     #[serde(default)]
     pub response_format: Option<ResponseFormat>,
+    /// Variables for the model's chat template, such as `enable_thinking`. Not OpenAI's: llama-server's and vLLM's.
+    #[serde(default)]
+    pub chat_template_kwargs: Option<Map<String, Value>>,
 }
 
 impl ChatRequest {
@@ -189,6 +193,12 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Tokens that were generated, reasoning included: some upstreams leave reasoning out of `completion_tokens` and
+    /// have it in the total only.
+    pub fn generated_tokens(&self) -> u64 {
+        self.completion_tokens.max(self.total_tokens.saturating_sub(self.prompt_tokens))
+    }
+
     /// Tokens of the reasoning.
     pub fn reasoning_tokens(&self) -> u64 {
         self.completion_tokens_details.map_or(0, |details| details.reasoning_tokens.unwrap_or(0))

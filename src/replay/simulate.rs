@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use crate::energy::EnergyFigure;
-use crate::routing::{Candidate, Policy, Route, decide};
+use crate::routing::{Candidate, Explore, Policy, Route, Rule, decide};
 use crate::traffic::{AttemptOutcome, Record};
 
 /// A rule to replay.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scenario {
-    /// A configured policy, under what the request itself demanded: a model it named, or not to leave this machine.
-    Policy(Policy),
+    /// A configured policy, under what the request itself demanded (a model it named, not to leave this machine, wishes
+    /// that the policy grants) and on the
+    /// model that its conversation was on.
+    Policy(Arc<Policy>),
     /// The logged rule with only the cloud to choose from; a model that the client named does not count.
     CloudOnly,
     /// The logged rule with only this machine to choose from; a model that the client named does not count.
@@ -44,19 +46,16 @@ impl Scenario {
     /// `None` if the request is not for this scenario.
     pub fn play(&self, record: &Record) -> Option<Play> {
         let mut candidates = candidates(record);
-        let logged = logged_rule(record);
+        let logged = record.rule.clone();
         let rule = match self {
-            Self::Policy(policy) => {
-                let local_only = policy.local_only || logged.local_only;
-                Policy { local_only, pinned: logged.pinned, ..policy.clone() }
-            }
+            Self::Policy(policy) => replayed(policy, record),
             Self::CloudOnly => {
                 candidates.retain(|candidate| candidate.route == Route::Cloud);
-                Policy { pinned: None, ..logged }
+                Rule { pinned: None, ..logged }
             }
             Self::LocalOnly => {
                 candidates.retain(|candidate| candidate.route == Route::Local);
-                Policy { pinned: None, ..logged }
+                Rule { pinned: None, ..logged }
             }
             Self::Oracle => {
                 let (label, model) = (record.label?, record.receipt.model.as_ref()?);
@@ -83,14 +82,14 @@ impl Play {
 
 /// Whether the logged rule, applied again, asks the model that was asked first.
 pub(super) fn reproduces(record: &Record) -> bool {
-    let decision = decide(&record.features, &candidates(record), &logged_rule(record));
+    let decision = decide(&record.features, &candidates(record), &record.rule);
     let asked = record.receipt.attempts.first().map(|attempt| &attempt.model);
     decision.chosen().map(|candidate| &candidate.model) == asked
 }
 
 /// Asks the models in the order of the decision. Where the log knows how an attempt went, it goes so again; a model that
 /// was not asked then is taken to answer.
-fn play(record: &Record, candidates: &[Candidate], rule: &Policy) -> Play {
+fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
     let mut decision = decide(&record.features, candidates, rule);
     let attempts = &record.receipt.attempts;
     let mut metered = None;
@@ -126,15 +125,22 @@ fn candidates(record: &Record) -> Vec<Candidate> {
     record.receipt.candidates.iter().map(|judged| judged.candidate.clone()).collect()
 }
 
-fn logged_rule(record: &Record) -> Policy {
-    Policy {
-        name: Arc::clone(&record.receipt.policy),
-        objective: record.rule.objective,
-        floor: record.rule.floor,
-        local_only: record.rule.local_only,
-        pinned: record.rule.pinned.clone(),
-        cascade: record.rule.cascade,
+/// The policy's rule for this request. The dice fall as they did.
+fn replayed(policy: &Policy, record: &Record) -> Rule {
+    let (task, logged) = (record.features.task, &record.rule);
+    // A wish that this policy would refuse counts for nothing.
+    let mut rule = policy.rule_with(task, &record.wishes).unwrap_or_else(|_| policy.rule(task));
+    rule.local_only |= logged.local_only;
+    if logged.pinned.is_some() && !logged.pinned_by_policy {
+        rule.pinned.clone_from(&logged.pinned);
+        rule.pinned_by_policy = false;
     }
+    rule.stay.clone_from(&logged.stay);
+    rule.explore = logged
+        .explore
+        .filter(|_| policy.config.explore > 0.0)
+        .map(|dice| Explore { share: policy.config.explore, ..dice });
+    rule
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! How likely a model's answer is good enough: a trained, verified, read-only model of text difficulty.
 //!
-//! `p = σ(a · (ability − difficulty(text)))` for any model with an ability number, and a head of its own for a model
-//! the training data has direct labels of. Scores are sparse dot products. This file predicts; `file` reads and
-//! writes; nothing here trains.
+//! `p = σ(easiness(text) + slope · ability)` for any model with an ability number; a model that the training data labels
+//! directly has a head of its own, which counts as far as the text is like the text it was learnt from. Scores are
+//! sparse dot products. This file predicts; `file` reads and writes; nothing here trains.
 
 mod file;
 pub mod names;
@@ -22,14 +22,24 @@ static BUILT_IN: &[u8] = include_bytes!("../../router-models/default/model.bin")
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdequacyModel {
     pub schema: FeatureSchema,
-    /// `a`: how sharply adequacy rises with ability; above 0.
+    /// Log-odds of an adequate answer by a model of ability 0, the average one of the data.
+    pub easiness: Head,
+    /// How sharply the log-odds rise with ability; above 0.
     pub slope: f64,
-    /// Difficulty on the ability scale (logits; 0 = the average model of the data).
-    pub difficulty: Head,
     /// Ability of each model in the data by canonical name, same scale.
     pub abilities: BTreeMap<String, f64>,
-    /// Log-odds of an adequate answer, for models with direct labels, by canonical name.
-    pub own_heads: BTreeMap<String, Head>,
+    /// What direct labels taught, oldest source first.
+    pub labelled: Vec<Labelled>,
+}
+
+/// One source of direct labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Labelled {
+    pub source: String,
+    /// Log-odds that a text is of the kind this source asked.
+    pub familiarity: Head,
+    /// Log-odds of an adequate answer to such a text, by canonical name.
+    pub heads: BTreeMap<String, Head>,
 }
 
 impl AdequacyModel {
@@ -50,18 +60,46 @@ impl AdequacyModel {
 
     /// Difficulty of a text: the ability at which an adequate answer is as likely as not.
     pub fn difficulty(&self, text: &TextVector) -> f64 {
-        self.difficulty.score(text)
+        -self.easiness.score(text) / self.slope
     }
 
-    /// Probability, 0 to 1, that a model of this ability answers well enough.
+    /// Log-odds that a model of this ability answers well enough.
+    pub fn log_odds(&self, text: &TextVector, ability: f64) -> f64 {
+        self.easiness.score(text) + self.slope * ability
+    }
+
+    /// The same as a probability, 0 to 1.
     pub fn predict(&self, text: &TextVector, ability: f64) -> f64 {
-        logistic(self.slope * (ability - self.difficulty(text)))
+        logistic(self.log_odds(text, ability))
     }
 
-    /// The same for a model the data knows by name: from its own head if it has one, else from its ability.
+    /// The same for a model the data may know by name: where it has heads of its own, log-odds move from what its
+    /// ability says to what each head says, as far as the text is familiar; a later source outweighs an earlier one.
+    pub fn predict_named(&self, text: &TextVector, name: &str, ability: f64) -> f64 {
+        let general = self.log_odds(text, ability);
+        let toward = |log_odds: f64, labelled: &Labelled| match names::find(&labelled.heads, name) {
+            Some(head) => {
+                let familiar = logistic(labelled.familiarity.score(text));
+                log_odds + familiar * (head.score(text) - log_odds)
+            }
+            None => log_odds,
+        };
+        logistic(self.labelled.iter().fold(general, toward))
+    }
+
+    /// The same for a model of the data; none if it is not one.
     pub fn predict_known(&self, text: &TextVector, name: &str) -> Option<f64> {
-        let own = names::find(&self.own_heads, name).map(|head| logistic(head.score(text)));
-        own.or_else(|| self.ability_of(name).map(|ability| self.predict(text, ability)))
+        self.ability_of(name).map(|ability| self.predict_named(text, name, ability))
+    }
+
+    /// Adds to a head a share of the log-odds that the general model gives the model of that name; nothing if it has none.
+    pub fn add_log_odds(&self, head: &mut Head, name: &str, share: f64) {
+        if let Some(ability) = self.ability_of(name) {
+            #[expect(clippy::cast_possible_truncation, reason = "weights are served as f32")]
+            let (share, log_odds) = (share as f32, (share * self.slope * ability) as f32);
+            head.add(&self.easiness, share);
+            head.intercept += log_odds;
+        }
     }
 
     /// Ability of a model in the data. A name without its release date means the newest one known.
@@ -137,12 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn a_model_with_labels_of_its_own_is_predicted_by_its_own_head() {
+    fn a_head_of_its_own_counts_as_far_as_the_text_is_familiar() {
         let model = AdequacyModel::built_in().unwrap();
-        let text = TextVector::of_text("Who wrote Faust?\nA. Goethe\nB. Kant\nAnswer:");
         let name = "mixtral-8x7b-instruct-v0.1";
-        let own = model.predict_known(&text, name).unwrap();
-        assert!((own - model.predict(&text, model.ability_of(name).unwrap())).abs() > 1e-6);
-        assert_eq!(model.predict_known(&text, "no-such-model"), None);
+        let ability = model.ability_of(name).unwrap();
+        let moved = |text: &str| {
+            let text = TextVector::of_text(text);
+            (model.predict_known(&text, name).unwrap() - model.predict(&text, ability)).abs()
+        };
+        let exam = "Who wrote Faust?\nA. Goethe\nB. Kant\nC. Hegel\nD. Heine\nAnswer:";
+        let letter = "Write a short letter of thanks to my aunt for the blue scarf.";
+        assert!(moved(exam) > 10.0 * moved(letter), "{} {}", moved(exam), moved(letter));
+        assert_eq!(model.predict_known(&TextVector::of_text(exam), "no-such-model"), None);
     }
 }

@@ -40,14 +40,47 @@ pub struct Candidate {
     pub dollars: Option<Dollars>,
     /// Expected time to the first token, milliseconds.
     pub ttft_ms: Option<f64>,
+    /// Expected length of the answer, tokens, all choices together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<u32>,
     /// Longest prompt plus answer, if known.
     pub context_tokens: Option<u32>,
     pub capabilities: Capabilities,
     /// Why it cannot be asked at all just now.
     pub unavailable: Option<Unavailable>,
-    /// It is not in memory; `joules` and `ttft_ms` hold what loading it adds.
+    /// It is not in memory; the costs hold what loading it adds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<NotLoaded>,
+    /// It has read the beginning of this conversation; the costs hold what that saves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+}
+
+/// What one answer is expected to take; unknown is not zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Costs {
+    pub joules: Option<Joules>,
+    pub dollars: Option<Dollars>,
+    /// Time to the first token, milliseconds.
+    pub ttft_ms: Option<f64>,
+    /// CO2 equivalent.
+    pub grams: Option<Grams>,
+}
+
+/// The beginning of a conversation that a model need not read again.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cache {
+    /// Prompt tokens of this request that it has read.
+    pub tokens: u32,
+    /// What the answer would take without: what the model falls back to once the conversation leaves it.
+    pub without: Costs,
+}
+
+impl Candidate {
+    pub fn costs(&self) -> Costs {
+        let Self { joules, dollars, ttft_ms, grams, .. } = *self;
+        Costs { joules, dollars, ttft_ms, grams }
+    }
 }
 
 /// Where a model is that requests are taken for, but that cannot answer at once.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Policy, Route};
+use super::{Candidate, Route, Rule};
 
 /// Tokens that every local answer's signals are computed from where no policy says otherwise.
 pub const WINDOW_TOKENS: u32 = 8;
@@ -49,9 +49,9 @@ impl Cascade {
         &self,
         ranked: &mut Vec<usize>,
         candidates: &[Candidate],
-        policy: &Policy,
+        rule: &Rule,
     ) -> Option<Lead> {
-        if policy.pinned.is_some() {
+        if rule.pinned.is_some() {
             return None;
         }
         let worth_trying = |place: &&usize| {
@@ -72,7 +72,7 @@ impl Cascade {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::{Capabilities, Objective};
+    use crate::routing::Capabilities;
     use crate::units::Joules;
 
     fn candidate(model: &str, route: Route, p: f64, joules: Option<f64>) -> Candidate {
@@ -84,25 +84,20 @@ mod tests {
             grams: None,
             dollars: None,
             ttft_ms: None,
+            output_tokens: None,
             context_tokens: None,
             capabilities: Capabilities::ALL,
             unavailable: None,
             state: None,
+            cache: None,
         }
     }
 
     fn lead(candidates: &[Candidate], pinned: bool) -> (Vec<usize>, Option<Lead>) {
         let mut ranked: Vec<usize> = (0..candidates.len()).rev().collect();
         let cascade = Cascade::default();
-        let policy = Policy {
-            name: "test".into(),
-            objective: Objective::Joules,
-            floor: 0.5,
-            local_only: false,
-            pinned: pinned.then(|| "a".into()),
-            cascade: Some(cascade),
-        };
-        let lead = cascade.lead(&mut ranked, candidates, &policy);
+        let rule = Rule { pinned: pinned.then(|| "a".into()), ..Rule::default() };
+        let lead = cascade.lead(&mut ranked, candidates, &rule);
         (ranked, lead)
     }
 

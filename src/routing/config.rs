@@ -1,10 +1,14 @@
-//! Settings of routing: the trained router, the default policy, and the policies by name.
+//! Settings of routing: the trained router, the policies by name, and what is remembered of conversations.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Cascade, Objective};
+use super::objective::Lambda;
+use super::policy::Override;
+use super::session::Limits;
+use super::{Cascade, Objective, TaskClass};
 
 /// `[routing]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -28,19 +32,310 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
-    /// What to minimise among adequate models: `joules`, `dollars` or `latency`; or maximise: `quality`.
-    /// Default `joules`.
+    /// What to minimise among adequate models: `joules`, `dollars`, `latency` or `carbon`; or maximise: `quality`, or
+    /// `tradeoff`, adequacy less the lambdas times the costs. Default `joules`.
     pub objective: Objective,
     /// Least adequacy, 0 to 1, that a model must be predicted to reach. Default 0.6.
     pub floor: f64,
+    /// Most joules that an answer may be expected to take, above 0. Default: no limit.
+    pub max_joules: Option<f64>,
+    /// Most US dollars that an answer may be expected to cost, 0 or more. Default: no limit.
+    pub max_dollars: Option<f64>,
+    /// What a joule, a dollar, a second to the first token and a gram of emissions are worth in adequacy, 0 or more, for
+    /// `tradeoff`. Default: nothing.
+    pub lambda_per_joule: Option<f64>,
+    pub lambda_per_dollar: Option<f64>,
+    pub lambda_per_second: Option<f64>,
+    pub lambda_per_gram: Option<f64>,
     /// Never leave this machine. Default false.
     pub local_only: bool,
+    /// Least gain, 0 to 1, for which a conversation leaves its model: adequacy, or a share of the cost. Default 0.05.
+    pub switch_gain: f64,
+    /// Probability, 0 to 1, of choosing evenly among all models that may answer a conversation's first turn. Default 0.
+    pub explore: f64,
+    /// What a request may set for itself. Default: all of it.
+    pub overrides: Vec<Override>,
+    /// `[policies.<name>.classes.<class>]`.
+    pub classes: Classes,
     /// Let a local model begin, and another one answer if it does not look sure. Default: no.
     pub cascade: Option<Cascade>,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { objective: Objective::Joules, floor: 0.6, local_only: false, cascade: None }
+        Self {
+            objective: Objective::Joules,
+            floor: 0.6,
+            max_joules: None,
+            max_dollars: None,
+            lambda_per_joule: None,
+            lambda_per_dollar: None,
+            lambda_per_second: None,
+            lambda_per_gram: None,
+            local_only: false,
+            switch_gain: 0.05,
+            explore: 0.0,
+            overrides: Override::ALL.to_vec(),
+            classes: Classes::default(),
+            cascade: None,
+        }
+    }
+}
+
+impl PolicyConfig {
+    pub fn lambda(&self) -> Lambda {
+        Lambda {
+            per_joule: self.lambda_per_joule.unwrap_or(0.0),
+            per_dollar: self.lambda_per_dollar.unwrap_or(0.0),
+            per_second: self.lambda_per_second.unwrap_or(0.0),
+            per_gram: self.lambda_per_gram.unwrap_or(0.0),
+        }
+    }
+
+    /// Everything that makes no sense, as the path below the policy and what is wrong there.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let shares =
+            [("floor", self.floor), ("switch_gain", self.switch_gain), ("explore", self.explore)];
+        for (key, value) in shares {
+            check_share(vec![key], value, &mut problems);
+        }
+        check_budgets(&[], self.max_joules, self.max_dollars, &mut problems);
+        for (key, value) in self.lambdas() {
+            if value.is_some_and(|value| !(value.is_finite() && value >= 0.0)) {
+                let message = format!("`{key}` must be a finite number, 0 or more");
+                problems.push(Problem { path: vec![key], message, hint: LAMBDA_HINT });
+            }
+        }
+        for (class, config) in self.classes.all() {
+            if let Some(floor) = config.floor {
+                check_share(vec!["classes", class.label(), "floor"], floor, &mut problems);
+            }
+            let at = ["classes", class.label()];
+            check_budgets(&at, config.max_joules, config.max_dollars, &mut problems);
+        }
+        self.check_trade_off(&mut problems);
+        problems
+    }
+
+    fn lambdas(&self) -> [(&'static str, Option<f64>); 4] {
+        [
+            ("lambda_per_joule", self.lambda_per_joule),
+            ("lambda_per_dollar", self.lambda_per_dollar),
+            ("lambda_per_second", self.lambda_per_second),
+            ("lambda_per_gram", self.lambda_per_gram),
+        ]
+    }
+
+    /// A trade-off needs a lambda, and a lambda a trade-off.
+    fn check_trade_off(&self, problems: &mut Vec<Problem>) {
+        let by_class = self.classes.all().filter_map(|(_, config)| config.objective);
+        let trades = std::iter::once(self.objective)
+            .chain(by_class)
+            .any(|objective| objective == Objective::Tradeoff);
+        let weighs = self.lambdas().iter().any(|(_, value)| value.is_some_and(|value| value > 0.0));
+        if trades && !weighs {
+            let message = "the objective `tradeoff` needs a lambda above 0".to_owned();
+            problems.push(Problem { path: vec!["objective"], message, hint: LAMBDA_HINT });
+        }
+        let may_be_asked_for = self.overrides.contains(&Override::Objective);
+        let unused = self.lambdas().into_iter().find(|(_, value)| value.is_some());
+        if let Some((key, _)) = unused.filter(|_| !trades && !may_be_asked_for) {
+            let message = format!("`{key}` has no effect: no objective here is `tradeoff`");
+            problems.push(Problem { path: vec![key], message, hint: "remove it" });
+        }
+    }
+}
+
+const LAMBDA_HINT: &str = "lambda_per_joule = 0.001 gives up 0.01 of adequacy to save 10 J; also _per_dollar, _per_second, _per_gram";
+
+fn check_share(path: Vec<&'static str>, value: f64, problems: &mut Vec<Problem>) {
+    if (0.0..=1.0).contains(&value) {
+        return;
+    }
+    let key = path.last().copied().unwrap_or_default();
+    let message = format!("`{key}` must be from 0 to 1, not {value}");
+    let hint = match key {
+        "floor" => "it is the least probability of a good enough answer",
+        "explore" => "it is the share of conversations that begin at a model drawn by chance",
+        _ => "it is the least gain for which a conversation leaves its model",
+    };
+    problems.push(Problem { path, message, hint });
+}
+
+fn check_budgets(
+    at: &[&'static str],
+    max_joules: Option<f64>,
+    max_dollars: Option<f64>,
+    problems: &mut Vec<Problem>,
+) {
+    for (key, most, least) in
+        [("max_joules", max_joules, f64::MIN_POSITIVE), ("max_dollars", max_dollars, 0.0)]
+    {
+        if let Some(most) = most.filter(|most| !(most.is_finite() && *most >= least)) {
+            let rule = if least > 0.0 { "more than 0" } else { "0 or more" };
+            let message = format!("`{key}` must be {rule}, not {most}");
+            let path = at.iter().copied().chain([key]).collect();
+            problems.push(Problem { path, message, hint: "without it there is no limit" });
+        }
+    }
+}
+
+/// Something in a policy that makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Keys below the policy.
+    pub path: Vec<&'static str>,
+    pub message: String,
+    pub hint: &'static str,
+}
+
+/// `[policies.<name>.classes]`: what differs for requests of one task class.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Classes {
+    pub tools: Option<ClassConfig>,
+    pub long_context: Option<ClassConfig>,
+    pub multiple_choice: Option<ClassConfig>,
+    pub extraction: Option<ClassConfig>,
+    pub code: Option<ClassConfig>,
+    pub math: Option<ClassConfig>,
+    pub chat: Option<ClassConfig>,
+}
+
+impl Classes {
+    pub fn get(&self, task: TaskClass) -> Option<&ClassConfig> {
+        match task {
+            TaskClass::Tools => self.tools.as_ref(),
+            TaskClass::LongContext => self.long_context.as_ref(),
+            TaskClass::MultipleChoice => self.multiple_choice.as_ref(),
+            TaskClass::Extraction => self.extraction.as_ref(),
+            TaskClass::Code => self.code.as_ref(),
+            TaskClass::Math => self.math.as_ref(),
+            TaskClass::Chat => self.chat.as_ref(),
+        }
+    }
+
+    /// Those that are set.
+    pub fn all(&self) -> impl Iterator<Item = (TaskClass, &ClassConfig)> {
+        TaskClass::ALL.into_iter().filter_map(|task| Some((task, self.get(task)?)))
+    }
+}
+
+/// `[policies.<name>.classes.<class>]`: each key as in the policy, whose value stands where it is left out.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClassConfig {
+    pub objective: Option<Objective>,
+    pub floor: Option<f64>,
+    pub max_joules: Option<f64>,
+    pub max_dollars: Option<f64>,
+    /// Only this model answers.
+    pub model: Option<String>,
+}
+
+/// `[sessions]`: what is remembered of conversations, in memory, until the gateway stops.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionsConfig {
+    /// Conversations remembered at once, at least 1; then the idlest is forgotten. Default 10,000.
+    pub remember: usize,
+    /// Seconds without a turn after which one is forgotten, at least 1; one that must stay on this machine is kept
+    /// until room is needed. Default 21,600 (six hours).
+    pub forget_after_s: u64,
+    /// What each failed answer adds to the floor of its conversation, 0 to 1. Default 0.1.
+    pub floor_step: f64,
+    /// What tells conversations apart, the first that a request has. Default all, in this order.
+    pub identify_by: Vec<Identifier>,
+}
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        Self {
+            remember: 10_000,
+            forget_after_s: 6 * 3600,
+            floor_step: 0.1,
+            identify_by: Identifier::ALL.to_vec(),
+        }
+    }
+}
+
+impl SessionsConfig {
+    pub fn limits(&self) -> Limits {
+        Limits {
+            sessions: self.remember,
+            idle: Duration::from_secs(self.forget_after_s),
+            floor_step: self.floor_step,
+        }
+    }
+}
+
+/// What a conversation can be known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identifier {
+    /// `x-wattgate-session`, or `session` in the body's `wattgate` object.
+    Header,
+    /// `metadata.session_id` in the body.
+    Metadata,
+    /// `user` in the body; leave it out where that names a person with several conversations.
+    User,
+    /// Its messages so far.
+    Prefix,
+}
+
+impl Identifier {
+    pub const ALL: [Self; 4] = [Self::Header, Self::Metadata, Self::User, Self::Prefix];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(config: &PolicyConfig) -> Vec<String> {
+        config.problems().iter().map(|problem| problem.path.join(".")).collect()
+    }
+
+    #[test]
+    fn the_default_policy_makes_sense() {
+        assert_eq!(keys(&PolicyConfig::default()), [""; 0]);
+    }
+
+    #[test]
+    fn everything_that_makes_no_sense_is_found_at_once() {
+        let code = ClassConfig {
+            floor: Some(2.0),
+            max_dollars: Some(-1.0),
+            objective: Some(Objective::Tradeoff),
+            ..ClassConfig::default()
+        };
+        let config = PolicyConfig {
+            floor: f64::NAN,
+            max_joules: Some(0.0),
+            explore: 1.5,
+            lambda_per_joule: Some(-1.0),
+            classes: Classes { code: Some(code), ..Classes::default() },
+            ..PolicyConfig::default()
+        };
+        assert_eq!(
+            keys(&config),
+            [
+                "floor",
+                "explore",
+                "max_joules",
+                "lambda_per_joule",
+                "classes.code.floor",
+                "classes.code.max_dollars",
+                "objective"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_lambda_that_nothing_can_use_is_a_mistake() {
+        let config = PolicyConfig { lambda_per_gram: Some(0.1), ..PolicyConfig::default() };
+        assert_eq!(keys(&config), [""; 0], "a request may ask for the trade-off");
+        let config = PolicyConfig { overrides: vec![], ..config };
+        assert_eq!(keys(&config), ["lambda_per_gram"]);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Features, Policy, Route, Unavailable};
+use super::{Candidate, Features, Route, Rule, Unavailable};
 
 /// Why a candidate may not answer this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,11 @@ pub enum Exclusion {
     NoRawDetails,
     /// It gives embeddings and the request wants text, or the other way round.
     OtherTask,
+    OverJoules,
+    OverDollars,
+    /// There is a budget, and nobody knows what this model takes.
+    UnknownJoules,
+    UnknownDollars,
 }
 
 impl Exclusion {
@@ -48,6 +53,14 @@ impl Exclusion {
                 | Self::NoChatTemplate
                 | Self::NoRawDetails
                 | Self::OtherTask
+        ) || self.is_about_a_budget()
+    }
+
+    /// Whether a larger budget could help.
+    pub fn is_about_a_budget(self) -> bool {
+        matches!(
+            self,
+            Self::OverJoules | Self::OverDollars | Self::UnknownJoules | Self::UnknownDollars
         )
     }
 }
@@ -71,6 +84,10 @@ impl fmt::Display for Exclusion {
             Self::NoLogprobs => "gives no log-probabilities",
             Self::NoChoices => "gives one choice only",
             Self::OtherTask => "answers another kind of request",
+            Self::OverJoules => "would take more energy than the budget allows",
+            Self::OverDollars => "would cost more than the budget allows",
+            Self::UnknownJoules => "its energy is unknown and there is a budget",
+            Self::UnknownDollars => "its price is unknown and there is a budget",
         })
     }
 }
@@ -79,13 +96,13 @@ impl fmt::Display for Exclusion {
 pub(super) fn exclusion(
     features: &Features,
     candidate: &Candidate,
-    policy: &Policy,
+    rule: &Rule,
 ) -> Option<Exclusion> {
     let (needs, can) = (features.needs, candidate.capabilities);
     // Privacy first.
     let rules = [
-        (policy.local_only && candidate.route == Route::Cloud, Exclusion::LocalOnly),
-        (policy.pinned.as_ref().is_some_and(|name| *name != candidate.model), Exclusion::NotNamed),
+        (rule.local_only && candidate.route == Route::Cloud, Exclusion::LocalOnly),
+        (rule.pinned.as_ref().is_some_and(|name| *name != candidate.model), Exclusion::NotNamed),
         (needs.embeddings != can.embeddings, Exclusion::OtherTask),
         (needs.chat && !can.chat, Exclusion::NoChatTemplate),
         (candidate.unavailable == Some(Unavailable::NoApiKey), Exclusion::NoApiKey),
@@ -99,11 +116,25 @@ pub(super) fn exclusion(
         (needs.raw_details && !can.raw_details, Exclusion::NoRawDetails),
         (surely_too_long(features, candidate), Exclusion::ContextTooShort),
     ];
-    rules.into_iter().find_map(|(applies, exclusion)| applies.then_some(exclusion))
+    let broken = rules.into_iter().find_map(|(applies, exclusion)| applies.then_some(exclusion));
+    broken.or_else(|| over_budget(candidate, rule))
 }
 
 /// The token estimate is rough, so only a prompt that is too long even at half the estimate is excluded here; the
 /// engine counts exactly and refuses the rest.
 fn surely_too_long(features: &Features, candidate: &Candidate) -> bool {
     candidate.context_tokens.is_some_and(|limit| features.context_tokens() / 2 > limit)
+}
+
+fn over_budget(candidate: &Candidate, rule: &Rule) -> Option<Exclusion> {
+    let joules = match (rule.max_joules, candidate.joules) {
+        (Some(most), Some(expected)) => (expected > most).then_some(Exclusion::OverJoules),
+        (Some(_), None) => Some(Exclusion::UnknownJoules),
+        (None, _) => None,
+    };
+    joules.or(match (rule.max_dollars, candidate.dollars) {
+        (Some(most), Some(expected)) => (expected > most).then_some(Exclusion::OverDollars),
+        (Some(_), None) => Some(Exclusion::UnknownDollars),
+        (None, _) => None,
+    })
 }

@@ -4,9 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::task::{Form, TaskClass};
 use crate::openai::tools::FunctionDefinition;
 use crate::openai::{
-    ChatRequest, CompletionRequest, Content, EmbeddingRequest, Input, Inputs, Request, Tool,
+    ChatRequest, CompletionRequest, Content, EmbeddingRequest, Input, Inputs, Message, Request,
+    Role, Tool,
 };
 
 /// Bytes of English text per token, the usual rule of thumb for byte-pair vocabularies; only used until the
@@ -27,6 +29,14 @@ pub struct Features {
     /// The client's output limit, or a typical length if that is smaller, times the choices asked for.
     pub output_tokens: u32,
     pub turns: u32,
+    #[serde(default)]
+    pub task: TaskClass,
+    /// The client's own output limit for each choice, if it set one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_limit: Option<u32>,
+    /// How many answers it wants; absent when one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<u32>,
     /// The longest of several prompts, which are read one by one; absent when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_prompt_tokens: Option<u32>,
@@ -48,24 +58,34 @@ impl Features {
         self.longest_prompt_tokens.unwrap_or(self.prompt_tokens)
     }
 
+    /// How many answers the client wants, at least 1.
+    pub fn answers(&self) -> u32 {
+        self.choices.unwrap_or(1).max(1)
+    }
+
     fn of_chat(request: &ChatRequest) -> Self {
         let contents = || request.messages.iter().filter_map(|message| message.content.as_ref());
         let bytes: usize = contents().map(|content| content.text().len()).sum::<usize>()
             + request.tools.iter().flatten().map(schema_bytes).sum::<usize>();
         let turns = request.messages.len();
         let prompt_tokens = bytes.div_ceil(BYTES_PER_TOKEN) + turns * TOKENS_PER_TURN;
+        let prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
+        let tools = request.tools.as_ref().is_some_and(|tools| !tools.is_empty());
+        let schema = request.response_format.as_ref().is_some_and(|format| format.kind != "text");
+        let form =
+            Form { tools: tools || waits_for_tool(&request.messages), schema, prompt_tokens };
         Self {
-            prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX),
+            prompt_tokens,
+            task: TaskClass::of(&last_question(&request.messages), form),
+            output_limit: request.output_limit(),
+            choices: request.n.filter(|n| *n > 1),
             output_tokens: output_tokens(request.output_limit(), request.n.unwrap_or(1)),
             turns: u32::try_from(turns).unwrap_or(u32::MAX),
             longest_prompt_tokens: None,
             needs: Capabilities {
                 chat: true,
-                tools: request.tools.as_ref().is_some_and(|tools| !tools.is_empty()),
-                schema: request
-                    .response_format
-                    .as_ref()
-                    .is_some_and(|format| format.kind != "text"),
+                tools,
+                schema,
                 media: contents().any(Content::has_media),
                 logprobs: request.logprobs.unwrap_or(false),
                 choices: request.n.unwrap_or(1) > 1,
@@ -78,12 +98,16 @@ impl Features {
     fn of_completion(request: &CompletionRequest) -> Self {
         let candidates = request.best_of.unwrap_or(1).max(request.choices());
         let prompts = u32::try_from(request.prompt.0.len()).unwrap_or(u32::MAX);
+        let answers = candidates.saturating_mul(prompts);
         let echo = request.echo.unwrap_or(false);
+        let question = request.prompt.0.iter().find_map(Input::text).unwrap_or_default();
+        let of_prompt = Self::of_inputs(&request.prompt);
+        let form = Form { prompt_tokens: of_prompt.prompt_tokens, ..Form::default() };
         Self {
-            output_tokens: output_tokens(
-                Some(request.output_limit()),
-                candidates.saturating_mul(prompts),
-            ),
+            output_tokens: output_tokens(Some(request.output_limit()), answers),
+            task: TaskClass::of(question, form),
+            output_limit: Some(request.output_limit()),
+            choices: Some(answers).filter(|answers| *answers > 1),
             needs: Capabilities {
                 logprobs: request.logprobs.is_some(),
                 choices: candidates > 1,
@@ -92,13 +116,14 @@ impl Features {
                     || echo && request.logprobs.is_some(),
                 ..Capabilities::default()
             },
-            ..Self::of_inputs(&request.prompt)
+            ..of_prompt
         }
     }
 
     fn of_embedding(request: &EmbeddingRequest) -> Self {
         Self {
             needs: Capabilities { embeddings: true, ..Capabilities::default() },
+            output_limit: Some(0),
             ..Self::of_inputs(&request.input)
         }
     }
@@ -117,6 +142,17 @@ impl Features {
             ..Self::default()
         }
     }
+}
+
+/// Whether the conversation waits for a model to go on after a tool: a result stands after the last assistant turn.
+pub fn waits_for_tool(messages: &[Message]) -> bool {
+    let since = messages.iter().rev().take_while(|message| message.role != Role::Assistant);
+    since.into_iter().any(|message| matches!(message.role, Role::Tool | Role::Function))
+}
+
+fn last_question(messages: &[Message]) -> std::borrow::Cow<'_, str> {
+    let last = messages.iter().rev().find(|message| message.role == Role::User);
+    last.and_then(|message| message.content.as_ref()).map(Content::text).unwrap_or_default()
 }
 
 /// What a tool adds to the prompt, its schema being nearly all of it.

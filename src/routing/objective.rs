@@ -1,8 +1,8 @@
-//! What a policy wants least of, or most of, and what that makes a candidate cost.
+//! What a rule wants least of, or most of, and what that makes a candidate cost.
 
 use serde::{Deserialize, Serialize};
 
-use super::Candidate;
+use super::candidate::Costs;
 
 /// What to minimise among adequate models.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,22 +11,68 @@ pub enum Objective {
     #[default]
     Joules,
     Dollars,
+    /// Time to the first token.
     Latency,
+    /// Grams of CO2 equivalent.
+    Carbon,
     /// Not a cost: the highest adequacy wins.
     Quality,
+    /// The highest `p - lambda · costs` wins.
+    Tradeoff,
+}
+
+/// How much adequacy a unit of cost is worth; 0: nothing. What [`Objective::Tradeoff`] weighs by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lambda {
+    pub per_joule: f64,
+    pub per_dollar: f64,
+    /// Of time to the first token.
+    pub per_second: f64,
+    /// Of CO2 equivalent.
+    pub per_gram: f64,
+}
+
+impl Lambda {
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn terms(self, costs: &Costs) -> [(f64, Option<f64>); 4] {
+        [
+            (self.per_joule, costs.joules.map(|joules| joules.0)),
+            (self.per_dollar, costs.dollars.map(|dollars| dollars.0)),
+            (self.per_second, costs.ttft_ms.map(|ms| ms / 1e3)),
+            (self.per_gram, costs.grams.map(|grams| grams.0)),
+        ]
+    }
 }
 
 impl Objective {
-    /// Cost of a candidate, comparable under one objective only; infinite where unknown.
-    pub fn cost(self, candidate: &Candidate) -> f64 {
+    pub const ALL: [Self; 6] =
+        [Self::Joules, Self::Dollars, Self::Latency, Self::Carbon, Self::Quality, Self::Tradeoff];
+
+    /// What adequacy `p` at these costs comes to: less is better, and only comparable under one objective. Infinite
+    /// where unknown: what nobody knows must not win by silence.
+    pub fn cost(self, lambda: Lambda, p: f64, costs: &Costs) -> f64 {
         let known = match self {
-            Self::Joules => candidate.joules.map(|joules| joules.0),
-            Self::Dollars => candidate.dollars.map(|dollars| dollars.0),
-            Self::Latency => candidate.ttft_ms,
-            Self::Quality => Some(-candidate.p),
+            Self::Joules => costs.joules.map(|joules| joules.0),
+            Self::Dollars => costs.dollars.map(|dollars| dollars.0),
+            Self::Latency => costs.ttft_ms,
+            Self::Carbon => costs.grams.map(|grams| grams.0),
+            Self::Quality => Some(-p),
+            Self::Tradeoff => lambda
+                .terms(costs)
+                .into_iter()
+                .filter(|(weight, _)| *weight > 0.0)
+                .try_fold(-p, |sum, (weight, cost)| Some(sum + weight * cost?)),
         };
-        // Unknown cost is worst: it must not win by silence.
-        known.unwrap_or(f64::INFINITY)
+        known.filter(|cost| !cost.is_nan()).unwrap_or(f64::INFINITY)
+    }
+
+    /// Whether its costs are differences of adequacy rather than a quantity of something.
+    pub fn is_in_adequacy(self) -> bool {
+        matches!(self, Self::Quality | Self::Tradeoff)
     }
 
     pub fn label(self) -> &'static str {
@@ -34,7 +80,55 @@ impl Objective {
             Self::Joules => "joules",
             Self::Dollars => "dollars",
             Self::Latency => "latency",
+            Self::Carbon => "carbon",
             Self::Quality => "quality",
+            Self::Tradeoff => "tradeoff",
         }
+    }
+
+    /// A cost under this objective, with its unit, in ASCII.
+    pub fn show(self, cost: f64) -> String {
+        if cost.is_infinite() {
+            return format!("unknown {}", self.label());
+        }
+        match self {
+            Self::Joules => crate::units::Joules(cost).to_string(),
+            Self::Dollars => crate::units::Dollars(cost).to_string(),
+            Self::Latency => format!("{cost:.0} ms"),
+            Self::Carbon => format!("{} CO2e", crate::units::Grams(cost)),
+            Self::Quality => format!("p = {:.2}", -cost),
+            Self::Tradeoff => format!("p - lambda cost = {:.3}", -cost),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{Dollars, Joules};
+
+    const KNOWN: Costs = Costs {
+        joules: Some(Joules(10.0)),
+        dollars: Some(Dollars(0.01)),
+        ttft_ms: Some(500.0),
+        grams: None,
+    };
+
+    #[test]
+    fn a_trade_off_adds_what_each_cost_is_worth() {
+        let lambda = Lambda { per_joule: 0.01, per_dollar: 10.0, per_second: 0.2, per_gram: 0.0 };
+        let cost = Objective::Tradeoff.cost(lambda, 0.9, &KNOWN);
+        assert!((cost - (-0.9 + 0.1 + 0.1 + 0.1)).abs() < 1e-12, "{cost}");
+        assert_eq!(Objective::Tradeoff.show(cost), "p - lambda cost = 0.600");
+    }
+
+    #[test]
+    fn what_is_unknown_costs_without_end_unless_it_does_not_count() {
+        assert!(Objective::Carbon.cost(Lambda::default(), 1.0, &KNOWN).is_infinite());
+        let carbon = Lambda { per_gram: 1.0, ..Lambda::default() };
+        assert!(Objective::Tradeoff.cost(carbon, 1.0, &KNOWN).is_infinite());
+        let unread = Costs { joules: Some(Joules(f64::NAN)), ..KNOWN };
+        assert!(Objective::Joules.cost(carbon, 1.0, &unread).is_infinite());
+        assert_eq!(Objective::Joules.show(f64::INFINITY), "unknown joules");
     }
 }

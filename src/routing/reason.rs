@@ -1,19 +1,30 @@
-//! Why the first choice is first, in words for people and in one fixed word for metrics.
+//! Why the first choice is first, in words for people and in one fixed word for metrics. ASCII, for it goes into a header.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::Objective;
+use super::{Exclusion, Objective};
 
-/// Why the first choice is first.
+/// Why the first choice is first, what stood behind it, and what the conversation lost.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reason {
+pub struct Reason {
+    pub why: Why,
+    /// Who answers if the first choice does not.
+    pub runner_up: Option<RunnerUp>,
+    /// The conversation's model, if it may not answer this time; `None` within: it is no longer configured.
+    pub gone: Option<(Arc<str>, Option<Exclusion>)>,
+}
+
+/// What decided.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Why {
     /// The cheapest of the models at or above the floor.
     Adequate {
         model: Arc<str>,
         p: f64,
         floor: f64,
         objective: Objective,
+        cost: f64,
     },
     /// No model reaches the floor, so the most adequate one answers.
     BestAvailable {
@@ -21,7 +32,14 @@ pub enum Reason {
         p: f64,
         floor: f64,
     },
-    Pinned {
+    /// The conversation's model; leaving it would gain too little.
+    Stays {
+        model: Arc<str>,
+        rival: Arc<str>,
+        gain: Gain,
+    },
+    /// The conversation's model waits for the result of its tool.
+    ToolLoop {
         model: Arc<str>,
     },
     /// A local model begins; if its first tokens do not look sure, `next` answers.
@@ -29,33 +47,88 @@ pub enum Reason {
         model: Arc<str>,
         next: Arc<str>,
     },
+    /// Chance chose, with this probability.
+    Explored {
+        model: Arc<str>,
+        propensity: f64,
+    },
+    Pinned {
+        model: Arc<str>,
+        by_policy: bool,
+    },
     NoCandidate,
+}
+
+/// What leaving the conversation's model would bring, and what it would have to bring, in the objective's unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gain {
+    pub objective: Objective,
+    pub of: f64,
+    pub needed: f64,
+}
+
+/// The second choice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunnerUp {
+    pub model: Arc<str>,
+    pub p: f64,
+    pub objective: Objective,
+    pub cost: f64,
 }
 
 impl Reason {
     /// A fixed word for metrics.
     pub fn label(&self) -> &'static str {
-        match self {
-            Self::Adequate { .. } => "adequate",
-            Self::BestAvailable { .. } => "best_available",
-            Self::Pinned { .. } => "pinned",
-            Self::Watched { .. } => "watched",
-            Self::NoCandidate => "no_candidate",
+        match self.why {
+            Why::Adequate { .. } => "adequate",
+            Why::BestAvailable { .. } => "best_available",
+            Why::Stays { .. } => "stays",
+            Why::ToolLoop { .. } => "tool_loop",
+            Why::Explored { .. } => "explored",
+            Why::Pinned { .. } => "pinned",
+            Why::Watched { .. } => "watched",
+            Why::NoCandidate => "no_candidate",
         }
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.why)?;
+        match &self.gone {
+            Some((model, Some(why))) => {
+                write!(f, "; the conversation was on {model}, which may not answer: {why}")?;
+            }
+            Some((model, None)) => write!(f, "; the conversation was on {model}, which is gone")?,
+            None => {}
+        }
+        if let Some(next) = &self.runner_up {
+            write!(f, "; next is {}", next.model)?;
+            if next.objective != Objective::Quality {
+                write!(f, " at {}", next.objective.show(next.cost))?;
+            }
+            write!(f, " with p = {:.2}", next.p)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Adequate { model, p, floor, objective: Objective::Quality } => {
+            Self::Adequate { model, p, floor, objective: Objective::Quality, .. } => {
                 write!(f, "{model} has the best p = {p:.2} (floor {floor:.2})")
             }
-            Self::Adequate { model, p, floor, objective } => {
+            Self::Adequate { model, p, floor, objective: Objective::Tradeoff, cost } => {
+                let shown = Objective::Tradeoff.show(*cost);
+                write!(f, "{model} has the best {shown} with p = {p:.2} (floor {floor:.2})")
+            }
+            Self::Adequate { model, p, floor, objective, cost } => {
                 write!(
                     f,
-                    "{model} costs the least {} with p = {p:.2} at or above the floor {floor:.2}",
-                    objective.label()
+                    "{model} costs the least {} ({}) with p = {p:.2} at or above the floor {floor:.2}",
+                    objective.label(),
+                    objective.show(*cost)
                 )
             }
             Self::BestAvailable { model, p, floor } => {
@@ -64,11 +137,37 @@ impl fmt::Display for Reason {
                     "no available model reaches the floor {floor:.2}; {model} comes nearest with p = {p:.2}"
                 )
             }
-            Self::Pinned { model } => write!(f, "the client asked for {model}"),
             Self::Watched { model, next } => {
                 write!(f, "{model} begins and is watched; {next} takes over if it looks unsure")
             }
+            Self::Stays { model, rival, gain } => {
+                write!(f, "the conversation stays on {model}: {rival} would gain {gain}")
+            }
+            Self::ToolLoop { model } => {
+                write!(f, "{model} called a tool and gets its result")
+            }
+            Self::Explored { model, propensity } => {
+                write!(f, "explored: {model} was drawn with probability {propensity:.4}")
+            }
+            Self::Pinned { model, by_policy: false } => write!(f, "the client asked for {model}"),
+            Self::Pinned { model, by_policy: true } => {
+                write!(f, "the policy gives tasks of this class to {model}")
+            }
             Self::NoCandidate => f.write_str("no model can answer this request"),
+        }
+    }
+}
+
+impl fmt::Display for Gain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |amount: f64| match self.objective {
+            objective if objective.is_in_adequacy() => format!("{amount:.3}"),
+            objective => objective.show(amount),
+        };
+        if self.of > 0.0 {
+            write!(f, "{}, less than the switch costs ({})", show(self.of), show(self.needed))
+        } else {
+            f.write_str("nothing")
         }
     }
 }

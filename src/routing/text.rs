@@ -12,7 +12,7 @@ use structure::structure;
 pub use structure::{STRUCTURE, STRUCTURE_NAMES};
 
 /// Raised whenever the same text would give another vector.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 /// Buckets of the hashed n-grams.
 pub const BUCKETS: usize = 1 << 13;
 /// Lengths of the character n-grams. Whole characters, within one word and its surrounding spaces.
@@ -39,7 +39,7 @@ impl FeatureSchema {
             version: SCHEMA_VERSION,
             buckets: u32::try_from(BUCKETS).unwrap_or(u32::MAX),
             structure: u32::try_from(STRUCTURE).unwrap_or(u32::MAX),
-            hash: "fnv-1a-64 + fmix64; bucket: low bits, sign: bit 63".to_owned(),
+            hash: "fnv-1a-64 + fmix64; bucket: low bits".to_owned(),
         }
     }
 }
@@ -47,7 +47,7 @@ impl FeatureSchema {
 /// One text as a sparse vector of hashed n-grams and a short dense vector of structure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextVector {
-    /// `(bucket, ±(1 + ln count))` scaled to unit length; buckets ascending, none twice.
+    /// `(bucket, 1 + ln count)` scaled to unit length; buckets ascending, none twice.
     pub ngrams: Vec<(u16, f32)>,
     /// Roughly 0 to 2 each; order of [`STRUCTURE_NAMES`].
     pub structure: [f32; STRUCTURE],
@@ -77,13 +77,12 @@ impl TextVector {
 
     pub fn of_text(text: &str) -> Self {
         let (head, tail) = ends(text, TURN_BYTES_MAX);
-        let mut counts = vec![0i16; BUCKETS];
+        let mut counts = vec![0_u16; BUCKETS];
         count_ngrams(head, &mut counts);
         count_ngrams(tail, &mut counts);
-        let damped = |(bucket, &count): (usize, &i16)| {
-            let size = 1.0 + f32::from(count.unsigned_abs()).ln();
+        let damped = |(bucket, &count): (usize, &u16)| {
             let bucket = u16::try_from(bucket).ok()?;
-            (count != 0).then_some((bucket, size.copysign(f32::from(count))))
+            (count != 0).then(|| (bucket, 1.0 + f32::from(count).ln()))
         };
         let mut ngrams: Vec<(u16, f32)> = counts.iter().enumerate().filter_map(damped).collect();
         let length = ngrams.iter().map(|(_, weight)| weight * weight).sum::<f32>().sqrt();
@@ -104,7 +103,7 @@ fn ends(text: &str, limit: usize) -> (&str, &str) {
     (&text[..head], &text[tail..])
 }
 
-fn count_ngrams(text: &str, counts: &mut [i16]) {
+fn count_ngrams(text: &str, counts: &mut [u16]) {
     // One word at a time, lower-cased and padded: " word ". The buffers are reused.
     let (mut word, mut starts) = (String::new(), Vec::new());
     for raw in text.split_whitespace() {
@@ -129,12 +128,11 @@ fn count_ngrams(text: &str, counts: &mut [i16]) {
     }
 }
 
-/// Adds ±1 to the n-gram's bucket: with signs, the n-grams that share a bucket cancel on average.
-fn count(ngram: &[u8], counts: &mut [i16]) {
+/// Counts the n-gram in its bucket. Without signs: that those sharing a bucket add up did not hurt the ranking when tried.
+fn count(ngram: &[u8], counts: &mut [u16]) {
     let hash = fmix64(fnv1a(ngram));
     let bucket = usize::try_from(hash & (BUCKETS as u64 - 1)).unwrap_or(0);
-    let sign = if hash >> 63 == 0 { 1 } else { -1 };
-    counts[bucket] = counts[bucket].saturating_add(sign);
+    counts[bucket] = counts[bucket].saturating_add(1);
 }
 
 /// FNV-1a, 64 bits: offset basis and prime as published by Fowler, Noll and Vo.
@@ -145,7 +143,7 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 /// The finaliser of `MurmurHash3` (Appleby): makes the low bits, which choose the bucket, depend on all of the input.
-fn fmix64(mut hash: u64) -> u64 {
+pub fn fmix64(mut hash: u64) -> u64 {
     for prime in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
         hash = (hash ^ (hash >> 33)).wrapping_mul(prime);
     }
@@ -175,10 +173,7 @@ mod tests {
         let hash = vector.ngrams.iter().fold(0u64, |hash, (bucket, weight)| {
             fnv1a(format!("{hash} {bucket} {weight:.3}").as_bytes())
         });
-        assert_eq!(
-            (SCHEMA_VERSION, vector.ngrams.len(), hash),
-            (1, 17, 10_564_386_794_159_254_415)
-        );
+        assert_eq!((SCHEMA_VERSION, vector.ngrams.len(), hash), (2, 17, 5_356_043_864_430_786_061));
     }
 
     #[test]

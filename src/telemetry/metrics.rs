@@ -52,8 +52,16 @@ metrics! {
     pub struct Metrics {
         /// Requests by how they ended for the client; model and route are empty when none was chosen.
         pub requests_total: Family<RequestLabels, Counter> = Family::default(),
-        /// Routing decisions by policy, route of the first choice and reason.
+        /// Routing decisions by policy, route of the first choice, reason and task class.
         pub decisions_total: Family<DecisionLabels, Counter> = Family::default(),
+        /// Turns of conversations: first, stays (on its model), moves (to a better one), lost (its model may not answer).
+        pub conversation_turns_total: Family<TurnLabels, Counter> = Family::default(),
+        /// Conversations that are remembered.
+        pub conversations_remembered: Gauge = Gauge::default(),
+        /// Answers whose length was predicted.
+        pub output_length_predictions_total: Family<ModelLabels, Counter> = Family::default(),
+        /// Tokens by which predicted answer lengths were off, either way.
+        pub output_length_error_tokens_total: Family<ModelLabels, Counter> = Family::default(),
         /// Attempts at models by outcome; a request that fell back has several.
         pub attempts_total: Family<AttemptLabels, Counter> = Family::default(),
         /// Time from arrival to the last byte.
@@ -72,6 +80,10 @@ metrics! {
         pub request_energy_low_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
         /// Upper end of the band of the energy of settled attempts.
         pub request_energy_high_joules_total: Family<EnergyLabels, FloatCounter> = Family::default(),
+        /// Settled attempts' share of idle energy while they were open; with their marginal energy, the amortised view.
+        pub request_idle_energy_joules_total: Family<ModelLabels, FloatCounter> = Family::default(),
+        /// Requests that have ended and whose energy is not final yet.
+        pub unsettled_requests: Gauge = Gauge::default(),
         /// Settled attempts whose energy is unknown; they are in no joules counter.
         pub request_energy_unknown_total: Family<ModelLabels, Counter> = Family::default(),
         /// Energy each metered device used since start.
@@ -104,6 +116,10 @@ metrics! {
         pub engine_prefill_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
         /// Generated tokens that local engines evaluated.
         pub engine_decode_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Tokens that local engines guessed ahead and evaluated; they are among the decode tokens.
+        pub engine_drafted_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
+        /// Guessed tokens that were what the model would have written itself.
+        pub engine_accepted_tokens_total: Family<ModelNameLabels, Counter> = Family::default(),
         /// Prompt tokens that local engines found in a cache, by where: slot, shared (another slot), host.
         pub engine_cached_tokens_total: Family<CacheLabels, Counter> = Family::default(),
         /// Time from a request's arrival at a local engine to its slot.
@@ -237,6 +253,13 @@ pub struct DecisionLabels {
     pub policy: Arc<str>,
     pub route: &'static str,
     pub reason: &'static str,
+    pub task: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TurnLabels {
+    pub policy: Arc<str>,
+    pub turn: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

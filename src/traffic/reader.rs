@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::feedback::{ASIDE_PREFIX, Aside, FEEDBACK_VERSION, Verdicts};
-use super::record::{RECORD_VERSION, Record};
+use super::record::{OLDEST_VERSION, RECORD_VERSION, Record};
 
 /// One line of a log file.
 #[derive(Debug)]
@@ -122,20 +122,21 @@ impl FileLines {
         let parsed = if bytes.starts_with(ASIDE_PREFIX) {
             serde_json::from_slice(bytes).map(|aside: Aside| {
                 let version = aside.version();
-                (version, FEEDBACK_VERSION, Line::Aside(aside))
+                (version, FEEDBACK_VERSION..=FEEDBACK_VERSION, Line::Aside(aside))
             })
         } else {
             serde_json::from_slice(bytes).map(|mut record: Box<Record>| {
                 let label = self.labels.get(&record.receipt.request_id).copied();
                 record.label = label.or(record.label);
-                (record.version, RECORD_VERSION, Line::Record(record))
+                (record.version, OLDEST_VERSION..=RECORD_VERSION, Line::Record(record))
             })
         };
         let bad = |reason| Line::Bad { path: self.path.clone(), line: self.line, reason };
         match parsed {
-            Ok((found, known, line)) if found == known => line,
+            Ok((found, known, line)) if known.contains(&found) => line,
             Ok((found, known, _)) => {
-                bad(format!("version {found} is not {known}, the one this build reads"))
+                let (oldest, newest) = known.into_inner();
+                bad(format!("version {found} is not {oldest} to {newest}, which this build reads"))
             }
             Err(_) if !bytes.ends_with(b"\n") => Line::Torn,
             Err(error) => bad(error.to_string()),

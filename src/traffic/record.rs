@@ -11,11 +11,13 @@ use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
 use crate::energy::carbon::CarbonFigure;
 use crate::openai::{Message, Usage};
-use crate::routing::{Cascade, Features, Judged, Objective, Policy, Route, Signals};
-use crate::units::Dollars;
+use crate::routing::{Features, Judged, Route, Rule, SessionId, Signals, Wishes};
+use crate::units::{Dollars, Joules};
 
-/// Version of the row; raised when a field changes its meaning.
-pub const RECORD_VERSION: u32 = 1;
+/// Version of the row; raised when a field changes its meaning. 2: costs of a candidate count what its cache holds.
+pub const RECORD_VERSION: u32 = 2;
+/// The oldest version that can be read: what it lacks is then as it was.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// One row of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,7 +31,17 @@ pub struct Record {
     /// HTTP status the client saw.
     pub status: u16,
     pub features: Features,
+    /// The rule that decided, so that replay can apply it again.
     pub rule: Rule,
+    /// What the request itself asked of its policy.
+    #[serde(default, skip_serializing_if = "Wishes::is_empty")]
+    pub wishes: Wishes,
+    /// Probability with which the rule chose as it did, above 0 to 1; 1 where nothing is left to chance.
+    #[serde(default = "certain")]
+    pub propensity: f64,
+    /// The conversation, as a hash with a key that only the running gateway has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
     pub timings: Timings,
     /// Token counts of the answer, if the backend told them.
     pub usage: Option<Usage>,
@@ -44,6 +56,10 @@ pub struct Record {
     /// What the operator keeps of the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Prompt>,
+}
+
+fn certain() -> f64 {
+    1.0
 }
 
 /// The decision of a router that only watches.
@@ -121,6 +137,10 @@ pub struct Attempt {
     /// Absent when nothing ran: refused before any work.
     #[serde(flatten)]
     pub energy: Option<EnergyFigure>,
+    /// The same with the attempt's share of the idle energy while it was open, once settled; absent where that is not
+    /// metered here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amortised_joules: Option<Joules>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -168,30 +188,6 @@ impl AttemptOutcome {
             Self::Failed => "failed",
             Self::Escalated => "escalated",
             Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// The rule that decided, so that replay can apply it again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rule {
-    pub objective: Objective,
-    /// 0 to 1.
-    pub floor: f64,
-    pub local_only: bool,
-    pub pinned: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cascade: Option<Cascade>,
-}
-
-impl From<&Policy> for Rule {
-    fn from(policy: &Policy) -> Self {
-        Self {
-            objective: policy.objective,
-            floor: policy.floor,
-            local_only: policy.local_only,
-            pinned: policy.pinned.clone(),
-            cascade: policy.cascade,
         }
     }
 }

@@ -59,6 +59,19 @@ pub(super) fn fit(data: &Data) -> Abilities {
     abilities
 }
 
+/// Ability of one model from `(easiness, score)` of the texts it answered, `p = σ(easiness + slope · θ)`.
+pub(super) fn place(scores: &[(f64, f64)], slope: f64) -> f64 {
+    let mut rise = 0.0;
+    for _ in 0..STEPS {
+        let mut newton = Newton::default();
+        for &(easiness, score) in scores {
+            newton.add(logistic(easiness + rise), score);
+        }
+        rise += newton.step(rise, MODEL_PRECISION).clamp(-1.0, 1.0);
+    }
+    rise / slope
+}
+
 /// Alternates one Newton step for all rows with one for all models. Returns the rows' difficulties.
 fn rasch(data: &Data, abilities: &mut Abilities) -> Vec<f64> {
     let mut difficulty = vec![0.0; data.rows.len()];
@@ -172,6 +185,18 @@ mod tests {
         assert!(theta[0] < theta[1] && theta[1] < theta[2], "{theta:?}");
         assert!(theta.iter().sum::<f64>().abs() < 1e-9);
         assert!(abilities.failures.is_empty(), "{:?}", abilities.failures);
+    }
+
+    #[test]
+    fn a_new_model_is_placed_where_its_scores_come_from() {
+        let scores = |theta: f64| -> Vec<(f64, f64)> {
+            let easiness = (0..400_u16).map(|i| f64::from(i) / 100.0 - 2.0);
+            easiness.map(|e| (e, logistic(e + 0.8 * theta))).collect()
+        };
+        for theta in [-2.0, 0.0, 1.5] {
+            assert!((place(&scores(theta), 0.8) - theta).abs() < 0.05);
+        }
+        assert!(place(&[(0.0, 1.0); 30], 0.8).is_finite(), "all right is not infinitely able");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::metrics::{Ranking, Reliability};
-use super::{PairReport, Report};
+use super::{Calibration, FewLabels, PICTURE_FILE, PairReport, Report};
 
 /// Name of the card within a router's folder.
 pub const CARD_FILE: &str = "card.md";
@@ -32,11 +32,13 @@ pub fn card(report: &Report, command: &str) -> String {
 
 const INTRO: &str = "\
 Predicts, from the text of a request alone, the probability that a model's answer is good enough:
-`p = σ(a · (ability − difficulty(text)))` for any model with an ability number, and a head of its own for a model
-the data labels directly. Features: signed hashed character 4- and 5-grams (n-grams of words with their spaces) and sixteen
-numbers of structure. Abilities: a Rasch model over all outcomes. Difficulty: ridge regression on the mean score of the stronger
-models, joined with structure and ability by a logistic regression on every outcome, the ridge out of fold.
-Own heads: L2-regularised logistic regression on the model's own labels. Penalties were not tuned beyond a coarse grid.
+`p = σ(easiness(text) + slope · ability)` for any model with an ability number. A model that the data labels directly
+has a head of its own; log-odds move to it from the general ones as far as the text is familiar, that is like the head's source.
+Features: hashed character 4- and 5-grams (n-grams of words with their spaces) and sixteen numbers of structure.
+Abilities: a Rasch model over all outcomes. Easiness: ridge regression on the mean score of the stronger models, joined with structure
+and ability by a logistic regression on every outcome, the ridge out of fold. Own heads: logistic
+regression on the model's own labels, each drawn towards its task's mean. Familiarity: logistic regression of the source against
+the others.
 ";
 
 fn write_intro(text: &mut String, command: &str) -> std::fmt::Result {
@@ -57,7 +59,17 @@ fn write_data(text: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(text, "| `{name}` | {rows} | {models} | `{hash}` | {licence} |")?;
     }
     let (seed, duplicates) = (report.seed, report.duplicates);
-    writeln!(text, "\nSeed {seed}; {duplicates} duplicate rows left out.")?;
+    let (contradictions, unsampled) = (report.contradictions, report.unsampled);
+    writeln!(
+        text,
+        "\nSeed {seed}; {duplicates} rows repeated an earlier one, {contradictions} of them with other scores: averaged."
+    )?;
+    if unsampled > 0 {
+        writeln!(
+            text,
+            "{unsampled} more rows were not drawn into the sample that training takes."
+        )?;
+    }
     if !report.format_failures.is_empty() {
         writeln!(
             text,
@@ -78,12 +90,24 @@ fn write_data(text: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn write_quality(text: &mut String, report: &Report) -> std::fmt::Result {
-    let calibration = &report.calibration;
-    let (rows, folds) = (calibration.rows, calibration.folds);
     writeln!(
         text,
-        "## Quality\n\nEvery figure is from rows that the scoring weights have not seen.\n"
+        "## Quality\n\nEvery figure is from rows that the scoring weights have not seen.\n\n\
+         ![Predicted against observed]({PICTURE_FILE})\n"
     )?;
+    match &report.calibration {
+        Some(calibration) => write_calibration(text, calibration)?,
+        None => writeln!(text, "Ability and difficulty are those of the router that was refined.")?,
+    }
+    for pair in &report.pairs {
+        write_pair(text, pair)?;
+        write_few(text, &pair.few_labels)?;
+    }
+    writeln!(text)
+}
+
+fn write_calibration(text: &mut String, calibration: &Calibration) -> std::fmt::Result {
+    let (rows, folds) = (calibration.rows, calibration.folds);
     writeln!(text, "Calibration of the general model over {rows} rows, {folds} folds:\n")?;
     writeln!(text, "| outcomes of models with ability | n | ECE | Brier | Brier of the mean |")?;
     writeln!(text, "| --- | ---: | ---: | ---: | ---: |")?;
@@ -92,10 +116,7 @@ fn write_quality(text: &mut String, report: &Report) -> std::fmt::Result {
         let (from, to) = (band.ability_from, band.ability_to);
         writeln!(text, "| {from:.2} to {to:.2} | {}", columns(&band.reliability))?;
     }
-    for pair in &report.pairs {
-        write_pair(text, pair)?;
-    }
-    writeln!(text)
+    Ok(())
 }
 
 fn columns(found: &Reliability) -> String {
@@ -124,6 +145,31 @@ fn write_pair(text: &mut String, pair: &PairReport) -> std::fmt::Result {
     {
         let name = "ability (from all outcomes) and difficulty (other sources only)";
         writeln!(text, "{}", ranking_row(name, ranking, reliability))?;
+    }
+    writeln!(
+        text,
+        "\nThe folds chose how labels become heads each for themselves; all rows chose: {}.",
+        pair.recipe
+    )
+}
+
+fn write_few(text: &mut String, few: &[FewLabels]) -> std::fmt::Result {
+    if few.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "\nWith only some rows labelled, on top of ability and difficulty from the other sources, judged on the rest:\n"
+    )?;
+    writeln!(text, "| labelled rows | APGR | CPT50 | CPT80 | ECE | Brier |")?;
+    writeln!(text, "| ---: | ---: | ---: | ---: | ---: | ---: |")?;
+    for FewLabels { labels, ranking, apgr_sd, reliability } in few {
+        let Ranking { apgr, cpt50, cpt80 } = ranking;
+        let Reliability { ece, brier, .. } = reliability;
+        writeln!(
+            text,
+            "| {labels} | {apgr:.3} ± {apgr_sd:.3} | {cpt50:.1} % | {cpt80:.1} % | {ece:.3} | {brier:.3} |"
+        )?;
     }
     Ok(())
 }
@@ -160,13 +206,13 @@ For choosing among models before any of them runs. Not for grading answers, and 
 - Adequate means right, scored automatically; unparsed answers of some models count as wrong.
 - A source's multiple-choice rows can be answered by chance; probabilities of weak models include that.
 - Other sources' figures are for one pair on one benchmark, which was also used to choose the design. Expect less elsewhere.
-- An own head is right for prompts in the form of its source; elsewhere set an ability instead.
+- An own head is right for prompts in the form of its source; elsewhere familiarity leaves the word to ability.
 ";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::{Calibration, Source};
+    use crate::train::Source;
 
     #[test]
     fn the_card_names_data_licence_scale_and_command() {
@@ -180,15 +226,13 @@ mod tests {
             seed: 3,
             sources: vec![source("zeroeval"), source("mine")],
             duplicates: 1,
+            contradictions: 0,
+            unsampled: 0,
             format_failures: vec![],
             abilities: vec![("small".into(), -1.25)],
-            calibration: Calibration {
-                folds: 5,
-                rows: 9,
-                all: Reliability::default(),
-                by_ability: vec![],
-            },
+            calibration: None,
             pairs: vec![],
+            designs: vec![],
         };
         let card = card(&report, "wattgate train --seed 3");
         for expected in

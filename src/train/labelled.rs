@@ -1,196 +1,319 @@
-//! Models with direct labels get heads of their own, and their pair is where a router's ranking is measured.
+//! Models with direct labels get heads of their own: what their rights and wrongs say beyond ability and difficulty.
 //!
 //! For sources that asked only a few models: nothing there tells a hard row from an unlucky one, but each model's own
-//! rights and wrongs can be learnt. Measured by repeated cross-validation, and once with weights that never saw the
-//! source.
+//! outcomes can be learnt. One label is mostly luck, so a learner may be shown the mean of the row's task instead, and may
+//! start from the general model. How far it does either is chosen by cross-validation inside the rows at hand.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
-use super::TrainError;
-use super::fit::{ADEQUATE, Examples, folds, logistic_head};
-use super::metrics::{Ranking, Reliability, Routed, ranking, reliability};
+use super::designs::Inputs;
+use super::fit::{ADEQUATE, Texts};
+use super::metrics::{Ranking, Routed, ranking};
 use super::outcomes::Data;
+use super::sparse::{Example, logistic_fit};
 use crate::routing::AdequacyModel;
-use crate::routing::adequacy::{Head, logistic};
+use crate::routing::adequacy::{Head, Labelled, logistic};
 
-const FOLDS: usize = 5;
-/// Single splits of 1,500 rows differ by ±0.02 of APGR.
-const REPEATS: usize = 4;
 /// With fewer right or fewer wrong answers a head of its own would be noise; ability serves better.
-const LABELS_PER_CLASS_MIN: usize = 25;
+const LABELS_PER_CLASS_MIN: usize = 5;
+/// A task's mean counts as if it had this many more labels at the mean of all.
+const TASK_PRIOR_LABELS: f64 = 10.0;
+/// Folds in which a recipe is chosen.
+const CHOICE_FOLDS: usize = 3;
+/// Rows of other sources that familiarity is learnt against.
+const STRANGERS_MAX: usize = 4_000;
+const FAMILIARITY_PENALTY: f64 = 0.3;
+/// Log-odds of familiarity where there is nothing else to tell the source from.
+const FAMILIAR: f32 = 8.0;
 
-/// How well the gain from the weak to the strong model is ranked.
-#[derive(Clone, Debug, Serialize)]
-pub struct PairReport {
-    pub source: String,
-    pub rows: usize,
-    pub weak: String,
-    pub strong: String,
-    pub weak_accuracy: f64,
-    pub strong_accuracy: f64,
-    pub folds: usize,
-    pub repeats: usize,
-    /// Mean over the repeats; each row scored by heads that have not seen it.
-    pub in_domain: Ranking,
-    /// Standard deviation over the repeats: what the choice of split alone does.
-    pub in_domain_apgr_sd: f64,
-    pub in_domain_reliability: Reliability,
-    /// By ability and difficulty alone, text weights trained on the other sources only.
-    pub out_of_domain: Option<Ranking>,
-    pub out_of_domain_reliability: Option<Reliability>,
+/// How labels become a head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Learner {
+    /// Share of the task's mean in a label, the rest being the label itself.
+    task_share: f64,
+    penalty: f64,
+    /// Starts from the general model rather than from nothing.
+    anchored: bool,
 }
 
-/// The rows of one model in one source.
-struct Labels {
-    model: usize,
-    examples: Examples,
+/// Learners whose log-odds are averaged: each errs in its own way, and a mean varies less than a choice.
+pub(super) type Recipe = &'static [Learner];
+
+const RECIPES: [(&str, Recipe); 3] = [
+    ("few labels: ability and difficulty, gently corrected", &[ANCHORED_FIRMLY]),
+    ("single labels", &[ANCHORED, PLAIN]),
+    ("labels drawn towards their task's mean", &[PLAIN, HALFWAY, TO_TASKS, TASKS]),
+];
+const ANCHORED_FIRMLY: Learner = Learner { task_share: 0.0, penalty: 10.0, anchored: true };
+const ANCHORED: Learner = Learner { task_share: 0.0, penalty: 2.0, anchored: true };
+const PLAIN: Learner = Learner { task_share: 0.0, penalty: 3.0, anchored: false };
+const HALFWAY: Learner = Learner { task_share: 0.5, penalty: 0.5, anchored: false };
+const TO_TASKS: Learner = Learner { task_share: 0.85, penalty: 0.3, anchored: false };
+const TASKS: Learner = Learner { task_share: 1.0, penalty: 0.3, anchored: false };
+
+/// The words of the card.
+pub(super) fn describe(recipe: Recipe) -> &'static str {
+    RECIPES.iter().find(|(_, known)| *known == recipe).map_or("", |(name, _)| name)
 }
 
-/// Heads by canonical name, and the figures of the weakest and strongest of them.
-/// `unseen` is the general model if its text weights have not seen this source.
-pub(super) fn fit(
-    data: &Data,
-    source: usize,
-    unseen: Option<&AdequacyModel>,
-    seed: u64,
-    tell: &dyn Fn(&'static str, usize, usize),
-) -> Result<(BTreeMap<String, Head>, Option<PairReport>), TrainError> {
-    let labels = labelled_models(data, source);
-    let prior = unseen.map(|model| &model.difficulty);
-    let mut heads = BTreeMap::new();
-    for Labels { model, examples } in &labels {
-        tell("learning labelled models", heads.len(), labels.len());
-        heads.insert(data.models[*model].clone(), logistic_head(data, examples, prior)?);
+fn anchored_share(recipe: Recipe) -> f64 {
+    recipe.iter().filter(|learner| learner.anchored).count() as f64 / recipe.len() as f64
+}
+
+/// What is learnt from one source.
+pub(super) struct Bench<'a> {
+    data: &'a Data,
+    /// Rows of the data, in seeded order; learners know them by their place here.
+    pub(super) rows: Vec<usize>,
+    pub(super) models: Vec<Labels>,
+    texts: Texts,
+}
+
+/// One model's scores.
+pub(super) struct Labels {
+    /// Index into [`Data::models`].
+    pub(super) model: usize,
+    /// By place: the score, and the log-odds the general model gives.
+    scores: BTreeMap<usize, (f64, f64)>,
+}
+
+impl Labels {
+    pub(super) fn score(&self, place: usize) -> Option<f64> {
+        self.scores.get(&place).map(|(score, _)| *score)
     }
-    let report = match &labels[..] {
-        [weak, .., strong] => Some(measure(data, source, weak, strong, unseen, seed, tell)?),
-        _ => None,
+
+    /// What the general model says.
+    pub(super) fn prior(&self, place: usize) -> Option<f64> {
+        self.scores.get(&place).map(|(_, prior)| logistic(*prior))
+    }
+
+    fn log_odds(&self, place: usize) -> f64 {
+        self.scores.get(&place).map_or(0.0, |(_, prior)| *prior)
+    }
+
+    pub(super) fn accuracy(&self) -> f64 {
+        let sum: f64 = self.scores.values().map(|(score, _)| score).sum();
+        sum / self.scores.len().max(1) as f64
+    }
+}
+
+/// Probabilities by model, then place; none where the model has no label.
+pub(super) type Predicted = Vec<BTreeMap<usize, f64>>;
+
+impl<'a> Bench<'a> {
+    /// `general` gives the log-odds that anchored learners start from; without one they start from nothing.
+    pub(super) fn of(
+        data: &'a Data,
+        source: usize,
+        general: Option<&AdequacyModel>,
+        seed: u64,
+        inputs: Inputs,
+    ) -> Self {
+        let mut rows: Vec<usize> =
+            (0..data.rows.len()).filter(|&row| data.rows[row].source == source).collect();
+        rows.sort_by_key(|&row| (data.rows[row].order(seed), row));
+        let texts = Texts::of(data, &rows, inputs);
+        let models = labelled_models(data, &rows, general);
+        Self { data, rows, models, texts }
+    }
+
+    /// Weak and strong: the least and the most accurate model.
+    pub(super) fn pair(&self) -> Option<(&Labels, &Labels)> {
+        match &self.models[..] {
+            [weak, .., strong] => Some((weak, strong)),
+            _ => None,
+        }
+    }
+
+    /// Mean of what the recipe's learners find.
+    fn weights(&self, labels: &Labels, places: &[usize], recipe: Recipe) -> Vec<f64> {
+        let mut mean = vec![0.0; self.texts.matrix.width() + 1];
+        for learner in recipe {
+            let found = self.learn_one(labels, places, *learner);
+            mean.iter_mut().zip(found).for_each(|(mean, w)| *mean += w / recipe.len() as f64);
+        }
+        mean
+    }
+
+    fn learn_one(&self, labels: &Labels, places: &[usize], learner: Learner) -> Vec<f64> {
+        let known: Vec<(usize, f64)> =
+            places.iter().filter_map(|&place| Some((place, labels.score(place)?))).collect();
+        let means = self.task_means(&known);
+        let share = learner.task_share;
+        let examples: Vec<Example> = known
+            .iter()
+            .map(|&(place, score)| Example {
+                row: place,
+                target: share * means[&self.task(place)] + (1.0 - share) * score,
+                offset: if learner.anchored { labels.log_odds(place) } else { 0.0 },
+            })
+            .collect();
+        logistic_fit(&self.texts.matrix, &examples, learner.penalty)
+    }
+
+    fn task(&self, place: usize) -> usize {
+        self.data.rows[self.rows[place]].task
+    }
+
+    /// Mean score by task, drawn to the mean of all.
+    fn task_means(&self, known: &[(usize, f64)]) -> BTreeMap<usize, f64> {
+        let all = known.iter().map(|(_, score)| score).sum::<f64>() / known.len().max(1) as f64;
+        let mut sums: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+        for &(place, score) in known {
+            let (sum, count) = sums.entry(self.task(place)).or_default();
+            *sum += score;
+            *count += 1.0;
+        }
+        let drawn = |(task, (sum, count)): (usize, (f64, f64))| {
+            (task, (sum + TASK_PRIOR_LABELS * all) / (count + TASK_PRIOR_LABELS))
+        };
+        sums.into_iter().map(drawn).collect()
+    }
+
+    /// Learns on some places, predicts others.
+    pub(super) fn predict(&self, train: &[usize], test: &[usize], recipe: Recipe) -> Predicted {
+        let share = anchored_share(recipe);
+        let one = |labels: &Labels| {
+            let weights = self.weights(labels, train, recipe);
+            let labelled = test.iter().filter(|place| labels.scores.contains_key(place));
+            let p = |place: usize| {
+                let score = self.texts.matrix.score(place, &weights);
+                logistic(share * labels.log_odds(place) + score)
+            };
+            labelled.map(|&place| (place, p(place))).collect()
+        };
+        self.models.iter().map(one).collect()
+    }
+
+    /// The recipe that errs least within these places: on the pair's gain, or with one model on its adequacy.
+    pub(super) fn choose(&self, places: &[usize]) -> Recipe {
+        let error = |recipe: Recipe| {
+            let mut predicted: Predicted = vec![BTreeMap::new(); self.models.len()];
+            for fold in 0..CHOICE_FOLDS {
+                let (train, test) = split(places, CHOICE_FOLDS, fold);
+                let part = self.predict(&train, &test, recipe);
+                predicted.iter_mut().zip(part).for_each(|(all, part)| all.extend(part));
+            }
+            mean_square(&self.gains(&predicted).unwrap_or_else(|| self.outcomes(&predicted)))
+        };
+        let tried = RECIPES.iter().map(|(_, recipe)| (error(recipe), *recipe));
+        tried
+            .reduce(|best, next| if next.0 < best.0 { next } else { best })
+            .map_or(&[], |best| best.1)
+    }
+
+    /// The pair's gain as predicted and as it was, over the places both have; none without a pair.
+    fn gains(&self, predicted: &Predicted) -> Option<Vec<(f64, f64)>> {
+        let routed = self.routed(predicted)?;
+        Some(routed.into_iter().map(|query| (query.score, query.strong - query.weak)).collect())
+    }
+
+    /// How well the predictions rank the gain of the pair.
+    pub(super) fn ranking(&self, predicted: &Predicted) -> Option<Ranking> {
+        ranking(&self.routed(predicted)?)
+    }
+
+    fn routed(&self, predicted: &Predicted) -> Option<Vec<Routed>> {
+        let ((weak, strong), (p_weak, p_strong)) =
+            (self.pair()?, (predicted.first()?, predicted.last()?));
+        let both = |(place, p): (&usize, &f64)| {
+            let (weak, strong) = (weak.score(*place)?, strong.score(*place)?);
+            Some(Routed { score: p_strong.get(place)? - p, weak, strong })
+        };
+        Some(p_weak.iter().filter_map(both).collect())
+    }
+
+    /// Every prediction beside its outcome.
+    pub(super) fn outcomes(&self, predicted: &Predicted) -> Vec<(f64, f64)> {
+        let of = |(labels, predicted): (&Labels, &BTreeMap<usize, f64>)| -> Vec<(f64, f64)> {
+            predicted.iter().filter_map(|(at, p)| Some((*p, labels.score(*at)?))).collect()
+        };
+        self.models.iter().zip(predicted).flat_map(of).collect()
+    }
+
+    /// The source as the router keeps it, learnt from all of its rows.
+    pub(super) fn learn(
+        &self,
+        source: &str,
+        recipe: Recipe,
+        general: Option<&AdequacyModel>,
+    ) -> Labelled {
+        let all: Vec<usize> = (0..self.rows.len()).collect();
+        let head = |labels: &Labels| {
+            let name = self.data.models[labels.model].clone();
+            let mut head = self.texts.head(&self.weights(labels, &all, recipe));
+            if let Some(general) = general {
+                general.add_log_odds(&mut head, &name, anchored_share(recipe));
+            }
+            (name, head)
+        };
+        Labelled {
+            source: source.to_owned(),
+            familiarity: self.familiarity(),
+            heads: self.models.iter().map(head).collect(),
+        }
+    }
+
+    /// Log-odds that a text is of this source and not of another; certain if there is no other.
+    fn familiarity(&self) -> Head {
+        let own: std::collections::BTreeSet<usize> = self.rows.iter().copied().collect();
+        let strangers: Vec<usize> =
+            (0..self.data.rows.len()).filter(|row| !own.contains(row)).collect();
+        let stride = strangers.len().div_ceil(STRANGERS_MAX).max(1);
+        let rows: Vec<usize> =
+            self.rows.iter().copied().chain(strangers.into_iter().step_by(stride)).collect();
+        let texts = Texts::of(self.data, &rows, Inputs::SERVED);
+        let examples: Vec<Example> = (0..rows.len())
+            .map(|row| {
+                let target = if row < self.rows.len() { 1.0 } else { 0.0 };
+                Example { row, target, offset: 0.0 }
+            })
+            .collect();
+        if rows.len() == self.rows.len() {
+            return Head {
+                intercept: FAMILIAR,
+                ..texts.head(&vec![0.0; texts.matrix.width() + 1])
+            };
+        }
+        texts.head(&logistic_fit(&texts.matrix, &examples, FAMILIARITY_PENALTY))
+    }
+}
+
+fn mean_square(pairs: &[(f64, f64)]) -> f64 {
+    pairs.iter().map(|(a, b)| (a - b).powi(2)).sum::<f64>() / pairs.len().max(1) as f64
+}
+
+/// Places but every `folds`-th, and those.
+pub(super) fn split(places: &[usize], folds: usize, fold: usize) -> (Vec<usize>, Vec<usize>) {
+    let part = |held_out: bool| {
+        let numbered = places.iter().enumerate();
+        numbered.filter(|(at, _)| (at % folds == fold) == held_out).map(|(_, &p)| p).collect()
     };
-    Ok((heads, report))
+    (part(false), part(true))
 }
 
 /// Models with enough labels of both classes, least accurate first.
-fn labelled_models(data: &Data, source: usize) -> Vec<Labels> {
-    let mut by_model: BTreeMap<usize, Examples> = BTreeMap::new();
-    for (at, row) in data.rows.iter().enumerate().filter(|(_, row)| row.source == source) {
+fn labelled_models(data: &Data, rows: &[usize], general: Option<&AdequacyModel>) -> Vec<Labels> {
+    let mut by_model: BTreeMap<usize, BTreeMap<usize, (f64, f64)>> = BTreeMap::new();
+    for (place, &row) in rows.iter().enumerate() {
+        let row = &data.rows[row];
         for outcome in &row.outcomes {
-            by_model.entry(outcome.model).or_default().push((at, outcome.score));
+            let known = general.and_then(|general| {
+                let ability = general.abilities.get(&data.models[outcome.model])?;
+                Some(general.log_odds(&row.text, *ability))
+            });
+            let scores = by_model.entry(outcome.model).or_default();
+            scores.insert(place, (outcome.score, known.unwrap_or(0.0)));
         }
     }
     let mut labels: Vec<Labels> = by_model
         .into_iter()
-        .map(|(model, examples)| Labels { model, examples })
+        .map(|(model, scores)| Labels { model, scores })
         .filter(|labels| {
-            let right = labels.examples.iter().filter(|(_, score)| *score >= ADEQUATE).count();
-            right.min(labels.examples.len() - right) >= LABELS_PER_CLASS_MIN
+            let right = labels.scores.values().filter(|(score, _)| *score >= ADEQUATE).count();
+            right.min(labels.scores.len() - right) >= LABELS_PER_CLASS_MIN
         })
         .collect();
-    labels.sort_by(|a, b| accuracy(&a.examples).total_cmp(&accuracy(&b.examples)));
+    labels.sort_by(|a, b| a.accuracy().total_cmp(&b.accuracy()));
     labels
-}
-
-fn measure(
-    data: &Data,
-    source: usize,
-    weak: &Labels,
-    strong: &Labels,
-    unseen: Option<&AdequacyModel>,
-    seed: u64,
-    tell: &dyn Fn(&'static str, usize, usize),
-) -> Result<PairReport, TrainError> {
-    let rows = shared_rows(weak, strong);
-    let (mut rankings, mut predictions) = (Vec::new(), Vec::new());
-    for repeat in 0..REPEATS {
-        tell("cross-validating", repeat, REPEATS);
-        let prior = unseen.map(|model| &model.difficulty);
-        let folds_seed = seed.wrapping_add(repeat as u64);
-        let p_weak = out_of_fold(data, &weak.examples, prior, folds_seed)?;
-        let p_strong = out_of_fold(data, &strong.examples, prior, folds_seed)?;
-        let scored = |&(row, weak, strong): &(usize, f64, f64)| Routed {
-            score: p_strong[&row] - p_weak[&row],
-            weak,
-            strong,
-        };
-        rankings.extend(ranking(&rows.iter().map(scored).collect::<Vec<_>>()));
-        predictions.extend(
-            rows.iter()
-                .flat_map(|&(row, weak, strong)| [(p_weak[&row], weak), (p_strong[&row], strong)]),
-        );
-    }
-    let (out_of_domain, out_of_domain_reliability) =
-        unseen.map_or((None, None), |model| by_ability(data, &rows, weak, strong, model));
-    Ok(PairReport {
-        source: data.sources[source].name.clone(),
-        rows: rows.len(),
-        weak: data.models[weak.model].clone(),
-        strong: data.models[strong.model].clone(),
-        weak_accuracy: accuracy(&weak.examples),
-        strong_accuracy: accuracy(&strong.examples),
-        folds: FOLDS,
-        repeats: REPEATS,
-        in_domain: mean(&rankings),
-        in_domain_apgr_sd: spread(&rankings),
-        in_domain_reliability: reliability(&predictions),
-        out_of_domain,
-        out_of_domain_reliability,
-    })
-}
-
-/// Rows that both answered: row, weak score, strong score.
-fn shared_rows(weak: &Labels, strong: &Labels) -> Vec<(usize, f64, f64)> {
-    let strong: BTreeMap<usize, f64> = strong.examples.iter().copied().collect();
-    let both = |&(row, score): &(usize, f64)| Some((row, score, *strong.get(&row)?));
-    weak.examples.iter().filter_map(both).collect()
-}
-
-fn out_of_fold(
-    data: &Data,
-    examples: &Examples,
-    prior: Option<&Head>,
-    seed: u64,
-) -> Result<BTreeMap<usize, f64>, TrainError> {
-    let mut found = BTreeMap::new();
-    for (train, test) in folds(data, examples, FOLDS, seed) {
-        let head = logistic_head(data, &train, prior)?;
-        found
-            .extend(test.iter().map(|&(row, _)| (row, logistic(head.score(&data.rows[row].text)))));
-    }
-    Ok(found)
-}
-
-fn by_ability(
-    data: &Data,
-    rows: &[(usize, f64, f64)],
-    weak: &Labels,
-    strong: &Labels,
-    model: &AdequacyModel,
-) -> (Option<Ranking>, Option<Reliability>) {
-    let ability = |labels: &Labels| model.abilities[&data.models[labels.model]];
-    let (weak_ability, strong_ability) = (ability(weak), ability(strong));
-    let (mut routed, mut predictions) = (Vec::new(), Vec::new());
-    for &(row, weak, strong) in rows {
-        let text = &data.rows[row].text;
-        let p = [weak_ability, strong_ability].map(|ability| model.predict(text, ability));
-        routed.push(Routed { score: p[1] - p[0], weak, strong });
-        predictions.extend([(p[0], weak), (p[1], strong)]);
-    }
-    (ranking(&routed), Some(reliability(&predictions)))
-}
-
-fn accuracy(examples: &Examples) -> f64 {
-    examples.iter().map(|(_, score)| score).sum::<f64>() / examples.len().max(1) as f64
-}
-
-fn mean(rankings: &[Ranking]) -> Ranking {
-    let mean =
-        |f: fn(&Ranking) -> f64| rankings.iter().map(f).sum::<f64>() / rankings.len().max(1) as f64;
-    Ranking { apgr: mean(|r| r.apgr), cpt50: mean(|r| r.cpt50), cpt80: mean(|r| r.cpt80) }
-}
-
-fn spread(rankings: &[Ranking]) -> f64 {
-    let centre = mean(rankings).apgr;
-    let squares: f64 = rankings.iter().map(|r| (r.apgr - centre).powi(2)).sum();
-    (squares / rankings.len().max(1) as f64).sqrt()
 }

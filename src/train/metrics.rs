@@ -128,6 +128,32 @@ pub fn reliability(predictions: &[(f64, f64)]) -> Reliability {
     }
 }
 
+/// Predictions of about the same probability.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bin {
+    pub predictions: usize,
+    pub mean_p: f64,
+    pub mean_outcome: f64,
+}
+
+/// The filled ones of ten equal-width bins, ascending.
+pub fn bins(predictions: &[(f64, f64)]) -> Vec<Bin> {
+    let mut sums = [(0, 0.0, 0.0); BINS];
+    for &(p, outcome) in predictions {
+        let (count, p_sum, outcomes) = &mut sums[index(p * BINS as f64).min(BINS - 1)];
+        *count += 1;
+        *p_sum += p;
+        *outcomes += outcome;
+    }
+    let filled = sums.into_iter().filter(|(count, ..)| *count > 0);
+    let mean = |(count, p, outcome): (usize, f64, f64)| Bin {
+        predictions: count,
+        mean_p: p / count as f64,
+        mean_outcome: outcome / count as f64,
+    };
+    filled.map(mean).collect()
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,9 +1,10 @@
 //! Reads outcome files: one JSON line a query, with the score of each model that answered it.
 //!
-//! Strict: a line that cannot be what it claims stops training with its file and number, because a silently skipped
+//! More rows than [`ROWS_MAX`] are sampled while they are read, so memory and time stay bounded. Strict: a line that cannot be what it claims stops training with its file and number, because a silently skipped
 //! label is a wrong figure later. Knows nothing of models or fits.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -15,10 +16,12 @@ use thiserror::Error;
 
 use super::{TrainError, log};
 use crate::routing::adequacy::names::canonical;
-use crate::routing::text::{TextVector, fnv1a};
+use crate::routing::text::{TextVector, fmix64, fnv1a};
 
 /// A longer line is not a query with its outcomes.
 const LINE_BYTES_MAX: u64 = 4 << 20;
+/// Rows that are learnt from. More say little more, and each takes about 3 KB.
+const ROWS_MAX: usize = 40_000;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Everything the files say.
@@ -31,6 +34,8 @@ pub(super) struct Data {
     /// `source/task`.
     pub(super) tasks: Vec<String>,
     pub(super) duplicates: usize,
+    pub(super) contradictions: usize,
+    pub(super) unsampled: usize,
 }
 
 /// One query. Model, source and task are indices into [`Data`].
@@ -40,14 +45,21 @@ pub(super) struct Row {
     pub(super) source: usize,
     pub(super) task: usize,
     pub(super) outcomes: Vec<Outcome>,
-    id_hash: u64,
+    /// Hash of the row's id, by which other files speak of it.
+    pub(super) id_hash: u64,
+    /// Of text and models.
+    key: u64,
 }
 
 impl Row {
     /// A place in a seeded shuffle that does not depend on the order of the files.
     pub(super) fn order(&self, seed: u64) -> u64 {
-        fnv1a(&[seed.to_le_bytes(), self.id_hash.to_le_bytes()].concat())
+        shuffled(seed, self.key)
     }
+}
+
+fn shuffled(seed: u64, key: u64) -> u64 {
+    fmix64(fnv1a(&[seed.to_le_bytes(), key.to_le_bytes()].concat()))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +93,8 @@ pub enum BadLine {
     Score { model: String, score: f64 },
     #[error("the line is longer than {LINE_BYTES_MAX} bytes")]
     TooLong,
+    #[error("the vector has not {expected} finite numbers as the first one has")]
+    Vector { expected: usize },
     #[error("the line cannot be read: {0}")]
     Read(std::io::Error),
 }
@@ -112,10 +126,10 @@ struct Reading {
     models: BTreeMap<String, usize>,
     sources: BTreeMap<String, usize>,
     tasks: BTreeMap<String, usize>,
-    /// Models that each source asked.
-    asked: Vec<BTreeSet<usize>>,
-    /// Hashes of text and models, to find duplicates.
-    seen: HashSet<u64>,
+    /// By text and models: the row, and how many lines it is the mean of.
+    seen: HashMap<u64, (usize, f64)>,
+    /// Rows whose place in the sample is beyond this are left out; halved whenever there are too many.
+    beyond: Option<u64>,
 }
 
 impl Reading {
@@ -142,43 +156,51 @@ impl Reading {
     fn line(&mut self, bytes: &[u8], sha256: &str) -> Result<(), BadLine> {
         let line: Line = serde_json::from_slice(bytes)?;
         validate(&line)?;
-        let text = TextVector::of_text(&line.query);
-        self.row(&line, text, sha256);
+        if self.is_beyond(key(&line)) {
+            self.data.unsampled += 1;
+        } else {
+            self.row(&line, TextVector::of_text(&line.query), sha256);
+        }
         Ok(())
     }
 
     fn row(&mut self, line: &Line, text: TextVector, sha256: &str) {
-        let names: Vec<&str> = line.outcomes.keys().map(String::as_str).collect();
-        if !self.seen.insert(fnv1a(format!("{}\0{}", names.join("\0"), line.query).as_bytes())) {
-            self.data.duplicates += 1;
-            return;
-        }
-        let source = index(&mut self.sources, &line.source);
-        if source == self.data.sources.len() {
-            let name = line.source.clone();
-            self.data.sources.push(Source {
-                name,
-                rows: 0,
-                models: 0,
-                file_sha256: sha256.to_owned(),
-            });
-            self.asked.push(BTreeSet::new());
-        }
+        let key = key(line);
         let models = &mut self.models;
         let outcomes: Vec<Outcome> = line
             .outcomes
             .iter()
             .map(|(name, &score)| Outcome { model: index(models, &canonical(name)), score })
             .collect();
-        self.asked[source].extend(outcomes.iter().map(|outcome| outcome.model));
-        self.data.sources[source].rows += 1;
+        match self.seen.entry(key) {
+            Entry::Occupied(mut entry) => {
+                let (row, lines) = entry.get_mut();
+                *lines += 1.0;
+                let known = &mut self.data.rows[*row].outcomes;
+                let differs =
+                    known.iter().zip(&outcomes).any(|(a, b)| (a.score - b.score).abs() > 1e-9);
+                known
+                    .iter_mut()
+                    .zip(&outcomes)
+                    .for_each(|(a, b)| a.score += (b.score - a.score) / *lines);
+                self.data.duplicates += 1;
+                self.data.contradictions += usize::from(differs);
+                return;
+            }
+            Entry::Vacant(entry) => entry.insert((self.data.rows.len(), 1.0)),
+        };
+        let source = self.source(&line.source, sha256);
         self.data.rows.push(Row {
             text,
             source,
             task: index(&mut self.tasks, &format!("{}/{}", line.source, line.task)),
             outcomes,
             id_hash: fnv1a(line.id.as_bytes()),
+            key,
         });
+        if self.data.rows.len() > ROWS_MAX {
+            self.halve();
+        }
     }
 
     /// The judged requests of a gateway's log, their text as serving reads it.
@@ -186,19 +208,61 @@ impl Reading {
         let (rows, sha256) = log::judged(path)?;
         for log::Judged { id, policy, messages, query, outcomes } in rows {
             let line = Line { id, source: log::SOURCE.to_owned(), task: policy, query, outcomes };
-            self.row(&line, TextVector::of_messages(&messages), &sha256);
+            if !self.is_beyond(key(&line)) {
+                self.row(&line, TextVector::of_messages(&messages), &sha256);
+            }
         }
         Ok(())
     }
 
+    fn source(&mut self, name: &str, sha256: &str) -> usize {
+        let source = index(&mut self.sources, name);
+        if source == self.data.sources.len() {
+            let (name, file_sha256) = (name.to_owned(), sha256.to_owned());
+            self.data.sources.push(Source { name, rows: 0, models: 0, file_sha256 });
+        }
+        source
+    }
+
+    fn is_beyond(&self, key: u64) -> bool {
+        self.beyond.is_some_and(|limit| shuffled(0, key) > limit)
+    }
+
+    /// Keeps the lower half of the sample's order, so that what is kept depends on the texts and not on where they stood.
+    fn halve(&mut self) {
+        self.beyond = Some(self.beyond.unwrap_or(u64::MAX) / 2);
+        let before = std::mem::take(&mut self.data.rows);
+        let lines = std::mem::take(&mut self.seen);
+        for row in before {
+            if self.is_beyond(row.key) {
+                self.data.unsampled += 1;
+            } else {
+                let counted = lines.get(&row.key).map_or(1.0, |(_, lines)| *lines);
+                self.seen.insert(row.key, (self.data.rows.len(), counted));
+                self.data.rows.push(row);
+            }
+        }
+    }
+
     fn finish(mut self) -> Data {
-        for (source, asked) in self.data.sources.iter_mut().zip(&self.asked) {
+        let mut asked = vec![BTreeSet::new(); self.data.sources.len()];
+        for row in &self.data.rows {
+            self.data.sources[row.source].rows += 1;
+            asked[row.source].extend(row.outcomes.iter().map(|outcome| outcome.model));
+        }
+        for (source, asked) in self.data.sources.iter_mut().zip(&asked) {
             source.models = asked.len();
         }
         self.data.models = by_index(self.models);
         self.data.tasks = by_index(self.tasks);
         self.data
     }
+}
+
+/// One text asked of the same models is one row.
+fn key(line: &Line) -> u64 {
+    let names: Vec<&str> = line.outcomes.keys().map(String::as_str).collect();
+    fnv1a(format!("{}\0{}", names.join("\0"), line.query).as_bytes())
 }
 
 fn validate(line: &Line) -> Result<(), BadLine> {

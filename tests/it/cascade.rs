@@ -180,14 +180,13 @@ async fn a_replay_repeats_the_cascades_choice() {
     let app = gateway(&stand_in, 1.0, "").await;
     answer(&app, &short("auto/frugal", QUESTION)).await;
     let records = app.stop().await;
-    let policy = wattgate::routing::Policy {
-        name: "logged".into(),
+    let config = wattgate::routing::PolicyConfig {
         objective: records[0].rule.objective,
         floor: records[0].rule.floor,
-        local_only: false,
-        pinned: None,
         cascade: records[0].rule.cascade,
+        ..wattgate::routing::PolicyConfig::default()
     };
+    let policy = std::sync::Arc::new(wattgate::routing::Policy { name: "default".into(), config });
     let mut replay = wattgate::replay::Replay::new(vec![policy]);
     for record in &records {
         replay.add(record);

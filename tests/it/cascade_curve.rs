@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wattgate::energy::cloud::{Class, estimate};
+use wattgate::energy::cloud::{Class, OwnFigures, estimate};
 use wattgate::openai::Usage;
 use wattgate::routing::Signals;
 use wattgate::train::cascade::{Example, fit, held_out_scores};
@@ -74,7 +74,10 @@ struct Trial {
 impl Trial {
     fn cloud_joules(&self, class: Class) -> f64 {
         let Usage { prompt_tokens, completion_tokens, .. } = self.usage;
-        estimate(Some(class), prompt_tokens, 0, completion_tokens).joules.unwrap().0
+        estimate(OwnFigures::default().over(Some(class)), prompt_tokens, 0, completion_tokens)
+            .joules
+            .unwrap()
+            .0
     }
 }
 

@@ -80,8 +80,11 @@ async fn what_cannot_be_done_is_refused_by_name() {
     let app = gateway().await;
     for (param, value) in [
         ("suffix", json!("the end")),
-        ("logprobs", json!(2)),
-        ("n", json!(2)),
+        ("logprobs", json!(6)),
+        ("n", json!(0)),
+        ("n", json!(100)),
+        ("best_of", json!(2)),
+        ("prompt", json!(vec!["Hi"; 100])),
         ("max_tokens", json!(0)),
         ("temperature", json!(3)),
         ("stop", json!(["a", "b", "c", "d", "e"])),
@@ -98,6 +101,104 @@ async fn what_cannot_be_done_is_refused_by_name() {
         let named = error["param"] == param || error["code"] == "unsupported_request";
         assert!(named && error["type"] == "invalid_request_error", "{param}: {error}");
     }
+}
+
+#[tokio::test]
+async fn several_prompts_are_answered_as_each_would_be_alone_on_one_bill() {
+    let app = gateway().await;
+    let prompts = [FRANCE, "Two plus two is"];
+    let ask = |prompt: Value| json!({"model": "smol", "prompt": prompt, "n": 2, "temperature": 0.8, "seed": 7, "max_tokens": 6});
+    let mut alone = Vec::new();
+    let mut prompt_tokens = 0;
+    for prompt in prompts {
+        let reply = app.post("/v1/completions", &ask(json!(prompt))).await;
+        let choices = reply.json["choices"].as_array().unwrap().clone();
+        assert_eq!(choices.len(), 2);
+        assert_ne!(choices[0]["text"], choices[1]["text"], "each choice has its own seed");
+        alone.extend(choices.iter().map(|choice| choice["text"].as_str().unwrap().to_owned()));
+        prompt_tokens += reply.json["usage"]["prompt_tokens"].as_u64().unwrap();
+    }
+    let mut request = ask(json!(prompts));
+    let reply = app.post("/v1/completions", &request).await;
+    let choices = reply.json["choices"].as_array().unwrap();
+    let told: Vec<_> = choices
+        .iter()
+        .map(|choice| (choice["index"].as_u64().unwrap(), choice["text"].as_str().unwrap()))
+        .collect();
+    let expected: Vec<_> = (0..).zip(alone.iter().map(String::as_str)).collect();
+    assert_eq!(told, expected);
+    let usage = &reply.json["usage"];
+    assert_eq!(usage["prompt_tokens"], prompt_tokens);
+    assert!(usage["completion_tokens"].as_u64() > Some(12), "{usage}");
+    assert_eq!(reply.receipt()["attempts"].as_array().unwrap().len(), 1);
+    let record = app.settled(reply.receipt()["request_id"].as_str().unwrap()).await;
+    assert!(record["energy"]["joules"].as_f64() > Some(0.0), "{record}");
+
+    request["stream"] = json!(true);
+    request["echo"] = json!(true);
+    let sse = Sse::of(app.send("/v1/completions", &request).await).await;
+    let mut streamed = vec![String::new(); 4];
+    let mut ends = 0;
+    for choice in sse.chunks.iter().filter_map(|chunk| chunk["choices"].get(0)) {
+        let index = usize::try_from(choice["index"].as_u64().unwrap()).unwrap();
+        streamed[index].push_str(choice["text"].as_str().unwrap());
+        ends += usize::from(choice["finish_reason"].is_string());
+    }
+    let echoed = |(index, text): (usize, &String)| format!("{}{text}", prompts[index / 2]);
+    assert_eq!(streamed, alone.iter().enumerate().map(echoed).collect::<Vec<_>>());
+    assert_eq!((ends, sse.done), (4, true));
+    assert_eq!(app.until_logged(4).await.len(), 4, "one record a request");
+}
+
+#[tokio::test]
+async fn logprobs_have_the_older_form_and_penalties_and_bias_work() {
+    let app = gateway().await;
+    let mut request = prompt("smol", FRANCE);
+    request["logprobs"] = json!(3);
+    let reply = app.post("/v1/completions", &request).await;
+    let choice = &reply.json["choices"][0];
+    let (text, logprobs) = (choice["text"].as_str().unwrap(), &choice["logprobs"]);
+    let tokens: Vec<&str> = logprobs["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| token.as_str().unwrap())
+        .collect();
+    assert_eq!((tokens.concat().as_str(), tokens.len()), (text, 12));
+    let mut offset = 0;
+    for (place, token) in tokens.iter().enumerate() {
+        assert_eq!(logprobs["text_offset"][place], offset);
+        offset += token.chars().count();
+        let tops = logprobs["top_logprobs"][place].as_object().unwrap();
+        assert_eq!(tops.len(), 3, "greedy: the chosen one is among them");
+        let best = tops.values().filter_map(Value::as_f64).fold(f64::MIN, f64::max);
+        assert!((logprobs["token_logprobs"][place].as_f64().unwrap() - best).abs() < 1e-6);
+    }
+    // Streamed, the same lists come in pieces.
+    request["stream"] = json!(true);
+    let sse = Sse::of(app.send("/v1/completions", &request).await).await;
+    let lists = |field: &str| -> Vec<Value> {
+        let chunks =
+            sse.chunks.iter().filter_map(|c| c["choices"][0]["logprobs"][field].as_array());
+        chunks.flatten().cloned().collect()
+    };
+    assert_eq!(json!(lists("tokens")), logprobs["tokens"]);
+    assert_eq!(json!(lists("text_offset")), logprobs["text_offset"]);
+
+    let mut looping = prompt("smol", "la la la la la la la la");
+    looping["max_tokens"] = json!(24);
+    let repeats = |text: &str| text.matches(" la").count();
+    let plain = app.post("/v1/completions", &looping).await;
+    looping["frequency_penalty"] = json!(2);
+    let penalised = app.post("/v1/completions", &looping).await;
+    let text_of =
+        |reply: &crate::app::Reply| reply.json["choices"][0]["text"].as_str().unwrap().to_owned();
+    assert!(repeats(&text_of(&penalised)) < repeats(&text_of(&plain)), "{}", penalised.text);
+    let mut biased = prompt("smol", FRANCE);
+    // " Paris" is token 7042 of SmolLM2's vocabulary.
+    biased["logit_bias"] = json!({"7042": -100});
+    let biased = app.post("/v1/completions", &biased).await;
+    assert!(!text_of(&biased).starts_with(" Paris"), "{}", biased.text);
 }
 
 #[tokio::test]

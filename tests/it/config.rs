@@ -42,7 +42,7 @@ fn a_misspelt_key_or_word_names_the_right_one() {
     typos.toml:15:11: `sensors` in [energy] cannot be `nvidia`
       15 | sensors = "nvidia"
          |           ^^^^^^^^
-    hint: choose from `auto`, `rapl`, `cpu_model`, `none`
+    hint: choose from `auto`, `rapl`, `nvml`, `hwmon`, `ina3221`, `apple`, `prometheus`, `wall`, `cpu_model`, `none`
 
     typos.toml:18:13: `objective` in [policies.default] cannot be `jouls`
       18 | objective = "jouls"
@@ -222,6 +222,28 @@ fn values_that_make_no_sense_are_all_found_at_once() {
 
     17 problems in values.toml
     "##);
+}
+
+#[test]
+fn a_policy_that_makes_no_sense_says_all_of_it() {
+    let report = report("policies.toml");
+    for problem in [
+        "policies.toml:3:11: `explore` must be from 0 to 1, not 2",
+        "the objective `tradeoff` needs a lambda above 0",
+        "cannot be `local_only`",
+        "there is no model `larg`",
+        "hint: did you mean `large`?",
+        "policies.toml:8:9: `floor` must be from 0 to 1, not 7",
+        "unknown key `poetry` in [policies.default.classes]",
+        "`max_joules` must be more than 0, not 0",
+        "`max_dollars` must be 0 or more, not -1",
+        "`lambda_per_gram` has no effect",
+        "`remember` must be more than 0",
+        "`floor_step` must be from 0 to 1, not 2",
+        "cannot be `cookie`",
+    ] {
+        assert!(report.contains(problem), "{problem} in {report}");
+    }
 }
 
 #[test]

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::app::{TestApp, ask, cloud_model, eventually};
-use crate::stand_in::StandIn;
+use crate::app::{TestApp, ask, ask_streaming, cloud_model, eventually};
+use crate::stand_in::{Mode, StandIn};
 
 /// Runs `check` on a config that looks at `machine` instead of this one. Where the test runs there may be an NVIDIA
 /// driver, so none is looked for.
@@ -75,7 +75,8 @@ fn machines_read_the_same_as_json() {
     };
     let card = device("amdgpu-0000:03:00.0");
     assert_eq!((&card["used"], &card["place"]), (&true.into(), &"accelerator".into()));
-    assert_eq!(card["watts"], 221.0);
+    let watts = card["watts"].as_f64().unwrap();
+    assert!((220.9..221.1).contains(&watts), "{watts}");
     assert_eq!(device("package-0")["problem"], "has not moved in 300 ms");
     assert_eq!(device("amd-apu")["why_not"], "rapl already counts the processor");
 }
@@ -100,7 +101,8 @@ fn a_kind_that_is_insisted_on_and_absent_is_refused_with_the_reason() {
     let output = check("vm", "sensors = \"hwmon\"", &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("no driver here shows"), "{text}");
-    assert!(text.contains("will be unknown"), "{text}");
+    assert!(text.contains("will not start"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 /// What answers for meters on other machines: a Prometheus whose counter grows by 30 J each time it is asked, a Shelly that
@@ -257,4 +259,51 @@ async fn the_grid_of_the_hour_replaces_the_years_and_gives_way_to_it() {
     let name = "wattgate_grid_carbon_grams_per_kilowatt_hour";
     gauge(config("/grid"), &format!("{name}{{zone=\"DEU\",basis=\"live\"}} 302")).await;
     gauge(config("/gone"), &format!("{name}{{zone=\"DEU\",basis=\"year\"}} 381")).await;
+}
+
+#[tokio::test]
+async fn what_an_upstream_says_in_a_comment_of_its_stream_beats_the_table() {
+    let stand_in = StandIn::start().await;
+    let app = TestApp::start(&cloud_model("cloud", 3.0, &stand_in)).await;
+    stand_in.respond_with(Mode::Verbatim(
+        200,
+        "text/event-stream",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\n\
+         : energy {\"energy_joules\":4.5,\"attribution_method\":\"prorated\"}\n\n\
+         data: [DONE]\n\n",
+    ));
+    let sse = app.stream(&ask_streaming("auto", "hello")).await;
+    let receipt = sse.receipt();
+    let energy = &receipt["energy"];
+    assert_eq!((&energy["joules"], &energy["source"]), (&json!(4.5), &json!("upstream")));
+    assert_eq!(energy["quality"], "estimated", "a claim is never measured");
+}
+
+#[tokio::test]
+async fn an_image_takes_nobody_knows_how_much_and_not_nothing() {
+    let stand_in = StandIn::start().await;
+    let app = TestApp::start(&cloud_model("cloud", 3.0, &stand_in)).await;
+    let mut request = ask("auto", "");
+    request["messages"][0]["content"] = json!([
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+    ]);
+    let reply = app.chat(&request).await;
+    assert_eq!(reply.status, 200);
+    let receipt = reply.receipt();
+    assert!(receipt["energy"]["joules"].is_null(), "{receipt}");
+    assert!(receipt["candidates"][0]["joules"].is_null(), "{receipt}");
+}
+
+#[tokio::test]
+async fn figures_of_the_operators_own_come_before_the_table() {
+    let stand_in = StandIn::start().await;
+    let config = format!(
+        "{}[models.cloud.openai.energy]\njoules_per_input_token = 0.0\njoules_per_output_token = 2.0\nboundary = \"server\"\npue = 1.5\n",
+        cloud_model("cloud", 3.0, &stand_in)
+    );
+    let app = TestApp::start(&config).await;
+    let reply = app.chat(&ask("auto", "hello you")).await;
+    let tokens = reply.json["usage"]["completion_tokens"].as_f64().unwrap();
+    assert_eq!(reply.receipt()["energy"]["joules"], 3.0 * tokens);
 }

@@ -533,6 +533,7 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         embedding: false,
         pooling: None,
         host_cache_bytes: 0,
+        draft_tokens: 0,
         prefill_stretch: 1.0,
     }));
     engine.until(|frame| matches!(frame, FromEngine::Ready(_)));
@@ -542,6 +543,7 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
         prompt: protocol::Prompt::Chat(Conversation {
             turns: vec![Turn::new(Role::User, "word ".repeat(8000))],
             tools: None,
+            variables: String::new(),
         }),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         output_limit: 1,

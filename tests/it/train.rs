@@ -188,12 +188,130 @@ fn a_pair_of_known_models_is_scored_by_name() {
     let line = &routed(dir.path(), r#"{"id":"a","prompt":"Who wrote Faust?"}"#, &pair)[0];
     assert_eq!(line["p"].as_object().unwrap().len(), 2);
     assert!(line["gain"].as_f64().unwrap().is_finite());
-    let output = wattgate(
-        dir.path(),
-        &["route", "--jsonl", "prompts.jsonl", "--pair", "gpt-4-1106-preview,nobody"],
+    let pair = ["--pair", "here, gpt-4-1106-preview"];
+    let line = &routed(dir.path(), r#"{"id":"a","prompt":"Who wrote Faust?"}"#, &pair)[0];
+    let p = |name: &str| line["p"][name].as_f64().unwrap();
+    assert!((line["gain"].as_f64().unwrap() - (p("gpt-4-1106-preview") - p("here"))).abs() < 1e-12);
+}
+
+#[test]
+fn a_pair_that_is_unknown_is_told_what_it_may_have_meant() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.toml"), CONFIG).unwrap();
+    fs::write(dir.path().join("prompts.jsonl"), r#"{"id":"a","prompt":"Hi"}"#).unwrap();
+    for (pair, expected) in [
+        ("here,gpt4-1106-preview", "near it: `gpt-4-1106-preview`"),
+        ("heer,there", "near it: `here`"),
+        ("here", "takes two names, WEAK,STRONG"),
+    ] {
+        let output = wattgate(dir.path(), &["route", "--jsonl", "prompts.jsonl", "--pair", pair]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+}
+
+/// The report of a training on these lines.
+fn report(dir: &Path, lines: &str, more: &[&str]) -> Value {
+    fs::write(dir.join("data.jsonl"), lines).unwrap();
+    let arguments = ["train", "--json", "--data", "data.jsonl", "--out", "router"];
+    let output = wattgate(dir, &[&arguments, more].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn rows_told_twice_are_averaged_and_those_that_disagree_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = outcomes();
+    let again: Vec<&str> = lines.lines().take(10).collect();
+    let opposite = again[0].replace(":0", ":2").replace(":1", ":0").replace(":2", ":1");
+    // Only the scores turn round: identity and text stay.
+    let opposite = format!(
+        "{}{}",
+        &again[0][..again[0].find("outcomes").unwrap()],
+        &opposite[opposite.find("outcomes").unwrap()..]
     );
+    let found = report(dir.path(), &format!("{lines}{}\n{opposite}\n", again[1..].join("\n")), &[]);
+    assert_eq!((&found["duplicates"], &found["contradictions"]), (&json!(10), &json!(1)));
+    assert_eq!(found["sources"][0]["rows"], 120);
+}
+
+#[test]
+fn twenty_rows_are_enough_and_keep_to_probabilities() {
+    let dir = tempfile::tempdir().unwrap();
+    let twenty: Vec<String> = outcomes().lines().take(20).map(str::to_owned).collect();
+    report(dir.path(), &twenty.join("\n"), &[]);
+    let model = AdequacyModel::load(&dir.path().join("router")).unwrap();
+    for text in ["", "Name the capital of country number 3", "print(1)"] {
+        let p = model.predict_known(&TextVector::of_text(text), "model-3").unwrap();
+        assert!(0.0 < p && p < 1.0, "{p}");
+    }
+}
+
+#[test]
+fn more_rows_than_training_takes_are_sampled() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lines = String::new();
+    for row in 0..100_000_u32 {
+        let right = u8::from(row % 3 > 0);
+        writeln!(lines, r#"{{"id":"{row}","source":"s","task":"t","query":"q{row} {right}","outcomes":{{"m":{right}}}}}"#)
+            .unwrap();
+    }
+    let found = report(dir.path(), &lines, &[]);
+    let kept = found["sources"][0]["rows"].as_u64().unwrap();
+    assert!((15_000..=40_000).contains(&kept), "{kept}");
+    assert_eq!(found["unsampled"].as_u64().unwrap() + kept, 100_000);
+}
+
+#[test]
+fn labels_of_ones_own_refine_a_router_and_leave_the_rest_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    report(dir.path(), &outcomes(), &[]);
+    let before = AdequacyModel::load(&dir.path().join("router")).unwrap();
+    fs::rename(dir.path().join("router"), dir.path().join("prior")).unwrap();
+    let found = report(dir.path(), &labels(), &["--prior", "prior"]);
+    assert!(found["calibration"].is_null());
+    let after = AdequacyModel::load(&dir.path().join("router")).unwrap();
+    assert_eq!((after.slope, &after.easiness), (before.slope, &before.easiness));
+    assert!(after.ability_of("weak-one").is_some() && before.ability_of("weak-one").is_none());
+    let text = TextVector::of_text("Prove lemma 999");
+    assert!(after.predict_known(&text, "weak-one").unwrap() < 0.5);
+    let ability = after.ability_of("model-2").unwrap();
+    assert!(
+        (after.predict_known(&text, "model-2").unwrap() - before.predict(&text, ability)).abs()
+            < 1e-12
+    );
+}
+
+#[test]
+fn a_router_that_cannot_be_used_is_named_and_a_failed_training_leaves_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    report(dir.path(), &outcomes(), &[]);
+    let path = dir.path().join("router/model.bin");
+    let good = fs::read(&path).unwrap();
+    let output = wattgate(dir.path(), &["train", "--data", "none.jsonl", "--out", "router"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("`nobody` is not one"), "{}", stderr(&output));
+    assert_eq!(fs::read(&path).unwrap(), good);
+    fs::write(dir.path().join("config.toml"), CONFIG).unwrap();
+    fs::write(dir.path().join("prompts.jsonl"), r#"{"id":"a","prompt":"Hi"}"#).unwrap();
+    for (at, bit, expected) in
+        [(8, 1, "format version 3"), (5_000, 4, "damaged"), (0, 1, "not a router")]
+    {
+        let mut bad = good.clone();
+        bad[at] ^= bit;
+        fs::write(&path, bad).unwrap();
+        let route =
+            wattgate(dir.path(), &["route", "--jsonl", "prompts.jsonl", "--router", "router"]);
+        let refine = wattgate(
+            dir.path(),
+            &["train", "--data", "data.jsonl", "--prior", "router", "--out", "new"],
+        );
+        for output in [route, refine] {
+            assert!(!output.status.success());
+            assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+        }
+        assert!(!dir.path().join("new").exists());
+    }
 }
 
 #[test]
@@ -212,4 +330,37 @@ fn a_bad_prompt_line_is_named() {
         let said = stderr(&output);
         assert!(said.contains("p.jsonl:2:") && said.contains(expected), "{said}");
     }
+}
+
+#[test]
+fn another_design_is_compared_and_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("labels.jsonl"), labels()).unwrap();
+    let mut vectors = String::from("{\"design\":\"an oracle\",\"bytes\":4000}\n");
+    for row in 0..120_usize {
+        // What the labels follow: hard or not, and which of four.
+        let vector = json!([f64::from(u8::from(row % 2 == 0)), (row % 4) as f64]);
+        writeln!(
+            vectors,
+            "{}",
+            json!({"id": format!("l{row}"), "vector": vector, "latency_us": 7.0, "joules": 0.5})
+        )
+        .unwrap();
+    }
+    fs::write(dir.path().join("vectors.jsonl"), &vectors).unwrap();
+    let more = ["--data", "labels.jsonl", "--vectors", "vectors.jsonl", "--compare", "designs.md"];
+    let found = report(dir.path(), &outcomes(), &more);
+    let designs = found["designs"].as_array().unwrap();
+    assert_eq!(designs.len(), 3);
+    let apgr = |at: usize| designs[at]["ranking"]["apgr"].as_f64().unwrap();
+    assert!(apgr(1) > apgr(0), "the oracle ranks better: {designs:?}");
+    assert_eq!(designs[1]["joules"], 0.5);
+    let page = fs::read_to_string(dir.path().join("designs.md")).unwrap();
+    assert!(page.contains("an oracle + structure") && page.contains("0.50 J"), "{page}");
+
+    fs::write(dir.path().join("vectors.jsonl"), vectors.replace("[1.0,0.0]", "[1.0]")).unwrap();
+    let arguments = ["train", "--data", "data.jsonl", "--out", "other"];
+    let output = wattgate(dir.path(), &[&arguments[..], &more].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("vectors.jsonl:"), "{}", stderr(&output));
 }

@@ -52,11 +52,13 @@ impl Transcript {
     }
 
     /// What follows the last chunk. A stream is whole when it said why it finished or closed an answer with `[DONE]`.
-    pub(super) fn finish(self) -> Result<Vec<Event>, ErrorKind> {
+    /// `comment` is what a comment of the stream said the answer took; a chunk's own word comes first.
+    pub(super) fn finish(self, comment: Option<EnergyFigure>) -> Result<Vec<Event>, ErrorKind> {
+        let energy = self.energy.or(comment);
         match self.finish {
-            Some(reason) => Ok(closing(self.usage, self.energy, reason)),
+            Some(reason) => Ok(closing(self.usage, energy, reason)),
             None if self.ended && self.answered => {
-                Ok(closing(self.usage, self.energy, FinishReason::Stop))
+                Ok(closing(self.usage, energy, FinishReason::Stop))
             }
             None => Err(protocol("the stream ended before the answer did")),
         }
@@ -184,7 +186,7 @@ mod tests {
                 Step::End => break,
             }
         }
-        Ok((forwarded, transcript.finish()?))
+        Ok((forwarded, transcript.finish(None)?))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
-use crate::energy::cloud::Class;
+use crate::energy::cloud::{Class, OwnFigures, PerToken};
 use crate::openai::{Request, Usage};
 use crate::units::Dollars;
 
@@ -25,6 +25,8 @@ pub struct Config {
     /// Size class for the table of cloud energy: `nano`, `small`, `medium`, `large`, `frontier` or `frontier_xl`.
     /// Default: none, the energy is unknown.
     pub energy_class: Option<Class>,
+    /// Figures of the operator's own, which come before the class's. Default: none.
+    pub energy: OwnFigures,
     /// Country whose grid feeds the upstream, as in `[energy.carbon]`. Default: none, the world's average.
     pub carbon_zone: Option<String>,
     /// Price of a million prompt tokens in US dollars. Default: none, the price is unknown (which is not free).
@@ -76,6 +78,7 @@ impl Default for Config {
             model: None,
             api_key_env: None,
             energy_class: None,
+            energy: OwnFigures::default(),
             carbon_zone: None,
             dollars_per_million_input_tokens: None,
             dollars_per_million_output_tokens: None,
@@ -143,10 +146,15 @@ impl Config {
             .collect()
     }
 
+    /// What a token takes; unknown without a class or figures of the operator's own.
+    pub fn per_token(&self) -> Option<PerToken> {
+        self.energy.over(self.energy_class)
+    }
+
     /// What `usage` costs; `None` while a price is unknown.
     pub fn dollars(&self, usage: &Usage) -> Option<Dollars> {
         let input = self.dollars_per_million_input_tokens?;
-        let output = match usage.completion_tokens {
+        let output = match usage.generated_tokens() {
             // Embeddings have none, and no price for them.
             0 => 0.0,
             _ => self.dollars_per_million_output_tokens?,
@@ -156,7 +164,7 @@ impl Config {
         let fresh_tokens = usage.prompt_tokens - cached_tokens;
         let millionths = fresh_tokens as f64 * input
             + cached_tokens as f64 * cached
-            + usage.completion_tokens as f64 * output;
+            + usage.generated_tokens() as f64 * output;
         Some(Dollars(millionths / 1e6))
     }
 

@@ -1,6 +1,7 @@
 //! Reads an upstream's response body: server-sent events or a whole body, bounded in size and in silence.
 //!
-//! Knows nothing of what the bytes mean. Comments between events are lost here: the SSE decoder drops them.
+//! Knows nothing of what the bytes mean. Comments between events, which the SSE decoder drops, are shown to
+//! [`Comments`] first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +11,7 @@ use eventsource_stream::{EventStreamError, Eventsource};
 use futures::{Stream, StreamExt};
 use reqwest::Response;
 
+use super::comment::Comments;
 use super::failure;
 use crate::backends::backend::ErrorKind;
 
@@ -20,6 +22,7 @@ const MAX_EVENT_BYTES: usize = 4 << 20;
 pub(super) fn events(
     response: Response,
     idle_timeout: Duration,
+    comments: Comments,
 ) -> impl Stream<Item = Result<String, ErrorKind>> {
     let since_event = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&since_event);
@@ -28,6 +31,7 @@ pub(super) fn events(
         let piece = piece
             .map_err(|_| ErrorKind::Timeout { after: idle_timeout })?
             .map_err(|error| failure::broken(&error))?;
+        comments.feed(&piece);
         let bytes = counter.fetch_add(piece.len(), Ordering::Relaxed) + piece.len();
         if bytes > MAX_EVENT_BYTES {
             return Err(ErrorKind::Protocol(format!("an event of over {MAX_EVENT_BYTES} bytes")));

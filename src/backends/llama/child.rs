@@ -24,27 +24,11 @@ use tracing::{error, warn};
 use super::config::{FlashAttention, KvType};
 use super::embedder::Embedder;
 use super::engine::{Engine, Order};
+use super::failure::EngineError;
 use super::prompt::Prompter;
 use super::protocol::{self, EngineFacts, FrameError, FromEngine, HEADER, Settings, ToEngine};
 use super::scheduler::Limits;
 use super::template::CHATML;
-
-/// Why an engine process ended other than by its gateway's leave.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error(
-        "standard input is not a gateway's socket: `wattgate serve` starts this command itself"
-    )]
-    NotAChild,
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error("{0}")]
-    Load(String),
-    #[error("llama.cpp could not evaluate a batch: {0}")]
-    Decode(String),
-    #[error("a thread could not be started: {0}")]
-    Thread(io::Error),
-}
 
 /// Runs the engine process. Does not return while the gateway lives, unless something is wrong.
 pub fn run() -> Result<(), EngineError> {
@@ -91,6 +75,8 @@ fn serve(
     orders: &mpsc::Receiver<Order>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
+    #[cfg(target_os = "linux")]
+    super::barrier::install();
     #[cfg(target_arch = "x86_64")]
     super::kernels::register();
     let mut model = load_model(&backend, settings, socket)?;

@@ -178,7 +178,7 @@ fn added(sum: Usage, choice: Usage, with_prompt: bool) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::llama::observer::Reused;
+    use crate::backends::llama::observer::{Drafted, Reused};
     use crate::openai::FinishReason;
     use crate::units::MonotonicNs;
 
@@ -191,7 +191,8 @@ mod tests {
         };
         let rows = vec![row(7, 2, 0, 1), row(8, 0, 5, 0), row(7, 0, 3, 0), row(7, 1, 0, 1)];
         let now = MonotonicNs::now();
-        let joined = joined(StepReport { start: now, end: now, rows, reused: Reused::default() });
+        let (reused, drafted) = (Reused::default(), Drafted::default());
+        let joined = joined(StepReport { start: now, end: now, rows, reused, drafted });
         assert_eq!(joined.rows, [row(7, 0, 3, 2), row(8, 0, 5, 0)]);
     }
 

@@ -30,6 +30,9 @@ pub struct Config {
     /// Host memory in MiB for conversations that lost their slot, so that they need not be read again; 0 keeps
     /// none. Default 128.
     pub host_cache_mib: u32,
+    /// Tokens guessed ahead in one step by looking up what followed the same words before, over all answers together; 0
+    /// guesses none. Answers do not change. Default 0.
+    pub draft_tokens: u32,
     /// Requests that may wait for a slot; more are refused with a retry time. Default 64.
     pub queue: u32,
     /// Layers to keep on a GPU. Default 0: none.
@@ -114,6 +117,7 @@ impl Default for Config {
             batch_tokens: 512,
             prefill_stretch: 2.5,
             host_cache_mib: 128,
+            draft_tokens: 0,
             queue: 64,
             gpu_layers: 0,
             load: LoadWhen::Preload,

@@ -16,13 +16,17 @@ pub struct Conversation {
     pub turns: Vec<Turn>,
     /// What the model is told it may call.
     pub tools: Option<ToolUse>,
+    /// More variables for the template, as the text of a JSON object; none if empty.
+    pub variables: String,
 }
 
 impl Conversation {
     /// Refuses what no local model can be asked.
     pub fn of(request: &ChatRequest) -> Result<Self, ErrorKind> {
         let turns = request.messages.iter().map(turn).collect();
-        Ok(Self { turns, tools: tools(request)? })
+        let variables = request.chat_template_kwargs.as_ref();
+        let variables = variables.and_then(|map| serde_json::to_string(map).ok());
+        Ok(Self { turns, tools: tools(request)?, variables: variables.unwrap_or_default() })
     }
 }
 

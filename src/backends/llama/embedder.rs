@@ -16,9 +16,9 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::child::EngineError;
 use super::engine::{Order, Texts};
-use super::observer::{Reused, StepReport, StepRow};
+use super::failure::EngineError;
+use super::observer::{Drafted, Reused, StepReport, StepRow};
 use super::packing::{Limits, Packing, Pick};
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Pooling, Refusal, Settings};
 use super::scheduler::Rejection;
@@ -185,7 +185,8 @@ impl<'m> Embedder<'m> {
         let picks = self.packing.next_batch();
         self.evaluate(&picks)?;
         let end = MonotonicNs::now();
-        let report = StepReport { start, end, rows: self.rows(&picks), reused: Reused::default() };
+        let (reused, drafted) = (Reused::default(), Drafted::default());
+        let report = StepReport { start, end, rows: self.rows(&picks), reused, drafted };
         let step =
             FromEngine::Step { report, pieces: vec![], logprobs: vec![], confidences: vec![] };
         protocol::append_frame(&mut self.outgoing, &step)?;

@@ -18,13 +18,14 @@ use llama_cpp_2::vocab::LlamaVocab;
 
 use super::answer::Piece;
 use super::binding::Binding;
-use super::child::EngineError;
 use super::confidence;
 use super::constraint::GrammarError;
+use super::drafting::Drafter;
+use super::failure::EngineError;
 use super::grammar::Chosen;
 use super::host_cache::HostCache;
 use super::logprobs::{Logprobs, TokenLogprobs};
-use super::observer::{Reused, StepReport, StepRow};
+use super::observer::{Drafted, Reused, StepReport, StepRow};
 use super::pacing::Pacer;
 use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal, Settings};
 use super::sampling::Sampler;
@@ -88,6 +89,7 @@ struct Running {
     counts: Counts,
     /// Most tokens that the answer can have.
     limit: usize,
+    drafter: Option<Drafter>,
 }
 
 pub(super) struct Engine<'m> {
@@ -100,8 +102,12 @@ pub(super) struct Engine<'m> {
     running: HashMap<AttemptId, Running>,
     host: HostCache<SeqState>,
     pacer: Pacer,
+    /// Most tokens guessed in one step, for all answers together; 0: none.
+    draft_tokens: usize,
     /// Prompt tokens found in caches since the last report.
     reused: Reused,
+    /// Guesses since the last report.
+    drafted: Drafted,
     /// Frames of the present step, written at once at its end.
     outgoing: Vec<u8>,
     /// Bytes of one token; kept for its memory.
@@ -124,7 +130,14 @@ impl<'m> Engine<'m> {
             running: HashMap::new(),
             host: HostCache::new(usize::try_from(settings.host_cache_bytes).unwrap_or(usize::MAX)),
             pacer: Pacer::new(settings.prefill_stretch, limits.slots),
+            // A model that cannot take tokens back cannot be tried with guesses.
+            draft_tokens: if model.is_recurrent() || model.is_hybrid() {
+                0
+            } else {
+                settings.draft_tokens as usize
+            },
             reused: Reused::default(),
+            drafted: Drafted::default(),
             outgoing: Vec::new(),
             piece: Vec::with_capacity(32),
         }
@@ -167,7 +180,9 @@ impl<'m> Engine<'m> {
                 let limit = request.output_limit.min(room);
                 match self.scheduler.submit(request) {
                     Ok(()) => {
-                        self.running.insert(attempt, Running { work, counts, limit });
+                        let drafter =
+                            (self.draft_tokens > 0).then(|| Drafter::new(self.draft_tokens));
+                        self.running.insert(attempt, Running { work, counts, limit, drafter });
                         Ok(())
                     }
                     Err(rejection) => {
@@ -193,6 +208,7 @@ impl<'m> Engine<'m> {
             self.close(attempt, Outcome::Expired)?;
         }
         self.fill_slots()?;
+        self.guess_ahead();
         let chunks = self.scheduler.next_batch(|decode_rows| self.pacer.prompt_rows(decode_rows));
         if chunks.is_empty() {
             return Ok(None);
@@ -206,12 +222,14 @@ impl<'m> Engine<'m> {
         for chunk in &chunks {
             row += chunk.len;
             if chunk.completes {
-                self.continue_answer(chunk, row - 1, &mut said);
+                self.continue_answer(chunk, row - 1 - chunk.drafts, &mut said)?;
             }
         }
         let end = MonotonicNs::now();
         let rows = chunks.iter().map(step_row).collect();
-        let report = StepReport { start, end, rows, reused: std::mem::take(&mut self.reused) };
+        let (reused, drafted) =
+            (std::mem::take(&mut self.reused), std::mem::take(&mut self.drafted));
+        let report = StepReport { start, end, rows, reused, drafted };
         let Said { pieces, logprobs, confidences, finished } = said;
         let step = FromEngine::Step { report, pieces, logprobs, confidences };
         protocol::append_frame(&mut self.outgoing, &step)?;
@@ -219,6 +237,26 @@ impl<'m> Engine<'m> {
             self.close(attempt, outcome)?;
         }
         Ok(Some(end))
+    }
+
+    /// Adds guesses to the next batch. Each further answer takes one from what may be guessed: a batch that is full of
+    /// answers has no room to waste.
+    fn guess_ahead(&mut self) {
+        if self.draft_tokens == 0 {
+            return;
+        }
+        let answering = self.scheduler.answering();
+        let mut left = (self.draft_tokens + 1).saturating_sub(answering.len());
+        for (served, &(slot, attempt)) in answering.iter().enumerate() {
+            let share = left / (answering.len() - served);
+            let running = self.running.get_mut(&attempt);
+            let Some(drafter) = running.and_then(|running| running.drafter.as_mut()) else {
+                continue;
+            };
+            let guess = drafter.guess(self.scheduler.prompt(slot), share);
+            left -= guess.len();
+            self.scheduler.propose(slot, &guess);
+        }
     }
 
     fn learn(&mut self, chunks: &[Chunk], elapsed_ns: u64) {
@@ -236,7 +274,7 @@ impl<'m> Engine<'m> {
             // Contexts hold fewer than 2³¹ tokens, so positions and slots fit.
             let (slot, last) = (as_index(chunk.slot), chunk.len - 1);
             for (offset, &token) in self.scheduler.tokens(chunk).iter().enumerate() {
-                let wants_logits = chunk.completes && offset == last;
+                let wants_logits = chunk.completes && offset + chunk.drafts >= last;
                 self.batch
                     .add(LlamaToken(token), as_index(chunk.start + offset), &[slot], wants_logits)
                     .map_err(|error| EngineError::Decode(error.to_string()))?;
@@ -245,10 +283,43 @@ impl<'m> Engine<'m> {
         self.context.decode(&mut self.batch).map_err(|error| EngineError::Decode(error.to_string()))
     }
 
-    /// Samples the next token of a fully evaluated sequence from the logits of batch row `row`.
-    fn continue_answer(&mut self, chunk: &Chunk, row: usize, said: &mut Said) {
+    /// Writes the next token of a fully evaluated sequence, whose logits are in batch row `row`, and those that were
+    /// guessed right after it.
+    fn continue_answer(
+        &mut self,
+        chunk: &Chunk,
+        row: usize,
+        said: &mut Said,
+    ) -> Result<(), EngineError> {
+        let before = self.scheduler.kept(chunk.slot);
+        let rows = row..=row + chunk.drafts;
+        for row in rows {
+            self.add_token(chunk, row, said);
+            if !self.scheduler.is_ahead(chunk.slot) {
+                break;
+            }
+        }
+        let kept = self.scheduler.kept(chunk.slot);
+        let (guessed, held) = (chunk.drafts, kept - before);
+        if guessed == 0 {
+            return Ok(());
+        }
+        self.drafted.tokens += count(guessed);
+        self.drafted.accepted += count(held);
+        let running = self.running.get_mut(&chunk.attempt);
+        if let Some(drafter) = running.and_then(|running| running.drafter.as_mut()) {
+            drafter.learn(guessed, held);
+        }
+        if held < guessed && !self.trim(chunk.slot, kept)? {
+            return Err(EngineError::Decode("it does not take tokens back".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Samples a token from the logits of batch row `row`.
+    fn add_token(&mut self, chunk: &Chunk, row: usize, said: &mut Said) {
         let Some(running) = self.running.get_mut(&chunk.attempt) else { return };
-        let Running { work, counts, limit } = running;
+        let Running { work, counts, limit, .. } = running;
         let logits = self.context.get_logits_ith(as_index(row));
         let left = limit.saturating_sub(counts.completion_tokens as usize);
         let Chosen { token, end } = match work.choose(logits, left) {
@@ -321,6 +392,10 @@ fn step_row(chunk: &Chunk) -> StepRow {
         Phase::Decode => (0, tokens),
     };
     StepRow { attempt: chunk.attempt, prefill_tokens, decode_tokens }
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 mod placement;

@@ -46,6 +46,15 @@ pub struct StepReport {
     pub end: MonotonicNs,
     pub rows: Vec<StepRow>,
     pub reused: Reused,
+    pub drafted: Drafted,
+}
+
+/// Guesses of how answers go on that were evaluated with this step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drafted {
+    pub tokens: u32,
+    /// Those that the model would have written itself.
+    pub accepted: u32,
 }
 
 /// Prompt tokens that did not have to be evaluated, by where their keys and values were; of the prompts that were
@@ -63,7 +72,7 @@ pub struct Reused {
 /// What a step did for one attempt.
 ///
 /// Prompt tokens from the cache are never evaluated and not counted. Neither is the last token of an answer: an
-/// attempt's decode tokens are one less than its completion tokens.
+/// attempt's decode tokens are one less than its completion tokens, and more by every guess that failed: that was work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRow {
     pub attempt: AttemptId,

@@ -14,12 +14,9 @@ use tokio::time::timeout;
 /// How long a process may take to notice that its socket is closed before it is killed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How often a computing thread looks for the others before it sleeps until they come, hundreds of times in a step.
-///
-/// Without end (GNU's default) it burns joules and, beside a second engine, the others' time. Not at all (the passive
-/// policy alone) it sleeps for longer than it would have waited: half the tokens/s of two idle cores were lost so. About
-/// 0.1 ms is longer than a layer's parts differ, and short when somebody else has the core.
-const SPINS: &str = "5000";
+/// Looks for work between two batches before a computing thread sleeps, for libgomp: some microseconds. How its threads
+/// wait within a batch is `barrier.rs`'s matter.
+const SPINS: &str = "500";
 
 /// A running engine process.
 #[derive(Debug)]
@@ -46,6 +43,18 @@ impl EngineProcess {
             .spawn()?;
         let pid = child.id().ok_or_else(|| io::Error::other("the process ended at once"))?;
         Ok((Self { child, pid }, UnixStream::from_std(ours)?))
+    }
+
+    /// As [`Self::end`], for a process that was told to go: one that leaves in time leaves by its own signal.
+    pub(super) async fn leave(mut self) -> String {
+        match timeout(LEAVE_TIMEOUT, self.child.wait()).await {
+            Ok(Ok(_)) => "it left as it was told".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => match self.kill().await {
+                Ok(_) => "it did not leave in time and was killed".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        }
     }
 
     /// Waits for the process to leave, which it does as soon as our end of the socket is dropped; kills it if not.

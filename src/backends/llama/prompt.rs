@@ -113,7 +113,7 @@ impl Prompter {
     /// conversation at all; some templates refuse a system turn, which the fallback needs.
     pub(super) fn takes_tools(&self) -> bool {
         self.has_template
-            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), None).is_ok()
+            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), "", None).is_ok()
     }
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
@@ -209,14 +209,15 @@ impl Prompter {
         output_limit: usize,
         form: Option<&Form>,
     ) -> Result<(Question<Vec<Token>>, usize), Refusal> {
-        let Conversation { turns, tools } = conversation;
+        let Conversation { turns, tools, variables } = conversation;
         let tools = tools.clone().map(|tools| self.bindable(tools)).transpose()?;
         let most = match self.overflow {
             Overflow::Refuse => usize::MAX,
             Overflow::DropOldestTurns => roomy_tokens(self.context_tokens, output_limit),
         };
         let ask = |turns: &[Turn]| {
-            let Question { prompt, answer, forms } = self.render(turns, tools.as_ref(), form)?;
+            let Question { prompt, answer, forms } =
+                self.render(turns, tools.as_ref(), variables, form)?;
             Ok::<_, Error>(Question { prompt: self.tokenise(&prompt), answer, forms })
         };
         shorten(turns, ask, |question| question.prompt.len() <= most)
@@ -251,13 +252,15 @@ impl Prompter {
         &self,
         turns: &[Turn],
         tools: Option<&ToolUse>,
+        variables: &str,
         form: Option<&Form>,
     ) -> Result<Question<String>, Error> {
         let dialect = self.template.dialect();
         let mut prompt = if dialect.calls.is_some() {
-            self.template.render(turns, tools, &self.guard)?
+            self.template.render(turns, tools, variables, &self.guard)?
         } else {
-            self.template.render(&fallback::plain_turns(turns, tools), None, &self.guard)?
+            let turns = fallback::plain_turns(turns, tools);
+            self.template.render(&turns, None, variables, &self.guard)?
         };
         let ends_with = |tag: &str| prompt.trim_end().ends_with(tag);
         // A template may close the reasoning before it began: then there is none.

@@ -60,6 +60,8 @@ pub struct Settings {
     pub chat_template: Option<PathBuf>,
     /// Bytes of host memory for sequences that lost their slot.
     pub host_cache_bytes: u64,
+    /// Most tokens guessed in one step, for all answers together.
+    pub draft_tokens: u32,
     /// How many times longer a step may take that reads prompts while answers are written.
     pub prefill_stretch: f64,
     pub overflow: Overflow,
@@ -285,6 +287,7 @@ mod tests {
             prompt: Prompt::Chat(Conversation {
                 turns: vec![Turn::new(Role::Developer, "be brief")],
                 tools: None,
+                variables: String::new(),
             }),
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3, ..Sampling::default() },
             output_limit: 5,

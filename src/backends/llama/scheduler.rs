@@ -1,7 +1,7 @@
 //! Continuous batching as a pure rule: slots and waiting requests in, the next batch out.
 //!
 //! No llama types, no clock, no I/O. Decode rows come first, then prefill chunks share what is left of the batch
-//! budget; a finished sequence stays in its slot as cache for the next prompt that begins like it.
+//! budget, guesses of how an answer goes on among its rows; a finished sequence stays in its slot as cache for the next prompt that begins like it.
 
 use std::cmp::Reverse;
 
@@ -86,6 +86,8 @@ pub struct Chunk {
     pub phase: Phase,
     /// The sequence is fully evaluated after this chunk: its last row yields the next token.
     pub completes: bool,
+    /// So many of the last rows are guesses; with them, the row before the first one yields the next token.
+    pub drafts: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +123,8 @@ struct Slot {
     evaluated: usize,
     work: Option<Work>,
     admitted_at: u64,
+    /// Guessed tokens: the last of `tokens` until they are evaluated, then what is left of them to compare with.
+    drafts: Vec<Token>,
 }
 
 #[derive(Debug)]
@@ -192,6 +196,7 @@ impl Scheduler {
             evaluated: cached_tokens,
             work: Some(work),
             admitted_at: self.admissions,
+            drafts: Vec::new(),
         };
         let mut old = std::mem::replace(&mut self.slots[slot], new);
         old.tokens.truncate(old.evaluated);
@@ -251,6 +256,37 @@ impl Scheduler {
         self.slots[slot].evaluated = 0;
     }
 
+    /// The slots whose answers get their next token with the next batch.
+    pub fn answering(&self) -> Vec<(usize, AttemptId)> {
+        let pending = self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index));
+        let decodes = pending.filter(|chunk| chunk.phase == Phase::Decode);
+        decodes.map(|chunk| (chunk.slot, chunk.attempt)).collect()
+    }
+
+    /// Adds a guess how the slot's answer goes on to the next batch, as far as it has room and use for it: every slot
+    /// keeps its row, and the last token of an answer is never evaluated. Call once a step and slot, after
+    /// [`Self::answering`] named it.
+    pub fn propose(&mut self, slot: usize, guess: &[Token]) {
+        let drafted: usize = self.slots.iter().map(|slot| slot.drafts.len()).sum();
+        let rows = self.limits.batch_tokens.saturating_sub(self.slots.len() + drafted);
+        let slot = &mut self.slots[slot];
+        let Some(work) = &slot.work else { return };
+        let useful = work.end.saturating_sub(slot.tokens.len() + 1);
+        slot.drafts = guess[..guess.len().min(rows).min(useful)].to_vec();
+        slot.tokens.extend_from_slice(&slot.drafts);
+    }
+
+    /// Whether the next token's logits are there already: the last token was guessed and evaluated.
+    pub fn is_ahead(&self, slot: usize) -> bool {
+        let slot = &self.slots[slot];
+        slot.work.is_some() && slot.evaluated == slot.tokens.len()
+    }
+
+    /// How much of its sequence the slot has in the KV cache; what lies there behind it is of guesses that failed.
+    pub fn kept(&self, slot: usize) -> usize {
+        self.slots[slot].evaluated
+    }
+
     /// The next batch, in slot order (llama.cpp evaluates consecutive sequence ids together); empty when idle.
     ///
     /// Each decoding sequence gets its one row. The rest of the budget, at most what `prompt_rows` says for the
@@ -259,7 +295,8 @@ impl Scheduler {
     pub fn next_batch(&self, prompt_rows: impl Fn(usize) -> usize) -> Vec<Chunk> {
         let mut batch: Vec<Chunk> =
             self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index)).collect();
-        let decodes = batch.iter().filter(|chunk| chunk.phase == Phase::Decode).count();
+        let decodes: usize =
+            batch.iter().filter(|chunk| chunk.phase == Phase::Decode).map(|chunk| chunk.len).sum();
         let mut prefills: Vec<&mut Chunk> =
             batch.iter_mut().filter(|chunk| chunk.phase == Phase::Prefill).collect();
         prefills.sort_by_key(|chunk| chunk.len);
@@ -285,7 +322,11 @@ impl Scheduler {
     /// The batch was evaluated: its tokens are in the KV cache now.
     pub fn evaluated(&mut self, batch: &[Chunk]) {
         for chunk in batch {
-            self.slots[chunk.slot].evaluated = chunk.start + chunk.len;
+            let slot = &mut self.slots[chunk.slot];
+            slot.evaluated = chunk.start + chunk.len - chunk.drafts;
+            if chunk.drafts > 0 {
+                slot.tokens.truncate(slot.evaluated);
+            }
         }
     }
 
@@ -294,6 +335,12 @@ impl Scheduler {
     pub fn push(&mut self, slot: usize, token: Token) -> bool {
         let slot = &mut self.slots[slot];
         slot.tokens.push(token);
+        if slot.drafts.first() == Some(&token) {
+            slot.drafts.remove(0);
+            slot.evaluated += 1;
+        } else {
+            slot.drafts.clear();
+        }
         slot.work.as_ref().is_some_and(|work| slot.tokens.len() < work.end)
     }
 
@@ -301,6 +348,7 @@ impl Scheduler {
     pub fn release(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         slot.tokens.truncate(slot.evaluated);
+        slot.drafts.clear();
         slot.work = None;
     }
 
@@ -393,6 +441,7 @@ impl Slot {
             len: self.tokens.len() - self.evaluated,
             phase: if decoding { Phase::Decode } else { Phase::Prefill },
             completes: true,
+            drafts: self.drafts.len(),
         })
     }
 }

@@ -110,7 +110,7 @@ impl Link {
     fn obey_on_standby(&mut self, command: Command) {
         match command {
             Command::Submit(submit) => self.waiting.push(submit, self.config.load_timeout()),
-            Command::Cancel(attempt) => self.waiting.cancel(attempt),
+            Command::Cancel(attempt) => self.forget(attempt),
             Command::Load(answer) => self.asked.push(answer),
             Command::Unload(unload) => self.unload_on_standby(unload),
         }

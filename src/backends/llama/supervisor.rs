@@ -31,6 +31,7 @@ use super::process::EngineProcess;
 use super::protocol::{self, FromEngine, MAX_FRAME, Settings, ToEngine};
 use super::residency::{Claim, Residency, TooLarge};
 use crate::backends::backend::ErrorKind;
+use crate::units::AttemptId;
 
 /// First pause before a dead engine is started again; doubles with every death in a row.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
@@ -184,7 +185,10 @@ impl Supervisor {
             () = stop.cancelled() => Ended::Stopped,
         };
         link.take_down(&ended);
-        let status = process.end().await;
+        let status = match ended {
+            Ended::Stopped | Ended::Unloaded(_) => process.leave().await,
+            Ended::LoadFailed(_) | Ended::Died(_) => process.end().await,
+        };
         link.state.send_modify(|state| state.pid = None);
         link.observer.engine_stopped(&link.model, pid);
         info!(model = %link.model, pid, status, "engine ended");
@@ -373,14 +377,14 @@ impl Link {
                 Ok(())
             }
             Command::Submit(submit) => {
-                submit.refuse(&ErrorKind::EngineDied);
+                submit.refuse(&not_running());
                 Ok(())
             }
             Command::Cancel(attempt) if self.attempts.contains(attempt) => {
                 outbox.send(&ToEngine::Cancel(attempt))
             }
             Command::Cancel(attempt) => {
-                self.waiting.cancel(attempt);
+                self.forget(attempt);
                 Ok(())
             }
             Command::Load(answer) => {
@@ -405,6 +409,15 @@ impl Link {
         frames.into_iter().try_for_each(|frame| outbox.forward(frame))
     }
 
+    /// Nobody wants an answer any more that the engine has not heard of: it is booked as no work at all.
+    pub(super) fn forget(&mut self, sequence: AttemptId) {
+        if self.waiting.cancel(sequence) {
+            let attempt = choices::attempt_of(sequence);
+            self.observer.attempt_opened(&self.model, attempt);
+            self.observer.attempt_closed(&self.model, attempt);
+        }
+    }
+
     fn begin_to_leave(&mut self, unload: Unload) {
         if self.is_busy() && !unload.drain {
             let _gone = unload.answer.send(Err(ControlError::Busy));
@@ -421,7 +434,7 @@ impl Link {
         let refuse_all = async {
             while let Some(command) = self.commands.recv().await {
                 match command {
-                    Command::Submit(submit) => submit.refuse(&ErrorKind::EngineDied),
+                    Command::Submit(submit) => submit.refuse(&not_running()),
                     Command::Cancel(_) => {}
                     Command::Load(answer) => return self.asked.push(answer),
                     Command::Unload(unload) => {
@@ -438,6 +451,7 @@ impl Link {
 
     /// From now on nobody is sent here, and whoever was waiting is told.
     fn take_down(&mut self, ended: &Ended) {
+        // Whoever waited was never sent to the engine: nothing was spent on it.
         let (phase, kind) = match ended {
             Ended::Stopped => {
                 (Phase::Stopped, ErrorKind::Unavailable("it is shutting down".to_owned()))
@@ -459,7 +473,7 @@ impl Link {
                 let next = if self.keep { "is started anew" } else { "ended" };
                 warn!(model = %self.model, "the engine {next}: {reason}");
                 let down = format!("its engine died: {reason}");
-                (Phase::Down(down.into()), ErrorKind::EngineDied)
+                (Phase::Down(down.as_str().into()), ErrorKind::Unavailable(down))
             }
         };
         self.set_phase(phase);
@@ -511,9 +525,14 @@ impl Link {
             embedding: config.embedding,
             pooling: config.pooling,
             host_cache_bytes: u64::from(config.host_cache_mib) << 20,
+            draft_tokens: config.draft_tokens,
             prefill_stretch: config.prefill_stretch,
         }
     }
+}
+
+fn not_running() -> ErrorKind {
+    ErrorKind::Unavailable("its engine is not running".to_owned())
 }
 
 /// Frames on their way to the process; never waits for it.

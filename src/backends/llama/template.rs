@@ -53,20 +53,24 @@ impl ChatTemplate {
     }
 
     /// The prompt up to where the assistant's answer begins. Control tokens spelled out in a turn or a tool are marked
-    /// by `guard`. Tools are for templates of a dialect with calls; others do not look at them.
+    /// by `guard`. Tools are for templates of a dialect with calls; others do not look at them. `variables` is JSON.
     pub fn render(
         &self,
         turns: &[Turn],
         tools: Option<&ToolUse>,
+        variables: &str,
         guard: &Guard,
     ) -> Result<String, Error> {
         let messages: Vec<Value> = turns.iter().map(|turn| self.message(turn, guard)).collect();
         // Templates ask for `tools is not none`, as Hugging Face passes none where there are none.
         let tools: Option<Vec<Value>> = tools
             .map(|used| used.tools.iter().map(|tool| guarded_json(&tool.json, guard)).collect());
-        self.environment.get_template(NAME)?.render(
-            context! { messages => messages, tools => tools, add_generation_prompt => true },
-        )
+        // What stands first here has precedence.
+        let variables = Some(variables).filter(|json| !json.is_empty());
+        let variables = variables.map_or_else(|| context! {}, |json| guarded_json(json, guard));
+        self.environment.get_template(NAME)?.render(context! {
+            messages => messages, tools => tools, add_generation_prompt => true, ..variables
+        })
     }
 
     fn message(&self, turn: &Turn, guard: &Guard) -> Value {

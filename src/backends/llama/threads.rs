@@ -3,7 +3,7 @@
 /// Threads for one of `engines` that are loaded at the same time on `cores` usable cores.
 ///
 /// Engines seldom compute at the same moment, so each may use all cores as long as all together want at most twice as
-/// many threads as there are cores: with the passive wait policy engines are started with, two engines of 2
+/// many threads as there are cores: with threads that sleep when they have to wait for a core (`barrier.rs`), two engines of 2
 /// threads each lost nothing on 2 cores against 1 thread each (49 and 47 tokens/s, research notes on llama.cpp), and the
 /// one that computes alone is twice as fast. Beyond that, threads that wait for each other at ggml's
 /// barriers would wait for cores too: from the third engine on the shares shrink.

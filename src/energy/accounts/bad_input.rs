@@ -157,3 +157,29 @@ fn five_hundred_engines_share_one_package_to_the_microjoule() {
     assert!((sum - account.attributed.0 as f64).abs() < 0.5, "{sum} {account:?}");
     assert!(settled.values().all(|one| joules(one.marginal) > Some(0.0)));
 }
+
+#[test]
+fn a_meter_elsewhere_that_is_scraped_rarely_is_waited_for_and_charges_its_models_only() {
+    let (mut accounts, near, far): (Accounts, Arc<str>, Arc<str>) =
+        (accounts(), "near".into(), "far".into());
+    let package = package(&mut accounts);
+    let serves = Serves::Elsewhere([Arc::clone(&far)].into());
+    let box_far = accounts.add_device(info("box", None), serves, ms(0));
+    assert!(accounts.meters_elsewhere("far") && !accounts.meters_elsewhere("near"));
+    for (model, attempt) in [(&near, A), (&far, B)] {
+        accounts.open(model, attempt, ms(0));
+        accounts.work(model, span(0, 100, &[(attempt, 0, 1)]), ms(100));
+        accounts.close(model, attempt, ms(100));
+    }
+    read(&mut accounts, package, ms(150), 1_300_000);
+    let first = settle(&mut accounts, 150);
+    assert_eq!(joules(first[&A].marginal), Some(1.0), "1.3 J less 2 W idle");
+    assert!(settle(&mut accounts, 20_000).is_empty());
+    read(&mut accounts, box_far, ms(20_000), 7_000_000);
+    let second = settle(&mut accounts, 20_001);
+    assert_eq!(
+        joules(second[&B].marginal),
+        Some(7.0),
+        "all its machine used since the last scrape"
+    );
+}

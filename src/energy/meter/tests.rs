@@ -229,3 +229,60 @@ fn without_sensors_energy_is_unknown_and_not_zero() {
     handle.attempt_closed(&model, AttemptId(1));
     assert_eq!(next_settled(&mut settlements).marginal.joules, None);
 }
+
+#[test]
+fn two_meters_on_one_counter_each_see_all_of_it() {
+    let mut package = FakePackage::at(5);
+    let meters = [0, 1].map(|_| Meter::start(&package.config()).unwrap());
+    let (model, attempt) = ("m".into(), AttemptId(1));
+    let start = MonotonicNs::now();
+    for (meter, _) in &meters {
+        meter.handle().attempt_opened(&model, attempt);
+    }
+    package.use_energy(400_000);
+    for (meter, mut settlements) in meters {
+        let handle = meter.handle();
+        wait_for("the energy to be read", || {
+            let book = handle.books().devices.remove(0);
+            (book.account.total + book.pending >= Microjoules(400_000)).then_some(())
+        });
+        handle.work(&model, decoded(attempt, start));
+        handle.attempt_closed(&model, attempt);
+        package.use_energy(1);
+        let settled = microjoules(next_settled(&mut settlements).marginal);
+        assert!((400_001..=400_002).contains(&settled), "{settled}");
+    }
+}
+
+/// CPU time of the meter's thread for one second with `zones` counters, as a share of a core. A longer run,
+/// `WATTGATE_OVERHEAD_S=10`, tells it exactly.
+fn overhead(zones: u64, seconds: u64) -> f64 {
+    let package = FakePackage::at(5);
+    for zone in 1..zones {
+        let path = package.root.path().join(format!("class/powercap/intel-rapl:{zone}"));
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("name"), format!("package-{zone}\n")).unwrap();
+        fs::write(path.join("max_energy_range_uj"), RANGE_UJ.to_string()).unwrap();
+        fs::write(path.join("energy_uj"), "5\n").unwrap();
+    }
+    let cadence_ms = Config::default().cadence_ms;
+    let (meter, _settlements) = Meter::start(&Config { cadence_ms, ..package.config() }).unwrap();
+    thread::sleep(Duration::from_secs(seconds));
+    let books = meter.handle().books();
+    assert_eq!(books.devices.len() as u64, zones);
+    assert!(books.meter_cpu > Duration::ZERO);
+    books.meter_cpu.as_secs_f64() / seconds as f64
+}
+
+#[test]
+fn metering_costs_little_of_a_core() {
+    let wanted = std::env::var("WATTGATE_OVERHEAD_S").ok().and_then(|text| text.parse().ok());
+    let seconds: u64 = wanted.unwrap_or(1);
+    // A short run holds the thread's start, and other tests beside it evict its caches.
+    let limit = if seconds >= 10 { 0.005 } else { 0.05 };
+    for zones in [1, 8] {
+        let share = overhead(zones, seconds);
+        println!("{zones} counters each 50 ms: {:.3} % of a core", share * 100.0);
+        assert!(share < limit, "{zones} counters: {share}");
+    }
+}

@@ -35,7 +35,16 @@ pub fn find(sysfs_root: &Path) -> Vec<Candidate> {
             rails.extend((0..=2).filter_map(|n| Rail::milliwatts(&device, n)));
         }
     }
-    rails.into_iter().map(Rail::candidate).collect()
+    let mut found: Vec<Candidate> = rails.into_iter().map(Rail::candidate).collect();
+    let is_input = |rail: &&Candidate| rail.place == Place::Machine && rail.sensor.is_ok();
+    let input = found.iter().find(is_input).map(|rail| Arc::clone(&rail.info.name));
+    // The other rails of such a board leave things out, its memory above all.
+    if let Some(input) = input {
+        for rail in found.iter_mut().filter(|rail| rail.place == Place::Processor) {
+            rail.sensor = Err(Why::Within(Arc::clone(&input)));
+        }
+    }
+    found
 }
 
 struct Rail {
@@ -140,7 +149,10 @@ mod tests {
             ("in1_input", "5000"),
             ("curr1_input", "1600"),
             ("in2_label", "VDD_SOC"),
-            ("in2_enable", "0"),
+            ("in2_input", "5000"),
+            ("curr2_input", "100"),
+            ("in3_label", "NC"),
+            ("in3_enable", "0"),
             ("in7_label", "sum of shunt voltages"),
             ("in7_input", "9"),
         ] {
@@ -151,8 +163,13 @@ mod tests {
             found.iter().map(|c| (&*c.info.name, c.place, c.sensor.is_ok())).collect();
         assert_eq!(
             places,
-            [("VDD_IN", Place::Machine, true), ("VDD_SOC", Place::Processor, false)]
+            [
+                ("VDD_IN", Place::Machine, true),
+                ("VDD_SOC", Place::Processor, false),
+                ("NC", Place::Processor, false),
+            ]
         );
+        assert!(matches!(&found[1].sensor, Err(Why::Within(_))));
         let Rail { meter, .. } = Rail::volts_and_amperes(&device, 1).unwrap();
         assert_eq!(meter.microwatts().unwrap(), 8_000_000);
     }

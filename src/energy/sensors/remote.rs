@@ -66,7 +66,7 @@ impl Sensor for RemoteSensor {
 
 /// The newest figure and what came of those before.
 #[derive(Debug)]
-struct Inbox {
+pub(super) struct Inbox {
     device: Arc<str>,
     stale_after: Duration,
     meter: Option<Meter>,
@@ -85,11 +85,11 @@ enum Meter {
 const IMPLAUSIBLE_WATTS: f64 = 20_000.0;
 
 impl Inbox {
-    fn new(device: Arc<str>, stale_after: Duration) -> Self {
+    pub(super) fn new(device: Arc<str>, stale_after: Duration) -> Self {
         Self { device, stale_after, meter: None, newest: None, problem: None }
     }
 
-    fn put(&mut self, at: MonotonicNs, figure: Result<Figure, String>) {
+    pub(super) fn put(&mut self, at: MonotonicNs, figure: Result<Figure, String>) {
         match figure.and_then(micro) {
             Err(problem) => self.problem = Some(problem),
             Ok((figure, micro)) => {
@@ -126,7 +126,7 @@ impl Inbox {
         }
     }
 
-    fn newest(&self, now: MonotonicNs) -> Result<Sample, SensorError> {
+    pub(super) fn newest(&self, now: MonotonicNs) -> Result<Sample, SensorError> {
         let device = || Arc::clone(&self.device);
         match &self.newest {
             None => match &self.problem {

@@ -13,7 +13,7 @@ use super::super::config::{Config, SensorChoice};
 use super::super::figure::Quality;
 use super::super::sensor::{Band, Sample, Sensor, SensorError};
 use super::candidate::{Candidate, Kind, Place, Why, info};
-use super::{battery, choice, hwmon, ina3221, nvml, prometheus, rapl, wall};
+use super::{apple, battery, choice, hwmon, ina3221, nvml, prometheus, rapl, wall};
 use crate::units::Watts;
 
 /// What was found and what is used of it.
@@ -99,6 +99,7 @@ fn candidates(config: &Config) -> Vec<Candidate> {
         Kind::Rapl,
         Kind::Hwmon,
         Kind::Ina3221,
+        Kind::Apple,
         Kind::Nvml,
         Kind::Prometheus,
         Kind::Battery,
@@ -112,6 +113,8 @@ fn candidates(config: &Config) -> Vec<Candidate> {
             // Looking for cards would load the library.
             Kind::Nvml if !config.nvml.enabled => (false, Vec::new()),
             Kind::Nvml => (true, nvml::find(&config.nvml)),
+            Kind::Apple if !config.apple.enabled => (false, Vec::new()),
+            Kind::Apple => (true, apple::find()),
             Kind::Prometheus => {
                 let queries = config.prometheus.iter();
                 (true, queries.map(|(name, query)| prometheus::candidate(name, query)).collect())
@@ -140,6 +143,7 @@ fn absent(kind: Kind, enabled: bool) -> Option<Why> {
         }
         Kind::Hwmon => "no driver here shows a card's or the machine's energy or power",
         Kind::Ina3221 => "there is no such monitor: this is no Jetson board",
+        Kind::Apple => "this is no Mac with a chip of Apple's",
         Kind::Prometheus => "no query is configured in [energy.prometheus.NAME]",
         Kind::Wall => "no meter is configured in [energy.wall]",
         _ => return None,
@@ -189,6 +193,11 @@ fn cpu_time(config: &Config, covered: bool, used: bool) -> Finding {
 }
 
 impl Survey {
+    /// Whether anything in use meters this machine.
+    pub fn meters_here(&self) -> bool {
+        self.used.iter().any(|one| one.place != Place::Elsewhere)
+    }
+
     /// What figures of requests will be labelled with: the worst of what adds up to them. None: energy is unknown.
     pub fn quality(&self) -> Option<Quality> {
         let here = |finding: &&Finding| finding.used && finding.place != Place::Elsewhere;

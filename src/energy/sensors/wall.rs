@@ -111,7 +111,8 @@ pub fn find(config: &Config) -> Vec<Candidate> {
 }
 
 impl Api {
-    fn path_and_query(self, channel: u8) -> (Vec<&'static str>, Option<String>) {
+    /// Where the power of a channel is asked for, below the meter's root.
+    pub fn path_and_query(self, channel: u8) -> (Vec<&'static str>, Option<String>) {
         match self {
             Self::ShellyGen2 => (vec!["rpc", "Switch.GetStatus"], Some(format!("id={channel}"))),
             Self::ShellyGen2Pm => (vec!["rpc", "PM1.GetStatus"], Some(format!("id={channel}"))),
@@ -121,7 +122,7 @@ impl Api {
     }
 
     /// The power in an answer.
-    fn watts(self, channel: usize, body: &[u8]) -> Result<f64, String> {
+    pub fn watts(self, channel: usize, body: &[u8]) -> Result<f64, String> {
         let body: Value =
             serde_json::from_slice(body).map_err(|_| "does not answer in JSON".to_owned())?;
         let value = match self {

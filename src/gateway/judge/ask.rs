@@ -104,7 +104,7 @@ impl Drop for Bill<'_> {
         }
         let figure = self.reported.unwrap_or_else(|| match self.usage {
             Some(usage) => estimate(
-                config.energy_class,
+                config.per_token(),
                 usage.prompt_tokens,
                 usage.cached_tokens(),
                 usage.completion_tokens,

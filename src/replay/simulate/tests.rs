@@ -5,9 +5,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::energy::{Quality, Source};
 use crate::replay::{Replay, Report};
-use crate::routing::{Capabilities, Features, Objective, Unavailable};
+use crate::routing::{
+    Cache, Capabilities, Costs, Features, Objective, PolicyConfig, Stay, TaskClass, Unavailable,
+    Wishes,
+};
 use crate::traffic::record::RECORD_VERSION;
-use crate::traffic::{Attempt, Outcome, Receipt, Rule, Timings};
+use crate::traffic::{Attempt, Outcome, Receipt, Timings};
 use crate::units::{Dollars, Joules};
 
 fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
@@ -19,16 +22,22 @@ fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
         dollars: Some(Dollars(if route == Route::Cloud { 0.001 } else { 0.0 })),
         grams: None,
         ttft_ms: None,
+        output_tokens: None,
         context_tokens: None,
         capabilities: Capabilities::ALL,
         unavailable: None,
         state: None,
+        cache: None,
     }
 }
 
-fn policy(name: &str, floor: f64) -> Policy {
-    let (objective, name) = (Objective::Joules, name.into());
-    Policy { name, objective, floor, local_only: false, pinned: None, cascade: None }
+fn policy(name: &str, floor: f64) -> Arc<Policy> {
+    let config = PolicyConfig { floor, ..PolicyConfig::default() };
+    Arc::new(Policy { name: name.into(), config })
+}
+
+fn rule(floor: f64) -> Rule {
+    policy("any", floor).rule(TaskClass::Chat)
 }
 
 fn metered(joules: f64) -> EnergyFigure {
@@ -44,7 +53,7 @@ fn metered(joules: f64) -> EnergyFigure {
 
 /// The record of a request for which the first `failures` models failed and the next one answered, each attempt taking
 /// 10 J more than the one before.
-fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
+fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
     let features = Features { prompt_tokens: 100, output_tokens: 50, ..Features::default() };
     let decision = decide(&features, candidates, rule);
     let asked: Vec<&Candidate> =
@@ -62,6 +71,7 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
             },
             error: None,
             dropped_turns: None,
+            amortised_joules: None,
             signals: None,
             confidence: None,
             energy: Some(metered(10.0 * f64::from(place + 1))),
@@ -74,7 +84,7 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
         unix_ms: 0,
         receipt: Receipt {
             request_id: "r".into(),
-            policy: rule.name.clone(),
+            policy: "any".into(),
             route: answering.map(|candidate| candidate.route),
             model: answering.map(|candidate| candidate.model.clone()),
             reason: decision.reason.to_string(),
@@ -87,7 +97,10 @@ fn record(candidates: &[Candidate], rule: &Policy, failures: usize) -> Record {
         outcome: if answering.is_some() { Outcome::Answered } else { Outcome::Failed },
         status: 200,
         features,
-        rule: Rule::from(rule),
+        rule: rule.clone(),
+        wishes: Wishes::default(),
+        propensity: decision.propensity,
+        session: None,
         timings: Timings::default(),
         usage: None,
         dollars: Some(Dollars(0.002)),
@@ -108,7 +121,7 @@ fn answering(play: &Play) -> Option<&str> {
 
 #[test]
 fn a_model_that_ran_has_its_logged_energy_and_another_its_predicted_one() {
-    let record = record(&pair(), &policy("easy", 0.3), 0);
+    let record = record(&pair(), &rule(0.3), 0);
     let same = Scenario::Policy(policy("same", 0.2)).play(&record).unwrap();
     assert_eq!((answering(&same), same.logged), (Some("small"), true));
     assert_eq!(same.metered, Some(metered(10.0)));
@@ -118,7 +131,7 @@ fn a_model_that_ran_has_its_logged_energy_and_another_its_predicted_one() {
 
 #[test]
 fn a_failed_attempt_is_paid_for_again_and_the_next_model_answers() {
-    let record = record(&pair(), &policy("easy", 0.3), 1);
+    let record = record(&pair(), &rule(0.3), 1);
     let again = Scenario::Policy(policy("easy", 0.3)).play(&record).unwrap();
     assert_eq!((answering(&again), again.metered), (Some("large"), Some(metered(30.0))));
     let direct = Scenario::CloudOnly.play(&record).unwrap();
@@ -129,7 +142,7 @@ fn a_failed_attempt_is_paid_for_again_and_the_next_model_answers() {
 
 #[test]
 fn a_request_that_must_stay_here_stays_here_under_every_rule() {
-    let private = Policy { local_only: true, ..policy("private", 0.8) };
+    let private = Rule { local_only: true, ..rule(0.8) };
     let record = record(&pair(), &private, 0);
     let open = Scenario::Policy(policy("open", 0.8)).play(&record).unwrap();
     assert_eq!(answering(&open), Some("small"));
@@ -138,7 +151,7 @@ fn a_request_that_must_stay_here_stays_here_under_every_rule() {
 
 #[test]
 fn a_named_model_binds_policies_but_not_the_baselines() {
-    let pinned = Policy { pinned: Some("large".into()), ..policy("default", 0.3) };
+    let pinned = Rule { pinned: Some("large".into()), ..rule(0.3) };
     let record = record(&pair(), &pinned, 0);
     let free = Scenario::Policy(policy("free", 0.3)).play(&record).unwrap();
     assert_eq!(answering(&free), Some("large"));
@@ -147,7 +160,7 @@ fn a_named_model_binds_policies_but_not_the_baselines() {
 
 #[test]
 fn the_oracle_knows_that_the_logged_answer_was_bad() {
-    let logged = record(&pair(), &policy("easy", 0.3), 0);
+    let logged = record(&pair(), &rule(0.3), 0);
     assert_eq!(Scenario::Oracle.play(&logged), None);
     let judged = |label| Record { label: Some(label), ..logged.clone() };
     let bad = Scenario::Oracle.play(&judged(0.0)).unwrap();
@@ -156,7 +169,7 @@ fn the_oracle_knows_that_the_logged_answer_was_bad() {
     assert_eq!((answering(&good), good.logged), (Some("small"), true));
 }
 
-fn report(records: &[Record], policies: Vec<Policy>) -> Report {
+fn report(records: &[Record], policies: Vec<Arc<Policy>>) -> Report {
     let mut replay = Replay::new(policies);
     for record in records {
         replay.add(record);
@@ -169,11 +182,11 @@ fn a_report_keeps_metered_predicted_and_unknown_apart() {
     let mut mute = pair();
     mute[1].joules = None;
     mute[1].dollars = None;
-    let mut unread = record(&pair(), &policy("easy", 0.3), 0);
+    let mut unread = record(&pair(), &rule(0.3), 0);
     unread.receipt.attempts[0].energy = Some(EnergyFigure::unknown(Source::CpuModel));
     unread.receipt.energy = unread.receipt.attempts[0].energy;
-    let judged = Record { label: Some(0.5), ..record(&pair(), &policy("easy", 0.3), 0) };
-    let records = [judged, record(&mute, &policy("easy", 0.3), 0), unread];
+    let judged = Record { label: Some(0.5), ..record(&pair(), &rule(0.3), 0) };
+    let records = [judged, record(&mute, &rule(0.3), 0), unread];
     let report = report(&records, vec![policy("strict", 0.8)]);
     let row = |name: &str| report.policies.iter().find(|row| row.policy == name).unwrap();
 
@@ -194,8 +207,8 @@ fn a_report_keeps_metered_predicted_and_unknown_apart() {
 
 #[test]
 fn the_table_is_for_reading() {
-    let judged = Record { label: Some(1.0), ..record(&pair(), &policy("easy", 0.3), 0) };
-    let records = [judged, record(&pair(), &policy("easy", 0.3), 1)];
+    let judged = Record { label: Some(1.0), ..record(&pair(), &rule(0.3), 0) };
+    let records = [judged, record(&pair(), &rule(0.3), 1)];
     insta::assert_snapshot!(report(&records, vec![policy("strict", 0.8)]));
 }
 
@@ -214,6 +227,13 @@ fn any_candidates() -> impl proptest::strategy::Strategy<Value = Vec<Candidate>>
                 joules: joules.map(Joules),
                 context_tokens,
                 unavailable,
+                cache: local.then(|| Cache {
+                    tokens: 10,
+                    without: Costs {
+                        joules: joules.map(|joules| Joules(2.0 * joules)),
+                        ..Costs::default()
+                    },
+                }),
                 ..candidate(
                     &format!("m{number}"),
                     if local { Route::Local } else { Route::Cloud },
@@ -234,20 +254,59 @@ proptest! {
         pinned in proptest::option::of(0_u32..5),
         objective in prop_oneof![
             Just(Objective::Joules), Just(Objective::Dollars), Just(Objective::Latency), Just(Objective::Quality),
+            Just(Objective::Tradeoff), Just(Objective::Carbon),
         ],
+        budget in proptest::option::of(0.0..100.0_f64),
+        stay in proptest::option::of((0_u32..5, any::<bool>())),
+        draw in proptest::option::of(0.0..1.0_f64),
         failures in 0_usize..4,
     ) {
         let pinned = pinned.map(|number| format!("m{number}").into());
-        let rule = Policy { name: "any".into(), objective, floor, local_only, pinned, cascade: None };
+        let config = PolicyConfig {
+            objective,
+            floor,
+            local_only,
+            max_joules: budget,
+            lambda_per_joule: Some(0.01),
+            explore: if draw.is_some() { 0.5 } else { 0.0 },
+            ..PolicyConfig::default()
+        };
+        let policy = Arc::new(Policy { name: "any".into(), config });
+        let rule = Rule {
+            pinned,
+            stay: stay.map(|(number, tool_loop)| Stay { model: format!("m{number}").into(), tool_loop }),
+            explore: draw.map(|draw| Explore { share: 0.5, draw }),
+            ..policy.rule(TaskClass::Chat)
+        };
         let written = record(&candidates, &rule, failures);
         let line = serde_json::to_string(&written).unwrap();
         let read: Record = serde_json::from_str(&line).unwrap();
 
         prop_assert!(reproduces(&read));
-        let again = Scenario::Policy(rule).play(&read).unwrap();
+        let again = Scenario::Policy(policy).play(&read).unwrap();
         let logged = Play::logged(&read);
         prop_assert_eq!(&again.answer, &logged.answer);
         prop_assert_eq!(again.metered, logged.metered);
         prop_assert!(again.logged || again.answer.is_none());
     }
+}
+
+#[test]
+fn a_row_of_the_first_version_still_decides_as_it_did() {
+    let old = r#"{"version":1,"unix_ms":0,"request_id":"r","policy":"default","route":"local","model":"small",
+        "reason":"because","candidates":[
+        {"model":"small","route":"local","p":0.7,"joules":5.0,"dollars":0.0,"ttft_ms":null,"context_tokens":null,
+         "capabilities":{"tools":false,"schema":true,"media":false,"logprobs":true,"choices":true},
+         "unavailable":null,"excluded":null}],
+        "attempts":[{"model":"small","route":"local","outcome":"answered","joules":4.0,"low":null,"high":null,
+         "quality":"estimated","source":"cpu_model","final":true}],"energy":null,"outcome":"answered","status":200,
+        "features":{"prompt_tokens":10,"output_tokens":20,"turns":1,
+         "needs":{"tools":false,"schema":false,"media":false,"logprobs":false,"choices":false}},
+        "rule":{"objective":"joules","floor":0.6,"local_only":false,"pinned":null},
+        "timings":{"decision_ms":0.1,"first_token_ms":null,"total_ms":1.0},"usage":null,"dollars":0.0}"#;
+    let record: Record = serde_json::from_str(old).unwrap();
+    assert!(reproduces(&record));
+    assert_eq!((record.propensity, record.session), (1.0, None));
+    let play = Scenario::Policy(policy("default", 0.6)).play(&record).unwrap();
+    assert_eq!((answering(&play), play.logged), (Some("small"), true));
 }

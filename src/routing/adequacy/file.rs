@@ -17,7 +17,7 @@ pub const MODEL_FILE: &str = "model.bin";
 
 const MAGIC: &[u8; 8] = b"WGROUTER";
 /// Raised when the layout or the meaning of the payload changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 44;
 /// A router is far smaller; a larger file is not one.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -96,12 +96,17 @@ fn verified(model: AdequacyModel) -> Result<AdequacyModel, AdequacyError> {
     if model.schema != FeatureSchema::current() {
         return Err(AdequacyError::Schema { found: Box::new(model.schema) });
     }
-    let mut heads = std::iter::once(&model.difficulty).chain(model.own_heads.values());
     let sound = model.slope.is_finite()
         && model.slope > 0.0
         && model.abilities.values().all(|ability| ability.is_finite())
-        && heads.all(is_sound);
+        && heads(&model).all(is_sound);
     if sound { Ok(model) } else { Err(AdequacyError::Weights) }
+}
+
+fn heads(model: &AdequacyModel) -> impl Iterator<Item = &Head> {
+    let labelled = model.labelled.iter();
+    let own = labelled.flat_map(|own| own.heads.values().chain(std::iter::once(&own.familiarity)));
+    std::iter::once(&model.easiness).chain(own)
 }
 
 fn is_sound(head: &Head) -> bool {
@@ -118,14 +123,14 @@ mod tests {
     use super::*;
 
     fn model() -> AdequacyModel {
-        let difficulty =
+        let easiness =
             Head { intercept: 0.5, structure: vec![0.1; STRUCTURE], ngrams: vec![0.25; BUCKETS] };
         AdequacyModel {
             schema: FeatureSchema::current(),
             slope: 0.9,
-            difficulty,
+            easiness,
             abilities: [("llama-2-7b".to_owned(), -2.0)].into(),
-            own_heads: [].into(),
+            labelled: vec![],
         }
     }
 
@@ -152,13 +157,13 @@ mod tests {
     #[test]
     fn another_version_schema_or_a_nan_is_refused_by_name() {
         let mut other = encode(&model()).unwrap();
-        other[8] = 9;
-        assert!(matches!(decode(&other), Err(AdequacyError::Version { found: 9 })));
+        other[8] = 1;
+        assert!(matches!(decode(&other), Err(AdequacyError::Version { found: 1 })));
         let mut schema = model();
         schema.schema.version += 1;
         assert!(matches!(decode(&encode(&schema).unwrap()), Err(AdequacyError::Schema { .. })));
         let mut nan = model();
-        nan.difficulty.ngrams[7] = f32::NAN;
+        nan.easiness.ngrams[7] = f32::NAN;
         assert!(matches!(decode(&encode(&nan).unwrap()), Err(AdequacyError::Weights)));
     }
 

@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::routing::{Capabilities, Objective, Route, Unavailable};
-use crate::units::Joules;
+use crate::routing::{
+    Cache, Capabilities, Costs, Explore, Lambda, Route, Stay, TaskClass, Unavailable,
+};
+use crate::units::{Dollars, Joules};
 
 fn route() -> impl Strategy<Value = Route> {
     prop_oneof![Just(Route::Local), Just(Route::Cloud)]
@@ -25,47 +27,73 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         0.0..=1.0,
         proptest::option::of(0.0..1e4),
         proptest::option::of(1u32..4000),
-        any::<bool>(),
+        (any::<bool>(), proptest::option::of(0.0..2.0)),
         unavailable(),
     );
     proptest::collection::vec(one, 0..8).prop_map(|parts| {
         let named = parts.into_iter().enumerate();
         named
-            .map(|(index, (route, p, joules, context_tokens, tools, unavailable))| Candidate {
-                model: format!("model-{index}").into(),
-                route,
-                p,
-                joules: joules.map(Joules),
-                dollars: None,
-                grams: None,
-                ttft_ms: None,
-                context_tokens,
-                capabilities: Capabilities { tools, ..Capabilities::ALL },
-                unavailable,
-                state: None,
+            .map(|(index, (route, p, joules, context_tokens, (tools, dollars), unavailable))| {
+                Candidate {
+                    model: format!("model-{index}").into(),
+                    route,
+                    p,
+                    joules: joules.map(Joules),
+                    dollars: dollars.map(Dollars),
+                    ttft_ms: joules.map(|joules| joules * 7.0 % 100.0),
+                    grams: None,
+                    output_tokens: None,
+                    context_tokens,
+                    capabilities: Capabilities { tools, ..Capabilities::ALL },
+                    unavailable,
+                    state: None,
+                    cache: joules.filter(|_| tools).map(|joules| Cache {
+                        tokens: 5,
+                        without: Costs { joules: Some(Joules(joules + 50.0)), ..Costs::default() },
+                    }),
+                }
             })
             .collect()
     })
 }
 
-fn policy(floor: f64, local_only: bool) -> Policy {
-    Policy {
-        name: "test".into(),
-        objective: Objective::Joules,
-        floor,
-        local_only,
-        pinned: None,
-        cascade: None,
-    }
+fn rule(floor: f64, local_only: bool) -> Rule {
+    Rule { floor, local_only, switch_gain: 0.05, ..Rule::default() }
 }
 
 fn features(prompt_tokens: u32, tools: bool) -> Features {
     let needs = Capabilities { tools, ..Capabilities::default() };
-    Features { prompt_tokens, output_tokens: 10, turns: 1, longest_prompt_tokens: None, needs }
+    let task = TaskClass::Chat;
+    Features { prompt_tokens, output_tokens: 10, turns: 1, task, needs, ..Features::default() }
 }
 
 fn cost(candidate: &Candidate) -> f64 {
-    Objective::Joules.cost(candidate)
+    Objective::Joules.cost(Lambda::default(), candidate.p, &candidate.costs())
+}
+
+fn objective() -> impl Strategy<Value = Objective> {
+    proptest::sample::select(&Objective::ALL)
+}
+
+/// Any rule, with or without a conversation, budgets and dice.
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let budgets = (proptest::option::of(0.0..1e4), proptest::option::of(0.0..2.0));
+    let stay = proptest::option::of((0usize..9, any::<bool>()));
+    let dice = proptest::option::of((0.0..=1.0, 0.0..1.0));
+    (objective(), 0.0..=1.0, any::<bool>(), budgets, stay, dice).prop_map(
+        |(objective, floor, local_only, (joules, dollars), stay, dice)| Rule {
+            objective,
+            max_joules: joules.map(Joules),
+            max_dollars: dollars.map(Dollars),
+            lambda: Lambda { per_joule: 0.001, ..Lambda::default() },
+            stay: stay.map(|(index, tool_loop)| Stay {
+                model: format!("model-{index}").into(),
+                tool_loop,
+            }),
+            explore: dice.map(|(share, draw)| Explore { share, draw }),
+            ..rule(floor, local_only)
+        },
+    )
 }
 
 proptest! {
@@ -73,7 +101,7 @@ proptest! {
     fn every_candidate_is_ranked_or_excluded_with_a_reason(
         candidates in candidates(), floor in 0.0..=1.0, local_only: bool, tools: bool,
     ) {
-        let decision = decide(&features(100, tools), &candidates, &policy(floor, local_only));
+        let decision = decide(&features(100, tools), &candidates, &rule(floor, local_only));
         let mut seen = decision.ranked.clone();
         seen.sort_unstable();
         seen.dedup();
@@ -85,7 +113,7 @@ proptest! {
 
     #[test]
     fn a_taint_keeps_everything_local(candidates in candidates(), floor in 0.0..=1.0) {
-        let decision = decide(&features(100, false), &candidates, &policy(floor, true));
+        let decision = decide(&features(100, false), &candidates, &rule(floor, true));
         for &index in &decision.ranked {
             prop_assert_eq!(candidates[index].route, Route::Local);
         }
@@ -95,7 +123,7 @@ proptest! {
     fn the_chosen_is_the_cheapest_adequate_or_else_the_most_adequate(
         candidates in candidates(), floor in 0.0..=1.0,
     ) {
-        let decision = decide(&features(100, false), &candidates, &policy(floor, false));
+        let decision = decide(&features(100, false), &candidates, &rule(floor, false));
         let Some(&first) = decision.ranked.first() else { return Ok(()) };
         let chosen = &candidates[first];
         for &index in &decision.ranked {
@@ -111,7 +139,7 @@ proptest! {
     #[test]
     fn a_lower_floor_never_costs_more(candidates in candidates(), floors in (0.0..=1.0, 0.0..=1.0)) {
         let (low, high) = (f64::min(floors.0, floors.1), f64::max(floors.0, floors.1));
-        let chosen = |floor| decide(&features(1, false), &candidates, &policy(floor, false));
+        let chosen = |floor| decide(&features(1, false), &candidates, &rule(floor, false));
         let (cheap, dear) = (chosen(low), chosen(high));
         if let (Some(cheap), Some(dear)) = (cheap.chosen(), dear.chosen())
             && dear.p >= high
@@ -123,10 +151,129 @@ proptest! {
     #[test]
     fn a_named_model_is_the_only_one_that_may_answer(candidates in candidates(), pick in 0usize..8) {
         prop_assume!(pick < candidates.len());
-        let pinned = Policy { pinned: Some(candidates[pick].model.clone()), ..policy(0.5, false) };
+        let pinned = Rule { pinned: Some(candidates[pick].model.clone()), ..rule(0.5, false) };
         let decision = decide(&features(1, false), &candidates, &pinned);
         prop_assert!(decision.ranked.iter().all(|&index| index == pick));
     }
+}
+
+proptest! {
+    #[test]
+    fn no_rule_ever_asks_the_excluded_or_breaks_a_budget(candidates in candidates(), rule in any_rule()) {
+        let decision = decide(&features(100, false), &candidates, &rule);
+        for &index in &decision.ranked {
+            let one = &candidates[index];
+            prop_assert!(decision.judged[index].excluded.is_none());
+            prop_assert!(one.unavailable.is_none() && !(rule.local_only && one.route == Route::Cloud));
+            // A budget is kept by what is known, never by what is not.
+            prop_assert!(rule.max_joules.is_none_or(|most| one.joules.is_some_and(|joules| joules <= most)));
+            prop_assert!(rule.max_dollars.is_none_or(|most| one.dollars.is_some_and(|dollars| dollars <= most)));
+        }
+        prop_assert!(decision.propensity > 0.0 && decision.propensity <= 1.0);
+        prop_assert!(decision.reason.to_string().is_ascii(), "it goes into a header");
+        prop_assert_eq!(&decide(&features(100, false), &candidates, &rule), &decision);
+    }
+
+    #[test]
+    fn the_unknown_never_beats_the_known(candidates in candidates(), rule in any_rule()) {
+        let rule = Rule { stay: None, explore: None, ..rule };
+        let decision = decide(&features(1, false), &candidates, &rule);
+        let Some(chosen) = decision.chosen() else { return Ok(()) };
+        if rule.is_adequate(chosen) && rule.cost(chosen).is_infinite() {
+            for &index in &decision.ranked {
+                prop_assert!(!rule.is_adequate(&candidates[index]) || rule.cost(&candidates[index]).is_infinite());
+            }
+        }
+    }
+
+    #[test]
+    fn a_conversation_on_an_adequate_model_leaves_it_only_for_more_than_it_loses(
+        candidates in candidates(), floor in 0.0..=1.0, index in 0usize..8,
+    ) {
+        prop_assume!(index < candidates.len());
+        let own = &candidates[index];
+        let stay = Some(Stay { model: own.model.clone(), tool_loop: false });
+        let rule = Rule { stay, ..rule(floor, false) };
+        let decision = decide(&features(1, false), &candidates, &rule);
+        let Some(chosen) = decision.chosen() else { return Ok(()) };
+        let may_stay = decision.ranked.contains(&index) && rule.is_adequate(own);
+        if may_stay && chosen.model != own.model {
+            let gain = rule.cost(own) - rule.cost(chosen);
+            prop_assert!(gain > rule.cache_value(own) && gain > 0.05 * rule.cost(own) || gain.is_infinite());
+            prop_assert!(rule.is_adequate(chosen), "never from adequate to inadequate");
+        }
+    }
+
+    #[test]
+    fn a_tool_loop_stays_or_says_why_not(candidates in candidates(), rule in any_rule(), index in 0usize..9) {
+        let model: Arc<str> = format!("model-{index}").into();
+        let rule = Rule { stay: Some(Stay { model: model.clone(), tool_loop: true }), ..rule };
+        let decision = decide(&features(1, false), &candidates, &rule);
+        let may = decision.ranked.iter().any(|&index| candidates[index].model == model);
+        if may {
+            prop_assert_eq!(&decision.chosen().unwrap().model, &model);
+            prop_assert_eq!(decision.reason.label(), "tool_loop");
+        } else {
+            prop_assert_eq!(decision.reason.gone.as_ref().map(|(gone, _)| gone), Some(&model));
+        }
+    }
+
+    #[test]
+    fn propensities_add_up_to_one_and_the_dice_obey_them(candidates in candidates(), share in 0.0..=1.0) {
+        let chosen = |draw| {
+            let rule = Rule { explore: Some(Explore { share, draw }), ..rule(0.5, false) };
+            let decision = decide(&features(1, false), &candidates, &rule);
+            decision.chosen().map(|chosen| (chosen.model.clone(), decision.propensity))
+        };
+        let draws: Vec<_> = (0..1000).filter_map(|draw| chosen(f64::from(draw) / 1000.0)).collect();
+        let seen: std::collections::BTreeMap<_, f64> = draws.iter().cloned().collect();
+        for (model, propensity) in &seen {
+            let drawn = draws.iter().filter(|(drawn, _)| drawn == model).count() as f64 / 1000.0;
+            prop_assert!((drawn - propensity).abs() < 0.01, "{drawn} {propensity}");
+        }
+        if !seen.is_empty() && share > 0.02 {
+            prop_assert!((seen.values().sum::<f64>() - 1.0).abs() < 1e-9);
+        }
+    }
+}
+
+#[test]
+fn a_switch_pays_for_both_caches() {
+    let one = |model: &str, joules: f64, cache: Option<f64>| Candidate {
+        model: model.into(),
+        route: Route::Local,
+        p: 0.9,
+        joules: Some(Joules(joules)),
+        dollars: None,
+        ttft_ms: None,
+        grams: None,
+        output_tokens: None,
+        context_tokens: None,
+        capabilities: Capabilities::ALL,
+        unavailable: None,
+        state: None,
+        cache: cache.map(|joules| Cache {
+            tokens: 1000,
+            without: Costs { joules: Some(Joules(joules)), ..Costs::default() },
+        }),
+    };
+    let choose = |rival: f64, cache: Option<f64>| {
+        let stay = Some(Stay { model: "own".into(), tool_loop: false });
+        let rule = Rule { stay, ..rule(0.5, false) };
+        let candidates = [one("rival", rival, None), one("own", 20.0, cache)];
+        let decision = decide(&features(1, false), &candidates, &rule);
+        (decision.chosen().unwrap().model.to_string(), decision.reason.to_string())
+    };
+    let (model, reason) = choose(15.0, Some(30.0));
+    assert_eq!(model, "own");
+    assert_eq!(
+        reason,
+        "the conversation stays on own: rival would gain 5.00 J, less than the switch costs (11.00 J); \
+         next is rival at 15.00 J with p = 0.90"
+    );
+    assert_eq!(choose(5.0, Some(30.0)).0, "rival");
+    assert_eq!(choose(15.0, None).0, "rival", "no cache to lose");
+    assert_eq!(choose(19.5, None).0, "own", "a gain within the noise");
 }
 
 #[test]
@@ -139,14 +286,16 @@ fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
         dollars: None,
         grams: None,
         ttft_ms: None,
+        output_tokens: None,
         context_tokens: Some(10),
         capabilities: Capabilities::default(),
         unavailable: Some(Unavailable::NoApiKey),
         state: None,
+        cache: None,
     };
     let excluded = |local_only, unavailable| {
         let cloud = Candidate { unavailable, ..cloud.clone() };
-        decide(&features(100, true), &[cloud], &policy(0.5, local_only)).judged[0].excluded
+        decide(&features(100, true), &[cloud], &rule(0.5, local_only)).judged[0].excluded
     };
     assert_eq!(excluded(true, Some(Unavailable::NoApiKey)), Some(Exclusion::LocalOnly));
     assert_eq!(excluded(false, Some(Unavailable::NoApiKey)), Some(Exclusion::NoApiKey));

@@ -5,8 +5,8 @@
 
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 
-use super::{Engine, as_index};
-use crate::backends::llama::child::EngineError;
+use super::{Engine, as_index, count};
+use crate::backends::llama::failure::EngineError;
 use crate::backends::llama::host_cache::Entry;
 use crate::backends::llama::protocol::{self, Counts, FromEngine};
 use crate::backends::llama::scheduler::{Admission, Token, Transfer, WORTH_MOVING};
@@ -120,14 +120,10 @@ impl Engine<'_> {
     }
 
     /// Drops everything from position `kept` on; false if the model cannot.
-    fn trim(&mut self, slot: usize, kept: usize) -> Result<bool, EngineError> {
+    pub(super) fn trim(&mut self, slot: usize, kept: usize) -> Result<bool, EngineError> {
         let (slot, kept) = (u32::try_from(slot).ok(), u32::try_from(kept).ok());
         self.context
             .clear_kv_cache_seq(slot, kept, None)
             .map_err(|error| EngineError::Decode(error.to_string()))
     }
-}
-
-fn count(tokens: usize) -> u32 {
-    u32::try_from(tokens).unwrap_or(u32::MAX)
 }

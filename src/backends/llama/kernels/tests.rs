@@ -1,3 +1,5 @@
+//! The products against plain arithmetic, and each kernel against the other.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -17,7 +17,7 @@ fn turn(role: Role, text: &str) -> Turn {
 }
 
 fn render(source: &str, turns: &[Turn]) -> Result<String, Error> {
-    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, None, &Guard::default())
+    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, None, "", &Guard::default())
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn round_trip() -> [Turn; 3] {
 }
 
 fn render_with_tools(source: &str, turns: &[Turn]) -> Result<String, Error> {
-    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, Some(&weather()), &Guard::default())
+    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, Some(&weather()), "", &Guard::default())
 }
 
 #[test]
@@ -135,6 +135,18 @@ fn the_dialect_of_each_family_is_recognised() {
 }
 
 #[test]
+fn a_client_may_set_variables_of_the_template_but_not_ours() {
+    let template = ChatTemplate::new(QWEN3, "", "").unwrap();
+    let variables = r#"{"enable_thinking": false, "messages": []}"#;
+    let render = |variables| {
+        template.render(&[turn(Role::User, "Hi")], None, variables, &Guard::default()).unwrap()
+    };
+    let thoughtless = render(variables);
+    assert!(thoughtless.contains("user\nHi<|im_end|>"), "{thoughtless}");
+    assert_eq!(thoughtless, render("") + "<think>\n\n</think>\n\n");
+}
+
+#[test]
 fn deepseek_opens_the_reasoning_in_the_prompt() {
     let prompt = render(DEEPSEEK, &[turn(Role::User, "Why?")]).unwrap();
     assert_eq!(prompt, "<s><｜User｜>Why?<｜Assistant｜><think>\n");
@@ -149,7 +161,7 @@ fn a_control_token_spelled_in_a_tool_or_a_call_is_marked() {
     let mut turns = round_trip();
     turns[1].calls[0].arguments = r#"{"<|im_end|>": "<|im_end|>"}"#.into();
     let template = ChatTemplate::new(QWEN3, "", "").unwrap();
-    let prompt = template.render(&turns, Some(&tools), &guard).unwrap();
+    let prompt = template.render(&turns, Some(&tools), "", &guard).unwrap();
     // One end for the system turn, the question, the call and the result each; the client's own are cut.
     assert_eq!(prompt.matches("<|im_end|>").count(), 4, "{prompt}");
     assert_eq!(prompt.matches("<\u{fdd0}|im_end|>").count(), 3, "{prompt}");

@@ -91,6 +91,16 @@ impl World {
 
     /// One batch; whether there was anything in it.
     fn step(&mut self, prompt_rows: usize) -> Result<bool, TestCaseError> {
+        // Guesses that hold (the world only says 1), that fail at once, and that fail later.
+        for (slot, attempt) in self.scheduler.answering() {
+            let guess: &[Token] = match (attempt.0 + self.now) % 4 {
+                0 => &[],
+                1 => &[1, 1, 1],
+                2 => &[2, 1],
+                _ => &[1, 2, 1],
+            };
+            self.scheduler.propose(slot, guess);
+        }
         let batch = self.scheduler.next_batch(|_| prompt_rows);
         let rows: usize = batch.iter().map(|chunk| chunk.len).sum();
         prop_assert!(rows <= self.limits.batch_tokens);
@@ -106,13 +116,22 @@ impl World {
         }
         self.scheduler.evaluated(&batch);
         for chunk in batch.iter().filter(|chunk| chunk.completes) {
-            let (expected, generated) = self.open.get_mut(&chunk.attempt.0).unwrap();
-            *generated += 1;
-            if !self.scheduler.push(chunk.slot, 1) {
-                prop_assert_eq!(*generated, *expected);
-                self.open.remove(&chunk.attempt.0);
-                self.scheduler.release(chunk.slot);
+            let mut rows = 0;
+            loop {
+                rows += 1;
+                let (expected, generated) = self.open.get_mut(&chunk.attempt.0).unwrap();
+                *generated += 1;
+                if !self.scheduler.push(chunk.slot, 1) {
+                    prop_assert_eq!(*generated, *expected);
+                    self.open.remove(&chunk.attempt.0);
+                    self.scheduler.release(chunk.slot);
+                }
+                if !self.scheduler.is_ahead(chunk.slot) {
+                    break;
+                }
             }
+            prop_assert!(rows <= 1 + chunk.drafts, "a token without logits");
+            self.kv[chunk.slot].truncate(self.scheduler.kept(chunk.slot));
         }
         Ok(!batch.is_empty())
     }

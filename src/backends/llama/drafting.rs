@@ -1,0 +1,143 @@
+//! Guessing how an answer goes on by looking up what followed its last tokens the time before. Pure.
+//!
+//! A guess is never wrong at the reader's cost: the model evaluates it with the next token in one batch, and only what
+//! it would have written itself is kept. Guesses that seldom hold cost time, so they get shorter and pause.
+
+use std::collections::HashMap;
+
+use super::scheduler::Token;
+
+/// Tokens in a row that must have occurred before: fewer occur by chance.
+const RUN: usize = 3;
+/// Length of the first guess.
+const FIRST_GUESS: usize = 4;
+/// Steps without a guess after one of which nothing held; doubles with each in a row, so many times at most.
+const PAUSE_STEPS: usize = 4;
+const DOUBLINGS_MOST: u32 = 5;
+
+/// What has been seen of one prompt and its answer.
+#[derive(Debug)]
+pub struct Drafter {
+    /// Where each run of tokens ended last: the place of what followed it.
+    after: HashMap<[Token; RUN], usize>,
+    /// Length of the sequence that `after` covers.
+    seen: usize,
+    /// Tokens to guess at once, and at most.
+    length: usize,
+    most: usize,
+    /// Steps to let pass.
+    pause: usize,
+    misses: u32,
+}
+
+impl Drafter {
+    /// Guesses at most `most` tokens at once.
+    pub fn new(most: usize) -> Self {
+        let length = FIRST_GUESS.min(most);
+        Self { after: HashMap::new(), seen: 0, length, most, pause: 0, misses: 0 }
+    }
+
+    /// What may follow `tokens`, at most `room` of it. Call once a step with the same sequence, grown by the answer.
+    pub fn guess(&mut self, tokens: &[Token], room: usize) -> Vec<Token> {
+        let before = self.look_up(tokens);
+        if self.pause > 0 {
+            self.pause -= 1;
+            return Vec::new();
+        }
+        let Some(place) = before else { return Vec::new() };
+        // What follows may reach the end of what is known, and goes round from there.
+        let period = tokens.len() - place;
+        (0..self.length.min(room)).map(|offset| tokens[place + offset % period]).collect()
+    }
+
+    /// Of `guessed` tokens, the first `held` were what the model wrote.
+    pub fn learn(&mut self, guessed: usize, held: usize) {
+        if held == 0 {
+            self.length = (self.length / 2).max(1);
+            self.pause = PAUSE_STEPS << self.misses.min(DOUBLINGS_MOST);
+            self.misses += 1;
+        } else {
+            self.misses = 0;
+            self.length = if held == guessed { self.length * 2 } else { held }.min(self.most);
+        }
+    }
+
+    /// Where the last run of `tokens` ended before; notes all its runs.
+    fn look_up(&mut self, tokens: &[Token]) -> Option<usize> {
+        let mut before = None;
+        for end in (self.seen + 1).max(RUN)..=tokens.len() {
+            if let Some(run) = tokens[..end].last_chunk::<RUN>() {
+                before = self.after.insert(*run, end);
+            }
+        }
+        self.seen = tokens.len();
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_followed_before_is_guessed_again_the_latest_time_first() {
+        let mut drafter = Drafter::new(8);
+        assert!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2], 8).is_empty());
+        assert_eq!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3], 8), [4, 5, 9, 1]);
+        assert!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3, 7], 8).is_empty());
+        assert_eq!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3, 7, 1, 2, 3], 2), [7, 1]);
+    }
+
+    #[test]
+    fn a_loop_is_guessed_round_and_round() {
+        let mut drafter = Drafter::new(4);
+        assert_eq!(drafter.guess(&[5, 5, 5, 5], 9), [5, 5, 5, 5]);
+        let mut drafter = Drafter::new(4);
+        assert_eq!(drafter.guess(&[1, 2, 3, 1, 2, 3], 9), [1, 2, 3, 1]);
+    }
+
+    #[test]
+    fn guesses_grow_while_they_hold_and_pause_when_they_do_not() {
+        let mut drafter = Drafter::new(8);
+        let tokens = [5; 20];
+        assert_eq!(drafter.guess(&tokens, 99).len(), 4);
+        drafter.learn(4, 4);
+        assert_eq!(drafter.guess(&tokens, 99).len(), 0, "no new token, no new run");
+        let mut tokens = tokens.to_vec();
+        let mut guess = |drafter: &mut Drafter| {
+            tokens.push(5);
+            drafter.guess(&tokens, 99).len()
+        };
+        assert_eq!(guess(&mut drafter), 8);
+        drafter.learn(8, 3);
+        assert_eq!(guess(&mut drafter), 3);
+        for pause in [4, 8, 16] {
+            drafter.learn(3, 0);
+            assert!((0..pause).all(|_| guess(&mut drafter) == 0));
+            assert_eq!(guess(&mut drafter), 1);
+        }
+        drafter.learn(1, 1);
+        assert_eq!(guess(&mut drafter), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn guesses_keep_their_bounds_whatever_comes(
+            answer in prop::collection::vec(0..3i32, 1..120),
+            most in 1..12usize,
+            room in 0..12usize,
+            held in prop::collection::vec(0..12usize, 120),
+        ) {
+            let mut drafter = Drafter::new(most);
+            for (end, held) in (1..=answer.len()).zip(held) {
+                let guess = drafter.guess(&answer[..end], room);
+                prop_assert!(guess.len() <= most.min(room));
+                if !guess.is_empty() {
+                    drafter.learn(guess.len(), held.min(guess.len()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Asks one question through a gateway's front door and waits until its energy is final.
+//!
+//! Local and cloud models are asked alike; everything that is recorded comes from the gateway's own books.
+
+use std::time::Duration;
+
+use eventsource_stream::Eventsource;
+use futures::StreamExt;
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::suite::Item;
+use crate::traffic::{Outcome, Record};
+
+/// The gateway that is measured.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    http: reqwest::Client,
+    /// Root, without a slash at the end.
+    root: String,
+}
+
+/// How a question is put.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    pub max_tokens: u32,
+    /// 0 is greedy.
+    pub temperature: f32,
+    pub seed: u64,
+    /// Ask for log-probabilities, which costs a little energy of its own.
+    pub logprobs: bool,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub text: String,
+    pub mean_logprob: Option<f64>,
+    /// The gateway's record, its energy final.
+    pub record: Box<Record>,
+}
+
+/// Why there is nothing to record of a request.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("the gateway cannot be reached: {0}")]
+    Http(#[from] reqwest::Error),
+    #[error("the gateway refused the request with status {status}: {message}")]
+    Refused { status: StatusCode, message: String },
+    #[error("the gateway does not know its own request {0}")]
+    Unrecorded(String),
+    #[error("the energy of request {0} did not settle in {SETTLE_PATIENCE:?}")]
+    Unsettled(String),
+    #[error("`{model}` did not become ready in {after:?}: {state}")]
+    NotReady { model: String, after: Duration, state: String },
+}
+
+/// The gateway publishes after 30 s at the latest.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(40);
+const POLL_EVERY: Duration = Duration::from_millis(15);
+
+impl Gateway {
+    pub fn new(root: String) -> Result<Self, AskError> {
+        // The TLS stack takes its provider from the process; whoever comes second finds one installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(Self { http: reqwest::Client::builder().no_proxy().build()?, root })
+    }
+
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Waits until `model` takes requests.
+    pub async fn until_ready(&self, model: &str, patience: Duration) -> Result<(), AskError> {
+        let url = format!("{}/v1/models/{model}", self.root);
+        let mut state = String::new();
+        let ready = async {
+            loop {
+                let card: Value = self.http.get(&url).send().await?.json().await?;
+                if card["ready"] == true {
+                    return Ok(());
+                }
+                let told = card["state"].as_str().unwrap_or("no key, or not reachable");
+                told.clone_into(&mut state);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        match tokio::time::timeout(patience, ready).await {
+            Ok(done) => done,
+            Err(_) => Err(AskError::NotReady { model: model.to_owned(), after: patience, state }),
+        }
+    }
+
+    /// The text of `/metrics`.
+    pub async fn metrics(&self) -> Result<String, AskError> {
+        Ok(self.http.get(format!("{}/metrics", self.root)).send().await?.text().await?)
+    }
+
+    /// Asks `model`. An answer that failed is an answer: its record says how.
+    pub async fn ask(&self, model: &str, item: &Item, manner: Manner) -> Result<Answer, AskError> {
+        let body = json!({
+            "model": model, "messages": item.messages, "stream": true,
+            "max_tokens": manner.max_tokens, "temperature": manner.temperature,
+            "seed": manner.seed, "logprobs": manner.logprobs,
+        });
+        self.send(&body).await
+    }
+
+    /// Lets `model` write `tokens` tokens, whatever they say: a load to calibrate with.
+    pub async fn keep_busy(
+        &self,
+        model: &str,
+        tokens: u32,
+        local: bool,
+    ) -> Result<Answer, AskError> {
+        let mut body = json!({
+            "model": model, "stream": true, "max_tokens": tokens, "temperature": 1,
+            "messages": [{"role": "user", "content": "Write a long story about a lighthouse."}],
+        });
+        if local {
+            body["ignore_eos"] = json!(true);
+        }
+        self.send(&body).await
+    }
+
+    async fn send(&self, body: &Value) -> Result<Answer, AskError> {
+        let url = format!("{}/v1/chat/completions", self.root);
+        let response = self.http.post(url).json(body).send().await?;
+        let id = response.headers().get("x-wattgate-request-id");
+        let Some(id) = id.and_then(|value| value.to_str().ok()).map(str::to_owned) else {
+            let status = response.status();
+            let body: Value = response.json().await.unwrap_or_default();
+            let message = body["error"]["message"].as_str().unwrap_or_default().to_owned();
+            return Err(AskError::Refused { status, message });
+        };
+        let mut heard = Heard::default();
+        if response.status() == StatusCode::OK {
+            let mut events = response.bytes_stream().eventsource();
+            while let Some(Ok(event)) = events.next().await {
+                heard.take(&event.data);
+            }
+        }
+        let record = Box::new(self.settled(&id).await?);
+        let Heard { text, logprobs, tokens } = heard;
+        let mean_logprob = (tokens > 0).then(|| logprobs / f64::from(tokens));
+        Ok(Answer { text, mean_logprob, record })
+    }
+
+    async fn settled(&self, id: &str) -> Result<Record, AskError> {
+        let url = format!("{}/v1/requests/{id}", self.root);
+        let settling = async {
+            loop {
+                let response = self.http.get(&url).send().await?;
+                if response.status() != StatusCode::OK {
+                    return Err(AskError::Unrecorded(id.to_owned()));
+                }
+                let record: Record = response.json().await?;
+                if record.receipt.energy.is_none_or(|energy| energy.is_final) {
+                    return Ok(record);
+                }
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(SETTLE_PATIENCE, settling).await {
+            Ok(record) => record,
+            Err(_) => Err(AskError::Unsettled(id.to_owned())),
+        }
+    }
+}
+
+impl Answer {
+    /// Why there is no whole answer, if there is none.
+    pub fn error(&self) -> Option<String> {
+        let record = &self.record;
+        if record.outcome == Outcome::Answered {
+            return None;
+        }
+        let attempt = record.receipt.attempts.last();
+        let error = attempt.and_then(|attempt| attempt.error.clone());
+        Some(error.unwrap_or_else(|| format!("{} ({})", record.outcome.label(), record.status)))
+    }
+}
+
+/// What a stream said so far.
+#[derive(Default)]
+struct Heard {
+    text: String,
+    logprobs: f64,
+    tokens: u32,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+    #[serde(default)]
+    logprobs: Option<Logprobs>,
+}
+
+#[derive(Default, Deserialize)]
+struct Delta {
+    #[serde(default)]
+    content: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Logprobs {
+    #[serde(default)]
+    content: Option<Vec<TokenLogprob>>,
+}
+
+#[derive(Deserialize)]
+struct TokenLogprob {
+    logprob: f64,
+}
+
+impl Heard {
+    /// Takes in the data of an event. What is no chunk (`[DONE]`, an error) says nothing; the record tells of errors.
+    fn take(&mut self, data: &str) {
+        let Ok(chunk) = serde_json::from_str::<Chunk>(data) else { return };
+        let Some(choice) = chunk.choices.into_iter().next() else { return };
+        self.text.push_str(choice.delta.content.as_deref().unwrap_or_default());
+        for token in choice.logprobs.and_then(|logprobs| logprobs.content).into_iter().flatten() {
+            self.logprobs += token.logprob;
+            self.tokens += 1;
+        }
+    }
+}

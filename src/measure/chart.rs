@@ -1,0 +1,258 @@
+//! The report's pictures, as SVG.
+//!
+//! Drawing only: every figure comes from the summary.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::stats::Estimate;
+use super::summary::{ModelResult, Part, Summary};
+
+/// Why a picture could not be drawn; writing to a string cannot fail, so it is the library's.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot draw the report: {0}")]
+pub struct DrawError(String);
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// Okabe and Ito's colours, which people with any colour vision tell apart.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+const INK: RGBColor = RGBColor(51, 51, 51);
+const FAINT: RGBColor = RGBColor(225, 225, 225);
+const FONT: &str = "sans-serif";
+
+/// Accuracy over joules of each model, both with intervals.
+pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
+    let points: Vec<(String, Estimate, Estimate)> = summary
+        .results
+        .iter()
+        .filter_map(|result| Some((label(result), result.joules?, result.accuracy?)))
+        .filter(|(_, joules, _)| joules.value > 0.0)
+        .collect();
+    draw((760, 400), |area| {
+        let ends = points.iter().flat_map(|(_, joules, _)| [joules.low, joules.high]);
+        let (low, high) = decades(ends.filter(|end| *end > 0.0));
+        let mut chart = ChartBuilder::on(area)
+            .margin(12)
+            .x_label_area_size(46)
+            .y_label_area_size(56)
+            .build_cartesian_2d((low..high).log_scale(), 0.0..1.0)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(FAINT)
+            .axis_style(INK)
+            .label_style((FONT, 13).into_font().color(&INK))
+            .axis_desc_style((FONT, 14).into_font().color(&INK))
+            .x_desc("joules per request (log scale)")
+            .y_desc("accuracy")
+            .y_labels(6)
+            .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
+            .x_label_formatter(&|joules| super::table::digits(*joules))
+            .draw()?;
+        for (place, (name, joules, accuracy)) in points.iter().enumerate() {
+            let colour = COLOURS[place % COLOURS.len()];
+            let (x, y) = (joules.value, accuracy.value);
+            let line = colour.stroke_width(2);
+            chart.draw_series([
+                PathElement::new(vec![(joules.low.max(low), y), (joules.high, y)], line),
+                PathElement::new(vec![(x, accuracy.low), (x, accuracy.high)], line),
+            ])?;
+            chart.draw_series([Circle::new((x, y), 6, colour.filled())])?;
+            let style =
+                (FONT, 14).into_font().color(&colour).pos(Pos::new(HPos::Left, VPos::Bottom));
+            chart.draw_series([
+                EmptyElement::at((x, y)) + Text::new(name.clone(), (10, -8), style)
+            ])?;
+        }
+        Ok(())
+    })
+}
+
+/// Joules per request in each part, one bar a model.
+pub fn joules_by(
+    summary: &Summary,
+    parts: impl Fn(&ModelResult) -> &[Part],
+) -> Result<String, DrawError> {
+    bars(
+        summary,
+        |result| parts(result).iter().map(|part| (part.name.clone(), part.joules)).collect(),
+        "joules per request",
+    )
+}
+
+/// Accuracy in each part, one bar a model.
+pub fn accuracy_by(
+    summary: &Summary,
+    parts: impl Fn(&ModelResult) -> &[Part],
+) -> Result<String, DrawError> {
+    bars(
+        summary,
+        |result| parts(result).iter().map(|part| (part.name.clone(), part.accuracy)).collect(),
+        "accuracy",
+    )
+}
+
+const BAR: i32 = 15;
+const GAP: i32 = 12;
+const LEFT: i32 = 120;
+const BOTTOM: i32 = 58;
+
+/// Horizontal bars with intervals, grouped by part: names of parts stay readable.
+fn bars(
+    summary: &Summary,
+    parts: impl Fn(&ModelResult) -> Vec<(String, Option<Estimate>)>,
+    what: &str,
+) -> Result<String, DrawError> {
+    let columns: Vec<Vec<(String, Option<Estimate>)>> =
+        summary.results.iter().map(&parts).collect();
+    let names: Vec<String> =
+        columns.first().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    let all = || columns.iter().flatten().filter_map(|(_, estimate)| *estimate);
+    let most = all().map(|estimate| estimate.high).fold(0.0, f64::max).max(1e-9);
+    let group = BAR * i32::try_from(columns.len()).unwrap_or(1) + GAP;
+    let height = group * i32::try_from(names.len()).unwrap_or(0) + BOTTOM + 10;
+    let width = 560_i32;
+    draw((width.unsigned_abs(), height.unsigned_abs()), |area| {
+        let scale = f64::from(width - LEFT - 70) / most;
+        #[expect(clippy::cast_possible_truncation, reason = "pixels of one picture")]
+        let x = |value: f64| LEFT + (value * scale).round() as i32;
+        axis(area, &ticks(most), &x, height - BOTTOM, what)?;
+        for (row, name) in (0..).zip(&names) {
+            let top = 10 + row * group;
+            let style = (FONT, 14).into_font().color(&INK).pos(Pos::new(HPos::Right, VPos::Center));
+            area.draw(&Text::new(name.clone(), (LEFT - 8, top + (group - GAP) / 2), style))?;
+            for (place, column) in (0..).zip(&columns) {
+                let Some((_, Some(estimate))) = column.iter().find(|(other, _)| other == name)
+                else {
+                    continue;
+                };
+                let (from, to) = (top + place * BAR, top + (place + 1) * BAR - 2);
+                let colour = COLOURS[usize::try_from(place).unwrap_or(0) % COLOURS.len()];
+                area.draw(&Rectangle::new(
+                    [(LEFT, from), (x(estimate.value), to)],
+                    colour.mix(0.85).filled(),
+                ))?;
+                let middle = i32::midpoint(from, to);
+                area.draw(&PathElement::new(
+                    vec![(x(estimate.low), middle), (x(estimate.high), middle)],
+                    INK,
+                ))?;
+                let style =
+                    (FONT, 12).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
+                area.draw(&Text::new(
+                    super::table::digits(estimate.value),
+                    (x(estimate.high) + 6, middle),
+                    style,
+                ))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn axis(area: &Area<'_>, ticks: &[f64], x: &impl Fn(f64) -> i32, bottom: i32, what: &str) -> Drawn {
+    for &tick in ticks {
+        area.draw(&PathElement::new(vec![(x(tick), 4), (x(tick), bottom)], FAINT))?;
+        let style = (FONT, 12).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
+        area.draw(&Text::new(super::table::digits(tick), (x(tick), bottom + 6), style))?;
+    }
+    let style = (FONT, 14).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
+    area.draw(&Text::new(
+        what.to_owned(),
+        (i32::midpoint(x(0.0), x(ticks.last().copied().unwrap_or(1.0))), bottom + 28),
+        style,
+    ))?;
+    Ok(())
+}
+
+/// Fitted against actual joules of what was held out.
+pub fn residuals(result: &ModelResult) -> Result<String, DrawError> {
+    let points = result.fit.as_ref().map_or(&[][..], |fit| &fit.points);
+    draw((440, 400), |area| {
+        let (low, high) = decades(points.iter().flat_map(|point| [point.fitted, point.actual]));
+        let mut chart = ChartBuilder::on(area)
+            .margin(12)
+            .x_label_area_size(46)
+            .y_label_area_size(62)
+            .build_cartesian_2d((low..high).log_scale(), (low..high).log_scale())?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(FAINT)
+            .axis_style(INK)
+            .label_style((FONT, 13).into_font().color(&INK))
+            .axis_desc_style((FONT, 14).into_font().color(&INK))
+            .x_desc("metered joules")
+            .y_desc("joules from the fit")
+            .x_label_formatter(&|joules| super::table::digits(*joules))
+            .y_label_formatter(&|joules| super::table::digits(*joules))
+            .draw()?;
+        chart.draw_series([PathElement::new(vec![(low, low), (high, high)], INK)])?;
+        for factor in [0.85, 1.0 / 0.85] {
+            let (from, to) = (low.max(low / factor), high.min(high / factor));
+            chart.draw_series([PathElement::new(
+                vec![(from, from * factor), (to, to * factor)],
+                FAINT.stroke_width(2),
+            )])?;
+        }
+        let dots = points.iter().map(|point| {
+            Circle::new((point.actual, point.fitted), 3, COLOURS[0].mix(0.6).filled())
+        });
+        chart.draw_series(dots)?;
+        Ok(())
+    })
+}
+
+/// What a model is called in a picture.
+pub fn label(result: &ModelResult) -> String {
+    if result.batch == 1 {
+        result.model.clone()
+    } else {
+        format!("{} × {}", result.model, result.batch)
+    }
+}
+
+/// The colour of the nth result, for a legend.
+pub fn colour(place: usize) -> String {
+    let RGBColor(red, green, blue) = COLOURS[place % COLOURS.len()];
+    format!("rgb({red},{green},{blue})")
+}
+
+fn draw(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> Drawn) -> Result<String, DrawError> {
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        paint(&area).map_err(|error| DrawError(error.to_string()))?;
+        area.present().map_err(|error| DrawError(error.to_string()))?;
+    }
+    Ok(svg)
+}
+
+/// A range around the values that is wide enough for a logarithmic axis.
+fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = values
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
+    if high <= 0.0 || !low.is_finite() {
+        (0.1, 10.0)
+    } else {
+        (low / 1.6, (high * 1.6).max(low * 4.0))
+    }
+}
+
+/// Round values from 0 to `most`.
+fn ticks(most: f64) -> Vec<f64> {
+    let magnitude = 10_f64.powf(most.log10().floor());
+    let step = [0.2, 0.5, 1.0, 2.0].map(|factor| factor * magnitude);
+    let step = step.into_iter().find(|step| most / step <= 6.0).unwrap_or(magnitude);
+    (0..=6).map(|count| f64::from(count) * step).filter(|tick| *tick <= most * 1.001).collect()
+}

@@ -1,0 +1,280 @@
+//! What was asked so far: one JSON line per request, appended as it settles, so that a run can be killed and go on.
+//!
+//! Beside it stand the settings of the run; another run cannot be continued by mistake.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::energy::EnergyFigure;
+use crate::routing::Route;
+
+const ROWS_FILE: &str = "items.jsonl";
+const SETTINGS_FILE: &str = "settings.json";
+
+/// What must be the same for two runs to be one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub suite: String,
+    pub suite_sha256: String,
+    /// Questions taken from the suite; absent: all.
+    pub limit: Option<usize>,
+    pub max_tokens: u32,
+    pub temperature: f32,
+    pub logprobs: bool,
+    pub seed: u64,
+}
+
+/// One request, once its energy is final.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    pub model: String,
+    pub route: Route,
+    /// Requests at a time.
+    pub batch: u32,
+    /// From 0.
+    pub repeat: u32,
+    /// Requests of one wave ran at the same time; numbers begin at 0 with each batch and repeat.
+    pub wave: u32,
+    pub item: String,
+    pub domain: String,
+    pub difficulty: u8,
+    /// 1 right, 0 wrong; absent if nothing says what is right.
+    pub score: Option<f64>,
+    /// Marginal energy; absent where there was no answer.
+    pub energy: Option<EnergyFigure>,
+    pub first_token_s: Option<f64>,
+    /// From arrival to the last token.
+    pub total_s: f64,
+    pub prompt_tokens: u64,
+    /// Part of `prompt_tokens`.
+    pub cached_tokens: u64,
+    pub output_tokens: u64,
+    /// Mean log-probability of the output tokens, where the model tells.
+    pub mean_logprob: Option<f64>,
+    /// Absent for questions from a log, which are somebody's.
+    pub answer: Option<String>,
+    /// Why there is no answer.
+    pub error: Option<String>,
+}
+
+/// What names a request within a run.
+type Key = (String, u32, u32, String);
+
+impl Row {
+    fn key(&self) -> Key {
+        (self.model.clone(), self.batch, self.repeat, self.item.clone())
+    }
+
+    pub fn joules(&self) -> Option<f64> {
+        Some(self.energy?.joules?.0)
+    }
+
+    /// Mean power of the request: its own joules over its own seconds.
+    pub fn watts(&self) -> Option<f64> {
+        Some(self.joules()? / self.total_s).filter(|watts| watts.is_finite())
+    }
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot use {}: {source}", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{} already holds a run: go on with it (--resume), or choose another folder (--out)", .0.display())]
+    Taken(PathBuf),
+    #[error("{} holds a run with other settings ({what}): repeat its options, or choose another folder (--out)", .dir.display())]
+    Other { dir: PathBuf, what: &'static str },
+    #[error("{}:{line} is not a row of this version: {reason}", .path.display())]
+    Bad { path: PathBuf, line: usize, reason: String },
+}
+
+/// The journal of a run, open for more rows.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+    rows: Vec<Row>,
+    done: HashSet<Key>,
+}
+
+impl Journal {
+    /// Begins a run in `dir`, or goes on with the one that is there.
+    pub fn open(dir: &Path, settings: &Settings, resume: bool) -> Result<Self, JournalError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| JournalError::Io { path, source }
+        };
+        fs::create_dir_all(dir).map_err(io(dir))?;
+        let (path, settings_path) = (dir.join(ROWS_FILE), dir.join(SETTINGS_FILE));
+        let rows = if path.exists() {
+            if !resume {
+                return Err(JournalError::Taken(dir.to_owned()));
+            }
+            check_settings(dir, &settings_path, settings)?;
+            mend(&path)?
+        } else {
+            let text = serde_json::to_string_pretty(settings).unwrap_or_default();
+            fs::write(&settings_path, text).map_err(io(&settings_path))?;
+            Vec::new()
+        };
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io(&path))?;
+        let done = rows.iter().map(Row::key).collect();
+        Ok(Self { file, path, rows, done })
+    }
+
+    pub fn has(&self, model: &str, batch: u32, repeat: u32, item: &str) -> bool {
+        self.done.contains(&(model.to_owned(), batch, repeat, item.to_owned()))
+    }
+
+    /// Appends a row; it is on its way to the disk when this returns.
+    pub fn append(&mut self, row: Row) -> Result<(), JournalError> {
+        let failed = |source| JournalError::Io { path: self.path.clone(), source };
+        let mut line = serde_json::to_vec(&row).map_err(|error| failed(error.into()))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(failed)?;
+        self.done.insert(row.key());
+        self.rows.push(row);
+        Ok(())
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+}
+
+fn check_settings(dir: &Path, path: &Path, wanted: &Settings) -> Result<(), JournalError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+    let bad = |error: serde_json::Error| JournalError::Bad {
+        path: path.to_owned(),
+        line: error.line(),
+        reason: error.to_string(),
+    };
+    let found: Settings = serde_json::from_str(&text).map_err(bad)?;
+    let differs = [
+        ("another suite", found.suite_sha256 != wanted.suite_sha256),
+        ("another --limit", found.limit != wanted.limit),
+        ("another --max-tokens", found.max_tokens != wanted.max_tokens),
+        ("another --temperature", found.temperature.to_bits() != wanted.temperature.to_bits()),
+        ("another --logprobs", found.logprobs != wanted.logprobs),
+        ("another --seed", found.seed != wanted.seed),
+    ];
+    match differs.into_iter().find(|(_, differs)| *differs) {
+        Some((what, _)) => Err(JournalError::Other { dir: dir.to_owned(), what }),
+        None => Ok(()),
+    }
+}
+
+/// Reads the rows, and cuts off a last line that a kill left torn.
+fn mend(path: &Path) -> Result<Vec<Row>, JournalError> {
+    let io = |source| JournalError::Io { path: path.to_owned(), source };
+    let text = fs::read_to_string(path).map_err(io)?;
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    if whole < text.len() {
+        let file = OpenOptions::new().write(true).open(path).map_err(io)?;
+        file.set_len(whole as u64).map_err(io)?;
+    }
+    let lines = text[..whole].lines().enumerate();
+    lines
+        .map(|(at, line)| {
+            serde_json::from_str(line).map_err(|error| JournalError::Bad {
+                path: path.to_owned(),
+                line: at + 1,
+                reason: error.to_string(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::energy::{Quality, Source};
+    use crate::units::Joules;
+
+    fn settings() -> Settings {
+        Settings {
+            suite: "own".to_owned(),
+            suite_sha256: "ab".to_owned(),
+            limit: None,
+            max_tokens: 64,
+            temperature: 0.0,
+            logprobs: false,
+            seed: 1,
+        }
+    }
+
+    /// A row of model `m` for `item`, alone, with that energy.
+    pub(in super::super) fn row(item: &str, score: f64, joules: f64) -> Row {
+        let energy = EnergyFigure {
+            joules: Some(Joules(joules)),
+            low: Some(Joules(joules / 3.0)),
+            high: Some(Joules(joules * 2.0)),
+            quality: Quality::Estimated,
+            source: Source::CpuModel,
+            is_final: true,
+        };
+        Row {
+            model: "m".to_owned(),
+            route: Route::Local,
+            batch: 1,
+            repeat: 0,
+            wave: 0,
+            item: item.to_owned(),
+            domain: "d".to_owned(),
+            difficulty: 1,
+            score: Some(score),
+            energy: Some(energy),
+            first_token_s: Some(0.1),
+            total_s: 0.5,
+            prompt_tokens: 40,
+            cached_tokens: 10,
+            output_tokens: 20,
+            mean_logprob: None,
+            answer: None,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_killed_goes_on_behind_its_last_whole_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), &settings(), false).unwrap();
+        journal.append(row("a", 1.0, 2.0)).unwrap();
+        journal.append(row("b", 0.0, 3.0)).unwrap();
+        drop(journal);
+        let path = dir.path().join(ROWS_FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 20]).unwrap();
+        assert!(matches!(
+            Journal::open(dir.path(), &settings(), false),
+            Err(JournalError::Taken(_))
+        ));
+        let mut journal = Journal::open(dir.path(), &settings(), true).unwrap();
+        assert!(
+            journal.has("m", 1, 0, "a")
+                && !journal.has("m", 1, 0, "b")
+                && !journal.has("m", 8, 0, "a")
+        );
+        journal.append(row("b", 0.0, 3.0)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn another_run_is_not_continued_and_a_strange_row_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Journal::open(dir.path(), &settings(), false).unwrap());
+        let other = Settings { max_tokens: 65, ..settings() };
+        let error = Journal::open(dir.path(), &other, true).unwrap_err().to_string();
+        assert!(error.contains("another --max-tokens"), "{error}");
+        fs::write(dir.path().join(ROWS_FILE), "{}\n").unwrap();
+        let error = Journal::open(dir.path(), &settings(), true).unwrap_err().to_string();
+        assert!(error.contains("items.jsonl:1"), "{error}");
+    }
+}

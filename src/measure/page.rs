@@ -1,0 +1,284 @@
+//! The report as one HTML page that needs nothing else: no script, no network.
+//!
+//! Text and layout only; the figures are the summary's, the pictures `super::chart`'s.
+
+use std::fmt::Write;
+
+use super::chart::{self, DrawError, colour, label};
+use super::stats::Estimate;
+use super::summary::{ModelResult, Summary};
+use super::table::digits;
+
+const STYLE: &str = include_str!("page.css");
+
+/// The whole page.
+pub fn render(summary: &Summary) -> Result<String, DrawError> {
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>Intelligence per watt</title><style>{STYLE}</style></head><body><main>\n"
+    );
+    page += &head(summary);
+    page += &headline(summary);
+    page += &figure(
+        "Accuracy and energy",
+        "Up and to the left is better. Bars: 95 % bootstrap intervals over questions.",
+        &[chart::frontier(summary)?],
+    );
+    page += "<section><h2>Where the joules go</h2>";
+    page += &legend(summary);
+    page += "<div class=\"pair\">";
+    page += &picture("By domain", &chart::joules_by(summary, |result| &result.by_domain)?);
+    page += &picture("By difficulty", &chart::joules_by(summary, |result| &result.by_difficulty)?);
+    page +=
+        &picture("Accuracy by domain", &chart::accuracy_by(summary, |result| &result.by_domain)?);
+    page += &picture(
+        "Accuracy by difficulty",
+        &chart::accuracy_by(summary, |result| &result.by_difficulty)?,
+    );
+    page += "</div></section>";
+    page += &costs(summary)?;
+    page += METHOD;
+    page += "</main></body></html>\n";
+    Ok(page)
+}
+
+fn head(summary: &Summary) -> String {
+    let settings = &summary.settings;
+    format!(
+        "<header><h1>Intelligence per watt</h1><p>Suite <b>{}</b>{}, up to {} output tokens, temperature {}, seed {}. Measured {}.</p></header>\n",
+        escape(&settings.suite),
+        settings.limit.map_or_else(String::new, |limit| format!(" (first {limit} questions)")),
+        settings.max_tokens,
+        settings.temperature,
+        settings.seed,
+        escape(&summary.measured),
+    )
+}
+
+fn headline(summary: &Summary) -> String {
+    let names = [
+        "model",
+        "at a time",
+        "questions",
+        "accuracy",
+        "joules / request",
+        "watts",
+        "IPW (1/W)",
+        "IPJ (1/J)",
+        "first token",
+        "seconds",
+        "tokens in / out",
+        "energy is",
+    ];
+    let mut table = String::from("<section><div class=\"scroll\"><table><thead><tr>");
+    for name in names {
+        // Writing to a string cannot fail, here and below.
+        let _ = write!(table, "<th>{name}</th>");
+    }
+    table += "</tr></thead><tbody>";
+    for result in &summary.results {
+        table += &row(result);
+    }
+    table += "</tbody></table></div></section>\n";
+    table
+}
+
+fn row(result: &ModelResult) -> String {
+    let quality = result.quality.map_or("unknown", |quality| quality.label());
+    let band = result.band.map_or_else(String::new, |[low, high]| {
+        format!("<small>true value ×{low:.2} to ×{high:.2}</small>")
+    });
+    let perplexity = result.perplexity.zip(result.ppj).map_or_else(String::new, |(value, ppj)| {
+        format!("<small>perplexity {}, 1/(ppl·J) {}</small>", digits(value.value), digits(ppj))
+    });
+    let failed = match result.failed {
+        0 => String::new(),
+        failed => format!("<small>{failed} of {} requests failed</small>", result.requests),
+    };
+    let cells = [
+        format!("<b>{}</b><small>{}</small>", escape(&result.model), result.route.label()),
+        result.batch.to_string(),
+        format!("{}{failed}", result.questions),
+        result
+            .accuracy
+            .map_or_else(none, |share| interval(share, |value| format!("{:.1} %", value * 100.0))),
+        result.joules.map_or_else(none, |joules| interval(joules, digits)),
+        result.watts.map_or_else(none, |watts| interval(watts, digits)),
+        result.ipw.map_or_else(none, |ratio| interval(ratio, digits)),
+        result.ipj.map_or_else(none, |ratio| interval(ratio, digits)) + &perplexity,
+        milliseconds(result.first_token_s.p50, result.first_token_s.p95),
+        result.seconds.map_or_else(none, |seconds| interval(seconds, digits)),
+        format!(
+            "{:.0} / {:.0}<small>{:.0} cached</small>",
+            result.prompt_tokens, result.output_tokens, result.cached_tokens
+        ),
+        format!("<span class=\"quality {quality}\">{quality}</span>{band}"),
+    ];
+    cells.iter().fold("<tr>".to_owned(), |row, cell| row + "<td>" + cell + "</td>") + "</tr>"
+}
+
+/// What was fitted for each local model and batch, with a picture of how well.
+fn costs(summary: &Summary) -> Result<String, DrawError> {
+    let mut text = String::from(
+        "<section><h2>What a request costs</h2><p>Fitted on four fifths of the questions by non-negative least squares, checked \
+         on the fifth that was held out. Grey lines: 15 % off.</p><div class=\"pair\">",
+    );
+    for result in &summary.results {
+        text += "<figure>";
+        let _ = write!(text, "<figcaption>{}</figcaption>", escape(&label(result)));
+        match &result.fit {
+            None => {
+                let _ = write!(
+                    text,
+                    "<p>No fit: {}.</p>",
+                    escape(result.no_fit.as_deref().unwrap_or("unknown"))
+                );
+            }
+            Some(fit) => {
+                let (joules, seconds) = (fit.cost.joules, fit.cost.seconds);
+                text += "<table class=\"costs\"><thead><tr><th></th><th>energy</th><th>time</th></tr></thead><tbody>";
+                let rows = [
+                    ("a request", joules.map(|joules| joules.fixed), seconds.fixed),
+                    (
+                        "a prompt token",
+                        joules.map(|joules| joules.prefill_token),
+                        seconds.prefill_token,
+                    ),
+                    (
+                        "an output token",
+                        joules.map(|joules| joules.decode_token),
+                        seconds.decode_token,
+                    ),
+                ];
+                for (name, joules, seconds) in rows {
+                    let joules =
+                        joules.map_or_else(none, |joules| format!("{} mJ", digits(joules * 1e3)));
+                    let _ = write!(
+                        text,
+                        "<tr><td>{name}</td><td>{joules}</td><td>{} ms</td></tr>",
+                        digits(seconds * 1e3)
+                    );
+                }
+                text += "</tbody></table>";
+                if !fit.points.is_empty() {
+                    let _ = write!(
+                        text,
+                        "<p>Median error {:.1} % over {} held out; nine in ten take ×{:.2} to ×{:.2} of the fit.</p>",
+                        fit.cost.median_error * 100.0,
+                        fit.held_out,
+                        fit.cost.low,
+                        fit.cost.high,
+                    );
+                    text += &chart::residuals(result)?;
+                }
+            }
+        }
+        text += &standing(result);
+        text += "</figure>";
+    }
+    Ok(text + "</div></section>\n")
+}
+
+fn standing(result: &ModelResult) -> String {
+    let load = result.load_joules.map(|joules| format!("loading it takes {joules}"));
+    let idle =
+        result.idle_watts.map(|watts| format!("loaded and idle it draws {} W", digits(watts.0)));
+    let known: Vec<String> = load.into_iter().chain(idle).collect();
+    if known.is_empty() { String::new() } else { format!("<p>{}.</p>", known.join("; ")) }
+}
+
+fn legend(summary: &Summary) -> String {
+    let keys = summary.results.iter().enumerate().map(|(place, result)| {
+        format!(
+            "<span><i style=\"background:{}\"></i>{}</span>",
+            colour(place),
+            escape(&label(result))
+        )
+    });
+    format!("<p class=\"legend\">{}</p>", keys.collect::<String>())
+}
+
+fn figure(title: &str, caption: &str, svgs: &[String]) -> String {
+    format!(
+        "<section><h2>{title}</h2><p>{caption}</p><figure>{}</figure></section>\n",
+        svgs.concat()
+    )
+}
+
+fn picture(title: &str, svg: &str) -> String {
+    format!("<figure><figcaption>{title}</figcaption>{svg}</figure>")
+}
+
+fn interval(estimate: Estimate, show: impl Fn(f64) -> String) -> String {
+    format!(
+        "{}<small>{} – {}</small>",
+        show(estimate.value),
+        show(estimate.low),
+        show(estimate.high)
+    )
+}
+
+fn milliseconds(p50: Option<f64>, p95: Option<f64>) -> String {
+    let show = |seconds: f64| format!("{:.0} ms", seconds * 1e3);
+    p50.zip(p95)
+        .map_or_else(none, |(p50, p95)| format!("{}<small>p95 {}</small>", show(p50), show(p95)))
+}
+
+fn none() -> String {
+    "–".to_owned()
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
+
+const METHOD: &str = "<section><h2>How to read this</h2><ul>\
+<li><b>Joules</b> are marginal: what a request added beyond idle power, split exactly over the requests that ran together. \
+<b>measured</b> is a hardware counter, <b>calibrated</b> a sensor set against a wall meter, <b>estimated</b> CPU time times watts, \
+<b>assumed</b> a table about somebody else's data centre. Compare models of one quality; across qualities the bands decide.</li>\
+<li><b>Watts</b> are a request's own joules over its own seconds. Several at a time share the machine, so each draws less.</li>\
+<li><b>IPW</b> is mean outcome / mean watts and <b>IPJ</b> mean outcome / mean joules (accuracy per joule): ratios of means, as in \
+<i>Intelligence per Watt</i> (arXiv:2511.07885). IPW favours the slow: for routing, IPJ counts.</li>\
+<li><b>Intervals</b> say how far another draw of questions would move a figure. An error of the sensor moves all of them alike; \
+that is the band.</li></ul></section>\n";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::journal::Settings;
+    use super::super::journal::tests::row as sample;
+    use super::*;
+
+    #[test]
+    fn a_page_stands_alone_and_escapes_names() {
+        let mut rows: Vec<_> = (0..40_u32)
+            .map(|number| {
+                let mut row = sample(
+                    &format!("q{number}"),
+                    f64::from(number % 2),
+                    1.0 + f64::from(number % 7),
+                );
+                (row.prompt_tokens, row.output_tokens) =
+                    (20 + u64::from(number) * 3, 1 + u64::from(number % 7) * 10);
+                row
+            })
+            .collect();
+        rows[0].model = "<script>".to_owned();
+        let settings = Settings {
+            suite: "own".to_owned(),
+            suite_sha256: String::new(),
+            limit: Some(40),
+            max_tokens: 64,
+            temperature: 0.0,
+            logprobs: false,
+            seed: 1,
+        };
+        let summary = Summary::of(&rows, settings, &BTreeMap::new(), "2026-11-23".to_owned());
+        let page = render(&summary).unwrap();
+        assert!(page.contains("&lt;script>") && !page.contains("<script"), "names are escaped");
+        assert!(page.matches("<svg").count() >= 5 && page.contains("held out"));
+        let outside = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!outside.contains("http://") && !outside.contains("https://"), "it loads nothing");
+    }
+}

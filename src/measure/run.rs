@@ -1,0 +1,194 @@
+//! Runs a suite through one model: warm-up, every question alone, and again several at a time.
+//!
+//! Several at a time go in waves that begin and end together, because only what a whole wave took is known without
+//! assuming how it divides: the fit uses waves, not the split it is to improve.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+
+use super::ask::{Answer, AskError, Gateway, Manner};
+use super::journal::{Journal, JournalError, Row};
+use super::scrape;
+use super::suite::{Item, Suite};
+use crate::openai::Message;
+use crate::routing::Route;
+use crate::units::{Joules, Watts};
+
+/// One model's part of a measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    pub model: &'a str,
+    pub route: Route,
+    pub suite: &'a Suite,
+    pub repeats: u32,
+    /// Several at a time, after one at a time; 1: not.
+    pub batch: u32,
+    /// Requests asked first and not counted.
+    pub warmup: usize,
+    pub manner: Manner,
+    /// Keep answers in the journal.
+    pub keep_answers: bool,
+    /// How long it may take to load.
+    pub load_patience: Duration,
+}
+
+/// What is known of a model besides its answers.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// Mean energy of loading it.
+    pub load_joules: Option<Joules>,
+    /// Power of the devices that serve it, loaded and with nothing to do.
+    pub idle_watts: Option<Watts>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("none of the first {asked} requests to `{model}` was answered: {error}")]
+    NothingWorks { model: String, asked: usize, error: String },
+}
+
+/// How long idle power is watched: long beside a meter's cadence, short beside a suite.
+const IDLE_WINDOW: Duration = Duration::from_secs(3);
+/// After so many requests without an answer it is given up.
+const PATIENCE_REQUESTS: usize = 10;
+
+/// One wave to be asked.
+struct Wave<'a> {
+    batch: u32,
+    repeat: u32,
+    number: u32,
+    items: Vec<&'a Item>,
+}
+
+/// How many requests are still to be asked.
+pub fn outstanding(plan: &Plan<'_>, journal: &Journal) -> usize {
+    waves(plan, journal).iter().map(|wave| wave.items.len()).sum()
+}
+
+/// Asks what the journal does not have yet. `progress` hears of every row.
+pub async fn run(
+    gateway: &Gateway,
+    plan: &Plan<'_>,
+    journal: &mut Journal,
+    progress: &dyn Fn(&Row),
+) -> Result<Standing, RunError> {
+    gateway.until_ready(plan.model, plan.load_patience).await?;
+    let load_joules = load_joules(&gateway.metrics().await?, plan.model);
+    for item in plan.suite.items.iter().cycle().take(plan.warmup) {
+        gateway.ask(plan.model, item, plan.manner).await?;
+    }
+    let idle_watts = match plan.route {
+        Route::Local => idle_watts(gateway).await?,
+        Route::Cloud => None,
+    };
+    let (mut asked, mut answered) = (0, 0);
+    for wave in waves(plan, journal) {
+        let asking = wave.items.iter().map(|item| {
+            let seed = plan.manner.seed.wrapping_add(wave.repeat.into());
+            gateway.ask(plan.model, item, Manner { seed, ..plan.manner })
+        });
+        let answers = try_join_all(asking).await?;
+        for (item, answer) in wave.items.iter().zip(answers) {
+            let row = row(plan, &wave, item, answer);
+            asked += 1;
+            answered += usize::from(row.error.is_none());
+            if answered == 0 && asked >= PATIENCE_REQUESTS {
+                let (model, error) = (plan.model.to_owned(), row.error.unwrap_or_default());
+                return Err(RunError::NothingWorks { model, asked, error });
+            }
+            progress(&row);
+            journal.append(row)?;
+        }
+    }
+    Ok(Standing { load_joules, idle_watts })
+}
+
+fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
+    let error = answer.error();
+    let Answer { text, mean_logprob, record } = answer;
+    let usage = record.usage.unwrap_or_default();
+    let passes = item.check.as_ref().map(|check| error.is_none() && check.passes(&text));
+    Row {
+        model: plan.model.to_owned(),
+        route: plan.route,
+        batch: wave.batch,
+        repeat: wave.repeat,
+        wave: wave.number,
+        item: item.id.clone(),
+        domain: item.domain.clone(),
+        difficulty: item.difficulty,
+        score: passes.map(|passes| f64::from(u8::from(passes))),
+        energy: record.receipt.energy,
+        first_token_s: record.timings.first_token_ms.map(|ms| ms / 1e3),
+        total_s: record.timings.total_ms / 1e3,
+        prompt_tokens: usage.prompt_tokens,
+        cached_tokens: usage.cached_tokens(),
+        output_tokens: usage.completion_tokens,
+        mean_logprob,
+        answer: plan.keep_answers.then_some(text),
+        error,
+    }
+}
+
+/// Everything that is still to be asked, in order: alone first.
+fn waves<'a>(plan: &Plan<'a>, journal: &Journal) -> Vec<Wave<'a>> {
+    let batches = if plan.batch > 1 { vec![1, plan.batch] } else { vec![1] };
+    let mut waves = Vec::new();
+    for batch in batches {
+        for repeat in 0..plan.repeats {
+            let mut random = fastrand::Rng::with_seed(plan.manner.seed.wrapping_add(repeat.into()));
+            let mut items: Vec<&Item> = plan.suite.items.iter().collect();
+            random.shuffle(&mut items);
+            // Alike prompts share a wave, so that waves differ: what they have in common could not be told apart.
+            if batch > 1 {
+                items.sort_by_key(|item| Reverse(prompt_bytes(item)));
+            }
+            let mut of_repeat: Vec<Vec<&Item>> =
+                items.chunks(batch as usize).map(<[&Item]>::to_vec).collect();
+            random.shuffle(&mut of_repeat);
+            for (number, mut items) in (0..).zip(of_repeat) {
+                items.retain(|item| !journal.has(plan.model, batch, repeat, &item.id));
+                if !items.is_empty() {
+                    waves.push(Wave { batch, repeat, number, items });
+                }
+            }
+        }
+    }
+    waves
+}
+
+fn prompt_bytes(item: &Item) -> usize {
+    let contents = item.messages.iter().filter_map(|Message { content, .. }| content.as_ref());
+    contents.map(|content| content.text().len()).sum()
+}
+
+/// Mean energy of the model's loads so far.
+fn load_joules(metrics: &str, model: &str) -> Option<Joules> {
+    let of_model = |labels: &str| scrape::has(labels, "model", model);
+    let joules = scrape::sum(metrics, "wattgate_model_load_energy_joules_total", of_model)?;
+    let loads = scrape::sum(metrics, "wattgate_model_loads_total", of_model)?;
+    (joules > 0.0 && loads > 0.0).then(|| Joules(joules / loads))
+}
+
+async fn idle_watts(gateway: &Gateway) -> Result<Option<Watts>, AskError> {
+    let before = device_joules(&gateway.metrics().await?);
+    let watched = tokio::time::Instant::now();
+    tokio::time::sleep(IDLE_WINDOW).await;
+    let after = device_joules(&gateway.metrics().await?);
+    let seconds = watched.elapsed().as_secs_f64();
+    Ok(before.zip(after).map(|(before, after)| Watts((after - before).max(0.0) / seconds)))
+}
+
+/// What all devices that do requests' work have used; the gateway itself is none of them.
+pub(super) fn device_joules(metrics: &str) -> Option<f64> {
+    let serves = |labels: &str| !scrape::has(labels, "device", "gateway");
+    scrape::sum(metrics, "wattgate_device_energy_joules_total", serves)
+}

@@ -1,0 +1,290 @@
+//! What is remembered of conversations while they last: the model they are on, a raised floor, and whether they must stay
+//! on this machine. In memory only; a restart forgets all of it.
+//!
+//! Pure: the caller tells the time and makes the keys, and no text is kept. Bounded: the conversation that was idle
+//! longest goes first, one that must stay here only when no other is left.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Route;
+use crate::units::MonotonicNs;
+
+/// Points of a conversation by which its next turn finds it; a client that goes back further starts a new one.
+const POINTS_MAX: usize = 8;
+/// No floor is raised above this: some model must be able to reach it.
+const FLOOR_MAX: f64 = 0.99;
+
+/// A conversation's key: a keyed hash, worthless without this process's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(Self)
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// How much is remembered, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    pub sessions: usize,
+    pub idle: Duration,
+    /// What a failed answer adds to the floor, 0 to 1.
+    pub floor_step: f64,
+}
+
+/// One request's place in its conversation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// What the client calls the conversation, as a keyed hash.
+    pub named: Option<SessionId>,
+    /// Keyed hashes of the request's messages up to each assistant turn, shortest first.
+    pub points: Vec<u64>,
+    /// The same of all its messages.
+    pub whole: u64,
+}
+
+/// The last turn that a model answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    pub model: Arc<str>,
+    pub route: Route,
+    /// [`Place::whole`] of the request that it answered.
+    pub point: u64,
+    /// Tokens of that conversation that its cache then held.
+    pub cached_tokens: u64,
+}
+
+/// What is known of the conversation that a request belongs to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Known {
+    /// Its key; none yet at its first turn.
+    pub id: Option<SessionId>,
+    pub local_only: bool,
+    /// The floor that failed answers have raised; 0: none failed.
+    pub floor: f64,
+    pub last: Option<Turn>,
+}
+
+impl Known {
+    /// Tokens of the request that the cache of `model` holds: only what it has read of these very messages.
+    pub fn cached_tokens(&self, model: &str, place: &Place) -> u64 {
+        let last = self.last.as_ref().filter(|last| &*last.model == model);
+        let read = |last: &&Turn| place.points.contains(&last.point) || last.point == place.whole;
+        last.filter(read).map_or(0, |last| last.cached_tokens)
+    }
+}
+
+/// The conversations of one gateway.
+#[derive(Debug)]
+pub struct Sessions {
+    limits: Limits,
+    by_id: HashMap<SessionId, Session>,
+    points: HashMap<u64, Point>,
+    /// Whom to forget first: by whether it must stay here, then by last use.
+    order: BTreeMap<(bool, u64), SessionId>,
+    /// Counts uses.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Session {
+    local_only: bool,
+    floor: f64,
+    last: Option<Turn>,
+    /// Keys in `Sessions::points`, oldest first.
+    points: Vec<u64>,
+    used: u64,
+    at: MonotonicNs,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    session: SessionId,
+    /// Some conversation that went through here had to stay on this machine. Outlives the session it was of when
+    /// another one takes the same beginning: nobody can tell their next turns apart.
+    local_only: bool,
+}
+
+impl Sessions {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            by_id: HashMap::new(),
+            points: HashMap::new(),
+            order: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// What is known of the conversation; changes nothing.
+    pub fn known(&self, place: &Place, now: MonotonicNs) -> Known {
+        let point = self.point(place);
+        let id = place.named.or(point.map(|point| point.session));
+        let local_only = place.named.is_none() && point.is_some_and(|point| point.local_only);
+        let session = id.and_then(|id| self.by_id.get(&id));
+        match session.filter(|session| !self.is_old(session, now)) {
+            Some(session) => Known {
+                id,
+                local_only: local_only || session.local_only,
+                floor: session.floor,
+                last: session.last.clone(),
+            },
+            None => Known { id: place.named, local_only, ..Known::default() },
+        }
+    }
+
+    /// A request is being answered: remembers its conversation, and that it must stay here if so.
+    pub fn enter(&mut self, place: &Place, local_only: bool, now: MonotonicNs) -> SessionId {
+        let known = self.known(place, now);
+        self.clock += 1;
+        // Two conversations may begin alike: a first turn is always a new one.
+        let id = known.id.unwrap_or(SessionId(mix(place.whole, self.clock)));
+        self.forget_old(now);
+        let mut session = self.take_out(id).filter(|session| !self.is_old(session, now));
+        let entry = session.get_or_insert_with(|| Session {
+            local_only: false,
+            floor: 0.0,
+            last: None,
+            points: Vec::new(),
+            used: 0,
+            at: now,
+        });
+        entry.local_only |= local_only || known.local_only;
+        (entry.used, entry.at) = (self.clock, now);
+        self.mark(id, entry, place);
+        if let Some(session) = session {
+            self.order.insert((session.local_only, session.used), id);
+            self.by_id.insert(id, session);
+        }
+        while self.by_id.len() > self.limits.sessions {
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            self.forget(oldest);
+        }
+        id
+    }
+
+    /// A model answered; from now on the conversation is on it.
+    pub fn answered(&mut self, id: SessionId, turn: Turn) {
+        if let Some(session) = self.by_id.get_mut(&id) {
+            session.last = Some(turn);
+        }
+    }
+
+    /// An answer was no good that was given under a floor of `passed`, or with that adequacy predicted: the floor rises
+    /// above it for the rest of the conversation. False if the conversation is not remembered.
+    pub fn failed(&mut self, id: SessionId, passed: f64) -> bool {
+        let raised = (passed + self.limits.floor_step).min(FLOOR_MAX);
+        let Some(session) = self.by_id.get_mut(&id) else { return false };
+        session.floor = session.floor.max(raised);
+        true
+    }
+
+    /// The latest point of the request that is remembered.
+    fn point(&self, place: &Place) -> Option<Point> {
+        place.points.iter().rev().find_map(|point| self.points.get(point)).copied()
+    }
+
+    /// Makes the conversation's next turn find it.
+    fn mark(&mut self, id: SessionId, session: &mut Session, place: &Place) {
+        if place.named.is_some() {
+            return;
+        }
+        if !session.points.contains(&place.whole) {
+            session.points.push(place.whole);
+        }
+        if session.points.len() > POINTS_MAX {
+            let oldest = session.points.remove(0);
+            self.unmark(id, oldest);
+        }
+        for key in &session.points {
+            let point = self.points.entry(*key).or_insert(Point { session: id, local_only: false });
+            point.session = id;
+            point.local_only |= session.local_only;
+        }
+    }
+
+    fn unmark(&mut self, id: SessionId, key: u64) {
+        if self.points.get(&key).is_some_and(|point| point.session == id) {
+            self.points.remove(&key);
+        }
+    }
+
+    fn take_out(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.by_id.remove(&id)?;
+        self.order.remove(&(session.local_only, session.used));
+        Some(session)
+    }
+
+    fn forget(&mut self, id: SessionId) {
+        for key in self.by_id.remove(&id).map(|session| session.points).unwrap_or_default() {
+            self.unmark(id, key);
+        }
+    }
+
+    /// Forgets the conversations that were idle too long, but for those that must stay here: they go only for want of
+    /// room.
+    fn forget_old(&mut self, now: MonotonicNs) {
+        while let Some((&(false, _), &id)) = self.order.first_key_value() {
+            if !self.by_id.get(&id).is_some_and(|session| self.is_old(session, now)) {
+                return;
+            }
+            self.order.pop_first();
+            self.forget(id);
+        }
+    }
+
+    fn is_old(&self, session: &Session, now: MonotonicNs) -> bool {
+        !session.local_only && now - session.at > nanoseconds(self.limits.idle)
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A key for a conversation that begins like another: `SplitMix64`'s finaliser over both numbers.
+fn mix(hash: u64, count: u64) -> u64 {
+    let mut mixed = hash ^ count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Conversations as requests show them: each turn repeats all that went before.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HOUR: u64 = 3600 * 1_000_000_000;
+
+fn limits(sessions: usize) -> Limits {
+    Limits { sessions, idle: Duration::from_hours(1), floor_step: 0.1 }
+}
+
+/// The request of turn `turn` (0 is the first) of a conversation; every turn has one message and one answer.
+fn place(conversation: u64, turn: u64) -> Place {
+    let point = |turn| conversation * 1000 + turn;
+    Place { named: None, points: (0..turn).map(point).collect(), whole: point(turn) }
+}
+
+fn named(id: u64) -> Place {
+    Place { named: Some(SessionId(id)), ..place(id, 0) }
+}
+
+fn turn(model: &str, place: &Place) -> Turn {
+    Turn { model: model.into(), route: Route::Local, point: place.whole, cached_tokens: 300 }
+}
+
+#[test]
+fn the_next_turn_finds_its_conversation_and_a_like_beginning_does_not() {
+    let mut sessions = Sessions::new(limits(10));
+    let now = MonotonicNs(0);
+    let first = sessions.enter(&place(1, 0), false, now);
+    sessions.answered(first, turn("small", &place(1, 0)));
+    let known = sessions.known(&place(1, 1), now);
+    assert_eq!(known.id, Some(first));
+    assert_eq!(known.last.as_ref().map(|last| &*last.model), Some("small"));
+    assert_eq!(known.cached_tokens("small", &place(1, 1)), 300);
+    assert_eq!(known.cached_tokens("large", &place(1, 1)), 0);
+    // The same first words by somebody else: a conversation of its own.
+    assert_eq!(sessions.known(&place(1, 0), now), Known::default());
+    assert_ne!(sessions.enter(&place(1, 0), false, now), first);
+}
+
+#[test]
+fn a_named_conversation_is_found_whatever_it_says_but_its_cache_holds_only_what_was_said() {
+    let mut sessions = Sessions::new(limits(10));
+    let id = sessions.enter(&named(7), false, MonotonicNs(0));
+    sessions.answered(id, turn("small", &named(7)));
+    let elsewhere = Place { named: Some(SessionId(7)), ..place(9, 3) };
+    let known = sessions.known(&elsewhere, MonotonicNs(1));
+    assert_eq!((known.id, known.last.is_some()), (Some(id), true));
+    assert_eq!(known.cached_tokens("small", &elsewhere), 0);
+}
+
+#[test]
+fn what_must_stay_here_stays_here_for_the_rest_of_the_conversation() {
+    let mut sessions = Sessions::new(limits(10));
+    sessions.enter(&place(1, 0), true, MonotonicNs(0));
+    assert!(sessions.known(&place(1, 1), MonotonicNs(1)).local_only);
+    sessions.enter(&place(1, 1), false, MonotonicNs(1));
+    assert!(sessions.known(&place(1, 2), MonotonicNs(2)).local_only);
+    // Idle for longer than others are remembered.
+    assert!(sessions.known(&place(1, 2), MonotonicNs(5 * HOUR)).local_only);
+    // Somebody else begins alike: their next turns cannot be told apart, so neither may leave.
+    sessions.enter(&place(1, 0), false, MonotonicNs(3));
+    assert!(sessions.known(&place(1, 1), MonotonicNs(4)).local_only);
+    assert!(!sessions.known(&place(1, 0), MonotonicNs(4)).local_only, "a first turn is new");
+}
+
+#[test]
+fn a_failed_answer_raises_the_floor_above_what_was_predicted() {
+    let mut sessions = Sessions::new(limits(10));
+    let id = sessions.enter(&place(1, 0), false, MonotonicNs(0));
+    sessions.answered(id, turn("small", &place(1, 0)));
+    assert!(sessions.failed(id, 0.7));
+    let floor = |sessions: &Sessions| sessions.known(&place(1, 1), MonotonicNs(0)).floor;
+    assert!((floor(&sessions) - 0.8).abs() < 1e-9);
+    // Said twice, it is no worse; and of a dearer answer it is.
+    sessions.failed(id, 0.7);
+    assert!((floor(&sessions) - 0.8).abs() < 1e-9);
+    sessions.failed(id, 0.95);
+    assert!((floor(&sessions) - FLOOR_MAX).abs() < 1e-9);
+    assert!(!sessions.failed(SessionId(404), 0.5));
+}
+
+#[test]
+fn the_idle_are_forgotten_and_the_full_memory_forgets_the_idlest_first() {
+    let mut sessions = Sessions::new(limits(2));
+    sessions.enter(&place(1, 0), true, MonotonicNs(0));
+    sessions.enter(&place(2, 0), false, MonotonicNs(1));
+    sessions.enter(&place(3, 0), false, MonotonicNs(2));
+    let knows = |sessions: &Sessions, conversation, now| {
+        sessions.known(&place(conversation, 1), MonotonicNs(now)).id.is_some()
+    };
+    assert!(knows(&sessions, 1, 3), "it must stay here, so it is kept longest");
+    assert!(!knows(&sessions, 2, 3) && knows(&sessions, 3, 3));
+    assert!(!knows(&sessions, 3, 2 * HOUR));
+    sessions.enter(&place(4, 0), false, MonotonicNs(2 * HOUR));
+    assert_eq!(sessions.len(), 2);
+}
+
+#[test]
+fn an_id_reads_back_from_the_log() {
+    let id = SessionId(0x0123_4567_89ab_cdef);
+    let text = serde_json::to_string(&id).unwrap();
+    assert_eq!(text, "\"0123456789abcdef\"");
+    assert_eq!(serde_json::from_str::<SessionId>(&text).unwrap(), id);
+}
+
+proptest! {
+    #[test]
+    fn memory_is_bounded_and_taint_is_never_lost_while_there_is_room(
+        steps in proptest::collection::vec((0u64..6, 0u64..12, any::<bool>(), any::<bool>()), 0..200),
+    ) {
+        let mut sessions = Sessions::new(limits(8));
+        let mut tainted = std::collections::BTreeSet::new();
+        for (at, (conversation, turn, taints, by_name)) in steps.into_iter().enumerate() {
+            let now = MonotonicNs(at as u64 * HOUR / 3);
+            let place = if by_name { named(conversation) } else { place(conversation, turn) };
+            sessions.enter(&place, taints, now);
+            if taints && by_name {
+                tainted.insert(conversation);
+            }
+            prop_assert!(sessions.len() <= 8);
+            prop_assert_eq!(sessions.order.len(), sessions.len());
+            prop_assert!(sessions.points.len() <= 8 * POINTS_MAX);
+            if sessions.len() == 8 && sessions.by_id.values().all(|session| session.local_only) {
+                // No room for others: the next to come may cost one.
+                tainted.clear();
+            }
+        }
+        for conversation in tainted {
+            prop_assert!(sessions.known(&named(conversation), MonotonicNs(u64::MAX)).local_only);
+        }
+    }
+}

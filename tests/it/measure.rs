@@ -1,0 +1,235 @@
+//! `wattgate measure` as a person runs it, with the real small model and with a stand-in for the cloud.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use wattgate::energy::{Profile, Quality, Tokens};
+use wattgate::measure::calibrate::{self, Load};
+use wattgate::measure::wall::WallMeter;
+use wattgate::measure::{Gateway, scrape};
+
+use crate::app::{TestApp, ask, client, cloud_model, eventually, records};
+use crate::faults::Serving;
+use crate::local::smol;
+use crate::stand_in::StandIn;
+
+/// A folder with a config and a suite of `count` questions, of which a stand-in, which repeats what it hears, gets half.
+fn folder(config: &str, count: usize) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.toml"), config).unwrap();
+    let lines = (0..count).map(|number| {
+        let answer = if number % 2 == 0 { "blue" } else { "nobody says this" };
+        let prompt = format!("Is it {}blue?", "really ".repeat(number % 12));
+        json!({"id": format!("q{number}"), "prompt": prompt, "domain": "colours", "difficulty": 1 + number % 3,
+            "check": {"contains": [answer]}})
+        .to_string()
+    });
+    fs::write(dir.path().join("own.jsonl"), lines.collect::<Vec<_>>().join("\n")).unwrap();
+    dir
+}
+
+fn measure(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+    command.current_dir(dir).arg("measure").args(["--out", "run"]).args(arguments).output().unwrap()
+}
+
+fn result(output: &Output) -> Value {
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{complaints}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn refusal(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(2));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_model_is_graded_and_a_killed_run_goes_on() {
+    let stand_in = StandIn::start().await;
+    let dir = folder(&cloud_model("cloud", 1.0, &stand_in), 24);
+    let arguments = ["--suite", "own.jsonl", "--warmup", "1", "--batch", "4", "--json"];
+    let summary = result(&measure(dir.path(), &arguments));
+    let results = summary["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2, "alone and four at a time");
+    for (found, batch) in results.iter().zip([1, 4]) {
+        assert_eq!(
+            (&found["batch"], &found["requests"], &found["failed"]),
+            (&json!(batch), &json!(24), &json!(0))
+        );
+        assert_eq!(
+            (&found["accuracy"]["value"], &found["quality"]),
+            (&json!(0.5), &json!("assumed"))
+        );
+        let ratio = |name: &str| found[name]["value"].as_f64().unwrap();
+        assert!((ratio("ipj") - 0.5 / ratio("joules")).abs() < 1e-9);
+        assert!((ratio("ipw") - 0.5 / ratio("watts")).abs() < 1e-9);
+        assert!(
+            found["ipj"]["low"].as_f64() < Some(ratio("ipj"))
+                && found["ipj"]["high"].as_f64() > Some(ratio("ipj"))
+        );
+    }
+    let page = fs::read_to_string(dir.path().join("run/report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("assumed"));
+    // 48 questions and a warm-up; then ten rows and a half are lost.
+    assert_eq!(stand_in.requests().len(), 49);
+    let rows = dir.path().join("run/items.jsonl");
+    let text = fs::read_to_string(&rows).unwrap();
+    let kept: Vec<&str> = text.lines().take(37).collect();
+    fs::write(&rows, kept.join("\n") + "\n{\"model\":\"clo").unwrap();
+    assert!(refusal(&measure(dir.path(), &arguments)).contains("--resume"));
+    let resumed = result(&measure(dir.path(), &[&arguments[..], &["--resume"]].concat()));
+    assert_eq!(stand_in.requests().len(), 49 + 11 + 1);
+    assert_eq!(
+        resumed["results"][1]["accuracy"]["value"],
+        summary["results"][1]["accuracy"]["value"]
+    );
+    assert_eq!(fs::read_to_string(&rows).unwrap().lines().count(), 48);
+    let other = measure(
+        dir.path(),
+        &["--suite", "own.jsonl", "--batch", "4", "--resume", "--max-tokens", "5"],
+    );
+    assert!(refusal(&other).contains("another --max-tokens"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_model_is_profiled_and_the_gateway_predicts_from_it() {
+    let dir = folder(&smol("slots = 4"), 40);
+    let output = measure(
+        dir.path(),
+        &["--suite", "own.jsonl", "--batch", "4", "--max-tokens", "12", "--logprobs", "--json"],
+    );
+    let summary = result(&output);
+    let alone = &summary["results"][0];
+    assert_eq!((&alone["requests"], &alone["energy_unknown"]), (&json!(40), &json!(0)));
+    assert!(alone["perplexity"]["value"].as_f64() >= Some(1.0), "{alone}");
+    assert!(alone["load_joules"].as_f64() > Some(0.0), "{alone}");
+    let path = dir.path().join("run/profile.toml");
+    let profile = Profile::load(&path).unwrap();
+    let model = &profile.models["smol"];
+    let joules = model.alone.joules.unwrap();
+    let tokens = Tokens { prefill: 40, decode: 12 };
+    assert!(joules.of(tokens) > 0.0 && model.batched.is_some_and(|cost| cost.batch == 4));
+    // A gateway with that profile predicts what it says, before anything ran.
+    let config = format!("[energy]\nprofile = {:?}\n{}", path.to_str().unwrap(), smol(""));
+    let app = TestApp::start(&config).await;
+    app.until_loaded("smol").await;
+    let mut request = ask("smol", "Is it really really blue?");
+    request["max_tokens"] = json!(12);
+    let candidate = app.post("/v1/route", &request).await.json["candidates"][0].clone();
+    let features = wattgate::routing::Features::of(&wattgate::openai::Request::Chat(
+        serde_json::from_str(&request.to_string()).unwrap(),
+    ));
+    let tokens =
+        Tokens { prefill: features.prompt_tokens.into(), decode: features.output_tokens.into() };
+    let predicted = candidate["joules"].as_f64().unwrap();
+    assert!((predicted / joules.of(tokens) - 1.0).abs() < 1e-6, "{predicted} {joules:?}");
+    let first_token_ms = candidate["ttft_ms"].as_f64().unwrap();
+    let seconds = model.alone.seconds.of(Tokens { decode: 1, ..tokens });
+    assert!((first_token_ms / seconds / 1e3 - 1.0).abs() < 1e-6, "{first_token_ms} {seconds}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_traffic_log_can_be_asked_again() {
+    let stand_in = StandIn::start().await;
+    let model = cloud_model("cloud", 1.0, &stand_in);
+    let serving = Serving::start(&format!("[traffic]\nprompts = \"full\"\n{model}"));
+    for prompt in ["one", "two"] {
+        let url = format!("{}/v1/chat/completions", serving.url);
+        client().post(url).json(&ask("cloud", prompt)).send().await.unwrap();
+    }
+    let log = serving.dir.path().join("data/traffic");
+    eventually(|| async { (records(&log).len() == 2).then_some(()) }).await;
+    let dir = serving.kill();
+    fs::write(dir.path().join("config.toml"), &model).unwrap();
+    let summary =
+        result(&measure(dir.path(), &["--suite", "data/traffic", "--warmup", "0", "--json"]));
+    let found = &summary["results"][0];
+    assert_eq!((&found["requests"], &found["accuracy"]), (&json!(2), &Value::Null));
+    assert!(found["joules"]["value"].as_f64() > Some(0.0));
+    let rows = fs::read_to_string(dir.path().join("run/items.jsonl")).unwrap();
+    assert!(!rows.contains("you said"), "answers to somebody's prompts are not kept");
+}
+
+#[tokio::test]
+async fn what_cannot_be_measured_is_refused_with_a_way_out() {
+    let stand_in = StandIn::start().await;
+    let dir = folder(&(cloud_model("cloud", 1.0, &stand_in) + &smol("slots = 2")), 3);
+    for (arguments, complaint) in [
+        (&["--models", "clout"][..], "there are: cloud, smol"),
+        (&["--models", "smol", "--batch", "8"], "slots = 8"),
+        (&["--suite", "none.jsonl"], "none.jsonl"),
+        (&["--models", "cloud", "--calibrate", "wall.csv"], "needs a local model"),
+    ] {
+        let refused = refusal(&measure(dir.path(), arguments));
+        assert!(refused.contains(complaint), "{refused}");
+    }
+}
+
+/// A plug that shows 30 W and twice what the gateway's own sensors show, in the form of a Shelly of the second generation.
+async fn plug(app: &TestApp, tasks: &mut JoinSet<()>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let status = async |State(metrics): State<String>| {
+        let text = reqwest::get(metrics).await.unwrap().text().await.unwrap();
+        let watts = scrape::sum(&text, "wattgate_device_power_watts", |_| true).unwrap_or(0.0);
+        axum::Json(json!({"id": 0, "apower": 30.0 + 2.0 * watts, "aenergy": {"total": 5.0}}))
+    };
+    let router =
+        Router::new().route("/rpc/Switch.GetStatus", get(status)).with_state(app.url("/metrics"));
+    tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    host
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_is_calibrated_against_a_plug_and_says_so() {
+    let app = TestApp::start(&smol("slots = 2")).await;
+    app.until_loaded("smol").await;
+    let mut tasks = JoinSet::new();
+    let meter: WallMeter = format!("shelly:{}", plug(&app, &mut tasks).await).parse().unwrap();
+    let gateway = Gateway::new(app.url("")).unwrap();
+    // The plug follows over a second, as real ones do.
+    let (ramp, step) = (Duration::from_millis(1200), Duration::from_millis(1500));
+    let load = Load { model: "smol", local: true, levels: &[0, 1, 2, 0], ramp, step };
+    let (steps, readings) = calibrate::run(&gateway, load, &meter, &|_| {}).await.unwrap();
+    let calibration = calibrate::fit(&steps, &readings, &meter, "2026-11-23".to_owned()).unwrap();
+    assert!((1.4..2.8).contains(&calibration.gain), "{calibration:?}");
+    app.stop().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("profile.toml");
+    Profile { calibration: Some(calibration), ..Profile::default() }.save(&path).unwrap();
+    let config = format!("[energy]\nprofile = {:?}\n{}", path.to_str().unwrap(), smol(""));
+    let app = TestApp::start(&config).await;
+    app.until_loaded("smol").await;
+    let reply = app.chat(&crate::local::short("smol", "Who wrote Hamlet?")).await;
+    let record = app.settled(reply.receipt()["request_id"].as_str().unwrap()).await;
+    assert_eq!(record["energy"]["quality"], json!(Quality::Calibrated));
+    app.stop().await;
+}
+
+#[test]
+fn a_profile_that_is_not_there_is_a_warning_before_and_an_error_at_the_start() {
+    let dir = folder(&format!("[energy]\nprofile = \"none.toml\"\n{}", smol("")), 1);
+    let run = |command: &str| {
+        let mut wattgate = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+        let output = wattgate.current_dir(dir.path()).arg(command).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
+    };
+    let (code, said) = run("check");
+    assert!(code == Some(0) && said.contains("warning: energy.profile"), "{said}");
+    let (code, said) = run("serve");
+    assert!(code == Some(1) && said.contains("`wattgate measure` makes one"), "{said}");
+}
