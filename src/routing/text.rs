@@ -12,7 +12,7 @@ use structure::structure;
 pub use structure::{STRUCTURE, STRUCTURE_NAMES};
 
 /// Raised whenever the same text would give another vector.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 1;
 /// Buckets of the hashed n-grams.
 pub const BUCKETS: usize = 1 << 13;
 /// Lengths of the character n-grams. Whole characters, within one word and its surrounding spaces.
@@ -39,7 +39,7 @@ impl FeatureSchema {
             version: SCHEMA_VERSION,
             buckets: u32::try_from(BUCKETS).unwrap_or(u32::MAX),
             structure: u32::try_from(STRUCTURE).unwrap_or(u32::MAX),
-            hash: "fnv-1a-64 + fmix64; bucket: low bits".to_owned(),
+            hash: "fnv-1a-64 + fmix64; bucket: low bits, sign: bit 63".to_owned(),
         }
     }
 }
@@ -47,7 +47,7 @@ impl FeatureSchema {
 /// One text as a sparse vector of hashed n-grams and a short dense vector of structure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextVector {
-    /// `(bucket, 1 + ln count)` scaled to unit length; buckets ascending, none twice.
+    /// `(bucket, ±(1 + ln count))` scaled to unit length; buckets ascending, none twice.
     pub ngrams: Vec<(u16, f32)>,
     /// Roughly 0 to 2 each; order of [`STRUCTURE_NAMES`].
     pub structure: [f32; STRUCTURE],
@@ -77,12 +77,13 @@ impl TextVector {
 
     pub fn of_text(text: &str) -> Self {
         let (head, tail) = ends(text, TURN_BYTES_MAX);
-        let mut counts = vec![0_u16; BUCKETS];
+        let mut counts = vec![0i16; BUCKETS];
         count_ngrams(head, &mut counts);
         count_ngrams(tail, &mut counts);
-        let damped = |(bucket, &count): (usize, &u16)| {
+        let damped = |(bucket, &count): (usize, &i16)| {
+            let size = 1.0 + f32::from(count.unsigned_abs()).ln();
             let bucket = u16::try_from(bucket).ok()?;
-            (count != 0).then(|| (bucket, 1.0 + f32::from(count).ln()))
+            (count != 0).then_some((bucket, size.copysign(f32::from(count))))
         };
         let mut ngrams: Vec<(u16, f32)> = counts.iter().enumerate().filter_map(damped).collect();
         let length = ngrams.iter().map(|(_, weight)| weight * weight).sum::<f32>().sqrt();
@@ -103,7 +104,7 @@ fn ends(text: &str, limit: usize) -> (&str, &str) {
     (&text[..head], &text[tail..])
 }
 
-fn count_ngrams(text: &str, counts: &mut [u16]) {
+fn count_ngrams(text: &str, counts: &mut [i16]) {
     // One word at a time, lower-cased and padded: " word ". The buffers are reused.
     let (mut word, mut starts) = (String::new(), Vec::new());
     for raw in text.split_whitespace() {
@@ -128,11 +129,12 @@ fn count_ngrams(text: &str, counts: &mut [u16]) {
     }
 }
 
-/// Counts the n-gram in its bucket. Without signs: that those sharing a bucket add up did not hurt the ranking when tried.
-fn count(ngram: &[u8], counts: &mut [u16]) {
+/// Adds ±1 to the n-gram's bucket: with signs, the n-grams that share a bucket cancel on average.
+fn count(ngram: &[u8], counts: &mut [i16]) {
     let hash = fmix64(fnv1a(ngram));
     let bucket = usize::try_from(hash & (BUCKETS as u64 - 1)).unwrap_or(0);
-    counts[bucket] = counts[bucket].saturating_add(1);
+    let sign = if hash >> 63 == 0 { 1 } else { -1 };
+    counts[bucket] = counts[bucket].saturating_add(sign);
 }
 
 /// FNV-1a, 64 bits: offset basis and prime as published by Fowler, Noll and Vo.
@@ -173,7 +175,10 @@ mod tests {
         let hash = vector.ngrams.iter().fold(0u64, |hash, (bucket, weight)| {
             fnv1a(format!("{hash} {bucket} {weight:.3}").as_bytes())
         });
-        assert_eq!((SCHEMA_VERSION, vector.ngrams.len(), hash), (2, 17, 5_356_043_864_430_786_061));
+        assert_eq!(
+            (SCHEMA_VERSION, vector.ngrams.len(), hash),
+            (1, 17, 10_564_386_794_159_254_415)
+        );
     }
 
     #[test]
