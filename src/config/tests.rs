@@ -47,8 +47,8 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
         })
         .collect::<Vec<_>>()
         .join("\n")
-        // An option of embedding models only is shown beside those of all models.
-        .replace("embedding = false", "embedding = true");
+        // An option of embedding models only is shown beside those of all local models.
+        .replacen("embedding = false", "embedding = true", 1);
     let config = parsed(&uncommented);
     assert!(config.policies.contains_key("private"));
 

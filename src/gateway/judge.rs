@@ -21,7 +21,7 @@ use self::verdict::{Failure, PAIR_SCHEMA, POINT_SCHEMA, pair_prompt, pair_score,
 use super::state::Gateway;
 use crate::backends::Event;
 use crate::openai::Message;
-use crate::routing::text::fnv1a;
+use crate::routing::text::{fmix64, fnv1a};
 use crate::routing::{Decision, Route};
 use crate::telemetry::metrics::JudgementLabels;
 use crate::traffic::Source;
@@ -100,7 +100,7 @@ impl Judging {
     /// Whether the answer to this request is one of the share: decided by its id, so that it is the same everywhere.
     pub fn samples(&self, request_id: &str) -> bool {
         // 53 bits are what a float holds.
-        let unit = (fnv1a(request_id.as_bytes()) >> 11) as f64 / (1_u64 << 53) as f64;
+        let unit = (fmix64(fnv1a(request_id.as_bytes())) >> 11) as f64 / (1_u64 << 53) as f64;
         unit < self.config.share
     }
 

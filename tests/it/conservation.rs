@@ -47,7 +47,7 @@ async fn check(app: &TestApp, until: Instant) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_streams_lose_no_microjoule() {
     let seconds = std::env::var("WATTGATE_CONSERVATION_S").map_or(4, |text| text.parse().unwrap());
-    let app = TestApp::start(&smol("slots = 16\ncontext_tokens = 512")).await;
+    let app = TestApp::start(&smol("slots = 16")).await;
     app.until_loaded("smol").await;
     let until = Instant::now() + Duration::from_secs(seconds);
     let streams = join_all((0..STREAMS).map(|number| stream(&app, number, until)));

@@ -211,6 +211,7 @@ pub async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answ
         let event = event?;
         match event {
             Event::Started => started = true,
+            Event::Confidence(_) => {}
             Event::Text(part) => {
                 assert!(started && usage.is_none() && !part.is_empty());
                 text.push_str(&part);
@@ -228,7 +229,7 @@ pub async fn first_text(events: &mut EventStream) {
     loop {
         match timeout(PATIENCE, events.next()).await.unwrap().unwrap().unwrap() {
             Event::Text(_) => return,
-            Event::Started => {}
+            Event::Started | Event::Confidence(_) => {}
             other => panic!("{other:?} before any text"),
         }
     }

@@ -34,6 +34,7 @@ fn short(model: &str) -> Value {
 fn long(model: &str) -> Value {
     let mut request = ask_streaming(model, "Write a very long story.");
     request["max_tokens"] = json!(900);
+    request["ignore_eos"] = json!(true);
     request
 }
 
@@ -348,8 +349,6 @@ async fn who_leaves_before_the_load_is_booked_as_no_work_at_once() {
     let records = app.until_logged(1).await;
     assert!(left.elapsed() < Duration::from_secs(15), "it waited for a work report");
     assert_eq!(records[0].outcome.label(), "cancelled");
-    let energy = records[0].receipt.energy.unwrap();
-    assert!(energy.joules.unwrap().0.abs() < f64::EPSILON, "{energy:?}");
     let mut impatient = short("twin");
     impatient["max_tokens"] = json!(2);
     let asking = app.request("/v1/chat/completions").header("x-wattgate-deadline-ms", "200");

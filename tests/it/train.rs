@@ -93,7 +93,8 @@ fn a_router_is_trained_the_same_twice_and_tells_easy_from_hard() {
         TextVector::of_text("Prove that every compact manifold number 777 embeds"),
     );
     let middle = model.ability_of("model-2").unwrap();
-    assert!(model.predict(&easy, middle) > 0.6 && model.predict(&hard, middle) < 0.4);
+    let (easy, hard) = (model.predict(&easy, middle), model.predict(&hard, middle));
+    assert!(easy > 0.6 && hard < 0.4, "{easy} {hard}");
     let abilities: Vec<f64> =
         (0..6).map(|i| model.ability_of(&format!("model-{i}")).unwrap()).collect();
     assert!(abilities[0] < abilities[2] && abilities[2] < abilities[5], "{abilities:?}");
@@ -253,8 +254,8 @@ fn more_rows_than_training_takes_are_sampled() {
     let dir = tempfile::tempdir().unwrap();
     let mut lines = String::new();
     for row in 0..100_000_u32 {
-        let right = u8::from(row % 3 > 0);
-        writeln!(lines, r#"{{"id":"{row}","source":"s","task":"t","query":"q{row} {right}","outcomes":{{"m":{right}}}}}"#)
+        let (able, weak) = (u8::from(row % 3 > 0), u8::from(row % 3 > 1));
+        writeln!(lines, r#"{{"id":"{row}","source":"s","task":"t","query":"q{row} {able}","outcomes":{{"m":{able},"w":{weak}}}}}"#)
             .unwrap();
     }
     let found = report(dir.path(), &lines, &[]);
