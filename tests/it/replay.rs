@@ -20,9 +20,10 @@ async fn served(stand_in: &StandIn) -> TempDir {
         + &cloud_model("large", 6.0, stand_in).replace("\"small\"", "\"frontier\"");
     let serving = Serving::start(&config);
     let client = client();
-    for model in ["auto", "auto", "auto", "auto", "large"] {
+    for (turn, model) in ["auto", "auto", "auto", "auto", "large"].into_iter().enumerate() {
         let url = format!("{}/v1/chat/completions", serving.url);
-        let response = client.post(url).json(&ask(model, "What is 2+2?")).send().await.unwrap();
+        let response =
+            client.post(url).json(&ask(model, &format!("What is {turn}+2?"))).send().await.unwrap();
         assert_eq!(response.status(), 200);
     }
     let log = serving.dir.path().join(LOG);

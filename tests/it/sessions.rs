@@ -7,10 +7,12 @@ use crate::app::{Reply, TestApp, ask, cloud_model};
 use crate::local::smol;
 use crate::stand_in::StandIn;
 
-/// Two models, nearly alike; `a` is a little better, `b` takes more energy.
+/// Two models, nearly alike; `a` is a little better, `b` takes more energy and money.
 async fn twins(policy: &str) -> (TestApp, StandIn) {
     let stand_in = StandIn::start().await;
-    let b = cloud_model("b", 3.0, &stand_in).replace("\"small\"", "\"frontier\"");
+    let b = cloud_model("b", 3.0, &stand_in)
+        .replace("\"small\"", "\"frontier\"")
+        .replace("_tokens = 1.0", "_tokens = 1000.0");
     let config = format!("[policies.default]\n{policy}\n{}{b}", cloud_model("a", 3.1, &stand_in));
     (TestApp::start(&config).await, stand_in)
 }
@@ -88,11 +90,11 @@ async fn a_tool_loop_goes_back_to_the_model_that_called() {
     let turns = result["messages"].as_array_mut().unwrap();
     turns.push(json!({"role": "assistant", "content": null, "tool_calls": []}));
     turns.push(json!({"role": "tool", "tool_call_id": "c1", "content": "12:01"}));
-    let instead = with(&app, ("x-wattgate-max-joules", "300"), &result).await;
+    let instead = with(&app, ("x-wattgate-max-dollars", "0.01"), &result).await;
     assert_eq!(instead.receipt()["model"], "a", "{}", instead.text);
     let reason = instead.header("x-wattgate-reason");
     assert!(
-        reason.contains("the conversation was on b, which may not answer: would take"),
+        reason.contains("the conversation was on b, which may not answer: would cost"),
         "{reason}"
     );
 }
