@@ -11,8 +11,8 @@ const INPUTS: usize = TaskClass::ALL.len() + 2;
 /// Tokens that an answer is taken to have before any was seen, in the order of [`TaskClass::ALL`]: judgement, soon
 /// outweighed by what is seen.
 const PRIOR_TOKENS: [f64; TaskClass::ALL.len()] = [80.0, 250.0, 60.0, 120.0, 300.0, 250.0, 200.0];
-/// Variance of the prior of each class, of ln tokens: a factor of about three either way.
-const PRIOR_VARIANCE_CLASS: f64 = 1.2;
+/// Variance of the prior of each class, of ln tokens: a factor of about two either way.
+const PRIOR_VARIANCE_CLASS: f64 = 0.6;
 /// Variance of the prior of the slope and of the form, whose means are 0.
 const PRIOR_VARIANCE_SLOPE: f64 = 0.04;
 /// How far answers to like requests differ, as variance of ln tokens, before any was seen.

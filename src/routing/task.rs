@@ -84,6 +84,7 @@ impl TaskClass {
             || any(&MATH_WORDS)
             || is_word_problem(&words, &lower)
             || is_sum(&lower)
+            || has_formula(&lower)
         {
             Self::Math
         } else {
@@ -120,7 +121,7 @@ const CODE_MARKS: [&str; 12] = [
     "console.log",
     "</div>",
 ];
-const CODE_NOUNS: [&str; 24] = [
+const CODE_NOUNS: [&str; 23] = [
     "function",
     "code",
     "script",
@@ -144,9 +145,8 @@ const CODE_NOUNS: [&str; 24] = [
     "compiler",
     "bug",
     "exception",
-    "class",
 ];
-const CODE_VERBS: [&str; 13] = [
+const CODE_VERBS: [&str; 12] = [
     "write",
     "implement",
     "fix",
@@ -155,7 +155,6 @@ const CODE_VERBS: [&str; 13] = [
     "create",
     "optimize",
     "compile",
-    "code",
     "return",
     "returns",
     "print",
@@ -186,9 +185,8 @@ const REWORK_PHRASES: [&str; 8] = [
     "following article",
     "summary of",
 ];
-const MATH_MARKS: [&str; 9] =
-    ["\\frac", "\\sqrt", "\\(", "\\[", "\\sum", "\\int", "$$", "^2", " mod "];
-const MATH_WORDS: [&str; 20] = [
+const MATH_MARKS: [&str; 5] = ["\\(", "\\[", "$$", "^2", " mod "];
+const MATH_WORDS: [&str; 25] = [
     "solve",
     "prove",
     "calculate",
@@ -209,6 +207,11 @@ const MATH_WORDS: [&str; 20] = [
     "integers",
     "simplify",
     "arithmetic",
+    "angle",
+    "diameter",
+    "radius",
+    "digits",
+    "inequality",
 ];
 
 /// Lines such as `B. because`, `B) because` or `(B) because`.
@@ -230,8 +233,26 @@ fn starts_with_one(words: &[&str], list: &[&str]) -> bool {
 fn is_word_problem(words: &[&str], lower: &str) -> bool {
     let numbers =
         words.iter().filter(|word| word.starts_with(|c: char| c.is_ascii_digit())).count();
-    let asks = ["how many", "how much", "what is the total", "find the", "what percent"];
+    let asks = [
+        "how many",
+        "how much",
+        "what is the total",
+        "how far",
+        "how long",
+        "find the",
+        "what percent",
+    ];
     numbers >= 2 && asks.iter().any(|ask| lower.contains(ask))
+}
+
+/// A LaTeX command, or two dollar signs of which one stands before a letter or a command.
+fn has_formula(lower: &str) -> bool {
+    let bytes = lower.as_bytes();
+    let follows =
+        |sign: u8, next: fn(u8) -> bool| bytes.windows(2).any(|two| two[0] == sign && next(two[1]));
+    let dollars = bytes.iter().filter(|byte| **byte == b'$').count();
+    follows(b'\\', |next| next.is_ascii_lowercase())
+        || (dollars >= 2 && follows(b'$', |next| next.is_ascii_lowercase() || next == b'\\'))
 }
 
 /// A calculation written out, as in "what is 2+2" or "12 * 7".
@@ -267,6 +288,8 @@ mod tests {
             ("Solve x^2 - 5x + 6 = 0", TaskClass::Math),
             ("What is 2+2?", TaskClass::Math),
             ("Tom buys 3 pens at 2 dollars. How much does he pay?", TaskClass::Math),
+            ("In $\\triangle XYZ$, what is $\\cos Z$?", TaskClass::Math),
+            ("What is the area code of Louisville?", TaskClass::Chat),
             ("Why is the sky blue?", TaskClass::Chat),
             ("Tell me about your classmates", TaskClass::Chat),
             ("", TaskClass::Chat),
