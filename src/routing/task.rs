@@ -250,7 +250,7 @@ fn has_formula(lower: &str) -> bool {
     let bytes = lower.as_bytes();
     let follows =
         |sign: u8, next: fn(u8) -> bool| bytes.windows(2).any(|two| two[0] == sign && next(two[1]));
-    let dollars = bytes.iter().filter(|byte| **byte == b'$').count();
+    let dollars = lower.matches('$').count();
     follows(b'\\', |next| next.is_ascii_lowercase())
         || (dollars >= 2 && follows(b'$', |next| next.is_ascii_lowercase() || next == b'\\'))
 }

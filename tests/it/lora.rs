@@ -55,7 +55,7 @@ fn adapter(dir: &Path, architecture: &str) -> PathBuf {
     bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
     for place in 0..2 * LAYERS * WIDTH * RANK {
         let sign = if place % 3 == 0 { -1.0 } else { 1.0 };
-        bytes.extend((0.2f32 * sign).to_le_bytes());
+        bytes.extend((1.0f32 * sign).to_le_bytes());
     }
     let path = dir.join(format!("{architecture}.gguf"));
     std::fs::write(&path, bytes).unwrap();

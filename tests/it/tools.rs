@@ -50,6 +50,7 @@ fn weather() -> Value {
             "type": "object",
             "properties": {"city": {"type": "string"}},
             "required": ["city"],
+            "additionalProperties": false,
         },
     }})
 }
