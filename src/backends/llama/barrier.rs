@@ -19,11 +19,11 @@ use crate::units::MonotonicNs;
 
 /// A wait that takes longer is for a thread without a core. Other work of one's own, such as sending a token on, is
 /// shorter.
-const PATIENCE_NS: u64 = 200_000;
+const PATIENCE_NS: u64 = 1_000_000;
 
 /// How long to sleep at once after such a wait: first, and at most when there is one after the other.
-const PAUSE_FIRST_NS: u64 = 20_000_000;
-const PAUSE_MOST_NS: u64 = 2_000_000_000;
+const PAUSE_FIRST_NS: u64 = 5_000_000;
+const PAUSE_MOST_NS: u64 = 1_000_000_000;
 
 /// Looks between two looks at the clock.
 const LOOKS: usize = 32;
@@ -115,7 +115,7 @@ impl Barrier {
         let pause = self.pause_ns.load(Ordering::Relaxed);
         let peace = now.saturating_sub(self.sleep_until.load(Ordering::Relaxed));
         let pause =
-            if peace > 10 * pause { PAUSE_FIRST_NS } else { (2 * pause).min(PAUSE_MOST_NS) };
+            if peace > 2 * pause { PAUSE_FIRST_NS } else { (2 * pause).min(PAUSE_MOST_NS) };
         self.pause_ns.store(pause, Ordering::Relaxed);
         self.sleep_until.store(now + pause, Ordering::Relaxed);
     }
@@ -180,6 +180,6 @@ mod tests {
         assert_eq!(pause(0), PAUSE_FIRST_NS);
         assert_eq!((pause(1), pause(1)), (2 * PAUSE_FIRST_NS, 4 * PAUSE_FIRST_NS));
         (0..10).for_each(|_| assert!(pause(1) <= PAUSE_MOST_NS));
-        assert_eq!(pause(11 * PAUSE_MOST_NS), PAUSE_FIRST_NS);
+        assert_eq!(pause(3 * PAUSE_MOST_NS), PAUSE_FIRST_NS);
     }
 }
