@@ -126,14 +126,15 @@ async fn an_unloaded_model_tells_what_loading_adds() {
     let warm = app.chat(&short("smol")).await;
     let warm = &warm.receipt()["candidates"][0];
     assert_eq!(warm["state"], Value::Null);
-    // The first answer's wait for the load is no first-token time of the model: one more sets it.
-    let warm = app.post("/v1/route", &short("smol")).await.json["candidates"][0].clone();
     // The load has been metered: its energy is not the guess of a model never loaded.
     eventually(|| async {
         let joules = metric(&app, "wattgate_model_load_energy_joules_total{model=\"smol\"}").await;
         (joules > 0.0).then_some(())
     })
     .await;
+    // The first answer's wait for the load is no first-token time of the model: one more sets it. What they took is known.
+    app.until_logged(2).await;
+    let warm = app.post("/v1/route", &short("smol")).await.json["candidates"][0].clone();
     assert_eq!(order(&app, "smol/unload").await.status, 200);
     let cold = app.post("/v1/route", &short("smol")).await.json["candidates"][0].clone();
     assert_eq!((&cold["state"], &cold["excluded"]), (&json!("unloaded"), &Value::Null));

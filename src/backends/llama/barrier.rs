@@ -114,8 +114,7 @@ impl Barrier {
     fn calm_down(&self, now: u64) {
         let pause = self.pause_ns.load(Ordering::Relaxed);
         let peace = now.saturating_sub(self.sleep_until.load(Ordering::Relaxed));
-        let pause =
-            if peace > 2 * pause { PAUSE_FIRST_NS } else { (2 * pause).min(PAUSE_MOST_NS) };
+        let pause = if peace > 2 * pause { PAUSE_FIRST_NS } else { (2 * pause).min(PAUSE_MOST_NS) };
         self.pause_ns.store(pause, Ordering::Relaxed);
         self.sleep_until.store(now + pause, Ordering::Relaxed);
     }
