@@ -3,6 +3,7 @@
 //! Each kind looks for its devices and says why one cannot be used; only [`choice`] decides between kinds.
 
 pub mod file;
+pub mod counter_file;
 pub mod candidate;
 pub mod choice;
 pub mod rapl;

@@ -46,18 +46,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The same word as the source of its figures.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Rapl => "rapl",
-            Self::Nvml => "nvml",
-            Self::Hwmon => "hwmon",
-            Self::Ina3221 => "ina3221",
-            Self::Apple => "apple",
-            Self::Battery => "battery",
-            Self::Prometheus => "prometheus",
-            Self::Wall => "wall",
-            Self::CpuModel => "cpu_model",
-        }
+        self.source().label()
     }
 
     pub fn source(self) -> Source {

@@ -11,6 +11,7 @@ use super::super::figure::Quality;
 use super::super::integral::PowerIntegral;
 use super::super::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
 use super::candidate::{Candidate, Kind, Place, Why, info};
+use super::counter_file::CounterFile;
 use super::file;
 use crate::units::MonotonicNs;
 
@@ -147,7 +148,7 @@ fn open_energy(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, Why>
     let name = Arc::clone(&info.name);
     // The kernel widens the register to 64 bits.
     let counter = Counter::starting_at(raw, MonotonicNs::now(), name, Overflow::Never);
-    Ok(Box::new(EnergyChannel { info, path: channel.to_owned(), counter }))
+    Ok(Box::new(CounterFile { info, path: channel.to_owned(), counter }))
 }
 
 fn power(name: String, place: Place, channel: &Path, trust: (Quality, Band)) -> Candidate {
@@ -164,28 +165,6 @@ fn open_power(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, Why> 
     let microwatts = file::count(channel)?;
     let integral = PowerIntegral::starting_at(microwatts, MonotonicNs::now(), LONGEST_GAP);
     Ok(Box::new(PowerChannel { info, path: channel.to_owned(), integral }))
-}
-
-/// An `energyN_input`.
-struct EnergyChannel {
-    info: DeviceInfo,
-    path: PathBuf,
-    counter: Counter,
-}
-
-impl Sensor for EnergyChannel {
-    fn device(&self) -> &DeviceInfo {
-        &self.info
-    }
-
-    fn read(&mut self) -> Result<Sample, SensorError> {
-        let raw = file::count(&self.path)?;
-        self.counter.advance(raw, MonotonicNs::now())
-    }
-
-    fn resets(&self) -> u64 {
-        self.counter.resets()
-    }
 }
 
 /// A `powerN_average` or `powerN_input`.

@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use super::super::counter::{Counter, Overflow};
 use super::super::figure::Quality;
-use super::super::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
+use super::super::sensor::{Band, DeviceInfo, Sensor, SensorError};
 use super::candidate::{Candidate, Kind, Place, Why, info, with_idle};
+use super::counter_file::CounterFile;
 use super::file;
 use crate::units::{Microjoules, MonotonicNs, Watts};
 
@@ -29,29 +30,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { enabled: true, dram: true }
-    }
-}
-
-/// One powercap zone that counts.
-#[derive(Debug)]
-struct RaplSensor {
-    info: DeviceInfo,
-    path: PathBuf,
-    counter: Counter,
-}
-
-impl Sensor for RaplSensor {
-    fn device(&self) -> &DeviceInfo {
-        &self.info
-    }
-
-    fn read(&mut self) -> Result<Sample, SensorError> {
-        let raw = file::count(&self.path)?;
-        self.counter.advance(raw, MonotonicNs::now())
-    }
-
-    fn resets(&self) -> u64 {
-        self.counter.resets()
     }
 }
 
@@ -121,7 +99,7 @@ impl Zone {
         let overflow = Overflow::WrapsAt(Microjoules(range));
         let counter =
             Counter::starting_at(raw, MonotonicNs::now(), Arc::clone(&info.name), overflow);
-        Ok(Box::new(RaplSensor { info, path, counter }))
+        Ok(Box::new(CounterFile { info, path, counter }))
     }
 }
 
