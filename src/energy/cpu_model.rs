@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 
 use super::figure::{Quality, Source};
@@ -104,6 +105,14 @@ impl Sensor for ProcessSensor {
     }
 }
 
+/// Whether the processes under `proc_root` are numbered as this one knows them: the tree of a host, mounted in a container,
+/// would show somebody else's under an engine's number.
+pub fn is_own(proc_root: &Path) -> Result<bool, SensorError> {
+    let own = proc_root.join("self");
+    let link = fs::read_link(&own).map_err(|error| SensorError::from_io(&own, error))?;
+    Ok(link.as_os_str() == process::id().to_string().as_str())
+}
+
 struct Stat {
     /// User and system time of all threads.
     cpu_ticks: u64,
@@ -156,6 +165,15 @@ mod tests {
         assert_eq!(sensor.read().unwrap_err().label(), "gone");
         fs::remove_dir_all(root.path().join("42")).unwrap();
         assert_eq!(sensor.read().unwrap_err().label(), "gone");
+    }
+
+    #[test]
+    fn the_processes_of_another_namespace_are_not_taken_for_ours() {
+        assert!(is_own(Path::new("/proc")).unwrap());
+        let host = tempfile::tempdir().unwrap();
+        assert_eq!(is_own(host.path()).unwrap_err().label(), "gone");
+        std::os::unix::fs::symlink("1", host.path().join("self")).unwrap();
+        assert!(!is_own(host.path()).unwrap());
     }
 
     #[test]

@@ -156,6 +156,12 @@ impl Device {
         self.recent.clear();
     }
 
+    /// No reading will follow, and there was none of its end: whoever was here since the last one used more than is known.
+    pub fn lost(&mut self, now: MonotonicNs) {
+        self.ledger.lose(self.last.at, now);
+        self.retire();
+    }
+
     /// Up to when all energy has come in.
     pub fn read_until(&self) -> MonotonicNs {
         if self.live { self.last.at } else { MonotonicNs(u64::MAX) }

@@ -125,8 +125,8 @@ impl MeterHandle {
         probes.push(self.shared.probe(sensor, serves, Some(pid)));
     }
 
-    /// An engine process ended. Called before the child is reaped, its last CPU time can still be read; afterwards the
-    /// reading of the last tick stands.
+    /// An engine process ended. To be called before the child is reaped, while its last CPU time can still be read; afterwards
+    /// what it used since the last tick is unknown, and so is the energy of whoever was there.
     pub fn engine_stopped(&self, model: &Arc<str>, pid: u32) {
         let mut probes = lock(&self.shared.probes);
         let serves = Serves::Engine(Arc::clone(model));
@@ -246,6 +246,7 @@ impl Shared {
             profile: Arc::clone(&profile),
             cpu_model: config.cpu_model(),
             source: first.unwrap_or(Source::CpuModel),
+            engines_apart: survey.cpu_model,
         };
         let shared = Self {
             probes: Mutex::default(),
@@ -292,11 +293,14 @@ impl Shared {
     fn end(&self, probes: &mut Vec<Probe>, ended: impl Fn(&Probe) -> bool) {
         for mut probe in probes.extract_if(.., |probe| ended(probe)) {
             let reading = probe.sensor.read();
-            let mut accounts = lock(&self.accounts);
-            if let Ok(sample) = reading {
-                accounts.reading(probe.device, MonotonicNs::now(), sample, probe.sensor.resets());
+            let (mut accounts, now) = (lock(&self.accounts), MonotonicNs::now());
+            match reading {
+                Ok(sample) => {
+                    accounts.reading(probe.device, now, sample, probe.sensor.resets());
+                    accounts.retire(probe.device);
+                }
+                Err(_) => accounts.lost(probe.device, now),
             }
-            accounts.retire(probe.device);
         }
     }
 }
@@ -380,7 +384,7 @@ impl Probe {
             }
             // A process that has ended is no failure. A counter that is gone may come back.
             Err(SensorError::Gone { .. }) if self.sensor.device().source == Source::CpuModel => {
-                accounts.retire(self.device);
+                accounts.lost(self.device, at);
                 false
             }
             Err(error) => {

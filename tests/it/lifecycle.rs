@@ -6,6 +6,7 @@ use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use wattgate::gateway::Kind;
+use wattgate::units::Joules;
 
 use crate::app::{Reply, TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::engine::model_path;
@@ -350,6 +351,8 @@ async fn who_leaves_before_the_load_is_booked_as_no_work_at_once() {
     let records = app.until_logged(1).await;
     assert!(left.elapsed() < Duration::from_secs(15), "it waited for a work report");
     assert_eq!(records[0].outcome.label(), "cancelled");
+    let energy = records[0].receipt.energy.expect("it is known");
+    assert_eq!(energy.joules, Some(Joules(0.0)), "no engine worked on it: {energy:?}");
     let mut impatient = short("twin");
     impatient["max_tokens"] = json!(2);
     let asking = app.request("/v1/chat/completions").header("x-wattgate-deadline-ms", "200");

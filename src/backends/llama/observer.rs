@@ -20,7 +20,8 @@ pub trait EngineObserver: Send + Sync {
     /// The model leaves memory though nothing is wrong with it; `engine_stopped` has come before.
     fn engine_unloaded(&self, model: &Arc<str>, reason: UnloadReason);
 
-    /// The process has ended and was reaped: its pid may belong to someone else from now on.
+    /// The process has ended or leaves now; its attempts are closed. It is reaped afterwards, and then its pid may belong to
+    /// someone else.
     fn engine_stopped(&self, model: &Arc<str>, pid: u32);
 
     /// Before the engine hears of the attempt.

@@ -185,12 +185,13 @@ impl Supervisor {
             () = stop.cancelled() => Ended::Stopped,
         };
         link.take_down(&ended);
+        // Before it is reaped: its last CPU time can still be read.
+        link.observer.engine_stopped(&link.model, pid);
         let status = match ended {
             Ended::Stopped | Ended::Unloaded(_) => process.leave().await,
             Ended::LoadFailed(_) | Ended::Died(_) => process.end().await,
         };
         link.state.send_modify(|state| state.pid = None);
-        link.observer.engine_stopped(&link.model, pid);
         info!(model = %link.model, pid, status, "engine ended");
         if let Ended::Unloaded(reason) = ended {
             link.observer.engine_unloaded(&link.model, reason);

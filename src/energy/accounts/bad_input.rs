@@ -70,6 +70,62 @@ fn a_counter_that_jumps_charges_nobody() {
     assert_eq!(accounts.books(ms(51)).devices[0].account.total, Microjoules(0));
 }
 
+/// Others printed 0 W and went on.
+#[test]
+fn a_counter_that_stands_still_settles_its_attempts_as_unknown_and_shows_no_power() {
+    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+    let device = package(&mut accounts);
+    let mut counter = Counter::starting_at(1000, ms(0), "p".into(), Overflow::Never);
+    accounts.open(&model, A, ms(0));
+    accounts.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
+    accounts.close(&model, A, ms(45));
+    let mut settled = BTreeMap::new();
+    for tick in 1..=400 {
+        match counter.advance(1000, ms(tick * 50)) {
+            Ok(sample) => accounts.reading(device, ms(tick * 50), sample, 0),
+            Err(_) => accounts.read_failed(device),
+        }
+        settled.extend(settle(&mut accounts, tick * 50));
+    }
+    assert_eq!(joules(settled[&A].marginal), None);
+    let book = accounts.books(ms(20_000)).devices.remove(0);
+    assert_eq!((book.watts, book.read_errors), (None, 301), "an error from the fifth second on");
+}
+
+/// Others learnt the idle power from whatever ran first, or let it vanish under load.
+#[test]
+fn idle_power_is_what_was_said_from_the_first_interval_to_the_busiest() {
+    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+    let device = package(&mut accounts);
+    accounts.open(&model, A, ms(0));
+    for second in 1..=10 {
+        accounts.work(
+            &model,
+            span((second - 1) * 1000, second * 1000, &[(A, 0, 1)]),
+            ms(second * 1000),
+        );
+        read(&mut accounts, device, ms(second * 1000), second * 200_000_000);
+    }
+    settle(&mut accounts, 10_000);
+    let account = accounts.books(ms(10_000)).devices[0].account;
+    assert_eq!(account.idle_occupied, Microjoules(10 * 2_000_000), "2 W of 200");
+}
+
+#[test]
+fn an_engine_that_ends_unread_makes_those_it_worked_for_unknown_and_nobody_before() {
+    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+    let device = super::tests::engine(&mut accounts, &model, ms(0));
+    for (attempt, start) in [(A, 0), (B, 50)] {
+        accounts.open(&model, attempt, ms(start));
+        accounts.work(&model, span(start, start + 40, &[(attempt, 0, 1)]), ms(start + 40));
+        accounts.close(&model, attempt, ms(start + 45));
+    }
+    read(&mut accounts, device, ms(50), 3_000_000);
+    accounts.lost(device, ms(100));
+    let settled = settle(&mut accounts, 101);
+    assert_eq!((joules(settled[&A].marginal), joules(settled[&B].marginal)), (Some(3.0), None));
+}
+
 #[test]
 fn who_slept_with_the_machine_is_unknown_and_the_time_is_a_gap() {
     let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());

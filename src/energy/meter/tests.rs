@@ -111,6 +111,99 @@ fn an_attempt_is_charged_exactly_what_the_counter_gained_over_a_wrap_and_a_read_
     assert!(settlements.try_recv().is_err());
 }
 
+/// Others took what cannot be read for 0, and the next good reading for a wrap.
+#[test]
+fn what_is_no_count_is_an_error_at_every_tick_and_the_next_count_covers_it() {
+    let mut package = FakePackage::at(RANGE_UJ - 100_000);
+    let (meter, _settlements) = Meter::start(&package.config()).unwrap();
+    let book = || meter.handle().books().devices.remove(0);
+    let file = package.zone().join("energy_uj");
+    let long = "9".repeat(40);
+    for garbage in ["", "\n", "on", "-5\n", "1.5\n", "18446744073709551616\n", "\u{0}", &long] {
+        let before = book().read_errors;
+        fs::write(&file, garbage).unwrap();
+        wait_for("an error", || (book().read_errors > before + 1).then_some(()));
+        assert_eq!(book().account.total + book().pending, Microjoules(0), "{garbage:?}");
+    }
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let before = book().read_errors;
+    wait_for("an error", || (book().read_errors > before + 1).then_some(()));
+    fs::remove_dir(&file).unwrap();
+    package.use_energy(250_000);
+    let counted = || Some(book()).filter(|book| book.account.total == Microjoules(250_000));
+    let book = wait_for("all of it to be booked", counted);
+    assert_eq!((book.resets, book.conservation_error), (0, Microjoules(0)));
+    assert!(book.gap > Duration::ZERO, "{book:?}");
+}
+
+/// Others took a driver's reload for consumption.
+#[test]
+fn who_is_there_when_a_counter_jumps_back_is_unknown_and_the_next_is_not() {
+    let mut package = FakePackage::at(RANGE_UJ / 2);
+    let (meter, mut settlements) = Meter::start(&package.config()).unwrap();
+    let (handle, model) = (meter.handle(), "m".into());
+    for (attempt, joules) in [(AttemptId(1), None), (AttemptId(2), Some(Joules(0.400_001)))] {
+        let start = MonotonicNs::now();
+        handle.attempt_opened(&model, attempt);
+        if attempt == AttemptId(1) {
+            package.energy_uj = 7;
+            package.write();
+            wait_for("the reset", || (handle.books().devices[0].resets == 1).then_some(()));
+        } else {
+            let before = handle.books().devices[0].account.total;
+            package.use_energy(400_000);
+            let read = || {
+                let book = handle.books().devices.remove(0);
+                (book.account.total + book.pending > before).then_some(())
+            };
+            wait_for("the energy to be read", read);
+        }
+        handle.work(&model, decoded(attempt, start));
+        handle.attempt_closed(&model, attempt);
+        // A counter that stands still has no news of the last moments.
+        package.use_energy(1);
+        let settled = next_settled(&mut settlements);
+        assert_eq!((settled.attempt, settled.marginal.joules), (attempt, joules));
+    }
+    assert_eq!(handle.books().unknown_settlements, 1);
+}
+
+#[test]
+fn five_hundred_engines_a_million_tokens_and_none_share_what_was_counted() {
+    const ENGINES: u64 = 500;
+    let mut package = FakePackage::at(5);
+    let (meter, mut settlements) = Meter::start(&package.config()).unwrap();
+    let handle = meter.handle();
+    let models: Vec<Arc<str>> = (0..ENGINES).map(|n| format!("m{n}").into()).collect();
+    let (start, none, long) = (MonotonicNs::now(), AttemptId(0), AttemptId(1));
+    let attempts = || models.iter().zip((0..).map(AttemptId));
+    attempts().for_each(|(model, attempt)| handle.attempt_opened(model, attempt));
+    package.use_energy(30_000_000);
+    wait_for("the energy to be read", || {
+        let book = handle.books().devices.remove(0);
+        (book.account.total + book.pending == Microjoules(30_000_000)).then_some(())
+    });
+    let end = MonotonicNs::now();
+    for (model, attempt) in attempts() {
+        let prefill_tokens = if attempt == long { 1_000_000 } else { 0 };
+        let decode_tokens = u32::from(attempt != none);
+        let rows = vec![WorkRow { attempt, prefill_tokens, decode_tokens }];
+        handle.work(model, WorkSpan { start, end, rows });
+        handle.attempt_closed(model, attempt);
+    }
+    package.use_energy(1);
+    let settled: Vec<Settled> = (0..ENGINES).map(|_| next_settled(&mut settlements)).collect();
+    let of = |wanted: AttemptId| {
+        microjoules(settled.iter().find(|one| one.attempt == wanted).unwrap().marginal)
+    };
+    let sum: u64 = settled.iter().map(|one| microjoules(one.marginal)).sum();
+    assert_eq!(sum, handle.books().devices[0].account.attributed.0);
+    // 0.15 a prompt token: the long prompt weighs as 150,001 of the others.
+    assert!(sum >= 30_000_000 && of(none) == 0 && of(AttemptId(2)) > 0);
+    assert!(of(long) > sum / 100 * 99, "{} of {sum}", of(long));
+}
+
 #[test]
 fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
     let package = Mutex::new(FakePackage::at(5));
@@ -189,6 +282,29 @@ fn an_engine_process_is_charged_its_cpu_time_to_the_last_tick() {
     assert_eq!(used(), Microjoules(ticks * 3_300_000 / per_second));
     assert!(!engine(&handle).live);
     child.wait().unwrap();
+}
+
+/// Its energy would be 0 J, to the microjoule and final.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_engine_whose_cpu_time_could_not_be_read_is_unknown_and_one_that_never_came_took_nothing() {
+    let config = Config { sensors: SensorChoice::CpuModel, cadence_ms: 10, ..Config::default() };
+    let (meter, mut settlements) = Meter::start(&config).unwrap();
+    let handle = meter.handle();
+    let mut child = Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    for (model, started) in [("gone".into(), true), ("waited-for".into(), false)] {
+        let start = MonotonicNs::now();
+        handle.attempt_opened(&model, AttemptId(1));
+        if started {
+            handle.engine_started(&model, child.id());
+            handle.work(&model, decoded(AttemptId(1), start));
+        }
+        handle.attempt_closed(&model, AttemptId(1));
+        let settled = next_settled(&mut settlements);
+        let expected = (!started).then_some(Joules(0.0));
+        assert_eq!((settled.marginal.joules, settled.amortised.joules), (expected, expected));
+    }
 }
 
 /// CPU ticks of a process that has ended and was not waited for.
