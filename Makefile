@@ -5,7 +5,7 @@ WATTGATE := $(TARGET_DIR)/release/wattgate
 CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build models test lint fmt setup bench-engine bench-decision cascade-curve
+.PHONY: help run build models test lint fmt setup bench-engine bench-decision bench-meter soak-energy cascade-curve
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ fmt: ## Format the code
 setup: ## Install what is missing to build
 	@scripts/setup build
 
+SECONDS ?= 600
+soak-energy: models ## Check the energy books over a million intervals and ten minutes at sixteen streams (SECONDS=600)
+	WATTGATE_INTERVALS=1000000 cargo test --release --locked --lib -- --nocapture not_a_microjoule
+	WATTGATE_CONSERVATION_S=$(SECONDS) cargo test --release --locked --test it -- --nocapture sixteen_streams
+
 cascade-curve: models ## Measure the cascade on the local model: router-models/cascade
 	cargo test --release --locked --test it -- --ignored cascade_beats --nocapture
 
@@ -48,3 +53,6 @@ bench-engine: models ## Measure the engine beside llama-server (built once by pi
 
 bench-decision: build ## Measure a routing decision: 150 us median and 1 ms p99 are promised
 	@cargo bench --locked --bench decision
+
+bench-meter: build ## Measure what metering costs: 0.5 % of a core is promised for eight counters each 50 ms
+	@cargo bench --locked --bench meter

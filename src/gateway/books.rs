@@ -234,11 +234,6 @@ impl Books {
             let idle = (amortised.0 - joules.0).max(0.0);
             self.metrics.request_idle_energy_joules_total.get_or_create(&labels).inc_by(idle);
         }
-        let marginal = attempt.energy.and_then(|energy| energy.joules);
-        if let Some((amortised, marginal)) = attempt.amortised_joules.zip(marginal) {
-            let idle = (amortised.0 - marginal.0).max(0.0);
-            self.metrics.request_idle_energy_joules_total.get_or_create(&labels).inc_by(idle);
-        }
     }
 
     /// Announces an attempt that belongs to no request and that the meter will settle.
