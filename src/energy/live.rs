@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::carbon::GramsPerKwh;
+use super::sensors::asking::{broken, http_url, timeout_rule, url_rule};
 use super::sensors::poller::{Poller, Question};
-use super::sensors::prometheus::{URL_RULE, http_url};
 use crate::units::MonotonicNs;
 
 /// `[energy.carbon.live]`.
@@ -45,20 +46,13 @@ impl Default for Config {
 impl Config {
     /// What is wrong with it: the key at fault, and why.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let url = self.url.as_deref().is_none_or(|url| http_url(url).is_some());
         let header = self.token_header.parse::<HeaderName>().is_ok();
         let rules = [
-            (url, "url", URL_RULE),
             (header, "token_header", "must be the name of an HTTP header"),
             ((60..=86_400).contains(&self.every_s), "every_s", "must be 60 to 86400 seconds"),
-            (
-                (100..=30_000).contains(&self.timeout_ms),
-                "timeout_ms",
-                "must be 100 to 30000 milliseconds",
-            ),
+            timeout_rule(self.timeout_ms),
         ];
-        let wrong = rules.into_iter().filter(|(fine, ..)| !fine);
-        wrong.map(|(_, key, why)| (key, why.to_owned())).collect()
+        broken(self.url.as_deref().map(url_rule).into_iter().chain(rules))
     }
 
     fn question(&self) -> Option<Question> {
@@ -146,14 +140,9 @@ impl Latest {
 
 /// The figure of an answer, in grams of CO2-equivalent per kilowatt-hour.
 fn intensity(body: &[u8]) -> Result<GramsPerKwh, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Answer {
-        carbon_intensity: f64,
-    }
-    let answer: Answer = serde_json::from_slice(body)
-        .map_err(|_| "the answer holds no number `carbonIntensity`".to_owned())?;
-    let figure = answer.carbon_intensity;
+    let answer: Option<Value> = serde_json::from_slice(body).ok();
+    let figure = answer.and_then(|answer| answer.get("carbonIntensity")?.as_f64());
+    let figure = figure.ok_or("the answer holds no number `carbonIntensity`")?;
     let possible = (0.0..=5000.0).contains(&figure);
     possible.then_some(GramsPerKwh(figure)).ok_or_else(|| format!("the answer says {figure} g/kWh"))
 }
@@ -170,9 +159,20 @@ mod tests {
     fn an_answer_is_read_and_nonsense_refused() {
         let body = br#"{"zone":"DE","carbonIntensity":302,"isEstimated":true}"#;
         assert_eq!(intensity(body), Ok(GramsPerKwh(302.0)));
-        for wrong in ["", "{}", r#"{"carbonIntensity":null}"#, r#"{"carbonIntensity":-3}"#] {
+        for wrong in [
+            "",
+            "{}",
+            "[302]",
+            "<html>302</html>",
+            r#"{"error":"invalid auth token"}"#,
+            r#"{"carbonIntensity":null}"#,
+            r#"{"carbonIntensity":"302"}"#,
+            r#"{"carbonIntensity":-3}"#,
+            r#"{"carbonIntensity":1e9}"#,
+        ] {
             assert!(intensity(wrong.as_bytes()).is_err(), "{wrong}");
         }
+        assert!(intensity(&[0xff, 0xfe]).is_err());
     }
 
     #[test]

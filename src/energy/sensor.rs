@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::figure::{Quality, Source};
 use crate::units::{Microjoules, MonotonicNs, Watts};
 
@@ -50,7 +52,7 @@ pub struct DeviceInfo {
 }
 
 /// Factors from a figure to the ends of its band: `low ≤ 1 ≤ high`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Band {
     pub low: f64,
     pub high: f64,
@@ -65,8 +67,8 @@ impl Band {
 #[derive(Debug, thiserror::Error)]
 pub enum SensorError {
     #[error(
-        "no permission to read {}: run `chmod a+r` on it (as root, after each boot), \
-         or give the wattgate binary CAP_DAC_READ_SEARCH (`setcap cap_dac_read_search+ep wattgate`)",
+        "no permission to read {0}: `sudo chmod a+r {0}` lasts until the next boot; or give the wattgate binary \
+         CAP_DAC_READ_SEARCH (`sudo setcap cap_dac_read_search+ep wattgate`)",
         .path.display()
     )]
     Denied { path: PathBuf },
@@ -80,6 +82,9 @@ pub enum SensorError {
     /// The count has not moved for so long that nothing can be counting.
     #[error("{device} has not moved for {seconds} s, and nothing that runs draws no power")]
     Frozen { device: Arc<str>, seconds: u64 },
+    /// A gauge of something that runs shows no power at all.
+    #[error("{device} shows 0 W, and nothing that runs draws no power")]
+    NoPower { device: Arc<str> },
     /// Another machine was asked and has not answered yet.
     #[error("{device} has not answered yet")]
     Waiting { device: Arc<str> },
@@ -106,7 +111,7 @@ impl SensorError {
         }
     }
 
-    /// A short word for a metric label.
+    /// A short word for its kind.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Denied { .. } => "denied",
@@ -114,6 +119,7 @@ impl SensorError {
             Self::Io { .. } => "io",
             Self::Malformed { .. } => "malformed",
             Self::Frozen { .. } => "frozen",
+            Self::NoPower { .. } => "no_power",
             Self::Waiting { .. } => "waiting",
             Self::Refused { .. } => "refused",
             Self::Stale { .. } => "stale",

@@ -4,6 +4,7 @@
 
 pub mod file;
 pub mod counter_file;
+pub mod gauge;
 pub mod candidate;
 pub mod choice;
 pub mod rapl;
@@ -12,6 +13,7 @@ pub mod ina3221;
 pub mod apple;
 pub mod battery;
 pub mod nvml;
+pub mod asking;
 pub mod poller;
 pub mod remote;
 pub mod prometheus;

@@ -212,6 +212,36 @@ mod tests {
         assert!((price(&tariff, "2026-07-15T10:30:00Z") - 0.1).abs() < 1e-12);
     }
 
+    /// Berlin skips 02:00 to 03:00 on 2026-03-29 and has it twice on 2026-10-25.
+    #[test]
+    fn in_the_nights_that_clocks_are_set_each_moment_has_the_price_of_what_the_clock_shows() {
+        let tariff = config(
+            r#"
+            dollars_per_kwh = 0.3
+            time_zone = "Europe/Berlin"
+            windows = [
+                { from = "02:00", to = "03:00", dollars_per_kwh = 0.1 },
+                { from = "22:00", to = "06:00", days = ["sat"], dollars_per_kwh = 0.2 },
+            ]"#,
+        );
+        let tariff = tariff.tariff().unwrap();
+        for (moment, expected) in [
+            // 01:59:59, and a second later 03:00: the skipped hour has no price.
+            ("2026-03-29T00:59:59Z", 0.2),
+            ("2026-03-29T01:00:00Z", 0.2),
+            ("2026-03-29T03:59:59Z", 0.2),
+            ("2026-03-29T04:00:00Z", 0.3),
+            // 02:00 in summer time, 02:59:59 in winter time an hour later, 03:00.
+            ("2026-10-25T00:00:00Z", 0.1),
+            ("2026-10-25T01:59:59Z", 0.1),
+            ("2026-10-25T02:00:00Z", 0.2),
+            ("2026-10-25T04:59:59Z", 0.2),
+            ("2026-10-25T05:00:00Z", 0.3),
+        ] {
+            assert!((price(&tariff, moment) - expected).abs() < 1e-12, "{moment}");
+        }
+    }
+
     #[test]
     fn every_mistake_is_named() {
         let wrong = r#"

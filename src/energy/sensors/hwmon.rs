@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::counter::{Counter, Overflow};
 use super::super::figure::Quality;
@@ -13,10 +12,8 @@ use super::super::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
 use super::candidate::{Candidate, Kind, Place, Why, info};
 use super::counter_file::CounterFile;
 use super::file;
+use super::gauge::{LONGEST_GAP, running};
 use crate::units::MonotonicNs;
-
-/// Power readings further apart than this tell nothing of the time between.
-const LONGEST_GAP: Duration = Duration::from_millis(2500);
 
 /// A reading that the driver averages over its own interval.
 const AVERAGED: (Quality, Band) = (Quality::Measured, Band { low: 0.95, high: 1.05 });
@@ -162,7 +159,7 @@ fn open_power(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, Why> 
     if is_off(channel) {
         return Err(Why::SwitchedOff);
     }
-    let microwatts = file::count(channel)?;
+    let microwatts = running(file::count(channel)?, &info.name)?;
     let integral = PowerIntegral::starting_at(microwatts, MonotonicNs::now(), LONGEST_GAP);
     Ok(Box::new(PowerChannel { info, path: channel.to_owned(), integral }))
 }
@@ -180,21 +177,9 @@ impl Sensor for PowerChannel {
     }
 
     fn read(&mut self) -> Result<Sample, SensorError> {
-        let microwatts = plausible(file::count(&self.path)?, &self.info.name)?;
+        let microwatts = running(file::count(&self.path)?, &self.info.name)?;
         Ok(self.integral.add(microwatts, MonotonicNs::now()))
     }
-}
-
-/// More than one device can draw: the register held garbage.
-const IMPLAUSIBLE_MICROWATTS: u64 = 20_000_000_000;
-
-/// A power reading, if a device could draw that.
-pub fn plausible(microwatts: u64, device: &Arc<str>) -> Result<u64, SensorError> {
-    if microwatts > IMPLAUSIBLE_MICROWATTS {
-        let why = format!("reads {} W", microwatts / 1_000_000);
-        return Err(SensorError::Refused { device: Arc::clone(device), why });
-    }
-    Ok(microwatts)
 }
 
 #[cfg(test)]
@@ -267,6 +252,22 @@ mod tests {
         assert_eq!(sensor.read().unwrap_err().label(), "refused");
         fs::write(path.join("power1_average"), "-1").unwrap();
         assert_eq!(sensor.read().unwrap_err().label(), "malformed");
+    }
+
+    /// Others went on with 0 W.
+    #[test]
+    fn a_gauge_that_falls_to_zero_is_an_error_and_its_time_unknown() {
+        let root = tempfile::tempdir().unwrap();
+        let path =
+            device(root.path(), &[("name", "power_meter\n"), ("power1_average", "90000000\n")]);
+        let mut sensor = only(root.path()).sensor.unwrap();
+        fs::write(path.join("power1_average"), "0\n").unwrap();
+        let error = sensor.read().unwrap_err();
+        assert!(error.to_string().contains("0 W"), "{error}");
+        assert!(matches!(
+            only(root.path()).sensor.err(),
+            Some(Why::Unreadable(SensorError::NoPower { .. }))
+        ));
     }
 
     #[test]

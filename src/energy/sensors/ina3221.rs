@@ -4,16 +4,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::integral::PowerIntegral;
 use super::super::sensor::{DeviceInfo, Sample, Sensor, SensorError};
 use super::candidate::{Candidate, Kind, Place, Why, info};
+use super::gauge::{self, LONGEST_GAP};
 use super::{file, hwmon};
 use crate::units::MonotonicNs;
-
-/// Power readings further apart than this tell nothing of the time between.
-const LONGEST_GAP: Duration = Duration::from_millis(2500);
 
 /// Rails through which all of the board's power comes.
 const INPUTS: [&str; 3] = ["VDD_IN", "POM_5V_IN", "VIN"];
@@ -86,7 +83,7 @@ impl Rail {
         } else if FED_BY_OTHERS.contains(&self.name.as_str()) {
             Err(Why::Within("VIN_SYS_5V0".into()))
         } else {
-            self.meter.open(info.clone())
+            self.meter.open(info.clone(), place == Place::Machine)
         };
         Candidate { kind: Kind::Ina3221, info, place, at, sensor }
     }
@@ -108,16 +105,20 @@ impl Meter {
         }
     }
 
-    fn open(self, info: DeviceInfo) -> Result<Box<dyn Sensor>, Why> {
+    /// `whole`: all of the board comes through the rail, so it never draws nothing, as an unused part may.
+    fn open(self, info: DeviceInfo, whole: bool) -> Result<Box<dyn Sensor>, Why> {
         let microwatts = self.microwatts()?;
+        let possible = if whole { gauge::running } else { gauge::plausible };
+        let microwatts = possible(microwatts, &info.name)?;
         let integral = PowerIntegral::starting_at(microwatts, MonotonicNs::now(), LONGEST_GAP);
-        Ok(Box::new(RailSensor { info, meter: self, integral }))
+        Ok(Box::new(RailSensor { info, meter: self, whole, integral }))
     }
 }
 
 struct RailSensor {
     info: DeviceInfo,
     meter: Meter,
+    whole: bool,
     integral: PowerIntegral,
 }
 
@@ -128,7 +129,8 @@ impl Sensor for RailSensor {
 
     fn read(&mut self) -> Result<Sample, SensorError> {
         let name: &Arc<str> = &self.info.name;
-        let microwatts = hwmon::plausible(self.meter.microwatts()?, name)?;
+        let possible = if self.whole { gauge::running } else { gauge::plausible };
+        let microwatts = possible(self.meter.microwatts()?, name)?;
         Ok(self.integral.add(microwatts, MonotonicNs::now()))
     }
 }

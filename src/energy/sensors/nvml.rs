@@ -6,7 +6,6 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
@@ -17,6 +16,7 @@ use super::super::figure::Quality;
 use super::super::integral::PowerIntegral;
 use super::super::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
 use super::candidate::{Candidate, Kind, Place, Why, info, with_idle};
+use super::gauge::{LONGEST_GAP, running};
 use crate::units::{MonotonicNs, Watts};
 
 /// `[energy.nvml]`.
@@ -36,9 +36,6 @@ impl Default for Config {
         Self { enabled: true, library: "libnvidia-ml.so.1".into(), idle_watts: None }
     }
 }
-
-/// Power readings further apart than this tell nothing of the time between.
-const LONGEST_GAP: Duration = Duration::from_millis(2500);
 
 /// NVIDIA's own accuracy of a power reading.
 const POWER_BAND: Band = Band { low: 0.95, high: 1.05 };
@@ -105,7 +102,7 @@ fn open(nvml: &Arc<Nvml>, index: u32, info: DeviceInfo) -> Result<Box<dyn Sensor
     let reading = if let Ok(raw) = millijoules(&device) {
         Reading::Counter(Counter::starting_at(raw, now, name, Overflow::Never))
     } else {
-        let power = microwatts(&device).map_err(refused)?;
+        let power = running(microwatts(&device).map_err(refused)?, &name)?;
         Reading::Power(PowerIntegral::starting_at(power, now, LONGEST_GAP))
     };
     Ok(Box::new(NvmlSensor { info, nvml: Arc::clone(nvml), index, reading }))
@@ -143,8 +140,8 @@ impl NvmlSensor {
                 counter.advance(raw, MonotonicNs::now())
             }
             Reading::Power(integral) => {
-                let power = microwatts(&device)?;
-                Ok(integral.add(power, MonotonicNs::now()))
+                let power = running(microwatts(&device)?, &self.info.name);
+                power.map(|power| integral.add(power, MonotonicNs::now()))
             }
         })
     }

@@ -129,3 +129,65 @@ async fn ask(client: &Client, question: &Question) -> Result<Vec<u8>, String> {
     }
     Ok(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// The first answer of a server that says `says` to whoever comes, and then nothing more.
+    fn first_answer(says: &[u8], timeout_ms: u64) -> Result<Vec<u8>, String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/figure", listener.local_addr().unwrap()).parse().unwrap();
+        let (told, answers) = mpsc::channel();
+        let timeout = Duration::from_millis(timeout_ms);
+        let question = Question { url, secret: None, every: Duration::from_secs(1), timeout };
+        let deliver = move |_, answer| drop(told.send(answer));
+        let poller = Poller::start(question, deliver).unwrap();
+        let (mut client, _) = listener.accept().unwrap();
+        let _asked = client.read(&mut [0; 4096]).unwrap();
+        // A client that has heard enough hangs up.
+        let _written = client.write_all(says);
+        let answer = answers.recv_timeout(Duration::from_mins(1)).unwrap();
+        drop(poller);
+        answer
+    }
+
+    #[test]
+    fn what_is_no_whole_answer_in_time_is_a_reason_and_no_figure() {
+        assert_eq!(
+            first_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42", 60_000).unwrap(),
+            b"42"
+        );
+        for silent in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n4"] {
+            assert_eq!(first_answer(silent, 150).unwrap_err(), "no answer in 150 ms");
+        }
+        let status = |line: &str| {
+            first_answer(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").as_bytes(), 60_000)
+        };
+        assert_eq!(status("401 No").unwrap_err(), "answers with HTTP status 401");
+        // A redirect could lead the token elsewhere.
+        assert_eq!(
+            status("302 Found\r\nLocation: http://127.0.0.1:1/").unwrap_err(),
+            "answers with HTTP status 302"
+        );
+        let mut endless = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n".to_vec();
+        endless.resize(70_000, b'4');
+        assert!(first_answer(&endless, 60_000).unwrap_err().contains("more than"));
+        assert!(first_answer(b"SSH-2.0-OpenSSH\r\n", 60_000).is_err());
+    }
+
+    #[test]
+    fn it_ends_at_once_though_an_answer_is_long_in_coming() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let hour = Duration::from_hours(1);
+        let question = Question { url, secret: None, every: hour, timeout: hour };
+        let poller = Poller::start(question, |_, _| ()).unwrap();
+        let _asked = listener.accept().unwrap();
+        drop(poller);
+    }
+}

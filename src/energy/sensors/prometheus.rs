@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use reqwest::Url;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::figure::Quality;
 use super::super::sensor::Band;
+use super::asking::{URL_RULE, broken, every_rule, http_url, timeout_rule, url_rule};
 use super::candidate::{Candidate, Kind, Place, Why, info};
 use super::poller::Question;
 use super::remote::{Figure, RemoteSensor};
@@ -74,7 +74,7 @@ impl Config {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let elsewhere = self.covers == Place::Elsewhere;
         let rules = [
-            (self.question().is_some(), "url", URL_RULE),
+            url_rule(&self.url),
             (
                 !self.query.trim().is_empty(),
                 "query",
@@ -95,27 +95,15 @@ impl Config {
                 "quality",
                 "must be `measured` or `estimated`",
             ),
-            (
-                (500..=60_000).contains(&self.every_ms),
-                "every_ms",
-                "must be 500 to 60000 milliseconds",
-            ),
-            (
-                (100..=30_000).contains(&self.timeout_ms),
-                "timeout_ms",
-                "must be 100 to 30000 milliseconds",
-            ),
+            every_rule(self.every_ms),
+            timeout_rule(self.timeout_ms),
             (
                 (2..=3600).contains(&self.stale_after_s),
                 "stale_after_s",
                 "must be 2 to 3600 seconds",
             ),
         ];
-        rules
-            .into_iter()
-            .filter(|(fine, ..)| !fine)
-            .map(|(_, key, why)| (key, why.to_owned()))
-            .collect()
+        broken(rules)
     }
 
     fn question(&self) -> Option<Question> {
@@ -131,17 +119,6 @@ impl Config {
             timeout: Duration::from_millis(self.timeout_ms),
         })
     }
-}
-
-/// What a URL of a figure's server must be.
-pub const URL_RULE: &str =
-    "must be an http(s) URL without user name and password, as in http://10.0.0.5:9090";
-
-/// The URL, if it is one to ask and holds no secret.
-pub fn http_url(text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
-    let plain = url.username().is_empty() && url.password().is_none();
-    (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
 }
 
 /// The sensor of one query, by the name of its table.

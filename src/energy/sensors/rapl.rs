@@ -1,7 +1,8 @@
 //! RAPL counters of the CPU packages and their memory, read from the kernel's powercap tree.
 //!
 //! Says of each zone what it covers: `psys` contains the packages, `core` and `uncore` are parts of one, and
-//! `intel-rapl-mmio` shows the same package through another register. AMD's packages are in the same tree.
+//! `intel-rapl-mmio` shows the same package through another register. AMD's packages are in the same tree. The kernel's
+//! perf events show these counters too, but need a capability of their own and know no machine that powercap does not.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

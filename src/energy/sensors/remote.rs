@@ -166,7 +166,7 @@ impl Inbox {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "checked to be positive and below 2⁶³"
+    reason = "a float cast saturates, and what is used is checked to be below 2⁶³"
 )]
 fn micro(figure: Figure) -> Result<(Figure, u64), String> {
     let (amount, limit, unit) = match figure {
@@ -174,11 +174,13 @@ fn micro(figure: Figure) -> Result<(Figure, u64), String> {
         Figure::Joules(joules) => (joules, 9.2e12, "J"),
         Figure::Watts(watts) => (watts, IMPLAUSIBLE_WATTS, "W"),
     };
-    // A NaN lies in no range.
-    if !(0.0..=limit).contains(&amount) {
+    // A NaN lies in no range, and nothing that runs draws no power.
+    let micro = (amount * 1e6).round() as u64;
+    let draws = micro > 0 || matches!(figure, Figure::Joules(_));
+    if !(0.0..=limit).contains(&amount) || !draws {
         return Err(format!("answers with {amount} {unit}"));
     }
-    Ok((figure, (amount * 1e6).round() as u64))
+    Ok((figure, micro))
 }
 
 #[cfg(test)]
@@ -229,6 +231,15 @@ mod tests {
         assert_eq!(inbox.newest(s(10)).unwrap(), sample(10, 1_000_000_000, true));
         inbox.put(s(100), Ok(Figure::Watts(100.0)));
         assert_eq!(inbox.newest(s(100)).unwrap(), sample(100, 1_000_000_000, false));
+    }
+
+    #[test]
+    fn a_machine_that_draws_nothing_is_a_meter_that_does_not_work() {
+        let mut inbox = inbox();
+        inbox.put(s(0), Ok(Figure::Watts(0.0)));
+        assert!(inbox.newest(s(0)).unwrap_err().to_string().contains("0 W"));
+        inbox.put(s(1), Ok(Figure::Joules(0.0)));
+        assert!(inbox.newest(s(1)).is_ok(), "a counter may just have been reset");
     }
 
     #[test]

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::super::figure::Quality;
 use super::super::sensor::Band;
+use super::asking::{URL_RULE, broken, every_rule, http_url, timeout_rule, url_rule};
 use super::candidate::{Candidate, Kind, Place, Why, info};
 use super::poller::Question;
-use super::prometheus::{URL_RULE, http_url};
 use super::remote::{Figure, RemoteSensor};
 
 /// `[energy.wall]`.
@@ -57,25 +57,8 @@ const BAND: Band = Band { low: 0.95, high: 1.05 };
 impl Config {
     /// What is wrong with it: the key at fault, and why.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let url = self.url.as_deref().is_none_or(|url| http_url(url).is_some());
-        let rules = [
-            (url, "url", URL_RULE),
-            (
-                (500..=60_000).contains(&self.every_ms),
-                "every_ms",
-                "must be 500 to 60000 milliseconds",
-            ),
-            (
-                (100..=30_000).contains(&self.timeout_ms),
-                "timeout_ms",
-                "must be 100 to 30000 milliseconds",
-            ),
-        ];
-        rules
-            .into_iter()
-            .filter(|(fine, ..)| !fine)
-            .map(|(_, key, why)| (key, why.to_owned()))
-            .collect()
+        let pace = [every_rule(self.every_ms), timeout_rule(self.timeout_ms)];
+        broken(self.url.as_deref().map(url_rule).into_iter().chain(pace))
     }
 
     fn question(&self) -> Option<Question> {

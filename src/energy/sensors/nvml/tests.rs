@@ -113,6 +113,24 @@ fn a_card_without_a_counter_sums_its_power() {
     assert!((59.9..60.1).contains(&watts), "{watts}");
 }
 
+/// Others go on with 0 W, or take the card for one that is off.
+#[test]
+fn a_card_that_shows_no_power_is_an_error_and_not_a_zero() {
+    let driver = Driver::with("-1 60000 -1 0\n");
+    let mut sensor = driver.only();
+    driver.set("-1 0 -1 0\n");
+    assert_eq!(sensor.read().unwrap_err().label(), "no_power");
+    assert!(matches!(driver.find().remove(0).sensor, Err(Why::Unreadable(_))));
+}
+
+#[test]
+fn mig_that_is_switched_on_later_makes_the_card_unknown() {
+    let driver = Driver::with("5000 70000 0 0\n");
+    let mut sensor = driver.only();
+    driver.set("-1 -1 1 0\n");
+    assert_eq!(sensor.read().unwrap_err().label(), "refused");
+}
+
 #[test]
 fn no_driver_and_a_driver_that_fails_say_so() {
     let config = Config { library: "/nonexistent/libnvidia-ml.so.1".into(), ..Config::default() };
