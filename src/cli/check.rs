@@ -44,8 +44,8 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<u8> {
         // Before there is a config, the question is what one would find.
         let unwritten = args.config.is_default() && !args.config.config.exists();
         return match loaded {
-            Ok(config) => energy::run(&config.energy, args.json),
-            Err(_) if unwritten => energy::run(&crate::energy::Config::default(), args.json),
+            Ok(config) => energy::run(Some(&config), args.json),
+            Err(_) if unwritten => energy::run(None, args.json),
             Err(problems) => Err(problems.into()),
         };
     }

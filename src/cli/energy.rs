@@ -2,6 +2,7 @@
 //!
 //! Reads sensors for a moment; changes nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -10,8 +11,14 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use super::FAILED;
-use crate::energy::sensors::Finding;
+use crate::config;
+use crate::energy::sensor::Band;
+use crate::energy::sensors::{Finding, Kind, Place};
 use crate::energy::{Config, Quality, SensorChoice, survey};
+
+mod elsewhere;
+
+use elsewhere::Elsewhere;
 
 /// How long sensors are watched to see whether they move: counters of cards move every 100 ms.
 const WATCHED: Duration = Duration::from_millis(300);
@@ -25,6 +32,8 @@ struct Report {
     /// What figures of local requests will be labelled with; absent when they will be unknown.
     quality: Option<Quality>,
     devices: Vec<Row>,
+    #[serde(flatten)]
+    elsewhere: Elsewhere,
 }
 
 #[derive(Serialize)]
@@ -39,11 +48,13 @@ struct Row {
     problem: Option<String>,
 }
 
-/// Prints the report as a person or (`json`) a machine reads it, and gives the exit code: 1 when nothing can meter as the
+/// `config`: none if there is no file yet. Prints the report as a person or (`json`) a machine reads it, and gives the exit code: 1 when nothing can meter as the
 /// config wants.
 #[expect(clippy::print_stdout, reason = "a command talks to a person")]
-pub(super) fn run(config: &Config, json: bool) -> anyhow::Result<u8> {
-    let report = report(config);
+pub(super) fn run(config: Option<&config::Config>, json: bool) -> anyhow::Result<u8> {
+    let default = Config::default();
+    let energy = config.map_or(&default, |config| &config.energy);
+    let report = report(energy, Elsewhere::of(energy, config));
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -52,7 +63,7 @@ pub(super) fn run(config: &Config, json: bool) -> anyhow::Result<u8> {
     Ok(if report.refused { FAILED } else { 0 })
 }
 
-fn report(config: &Config) -> Report {
+fn report(config: &Config, elsewhere: Elsewhere) -> Report {
     let mut survey = survey(config);
     let refused = config.sensors.kind().is_some() && !survey.meters_here();
     let quality = survey.quality();
@@ -70,7 +81,7 @@ fn report(config: &Config) -> Report {
         Row { finding, watts, problem }
     });
     let (sensors, cadence_ms) = (config.sensors, config.cadence_ms);
-    Report { sensors, cadence_ms, refused, quality, devices: devices.collect() }
+    Report { sensors, cadence_ms, refused, quality, devices: devices.collect(), elsewhere }
 }
 
 fn text(report: &Report) -> String {
@@ -79,12 +90,12 @@ fn text(report: &Report) -> String {
     let (used, not): (Vec<&Row>, Vec<&Row>) =
         report.devices.iter().partition(|row| row.finding.used);
     if !used.is_empty() {
-        let mut table = table(&["USED", "KIND", "COVERS", "QUALITY", "NOW", "AT"]);
+        let mut table = table(&["USED", "KIND", "COVERS", "QUALITY", "BAND", "NOW", "AT"]);
         for row in used {
-            let Finding { kind, device, at, place, quality, .. } = &row.finding;
+            let Finding { kind, device, at, place, quality, band, .. } = &row.finding;
             let watts = row.watts.map(|watts| format!("{watts:.1} W"));
-            let now = watts.or(row.problem.clone()).unwrap_or_default();
-            table.add_row([device, kind.label(), place.label(), quality.label(), &now, at]);
+            let (now, band) = (watts.or(row.problem.clone()).unwrap_or_default(), band_text(*band));
+            table.add_row([device, kind.label(), place.label(), quality.label(), &band, &now, at]);
         }
         let _ = writeln!(text, "\n{}", table.trim_fmt());
     }
@@ -106,7 +117,43 @@ fn text(report: &Report) -> String {
         }
     };
     let _ = writeln!(text, "\n{outcome}");
+    for note in notes(report) {
+        let _ = writeln!(text, "{note}");
+    }
+    let _ = write!(text, "\n{}", report.elsewhere.text());
     text
+}
+
+/// What an operator should know beside the outcome.
+fn notes(report: &Report) -> Vec<String> {
+    let here = || {
+        let used = report.devices.iter().filter(|row| row.finding.used);
+        used.filter(|row| row.finding.place != Place::Elsewhere)
+    };
+    let silent: Vec<&str> =
+        here().filter(|row| row.problem.is_some()).map(|row| &*row.finding.device).collect();
+    let silent = (!silent.is_empty())
+        .then(|| format!("But it is unknown while nothing comes from: {}.", silent.join(", ")));
+    let shared = here().any(|row| row.finding.kind != Kind::CpuModel).then(|| {
+        "These sensors see all that runs here: what works beside the engines is charged to the requests of that time."
+            .to_owned()
+    });
+    let advice: BTreeSet<&str> =
+        report.devices.iter().filter_map(|row| row.finding.advice).collect();
+    let advice = advice.into_iter().map(|advice| format!("\n{advice}"));
+    silent.into_iter().chain(shared).chain(advice).collect()
+}
+
+/// How far the truth may be from a figure, in percent of it.
+fn band_text(band: Band) -> String {
+    let (below, above) = ((1.0 - band.low) * 100.0, (band.high - 1.0) * 100.0);
+    if below == 0.0 && above == 0.0 {
+        "as counted".to_owned()
+    } else if (below - above).abs() < 0.5 {
+        format!("±{above:.0} %")
+    } else {
+        format!("-{below:.0} % to +{above:.0} %")
+    }
 }
 
 fn table(head: &[&str]) -> Table {
@@ -114,4 +161,65 @@ fn table(head: &[&str]) -> Table {
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(head.to_vec());
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::energy::sensor::SensorError;
+    use crate::energy::sensors::Why;
+
+    fn row(device: &str, kind: Kind, why: Option<Why>) -> Row {
+        let finding = Finding {
+            kind,
+            device: device.into(),
+            at: "/sys".to_owned(),
+            place: Place::Processor,
+            quality: Quality::Measured,
+            band: Band::EXACT,
+            used: why.is_none(),
+            why_not: why.as_ref().map(ToString::to_string),
+            advice: why.and_then(|why| why.advice(kind)),
+        };
+        Row { finding, watts: None, problem: None }
+    }
+
+    fn report(devices: Vec<Row>) -> Report {
+        let quality = Some(Quality::Measured);
+        let elsewhere = Elsewhere::of(&Config::default(), None);
+        let sensors = SensorChoice::Auto;
+        Report { sensors, cadence_ms: 50, refused: false, quality, devices, elsewhere }
+    }
+
+    #[test]
+    fn a_counter_for_root_only_comes_with_commands_to_paste_once() {
+        let denied = |zone: &str| {
+            let path = Path::new("/sys/class/powercap").join(zone).join("energy_uj");
+            row(zone, Kind::Rapl, Some(Why::Unreadable(SensorError::Denied { path })))
+        };
+        let text = text(&report(vec![denied("intel-rapl:0"), denied("intel-rapl:1")]));
+        for zone in 0..2 {
+            let command = format!("sudo chmod a+r /sys/class/powercap/intel-rapl:{zone}/energy_uj");
+            assert!(text.contains(&command), "{text}");
+        }
+        assert_eq!(text.matches("/etc/udev/rules.d/60-wattgate.rules").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_sensor_that_shows_nothing_takes_the_promise_back() {
+        let silent = Row { problem: Some("io".to_owned()), ..row("package-0", Kind::Rapl, None) };
+        let text = text(&report(vec![silent]));
+        assert!(text.contains("unknown while nothing comes from: package-0"), "{text}");
+    }
+
+    #[test]
+    fn bands_are_told_in_percent() {
+        let band = |low, high| band_text(Band { low, high });
+        assert_eq!(
+            [band(1.0, 1.0), band(0.95, 1.05), band(1.1 / 3.3, 8.0 / 3.3)],
+            ["as counted", "±5 %", "-67 % to +142 %"]
+        );
+    }
 }

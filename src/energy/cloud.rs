@@ -47,6 +47,15 @@ const PUE_OF_THAT: f64 = 1.09;
 const UNKNOWN_PUE: f64 = 1.2;
 
 impl Boundary {
+    /// As in the config.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Accelerator => "accelerator",
+            Self::Server => "server",
+            Self::Wall => "wall",
+        }
+    }
+
     /// Wall joules per joule within the boundary; `pue` is the building's overhead if it is known.
     fn to_wall(self, pue: Option<f64>) -> f64 {
         match self {
@@ -124,6 +133,22 @@ impl OwnFigures {
         rules.into_iter().filter(|(fine, ..)| !fine).map(|(_, key, why)| (key, why)).collect()
     }
 
+    /// Who says what a token takes, what that includes, and since when.
+    pub fn origin(self, class: Option<Class>) -> String {
+        let own = [self.joules_per_input_token, self.joules_per_output_token];
+        let own = own.into_iter().flatten().count();
+        let table = class.map(|class| {
+            let Row { boundary, source, date, .. } = class.row();
+            format!("class {}, {}, {date}: {source}", class.label(), boundary.label())
+        });
+        match (own, table) {
+            (0, None) => "unknown: no energy_class, no figures of your own".to_owned(),
+            (0, Some(table)) => table,
+            (1, Some(table)) => format!("your own ({}), the rest {table}", self.boundary.label()),
+            _ => format!("your own ({})", self.boundary.label()),
+        }
+    }
+
     /// What a token takes at the wall; unknown without figures or a class.
     pub fn over(self, class: Option<Class>) -> Option<PerToken> {
         let row = class.map(|class| PerToken::from(class.row()));
@@ -144,10 +169,12 @@ impl OwnFigures {
 }
 
 /// Joules at the wall per prompt token, and lower end, middle and upper end per generated token.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PerToken {
-    input: f64,
-    output: [f64; 3],
+    #[serde(rename = "joules_per_input_token")]
+    pub input: f64,
+    #[serde(rename = "joules_per_output_token")]
+    pub output: [f64; 3],
 }
 
 impl From<Row> for PerToken {
@@ -200,6 +227,18 @@ const fn row(class: Class, input: f64, [low, middle, high]: [f64; 3], source: &'
 }
 
 impl Class {
+    /// As in the config.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Nano => "nano",
+            Self::Small => "small",
+            Self::Medium => "medium",
+            Self::Large => "large",
+            Self::Frontier => "frontier",
+            Self::FrontierXl => "frontier_xl",
+        }
+    }
+
     pub fn row(self) -> Row {
         TABLE[self as usize]
     }
@@ -323,6 +362,9 @@ mod tests {
     fn classes_are_spelled_as_in_the_config() {
         let spelled = |class| serde_json::to_string(&class).unwrap();
         assert_eq!(spelled(Class::FrontierXl), r#""frontier_xl""#);
+        for row in TABLE {
+            assert_eq!(spelled(row.class), format!("{:?}", row.class.label()));
+        }
         assert_eq!(serde_json::from_str::<Class>(r#""nano""#).unwrap(), Class::Nano);
     }
 }

@@ -26,7 +26,7 @@ pub struct Config {
     pub cadence_ms: u64,
     /// Where the sysfs tree is mounted. Default `/sys`; in a container, the path of a bind mount of it.
     pub sysfs_root: PathBuf,
-    /// Where the proc tree is mounted. Default `/proc`.
+    /// Where this process's own proc tree is mounted. Default `/proc`.
     pub proc_root: PathBuf,
     /// CPU model: watts one busy core draws beyond idle. Default 3.3.
     pub watts_per_busy_core: Watts,

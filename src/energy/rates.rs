@@ -22,7 +22,8 @@ pub struct CarbonConfig {
 }
 
 impl CarbonConfig {
-    fn grid(&self) -> Option<Grid> {
+    /// The grid by table or by the operator's word; none unless configured.
+    pub fn grid(&self) -> Option<Grid> {
         let zone = self.zone.as_deref();
         match self.grams_per_kwh {
             None => zone.and_then(Grid::of_zone),

@@ -82,6 +82,29 @@ fn machines_read_the_same_as_json() {
 }
 
 #[test]
+fn cloud_models_say_who_says_what_a_token_takes() {
+    let own = "[models.own.openai]\nbase_url = \"http://127.0.0.1:9/v1\"\nenergy_class = \"large\"\n\
+               energy = { joules_per_output_token = 2.0, boundary = \"server\", pue = 1.5 }\n\
+               [models.guess.openai]\nbase_url = \"http://127.0.0.1:9/v1\"\nenergy_class = \"small\"\n\
+               [energy.carbon]\nzone = \"fra\"\n";
+    let output = check("vm", own, &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = |model: &str| {
+        let found = text.lines().find(|line| line.trim_start().starts_with(model));
+        found.unwrap_or_else(|| panic!("{text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("m "), "m unknown: no energy_class, no figures of your own");
+    assert!(line("own ").starts_with("own 0.4 3 (3 to 3) your own (server), the rest class large"));
+    assert!(line("guess ").starts_with("guess 0.06 0.25 (0.12 to 1.2) class small, wall, 2026-"));
+    assert!(line("guess ").contains("ML.ENERGY"), "{text}");
+    assert!(line("Carbon").starts_with("Carbon: FRA, 56 g/kWh, the average of 2023 ("), "{text}");
+    let report: Value = serde_json::from_slice(&check("vm", own, &["--json"]).stdout).unwrap();
+    let models = report["cloud_models"].as_array().unwrap();
+    let guess = models.iter().find(|one| one["model"] == "guess").unwrap();
+    assert_eq!(guess["joules_per_output_token"], json!([0.12, 0.25, 1.2]), "{report}");
+}
+
+#[test]
 fn a_switch_turns_a_kind_off_and_the_next_best_takes_over() {
     let output = check("amd-apu-dgpu", "rapl.enabled = false", &["--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -293,6 +316,20 @@ async fn an_image_takes_nobody_knows_how_much_and_not_nothing() {
     let receipt = reply.receipt();
     assert!(receipt["energy"]["joules"].is_null(), "{receipt}");
     assert!(receipt["candidates"][0]["joules"].is_null(), "{receipt}");
+}
+
+/// Others counted a spoken answer as so many tokens of text.
+#[tokio::test]
+async fn a_spoken_answer_takes_nobody_knows_how_much_and_no_text_model_gives_it() {
+    let stand_in = StandIn::start().await;
+    let app = TestApp::start(&cloud_model("cloud", 3.0, &stand_in)).await;
+    let mut request = ask("auto", "Say hello.");
+    request["modalities"] = json!(["text", "audio"]);
+    let spoken = app.chat(&request).await;
+    assert!(spoken.receipt()["energy"]["joules"].is_null(), "{}", spoken.text);
+    request["modalities"] = json!(["text"]);
+    let written = app.chat(&request).await;
+    assert!(written.receipt()["energy"]["joules"].is_number(), "{}", written.text);
 }
 
 #[tokio::test]

@@ -133,6 +133,20 @@ pub enum Why {
     Unreadable(#[from] SensorError),
 }
 
+/// How to let everybody read RAPL's counters for good.
+const LASTING: &str = "\
+To let every user read RAPL's counters from now on (who reads them can guess at what others compute: CVE-2020-8694):
+  echo 'SUBSYSTEM==\"powercap\", ACTION==\"add\", RUN+=\"/bin/chmod a+r /sys%p/energy_uj\"' | sudo tee /etc/udev/rules.d/60-wattgate.rules
+  sudo udevadm control --reload && sudo udevadm trigger --action=add --subsystem-match=powercap";
+
+impl Why {
+    /// What an operator can do about it beyond what the reason says.
+    pub fn advice(&self, kind: Kind) -> Option<&'static str> {
+        let denied = matches!(self, Self::Unreadable(SensorError::Denied { .. }));
+        (denied && kind == Kind::Rapl).then_some(LASTING)
+    }
+}
+
 /// A device's description, before anything is known of its idle power.
 pub fn info(name: impl Into<Arc<str>>, kind: Kind, quality: Quality, band: Band) -> DeviceInfo {
     DeviceInfo { name: name.into(), source: kind.source(), quality, band, idle: None }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::super::config::{Config, SensorChoice};
+use super::super::cpu_model;
 use super::super::figure::Quality;
 use super::super::sensor::{Band, Sample, Sensor, SensorError};
 use super::candidate::{Candidate, Kind, Place, Why, info};
@@ -42,10 +43,15 @@ pub struct Finding {
     pub place: Place,
     /// What its figures are labelled with.
     pub quality: Quality,
+    /// Factors from a figure of its to the ends of its band.
+    pub band: Band,
     pub used: bool,
     /// Why it is not used, with what would change that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
+    /// What an operator can do about that beyond what it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<&'static str>,
 }
 
 /// What a device drew while it was watched: nothing to tell if its counter did not move.
@@ -78,9 +84,9 @@ pub fn survey(config: &Config) -> Survey {
         })
         .collect();
     let covered = used.iter().any(|one| matches!(one.place, Place::Processor | Place::Machine));
-    let modelled = matches!(config.sensors, SensorChoice::Auto | SensorChoice::CpuModel);
-    let cpu_model = modelled && !covered;
-    findings.push(cpu_time(config, covered, cpu_model));
+    let cpu_time = cpu_time(config, covered);
+    let cpu_model = cpu_time.used;
+    findings.push(cpu_time);
     Survey { findings, used, cpu_model }
 }
 
@@ -167,28 +173,37 @@ fn finding(one: &Candidate, why_not: Option<String>) -> Finding {
         at: one.at.clone(),
         place: one.place,
         quality: one.info.quality,
+        band: one.info.band,
         used: why_not.is_none(),
         why_not,
+        advice: one.sensor.as_ref().err().and_then(|why| why.advice(one.kind)),
     }
 }
 
-fn cpu_time(config: &Config, covered: bool, used: bool) -> Finding {
-    let why_not = (!used).then(|| {
-        let why = if covered {
-            "a sensor covers the processor, which is better than a model"
-        } else {
-            "energy.sensors asks for something else"
-        };
-        why.to_owned()
-    });
+fn cpu_time(config: &Config, covered: bool) -> Finding {
+    let modelled = matches!(config.sensors, SensorChoice::Auto | SensorChoice::CpuModel);
+    let why_not = match cpu_model::is_own(&config.proc_root) {
+        _ if covered => {
+            Some(Why::Absent("a sensor covers the processor, which is better than a model"))
+        }
+        _ if !modelled => Some(Why::NotAsked),
+        Err(error) => Some(error.into()),
+        Ok(false) => Some(Why::Absent(
+            "energy.proc_root numbers processes otherwise than this one: leave it at /proc, in a container too",
+        )),
+        Ok(true) => None,
+    };
+    let why_not = why_not.map(|why| why.to_string());
     Finding {
         kind: Kind::CpuModel,
         device: CPU_TIME.into(),
         at: config.proc_root.display().to_string(),
         place: Place::Processor,
         quality: Quality::Estimated,
-        used,
+        band: config.cpu_model().band(),
+        used: why_not.is_none(),
         why_not,
+        advice: None,
     }
 }
 
