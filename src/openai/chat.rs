@@ -76,6 +76,9 @@ pub struct ChatRequest {
     pub parallel_tool_calls: Option<bool>,
     #[serde(default)]
     pub response_format: Option<ResponseFormat>,
+    /// What the answer may be: `text` (the default), `audio`, `image`.
+    #[serde(default)]
+    pub modalities: Option<Vec<String>>,
     /// Variables for the model's chat template, such as `enable_thinking`. Not OpenAI's: llama-server's and vLLM's.
     #[serde(default)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
@@ -89,6 +92,11 @@ impl ChatRequest {
 
     pub fn streams(&self) -> bool {
         self.stream.unwrap_or(false)
+    }
+
+    /// Whether the answer is to be more than text.
+    pub fn wants_media(&self) -> bool {
+        self.modalities.iter().flatten().any(|modality| modality != "text")
     }
 
     /// Whether the client asked for a usage chunk at the end of the stream.

@@ -86,7 +86,7 @@ impl Features {
                 chat: true,
                 tools,
                 schema,
-                media: contents().any(Content::has_media),
+                media: contents().any(Content::has_media) || request.wants_media(),
                 logprobs: request.logprobs.unwrap_or(false),
                 choices: request.n.unwrap_or(1) > 1,
                 raw_details: false,
@@ -180,7 +180,7 @@ pub struct Capabilities {
     pub tools: bool,
     /// `response_format` other than text.
     pub schema: bool,
-    /// Images, audio or files among the message parts.
+    /// Images, audio or files among the message parts, or in the answer.
     pub media: bool,
     pub logprobs: bool,
     /// More than one choice (`n`).
