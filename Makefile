@@ -5,7 +5,7 @@ WATTGATE := $(TARGET_DIR)/release/wattgate
 CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build models test lint fmt setup bench-engine bench-decision cascade-curve
+.PHONY: help run build models test lint fmt setup measure bench-engine bench-decision cascade-curve
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ fmt: ## Format the code
 
 setup: ## Install what is missing to build
 	@scripts/setup build
+
+measure: models ## Measure accuracy per watt and joule here, and how far the cost model is off (MEASURE_ARGS)
+	@$(WATTGATE) measure --config $(CONFIG) $(MEASURE_ARGS)
 
 cascade-curve: models ## Measure the cascade on the local model: router-models/cascade
 	cargo test --release --locked --test it -- --ignored cascade_beats --nocapture

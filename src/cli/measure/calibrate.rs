@@ -37,8 +37,7 @@ pub(super) async fn run(
     };
     let calibration = calibrate::fit(&steps, &readings, meter, today())?;
     let path = profile_path(args, config);
-    let mut profile =
-        Profile::configured(Some(&path).filter(|path| path.exists()).map(PathBuf::as_path))?;
+    let mut profile = Profile::to_update(&path)?;
     profile.calibration = Some(calibration.clone());
     profile.save(&path)?;
     if args.json {
