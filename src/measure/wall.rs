@@ -59,7 +59,7 @@ pub struct Reading {
 
 #[derive(Debug, thiserror::Error)]
 pub enum WallError {
-    #[error("cannot read {}: {source}", .path.display())]
+    #[error("cannot read {}", .path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}:{line}: {reason}", .path.display())]
     Line { path: PathBuf, line: usize, reason: String },
