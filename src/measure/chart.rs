@@ -5,8 +5,8 @@
 use std::ops::Range;
 
 use plotters::coord::Shift;
-use plotters::coord::combinators::LogRangeExt;
-use plotters::coord::ranged1d::ValueFormatter;
+use plotters::coord::combinators::LogCoord;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -257,7 +257,7 @@ fn draw(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Stri
 }
 
 /// A logarithmic axis with a line at each power of 10, or of 2 where those would be too few.
-fn log(range: Range<f64>) -> LogRangeExt<f64> {
+fn log(range: Range<f64>) -> impl AsRangedCoord<CoordDescType = LogCoord<f64>, Value = f64> {
     let base = if range.end / range.start < 100.0 { 2.0 } else { 10.0 };
     range.log_scale().base(base)
 }
