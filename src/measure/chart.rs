@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use plotters::coord::Shift;
 use plotters::coord::combinators::LogCoord;
-use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -257,9 +257,9 @@ fn draw(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Stri
 }
 
 /// A logarithmic axis with a line at each power of 10, or of 2 where those would be too few.
-fn log(range: Range<f64>) -> impl AsRangedCoord<CoordDescType = LogCoord<f64>, Value = f64> {
+fn log(range: Range<f64>) -> LogCoord<f64> {
     let base = if range.end / range.start < 100.0 { 2.0 } else { 10.0 };
-    range.log_scale().base(base)
+    range.log_scale().base(base).into()
 }
 
 /// A range around the values that is wide enough for a logarithmic axis.

@@ -210,7 +210,7 @@ fn names(answer: &str, word: &str, others: &[String]) -> bool {
     let mut words = answer.split(|c: char| !c.is_alphanumeric()).filter(|each| !each.is_empty());
     let is_option = |each: &&str| *each == word || others.iter().any(|other| other == each);
     let first = words.next();
-    let named = first.filter(is_option).or_else(|| words.filter(is_option).last());
+    let named = first.filter(is_option).or_else(|| words.rfind(is_option));
     named == Some(word.as_str())
 }
 

@@ -24,11 +24,7 @@ pub fn render(summary: &Summary) -> Result<String, DrawError> {
     let graded = summary.results.iter().any(|result| result.accuracy.is_some());
     let metered = summary.results.iter().any(|result| result.joules.is_some());
     if graded && metered {
-        page += &format!(
-            "<section><h2>Accuracy and energy</h2><p>Up and to the left is better. Bars: 95 % bootstrap intervals over questions. {}</p><figure>{}</figure></section>\n",
-            qualities(summary),
-            chart::frontier(summary)?
-        );
+        page += &figure_of_models(summary)?;
     }
     page += &parts(summary, graded, metered)?;
     page += &costs(summary)?;
@@ -53,6 +49,14 @@ fn head(summary: &Summary) -> String {
         settings.seed,
         escape(&summary.measured),
     )
+}
+
+fn figure_of_models(summary: &Summary) -> Result<String, DrawError> {
+    Ok(format!(
+        "<section><h2>Accuracy and energy</h2><p>Up and to the left is better. Bars: 95 % bootstrap intervals over questions. {}</p><figure>{}</figure></section>\n",
+        qualities(summary),
+        chart::frontier(summary)?
+    ))
 }
 
 /// How the energy of each model is known, in words.
