@@ -210,12 +210,18 @@ fn linear(equations: &[Equation<3>]) -> Result<Linear, NoFit> {
     if equations.len() < SUMS_MIN {
         return Err(NoFit::TooFew(equations.len()));
     }
-    let [fixed, prefill_token, decode_token] = non_negative(equations).ok_or(NoFit::Alike)?;
-    if prefill_token + decode_token > 0.0 {
-        Ok(Linear { fixed, prefill_token, decode_token })
-    } else {
-        Err(NoFit::Alike)
-    }
+    let per_token = |[_, prefill, decode]: &[f64; 3]| prefill + decode > 0.0;
+    // Answers of nearly one length may look as if only their number counted; then all of it is put on their tokens.
+    let without_fixed = || {
+        let columns = |[_, prefill, decode]: [f64; 3]| [0.0, prefill, decode];
+        let equations =
+            equations.iter().map(|one| Equation { columns: columns(one.columns), ..*one });
+        non_negative(&equations.collect::<Vec<_>>())
+    };
+    let found = non_negative(equations).filter(per_token);
+    let found = found.or_else(|| without_fixed().filter(per_token));
+    let [fixed, prefill_token, decode_token] = found.ok_or(NoFit::Alike)?;
+    Ok(Linear { fixed, prefill_token, decode_token })
 }
 
 /// What was left out, as a fit without its fold predicts it.
@@ -343,6 +349,23 @@ mod tests {
             row.together = 2;
         }
         assert_eq!(fit(&waves.iter().collect::<Vec<_>>(), 4, 1).unwrap().held_out, 15);
+    }
+
+    #[test]
+    fn answers_that_differ_by_noise_alone_still_have_a_cost_per_token() {
+        let rows: Vec<Row> = (0..20_u32)
+            .map(|number| {
+                // The longer the answer, the less it took: only by chance.
+                let joules = 2.0 - f64::from(number) * 0.01;
+                let mut row = tests::row(&format!("q{number}"), 1.0, joules);
+                row.prompt_tokens = 40 + u64::from(number % 3);
+                row.output_tokens = 12 + u64::from(number / 10);
+                row
+            })
+            .collect();
+        let cost = fit(&rows.iter().collect::<Vec<_>>(), 1, 1).unwrap().cost;
+        let joules = cost.joules.unwrap().of(Tokens { prefill: 31, decode: 12 });
+        assert!((1.7..2.1).contains(&joules), "{cost:?}");
     }
 
     #[test]
