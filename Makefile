@@ -5,7 +5,7 @@ WATTGATE := $(TARGET_DIR)/release/wattgate
 CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build models test lint fmt setup bench-engine bench-decision bench-meter soak-energy cascade-curve
+.PHONY: help run build models test lint fmt setup bench-engine bench-decision bench-meter soak-energy cascade-curve measure
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ SECONDS ?= 600
 soak-energy: models ## Check the energy books over a million intervals and ten minutes at sixteen streams (SECONDS=600)
 	WATTGATE_INTERVALS=1000000 cargo test --release --locked --lib -- --nocapture not_a_microjoule
 	WATTGATE_CONSERVATION_S=$(SECONDS) cargo test --release --locked --test it -- --nocapture sixteen_streams
+
+measure: models ## Measure accuracy per watt and joule here, and how far the cost model is off (MEASURE_ARGS)
+	@$(WATTGATE) measure --config $(CONFIG) $(MEASURE_ARGS)
 
 cascade-curve: models ## Measure the cascade on the local model: router-models/cascade
 	cargo test --release --locked --test it -- --ignored cascade_beats --nocapture

@@ -31,7 +31,7 @@ use problem::Report;
 pub use draft::{draft, model_tables};
 pub use explain::suggest;
 pub use problem::{Problem, Problems};
-pub use warnings::{Warning, is_set, warnings};
+pub use warnings::{Warning, is_set, profile_warnings, warnings, weights};
 
 /// The shipped configuration with every option and its default, as `config.toml` at the root of the repository.
 pub const SHIPPED: &str = include_str!("../config.toml");

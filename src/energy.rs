@@ -3,6 +3,7 @@
 //! Knows devices, engines and attempts; knows nothing of HTTP, models' answers or routing.
 
 pub mod figure;
+pub mod hardware;
 pub mod grid;
 pub mod carbon;
 pub mod tariff;
@@ -35,6 +36,7 @@ pub use config::{Config, ConfigError, SensorChoice};
 pub use device::{DeviceBook, Serves};
 pub use estimate::ExpectedTime;
 pub use figure::{EnergyFigure, Quality, Source};
+pub use hardware::Hardware;
 pub use meter::{Meter, MeterError, MeterHandle};
 pub use profile::{Profile, ProfileError};
 pub use sensors::survey::survey;

@@ -20,7 +20,9 @@ pub mod summary;
 pub mod table;
 pub mod wall;
 
-use crate::energy::profile::{ModelProfile, Profile};
+use std::collections::BTreeMap;
+
+use crate::energy::profile::{ModelFile, ModelProfile, Profile};
 use crate::energy::{Quality, Source};
 
 pub use ask::{Gateway, Manner};
@@ -30,7 +32,11 @@ pub use suite::{Item, Suite, SuiteError};
 pub use summary::{ModelResult, Summary};
 
 /// Puts what was fitted into the profile; what it knows of other models stays.
-pub fn update_profile(profile: &mut Profile, summary: &Summary) {
+pub fn update_profile(
+    profile: &mut Profile,
+    summary: &Summary,
+    files: &BTreeMap<String, ModelFile>,
+) {
     for alone in summary.results.iter().filter(|result| result.batch == 1) {
         let Some(fit) = &alone.fit else { continue };
         let batched = summary
@@ -40,6 +46,7 @@ pub fn update_profile(profile: &mut Profile, summary: &Summary) {
             .max_by_key(|other| other.batch);
         let model = ModelProfile {
             measured: summary.measured.clone(),
+            file: files.get(&alone.model).cloned(),
             quality: alone.quality.unwrap_or(Quality::Assumed),
             source: alone.source.unwrap_or(Source::CpuModel),
             load_joules: alone.load_joules,

@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use super::{BAD_INPUT, ConfigArgs};
 use crate::app::App;
 use crate::backends::llama::LoadWhen;
-use crate::config::{Config, Engine};
-use crate::energy::Profile;
+use crate::config::{Config, Engine, weights};
+use crate::energy::{Hardware, Profile};
 use crate::measure::wall::WallMeter;
 use crate::measure::{
     Gateway, Journal, JournalError, Manner, Plan, Row, Settings, Standing, Suite, SuiteError,
@@ -45,7 +45,7 @@ pub struct MeasureArgs {
     /// After one at a time, ask so many at a time
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     batch: u32,
-    /// Only the first N questions, evenly over the suite
+    /// Only N questions, spread evenly over the suite
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Longest answer in tokens
@@ -100,6 +100,12 @@ enum BadInput {
     Slots { batch: u32, model: String, slots: u32 },
     #[error("--calibrate needs a local model to make load with")]
     NothingLocal,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; what was asked is kept in {}: go on with the same command and --resume", .dir.display())]
+struct Interrupted {
+    dir: PathBuf,
 }
 
 pub fn run(args: &MeasureArgs) -> anyhow::Result<u8> {
@@ -184,6 +190,8 @@ fn could_answer(config: &Config, engine: &Engine) -> bool {
 
 async fn measure(args: &MeasureArgs, config: &Config, models: &[String]) -> anyhow::Result<()> {
     let suite = suite(args)?;
+    // Before hours of asking rather than after.
+    Profile::to_update(&profile_path(args, config))?;
     let settings = settings(args, &suite);
     let mut journal = Journal::open(&args.out, &settings, args.resume)?;
     let mut standings = standings(&args.out);
@@ -195,9 +203,13 @@ async fn measure(args: &MeasureArgs, config: &Config, models: &[String]) -> anyh
         }
         let standing = with_gateway(config, name, &args.out, async |gateway| {
             let bar = bar(name, asked as u64)?;
-            let done = run::run(&gateway, &plan, &mut journal, &|row| advance(&bar, row)).await;
+            let progress = |row: &Row| advance(&bar, row);
+            let done = tokio::select! {
+                done = run::run(&gateway, &plan, &mut journal, &progress) => done.map_err(Into::into),
+                _ = tokio::signal::ctrl_c() => Err(Interrupted { dir: args.out.clone() }.into()),
+            };
             bar.finish_and_clear();
-            Ok(done?)
+            done
         });
         standings.insert(name.clone(), standing.await?);
         fs::write(args.out.join(STANDINGS_FILE), serde_json::to_vec(&standings)?)?;
@@ -230,6 +242,7 @@ fn settings(args: &MeasureArgs, suite: &Suite) -> Settings {
         temperature: args.temperature,
         logprobs: args.logprobs,
         seed: args.seed,
+        machine: Hardware::here(),
     }
 }
 
@@ -314,9 +327,12 @@ fn standings(out: &Path) -> BTreeMap<String, Standing> {
 
 fn write(args: &MeasureArgs, config: &Config, summary: &Summary) -> anyhow::Result<()> {
     let path = profile_path(args, config);
-    let mut profile =
-        Profile::configured(Some(&path).filter(|path| path.exists()).map(PathBuf::as_path))?;
-    update_profile(&mut profile, summary);
+    let mut profile = Profile::to_update(&path)?;
+    let files = config
+        .models
+        .iter()
+        .filter_map(|(name, model)| Some((name.clone(), weights(config, &model.engine)?)));
+    update_profile(&mut profile, summary, &files.collect());
     profile.save(&path)?;
     let (json, html) = (args.out.join("summary.json"), args.out.join("report.html"));
     let text = serde_json::to_string_pretty(summary)?;

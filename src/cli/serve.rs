@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::ConfigArgs;
 use crate::app::App;
+use crate::config;
 use crate::gateway::Gateway;
 use crate::telemetry::logging;
 
@@ -27,6 +28,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         config.server.listen = listen;
     }
     logging::init(&config.log);
+    for warning in config::profile_warnings(&config) {
+        tracing::warn!("{warning}");
+    }
     let engine_binary =
         std::env::current_exe().context("cannot find the wattgate binary itself")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

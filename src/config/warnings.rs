@@ -5,11 +5,13 @@
 
 use std::env;
 use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 
 use super::{Config, Engine};
 use crate::energy::Profile;
-use crate::models::{Sha256, Source, State, state};
+use crate::energy::profile::ModelFile;
+use crate::models::{Sha256, Source, State, resolve, state};
 
 /// Something that will not work until it is put right; the rest will.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Warning {
     NoRouter { path: PathBuf },
     /// `energy.profile` cannot be used.
     NoProfile { error: String },
+    /// The profile knows the model with other weights.
+    OtherWeights { model: String, measured: ModelFile },
 }
 
 impl fmt::Display for Warning {
@@ -58,6 +62,13 @@ impl fmt::Display for Warning {
                 write!(f, "routing.router: {} is no directory", path.display())
             }
             Self::NoProfile { error } => write!(f, "energy.profile: {error}"),
+            Self::OtherWeights { model, measured } => {
+                let ModelFile { source, bytes } = measured;
+                write!(
+                    f,
+                    "energy.profile: {model} was measured with other weights ({source}, {bytes} bytes): run `wattgate measure --models {model}` again"
+                )
+            }
         }
     }
 }
@@ -66,8 +77,6 @@ impl fmt::Display for Warning {
 pub fn warnings(config: &Config) -> Vec<Warning> {
     let router = config.routing.router.iter().filter(|path| !path.is_dir());
     let router = router.map(|path| Warning::NoRouter { path: path.clone() });
-    let profile = Profile::configured(config.energy.profile.as_deref()).err();
-    let profile = profile.map(|error| Warning::NoProfile { error: error.to_string() });
     let models = config.models.iter().filter_map(|(name, model)| {
         let model_name = name.clone();
         match &model.engine {
@@ -93,7 +102,29 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             }
         }
     });
-    router.chain(profile).chain(models).chain(adapters(config)).collect()
+    router.chain(profile_warnings(config)).chain(models).chain(adapters(config)).collect()
+}
+
+/// What is wrong with the energy profile; the gateway says it when it starts.
+pub fn profile_warnings(config: &Config) -> Vec<Warning> {
+    let Some(path) = &config.energy.profile else { return Vec::new() };
+    let profile = match Profile::of_here(path) {
+        Ok(profile) => profile,
+        Err(error) => return vec![Warning::NoProfile { error: error.to_string() }],
+    };
+    let others = profile.models.into_iter().filter_map(|(name, measured)| {
+        let measured = measured.file?;
+        let here = config.models.get(&name).and_then(|model| weights(config, &model.engine))?;
+        (here != measured).then_some(Warning::OtherWeights { model: name, measured })
+    });
+    others.collect()
+}
+
+/// The weights a local model runs with, if they are here.
+pub fn weights(config: &Config, engine: &Engine) -> Option<ModelFile> {
+    let Engine::Llama { source, .. } = engine else { return None };
+    let bytes = fs::metadata(resolve(source, &config.model_dir)).ok()?.len();
+    Some(ModelFile { source: source.to_string(), bytes })
 }
 
 fn adapters(config: &Config) -> impl Iterator<Item = Warning> + '_ {

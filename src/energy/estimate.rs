@@ -51,12 +51,54 @@ pub struct Estimator {
     models: BTreeMap<Arc<str>, Learned>,
 }
 
+/// How many answers back the correction looks. What a token costs follows the state of the machine: beside another busy
+/// process, a model on two cores was seen to take 1.4 times the joules of one that was alone, from one answer to the next.
+const RECENT: f64 = 8.0;
+
+/// Joules that answers took, and what was expected of the same work: of the last [`RECENT`] or so, older ones fade.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tracked {
+    joules: f64,
+    expected: f64,
+    answers: f64,
+}
+
+impl Tracked {
+    /// As if so many answers had just taken what was expected of them, all together.
+    pub fn as_expected(joules: f64, answers: f64) -> Self {
+        Self { joules, expected: joules, answers }.faded_to(RECENT)
+    }
+
+    pub fn add(&mut self, joules: f64, expected: f64) {
+        let faded = self.faded_to(RECENT - 1.0);
+        *self = Self {
+            joules: faded.joules + joules,
+            expected: faded.expected + expected,
+            answers: faded.answers + 1.0,
+        };
+    }
+
+    /// Joules taken over joules expected. A clock tick may be longer than a whole short answer: zero joules so far say
+    /// nothing about the next one.
+    pub fn ratio(self) -> Option<f64> {
+        (self.joules > 0.0 && self.expected > 0.0).then(|| self.joules / self.expected)
+    }
+
+    /// The same ratio, counting as at most so many answers.
+    fn faded_to(self, most: f64) -> Self {
+        let part = if self.answers > most { most / self.answers } else { 1.0 };
+        Self {
+            joules: self.joules * part,
+            expected: self.expected * part,
+            answers: self.answers * part,
+        }
+    }
+}
+
 /// What the settled attempts of one model add up to.
 #[derive(Clone, Copy, Debug)]
 struct Learned {
-    joules: f64,
-    /// What was expected of the same work.
-    expected: f64,
+    tracked: Tracked,
     /// The cheapest and the dearest attempt seen, over what was expected: how far answers differ, which no sensor's band
     /// covers.
     band: Band,
@@ -83,13 +125,13 @@ impl Estimator {
             high: high / middle * model.high.0 / watts,
         };
         let seeds = profile.models.iter().filter_map(|(name, model)| {
-            let Cost { total_joules, low, high, joules: Some(_), .. } = model.alone else {
+            let Cost { total_joules, requests, low, high, joules: Some(_), .. } = model.alone
+            else {
                 return None;
             };
-            // The requests that were measured count as settled ones.
+            // The requests that were measured count as the latest that have settled.
             let learned = Learned {
-                joules: total_joules.0,
-                expected: total_joules.0,
+                tracked: Tracked::as_expected(total_joules.0, requests as f64),
                 band: Band { low, high },
                 quality: model.quality,
                 source: model.source,
@@ -113,14 +155,12 @@ impl Estimator {
             return;
         }
         let learned = self.models.entry(Arc::clone(model)).or_insert(Learned {
-            joules: 0.0,
-            expected: 0.0,
+            tracked: Tracked::default(),
             band: Band { low: f64::INFINITY, high: 0.0 },
             quality: marginal.quality,
             source: marginal.source,
         });
-        learned.joules += joules;
-        learned.expected += expected;
+        learned.tracked.add(joules, expected);
         learned.band.low = learned.band.low.min(low / expected);
         learned.band.high = learned.band.high.max(high / expected);
         learned.quality = learned.quality.max(marginal.quality);
@@ -150,11 +190,11 @@ impl Estimator {
     }
 
     fn figure(&self, model: &str, joules: f64) -> EnergyFigure {
-        // A clock tick may be longer than a whole short attempt: zero joules so far say nothing about the next one.
-        let learned = self.models.get(model).filter(|learned| learned.joules > 0.0);
+        let learned = self.models.get(model);
+        let learned = learned.and_then(|one| Some((one.tracked.ratio()?, one)));
         let (ratio, band, quality, source) = match learned {
             None => (1.0, self.prior_band, Quality::Assumed, Source::CpuModel),
-            Some(one) => (one.joules / one.expected, one.band, one.quality, one.source),
+            Some((ratio, one)) => (ratio, one.band, one.quality, one.source),
         };
         EnergyFigure {
             joules: Some(Joules(joules * ratio)),
@@ -219,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_counts_as_the_requests_it_was_fitted_on() {
+    fn a_profile_counts_as_the_latest_requests() {
         let cost = Linear { fixed: 0.5, prefill_token: 0.01, decode_token: 0.05 };
         let profile =
             Profile { models: [("m".to_owned(), measured(cost))].into(), ..Profile::default() };
@@ -228,9 +268,9 @@ mod tests {
         let expected = estimator.expected("m", tokens);
         assert_eq!(joules(expected), "2.7000 3.0000 3.6000");
         assert_eq!(expected.quality, Quality::Estimated);
-        // One request that took twice as much moves it by its own share of all that was seen.
+        // One request of 3 J that took twice as much, beside seven of the 2 J that they took on average.
         estimator.learn(&"m".into(), settled(6.0), tokens);
-        let moved = 406.0 / 403.0;
+        let moved = (14.0 + 6.0) / (14.0 + 3.0);
         let figure = estimator.expected("m", tokens);
         assert_eq!(joules(figure), format!("2.7000 {:.4} 6.0000", 3.0 * moved));
         // Of a part of it, without what every request takes.
@@ -239,6 +279,22 @@ mod tests {
         let time = estimator.expected_time("m", tokens).unwrap();
         assert_eq!(format!("{:.3} {:.3}", time.first_token_s, time.total_s), "0.130 0.520");
         assert_eq!(estimator.expected_time("other", tokens), None);
+    }
+
+    #[test]
+    fn the_correction_follows_a_machine_that_becomes_slow_within_a_few_answers() {
+        let mut tracked = Tracked::default();
+        for _ in 0..200 {
+            tracked.add(2.0, 2.0);
+        }
+        let after = |answers: u32| {
+            let mut tracked = tracked;
+            (0..answers).for_each(|_| tracked.add(2.8, 2.0));
+            format!("{:.3}", tracked.ratio().unwrap())
+        };
+        // All but (7/8)^n of the way.
+        assert_eq!([after(0), after(1), after(5), after(20)], ["1.000", "1.050", "1.195", "1.372"]);
+        assert_eq!(Tracked::default().ratio(), None);
     }
 
     #[test]

@@ -12,18 +12,22 @@ use serde::{Deserialize, Serialize};
 
 use super::calibration::Calibration;
 use super::figure::{Quality, Source};
+use super::hardware::Hardware;
 use super::ledger::TokenWeights;
 use super::work::Tokens;
 use crate::units::{Joules, Watts};
 
 /// Version of the file; raised when a field changes its meaning.
-pub const PROFILE_VERSION: u32 = 1;
+pub const PROFILE_VERSION: u32 = 2;
 
 /// What was measured on one machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     pub version: u32,
+    /// The kind of machine; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Hardware>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
     /// By the names of the config.
@@ -37,6 +41,9 @@ pub struct Profile {
 pub struct ModelProfile {
     /// When, as a UTC date.
     pub measured: String,
+    /// The weights that were measured; absent where they are elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<ModelFile>,
     /// Of the joules below: a profile is never better than the sensor behind it.
     pub quality: Quality,
     pub source: Source,
@@ -53,6 +60,15 @@ pub struct ModelProfile {
     pub batched: Option<Cost>,
 }
 
+/// Weights, told apart by where they come from and by their size: reading all of them would hold up every start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// As the config names it.
+    pub source: String,
+    pub bytes: u64,
+}
+
 /// What requests cost, as fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,8 +82,9 @@ pub struct Cost {
     /// Actual over fitted joules of single requests that were held out: what 5 % lie below, and 5 % above.
     pub low: f64,
     pub high: f64,
-    /// Median of |fitted / actual − 1| over the requests held out.
+    /// Median of |fitted / actual − 1| over the requests held out, and what one in ten exceeds.
     pub median_error: f64,
+    pub p90_error: f64,
     /// Marginal joules; absent where nobody could read them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules: Option<Linear>,
@@ -110,6 +127,10 @@ pub enum ProfileError {
     Parse { path: PathBuf, source: Box<toml::de::Error> },
     #[error("the energy profile {} has version {found}, this build reads {PROFILE_VERSION}: measure again", .path.display())]
     Version { path: PathBuf, found: u32 },
+    #[error(
+        "the energy profile {} is not used: it was measured on another machine ({measured}; this one: {here}); run `wattgate measure` here, with a file of its own for the profile", .path.display()
+    )]
+    Elsewhere { path: PathBuf, measured: Hardware, here: Hardware },
     #[error("the energy profile {}: {what} is out of its range: measure again", .path.display())]
     Value { path: PathBuf, what: String },
     #[error("cannot write the energy profile {}: {source}", .path.display())]
@@ -118,7 +139,8 @@ pub enum ProfileError {
 
 impl Default for Profile {
     fn default() -> Self {
-        Self { version: PROFILE_VERSION, calibration: None, models: BTreeMap::new() }
+        let models = BTreeMap::new();
+        Self { version: PROFILE_VERSION, machine: None, calibration: None, models }
     }
 }
 
@@ -142,9 +164,31 @@ impl Profile {
         }
     }
 
-    /// The profile at `path`, or an empty one where none is configured.
+    /// The profile at `path`, refused if it is about another kind of machine.
+    pub fn of_here(path: &Path) -> Result<Self, ProfileError> {
+        let mut profile = Self::load(path)?;
+        let here = Hardware::here();
+        match profile.machine.take_if(|machine| *machine != here) {
+            Some(measured) => {
+                Err(ProfileError::Elsewhere { path: path.to_owned(), measured, here })
+            }
+            None => Ok(profile),
+        }
+    }
+
+    /// The profile at `path`, or an empty one where none is configured. One of another machine is left aside, and the
+    /// config's warnings say so: a gateway that moved should serve, with figures that say that they are assumed.
     pub fn configured(path: Option<&Path>) -> Result<Self, ProfileError> {
-        path.map_or_else(|| Ok(Self::default()), Self::load)
+        match path.map(Self::of_here) {
+            None | Some(Err(ProfileError::Elsewhere { .. })) => Ok(Self::default()),
+            Some(found) => found,
+        }
+    }
+
+    /// The profile at `path` to write into, of this machine: an empty one if there is none yet.
+    pub fn to_update(path: &Path) -> Result<Self, ProfileError> {
+        let found = if path.exists() { Self::of_here(path)? } else { Self::default() };
+        Ok(Self { machine: Some(Hardware::here()), ..found })
     }
 
     /// Replaces the file in one step.
@@ -217,6 +261,7 @@ pub(super) mod tests {
         let seconds = Linear { fixed: 0.02, prefill_token: 0.002, decode_token: 0.01 };
         ModelProfile {
             measured: "2026-11-23".to_owned(),
+            file: None,
             quality: Quality::Estimated,
             source: Source::CpuModel,
             load_joules: Some(Joules(2.5)),
@@ -228,6 +273,7 @@ pub(super) mod tests {
                 low: 0.9,
                 high: 1.2,
                 median_error: 0.04,
+                p90_error: 0.11,
                 joules: Some(joules),
                 seconds,
             },
@@ -245,6 +291,22 @@ pub(super) mod tests {
         let path = tempfile::tempdir().unwrap().keep().join("profile.toml");
         profile().save(&path).unwrap();
         assert_eq!(Profile::load(&path).unwrap(), profile());
+    }
+
+    #[test]
+    fn another_machines_profile_is_left_aside_and_never_written_into() {
+        let path = tempfile::tempdir().unwrap().keep().join("profile.toml");
+        let machine = Hardware { processor: "Abacus".to_owned(), cpus: 3 };
+        Profile { machine: Some(machine), ..profile() }.save(&path).unwrap();
+        assert_eq!(Profile::configured(Some(&path)).unwrap(), Profile::default());
+        let error = Profile::to_update(&path).unwrap_err().to_string();
+        assert!(error.contains("Abacus (3 logical CPUs); this one: "), "{error}");
+        profile().save(&path).unwrap();
+        assert_eq!(Profile::configured(Some(&path)).unwrap(), profile());
+        let mine = Profile::to_update(&path).unwrap();
+        mine.save(&path).unwrap();
+        assert_eq!(Profile::configured(Some(&path)).unwrap(), mine);
+        assert_eq!(mine.machine, Some(Hardware::here()));
     }
 
     #[test]

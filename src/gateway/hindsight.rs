@@ -43,10 +43,13 @@ pub fn count_outcome(
         return;
     }
     metrics.outcomes_total.get_or_create(&outcome).inc();
+    let seconds = record.timings.total_ms / 1e3;
     if let Some(joules) = record.receipt.energy.and_then(|energy| energy.joules) {
         metrics.outcome_energy_joules_total.get_or_create(&outcome).inc_by(joules.0);
+        let watts = joules.0 / seconds;
+        let watts = if watts.is_finite() { watts } else { 0.0 };
+        metrics.outcome_power_watts_total.get_or_create(&outcome).inc_by(watts);
     }
-    let seconds = record.timings.total_ms / 1e3;
     metrics.outcome_duration_seconds_total.get_or_create(&outcome).inc_by(seconds);
     if let Some((p, labels)) = calibration {
         metrics.calibration_outcomes_total.get_or_create(&labels).inc();

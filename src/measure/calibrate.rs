@@ -92,9 +92,10 @@ pub async fn run(
         steps
     };
     let polling = async {
-        let mut readings = Vec::new();
+        // A plug that never answers is an error; one that misses a question leaves a gap.
+        let mut readings = vec![wall::ask(meter, gateway.http()).await?];
         while !*ended.borrow() {
-            readings.push(wall::ask(meter, gateway.http()).await?);
+            readings.extend(wall::ask(meter, gateway.http()).await);
             let _ended_or_time = tokio::time::timeout(POLL_EVERY, ended.changed()).await;
         }
         Ok(readings)

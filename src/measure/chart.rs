@@ -2,12 +2,18 @@
 //!
 //! Drawing only: every figure comes from the summary.
 
+use std::ops::Range;
+
 use plotters::coord::Shift;
+use plotters::coord::combinators::LogCoord;
+use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::fit::Fit;
 use super::stats::Estimate;
 use super::summary::{ModelResult, Part, Summary};
+use super::table::digits;
 
 /// Why a picture could not be drawn; writing to a string cannot fail, so it is the library's.
 #[derive(Debug, thiserror::Error)]
@@ -41,25 +47,8 @@ pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
     draw((760, 400), |area| {
         let ends = points.iter().flat_map(|(_, joules, _)| [joules.low, joules.high]);
         let (low, high) = decades(ends.filter(|end| *end > 0.0));
-        let mut chart = ChartBuilder::on(area)
-            .margin(12)
-            .x_label_area_size(46)
-            .y_label_area_size(56)
-            .build_cartesian_2d((low..high).log_scale(), 0.0..1.0)?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(FAINT)
-            .axis_style(INK)
-            .label_style((FONT, 13).into_font().color(&INK))
-            .axis_desc_style((FONT, 14).into_font().color(&INK))
-            .x_desc("joules per request (log scale)")
-            .y_desc("accuracy")
-            .x_labels(6)
-            .y_labels(6)
-            .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
-            .x_label_formatter(&|joules| super::table::digits(*joules))
-            .draw()?;
+        let mut chart = frame(area).build_cartesian_2d(log(low..high), 0.0..1.0)?;
+        mesh(&mut chart, "joules per request (log scale)", ("accuracy", &percent))?;
         for (place, (name, joules, accuracy)) in points.iter().enumerate() {
             let colour = COLOURS[place % COLOURS.len()];
             let (x, y) = (joules.value, accuracy.value);
@@ -69,10 +58,11 @@ pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
                 PathElement::new(vec![(x, accuracy.low), (x, accuracy.high)], line),
             ])?;
             chart.draw_series([Circle::new((x, y), 6, colour.filled())])?;
-            let style =
-                (FONT, 14).into_font().color(&colour).pos(Pos::new(HPos::Left, VPos::Bottom));
+            // Above and below in turn: models alike would write over each other.
+            let (at, shift) = if place % 2 == 0 { (VPos::Bottom, -8) } else { (VPos::Top, 8) };
+            let style = (FONT, 14).into_font().color(&colour).pos(Pos::new(HPos::Left, at));
             chart.draw_series([
-                EmptyElement::at((x, y)) + Text::new(name.clone(), (10, -8), style)
+                EmptyElement::at((x, y)) + Text::new(name.clone(), (10, shift), style)
             ])?;
         }
         Ok(())
@@ -87,7 +77,7 @@ pub fn joules_by(
     bars(
         summary,
         |result| parts(result).iter().map(|part| (part.name.clone(), part.joules)).collect(),
-        "joules per request",
+        ("joules per request", digits),
     )
 }
 
@@ -99,7 +89,7 @@ pub fn accuracy_by(
     bars(
         summary,
         |result| parts(result).iter().map(|part| (part.name.clone(), part.accuracy)).collect(),
-        "accuracy",
+        ("accuracy", percent),
     )
 }
 
@@ -112,7 +102,7 @@ const BOTTOM: i32 = 58;
 fn bars(
     summary: &Summary,
     parts: impl Fn(&ModelResult) -> Vec<(String, Option<Estimate>)>,
-    what: &str,
+    (what, show): (&str, fn(f64) -> String),
 ) -> Result<String, DrawError> {
     let columns: Vec<Vec<(String, Option<Estimate>)>> =
         summary.results.iter().map(&parts).collect();
@@ -127,7 +117,7 @@ fn bars(
         let scale = f64::from(width - LEFT - 70) / most;
         #[expect(clippy::cast_possible_truncation, reason = "pixels of one picture")]
         let x = |value: f64| LEFT + (value * scale).round() as i32;
-        axis(area, &ticks(most), &x, height - BOTTOM, what)?;
+        axis(area, &ticks(most), &x, height - BOTTOM, (what, show))?;
         for (row, name) in (0..).zip(&names) {
             let top = 10 + row * group;
             let style = (FONT, 14).into_font().color(&INK).pos(Pos::new(HPos::Right, VPos::Center));
@@ -150,22 +140,24 @@ fn bars(
                 ))?;
                 let style =
                     (FONT, 12).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
-                area.draw(&Text::new(
-                    super::table::digits(estimate.value),
-                    (x(estimate.high) + 6, middle),
-                    style,
-                ))?;
+                area.draw(&Text::new(show(estimate.value), (x(estimate.high) + 6, middle), style))?;
             }
         }
         Ok(())
     })
 }
 
-fn axis(area: &Area<'_>, ticks: &[f64], x: &impl Fn(f64) -> i32, bottom: i32, what: &str) -> Drawn {
+fn axis(
+    area: &Area<'_>,
+    ticks: &[f64],
+    x: &impl Fn(f64) -> i32,
+    bottom: i32,
+    (what, show): (&str, fn(f64) -> String),
+) -> Drawn {
     for &tick in ticks {
         area.draw(&PathElement::new(vec![(x(tick), 4), (x(tick), bottom)], FAINT))?;
         let style = (FONT, 12).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
-        area.draw(&Text::new(super::table::digits(tick), (x(tick), bottom + 6), style))?;
+        area.draw(&Text::new(show(tick), (x(tick), bottom + 6), style))?;
     }
     let style = (FONT, 14).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
     area.draw(&Text::new(
@@ -177,27 +169,12 @@ fn axis(area: &Area<'_>, ticks: &[f64], x: &impl Fn(f64) -> i32, bottom: i32, wh
 }
 
 /// Fitted against actual joules of what was held out.
-pub fn residuals(result: &ModelResult) -> Result<String, DrawError> {
-    let points = result.fit.as_ref().map_or(&[][..], |fit| &fit.points);
+pub fn residuals(fit: &Fit) -> Result<String, DrawError> {
+    let points = &fit.points;
     draw((440, 400), |area| {
         let (low, high) = decades(points.iter().flat_map(|point| [point.fitted, point.actual]));
-        let mut chart = ChartBuilder::on(area)
-            .margin(12)
-            .x_label_area_size(46)
-            .y_label_area_size(62)
-            .build_cartesian_2d((low..high).log_scale(), (low..high).log_scale())?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(FAINT)
-            .axis_style(INK)
-            .label_style((FONT, 13).into_font().color(&INK))
-            .axis_desc_style((FONT, 14).into_font().color(&INK))
-            .x_desc("metered joules")
-            .y_desc("joules from the fit")
-            .x_label_formatter(&|joules| super::table::digits(*joules))
-            .y_label_formatter(&|joules| super::table::digits(*joules))
-            .draw()?;
+        let mut chart = frame(area).build_cartesian_2d(log(low..high), log(low..high))?;
+        mesh(&mut chart, "metered joules", ("joules from the fit", &digits))?;
         chart.draw_series([PathElement::new(vec![(low, low), (high, high)], INK)])?;
         for factor in [0.85, 1.0 / 0.85] {
             let (from, to) = (low.max(low / factor), high.min(high / factor));
@@ -212,6 +189,46 @@ pub fn residuals(result: &ModelResult) -> Result<String, DrawError> {
         chart.draw_series(dots)?;
         Ok(())
     })
+}
+
+type Chart<'a, 'b, X, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>;
+
+/// A plane with room for its labels.
+fn frame<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut builder = ChartBuilder::on(area);
+    builder.margin(12).x_label_area_size(46).y_label_area_size(62);
+    builder
+}
+
+/// Its grid, axes and what they say; `y` with how its values are written.
+fn mesh<X, Y>(
+    chart: &mut Chart<'_, '_, X, Y>,
+    x: &str,
+    (y, show): (&str, &dyn Fn(f64) -> String),
+) -> Drawn
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(FAINT)
+        .axis_style(INK)
+        .label_style((FONT, 13).into_font().color(&INK))
+        .axis_desc_style((FONT, 14).into_font().color(&INK))
+        .x_desc(x)
+        .y_desc(y)
+        .x_labels(6)
+        .y_labels(6)
+        .x_label_formatter(&|value| digits(*value))
+        .y_label_formatter(&|value| show(*value))
+        .draw()?;
+    Ok(())
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
 }
 
 /// What a model is called in a picture.
@@ -237,6 +254,12 @@ fn draw(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> Drawn) -> Result<Stri
         area.present().map_err(|error| DrawError(error.to_string()))?;
     }
     Ok(svg)
+}
+
+/// A logarithmic axis with a line at each power of 10, or of 2 where those would be too few.
+fn log(range: Range<f64>) -> LogCoord<f64> {
+    let base = if range.end / range.start < 100.0 { 2.0 } else { 10.0 };
+    range.log_scale().base(base).into()
 }
 
 /// A range around the values that is wide enough for a logarithmic axis.

@@ -16,7 +16,10 @@ pub enum Check {
     Number { value: f64, tolerance: f64 },
     /// The whole answer is this text, case, quotes and final punctuation aside.
     Exact(String),
-    /// The word is in the answer as a word of its own, and none of `not` is.
+    /// The answer is this text or ends with it, as a piece of its own: `The output is "aaa".`
+    Ends(String),
+    /// The word is in the answer as a word of its own. Of it and those in `not`, it is the one that the answer begins
+    /// with, or else the last one named: "The day after Tuesday is Wednesday."
     Word { word: String, not: Vec<String> },
     /// The option that is named, of `of` options from A on.
     Choice { letter: char, of: u8 },
@@ -24,7 +27,8 @@ pub enum Check {
     Regex(Box<Regex>),
     /// All of these are in the answer, case aside, and none of `not` is.
     Contains { all: Vec<String>, not: Vec<String> },
-    /// The answer is, or holds in a code block, JSON whose field at the dotted path has this value.
+    /// The answer holds JSON whose field at the dotted path has this value. Without a path, the whole answer is this value,
+    /// or a code block with nothing else in it.
     Json { path: String, equals: Value },
 }
 
@@ -38,6 +42,8 @@ struct Fields {
     tolerance: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exact: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     word: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +65,7 @@ struct Fields {
 /// Why a rule makes no sense.
 #[derive(Debug, thiserror::Error)]
 pub enum BadCheck {
-    #[error("a check has exactly one of number, exact, word, choice, regex, contains, json")]
+    #[error("a check has exactly one of number, exact, ends, word, choice, regex, contains, json")]
     NotOne,
     #[error("`choice` must be a letter from A to the last of its options")]
     Letter,
@@ -80,6 +86,7 @@ impl TryFrom<Fields> for Check {
             number,
             tolerance,
             exact,
+            ends,
             word,
             choice,
             of,
@@ -95,6 +102,7 @@ impl TryFrom<Fields> for Check {
             rules.push(Self::Number { value, tolerance });
         }
         rules.extend(exact.map(Self::Exact));
+        rules.extend(ends.map(Self::Ends));
         rules.extend(word.map(|word| Self::Word { word, not: not.clone() }));
         if let Some(letter) = choice {
             let of = of.unwrap_or(4);
@@ -123,6 +131,7 @@ impl From<Check> for Fields {
                 Self { number: Some(value), tolerance: Some(tolerance), ..none }
             }
             Check::Exact(text) => Self { exact: Some(text), ..none },
+            Check::Ends(text) => Self { ends: Some(text), ..none },
             Check::Word { word, not } => Self { word: Some(word), not, ..none },
             Check::Choice { letter, of } => Self { choice: Some(letter), of: Some(of), ..none },
             Check::Regex(pattern) => Self { regex: Some(pattern.as_str().to_owned()), ..none },
@@ -140,10 +149,9 @@ impl Check {
             Self::Number { value, tolerance } => {
                 last_number(answer).is_some_and(|found| (found - value).abs() <= *tolerance)
             }
-            Self::Exact(text) => plain(answer) == plain(text),
-            Self::Word { word, not } => {
-                has_word(answer, word) && !not.iter().any(|other| has_word(answer, other))
-            }
+            Self::Exact(text) => plain(unfenced(answer)) == plain(text),
+            Self::Ends(text) => ends(&plain(unfenced(answer)), &plain(text)),
+            Self::Word { word, not } => names(answer, word, not),
             Self::Choice { letter, of } => chosen(answer, *of) == Some(*letter),
             Self::Regex(pattern) => pattern.is_match(answer),
             Self::Contains { all, not } => {
@@ -158,12 +166,17 @@ impl Check {
     }
 }
 
-/// The last number, thousands separated by commas or not.
+/// The last number, thousands separated by commas or not. The 2 of `cm2` and `cm^2` is none.
 fn last_number(text: &str) -> Option<f64> {
     #[expect(clippy::unwrap_used, reason = "a constant pattern, which the tests run")]
-    static NUMBER: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?").unwrap());
-    let found = NUMBER.find_iter(text).last()?;
+    static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"[-−]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)").unwrap()
+    });
+    let is_power = |before: &str| before.ends_with(|c: char| c.is_alphabetic() || c == '^');
+    let numbers = NUMBER.find_iter(text);
+    let found = numbers
+        .filter(|found| found.as_str().starts_with(['-', '−']) || !is_power(&text[..found.start()]))
+        .last()?;
     let digits = found.as_str().replace(',', "").replace('−', "-");
     // A hyphen after a letter or digit joins words or marks a range; it is no sign.
     let joined = text[..found.start()].ends_with(|c: char| c.is_alphanumeric());
@@ -176,18 +189,41 @@ fn plain(text: &str) -> String {
     text.trim_matches(around).to_lowercase()
 }
 
-fn has_word(text: &str, word: &str) -> bool {
+/// Whether the text ends with that, behind a space, a colon, a quote or nothing.
+fn ends(text: &str, with: &str) -> bool {
+    let before = text.strip_suffix(with);
+    let apart = |c: char| c.is_whitespace() || "\"'`*:(“‘".contains(c);
+    before.is_some_and(|before| before.is_empty() || before.ends_with(apart))
+}
+
+/// What stands in the code block that the answer is; the answer itself if it is none.
+fn unfenced(answer: &str) -> &str {
+    let block = answer.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    block.and_then(|block| block.split_once('\n')).map_or(answer, |(_language, inside)| inside)
+}
+
+/// Whether the answer names `word` rather than one of `others`.
+fn names(answer: &str, word: &str, others: &[String]) -> bool {
     let word = word.to_lowercase();
-    text.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|each| each == word)
+    let others: Vec<String> = others.iter().map(|other| other.to_lowercase()).collect();
+    let answer = answer.to_lowercase();
+    let mut words = answer.split(|c: char| !c.is_alphanumeric()).filter(|each| !each.is_empty());
+    let is_option = |each: &&str| *each == word || others.iter().any(|other| other == each);
+    let first = words.next();
+    let named = first.filter(is_option).or_else(|| words.rfind(is_option));
+    named == Some(word.as_str())
 }
 
 fn options(of: u8) -> std::ops::Range<char> {
     'A'..char::from(b'A'.saturating_add(of.min(26)))
 }
 
-/// The option an answer begins with, or else the last one it names.
+/// The option an answer begins with, or else the last one it names. In lower case only where nothing else is said.
 fn chosen(answer: &str, of: u8) -> Option<char> {
     let options = options(of);
+    if let Ok(letter) = plain(answer).trim_matches(['(', ')']).to_uppercase().parse() {
+        return Some(letter).filter(|letter| options.contains(letter));
+    }
     let mut named = answer
         .split(|c: char| !c.is_alphanumeric() && c != '\'')
         .map(|word| word.parse::<char>().ok().filter(|letter| options.contains(letter)));
@@ -200,16 +236,28 @@ fn chosen(answer: &str, of: u8) -> Option<char> {
 }
 
 /// The field at a dotted path of the JSON that the answer is, or that stands in it between the first and the last brace.
+/// Without a path, all of the answer.
 fn field(answer: &str, path: &str) -> Option<Value> {
+    if path.is_empty() {
+        return serde_json::from_str(unfenced(answer)).ok();
+    }
     let json = answer.get(answer.find('{')?..=answer.rfind('}')?)?;
     let value: Value = serde_json::from_str(json).ok()?;
     path.split('.').try_fold(value, |value, key| value.get(key).cloned())
 }
 
-/// 24.5 and 24.50 are one number, 7 and 7.0 too.
+/// 24.5 and 24.50 are one number, 7 and 7.0 too, also within an object.
 fn same(found: &Value, wanted: &Value) -> bool {
-    match (found.as_f64(), wanted.as_f64()) {
-        (Some(found), Some(wanted)) => (found - wanted).abs() <= wanted.abs() * ROUNDING,
+    if let (Some(found), Some(wanted)) = (found.as_f64(), wanted.as_f64()) {
+        return (found - wanted).abs() <= wanted.abs() * ROUNDING;
+    }
+    match (found.as_object(), wanted.as_object()) {
+        (Some(found), Some(wanted)) => {
+            found.len() == wanted.len()
+                && wanted
+                    .iter()
+                    .all(|(key, value)| found.get(key).is_some_and(|own| same(own, value)))
+        }
         _ => found == wanted,
     }
 }
@@ -239,6 +287,10 @@ mod tests {
         assert!(passes(r#"{"number": -10}"#, "It is −10"));
         assert!(passes(r#"{"number": 20}"#, "within 10-20"));
         assert!(passes(r#"{"number": 2.23, "tolerance": 0.01}"#, "2.2333"));
+        for right in ["10000 cm^2", "10000 cm2", "10000 cm²"] {
+            assert!(passes(r#"{"number": 10000}"#, right), "{right}");
+        }
+        assert!(passes(r#"{"number": 0.75}"#, ".75 kg") && passes(r#"{"number": 8}"#, "x=8"));
     }
 
     #[test]
@@ -249,6 +301,24 @@ mod tests {
         assert!(
             passes(no, "No, it does not.") && !passes(no, "yes and no") && !passes(no, "nobody")
         );
+        let day = r#"{"word": "Wednesday", "not": ["Monday", "Tuesday", "Thursday"]}"#;
+        for right in
+            ["Wednesday.", "The day after Tuesday is Wednesday.", "**Wednesday** follows Tuesday"]
+        {
+            assert!(passes(day, right), "{right}");
+        }
+        for wrong in ["Monday, Tuesday, Wednesday", "The day after Tuesday is Thursday.", "Tuesday"]
+        {
+            assert!(!passes(day, wrong), "{wrong}");
+        }
+        let last = r#"{"ends": "x-y"}"#;
+        for right in ["x-y", "X-Y.", "The output is: `x-y`.", "```\nx-y\n```", "it is **x-y**"] {
+            assert!(passes(last, right), "{right}");
+        }
+        for wrong in ["", "w-x-y", "ax-y", "x-y or z", "x y"] {
+            assert!(!passes(last, wrong), "{wrong}");
+        }
+        assert!(passes(r#"{"exact": "aaa"}"#, "```python\naaa\n```"));
         let mail = r#"{"contains": ["a@b.org"], "not": ["555"]}"#;
         assert!(passes(mail, "It is A@B.org.") && !passes(mail, "a@b.org, 555"));
     }
@@ -264,6 +334,7 @@ mod tests {
             "The answer is B.",
             "A dog is B",
             "Not A but B",
+            "b)",
         ] {
             assert!(passes(b, right), "{right}");
         }
@@ -277,6 +348,12 @@ mod tests {
         let id = r#"{"json": "user.id", "equals": 7}"#;
         assert!(passes(id, "```json\n{\"user\": {\"id\": 7.0}}\n```"));
         assert!(!passes(id, r#"{"user": {"id": "7"}}"#) && !passes(id, "} {") && !passes(id, "7"));
+        let whole = r#"{"json": "", "equals": {"city": "Oslo", "year": 1998}}"#;
+        let right = r#"{"year": 1998.0, "city": "Oslo"}"#;
+        assert!(passes(whole, right) && passes(whole, &format!("```json\n{right}\n```")));
+        for wrong in [r#"{"city": "Oslo"}"#, r#"{"city": "Oslo", "year": 1998, "x": 1}"#] {
+            assert!(!passes(whole, wrong) && !passes(whole, &format!("Sure! {right}")), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From rows to a model's costs: joules and seconds per request, per prompt token and per output token. Pure.
 //!
-//! One question in five is held out, with all its repeats, and the errors are those of the questions held out.
+//! The errors are those of questions that were left out: every fifth question, with all its repeats, is predicted by a fit
+//! of the other four fifths, and each fifth has its turn. The costs themselves come from all rows.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +9,49 @@ use serde::Serialize;
 
 use super::journal::Row;
 use super::least_squares::{Equation, non_negative};
-use super::stats::quantile_of;
+use super::stats::{Interval, bootstrap, quantile_of};
 use crate::energy::Tokens;
+use crate::energy::estimate::Tracked;
 use crate::energy::profile::{Cost, Linear};
 use crate::routing::text::fnv1a;
 use crate::units::Joules;
 
-/// One question in so many is held out.
-const HELD_OUT: u64 = 5;
+/// Parts that the questions fall into; each is left out once.
+const FOLDS: usize = 5;
 /// Fewer sums than this fit three coefficients to noise.
 const SUMS_MIN: usize = 8;
+/// Resamplings for the intervals of the coefficients.
+const RESAMPLES: usize = 400;
 
 /// A fit and how it did, for the profile and the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Fit {
     pub cost: Cost,
-    /// Held-out requests, or waves, the errors come from.
+    /// How far another draw of questions would move the joules of a request, a prompt token and an output token: 95 %
+    /// bootstrap intervals. Absent where the energy is unknown.
+    pub intervals: Option<[Interval; 3]>,
+    /// Requests, or waves of a batch, that were predicted by a fit without them.
     pub held_out: usize,
-    /// Fitted and actual joules of what was held out.
+    /// With the tokens that were really read and written.
+    pub errors: Option<Errors>,
+    /// The same corrected by the answers just before, as the gateway does it: the machine's state changes.
+    pub tracked: Option<Errors>,
+    /// Corrected likewise, with the tokens that the gateway expected before it asked: what a decision rests on.
+    pub foreseen: Option<Errors>,
+    /// As the gateway itself predicted while it was measured, by the profile it had and what it learned on the way.
+    pub gateway: Option<Errors>,
+    /// Fitted and actual joules of what was left out.
     pub points: Vec<Point>,
 }
 
-/// One request or wave that was held out.
+/// Quantiles of |predicted / actual − 1|.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Errors {
+    pub p50: f64,
+    pub p90: f64,
+}
+
+/// One request or wave that was left out.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Point {
     pub fitted: f64,
@@ -48,69 +70,112 @@ pub enum NoFit {
 }
 
 /// What one request took, or one wave of them together.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Sum {
+    /// The question or wave, which repeats share.
+    name: String,
     requests: f64,
     tokens: Tokens,
-    /// None once a part is unknown.
-    joules: Option<f64>,
-    held_out: bool,
+    /// As the gateway expected them; none for a wave.
+    foreseen: Option<Tokens>,
+    joules: f64,
 }
 
 /// Fits the rows of one model and batch.
-pub fn fit(rows: &[&Row], batch: u32) -> Result<Fit, NoFit> {
+pub fn fit(rows: &[&Row], batch: u32, seed: u64) -> Result<Fit, NoFit> {
     let answered: Vec<&Row> = rows.iter().copied().filter(|row| row.error.is_none()).collect();
+    let seconds = linear(&equations_of_seconds(&answered))?;
     let sums = sums(&answered, batch);
-    let known: Vec<&Sum> = sums.iter().filter(|sum| sum.joules.is_some()).collect();
-    let seconds = seconds(&answered)?;
-    let joules = if known.is_empty() { None } else { Some(joules(&known)?) };
-    let points = joules.map_or_else(Vec::new, |joules| points(joules, &known));
+    let (joules, intervals) = if sums.is_empty() {
+        (None, None)
+    } else {
+        (Some(linear(&equations(&sums))?), intervals(&sums, seed))
+    };
+    let LeftOut { points, tracked, foreseen } = left_out(&sums);
     let ratios = || points.iter().map(|point| point.actual / point.fitted).collect::<Vec<_>>();
-    let errors = points.iter().map(|point| (point.fitted / point.actual - 1.0).abs()).collect();
+    let errors = Errors::of(points.iter().copied());
     let cost = Cost {
         batch,
         requests: answered.len() as u64,
-        total_joules: Joules(known.iter().filter_map(|sum| sum.joules).sum()),
+        total_joules: Joules(sums.iter().map(|sum| sum.joules).sum()),
         low: quantile_of(ratios(), 0.05).unwrap_or(1.0).clamp(0.0, 1.0),
         high: quantile_of(ratios(), 0.95).unwrap_or(1.0).max(1.0),
-        median_error: quantile_of(errors, 0.5).unwrap_or(0.0),
+        median_error: errors.map_or(0.0, |errors| errors.p50),
+        p90_error: errors.map_or(0.0, |errors| errors.p90),
         joules,
         seconds,
     };
-    Ok(Fit { cost, held_out: points.len(), points })
+    Ok(Fit {
+        cost,
+        intervals,
+        held_out: points.len(),
+        errors,
+        tracked: Errors::of(tracked.into_iter()),
+        foreseen: Errors::of(foreseen.into_iter()),
+        gateway: Errors::of(answered.iter().filter_map(|row| predicted(row))),
+        points,
+    })
 }
 
-/// Alone, every request is a sum of its own; several at a time, every wave is. A wave whose questions are only partly
-/// held out is not held out.
+impl Errors {
+    fn of(points: impl Iterator<Item = Point>) -> Option<Self> {
+        let errors: Vec<f64> =
+            points.map(|point| (point.fitted / point.actual - 1.0).abs()).collect();
+        Some(Self { p50: quantile_of(errors.clone(), 0.5)?, p90: quantile_of(errors, 0.9)? })
+    }
+}
+
+impl Point {
+    /// None where nothing can be said of a ratio: a clock tick may be longer than a short answer.
+    fn new(fitted: f64, actual: f64) -> Option<Self> {
+        (fitted > 0.0 && actual > 0.0).then_some(Self { fitted, actual })
+    }
+}
+
+/// What the gateway said before it asked, and what came of it.
+fn predicted(row: &Row) -> Option<Point> {
+    Point::new(row.foreseen?.joules?.0, row.joules()?)
+}
+
+/// Alone, every request is a sum of its own; several at a time, every wave that ran whole is. Without those whose energy
+/// is not known.
 fn sums(rows: &[&Row], batch: u32) -> Vec<Sum> {
     if batch == 1 {
-        return rows.iter().map(|row| Sum::of(&[row], is_held_out(&row.item))).collect();
+        return rows.iter().filter_map(|row| Sum::of(row.item.clone(), &[row])).collect();
     }
     let mut waves: BTreeMap<(u32, u32), Vec<&Row>> = BTreeMap::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| row.together == batch) {
         waves.entry((row.repeat, row.wave)).or_default().push(row);
     }
     let whole = waves.into_iter().filter(|(_, wave)| wave.len() == batch as usize);
-    whole.map(|((_, number), wave)| Sum::of(&wave, u64::from(number) % HELD_OUT == 0)).collect()
+    whole.filter_map(|((_, number), wave)| Sum::of(number.to_string(), &wave)).collect()
 }
 
 impl Sum {
-    fn of(rows: &[&Row], held_out: bool) -> Self {
-        let mut sum = Self { joules: Some(0.0), held_out, ..Self::default() };
+    fn of(name: String, rows: &[&Row]) -> Option<Self> {
+        let mut sum = Self { name, ..Self::default() };
         for row in rows {
             sum.requests += 1.0;
             sum.tokens += tokens(row);
-            sum.joules = sum.joules.zip(row.joules()).map(|(sum, one)| sum + one);
+            sum.joules += row.joules()?;
         }
-        sum
+        if let [row] = rows {
+            sum.foreseen = row.foreseen.map(|seen| Tokens {
+                prefill: seen.prompt_tokens.saturating_sub(seen.cached_tokens),
+                decode: seen.output_tokens,
+            });
+        }
+        Some(sum)
     }
 
-    fn columns(&self) -> [f64; 3] {
-        [self.requests, self.tokens.prefill as f64, self.tokens.decode as f64]
+    /// By name, so that neither repeats nor the order of asking matter.
+    #[expect(clippy::cast_possible_truncation, reason = "below FOLDS")]
+    fn fold(&self) -> usize {
+        (fnv1a(self.name.as_bytes()) % FOLDS as u64) as usize
     }
 
-    fn fitted(&self, joules: Linear) -> f64 {
-        joules.fixed * self.requests + joules.of_tokens(self.tokens)
+    fn fitted(&self, joules: Linear, tokens: Tokens) -> f64 {
+        joules.fixed * self.requests + joules.of_tokens(tokens)
     }
 }
 
@@ -121,51 +186,84 @@ fn tokens(row: &Row) -> Tokens {
     }
 }
 
-/// By the question's name, so that neither repeats nor the order of asking matter.
-fn is_held_out(item: &str) -> bool {
-    fnv1a(item.as_bytes()).is_multiple_of(HELD_OUT)
-}
-
-fn joules(sums: &[&Sum]) -> Result<Linear, NoFit> {
-    let held_in = sums.iter().filter(|sum| !sum.held_out);
-    let equations: Vec<_> = held_in
-        .filter_map(|sum| Equation::relative(sum.columns(), sum.joules.unwrap_or(0.0)))
-        .collect();
-    linear(&equations)
+fn equations<'a>(sums: impl IntoIterator<Item = &'a Sum>) -> Vec<Equation<3>> {
+    let equations = sums.into_iter().filter_map(|sum| {
+        let columns = [sum.requests, sum.tokens.prefill as f64, sum.tokens.decode as f64];
+        Equation::relative(columns, sum.joules)
+    });
+    equations.collect()
 }
 
 /// Time to the first token tells what prompts take, and the time after it what output takes.
-fn seconds(rows: &[&Row]) -> Result<Linear, NoFit> {
+fn equations_of_seconds(rows: &[&Row]) -> Vec<Equation<3>> {
     let mut equations = Vec::with_capacity(2 * rows.len());
-    for row in rows.iter().filter(|row| !is_held_out(&row.item)) {
+    for row in rows {
         let Tokens { prefill, decode } = tokens(row);
         let prefill = prefill as f64;
         equations.extend(Equation::relative([1.0, prefill, decode as f64], row.total_s));
         equations.extend(Equation::relative([1.0, prefill, 1.0], row.first_token_s.unwrap_or(0.0)));
     }
-    linear(&equations)
+    equations
 }
 
 fn linear(equations: &[Equation<3>]) -> Result<Linear, NoFit> {
     if equations.len() < SUMS_MIN {
         return Err(NoFit::TooFew(equations.len()));
     }
-    let [fixed, prefill_token, decode_token] = non_negative(equations).ok_or(NoFit::Alike)?;
-    if prefill_token + decode_token > 0.0 {
-        Ok(Linear { fixed, prefill_token, decode_token })
-    } else {
-        Err(NoFit::Alike)
-    }
+    let per_token = |[_, prefill, decode]: &[f64; 3]| prefill + decode > 0.0;
+    // Answers of nearly one length may look as if only their number counted; then all of it is put on their tokens.
+    let without_fixed = || {
+        let columns = |[_, prefill, decode]: [f64; 3]| [0.0, prefill, decode];
+        let equations =
+            equations.iter().map(|one| Equation { columns: columns(one.columns), ..*one });
+        non_negative(&equations.collect::<Vec<_>>())
+    };
+    let found = non_negative(equations).filter(per_token);
+    let found = found.or_else(|| without_fixed().filter(per_token));
+    let [fixed, prefill_token, decode_token] = found.ok_or(NoFit::Alike)?;
+    Ok(Linear { fixed, prefill_token, decode_token })
 }
 
-fn points(joules: Linear, sums: &[&Sum]) -> Vec<Point> {
-    let held_out = sums.iter().filter(|sum| sum.held_out);
-    let points = held_out.filter_map(|sum| {
-        let (fitted, actual) = (sum.fitted(joules), sum.joules?);
-        // A clock tick may be longer than a short answer; nothing can be said of a zero.
-        (fitted > 0.0 && actual > 0.0).then_some(Point { fitted, actual })
-    });
-    points.collect()
+/// What was left out, as a fit without its fold predicts it.
+#[derive(Default)]
+struct LeftOut {
+    points: Vec<Point>,
+    tracked: Vec<Point>,
+    foreseen: Vec<Point>,
+}
+
+/// Predicts every sum by a fit without its fold, in the order in which they were asked.
+fn left_out(sums: &[Sum]) -> LeftOut {
+    let fits: Vec<Option<Linear>> = (0..FOLDS)
+        .map(|fold| linear(&equations(sums.iter().filter(|sum| sum.fold() != fold))).ok())
+        .collect();
+    let all: f64 = sums.iter().map(|sum| sum.joules).sum();
+    let mut recent = Tracked::as_expected(all, sums.len() as f64);
+    let mut left_out = LeftOut::default();
+    for sum in sums {
+        let Some(joules) = fits.get(sum.fold()).copied().flatten() else { continue };
+        let fitted = sum.fitted(joules, sum.tokens);
+        let ratio = recent.ratio().unwrap_or(1.0);
+        left_out.points.extend(Point::new(fitted, sum.joules));
+        left_out.tracked.extend(Point::new(fitted * ratio, sum.joules));
+        let foreseen = sum.foreseen.map(|tokens| sum.fitted(joules, tokens) * ratio);
+        left_out.foreseen.extend(foreseen.and_then(|foreseen| Point::new(foreseen, sum.joules)));
+        recent.add(sum.joules, fitted);
+    }
+    left_out
+}
+
+/// Intervals of the coefficients over other draws of questions.
+fn intervals(sums: &[Sum], seed: u64) -> Option<[Interval; 3]> {
+    let mut questions: BTreeMap<&str, Vec<&Sum>> = BTreeMap::new();
+    for sum in sums {
+        questions.entry(&sum.name).or_default().push(sum);
+    }
+    let questions: Vec<Vec<&Sum>> = questions.into_values().collect();
+    bootstrap(&questions, RESAMPLES, seed, |drawn| {
+        let found = linear(&equations(drawn.iter().flat_map(|sums| sums.iter().copied()))).ok()?;
+        Some([found.fixed, found.prefill_token, found.decode_token])
+    })
 }
 
 #[cfg(test)]
@@ -187,7 +285,7 @@ mod tests {
                 (row.prompt_tokens, row.output_tokens) = (prompt, output);
                 row.first_token_s = Some(0.02 + 0.001 * (prompt - 10) as f64 + 0.01);
                 row.total_s = 0.02 + 0.001 * (prompt - 10) as f64 + 0.01 * output as f64;
-                (row.batch, row.wave) = (batch, number / batch);
+                (row.batch, row.wave, row.together) = (batch, number / batch, batch);
                 row
             })
             .collect();
@@ -210,18 +308,22 @@ mod tests {
 
     fn fitted(batch: u32) -> Fit {
         let rows = rows(batch);
-        fit(&rows.iter().collect::<Vec<_>>(), batch).unwrap()
+        fit(&rows.iter().collect::<Vec<_>>(), batch, 1).unwrap()
     }
 
     #[test]
     fn the_costs_behind_the_rows_are_found_alone_and_in_waves() {
         for batch in [1, 4] {
-            let Fit { cost, held_out, .. } = fitted(batch);
+            let Fit { cost, held_out, errors, intervals, .. } = fitted(batch);
             let joules = cost.joules.unwrap();
             assert!((joules.prefill_token - 0.01).abs() < 0.001, "{batch}: {joules:?}");
             assert!((joules.decode_token - 0.05).abs() < 0.005, "{batch}: {joules:?}");
             assert!(cost.median_error < 0.05 && cost.low <= 1.0 && cost.high > 1.0, "{cost:?}");
-            assert!(held_out > 2, "{batch}: {held_out}");
+            assert_eq!(held_out, 64 / batch as usize, "each is left out once");
+            assert!(errors.is_some_and(|errors| errors.p50 <= errors.p90), "{errors:?}");
+            let [_, prefill, decode] = intervals.unwrap();
+            assert!(prefill.low < 0.01 && 0.01 < prefill.high, "{batch}: {prefill:?}");
+            assert!(decode.low < 0.05 && 0.05 < decode.high, "{batch}: {decode:?}");
         }
         let seconds = fitted(1).cost.seconds;
         assert!(
@@ -232,14 +334,49 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_becomes_slow_is_followed_and_a_wave_that_was_cut_off_is_no_wave() {
+        let mut rows = rows(1);
+        for row in &mut rows[32..] {
+            let energy = row.energy.unwrap();
+            let joules = energy.joules.map(|joules| Joules(joules.0 * 1.6));
+            row.energy = Some(EnergyFigure { joules, ..energy });
+        }
+        let found = fit(&rows.iter().collect::<Vec<_>>(), 1, 1).unwrap();
+        let (costs_alone, tracked) = (found.errors.unwrap(), found.tracked.unwrap());
+        assert!(costs_alone.p50 > 0.15 && tracked.p50 < 0.08, "{costs_alone:?} {tracked:?}");
+        let mut waves = self::rows(4);
+        for row in &mut waves[..4] {
+            row.together = 2;
+        }
+        assert_eq!(fit(&waves.iter().collect::<Vec<_>>(), 4, 1).unwrap().held_out, 15);
+    }
+
+    #[test]
+    fn answers_that_differ_by_noise_alone_still_have_a_cost_per_token() {
+        let rows: Vec<Row> = (0..20_u32)
+            .map(|number| {
+                // The longer the answer, the less it took: only by chance.
+                let joules = 2.0 - f64::from(number) * 0.01;
+                let mut row = tests::row(&format!("q{number}"), 1.0, joules);
+                row.prompt_tokens = 40 + u64::from(number % 3);
+                row.output_tokens = 12 + u64::from(number / 10);
+                row
+            })
+            .collect();
+        let cost = fit(&rows.iter().collect::<Vec<_>>(), 1, 1).unwrap().cost;
+        let joules = cost.joules.unwrap().of(Tokens { prefill: 31, decode: 12 });
+        assert!((1.7..2.1).contains(&joules), "{cost:?}");
+    }
+
+    #[test]
     fn unknown_energy_gives_seconds_only_and_too_little_gives_nothing() {
         let mut rows = rows(1);
         for row in &mut rows {
             row.energy = None;
         }
-        let cost = fit(&rows.iter().collect::<Vec<_>>(), 1).unwrap().cost;
+        let cost = fit(&rows.iter().collect::<Vec<_>>(), 1, 1).unwrap().cost;
         assert!(cost.joules.is_none() && cost.seconds.decode_token > 0.0);
-        let few = fit(&rows.iter().take(3).collect::<Vec<_>>(), 1);
+        let few = fit(&rows.iter().take(3).collect::<Vec<_>>(), 1, 1);
         assert!(matches!(few, Err(NoFit::TooFew(_))));
     }
 }

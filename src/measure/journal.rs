@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::energy::EnergyFigure;
+use crate::energy::{EnergyFigure, Hardware};
 use crate::routing::Route;
+use crate::units::Joules;
 
 const ROWS_FILE: &str = "items.jsonl";
 const SETTINGS_FILE: &str = "settings.json";
@@ -27,6 +28,7 @@ pub struct Settings {
     pub temperature: f32,
     pub logprobs: bool,
     pub seed: u64,
+    pub machine: Hardware,
 }
 
 /// One request, once its energy is final.
@@ -41,6 +43,8 @@ pub struct Row {
     pub repeat: u32,
     /// Requests of one wave ran at the same time; numbers begin at 0 with each batch and repeat.
     pub wave: u32,
+    /// How many of the wave really ran together: fewer at the end of a suite, and where a run was cut off and went on.
+    pub together: u32,
     pub item: String,
     pub domain: String,
     pub difficulty: u8,
@@ -55,12 +59,25 @@ pub struct Row {
     /// Part of `prompt_tokens`.
     pub cached_tokens: u64,
     pub output_tokens: u64,
+    /// What the gateway expected of the request before it ran.
+    pub foreseen: Option<Foreseen>,
     /// Mean log-probability of the output tokens, where the model tells.
     pub mean_logprob: Option<f64>,
     /// Absent for questions from a log, which are somebody's.
     pub answer: Option<String>,
     /// Why there is no answer.
     pub error: Option<String>,
+}
+
+/// A request as the gateway saw it coming.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Foreseen {
+    pub prompt_tokens: u64,
+    /// Part of `prompt_tokens`.
+    pub cached_tokens: u64,
+    pub output_tokens: u64,
+    pub joules: Option<Joules>,
 }
 
 /// What names a request within a run.
@@ -132,14 +149,17 @@ impl Journal {
         self.done.contains(&(model.to_owned(), batch, repeat, item.to_owned()))
     }
 
-    /// Appends a row; it is on its way to the disk when this returns.
-    pub fn append(&mut self, row: Row) -> Result<(), JournalError> {
+    /// Appends the rows of a wave at once; they are on their way to the disk when this returns.
+    pub fn append(&mut self, rows: Vec<Row>) -> Result<(), JournalError> {
         let failed = |source| JournalError::Io { path: self.path.clone(), source };
-        let mut line = serde_json::to_vec(&row).map_err(|error| failed(error.into()))?;
-        line.push(b'\n');
-        self.file.write_all(&line).map_err(failed)?;
-        self.done.insert(row.key());
-        self.rows.push(row);
+        let mut lines = Vec::new();
+        for row in &rows {
+            serde_json::to_writer(&mut lines, row).map_err(|error| failed(error.into()))?;
+            lines.push(b'\n');
+        }
+        self.file.write_all(&lines).map_err(failed)?;
+        self.done.extend(rows.iter().map(Row::key));
+        self.rows.extend(rows);
         Ok(())
     }
 
@@ -164,6 +184,7 @@ fn check_settings(dir: &Path, path: &Path, wanted: &Settings) -> Result<(), Jour
         ("another --temperature", found.temperature.to_bits() != wanted.temperature.to_bits()),
         ("another --logprobs", found.logprobs != wanted.logprobs),
         ("another --seed", found.seed != wanted.seed),
+        ("another machine", found.machine != wanted.machine),
     ];
     match differs.into_iter().find(|(_, differs)| *differs) {
         Some((what, _)) => Err(JournalError::Other { dir: dir.to_owned(), what }),
@@ -196,7 +217,6 @@ fn mend(path: &Path) -> Result<Vec<Row>, JournalError> {
 pub(super) mod tests {
     use super::*;
     use crate::energy::{Quality, Source};
-    use crate::units::Joules;
 
     fn settings() -> Settings {
         Settings {
@@ -207,6 +227,7 @@ pub(super) mod tests {
             temperature: 0.0,
             logprobs: false,
             seed: 1,
+            machine: Hardware::default(),
         }
     }
 
@@ -226,6 +247,7 @@ pub(super) mod tests {
             batch: 1,
             repeat: 0,
             wave: 0,
+            together: 1,
             item: item.to_owned(),
             domain: "d".to_owned(),
             difficulty: 1,
@@ -236,6 +258,7 @@ pub(super) mod tests {
             prompt_tokens: 40,
             cached_tokens: 10,
             output_tokens: 20,
+            foreseen: None,
             mean_logprob: None,
             answer: None,
             error: None,
@@ -246,8 +269,7 @@ pub(super) mod tests {
     fn a_run_that_was_killed_goes_on_behind_its_last_whole_row() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(dir.path(), &settings(), false).unwrap();
-        journal.append(row("a", 1.0, 2.0)).unwrap();
-        journal.append(row("b", 0.0, 3.0)).unwrap();
+        journal.append(vec![row("a", 1.0, 2.0), row("b", 0.0, 3.0)]).unwrap();
         drop(journal);
         let path = dir.path().join(ROWS_FILE);
         let text = fs::read_to_string(&path).unwrap();
@@ -262,7 +284,7 @@ pub(super) mod tests {
                 && !journal.has("m", 1, 0, "b")
                 && !journal.has("m", 8, 0, "a")
         );
-        journal.append(row("b", 0.0, 3.0)).unwrap();
+        journal.append(vec![row("b", 0.0, 3.0)]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 

@@ -5,37 +5,28 @@
 use std::fmt::Write;
 
 use super::chart::{self, DrawError, colour, label};
-use super::stats::Estimate;
+use super::fit::{Errors, Fit};
+use super::stats::{Estimate, Interval};
 use super::summary::{ModelResult, Summary};
 use super::table::digits;
+use crate::energy::Source;
 
 const STYLE: &str = include_str!("page.css");
 
 /// The whole page.
 pub fn render(summary: &Summary) -> Result<String, DrawError> {
     let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>Intelligence per watt</title><style>{STYLE}</style></head><body><main>\n"
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>Intelligence per watt</title><style>{STYLE}</style></head><body><main>\n"
     );
     page += &head(summary);
     page += &headline(summary);
-    page += &figure(
-        "Accuracy and energy",
-        "Up and to the left is better. Bars: 95 % bootstrap intervals over questions.",
-        &[chart::frontier(summary)?],
-    );
-    page += "<section><h2>Where the joules go</h2>";
-    page += &legend(summary);
-    page += "<div class=\"pair\">";
-    page += &picture("By domain", &chart::joules_by(summary, |result| &result.by_domain)?);
-    page +=
-        &picture("Accuracy by domain", &chart::accuracy_by(summary, |result| &result.by_domain)?);
-    page += &picture("By difficulty", &chart::joules_by(summary, |result| &result.by_difficulty)?);
-    page += &picture(
-        "Accuracy by difficulty",
-        &chart::accuracy_by(summary, |result| &result.by_difficulty)?,
-    );
-    page += "</div></section>";
+    let graded = summary.results.iter().any(|result| result.accuracy.is_some());
+    let metered = summary.results.iter().any(|result| result.joules.is_some());
+    if graded && metered {
+        page += &figure_of_models(summary)?;
+    }
+    page += &parts(summary, graded, metered)?;
     page += &costs(summary)?;
     page += METHOD;
     page += "</main></body></html>\n";
@@ -45,9 +36,14 @@ pub fn render(summary: &Summary) -> Result<String, DrawError> {
 fn head(summary: &Summary) -> String {
     let settings = &summary.settings;
     format!(
-        "<header><h1>Intelligence per watt</h1><p>Suite <b>{}</b>{}, up to {} output tokens, temperature {}, seed {}. Measured {}.</p></header>\n",
+        "<header><h1>Intelligence per watt</h1><p class=\"lead\"><b>IPW</b> is the share of right answers divided by the mean watts of a request, \
+         <b>IPJ</b> the same divided by its mean joules: higher is better.</p>\
+         <p>{}. Suite <b>{}</b>{}, answers of up to {} tokens, temperature {}, seed {}. Measured {} (UTC).</p></header>\n",
+        escape(&settings.machine.to_string()),
         escape(&settings.suite),
-        settings.limit.map_or_else(String::new, |limit| format!(" (first {limit} questions)")),
+        settings
+            .limit
+            .map_or_else(String::new, |limit| format!(", {limit} questions spread over it")),
         settings.max_tokens,
         settings.temperature,
         settings.seed,
@@ -55,36 +51,57 @@ fn head(summary: &Summary) -> String {
     )
 }
 
+fn figure_of_models(summary: &Summary) -> Result<String, DrawError> {
+    Ok(format!(
+        "<section><h2>Accuracy and energy</h2><p>Up and to the left is better. Bars: 95 % bootstrap intervals over questions. {}</p><figure>{}</figure></section>\n",
+        qualities(summary),
+        chart::frontier(summary)?
+    ))
+}
+
+/// How the energy of each model is known, in words.
+fn qualities(summary: &Summary) -> String {
+    let known = summary
+        .results
+        .iter()
+        .map(|result| format!("<b>{}</b>: {}", escape(&label(result)), quality_badge(result)));
+    format!("Energy of {}.", known.collect::<Vec<_>>().join(", "))
+}
+
+fn quality_badge(result: &ModelResult) -> String {
+    let quality = result.quality.map_or("unknown", |quality| quality.label());
+    format!("<span class=\"quality {quality}\">{quality}</span>")
+}
+
 fn headline(summary: &Summary) -> String {
     let names = [
-        "model",
-        "at a time",
-        "questions",
-        "accuracy",
-        "joules / request",
-        "watts",
-        "IPW (1/W)",
-        "IPJ (1/J)",
-        "first token",
-        "seconds",
-        "tokens in / out",
-        "energy is",
+        ("model", ""),
+        ("at a time", "requests"),
+        ("questions", ""),
+        ("accuracy", "%"),
+        ("energy", "J per request"),
+        ("power", "W"),
+        ("IPW", "1/W"),
+        ("IPJ", "1/J"),
+        ("first token", "p50"),
+        ("whole answer", "s"),
+        ("tokens", "in / out"),
+        ("energy is", ""),
     ];
     let mut table = String::from("<section><div class=\"scroll\"><table><thead><tr>");
-    for name in names {
+    for (name, unit) in names {
         // Writing to a string cannot fail, here and below.
-        let _ = write!(table, "<th>{name}</th>");
+        let _ = write!(table, "<th>{name}<small>{unit}</small></th>");
     }
     table += "</tr></thead><tbody>";
     for result in &summary.results {
         table += &row(result);
     }
-    table += "</tbody></table></div></section>\n";
+    table += "</tbody></table></div><p class=\"note\">Small figures: 95 % intervals. –: unknown, which is not zero.</p></section>\n";
     table
 }
 
 fn row(result: &ModelResult) -> String {
-    let quality = result.quality.map_or("unknown", |quality| quality.label());
     let band = result.band.map_or_else(String::new, |[low, high]| {
         format!("<small>true value ×{low:.2} to ×{high:.2}</small>")
     });
@@ -95,14 +112,16 @@ fn row(result: &ModelResult) -> String {
         0 => String::new(),
         failed => format!("<small>{failed} of {} requests failed</small>", result.requests),
     };
+    let unknown = match result.energy_unknown {
+        0 => String::new(),
+        unknown => format!("<small>of {unknown} of {} unknown</small>", result.requests),
+    };
     let cells = [
         format!("<b>{}</b><small>{}</small>", escape(&result.model), result.route.label()),
         result.batch.to_string(),
         format!("{}{failed}", result.questions),
-        result
-            .accuracy
-            .map_or_else(none, |share| interval(share, |value| format!("{:.1} %", value * 100.0))),
-        result.joules.map_or_else(none, |joules| interval(joules, digits)),
+        result.accuracy.map_or_else(none, |share| interval(share, percent)),
+        result.joules.map_or_else(none, |joules| interval(joules, digits)) + &unknown,
         result.watts.map_or_else(none, |watts| interval(watts, digits)),
         result.ipw.map_or_else(none, |ratio| interval(ratio, digits)),
         result.ipj.map_or_else(none, |ratio| interval(ratio, digits)) + &perplexity,
@@ -112,64 +131,63 @@ fn row(result: &ModelResult) -> String {
             "{:.0} / {:.0}<small>{:.0} cached</small>",
             result.prompt_tokens, result.output_tokens, result.cached_tokens
         ),
-        format!("<span class=\"quality {quality}\">{quality}</span>{band}"),
+        quality_badge(result) + &band,
     ];
     cells.iter().fold("<tr>".to_owned(), |row, cell| row + "<td>" + cell + "</td>") + "</tr>"
+}
+
+/// Joules and accuracy of each domain and difficulty, as far as there are any.
+fn parts(summary: &Summary, graded: bool, metered: bool) -> Result<String, DrawError> {
+    let mut text =
+        format!("<section><h2>Where the joules go</h2>{}<div class=\"pair\">", legend(summary));
+    if metered {
+        text +=
+            &picture("Energy by domain", &chart::joules_by(summary, |result| &result.by_domain)?);
+    }
+    if graded {
+        text += &picture(
+            "Accuracy by domain",
+            &chart::accuracy_by(summary, |result| &result.by_domain)?,
+        );
+    }
+    if metered {
+        text += &picture(
+            "Energy by difficulty",
+            &chart::joules_by(summary, |result| &result.by_difficulty)?,
+        );
+    }
+    if graded {
+        text += &picture(
+            "Accuracy by difficulty",
+            &chart::accuracy_by(summary, |result| &result.by_difficulty)?,
+        );
+    }
+    Ok(text + "</div></section>\n")
 }
 
 /// What was fitted for each local model and batch, with a picture of how well.
 fn costs(summary: &Summary) -> Result<String, DrawError> {
     let mut text = String::from(
-        "<section><h2>What a request costs</h2><p>Fitted on four fifths of the questions by non-negative least squares, checked \
-         on the fifth that was held out. Grey lines: 15 % off.</p><div class=\"pair\">",
+        "<section><h2>What a request costs</h2><p>Non-negative least squares over all answers, with 95 % intervals over questions. Dots: answers, \
+         each as a fit without its own question predicts it. Grey lines: 15 % off.</p><div class=\"pair\">",
     );
     for result in &summary.results {
-        text += "<figure>";
-        let _ = write!(text, "<figcaption>{}</figcaption>", escape(&label(result)));
+        let _ = write!(
+            text,
+            "<figure><figcaption>{} {}</figcaption>",
+            escape(&label(result)),
+            quality_badge(result)
+        );
         match &result.fit {
             None => {
-                let _ = write!(
-                    text,
-                    "<p>No fit: {}.</p>",
-                    escape(result.no_fit.as_deref().unwrap_or("unknown"))
-                );
+                let reason = result.no_fit.as_deref().unwrap_or("unknown");
+                let _ = write!(text, "<p>No fit: {}.</p>", escape(reason));
             }
             Some(fit) => {
-                let (joules, seconds) = (fit.cost.joules, fit.cost.seconds);
-                text += "<table class=\"costs\"><thead><tr><th></th><th>energy</th><th>time</th></tr></thead><tbody>";
-                let rows = [
-                    ("a request", joules.map(|joules| joules.fixed), seconds.fixed),
-                    (
-                        "a prompt token",
-                        joules.map(|joules| joules.prefill_token),
-                        seconds.prefill_token,
-                    ),
-                    (
-                        "an output token",
-                        joules.map(|joules| joules.decode_token),
-                        seconds.decode_token,
-                    ),
-                ];
-                for (name, joules, seconds) in rows {
-                    let joules =
-                        joules.map_or_else(none, |joules| format!("{} mJ", digits(joules * 1e3)));
-                    let _ = write!(
-                        text,
-                        "<tr><td>{name}</td><td>{joules}</td><td>{} ms</td></tr>",
-                        digits(seconds * 1e3)
-                    );
-                }
-                text += "</tbody></table>";
+                text += &coefficients(fit);
+                text += &errors(fit);
                 if !fit.points.is_empty() {
-                    let _ = write!(
-                        text,
-                        "<p>Median error {:.1} % over {} held out; nine in ten take ×{:.2} to ×{:.2} of the fit.</p>",
-                        fit.cost.median_error * 100.0,
-                        fit.held_out,
-                        fit.cost.low,
-                        fit.cost.high,
-                    );
-                    text += &chart::residuals(result)?;
+                    text += &chart::residuals(fit)?;
                 }
             }
         }
@@ -179,10 +197,66 @@ fn costs(summary: &Summary) -> Result<String, DrawError> {
     Ok(text + "</div></section>\n")
 }
 
+fn coefficients(fit: &Fit) -> String {
+    let (joules, seconds) = (fit.cost.joules, fit.cost.seconds);
+    let rows = [
+        ("a request", joules.map(|joules| joules.fixed), seconds.fixed),
+        ("a prompt token", joules.map(|joules| joules.prefill_token), seconds.prefill_token),
+        ("an output token", joules.map(|joules| joules.decode_token), seconds.decode_token),
+    ];
+    let mut text = String::from(
+        "<table class=\"costs\"><thead><tr><th></th><th>energy</th><th>time</th></tr></thead><tbody>",
+    );
+    for (place, (name, joules, seconds)) in rows.into_iter().enumerate() {
+        let between = fit.intervals.map_or_else(String::new, |intervals| {
+            let Interval { low, high } = intervals[place];
+            format!("<small>{} – {}</small>", digits(low * 1e3), digits(high * 1e3))
+        });
+        let joules = joules.map_or_else(none, |joules| format!("{} mJ", digits(joules * 1e3)));
+        let _ = write!(
+            text,
+            "<tr><td>{name}</td><td>{joules}{between}</td><td>{} ms</td></tr>",
+            digits(seconds * 1e3)
+        );
+    }
+    text + "</tbody></table>"
+}
+
+fn errors(fit: &Fit) -> String {
+    let kinds = [
+        (fit.errors, "by these costs and the tokens it had"),
+        (fit.tracked, "the same, corrected by the answers before it as the gateway does"),
+        (fit.foreseen, "corrected likewise, with the tokens expected before it"),
+        (fit.gateway, "as the gateway predicted while it was measured"),
+    ];
+    let known = kinds.into_iter().filter_map(|(errors, what)| {
+        let Errors { p50, p90 } = errors?;
+        Some(format!(
+            "<li>{what}: off by {} (median), nine in ten by at most {}</li>",
+            percent(p50),
+            percent(p90)
+        ))
+    });
+    let known: String = known.collect();
+    if known.is_empty() {
+        return known;
+    }
+    format!(
+        "<p>Energy of {} held out, predicted</p><ul>{known}</ul>",
+        if fit.cost.batch == 1 {
+            format!("{} requests", fit.held_out)
+        } else {
+            format!("{} waves", fit.held_out)
+        }
+    )
+}
+
 fn standing(result: &ModelResult) -> String {
     let load = result.load_joules.map(|joules| format!("loading it takes {joules}"));
+    // CPU time knows nothing of what the machine draws anyway.
+    let draws = if result.source == Some(Source::CpuModel) { "adds" } else { "draws" };
     let idle =
-        result.idle_watts.map(|watts| format!("loaded and idle it draws {} W", digits(watts.0)));
+        result.idle_watts.map(|watts| format!("loaded and idle it {draws} {} W", digits(watts.0)));
     let known: Vec<String> = load.into_iter().chain(idle).collect();
     if known.is_empty() { String::new() } else { format!("<p>{}.</p>", known.join("; ")) }
 }
@@ -198,13 +272,6 @@ fn legend(summary: &Summary) -> String {
     format!("<p class=\"legend\">{}</p>", keys.collect::<String>())
 }
 
-fn figure(title: &str, caption: &str, svgs: &[String]) -> String {
-    format!(
-        "<section><h2>{title}</h2><p>{caption}</p><figure>{}</figure></section>\n",
-        svgs.concat()
-    )
-}
-
 fn picture(title: &str, svg: &str) -> String {
     format!("<figure><figcaption>{title}</figcaption>{svg}</figure>")
 }
@@ -216,6 +283,10 @@ fn interval(estimate: Estimate, show: impl Fn(f64) -> String) -> String {
         show(estimate.low),
         show(estimate.high)
     )
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
 }
 
 fn milliseconds(p50: Option<f64>, p95: Option<f64>) -> String {
@@ -249,6 +320,7 @@ mod tests {
     use super::super::journal::Settings;
     use super::super::journal::tests::row as sample;
     use super::*;
+    use crate::energy::Hardware;
 
     #[test]
     fn a_page_stands_alone_and_escapes_names() {
@@ -273,11 +345,13 @@ mod tests {
             temperature: 0.0,
             logprobs: false,
             seed: 1,
+            machine: Hardware { processor: "Abacus <1>".to_owned(), cpus: 2 },
         };
         let summary = Summary::of(&rows, settings, &BTreeMap::new(), "2026-11-23".to_owned());
         let page = render(&summary).unwrap();
         assert!(page.contains("&lt;script>") && !page.contains("<script"), "names are escaped");
         assert!(page.matches("<svg").count() >= 5 && page.contains("held out"));
+        assert!(page.contains("Abacus &lt;1> (2 logical CPUs)"), "the machine is named");
         let outside = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!outside.contains("http://") && !outside.contains("https://"), "it loads nothing");
     }

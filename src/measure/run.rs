@@ -10,11 +10,12 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::ask::{Answer, AskError, Gateway, Manner};
-use super::journal::{Journal, JournalError, Row};
+use super::journal::{Foreseen, Journal, JournalError, Row};
 use super::scrape;
 use super::suite::{Item, Suite};
 use crate::openai::Message;
 use crate::routing::Route;
+use crate::traffic::Record;
 use crate::units::{Joules, Watts};
 
 /// One model's part of a measurement.
@@ -96,17 +97,20 @@ pub async fn run(
             gateway.ask(plan.model, item, Manner { seed, ..plan.manner })
         });
         let answers = try_join_all(asking).await?;
-        for (item, answer) in wave.items.iter().zip(answers) {
-            let row = row(plan, &wave, item, answer);
-            asked += 1;
-            answered += usize::from(row.error.is_none());
-            if answered == 0 && asked >= PATIENCE_REQUESTS {
-                let (model, error) = (plan.model.to_owned(), row.error.unwrap_or_default());
-                return Err(RunError::NothingWorks { model, asked, error });
-            }
-            progress(&row);
-            journal.append(row)?;
+        let rows: Vec<Row> = wave
+            .items
+            .iter()
+            .zip(answers)
+            .map(|(item, answer)| row(plan, &wave, item, answer))
+            .collect();
+        asked += rows.len();
+        answered += rows.iter().filter(|row| row.error.is_none()).count();
+        if answered == 0 && asked >= PATIENCE_REQUESTS {
+            let error = rows.into_iter().find_map(|row| row.error).unwrap_or_default();
+            return Err(RunError::NothingWorks { model: plan.model.to_owned(), asked, error });
         }
+        rows.iter().for_each(progress);
+        journal.append(rows)?;
     }
     Ok(Standing { load_joules, idle_watts })
 }
@@ -115,6 +119,7 @@ fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
     let error = answer.error();
     let Answer { text, mean_logprob, record } = answer;
     let usage = record.usage.unwrap_or_default();
+    let foreseen = foreseen(&record, plan.model);
     let passes = item.check.as_ref().map(|check| error.is_none() && check.passes(&text));
     Row {
         model: plan.model.to_owned(),
@@ -122,6 +127,7 @@ fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
         batch: wave.batch,
         repeat: wave.repeat,
         wave: wave.number,
+        together: u32::try_from(wave.items.len()).unwrap_or(u32::MAX),
         item: item.id.clone(),
         domain: item.domain.clone(),
         difficulty: item.difficulty,
@@ -132,10 +138,23 @@ fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
         prompt_tokens: usage.prompt_tokens,
         cached_tokens: usage.cached_tokens(),
         output_tokens: usage.completion_tokens,
+        foreseen,
         mean_logprob,
         answer: plan.keep_answers.then_some(text),
         error,
     }
+}
+
+/// What the gateway expected of the request, if it says so.
+fn foreseen(record: &Record, model: &str) -> Option<Foreseen> {
+    let judged = record.receipt.candidates.iter().map(|judged| &judged.candidate);
+    let candidate = judged.into_iter().find(|candidate| *candidate.model == *model)?;
+    Some(Foreseen {
+        prompt_tokens: record.features.prompt_tokens.into(),
+        cached_tokens: candidate.cache.map_or(0, |cache| cache.tokens.into()),
+        output_tokens: candidate.output_tokens?.into(),
+        joules: candidate.joules,
+    })
 }
 
 /// Everything that is still to be asked, in order: alone first.

@@ -16,6 +16,13 @@ pub struct Estimate {
     pub high: f64,
 }
 
+/// From the 2.5 % to the 97.5 % quantile.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    pub low: f64,
+    pub high: f64,
+}
+
 /// Σ of one quantity and Σ of another over the rows of one question.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pair {
@@ -26,21 +33,41 @@ pub struct Pair {
 /// `Σ above / Σ below` over questions: a mean if `below` counts rows, and a ratio of means if it is another quantity.
 /// None without rows or when nothing stands below.
 pub fn ratio(questions: &[Pair], seed: u64) -> Option<Estimate> {
-    let value = quotient(questions.iter())?;
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut drawn: Vec<f64> = (0..RESAMPLES)
-        .filter_map(|_| {
-            quotient((0..questions.len()).map(|_| &questions[random.usize(..questions.len())]))
-        })
-        .collect();
-    drawn.sort_by(f64::total_cmp);
-    let (low, high) = (quantile(&drawn, 0.025)?, quantile(&drawn, 0.975)?);
+    let value = quotient(questions)?;
+    let [Interval { low, high }] =
+        bootstrap(questions, RESAMPLES, seed, |drawn| Some([quotient(drawn.iter().copied())?]))?;
     Some(Estimate { value, low, high })
 }
 
-fn quotient<'a>(pairs: impl Iterator<Item = &'a Pair>) -> Option<f64> {
-    let (above, below) =
-        pairs.fold((0.0, 0.0), |(above, below), pair| (above + pair.above, below + pair.below));
+/// 95 % intervals of `figures` over draws of as many questions, with replacement. None if no draw gives any.
+pub fn bootstrap<Q, const N: usize>(
+    questions: &[Q],
+    resamples: usize,
+    seed: u64,
+    figures: impl Fn(&[&Q]) -> Option<[f64; N]>,
+) -> Option<[Interval; N]> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut found: Vec<[f64; N]> = Vec::with_capacity(resamples);
+    for _ in 0..resamples {
+        let one = |_| &questions[random.usize(..questions.len())];
+        let drawn: Vec<&Q> = (0..questions.len()).map(one).collect();
+        found.extend(figures(&drawn));
+    }
+    if found.is_empty() {
+        return None;
+    }
+    Some(std::array::from_fn(|place| {
+        let mut values: Vec<f64> = found.iter().map(|figures| figures[place]).collect();
+        values.sort_by(f64::total_cmp);
+        let end = |share| quantile(&values, share).unwrap_or_default();
+        Interval { low: end(0.025), high: end(0.975) }
+    }))
+}
+
+fn quotient<'a>(pairs: impl IntoIterator<Item = &'a Pair>) -> Option<f64> {
+    let (above, below) = pairs
+        .into_iter()
+        .fold((0.0, 0.0), |(above, below), pair| (above + pair.above, below + pair.below));
     (below > 0.0).then_some(above / below)
 }
 

@@ -115,12 +115,14 @@ impl ModelResult {
         let energies = || rows.iter().filter_map(|row| row.energy);
         let known = energies().filter(|energy| energy.joules.is_some());
         let perplexity = mean(Row::perplexity);
-        let over = |other: Option<Estimate>| Some(1.0 / (perplexity?.value * other?.value));
+        let over = |other: Option<Estimate>| {
+            Some(1.0 / (perplexity?.value * other?.value)).filter(|ratio| ratio.is_finite())
+        };
         let (joules, watts) = (mean(Row::joules), mean(Row::watts));
         let token_mean = |of: fn(&Row) -> u64| {
             rows.iter().map(|row| of(row) as f64).sum::<f64>() / rows.len() as f64
         };
-        let (fit, no_fit) = match fit(rows, first.batch) {
+        let (fit, no_fit) = match fit(rows, first.batch, seed) {
             Ok(fit) => (Some(fit), None),
             Err(reason) => (None, Some(reason)),
         };
@@ -166,7 +168,7 @@ impl Row {
     }
 
     fn perplexity(&self) -> Option<f64> {
-        self.mean_logprob.map(|mean| (-mean).exp())
+        self.mean_logprob.map(|mean| (-mean).exp()).filter(|perplexity| perplexity.is_finite())
     }
 }
 

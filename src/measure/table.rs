@@ -5,6 +5,7 @@ use std::fmt;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
+use super::fit::{Errors, Fit};
 use super::stats::Estimate;
 use super::summary::{ModelResult, Summary};
 
@@ -22,7 +23,7 @@ impl fmt::Display for Summary {
             "first token",
             "seconds",
             "tokens out",
-            "energy",
+            "energy is",
         ]);
         for result in &self.results {
             table.add_row(cells(result));
@@ -49,7 +50,7 @@ fn cells(result: &ModelResult) -> [String; 11] {
         result.model.clone(),
         result.batch.to_string(),
         result.accuracy.map_or_else(none, percent),
-        result.joules.map_or_else(none, plus_minus),
+        result.joules.map_or_else(none, plus_minus) + &unknown(result),
         result.watts.map_or_else(none, plus_minus),
         result.ipw.map_or_else(none, plus_minus),
         result.ipj.map_or_else(none, plus_minus),
@@ -58,6 +59,15 @@ fn cells(result: &ModelResult) -> [String; 11] {
         format!("{:.0}", result.output_tokens),
         format!("{quality}{band}"),
     ]
+}
+
+/// How many requests the mean is not about.
+fn unknown(result: &ModelResult) -> String {
+    match result.energy_unknown {
+        0 => String::new(),
+        all if all == result.requests => String::new(),
+        some => format!(" ({some} unknown)"),
+    }
 }
 
 /// What was fitted, or why nothing was.
@@ -74,14 +84,32 @@ fn costs(result: &ModelResult) -> String {
     match fit.cost.joules {
         None => format!("energy unknown; {speed}"),
         Some(joules) => format!(
-            "{:.1} mJ a prompt token, {:.1} mJ an output token, {:.0} mJ a request; off by {:.1} % (median of {} held out); {speed}",
+            "{:.1} mJ a prompt token, {:.1} mJ an output token, {:.0} mJ a request{}; {speed}",
             joules.prefill_token * 1e3,
             joules.decode_token * 1e3,
             joules.fixed * 1e3,
-            fit.cost.median_error * 100.0,
-            fit.held_out,
+            errors(fit),
         ),
     }
+}
+
+/// How far off the fit is: half of what was held out is nearer, nine tenths are.
+fn errors(fit: &Fit) -> String {
+    let kinds = [
+        (fit.errors, "by these costs"),
+        (fit.tracked, "corrected by the answers before"),
+        (fit.foreseen, "with the tokens expected before"),
+        (fit.gateway, "as predicted while measured"),
+    ];
+    let known = kinds.into_iter().filter_map(|(errors, what)| {
+        let Errors { p50, p90 } = errors?;
+        Some(format!("{:.1} % / {:.1} % {what}", p50 * 100.0, p90 * 100.0))
+    });
+    let known: Vec<String> = known.collect();
+    if known.is_empty() {
+        return String::new();
+    }
+    format!("; off by (median / p90 of {} held out) {}", fit.held_out, known.join(", "))
 }
 
 fn none() -> String {

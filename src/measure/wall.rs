@@ -59,7 +59,7 @@ pub struct Reading {
 
 #[derive(Debug, thiserror::Error)]
 pub enum WallError {
-    #[error("cannot read {}: {source}", .path.display())]
+    #[error("cannot read {}", .path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}:{line}: {reason}", .path.display())]
     Line { path: PathBuf, line: usize, reason: String },
@@ -76,21 +76,38 @@ pub fn unix_now_s() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// Mean power from `start_s` to `end_s`; none with fewer than three readings in that time, which could be anything.
+/// Mean power over time from `start_s` to `end_s`; none with fewer than three readings in that time, or with a gap longer
+/// than half of it: the mean could be anything. `readings` are in order of time.
 pub fn mean_watts(readings: &[Reading], start_s: f64, end_s: f64) -> Option<f64> {
-    let inside: Vec<f64> = readings
-        .iter()
-        .filter(|reading| (start_s..=end_s).contains(&reading.unix_s))
-        .map(|reading| reading.watts)
-        .collect();
-    (inside.len() >= 3).then(|| inside.iter().sum::<f64>() / inside.len() as f64)
+    let from = readings.partition_point(|reading| reading.unix_s < start_s);
+    let to = readings.partition_point(|reading| reading.unix_s <= end_s);
+    let inside = readings.get(from..to).filter(|inside| inside.len() >= 3)?;
+    let (first, last) = (inside.first()?, inside.last()?);
+    let longest_s = (end_s - start_s) / 2.0;
+    let pairs = || inside.windows(2).map(|pair| (pair[0], pair[1]));
+    let mut gaps = pairs().map(|(a, b)| b.unix_s - a.unix_s);
+    if first.unix_s - start_s > longest_s
+        || end_s - last.unix_s > longest_s
+        || gaps.any(|gap| gap > longest_s)
+    {
+        return None;
+    }
+    let joules: f64 = pairs().map(|(a, b)| (b.unix_s - a.unix_s) * (a.watts + b.watts) / 2.0).sum();
+    Some(joules / (last.unix_s - first.unix_s))
 }
 
-/// Reads lines of time and watts, in this order unless a header names the columns otherwise. Time is in seconds since the
-/// Unix epoch or as in 2026-11-23T14:05:00Z.
+/// What loggers write where they had no reading.
+const NO_READING: [&str; 7] = ["", "nan", "null", "none", "unknown", "unavailable", "-"];
+/// Beyond this, a number of seconds is one of milliseconds: it would be the year 5138.
+const MILLISECONDS_FROM: f64 = 1e11;
+
+/// Reads lines of time and watts, in this order unless a header names the columns otherwise, separated by commas,
+/// semicolons or tabs. Time is in seconds or milliseconds since the Unix epoch, or as in 2026-11-23T14:05:00Z, with any
+/// offset. Lines may be in any order and twice; a line without a reading is a gap.
 pub fn read_csv(path: &Path) -> Result<Vec<Reading>, WallError> {
     let text = fs::read_to_string(path)
         .map_err(|source| WallError::Read { path: path.to_owned(), source })?;
+    let text = text.trim_start_matches('\u{feff}');
     let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).peekable();
     let mut columns = (0, 1);
     if let Some((_, first)) = lines.peek()
@@ -99,38 +116,57 @@ pub fn read_csv(path: &Path) -> Result<Vec<Reading>, WallError> {
         columns = named;
         lines.next();
     }
-    let reading = |(at, line): (usize, &str)| {
-        let cells: Vec<&str> = line.split([',', ';', '\t']).map(str::trim).collect();
-        let cell = |place: usize| cells.get(place).copied().unwrap_or_default().trim_matches('"');
-        let bad = |reason: String| WallError::Line { path: path.to_owned(), line: at + 1, reason };
-        let unix_s = seconds(cell(columns.0)).ok_or_else(|| {
-            bad(format!(
-                "`{}` is no time: Unix seconds, or as in 2026-11-23T14:05:00Z",
-                cell(columns.0)
-            ))
-        })?;
-        let watts = cell(columns.1).parse::<f64>().ok().filter(|watts| watts.is_finite());
-        let watts =
-            watts.ok_or_else(|| bad(format!("`{}` is no power in watts", cell(columns.1))))?;
-        Ok(Reading { unix_s, watts })
-    };
-    lines.map(reading).collect()
+    let mut readings = Vec::new();
+    for (at, line) in lines {
+        let bad = |reason| WallError::Line { path: path.to_owned(), line: at + 1, reason };
+        readings.extend(reading(line, columns).map_err(bad)?);
+    }
+    readings.sort_by(|a: &Reading, b| a.unix_s.total_cmp(&b.unix_s));
+    readings.dedup_by(|a, b| a.unix_s.total_cmp(&b.unix_s).is_eq());
+    Ok(readings)
+}
+
+/// None for a line without a reading.
+fn reading(line: &str, columns: (usize, usize)) -> Result<Option<Reading>, String> {
+    let cells = cells(line);
+    let cell = |place: usize| cells.get(place).copied().unwrap_or_default();
+    let unix_s = seconds(cell(columns.0)).ok_or_else(|| {
+        format!(
+            "`{}` is no time: Unix seconds, or as in 2026-11-23T14:05:00Z or 2026-11-23T15:05:00+01:00",
+            cell(columns.0)
+        )
+    })?;
+    let watts = cell(columns.1);
+    if NO_READING.contains(&watts.to_lowercase().as_str()) {
+        return Ok(None);
+    }
+    // Where commas do not separate cells they may separate decimals.
+    let number = watts.replace(',', ".").parse::<f64>().ok().filter(|watts| watts.is_finite());
+    let watts = number.ok_or_else(|| format!("`{watts}` is no power in watts"))?;
+    Ok(Some(Reading { unix_s, watts }))
+}
+
+fn cells(line: &str) -> Vec<&str> {
+    let separator = [';', '\t'].into_iter().find(|other| line.contains(*other)).unwrap_or(',');
+    line.split(separator).map(|cell| cell.trim().trim_matches('"')).collect()
 }
 
 /// The places of time and watts, if the line is a header.
 fn header(line: &str) -> Option<(usize, usize)> {
-    let names: Vec<String> = line
-        .split([',', ';', '\t'])
-        .map(|name| name.trim().trim_matches('"').to_lowercase())
-        .collect();
+    let names: Vec<String> = cells(line).into_iter().map(str::to_lowercase).collect();
     let find = |prefixes: &[&str]| {
         names.iter().position(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
     };
-    Some((find(&["time", "unix", "date"])?, find(&["watt", "power", "apower", "w"])?))
+    Some((
+        find(&["time", "unix", "date", "last_changed"])?,
+        find(&["watt", "power", "apower", "w", "state"])?,
+    ))
 }
 
 fn seconds(text: &str) -> Option<f64> {
     let number = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
+    let number =
+        number.map(|number| if number > MILLISECONDS_FROM { number / 1e3 } else { number });
     number.or_else(|| Some(text.parse::<Timestamp>().ok()?.as_nanosecond() as f64 / 1e9))
 }
 
@@ -180,12 +216,47 @@ mod tests {
     }
 
     #[test]
+    fn loggers_write_in_any_order_zone_and_notation_and_leave_gaps() {
+        let messy = "\u{feff}entity_id,state,last_changed\n\
+            sensor.plug,41.5,2026-11-23T15:05:02+01:00\n\
+            sensor.plug,unavailable,2026-11-23T14:05:01Z\n\
+            sensor.plug,40,2026-11-23 14:05:00.000Z\n\
+            sensor.plug,40,2026-11-23T14:05:00Z\n\
+            sensor.plug,,2026-11-23T09:05:03-05:00\n";
+        let readings = read(messy).unwrap();
+        let start_s = 1_795_442_700.0;
+        assert_eq!(
+            readings,
+            [
+                Reading { unix_s: start_s, watts: 40.0 },
+                Reading { unix_s: start_s + 2.0, watts: 41.5 }
+            ]
+        );
+        assert_eq!(read("1795442700000;40,5").unwrap()[0].unix_s.to_bits(), start_s.to_bits());
+        assert_eq!(read("1795442700000;40,5").unwrap()[0].watts.to_bits(), 40.5_f64.to_bits());
+        for (text, complaint) in [
+            ("1000,40\n1001,forty\n", ":2: `forty` is no power in watts"),
+            ("1000,inf\n", ":1: `inf` is no power"),
+            ("2026-11-23 14:05:00,40\n", ":1: `2026-11-23 14:05:00` is no time"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(complaint), "{error}");
+        }
+    }
+
+    #[test]
     fn a_mean_takes_three_readings_of_its_time() {
         let readings: Vec<Reading> = (0..10_u8)
             .map(|second| Reading { unix_s: f64::from(second), watts: f64::from(second) })
             .collect();
         assert_eq!(mean_watts(&readings, 2.0, 4.0), Some(3.0));
         assert_eq!(mean_watts(&readings, 2.0, 3.5), None);
+        assert_eq!(mean_watts(&readings, 5.0, 30.0), None, "most of it is a gap");
+        let uneven = [(0.0, 10.0), (1.0, 10.0), (2.0, 10.0), (6.0, 50.0), (10.0, 50.0)];
+        let uneven = uneven.map(|(unix_s, watts)| Reading { unix_s, watts });
+        assert_eq!(mean_watts(&uneven, 0.0, 10.0), Some(34.0), "by time, not by reading");
+        assert_eq!(mean_watts(&uneven[..4], 0.0, 10.0), Some(70.0 / 3.0));
+        assert_eq!(mean_watts(&uneven[..3], 0.0, 10.0), None);
     }
 
     #[test]

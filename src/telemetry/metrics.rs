@@ -150,6 +150,8 @@ metrics! {
         pub outcome_score_withdrawn_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
         /// Energy of the requests with verdicts, all attempts included; none where quality is unknown.
         pub outcome_energy_joules_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
+        /// Sum over the requests with verdicts of each one's own joules over its own seconds: divided by their number, the mean power that accuracy per watt is about.
+        pub outcome_power_watts_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
         /// Time from arrival to the last byte of the requests with verdicts.
         pub outcome_duration_seconds_total: Family<OutcomeLabels, FloatCounter> = Family::default(),
         /// Hints at what clients thought of answers: retry (the same again soon), abandon (left while being answered).

@@ -153,11 +153,13 @@ fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear
         low: 1.0,
         high: 1.0,
         median_error: 0.0,
+        p90_error: 0.0,
         joules: Some(weights),
         seconds,
     };
     let model = ModelProfile {
         measured: String::new(),
+        file: None,
         quality: Quality::Estimated,
         source: Source::CpuModel,
         load_joules: None,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use wattgate::energy::{Profile, Quality, Tokens};
+use wattgate::energy::{Hardware, Profile, Quality, Tokens};
 use wattgate::measure::calibrate::{self, Load};
 use wattgate::measure::wall::WallMeter;
 use wattgate::measure::{Gateway, scrape};
@@ -20,7 +20,7 @@ use wattgate::measure::{Gateway, scrape};
 use crate::app::{TestApp, ask, client, cloud_model, eventually, records};
 use crate::faults::Serving;
 use crate::local::smol;
-use crate::stand_in::StandIn;
+use crate::stand_in::{Mode, StandIn};
 
 /// A folder with a config and a suite of `count` questions, of which a stand-in, which repeats what it hears, gets half.
 fn folder(config: &str, count: usize) -> TempDir {
@@ -101,6 +101,47 @@ async fn a_cloud_model_is_graded_and_a_killed_run_goes_on() {
     assert!(refusal(&other).contains("another --max-tokens"));
 }
 
+/// Starts a run over 200 questions, stops it by `signal` in the middle, goes on with it, and gives its summary.
+async fn stopped_by(signal: &str, stand_in: &StandIn) -> Value {
+    let dir = folder(&cloud_model("cloud", 1.0, stand_in), 200);
+    let arguments = ["--suite", "own.jsonl", "--out", "run", "--json"];
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_wattgate"));
+    command.current_dir(dir.path()).arg("measure").args(arguments).stderr(Stdio::piped());
+    let child = command.kill_on_drop(true).spawn().unwrap();
+    let rows = || fs::read_to_string(dir.path().join("run/items.jsonl")).unwrap_or_default();
+    eventually(|| async { (rows().lines().count() > 4).then_some(()) }).await;
+    // From here on it waits for an answer, so that the signal meets it in its midst.
+    stand_in.respond_with(Mode::HangBeforeHeaders);
+    stand_in.until_open(1).await;
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    let output = child.wait_with_output().await.unwrap();
+    stand_in.respond_with(Mode::Answer);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let killed = signal == "-KILL";
+    assert!(
+        killed || output.status.code() == Some(1) && complaint.contains("--resume"),
+        "{complaint}"
+    );
+    assert!(rows().lines().count() < 200);
+    result(&measure(dir.path(), &["--suite", "own.jsonl", "--json", "--resume"]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_interrupted_or_killed_ends_like_one_that_was_not() {
+    let stand_in = StandIn::start().await;
+    let dir = folder(&cloud_model("cloud", 1.0, &stand_in), 200);
+    let whole = result(&measure(dir.path(), &["--suite", "own.jsonl", "--json"]));
+    for signal in ["-INT", "-KILL"] {
+        let resumed = stopped_by(signal, &stand_in).await;
+        // What does not depend on the clock.
+        for figure in ["requests", "accuracy", "joules", "ipj", "by_domain", "by_difficulty"] {
+            let of = |summary: &Value| summary["results"][0][figure].clone();
+            assert_eq!(of(&resumed), of(&whole), "{signal}: {figure}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_local_model_is_profiled_and_the_gateway_predicts_from_it() {
     let dir = folder(&smol("slots = 4"), 40);
@@ -136,6 +177,32 @@ async fn a_local_model_is_profiled_and_the_gateway_predicts_from_it() {
     let first_token_ms = candidate["ttft_ms"].as_f64().unwrap();
     let seconds = model.alone.seconds.of(Tokens { decode: 1, ..tokens });
     assert!((first_token_ms / seconds / 1e3 - 1.0).abs() < 1e-6, "{first_token_ms} {seconds}");
+    app.stop().await;
+    a_profile_of_something_else_is_told(&path, &smol("")).await;
+}
+
+/// Other weights under the same name, and another machine.
+async fn a_profile_of_something_else_is_told(path: &Path, smol: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("[energy]\nprofile = {:?}\n{smol}", path.to_str().unwrap());
+    fs::write(dir.path().join("config.toml"), &config).unwrap();
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+        let output = command.current_dir(dir.path()).arg("check").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(!check().contains("energy.profile"), "{}", check());
+    let mut profile = Profile::load(path).unwrap();
+    profile.models.get_mut("smol").unwrap().file.as_mut().unwrap().bytes += 1;
+    profile.save(path).unwrap();
+    assert!(check().contains("smol was measured with other weights"), "{}", check());
+    profile.machine = Some(Hardware { processor: "Abacus".to_owned(), cpus: 1 });
+    profile.save(path).unwrap();
+    assert!(check().contains("another machine (Abacus (1 logical CPUs)"), "{}", check());
+    let app = TestApp::start(&config).await;
+    app.until_loaded("smol").await;
+    let candidate = app.post("/v1/route", &ask("smol", "Hi")).await.json["candidates"][0].clone();
+    assert_eq!(candidate["ttft_ms"], Value::Null, "nothing of it is used: {candidate}");
     app.stop().await;
 }
 
@@ -203,6 +270,7 @@ async fn a_sensor_is_calibrated_against_a_plug_and_says_so() {
     let load = Load { model: "smol", local: true, levels: &[0, 1, 2, 0], ramp, step };
     let (steps, readings) = calibrate::run(&gateway, load, &meter, &|_| {}).await.unwrap();
     let calibration = calibrate::fit(&steps, &readings, &meter, "2026-11-23".to_owned()).unwrap();
+    let band = [calibration.low, calibration.high];
     assert!((1.4..2.8).contains(&calibration.gain), "{calibration:?}");
     app.stop().await;
     let dir = tempfile::tempdir().unwrap();
@@ -214,6 +282,19 @@ async fn a_sensor_is_calibrated_against_a_plug_and_says_so() {
     let reply = app.chat(&crate::local::short("smol", "Who wrote Hamlet?")).await;
     let record = app.settled(reply.receipt()["request_id"].as_str().unwrap()).await;
     assert_eq!(record["energy"]["quality"], json!(Quality::Calibrated));
+    // The residual band of the fit, not the wide one of the model, down to receipts and metrics.
+    let figure = |name: &str| record["energy"][name].as_f64().unwrap();
+    for (end, factor) in ["low", "high"].into_iter().zip(band) {
+        assert!((figure(end) - figure("joules") * factor).abs() < 1e-4, "{record}");
+    }
+    let metrics = app.get("/metrics").await.text;
+    let of = |name: &str, label: &str| {
+        scrape::sum(&metrics, name, |labels| scrape::has(labels, "quality", label))
+    };
+    for name in ["wattgate_request_energy_joules_total", "wattgate_device_energy_joules_total"] {
+        assert!(of(name, "calibrated") > Some(0.0), "{name}");
+        assert_eq!(of(name, "estimated"), None, "{name}");
+    }
     app.stop().await;
 }
 

@@ -32,13 +32,17 @@ pub(super) async fn run(
         steps(args, config, models, meter).await?
     };
     let readings = match meter {
-        WallMeter::Csv(path) => read_csv(path)?,
+        WallMeter::Csv(path) => read_csv(path).with_context(|| {
+            format!(
+                "the steps are kept in {}: when the meter's file is there, repeat with --resume",
+                args.out.display()
+            )
+        })?,
         WallMeter::Shelly(_) | WallMeter::Tasmota(_) => readings,
     };
     let calibration = calibrate::fit(&steps, &readings, meter, today())?;
     let path = profile_path(args, config);
-    let mut profile =
-        Profile::configured(Some(&path).filter(|path| path.exists()).map(PathBuf::as_path))?;
+    let mut profile = Profile::to_update(&path)?;
     profile.calibration = Some(calibration.clone());
     profile.save(&path)?;
     if args.json {
