@@ -145,6 +145,15 @@ fn show(report: &Report, fitted: usize, args: &TrainArgs) -> anyhow::Result<()> 
     }
     let rows: usize = report.sources.iter().map(|source| source.rows).sum();
     println!("{rows} rows, {} models -> {}", report.abilities.len(), args.out.display());
+    if report.duplicates > 0 {
+        let (duplicates, contradictions) = (report.duplicates, report.contradictions);
+        println!(
+            "{duplicates} lines told a row again, {contradictions} of them with other scores: averaged"
+        );
+    }
+    if report.unsampled > 0 {
+        println!("{} rows left out: training takes a sample drawn by chance", report.unsampled);
+    }
     if let Some(held_out) = report.calibration.as_ref().map(|found| found.all) {
         println!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier);
     }

@@ -137,6 +137,47 @@ fn each_kind_of_bad_training_data_is_refused_by_file_and_line() {
 }
 
 #[test]
+fn blank_lines_and_a_byte_order_mark_are_no_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = outcomes();
+    let plain = report(dir.path(), &lines, &[]);
+    let model = fs::read(dir.path().join("router/model.bin")).unwrap();
+    let edited = format!("\u{feff}{}\n\n \r\n", lines.replace('\n', "\r\n"));
+    let found = report(dir.path(), &edited, &[]);
+    assert_eq!(found["sources"][0]["rows"], plain["sources"][0]["rows"]);
+    assert_eq!(fs::read(dir.path().join("router/model.bin")).unwrap(), model);
+}
+
+#[test]
+fn what_was_averaged_and_who_cannot_be_compared_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = outcomes();
+    fs::write(dir.path().join("twice.jsonl"), lines.repeat(2)).unwrap();
+    let output = wattgate(dir.path(), &["train", "--data", "twice.jsonl", "--out", "router"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("120 lines told a row again, 0 of them with other scores"), "{said}");
+    let one: String = (0..40_usize)
+        .map(|row| {
+            let (query, score) = (format!("question {row}"), row % 2);
+            json!({"id": row.to_string(), "source": "s", "task": "t", "query": query, "outcomes": {"only": score}})
+                .to_string()
+                + "\n"
+        })
+        .collect();
+    fs::write(dir.path().join("one.jsonl"), one).unwrap();
+    let output = wattgate(dir.path(), &["train", "--data", "one.jsonl", "--out", "none"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("all outcomes are of one model, `only`"),
+        "{}",
+        stderr(&output)
+    );
+    let refine = ["train", "--data", "one.jsonl", "--prior", "router", "--out", "refined"];
+    let output = wattgate(dir.path(), &refine);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
 fn one_class_and_a_missing_file_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let all_right = outcomes().replace(":0", ":1");

@@ -310,7 +310,7 @@ fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
         ttft_ms: None,
         output_tokens: None,
         context_tokens: Some(10),
-        capabilities: Capabilities::default(),
+        capabilities: Capabilities { chat: true, ..Capabilities::default() },
         unavailable: Some(Unavailable::NoApiKey),
         state: None,
         cache: None,
