@@ -214,7 +214,7 @@ fn weights(examples: &[Example]) -> Result<Weights, TrainError> {
     let labels: Array1<bool> = examples.iter().map(Example::is_good).collect();
     let mut counts = [true; SIGNALS];
     loop {
-        let (intercept, effects) = logistic_regression(&standard.rows(&counts), &labels)?;
+        let (intercept, effects) = logistic_regression(&standard.rows(counts), &labels)?;
         let wrong = |&at: &usize| counts[at] && effects[at] * SIGNS[at] < 0.0;
         let most_wrong = (0..SIGNALS)
             .filter(wrong)
@@ -265,7 +265,7 @@ impl Standard {
     }
 
     /// With zeros where a signal does not count.
-    fn rows(&self, counts: &[bool; SIGNALS]) -> Array2<f64> {
+    fn rows(&self, counts: [bool; SIGNALS]) -> Array2<f64> {
         let standard =
             |row: usize, at: usize| (self.raw[row][at] - self.centre[at]) * self.scale[at];
         Array2::from_shape_fn((self.raw.len(), SIGNALS), |(row, at)| {

@@ -244,7 +244,7 @@ proptest! {
     fn a_cascade_begins_here_goes_on_with_somebody_abler_and_is_for_single_answers_only(
         candidates in candidates(), rule in any_rule(), choices: bool, chat: bool,
     ) {
-        let needs = Capabilities { choices, chat, ..Capabilities::default() };
+        let needs = Capabilities { chat, choices, ..Capabilities::default() };
         let features = Features { needs, ..features(1, false) };
         let decision = decide(&features, &candidates, &rule);
         if let Why::Watched { .. } = &decision.reason.why {
