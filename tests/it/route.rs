@@ -92,12 +92,12 @@ fn ids_and_order_are_kept_to_the_digit_from_standard_input_too() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.toml"), CONFIG).unwrap();
     let ids = ["123456789012345678901234567890", "-1.50", r#""\u00e9 ""#, "null", r#"{"a": 1}"#];
-    let lines: String =
-        ids.iter().map(|id| format!("{{\"id\":{id},\"prompt\":\"x\"}}\n\n")).collect();
+    let line = |id: &&str| format!("{{\"id\":{id},\"prompt\":\"x\"}}\n\n");
+    let lines: Vec<String> = ids.iter().map(line).collect();
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
     command.current_dir(dir.path()).args(["route", "--json", "--jsonl", "-"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(lines.concat().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
