@@ -145,7 +145,9 @@ fn gain_of_leaving(own: &Candidate, best: &Candidate, rule: &Rule) -> Option<Gai
         Some(rule.switch_gain * cost(own)).filter(|least| least.is_finite()).unwrap_or(0.0)
     };
     let lost = if objective == Objective::Quality { 0.0 } else { rule.cache_value(own) };
-    Some(Gain { objective, of: cost(own) - cost(best), needed: least + lost })
+    // Two costs that nobody knows are no difference.
+    let of = Some(cost(own) - cost(best)).filter(|of| !of.is_nan()).unwrap_or(0.0);
+    Some(Gain { objective, of, needed: least + lost })
 }
 
 /// Which place the dice choose among `count`, and how probable that was; `None` without dice. Chance moves no

@@ -299,6 +299,30 @@ fn a_switch_pays_for_both_caches() {
 }
 
 #[test]
+fn nothing_is_gained_between_two_unknown_costs() {
+    let unknown = |model: &str| Candidate {
+        model: model.into(),
+        route: Route::Local,
+        p: 0.9,
+        joules: None,
+        dollars: None,
+        ttft_ms: None,
+        grams: None,
+        output_tokens: None,
+        context_tokens: None,
+        capabilities: Capabilities::ALL,
+        unavailable: None,
+        state: None,
+        cache: None,
+    };
+    let stay = Some(Stay { model: "own".into(), tool_loop: false });
+    let rule = Rule { stay, ..rule(0.5, false) };
+    let decision = decide(&features(1, false), &[unknown("rival"), unknown("own")], &rule);
+    let Why::Stays { gain, .. } = &decision.reason.why else { panic!("{:?}", decision.reason) };
+    assert!(gain.of.abs() < f64::EPSILON && gain.needed.is_finite(), "{gain:?}");
+}
+
+#[test]
 fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
     let cloud = Candidate {
         model: "cloud".into(),
