@@ -74,6 +74,16 @@ pub struct Model {
     pub engine: Engine,
 }
 
+impl Model {
+    /// It turns texts into vectors and answers nothing else.
+    pub fn is_embedding(&self) -> bool {
+        match &self.engine {
+            Engine::Llama { config, .. } => config.embedding,
+            Engine::Openai(config) => config.embedding,
+        }
+    }
+}
+
 /// What runs a model.
 #[derive(Clone, Debug)]
 pub enum Engine {

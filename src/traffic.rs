@@ -5,6 +5,7 @@ pub mod feedback;
 pub mod reader;
 pub mod record;
 pub mod writer;
+pub mod past;
 
 pub use config::{Config, PromptStorage};
 pub use feedback::{Aside, Feedback, Sign, Signal, Source, Verdicts};

@@ -129,6 +129,10 @@ pub enum TrainError {
         "{found} judged answers with signals of their first tokens; at least {wanted} are needed: send verdicts to /v1/feedback, or configure [judge]"
     )]
     TooFewAnswers { found: usize, wanted: usize },
+    #[error(
+        "all outcomes are of one model, `{0}`: abilities need the answers of several; give --prior to refine a router by them"
+    )]
+    OneModel(String),
     #[error("every outcome is {0}: there is nothing to learn from one class")]
     SingleClass(&'static str),
     #[error("the prior router cannot be used: {0}")]
@@ -136,7 +140,7 @@ pub enum TrainError {
     #[error("the fit did not succeed: {0}")]
     Logistic(#[from] linfa_logistic::error::Error),
     #[error(
-        "more able models are not the better ones in this data (slope {0:.3}); the outcomes contradict each other"
+        "more able models are not the better ones in this data (slope {0:.3}): its models are all alike, or its outcomes contradict each other"
     )]
     Contradictory(f64),
 }
@@ -164,7 +168,10 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
     check(&data)?;
     let general = match &options.prior {
         Some(prior) => refined(&data, prior)?,
-        None => general(&data, options.seed, &tell)?,
+        None => match &data.models[..] {
+            [only] => return Err(TrainError::OneModel(only.clone())),
+            _ => general(&data, options.seed, &tell)?,
+        },
     };
     let General { mut model, calibration, failures, wide, labelled } = general;
     let vectors =

@@ -30,6 +30,10 @@ const LOCAL_ABILITY_GUESS: f64 = -1.5;
 /// Ability of a cloud model nobody has rated: above the average of the router's data.
 const CLOUD_ABILITY_GUESS: f64 = 1.0;
 
+/// What local models that answer in text can do.
+pub const LOCAL_CAPABILITIES: Capabilities =
+    Capabilities { media: false, raw_details: false, ..Capabilities::ALL };
+
 /// What models are built with.
 pub struct Parts {
     pub meter: MeterHandle,
@@ -174,11 +178,7 @@ fn local(
         name,
         kind: Kind::Local { engine: backend.state(), control: backend.control() },
         backend: Arc::new(backend),
-        capabilities: if llama.embedding {
-            Capabilities::EMBEDDINGS
-        } else {
-            Capabilities { media: false, raw_details: false, ..Capabilities::ALL }
-        },
+        capabilities: if llama.embedding { Capabilities::EMBEDDINGS } else { LOCAL_CAPABILITIES },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
         history: History::default(),

@@ -3,40 +3,42 @@
 //! One line in, one line out, so that any outside evaluation can be run on it. Decides through `routing::decide` with the
 //! config's models as if all were up: keys, files and queues are left out of it.
 
+mod entrant;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
+use self::entrant::{Entrant, Field};
 use super::{BAD_INPUT, ConfigArgs};
 use crate::app::assemble;
-use crate::backends::cloud as upstream;
-use crate::config::{Config, Engine};
-use crate::energy::carbon::{Grid, grams};
-use crate::energy::estimate::Estimator;
+use crate::config::Config;
+use crate::energy::Profile;
 use crate::energy::rates::Rates;
-use crate::energy::{Profile, Tokens, cloud};
-use crate::openai::{Request, Usage};
+use crate::openai::Request;
 use crate::routing::adequacy::names::canonical;
 use crate::routing::text::TextVector;
 use crate::routing::{
-    AdequacyModel, Candidate, Capabilities, Features, OutputLength, Policy, Route, Rule, TaskClass,
-    decide,
+    AdequacyError, AdequacyModel, Candidate, Features, Policy, Route, Rule, TaskClass, decide,
 };
-use crate::units::Dollars;
+
+/// Bad lines that are told one by one; the rest is counted.
+const BAD_LINES_TOLD: usize = 20;
 
 #[derive(Debug, Args)]
 pub struct RouteArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Lines of {"id", "prompt"} or {"id", "messages"}
+    /// Lines of {"id", "prompt"} or {"id", "messages"}; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     jsonl: PathBuf,
     /// Policy of the config [default: its default policy]
@@ -56,216 +58,130 @@ pub struct RouteArgs {
 /// What the caller must mend.
 #[derive(Debug, Error)]
 enum BadInput {
-    #[error("{}:{line}: {problem}", path.display())]
-    Line { path: PathBuf, line: usize, problem: String },
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("no policy `{0}` in the config")]
-    Policy(String),
-    #[error("`--pair` takes two names, WEAK,STRONG; `{0}` is not that")]
+    #[error("no policy `{name}` in the config; near it: {near}")]
+    Policy { name: String, near: String },
+    #[error("`--pair` takes two different names, WEAK,STRONG; `{0}` is not that")]
     Pair(String),
     #[error("`{name}` is neither a model of the config nor of the router's data; near it: {near}")]
     PairModel { name: String, near: String },
+    #[error("the config has no model that answers in text")]
+    NoModel,
+    #[error("{bad} of {lines} lines could not be scored")]
+    Lines { bad: usize, lines: usize },
+    #[error(transparent)]
+    Router(#[from] AdequacyError),
 }
 
 pub fn run(args: &RouteArgs) -> anyhow::Result<u8> {
     let config = args.config.load()?;
     match route(args, &config) {
         Err(error) if error.is::<BadInput>() => {
-            refuse(&error);
+            complain(&format!("error: {error}"));
             Ok(BAD_INPUT)
         }
+        // Who reads no further (`| head`) has all that was wanted.
+        Err(error) if is_broken_pipe(&error) => Ok(0),
         outcome => outcome.map(|()| 0),
     }
 }
 
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
 #[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-fn refuse(error: &anyhow::Error) {
-    eprintln!("error: {error}");
+fn complain(what: &str) {
+    eprintln!("{what}");
 }
 
 fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     let adequacy = match &args.router {
-        Some(dir) => AdequacyModel::load(dir)?,
-        None => assemble::adequacy(config)?,
+        Some(dir) => AdequacyModel::load(dir),
+        None => assemble::adequacy(config),
     };
+    let adequacy = adequacy.map_err(BadInput::Router)?;
     let policy = policy(args, config)?;
-    let profile = Arc::new(Profile::configured(config.energy.profile.as_deref())?);
-    let entrants = match &args.pair {
-        Some(pair) => pair_entrants(pair, config, &adequacy, &profile)?,
-        None => entrants(config, &adequacy, &profile),
+    let field = Field {
+        config,
+        adequacy: &adequacy,
+        profile: Arc::new(Profile::configured(config.energy.profile.as_deref())?),
+        rates: Rates::new(&config.energy.carbon, &config.energy.price),
     };
-    let unread = |source| BadInput::File { path: args.jsonl.clone(), source };
-    let file = File::open(&args.jsonl).map_err(unread)?;
-    let mut output = BufWriter::new(io::stdout().lock());
-    for (at, line) in BufReader::new(file).lines().enumerate() {
-        let bad =
-            |problem: String| BadInput::Line { path: args.jsonl.clone(), line: at + 1, problem };
-        let line = line.map_err(|error| bad(error.to_string()))?;
-        let (id, request) = parse(&line).map_err(|error| bad(error.to_string()))?;
-        let scored = score(id, &request, &entrants, &adequacy, &policy);
-        write(&mut output, &scored, args.json).context("cannot write the result")?;
+    let entrants = match &args.pair {
+        Some(pair) => field.pair(pair)?,
+        None => field.all(),
+    };
+    if entrants.is_empty() {
+        return Err(BadInput::NoModel.into());
     }
+    let mut output = BufWriter::new(io::stdout().lock());
+    let score = |line: &str| {
+        parse(line).map(|(id, request)| score(id, &request, &entrants, &adequacy, &policy))
+    };
+    score_lines(&args.jsonl, score, |scored| write(&mut output, scored, args.json))?;
     output.flush().context("cannot write the result")
+}
+
+/// Scores line after line; what cannot be scored is told and costs the others nothing.
+fn score_lines(
+    path: &Path,
+    score: impl Fn(&str) -> serde_json::Result<Scored>,
+    mut write: impl FnMut(&Scored) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let (mut bad, mut lines) = (0, 0);
+    for (at, line) in open(path)?.lines().enumerate() {
+        let scored = match line {
+            Ok(line) if line.trim().is_empty() => continue,
+            Ok(line) => score(&line).map_err(|error| error.to_string()),
+            // The rest of the line was read all the same; anything else is the end of the file.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error.to_string()),
+            Err(source) => return Err(BadInput::File { path: path.to_owned(), source }.into()),
+        };
+        lines += 1;
+        match scored {
+            Ok(scored) => write(&scored).context("cannot write the result")?,
+            Err(problem) => {
+                bad += 1;
+                if bad <= BAD_LINES_TOLD {
+                    complain(&format!("{}:{}: {problem}", path.display(), at + 1));
+                }
+            }
+        }
+    }
+    if bad == 0 { Ok(()) } else { Err(BadInput::Lines { bad, lines }.into()) }
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>, BadInput> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let failed = |source| BadInput::File { path: path.to_owned(), source };
+    Ok(Box::new(BufReader::new(File::open(path).map_err(failed)?)))
 }
 
 fn policy(args: &RouteArgs, config: &Config) -> Result<Arc<Policy>, BadInput> {
     let name = args.policy.as_ref().unwrap_or(&config.routing.default_policy);
-    let unknown = || BadInput::Policy(name.clone());
+    let unknown =
+        || BadInput::Policy { name: name.clone(), near: nearest(name, config.policies.keys()) };
     assemble::policies(config).remove(name.as_str()).ok_or_else(unknown)
 }
 
-/// A model that may be chosen, and how its adequacy and energy are predicted.
-struct Entrant {
-    model: Arc<str>,
-    route: Route,
-    ability: f64,
-    energy: Energy,
-    price: Price,
-    /// What feeds it, if carbon is configured.
-    grid: Option<Grid>,
-}
-
-enum Energy {
-    Unknown,
-    Cloud(Option<cloud::PerToken>),
-    /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
-    Local(Estimator),
-}
-
-enum Price {
-    Unknown,
-    /// A local model's.
-    Nothing,
-    Upstream(Box<upstream::Config>),
-}
-
-fn entrants(config: &Config, adequacy: &AdequacyModel, profile: &Arc<Profile>) -> Vec<Entrant> {
-    let rates = Rates::new(&config.energy.carbon, &config.energy.price);
-    let configured = config.models.iter();
-    configured
-        .map(|(name, model)| configured_entrant(name, model, config, adequacy, profile, &rates))
-        .collect()
-}
-
-fn configured_entrant(
-    name: &str,
-    model: &crate::config::Model,
-    config: &Config,
-    adequacy: &AdequacyModel,
-    profile: &Arc<Profile>,
-    rates: &Rates,
-) -> Entrant {
-    let (route, energy, price, grid) = match &model.engine {
-        Engine::Llama { .. } => (
-            Route::Local,
-            Energy::Local(Estimator::new(
-                config.energy.prior_cost(),
-                config.energy.cpu_model(),
-                Arc::clone(profile),
-            )),
-            // Electricity is bought at the price of the hour, which a file of prompts does not tell.
-            if rates.tariff().is_some() { Price::Unknown } else { Price::Nothing },
-            rates.here(),
-        ),
-        Engine::Openai(openai) => (
-            Route::Cloud,
-            Energy::Cloud(openai.per_token()),
-            Price::Upstream(Box::new(openai.clone())),
-            rates.elsewhere(openai.carbon_zone.as_deref()),
-        ),
-    };
-    let ability = assemble::ability(name, model, adequacy);
-    Entrant { model: name.into(), route, ability, energy, price, grid }
-}
-
-/// The weak model stands for what is local, the strong one for the cloud.
-fn pair_entrants(
-    pair: &str,
-    config: &Config,
-    adequacy: &AdequacyModel,
-    profile: &Arc<Profile>,
-) -> Result<Vec<Entrant>, BadInput> {
-    let (weak, strong) = pair.split_once(',').ok_or_else(|| BadInput::Pair(pair.to_owned()))?;
-    let rates = Rates::new(&config.energy.carbon, &config.energy.price);
-    [(weak.trim(), Route::Local), (strong.trim(), Route::Cloud)]
-        .into_iter()
-        .map(|(name, route)| {
-            if let Some(model) = config.models.get(name) {
-                let configured = configured_entrant(name, model, config, adequacy, profile, &rates);
-                return Ok(Entrant { route, ..configured });
-            }
-            let ability = adequacy.ability_of(name).ok_or_else(|| BadInput::PairModel {
-                name: name.to_owned(),
-                near: nearest(name, config, adequacy),
-            })?;
-            let (energy, price) = (Energy::Unknown, Price::Unknown);
-            Ok(Entrant { model: name.into(), route, ability, energy, price, grid: None })
-        })
-        .collect()
-}
-
 /// The three names most like this one.
-fn nearest(name: &str, config: &Config, adequacy: &AdequacyModel) -> String {
+fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n String>) -> String {
     let like = |known: &&String| strsim::jaro_winkler(&canonical(name), &canonical(known));
-    let mut known: Vec<&String> = config.models.keys().chain(adequacy.abilities.keys()).collect();
+    let mut known: Vec<&String> = known.collect();
     known.sort_by(|a, b| like(b).total_cmp(&like(a)));
     let quoted: Vec<String> = known.into_iter().take(3).map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
 }
 
-impl Entrant {
-    fn candidate(
-        &self,
-        text: &TextVector,
-        features: &Features,
-        adequacy: &AdequacyModel,
-    ) -> Candidate {
-        let p = adequacy.predict_named(text, &self.model, self.ability);
-        // Nothing has been seen of any model: the prior of a gateway that has just started.
-        let output_tokens = OutputLength::default().expected(features);
-        let (prompt, output) = (u64::from(features.prompt_tokens), u64::from(output_tokens));
-        let usage = Usage {
-            prompt_tokens: prompt,
-            completion_tokens: output,
-            total_tokens: prompt + output,
-            ..Usage::default()
-        };
-        let joules = match &self.energy {
-            Energy::Unknown => None,
-            Energy::Cloud(per_token) => cloud::estimate(*per_token, prompt, 0, output).joules,
-            Energy::Local(estimator) => {
-                estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
-            }
-        };
-        Candidate {
-            model: Arc::clone(&self.model),
-            route: self.route,
-            p,
-            joules,
-            dollars: match &self.price {
-                Price::Unknown => None,
-                Price::Nothing => Some(Dollars(0.0)),
-                Price::Upstream(config) => config.dollars(&usage),
-            },
-            ttft_ms: None,
-            grams: joules
-                .zip(self.grid.as_ref())
-                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
-            output_tokens: Some(output_tokens),
-            context_tokens: None,
-            capabilities: Capabilities::ALL,
-            unavailable: None,
-            state: None,
-            cache: None,
-        }
-    }
-}
-
 /// One line of output.
 #[derive(Debug, Serialize)]
 struct Scored {
-    id: Value,
+    /// As it was given, to the digit.
+    id: Box<RawValue>,
     task: TaskClass,
     model: Option<Arc<str>>,
     reason: String,
@@ -275,7 +191,7 @@ struct Scored {
 }
 
 fn score(
-    id: Value,
+    id: Box<RawValue>,
     request: &Request,
     entrants: &[Entrant],
     adequacy: &AdequacyModel,
@@ -306,22 +222,23 @@ fn score(
 
 #[derive(Deserialize)]
 struct Line {
-    id: Value,
+    id: Box<RawValue>,
     prompt: Option<String>,
-    messages: Option<Value>,
+    messages: Option<Box<RawValue>>,
 }
 
-fn parse(line: &str) -> serde_json::Result<(Value, Request)> {
+fn parse(line: &str) -> serde_json::Result<(Box<RawValue>, Request)> {
     use serde::de::Error;
 
     let line: Line = serde_json::from_str(line)?;
-    let messages = match (line.prompt, line.messages) {
-        (Some(prompt), None) => json!([{"role": "user", "content": prompt}]),
-        (None, Some(messages)) => messages,
+    // By way of text: some fields of a request borrow from it.
+    let request = match (&line.prompt, &line.messages) {
+        (Some(prompt), None) => {
+            json!({"model": "auto", "messages": [{"role": "user", "content": prompt}]}).to_string()
+        }
+        (None, Some(messages)) => format!(r#"{{"model":"auto","messages":{messages}}}"#),
         _ => return Err(serde_json::Error::custom("a line has either `prompt` or `messages`")),
     };
-    // By way of text: some fields of a request borrow from it.
-    let request = json!({"model": "auto", "messages": messages}).to_string();
     Ok((line.id, Request::Chat(serde_json::from_str(&request)?)))
 }
 
@@ -330,7 +247,8 @@ fn write(output: &mut impl Write, scored: &Scored, json: bool) -> io::Result<()>
         serde_json::to_writer(&mut *output, scored)?;
         return writeln!(output);
     }
-    let id = scored.id.as_str().map_or_else(|| scored.id.to_string(), str::to_owned);
+    let id: String =
+        serde_json::from_str(scored.id.get()).unwrap_or_else(|_| scored.id.to_string());
     let model = scored.model.as_deref().unwrap_or("none");
     write!(output, "{id}\t{}\t{model}", scored.task.label())?;
     for (model, p) in &scored.p {

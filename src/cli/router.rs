@@ -33,6 +33,9 @@ enum Command {
     /// Let the version before the present one serve again
     Rollback(Which),
     /// Fit what the first tokens of local answers are worth, from the log
+    ///
+    /// Learns from verdicts on answers that were shown: let a policy show them all for a while (`threshold = 0`), or ask the
+    /// model by its name. `wattgate train --log` does the same for the router that it makes.
     FitCascade(cascade::FitArgs),
 }
 
@@ -126,8 +129,12 @@ fn say(what: &str) {
     println!("{what}");
 }
 
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
 fn refuse(what: &str) -> u8 {
-    eprintln!("error: {what}");
+    complain(&format!("error: {what}"));
     BAD_INPUT
+}
+
+#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
+fn complain(what: &str) {
+    eprintln!("{what}");
 }

@@ -10,8 +10,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::BAD_INPUT;
+use crate::routing::Confidence;
 use crate::train::{
-    self, CARD_FILE, Options, PICTURE_FILE, Progress, Report, TrainError, card, comparison, picture,
+    self, CARD_FILE, Options, PICTURE_FILE, Progress, Report, TrainError, card, cascade,
+    comparison, picture,
 };
 
 #[derive(Debug, Args)]
@@ -69,6 +71,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     if let Some(reference) = &trained.reference {
         reference.save(&args.out)?;
     }
+    let fitted = fit_cascade(args)?;
     let texts = [
         (CARD_FILE, card(&trained.report, &command(args))),
         (PICTURE_FILE, picture(&trained.report)),
@@ -81,8 +84,28 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
         fs::write(path, comparison(&trained.report.designs, &command(args)))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    show(&trained.report, args)?;
+    show(&trained.report, fitted, args)?;
     Ok(0)
+}
+
+/// Fits the cascade to the logs, where they hold enough judged answers; else it stays as the prior router has it. Gives the
+/// number of answers that were learnt from.
+fn fit_cascade(args: &TrainArgs) -> anyhow::Result<usize> {
+    let known = match &args.prior {
+        Some(prior) => Confidence::load(prior)?,
+        None => Confidence::built_in()?,
+    };
+    let examples = cascade::judged(&args.log)?;
+    let (confidence, learnt) = match cascade::fit(&examples, args.seed) {
+        Ok(fitted) => (known.with(fitted.weights), examples.values().map(Vec::len).sum()),
+        // Too few of them, or all alike.
+        Err(error) if error.is_bad_input() => (known, 0),
+        Err(error) => return Err(error.into()),
+    };
+    confidence
+        .save(&args.out)
+        .with_context(|| format!("cannot write to {}", args.out.display()))?;
+    Ok(learnt)
 }
 
 /// Bad data is the caller's to mend; anything else failed.
@@ -115,13 +138,22 @@ fn command(args: &TrainArgs) -> String {
 }
 
 #[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
-fn show(report: &Report, args: &TrainArgs) -> anyhow::Result<()> {
+fn show(report: &Report, fitted: usize, args: &TrainArgs) -> anyhow::Result<()> {
     if args.json {
         println!("{}", serde_json::to_string_pretty(report)?);
         return Ok(());
     }
     let rows: usize = report.sources.iter().map(|source| source.rows).sum();
     println!("{rows} rows, {} models -> {}", report.abilities.len(), args.out.display());
+    if report.duplicates > 0 {
+        let (duplicates, contradictions) = (report.duplicates, report.contradictions);
+        println!(
+            "{duplicates} lines told a row again, {contradictions} of them with other scores: averaged"
+        );
+    }
+    if report.unsampled > 0 {
+        println!("{} rows left out: training takes a sample drawn by chance", report.unsampled);
+    }
     if let Some(held_out) = report.calibration.as_ref().map(|found| found.all) {
         println!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier);
     }
@@ -136,6 +168,9 @@ fn show(report: &Report, args: &TrainArgs) -> anyhow::Result<()> {
             pair.in_domain.cpt50,
             pair.in_domain.cpt80,
         );
+    }
+    if fitted > 0 {
+        println!("the cascade's confidence is fitted to {fitted} judged answers of the log");
     }
     println!("more in {}", args.out.join(CARD_FILE).display());
     Ok(())

@@ -173,7 +173,7 @@ fn check_judge(judge: &judge::Config, models: &IndexMap<String, Model>, report: 
             let message = format!("there is no model `{name}`");
             report.wrong(&["judge", "model"], message, Some(suggest(name, &known)));
         }
-        Some(name) if models.get(name).is_some_and(is_embedding) => {
+        Some(name) if models.get(name).is_some_and(Model::is_embedding) => {
             let message = format!("`{name}` gives embeddings and cannot judge");
             report.wrong(&["judge", "model"], message, None);
         }
@@ -181,16 +181,10 @@ fn check_judge(judge: &judge::Config, models: &IndexMap<String, Model>, report: 
     }
 }
 
-fn is_embedding(model: &Model) -> bool {
-    match &model.engine {
-        Engine::Llama { config, .. } => config.embedding,
-        Engine::Openai(config) => config.embedding,
-    }
-}
-
 fn check_cascade(name: &str, cascade: &Cascade, report: &mut Report<'_>) {
     let at = |key| ["policies", name, "cascade", key];
-    for (key, value) in [("threshold", cascade.threshold), ("min_p", cascade.min_p)] {
+    let threshold = cascade.threshold.map(|threshold| ("threshold", threshold));
+    for (key, value) in threshold.into_iter().chain([("min_p", cascade.min_p)]) {
         if !(0.0..=1.0).contains(&value) {
             report.wrong(&at(key), format!("`{key}` must be from 0 to 1, not {value}"), None);
         }

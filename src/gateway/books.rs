@@ -7,7 +7,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout;
 
 use super::footprint::Footprint;
 use super::hindsight;
@@ -15,6 +17,7 @@ use crate::energy::{EnergyFigure, Settled};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CarbonLabels, EnergyLabels, ModelLabels};
 use crate::traffic::feedback::FEEDBACK_VERSION;
+use crate::traffic::past;
 use crate::traffic::{
     Aside, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, Record, RecordSink, Sign, Signal,
     Source, Verdicts,
@@ -30,6 +33,14 @@ const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
 /// After this an attempt of the gateway's own that has not settled is taken never to have run.
 const OVERHEAD_DEADLINE: Duration = Duration::from_mins(10);
 
+/// Longest wait for one's turn to search the log.
+const SEARCH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Others are searching the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many old requests are being looked up")]
+pub struct Busy;
+
 /// The receipts of one gateway.
 pub struct Books {
     ledger: Mutex<Ledger>,
@@ -37,6 +48,8 @@ pub struct Books {
     /// What the energy of requests causes.
     pub footprint: Footprint,
     metrics: Arc<Metrics>,
+    /// Held by whoever searches the log.
+    searching: Semaphore,
 }
 
 #[derive(Default)]
@@ -64,7 +77,8 @@ struct Entry {
 
 impl Books {
     pub fn new(sink: RecordSink, footprint: Footprint, metrics: Arc<Metrics>) -> Self {
-        Self { ledger: Mutex::default(), sink, footprint, metrics }
+        let searching = Semaphore::new(1);
+        Self { ledger: Mutex::default(), sink, footprint, metrics, searching }
     }
 
     /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
@@ -124,11 +138,40 @@ impl Books {
         }
         let record = entry.record.clone();
         drop(ledger);
+        self.log_verdict(&record, source, score, comment);
+        Some(record)
+    }
+
+    /// Logs what `source` says of an answer, whether or not it is still remembered.
+    pub fn log_verdict(
+        &self,
+        record: &Record,
+        source: Source,
+        score: f64,
+        comment: Option<String>,
+    ) {
         let request_id = Arc::clone(&record.receipt.request_id);
         let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
         let feedback = Feedback { version, unix_ms, request_id, source, score, comment };
         self.sink.write(LogEntry::Aside(Aside::Feedback(feedback)));
-        Some(record)
+    }
+
+    /// The record of a request that is remembered no more, from the log, if that holds it. One search at a time, since each
+    /// reads a day's file; [`Busy`] if others take too long.
+    pub async fn recall(&self, id: &str) -> Result<Option<Record>, Busy> {
+        let turn = timeout(SEARCH_DEADLINE, self.searching.acquire()).await;
+        let _turn = turn.map_err(|_| Busy)?;
+        let (sink, id) = (self.sink.clone(), id.to_owned());
+        let found = tokio::task::spawn_blocking(move || past::find(sink.dir(), &id)).await;
+        match found {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "the traffic log cannot be searched");
+                Ok(None)
+            }
+            // Only a runtime that shuts down drops the work.
+            Err(_) => Err(Busy),
+        }
     }
 
     /// Notes a weak sign about a request that is remembered.

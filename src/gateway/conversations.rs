@@ -14,6 +14,9 @@ use crate::routing::{Judged, SessionId, Sessions, SessionsConfig};
 use crate::traffic::Record;
 use crate::units::MonotonicNs;
 
+/// A message of so many bytes is hardly said twice by chance.
+const TELLING_BYTES: usize = 32;
+
 pub struct Conversations {
     key: RandomState,
     identify_by: Vec<Identifier>,
@@ -57,8 +60,16 @@ impl Conversations {
         for message in messages {
             if message.role == Role::Assistant {
                 place.points.push(place.whole);
+                place.history.append(&mut place.latest);
             }
             let text = message.content.as_ref().map(Content::text).unwrap_or_default();
+            // Every conversation of an application has the same system turn.
+            let of_system = matches!(message.role, Role::System | Role::Developer);
+            if text.len() >= TELLING_BYTES && !of_system {
+                let told = self.key.hash_one((client, &text));
+                let of_answer = message.role == Role::Assistant;
+                if of_answer { &mut place.history } else { &mut place.latest }.push(told);
+            }
             place.whole = self.key.hash_one((place.whole, discriminant(&message.role), text));
         }
         place

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::books::Busy;
 use crate::backends::backend::CONTEXT_LENGTH_EXCEEDED;
 use crate::backends::{BackendError, ErrorKind};
 use crate::openai::{ErrorBody, ErrorEnvelope};
@@ -35,9 +36,11 @@ pub enum ApiError {
     #[error("{method} is not allowed here")]
     MethodNotAllowed { method: Method },
     #[error(
-        "no request with the id `{0}` is remembered: only ended ones are, and only the latest few thousand"
+        "no request with the id `{0}` is remembered: only ended ones are, and only the latest few thousand; the id is `wattgate.request_id` of the answer, not an upstream's own"
     )]
     UnknownRequest(String),
+    #[error("{0}; try again")]
+    Searching(#[from] Busy),
     /// The decision left nobody; says why for each model.
     #[error("no model can answer this request ({})", explain(.0))]
     NoCandidate(Arc<[(Arc<str>, Exclusion)]>),
@@ -81,6 +84,7 @@ impl ApiError {
             Self::NoCandidate(exclusions) => no_candidate_status(exclusions),
             Self::Admin { status, .. } => *status,
             Self::Backend(error) | Self::TooLong { error, .. } => backend_status(&error.kind),
+            Self::Searching(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -130,6 +134,7 @@ impl ApiError {
             Self::UnknownPath(_) => "unknown_path",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::UnknownRequest(_) => "request_not_found",
+            Self::Searching(_) => "busy",
             Self::NoCandidate(exclusions) => no_candidate_code(exclusions),
             Self::Backend(BackendError {
                 kind: ErrorKind::InvalidRequest { code, .. }, ..
@@ -160,6 +165,7 @@ impl ApiError {
             Self::NoCandidate(exclusions) if blames(exclusions, Exclusion::Busy) => {
                 Some(Duration::from_secs(1))
             }
+            Self::Searching(_) => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -147,9 +147,7 @@ impl Exchange {
     /// How the first model is watched, if it is.
     fn cascade(&self) -> Option<Cascade> {
         let watched = matches!(self.plan.decision.reason.why, Why::Watched { .. });
-        // Several choices would have to be escalated together, and a raw prompt has no answer to be sure of.
-        let fit = matches!(&*self.request, Request::Chat(chat) if chat.n.unwrap_or(1) <= 1);
-        self.plan.rule.cascade.filter(|_| watched && fit)
+        self.plan.rule.cascade.filter(|_| watched)
     }
 
     fn refusal(&self, error: BackendError) -> ApiError {
@@ -209,8 +207,9 @@ impl Exchange {
         let Some(signals) = signals else { return Ok(Beginning::Good) };
         let weights = self.plan.learnt.confidence.weights(model);
         let confidence = weights.score(judged.p, &signals);
-        self.tally.judged(confidence, cascade.threshold);
-        if confidence >= cascade.threshold {
+        let threshold = cascade.threshold_under(&self.plan.rule);
+        self.tally.judged(confidence, threshold);
+        if confidence >= threshold {
             return Ok(Beginning::Good);
         }
         self.tally.attempt_ended(AttemptOutcome::Escalated, None);

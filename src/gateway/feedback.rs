@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::info::bare_id;
 use super::request::{read, read_body, wrong};
 use super::state::Gateway;
-use crate::traffic::{PromptStorage, Source};
+use crate::traffic::{PromptStorage, Record, Source};
 
 /// Who speaks if the client names nobody.
 const ANYBODY: &str = "user";
@@ -28,7 +28,7 @@ const COMMENT_BYTES_MAX: usize = 16 << 10;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FeedbackRequest {
-    /// Of the receipt, or the completion's own id.
+    /// Of the receipt, or a local completion's own id.
     request_id: String,
     /// 0 to 1. Either this or `verdict`.
     #[serde(default)]
@@ -55,7 +55,7 @@ pub struct FeedbackReply {
     request_id: Arc<str>,
     source: String,
     score: f64,
-    /// The request's label, over all sources.
+    /// The request's label, over all sources; absent where only the log can tell.
     label: Option<f64>,
 }
 
@@ -68,16 +68,32 @@ pub async fn feedback(
     let score = score(&request)?;
     let source = source(&request)?;
     let comment = comment(&request, gateway.prompts)?;
-    let id = bare_id(&request.request_id);
-    let record = gateway
-        .books
-        .learn(id, Source::Client(source.clone().into()), score, comment)
-        .ok_or_else(|| ApiError::UnknownRequest(request.request_id.clone()))?;
+    let said = Said { source: Source::Client(source.clone().into()), score, comment };
+    let record = join(&gateway, &request.request_id, said).await?;
     if score < FAILED_BELOW {
         gateway.router.conversations.failed(&record);
     }
     let (request_id, label) = (record.receipt.request_id, record.label);
     Ok(Json(FeedbackReply { request_id, source, score, label }))
+}
+
+/// A checked verdict.
+struct Said {
+    source: Source,
+    score: f64,
+    comment: Option<String>,
+}
+
+/// Joins a verdict to its request: in the books, or, long after the answer or a restart, in the log only.
+async fn join(gateway: &Gateway, named: &str, said: Said) -> Result<Record, ApiError> {
+    let (id, Said { source, score, comment }) = (bare_id(named), said);
+    if let Some(record) = gateway.books.learn(id, source.clone(), score, comment.clone()) {
+        return Ok(record);
+    }
+    let found = gateway.books.recall(id).await?;
+    let record = found.ok_or_else(|| ApiError::UnknownRequest(named.to_owned()))?;
+    gateway.books.log_verdict(&record, source, score, comment);
+    Ok(record)
 }
 
 fn score(request: &FeedbackRequest) -> Result<f64, ApiError> {

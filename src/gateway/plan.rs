@@ -191,7 +191,11 @@ fn rule(
         rule.pinned_by_policy = false;
     }
     rule.local_only |= known.local_only;
-    rule.floor = rule.floor.max(known.floor);
+    if known.floor > 0.0 {
+        rule.floor = rule.floor.max(known.floor);
+        // After a failed answer nothing is tried that may fail again.
+        rule.cascade = None;
+    }
     rule.stay = known.last.as_ref().map(|last| Stay {
         model: Arc::clone(&last.model),
         tool_loop: waits_for_tool(&request.messages()),

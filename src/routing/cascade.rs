@@ -16,8 +16,9 @@ pub const WINDOW_TOKENS: u32 = 8;
 #[serde(deny_unknown_fields, default)]
 pub struct Cascade {
     /// Least probability, 0 to 1, that the answer is good enough by its first tokens; below it another model answers.
-    /// Default 0.5.
-    pub threshold: f64,
+    /// Default: the floor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     /// Tokens to withhold at most, 1 to 256. A shorter answer is judged whole. Default 8.
     pub withhold_tokens: u32,
     /// How long to withhold at most, milliseconds from the first token. Default 3000.
@@ -28,7 +29,7 @@ pub struct Cascade {
 
 impl Default for Cascade {
     fn default() -> Self {
-        Self { threshold: 0.5, withhold_tokens: WINDOW_TOKENS, withhold_ms: 3000, min_p: 0.05 }
+        Self { threshold: None, withhold_tokens: WINDOW_TOKENS, withhold_ms: 3000, min_p: 0.05 }
     }
 }
 
@@ -40,9 +41,17 @@ pub const WITHHOLD_TOKENS_MAX: u32 = 256;
 pub struct Lead {
     pub first: Arc<str>,
     pub next: Arc<str>,
+    /// Confidence below which it does.
+    pub threshold: f64,
 }
 
 impl Cascade {
+    /// Least confidence for which an answer is shown. Confidence is a probability as adequacy is, so the floor holds for
+    /// both.
+    pub fn threshold_under(&self, rule: &Rule) -> f64 {
+        self.threshold.unwrap_or(rule.floor)
+    }
+
     /// Puts the cheapest local model of `ranked` (indices into `candidates`) first and the best-ranked more able one
     /// second. Nothing changes where there is no such pair, or where the client named its model.
     pub fn lead(
@@ -65,7 +74,8 @@ impl Cascade {
         ranked.retain(|&one| one != first && one != next);
         ranked.splice(0..0, [first, next]);
         let name = |place: usize| Arc::clone(&candidates[place].model);
-        Some(Lead { first: name(first), next: name(next) })
+        let threshold = self.threshold_under(rule);
+        Some(Lead { first: name(first), next: name(next), threshold })
     }
 }
 
@@ -96,7 +106,7 @@ mod tests {
     fn lead(candidates: &[Candidate], pinned: bool) -> (Vec<usize>, Option<Lead>) {
         let mut ranked: Vec<usize> = (0..candidates.len()).rev().collect();
         let cascade = Cascade::default();
-        let rule = Rule { pinned: pinned.then(|| "a".into()), ..Rule::default() };
+        let rule = Rule { floor: 0.7, pinned: pinned.then(|| "a".into()), ..Rule::default() };
         let lead = cascade.lead(&mut ranked, candidates, &rule);
         (ranked, lead)
     }
@@ -111,7 +121,9 @@ mod tests {
             candidate("cloud", Route::Cloud, 0.9, Some(9.0)),
         ];
         let (ranked, found) = lead(&candidates, false);
-        assert_eq!(found, Some(Lead { first: "small".into(), next: "cloud".into() }));
+        // What is shown must reach the floor, too.
+        let expected = Lead { first: "small".into(), next: "cloud".into(), threshold: 0.7 };
+        assert_eq!(found, Some(expected));
         assert_eq!(ranked, [1, 4, 3, 2, 0]);
         assert_eq!(lead(&candidates, true).1, None);
     }

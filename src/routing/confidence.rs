@@ -1,7 +1,7 @@
 //! The probability that an answer is good enough by its first tokens: a logistic score of their signals, with weights for
 //! each model.
 //!
-//! Scores and reads; `crate::train::cascade` fits.
+//! Scores, reads and writes; `crate::train::cascade` fits.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -152,6 +152,14 @@ impl Confidence {
     pub fn weights(&self, model: &str) -> Weights {
         let found = self.models.get(model).or_else(|| self.models.get(ANY_MODEL));
         found.copied().unwrap_or_default()
+    }
+
+    /// Writes `dir/cascade.json`, beside the target first, so that a reader never meets half a file.
+    pub fn save(&self, dir: &Path) -> std::io::Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        let (path, fresh) = (dir.join(CONFIDENCE_FILE), dir.join(format!("{CONFIDENCE_FILE}.new")));
+        std::fs::write(&fresh, text)?;
+        std::fs::rename(&fresh, &path)
     }
 
     /// The same with other weights for some models.

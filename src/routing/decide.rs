@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cascade::Lead;
 use super::exclusion::exclusion;
-use super::reason::{Gain, Reason, RunnerUp, Why};
+use super::reason::{Gain, OverBudget, Reason, RunnerUp, Why};
 use super::{Candidate, Exclusion, Features, Objective, Rule};
 
 /// A candidate as the decision saw it; part of the receipt and the log, so that replay can decide again.
@@ -54,10 +54,11 @@ pub fn decide(features: &Features, candidates: &[Candidate], rule: &Rule) -> Dec
     let mut ranked: Vec<usize> =
         (0..judged.len()).filter(|&index| judged[index].excluded.is_none()).collect();
     ranked.sort_by(|&a, &b| prefer(&candidates[a], &candidates[b], rule));
-    let (mut why, mut propensity) = (Why::NoCandidate, 1.0);
-    if let Some(&best) = ranked.first() {
-        why = preferred(&candidates[best], rule);
-    }
+    let mut why = match ranked.first() {
+        Some(&best) => preferred(&candidates[best], rule),
+        None => nobody(&judged),
+    };
+    let mut propensity = 1.0;
     if let Some((place, stays)) = stay(&ranked, candidates, rule) {
         ranked[..=place].rotate_right(1);
         why = stays;
@@ -70,14 +71,15 @@ pub fn decide(features: &Features, candidates: &[Candidate], rule: &Rule) -> Dec
         }
     }
     if matches!(why, Why::Adequate { .. } | Why::BestAvailable { .. })
-        && let Some(Lead { first, next }) = lead(&mut ranked, candidates, rule)
+        && let Some(Lead { first, next, threshold }) = lead(&mut ranked, features, candidates, rule)
     {
-        why = Why::Watched { model: first, next };
+        why = Why::Watched { model: first, next, threshold };
     }
     let reason = Reason {
         why,
         runner_up: ranked.get(1).map(|&second| runner_up(&candidates[second], rule)),
         gone: gone(&judged, rule),
+        over_budget: over_budget(&judged, rule),
     };
     Decision { ranked, judged, reason, propensity }
 }
@@ -100,6 +102,13 @@ fn preferred(first: &Candidate, rule: &Rule) -> Why {
     } else {
         Why::BestAvailable { model, p, floor }
     }
+}
+
+/// Why nobody may answer. What was not asked for is beside the point, and what is over a budget is told with that.
+fn nobody(judged: &[Judged]) -> Why {
+    let excluded = judged.iter().filter_map(|one| Some((&one.candidate.model, one.excluded?)));
+    let told = excluded.filter(|(_, why)| *why != Exclusion::NotNamed && !why.is_about_a_budget());
+    Why::NoCandidate(told.map(|(model, why)| (Arc::clone(model), why)).collect())
 }
 
 /// The place in `ranked` of the conversation's model and why it goes first, where being best is not why.
@@ -136,7 +145,9 @@ fn gain_of_leaving(own: &Candidate, best: &Candidate, rule: &Rule) -> Option<Gai
         Some(rule.switch_gain * cost(own)).filter(|least| least.is_finite()).unwrap_or(0.0)
     };
     let lost = if objective == Objective::Quality { 0.0 } else { rule.cache_value(own) };
-    Some(Gain { objective, of: cost(own) - cost(best), needed: least + lost })
+    // Two costs that nobody knows are no difference.
+    let of = Some(cost(own) - cost(best)).filter(|of| !of.is_nan()).unwrap_or(0.0);
+    Some(Gain { objective, of, needed: least + lost })
 }
 
 /// Which place the dice choose among `count`, and how probable that was; `None` without dice. Chance moves no
@@ -151,9 +162,16 @@ fn explore(count: usize, rule: &Rule) -> Option<(usize, f64)> {
 }
 
 /// Lets a local model begin under watch, unless that would take a conversation off the model that it is on.
-fn lead(ranked: &mut Vec<usize>, candidates: &[Candidate], rule: &Rule) -> Option<Lead> {
+fn lead(
+    ranked: &mut Vec<usize>,
+    features: &Features,
+    candidates: &[Candidate],
+    rule: &Rule,
+) -> Option<Lead> {
+    // Several choices would have to be escalated together, and a raw prompt has no answer to be sure of.
+    let cascade = rule.cascade.filter(|_| features.needs.chat && !features.needs.choices)?;
     let mut order = ranked.clone();
-    let lead = rule.cascade?.lead(&mut order, candidates, rule)?;
+    let lead = cascade.lead(&mut order, candidates, rule)?;
     let on = rule.stay.as_ref().map(|session| &session.model);
     let may_go_on = ranked.iter().any(|&index| Some(&candidates[index].model) == on);
     if may_go_on && on != Some(&lead.first) {
@@ -180,6 +198,15 @@ fn gone(judged: &[Judged], rule: &Rule) -> Option<(Arc<str>, Option<Exclusion>)>
         Some(one) => one.excluded.map(|why| (Arc::clone(&session.model), Some(why))),
         None => Some((Arc::clone(&session.model), None)),
     }
+}
+
+/// How many models only a budget keeps from answering, and which.
+fn over_budget(judged: &[Judged], rule: &Rule) -> Option<OverBudget> {
+    let mut models =
+        judged.iter().filter(|one| one.excluded.is_some_and(Exclusion::is_about_a_budget));
+    let first = Arc::clone(&models.next()?.candidate.model);
+    let more = models.count();
+    Some(OverBudget { first, more, max_joules: rule.max_joules, max_dollars: rule.max_dollars })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Exclusion, Objective};
+use crate::units::{Dollars, Joules};
 
 /// Why the first choice is first, what stood behind it, and what the conversation lost.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +14,7 @@ pub struct Reason {
     pub runner_up: Option<RunnerUp>,
     /// The conversation's model, if it may not answer this time; `None` within: it is no longer configured.
     pub gone: Option<(Arc<str>, Option<Exclusion>)>,
+    pub over_budget: Option<OverBudget>,
 }
 
 /// What decided.
@@ -42,10 +44,11 @@ pub enum Why {
     ToolLoop {
         model: Arc<str>,
     },
-    /// A local model begins; if its first tokens do not look sure, `next` answers.
+    /// A local model begins; if the confidence in its first tokens is below the threshold, `next` answers.
     Watched {
         model: Arc<str>,
         next: Arc<str>,
+        threshold: f64,
     },
     /// Chance chose, with this probability.
     Explored {
@@ -56,7 +59,8 @@ pub enum Why {
         model: Arc<str>,
         by_policy: bool,
     },
-    NoCandidate,
+    /// Nobody may; for each the reason.
+    NoCandidate(Vec<(Arc<str>, Exclusion)>),
 }
 
 /// What leaving the conversation's model would bring, and what it would have to bring, in the objective's unit.
@@ -65,6 +69,15 @@ pub struct Gain {
     pub objective: Objective,
     pub of: f64,
     pub needed: f64,
+}
+
+/// The models that a budget alone keeps from answering.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OverBudget {
+    pub first: Arc<str>,
+    pub more: usize,
+    pub max_joules: Option<Joules>,
+    pub max_dollars: Option<Dollars>,
 }
 
 /// The second choice.
@@ -87,7 +100,7 @@ impl Reason {
             Why::Explored { .. } => "explored",
             Why::Pinned { .. } => "pinned",
             Why::Watched { .. } => "watched",
-            Why::NoCandidate => "no_candidate",
+            Why::NoCandidate(_) => "no_candidate",
         }
     }
 }
@@ -109,7 +122,27 @@ impl fmt::Display for Reason {
             }
             write!(f, " with p = {:.2}", next.p)?;
         }
+        if let Some(over) = &self.over_budget {
+            write!(f, "; {over}")?;
+        }
         Ok(())
+    }
+}
+
+impl fmt::Display for OverBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first)?;
+        if self.more > 0 {
+            write!(f, " and {} more", self.more)?;
+        }
+        f.write_str(" may not answer within the budget of ")?;
+        match (self.max_joules, self.max_dollars) {
+            (Some(joules), Some(dollars)) => write!(f, "{joules} and {dollars}"),
+            (Some(joules), None) => write!(f, "{joules}"),
+            (None, Some(dollars)) => write!(f, "{dollars}"),
+            // Nobody is over a budget that is not there.
+            (None, None) => Ok(()),
+        }
     }
 }
 
@@ -122,6 +155,13 @@ impl fmt::Display for Why {
             Self::Adequate { model, p, floor, objective: Objective::Tradeoff, cost } => {
                 let shown = Objective::Tradeoff.show(*cost);
                 write!(f, "{model} has the best {shown} with p = {p:.2} (floor {floor:.2})")
+            }
+            Self::Adequate { model, p, floor, objective: Objective::Latency, cost } => {
+                let shown = Objective::Latency.show(*cost);
+                write!(
+                    f,
+                    "{model} answers soonest ({shown}) with p = {p:.2} at or above the floor {floor:.2}"
+                )
             }
             Self::Adequate { model, p, floor, objective, cost } => {
                 write!(
@@ -137,8 +177,11 @@ impl fmt::Display for Why {
                     "no available model reaches the floor {floor:.2}; {model} comes nearest with p = {p:.2}"
                 )
             }
-            Self::Watched { model, next } => {
-                write!(f, "{model} begins and is watched; {next} takes over if it looks unsure")
+            Self::Watched { model, next, threshold } => {
+                write!(
+                    f,
+                    "{model} begins and is watched; {next} takes over if the confidence in its first tokens is below {threshold:.2}"
+                )
             }
             Self::Stays { model, rival, gain } => {
                 write!(f, "the conversation stays on {model}: {rival} would gain {gain}")
@@ -153,7 +196,15 @@ impl fmt::Display for Why {
             Self::Pinned { model, by_policy: true } => {
                 write!(f, "the policy gives tasks of this class to {model}")
             }
-            Self::NoCandidate => f.write_str("no model can answer this request"),
+            Self::NoCandidate(excluded) => {
+                f.write_str("no model can answer this request")?;
+                let mut between = " (";
+                for (model, why) in excluded {
+                    write!(f, "{between}{model}: {why}")?;
+                    between = ", ";
+                }
+                f.write_str(if excluded.is_empty() { "" } else { ")" })
+            }
         }
     }
 }
@@ -161,7 +212,7 @@ impl fmt::Display for Why {
 impl fmt::Display for Gain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show = |amount: f64| match self.objective {
-            objective if objective.is_in_adequacy() => format!("{amount:.3}"),
+            objective if objective.is_in_adequacy() => format!("{amount:.3} of p"),
             objective => objective.show(amount),
         };
         if self.of > 0.0 {

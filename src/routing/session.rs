@@ -4,7 +4,7 @@
 //! Pure: the caller tells the time and makes the keys, and no text is kept. Bounded: the conversation that was idle
 //! longest goes first, one that must stay here only when no other is left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -69,6 +69,9 @@ pub struct Place {
     pub points: Vec<u64>,
     /// The same of all its messages.
     pub whole: u64,
+    /// Keyed hashes of single longer messages, wherever they stand: those up to the last answer, and those since.
+    pub history: Vec<u64>,
+    pub latest: Vec<u64>,
 }
 
 /// The last turn that a model answered.
@@ -110,8 +113,35 @@ pub struct Sessions {
     points: HashMap<u64, Point>,
     /// Whom to forget first: by whether it must stay here, then by last use.
     order: BTreeMap<(bool, u64), SessionId>,
+    private: Private,
     /// Counts uses.
     clock: u64,
+}
+
+/// Longer messages of conversations that had to stay here, by which a part of one is known; the oldest go first.
+#[derive(Debug, Default)]
+struct Private {
+    messages: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Private {
+    fn remember(&mut self, place: &Place, most: usize) {
+        for &message in place.history.iter().chain(&place.latest) {
+            if self.messages.insert(message) {
+                self.order.push_back(message);
+            }
+        }
+        while self.order.len() > most {
+            let oldest = self.order.pop_front();
+            oldest.map(|oldest| self.messages.remove(&oldest));
+        }
+    }
+
+    /// Whether some of it was said in a conversation that had to stay here. What is only asked now may be said anew.
+    fn knows(&self, place: &Place) -> bool {
+        place.history.iter().any(|message| self.messages.contains(message))
+    }
 }
 
 #[derive(Debug)]
@@ -140,6 +170,7 @@ impl Sessions {
             by_id: HashMap::new(),
             points: HashMap::new(),
             order: BTreeMap::new(),
+            private: Private::default(),
             clock: 0,
         }
     }
@@ -156,7 +187,8 @@ impl Sessions {
     pub fn known(&self, place: &Place, now: MonotonicNs) -> Known {
         let point = self.point(place);
         let id = place.named.or(point.map(|point| point.session));
-        let local_only = place.named.is_none() && point.is_some_and(|point| point.local_only);
+        let through = place.named.is_none() && point.is_some_and(|point| point.local_only);
+        let local_only = through || self.private.knows(place);
         let session = id.and_then(|id| self.by_id.get(&id));
         match session.filter(|session| !self.is_old(session, now)) {
             Some(session) => Known {
@@ -187,6 +219,9 @@ impl Sessions {
         });
         entry.local_only |= local_only || known.local_only;
         (entry.used, entry.at) = (self.clock, now);
+        if entry.local_only {
+            self.private.remember(place, self.limits.sessions.saturating_mul(POINTS_MAX));
+        }
         self.mark(id, entry, place);
         if let Some(session) = session {
             self.order.insert((session.local_only, session.used), id);

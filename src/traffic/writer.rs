@@ -47,6 +47,7 @@ impl Entry {
 /// Where finished records, and what is learnt of them later, go. Cheap to clone, never blocks.
 #[derive(Clone)]
 pub struct RecordSink {
+    dir: Arc<Path>,
     queue: SyncSender<Entry>,
     counts: Arc<Counts>,
 }
@@ -62,6 +63,11 @@ impl RecordSink {
         if self.queue.try_send(entry).is_err() {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Where the log lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Records on disk so far.
@@ -91,7 +97,7 @@ impl LogWriter {
         let thread = thread::Builder::new()
             .name("traffic-log".into())
             .spawn(move || write_all(segment, &records, &thread_counts))?;
-        Ok((Self { thread }, RecordSink { queue, counts }))
+        Ok((Self { thread }, RecordSink { dir: dir.into(), queue, counts }))
     }
 
     /// Waits until every queued record is on disk. Every [`RecordSink`] must be dropped first.
@@ -130,7 +136,7 @@ struct Segment {
 
 impl Segment {
     fn open(dir: &Path, day: u64) -> io::Result<Self> {
-        let path = dir.join(format!("{}.jsonl", date(day)));
+        let path = segment_path(dir, day * (MS_PER_DAY / 1000));
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         end_torn_line(&mut file)?;
         Ok(Self { dir: dir.to_owned(), day, file })
@@ -162,11 +168,16 @@ fn today() -> u64 {
     since_epoch.as_secs() / (MS_PER_DAY / 1000)
 }
 
-/// `YYYY-MM-DD` of a day counted from the Unix epoch.
-fn date(day: u64) -> String {
-    let seconds = i64::try_from(day * (MS_PER_DAY / 1000)).unwrap_or(i64::MAX);
+/// The file of requests that came in this second since the Unix epoch: one for each UTC day.
+pub(super) fn segment_path(dir: &Path, unix_s: u64) -> PathBuf {
+    dir.join(format!("{}.jsonl", date(unix_s)))
+}
+
+/// `YYYY-MM-DD`.
+fn date(unix_s: u64) -> String {
+    let seconds = i64::try_from(unix_s).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds)
-        .map_or_else(|_| day.to_string(), |time| time.strftime("%Y-%m-%d").to_string())
+        .map_or_else(|_| unix_s.to_string(), |time| time.strftime("%Y-%m-%d").to_string())
 }
 
 #[cfg(test)]
@@ -176,6 +187,6 @@ mod tests {
     #[test]
     fn days_have_dates() {
         assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(20_779), "2026-11-22");
+        assert_eq!(date(20_779 * 86_400 + 86_399), "2026-11-22");
     }
 }

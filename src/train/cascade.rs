@@ -1,9 +1,10 @@
 //! Fits what the first tokens of a local answer are worth, from logged signals with outcomes.
 //!
 //! One logistic regression a model, and one over all for models without enough labels. Every figure of a [`CascadeReport`]
-//! is from answers that the scoring weights have not seen. Reads no file.
+//! is from answers that the scoring weights have not seen. Reads logs; writes nothing.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use linfa::DatasetBase;
 use linfa::traits::Fit;
@@ -13,16 +14,19 @@ use serde::Serialize;
 
 use super::TrainError;
 use super::fit::ADEQUATE;
+use super::metrics::{Reliability, reliability};
 use crate::routing::Signals;
 use crate::routing::confidence::{SIGNALS, Weights, features};
 use crate::routing::text::fnv1a;
-use crate::traffic::{AttemptOutcome, Record};
+use crate::traffic::{AttemptOutcome, Line, Record, read_log};
 
 const FOLDS: usize = 5;
 /// L2 penalty on the weights of standardised signals.
 const PENALTY: f64 = 1.0;
 /// With fewer good or fewer bad answers weights of a model's own would be noise.
 const LABELS_PER_CLASS_MIN: usize = 10;
+/// Which way each signal must speak, in the order of [`features`]: for the answer (1), against it (-1), or either (0).
+const SIGNS: [f64; SIGNALS] = [1.0, 1.0, 1.0, -1.0, -1.0, -1.0, 0.0];
 /// Thresholds of the report.
 const THRESHOLDS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 
@@ -56,6 +60,21 @@ impl Example {
     }
 }
 
+/// The judged local answers of these logs, by model.
+pub fn judged(logs: &[PathBuf]) -> Result<BTreeMap<String, Vec<Example>>, TrainError> {
+    let mut examples: BTreeMap<String, Vec<Example>> = BTreeMap::new();
+    for log in logs {
+        for line in read_log(log)? {
+            if let Line::Record(record) = line?
+                && let Some((model, example)) = Example::of(&record)
+            {
+                examples.entry(model).or_default().push(example);
+            }
+        }
+    }
+    Ok(examples)
+}
+
 /// How well a model's first tokens tell its good answers from its bad ones.
 #[derive(Clone, Debug, Serialize)]
 pub struct CascadeReport {
@@ -66,6 +85,8 @@ pub struct CascadeReport {
     pub auc: f64,
     /// Of the prediction from the prompt alone, for comparison.
     pub auc_of_prompt: f64,
+    /// How far confidences are from shares of good answers; a threshold can only mean what it says if this is small.
+    pub reliability: Reliability,
     pub thresholds: Vec<ThresholdReport>,
 }
 
@@ -143,6 +164,8 @@ fn report(
 ) -> Result<CascadeReport, TrainError> {
     let scores = held_out_scores(examples, seed)?;
     let prompts: Vec<f64> = examples.iter().map(|one| one.p).collect();
+    let good_or_not = examples.iter().map(|one| f64::from(u8::from(one.is_good())));
+    let outcomes: Vec<(f64, f64)> = scores.iter().copied().zip(good_or_not).collect();
     let row = |&threshold: &f64| {
         let shown: Vec<&Example> = scores
             .iter()
@@ -163,6 +186,7 @@ fn report(
         good,
         auc: auc(&scores, examples),
         auc_of_prompt: auc(&prompts, examples),
+        reliability: reliability(&outcomes),
         thresholds: THRESHOLDS.iter().map(row).collect(),
     })
 }
@@ -183,31 +207,79 @@ fn auc(scores: &[f64], examples: &[Example]) -> f64 {
     good.iter().map(|&good| right(good)).sum::<f64>() / (good.len() * bad.len()).max(1) as f64
 }
 
+/// Weights of the signals that speak the way they must; one that seems to speak the other way speaks by chance, or for
+/// another that it goes along with, and says nothing of other models.
 fn weights(examples: &[Example]) -> Result<Weights, TrainError> {
-    let raw: Vec<[f64; SIGNALS]> =
-        examples.iter().map(|one| features(one.p, &one.signals)).collect();
-    let mean =
-        |of: &dyn Fn(&[f64; SIGNALS]) -> f64| raw.iter().map(of).sum::<f64>() / raw.len() as f64;
-    let centre: [f64; SIGNALS] = std::array::from_fn(|at| mean(&|row| row[at]));
-    let scale: [f64; SIGNALS] = std::array::from_fn(|at| {
-        let spread = mean(&|row| (row[at] - centre[at]).powi(2)).sqrt();
-        // A signal that never varies teaches nothing.
-        if spread > 1e-6 { 1.0 / spread } else { 0.0 }
-    });
-    let records = Array2::from_shape_fn((raw.len(), SIGNALS), |(row, at)| {
-        (raw[row][at] - centre[at]) * scale[at]
-    });
+    let standard = Standard::of(examples);
     let labels: Array1<bool> = examples.iter().map(Example::is_good).collect();
+    let mut counts = [true; SIGNALS];
+    loop {
+        let (intercept, effects) = logistic_regression(&standard.rows(counts), &labels)?;
+        let wrong = |&at: &usize| counts[at] && effects[at] * SIGNS[at] < 0.0;
+        let most_wrong = (0..SIGNALS)
+            .filter(wrong)
+            .max_by(|&a, &b| effects[a].abs().total_cmp(&effects[b].abs()));
+        match most_wrong {
+            Some(at) => counts[at] = false,
+            None => return Ok(standard.weights(intercept, &effects)),
+        }
+    }
+}
+
+/// Intercept and effect of each column.
+fn logistic_regression(
+    rows: &Array2<f64>,
+    labels: &Array1<bool>,
+) -> Result<(f64, [f64; SIGNALS]), TrainError> {
     let fitted = LogisticRegression::<f64>::default()
         .alpha(PENALTY)
         .max_iterations(200)
-        .fit(&DatasetBase::new(records, labels))?;
+        .fit(&DatasetBase::new(rows.clone(), labels.clone()))?;
     // linfa calls one of the two classes positive; only its own answer says which.
     let sign = if fitted.labels().pos.class { 1.0 } else { -1.0 };
     let params = fitted.params();
-    let weights: [f64; SIGNALS] = std::array::from_fn(|at| params[at] * sign * scale[at]);
-    let shift: f64 = weights.iter().zip(centre).map(|(weight, centre)| weight * centre).sum();
-    Ok(Weights::new(fitted.intercept() * sign - shift, weights))
+    Ok((fitted.intercept() * sign, std::array::from_fn(|at| params[at] * sign)))
+}
+
+/// Signals as deviations from their mean, in units of their spread.
+struct Standard {
+    raw: Vec<[f64; SIGNALS]>,
+    centre: [f64; SIGNALS],
+    scale: [f64; SIGNALS],
+}
+
+impl Standard {
+    fn of(examples: &[Example]) -> Self {
+        let raw: Vec<[f64; SIGNALS]> =
+            examples.iter().map(|one| features(one.p, &one.signals)).collect();
+        let mean = |of: &dyn Fn(&[f64; SIGNALS]) -> f64| {
+            raw.iter().map(of).sum::<f64>() / raw.len() as f64
+        };
+        let centre: [f64; SIGNALS] = std::array::from_fn(|at| mean(&|row| row[at]));
+        let scale: [f64; SIGNALS] = std::array::from_fn(|at| {
+            let spread = mean(&|row| (row[at] - centre[at]).powi(2)).sqrt();
+            // A signal that never varies teaches nothing.
+            if spread > 1e-6 { 1.0 / spread } else { 0.0 }
+        });
+        Self { raw, centre, scale }
+    }
+
+    /// With zeros where a signal does not count.
+    fn rows(&self, counts: [bool; SIGNALS]) -> Array2<f64> {
+        let standard =
+            |row: usize, at: usize| (self.raw[row][at] - self.centre[at]) * self.scale[at];
+        Array2::from_shape_fn((self.raw.len(), SIGNALS), |(row, at)| {
+            if counts[at] { standard(row, at) } else { 0.0 }
+        })
+    }
+
+    /// Of the raw signals.
+    fn weights(&self, intercept: f64, effects: &[f64; SIGNALS]) -> Weights {
+        let weights: [f64; SIGNALS] = std::array::from_fn(|at| effects[at] * self.scale[at]);
+        let shift: f64 =
+            weights.iter().zip(self.centre).map(|(weight, centre)| weight * centre).sum();
+        Weights::new(intercept - shift, weights)
+    }
 }
 
 #[cfg(test)]
@@ -254,6 +326,19 @@ mod tests {
             weights.score(0.3, &signals)
         };
         assert!(score(-0.2) > 0.7 && score(-1.4) < 0.3, "{} {}", score(-0.2), score(-1.4));
+    }
+
+    #[test]
+    fn a_signal_that_speaks_the_wrong_way_does_not_count() {
+        let mut examples = examples(140);
+        for one in &mut examples {
+            // The better the prediction, the worse the answer; refusals that are liked.
+            one.p = if one.is_good() { 0.2 } else { 0.6 };
+            one.signals.refusal = one.is_good();
+        }
+        let weights = weights(&examples).unwrap();
+        assert_eq!((weights.adequacy.abs(), weights.refusal.abs()), (0.0, 0.0), "{weights:?}");
+        assert!(weights.mean_logprob > 0.0, "{weights:?}");
     }
 
     #[test]

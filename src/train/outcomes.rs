@@ -23,6 +23,7 @@ const LINE_BYTES_MAX: u64 = 4 << 20;
 /// Rows that are learnt from. More say little more, and each takes about 3 KB.
 const ROWS_MAX: usize = 40_000;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Everything the files say.
 #[derive(Debug, Default)]
@@ -148,7 +149,11 @@ impl Reading {
             if buffer.len() as u64 > LINE_BYTES_MAX {
                 return Err(bad(BadLine::TooLong));
             }
-            self.line(&buffer, &sha256).map_err(bad)?;
+            // Some editors begin a file with a mark and end it with blank lines: neither is a row.
+            let row = buffer.strip_prefix(BYTE_ORDER_MARK).filter(|_| line == 1).unwrap_or(&buffer);
+            if !row.trim_ascii().is_empty() {
+                self.line(row, &sha256).map_err(bad)?;
+            }
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::routing::drift::{Reference, ReferenceError};
 use crate::routing::{AdequacyError, AdequacyModel, Confidence, ConfidenceError};
 
 /// What is wrong with a promotion.
@@ -21,6 +22,8 @@ pub enum VersionsError {
     Router(#[from] AdequacyError),
     #[error("not promoted: {0}")]
     Confidence(#[from] ConfidenceError),
+    #[error("not promoted: {0}")]
+    Reference(#[from] ReferenceError),
     #[error("{} is the router that serves already", .0.display())]
     Same(PathBuf),
     #[error("there is no version before {0}: nothing to roll back to")]
@@ -77,8 +80,7 @@ impl Versions {
     /// Makes the router in `candidate` a version and lets it serve. A router that was there as a plain folder becomes the
     /// first version.
     pub fn promote(&self, candidate: &Path) -> Result<u32, VersionsError> {
-        AdequacyModel::load(candidate)?;
-        Confidence::load(candidate)?;
+        check(candidate)?;
         let real = |path: &Path| fs::canonicalize(path).ok();
         if real(candidate).is_some() && real(candidate) == real(&self.router) {
             return Err(VersionsError::Same(candidate.to_owned()));
@@ -100,7 +102,7 @@ impl Versions {
             self.current().ok_or_else(|| VersionsError::NoVersions(self.router.clone()))?;
         let before = self.all()?.into_iter().rfind(|&number| number < current);
         let number = before.ok_or(VersionsError::NothingBefore(current))?;
-        AdequacyModel::load(&self.path(number))?;
+        check(&self.path(number))?;
         self.serve(number)?;
         Ok(number)
     }
@@ -151,6 +153,14 @@ impl Versions {
         }
         fs::rename(&fresh, &self.router).map_err(failed(&self.router))
     }
+}
+
+/// Whether a gateway could serve by all that lies there.
+fn check(dir: &Path) -> Result<(), VersionsError> {
+    AdequacyModel::load(dir)?;
+    Confidence::load(dir)?;
+    Reference::load(dir)?;
+    Ok(())
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> VersionsError + use<> {
@@ -209,10 +219,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (live, candidate) = (dir.path().join("live"), dir.path().join("candidate"));
         router(&live, 2.0);
-        fs::create_dir(&candidate).unwrap();
-        fs::write(candidate.join("model.bin"), b"WGROUTER and nonsense").unwrap();
         let versions = Versions::of(&live);
-        assert!(matches!(versions.promote(&candidate), Err(VersionsError::Router(_))));
+        for file in ["model.bin", "cascade.json", "reference.json"] {
+            router(&candidate, 3.0);
+            fs::write(candidate.join(file), b"WGROUTER and nonsense").unwrap();
+            let refused = versions.promote(&candidate).unwrap_err().to_string();
+            assert!(refused.contains("not promoted") && refused.contains(file), "{refused}");
+            fs::remove_file(candidate.join(file)).unwrap();
+        }
         assert!(matches!(versions.roll_back(), Err(VersionsError::NoVersions(_))));
         assert_eq!((slope(&live).as_str(), versions.all().unwrap().len()), ("2.0", 0));
     }

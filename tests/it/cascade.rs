@@ -8,8 +8,12 @@ use crate::stand_in::{Mode, StandIn};
 
 /// A gateway whose policy `frugal` lets SmolLM2 begin and shows its answers from this confidence on.
 async fn gateway(stand_in: &StandIn, threshold: f64, more: &str) -> TestApp {
+    gateway_with(stand_in, &format!("threshold = {threshold:?}\n{more}")).await
+}
+
+async fn gateway_with(stand_in: &StandIn, cascade: &str) -> TestApp {
     let policy = format!(
-        "[policies.frugal]\nfloor = 0.9\n[policies.frugal.cascade]\nthreshold = {threshold:?}\nmin_p = 0.0\n{more}\n"
+        "[policies.frugal]\nfloor = 0.9\n[policies.frugal.cascade]\nmin_p = 0.0\n{cascade}\n"
     );
     let config = policy + &smol("") + &cloud_model("cloud", 4.0, stand_in);
     let app = TestApp::start(&config).await;
@@ -172,6 +176,85 @@ async fn withholding_ends_in_time_and_a_client_that_leaves_meanwhile_frees_the_s
     .await;
     let records = app.until_logged(1).await;
     assert_eq!(records[0].outcome.label(), "cancelled");
+}
+
+#[tokio::test]
+async fn what_cannot_be_watched_goes_where_the_floor_sends_it() {
+    let stand_in = StandIn::start().await;
+    let app = gateway(&stand_in, 0.0, "").await;
+    let mut several = short("auto/frugal", QUESTION);
+    several["n"] = json!(2);
+    let raw = json!({"model": "auto/frugal", "prompt": "Hamlet was written by", "max_tokens": 4});
+    for (path, request) in [("/v1/chat/completions", several), ("/v1/completions", raw)] {
+        let reply = app.post(path, &request).await;
+        assert_eq!(outcomes(reply.receipt()), pairs(&[("cloud", "answered")]), "{}", reply.text);
+        assert!(!reply.header("x-wattgate-reason").contains("watched"), "{:?}", reply.headers);
+    }
+}
+
+#[tokio::test]
+async fn forms_calls_and_log_probabilities_are_shown_or_dropped_whole() {
+    let form = json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true,
+        "schema": {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"],
+            "additionalProperties": false}}}});
+    let call = json!({"tool_choice": "required", "tools": [{"type": "function", "function": {"name": "clock",
+        "parameters": {"type": "object", "properties": {"zone": {"enum": ["UTC"]}}, "required": ["zone"]}}}]});
+    let logprobs = json!({"logprobs": true, "top_logprobs": 2});
+    let stand_in = StandIn::start().await;
+    let (sure, unsure) = (gateway(&stand_in, 0.0, "").await, gateway(&stand_in, 1.0, "").await);
+    for (wish, path) in [
+        (form, "/choices/0/message/content"),
+        (call, "/choices/0/message/tool_calls/0/function/name"),
+        (logprobs, "/choices/0/logprobs/content/1/top_logprobs/1/token"),
+    ] {
+        let mut request = short("auto/frugal", QUESTION);
+        request.as_object_mut().unwrap().extend(wish.as_object().unwrap().clone());
+        let shown = sure.chat(&request).await;
+        assert_eq!(outcomes(shown.receipt()), pairs(&[("smol", "answered")]), "{}", shown.text);
+        assert!(shown.json.pointer(path).is_some_and(Value::is_string), "{path} {}", shown.text);
+        let dropped = unsure.chat(&request).await;
+        let expected = [("smol", "escalated"), ("cloud", "answered")];
+        assert_eq!(outcomes(dropped.receipt()), pairs(&expected), "{}", dropped.text);
+        assert_eq!(dropped.content(), StandIn::reply_to(QUESTION), "and nothing else of it");
+        request["stream"] = json!(true);
+        let (content, receipt) = answer(&unsure, &request).await;
+        assert_eq!((content, outcomes(&receipt)), (StandIn::reply_to(QUESTION), pairs(&expected)));
+    }
+}
+
+#[tokio::test]
+async fn what_is_shown_must_reach_the_floor_unless_a_threshold_says_otherwise() {
+    let stand_in = StandIn::start().await;
+    let app = gateway_with(&stand_in, "").await;
+    let with_floor = async |floor: f64| {
+        let mut request = short("auto/frugal", QUESTION);
+        request["wattgate"] = json!({"floor": floor});
+        answer(&app, &request).await.1
+    };
+    let low = with_floor(0.0).await;
+    let confidence = low["attempts"][0]["confidence"].as_f64().unwrap();
+    assert_eq!(outcomes(&low), pairs(&[("smol", "answered")]), "{low}");
+    let high = with_floor(confidence + 0.001).await;
+    assert_eq!(outcomes(&high), pairs(&[("smol", "escalated"), ("cloud", "answered")]), "{high}");
+    let wanted = format!("first tokens is below {:.2}", confidence + 0.001);
+    assert!(high["reason"].as_str().unwrap().contains(&wanted), "{high}");
+}
+
+#[tokio::test]
+async fn after_a_failed_answer_nothing_weak_begins_again() {
+    let stand_in = StandIn::start().await;
+    let app = gateway(&stand_in, 0.0, "").await;
+    let first = short("auto/frugal", QUESTION);
+    let (content, receipt) = answer(&app, &first).await;
+    assert_eq!(outcomes(&receipt), pairs(&[("smol", "answered")]));
+    let verdict = json!({"request_id": receipt["request_id"], "verdict": "bad"});
+    assert_eq!(app.post("/v1/feedback", &verdict).await.status, 200);
+    let mut second = first.clone();
+    let turns = second["messages"].as_array_mut().unwrap();
+    turns.push(json!({"role": "assistant", "content": content}));
+    turns.push(json!({"role": "user", "content": "Are you sure?"}));
+    let (_, receipt) = answer(&app, &second).await;
+    assert_eq!(outcomes(&receipt), pairs(&[("cloud", "answered")]), "{receipt}");
 }
 
 #[tokio::test]

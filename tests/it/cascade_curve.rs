@@ -24,6 +24,7 @@ const OUT: &str = "router-models/cascade";
 /// Classes in the table of cloud energy that may stand for the better model.
 const CLASSES: [(&str, Class); 2] = [("large", Class::Large), ("frontier", Class::Frontier)];
 const SEEDS: u64 = 20;
+const FLOORS: [f64; 4] = [0.5, 0.6, 0.7, 0.8];
 /// Let SmolLM2 begin; one policy shows every answer, the other drops every answer.
 const POLICIES: &str = "[policies.show]
 [policies.show.cascade]
@@ -122,6 +123,7 @@ async fn cascade_beats_routing_by_prompt_at_equal_joules() {
         let prompt = Curve::of(&trials, class, |trial| trial.example.p, By::Prompt);
         // Held out: each answer is scored by weights that have not seen it, and over many splits.
         let (mut cascade, mut gains) = (Curve::default(), Vec::new());
+        let mut at_floors = FLOORS.map(|_| Operating::default());
         for seed in 0..SEEDS {
             let scores = held_out_scores(&examples, seed).unwrap();
             let by_id: BTreeMap<&str, f64> =
@@ -130,9 +132,17 @@ async fn cascade_beats_routing_by_prompt_at_equal_joules() {
             let one = Curve::of(&trials, class, score, By::Tokens);
             gains.push(prompt.gain_of(&one));
             cascade.add(&one);
+            for (sum, floor) in at_floors.iter_mut().zip(FLOORS) {
+                sum.add(&Operating::of(&trials, class, score, floor));
+            }
         }
         cascade.scale(1.0 / SEEDS as f64);
         let chance = Curve::chance(&trials, class);
+        let thresholds: Vec<Value> = FLOORS
+            .iter()
+            .zip(&at_floors)
+            .map(|(floor, sum)| sum.against(*floor, &prompt, &chance))
+            .collect();
         write_csv(&Path::new(OUT).join(format!("{name}.csv")), &cascade, &prompt, &chance);
         let picture = svg(&cascade, &prompt, &chance);
         std::fs::write(Path::new(OUT).join(format!("{name}.svg")), picture).unwrap();
@@ -141,6 +151,7 @@ async fn cascade_beats_routing_by_prompt_at_equal_joules() {
             "mean_quality_gain_at_equal_joules": mean,
             "least_of_20_splits": gains.iter().copied().fold(f64::INFINITY, f64::min),
             "better_up_to_this_share_of_the_range": prompt.better_up_to(&cascade),
+            "where_the_floor_is_the_threshold": thresholds,
         });
         assert!(mean > 0.0, "{summary}");
     }
@@ -227,6 +238,62 @@ struct Curve {
 }
 
 const POINTS: usize = 100;
+
+/// Where a policy's floor decides what is shown: sums over splits.
+#[derive(Default)]
+struct Operating {
+    splits: f64,
+    escalated: f64,
+    shown_right: f64,
+    quality: f64,
+    joules: f64,
+}
+
+impl Operating {
+    /// What is below the threshold goes to the better model.
+    fn of(trials: &[Trial], class: Class, score: impl Fn(&Trial) -> f64, threshold: f64) -> Self {
+        let shown: Vec<&Trial> = trials.iter().filter(|one| score(one) >= threshold).collect();
+        let outcome = |trial: &Trial| {
+            if score(trial) >= threshold {
+                (trial.example.score, trial.local_joules)
+            } else {
+                (1.0, trial.wasted_joules + trial.cloud_joules(class))
+            }
+        };
+        let (quality, joules) = mean(trials.iter().map(outcome));
+        let right: f64 = shown.iter().map(|trial| trial.example.score).sum();
+        Self {
+            splits: 1.0,
+            escalated: 1.0 - shown.len() as f64 / trials.len() as f64,
+            shown_right: right / shown.len().max(1) as f64,
+            quality,
+            joules,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.splits += other.splits;
+        self.escalated += other.escalated;
+        self.shown_right += other.shown_right;
+        self.quality += other.quality;
+        self.joules += other.joules;
+    }
+
+    /// Beside the best that can be had for as many joules without a cascade.
+    fn against(&self, floor: f64, prompt: &Curve, chance: &Curve) -> Value {
+        let mean = |sum: f64| sum / self.splits;
+        let joules = mean(self.joules);
+        json!({
+            "floor": floor,
+            "escalated": mean(self.escalated),
+            "right_among_shown": mean(self.shown_right),
+            "right": mean(self.quality),
+            "joules": joules,
+            "right_by_prompt_for_as_many_joules": prompt.quality(joules),
+            "right_by_lot_for_as_many_joules": chance.quality(joules),
+        })
+    }
+}
 
 impl Curve {
     /// The lowest scores go to the better model first.

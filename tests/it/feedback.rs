@@ -140,6 +140,35 @@ async fn a_comment_is_kept_only_where_prompts_are() {
     }
 }
 
+#[tokio::test]
+async fn a_verdict_on_an_answer_of_an_earlier_run_finds_it_in_the_log() {
+    let stand_in = StandIn::start().await;
+    let config = cloud_model("cloud", 3.0, &stand_in);
+    let earlier = Serving::start(&config);
+    let url = format!("{}/v1/chat/completions", earlier.url);
+    let answer = client().post(url).json(&ask("auto", "hello")).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    let id = answer["wattgate"]["request_id"].as_str().unwrap().to_owned();
+    let log = earlier.dir.path().join("data/traffic");
+    eventually(|| async { (records(&log).len() == 1).then_some(()) }).await;
+    let later = Serving::start_in(earlier.kill());
+    let say = async |id: &str| {
+        let body = json!({"request_id": id, "score": 0.25});
+        let reply = client().post(format!("{}/v1/feedback", later.url)).json(&body).send();
+        let reply = reply.await.unwrap();
+        (reply.status().as_u16(), reply.json::<Value>().await.unwrap())
+    };
+    let (status, reply) = say(&id).await;
+    assert_eq!((status, &reply["score"], &reply["label"]), (200, &json!(0.25), &Value::Null));
+    let log = later.dir.path().join("data/traffic");
+    eventually(|| async { (records(&log)[0].label == Some(0.25)).then_some(()) }).await;
+    // An id of the same moment that is nobody's, and one of no moment.
+    let nobodys = id[..id.len() - 3].to_owned() + if id.ends_with("abc") { "cba" } else { "abc" };
+    for id in [&nobodys, "7d444840-9dc0-41d1-b245-5ffdce74fad2", "../../etc/passwd"] {
+        assert_eq!(say(id).await.0, 404, "{id}");
+    }
+}
+
 /// The weak signs in the log.
 async fn signs(app: &TestApp, count: usize) -> Vec<(String, Sign)> {
     let dir = app.log_dir();

@@ -69,6 +69,8 @@ async fn a_fair_judge_scores_and_one_that_follows_the_place_has_seen_a_tie() {
             // Both orders, in the form asked for; the client's request has one attempt and one bill.
             let asked = judge.requests();
             assert_eq!(asked.len(), 2);
+            let keys = asked.iter().map(|one| one.headers.get("authorization"));
+            assert!(keys.flatten().all(|key| !key.to_str().unwrap().contains("clients-own")));
             let form = &asked[0].body["response_format"]["json_schema"];
             assert_eq!((&form["strict"], &form["name"]), (&json!(true), &json!("comparison")));
             assert_eq!(record["attempts"].as_array().unwrap().len(), 1);

@@ -40,6 +40,7 @@ mod prefix;
 mod promote;
 mod pull_faults;
 mod replay;
+mod route;
 mod side_by_side;
 mod sessions;
 mod soak;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wattgate::routing::SessionId;
 
-use crate::app::{Reply, TestApp, ask, cloud_model};
+use crate::app::{Reply, TestApp, ask, client, cloud_model};
 use crate::local::smol;
 use crate::stand_in::StandIn;
 
@@ -156,6 +156,26 @@ async fn a_conversation_that_must_stay_here_never_leaves() {
     );
     assert_eq!(stand_in.requests().len(), 0);
     assert_eq!(app.chat(&ask("auto", "another conversation")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_part_of_a_conversation_that_must_stay_here_stays_here() {
+    let (app, stand_in) = twins("").await;
+    let first = ask("auto", "This is my secret diary, and nobody else may read it.");
+    with(&app, ("x-wattgate-local-only", "true"), &first).await;
+    // A client that keeps the latest turns only, and one that calls it by another name.
+    let mut third =
+        next_turn(&next_turn(&first, "Please summarise the first page for me."), "Go on.");
+    assert_eq!(app.chat(&third).await.status, 503);
+    third["messages"].as_array_mut().unwrap().drain(..2);
+    assert_eq!(app.chat(&third).await.status, 503, "its beginning is gone");
+    let named = with(&app, ("x-wattgate-session", "another"), &third).await;
+    assert_eq!(named.status, 503);
+    assert_eq!(stand_in.requests().len(), 0);
+    // Asked anew it is a question like any other, and another client's words are its own.
+    assert_eq!(app.chat(&first).await.status, 200);
+    let other = client().post(app.url("/v1/chat/completions")).bearer_auth("another").json(&third);
+    assert_eq!(other.send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

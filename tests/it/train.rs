@@ -1,4 +1,4 @@
-//! `wattgate train` and `wattgate route` as a person runs them: a router from outcomes, then scores for prompts.
+//! `wattgate train` as a person runs it: a router from outcomes, and what it makes of bad ones.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,23 +9,13 @@ use serde_json::{Value, json};
 use wattgate::routing::AdequacyModel;
 use wattgate::routing::text::TextVector;
 
-const CONFIG: &str = "
-[models.here]
-ability = -1.0
-[models.here.llama]
-source = \"file:nowhere.gguf\"
-[models.there]
-ability = 2.0
-[models.there.openai]
-base_url = \"http://127.0.0.1:9/v1\"
-energy_class = \"small\"
-";
+use crate::route::CONFIG;
 
-fn wattgate(dir: &Path, arguments: &[&str]) -> Output {
+pub fn wattgate(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wattgate")).current_dir(dir).args(arguments).output().unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -147,6 +137,47 @@ fn each_kind_of_bad_training_data_is_refused_by_file_and_line() {
 }
 
 #[test]
+fn blank_lines_and_a_byte_order_mark_are_no_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = outcomes();
+    let plain = report(dir.path(), &lines, &[]);
+    let model = fs::read(dir.path().join("router/model.bin")).unwrap();
+    let edited = format!("\u{feff}{}\n\n \r\n", lines.replace('\n', "\r\n"));
+    let found = report(dir.path(), &edited, &[]);
+    assert_eq!(found["sources"][0]["rows"], plain["sources"][0]["rows"]);
+    assert_eq!(fs::read(dir.path().join("router/model.bin")).unwrap(), model);
+}
+
+#[test]
+fn what_was_averaged_and_who_cannot_be_compared_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = outcomes();
+    fs::write(dir.path().join("twice.jsonl"), lines.repeat(2)).unwrap();
+    let output = wattgate(dir.path(), &["train", "--data", "twice.jsonl", "--out", "router"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("120 lines told a row again, 0 of them with other scores"), "{said}");
+    let one: String = (0..40_usize)
+        .map(|row| {
+            let (query, score) = (format!("question {row}"), row % 2);
+            json!({"id": row.to_string(), "source": "s", "task": "t", "query": query, "outcomes": {"only": score}})
+                .to_string()
+                + "\n"
+        })
+        .collect();
+    fs::write(dir.path().join("one.jsonl"), one).unwrap();
+    let output = wattgate(dir.path(), &["train", "--data", "one.jsonl", "--out", "none"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("all outcomes are of one model, `only`"),
+        "{}",
+        stderr(&output)
+    );
+    let refine = ["train", "--data", "one.jsonl", "--prior", "router", "--out", "refined"];
+    let output = wattgate(dir.path(), &refine);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
 fn one_class_and_a_missing_file_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let all_right = outcomes().replace(":0", ":1");
@@ -157,59 +188,6 @@ fn one_class_and_a_missing_file_are_refused() {
     let output = wattgate(dir.path(), &["train", "--data", "none.jsonl", "--out", "router"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("none.jsonl"), "{}", stderr(&output));
-}
-
-fn routed(dir: &Path, prompts: &str, more: &[&str]) -> Vec<Value> {
-    fs::write(dir.join("config.toml"), CONFIG).unwrap();
-    fs::write(dir.join("prompts.jsonl"), prompts).unwrap();
-    let output = wattgate(dir, &[&["route", "--json", "--jsonl", "prompts.jsonl"], more].concat());
-    assert!(output.status.success(), "{}", stderr(&output));
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-#[test]
-fn prompts_are_scored_line_by_line_for_the_models_of_the_config() {
-    let dir = tempfile::tempdir().unwrap();
-    let prompts = r#"{"id":"a","prompt":"What is the capital of France?"}
-{"id":7,"messages":[{"role":"system","content":"Be brief"},{"role":"user","content":"What is the capital of France?"}]}"#;
-    let lines = routed(dir.path(), prompts, &[]);
-    assert_eq!((&lines[0]["id"], &lines[1]["id"]), (&json!("a"), &json!(7)));
-    assert_eq!(lines[0]["p"], lines[1]["p"], "a system turn does not change what is asked");
-    let (here, there) =
-        (lines[0]["p"]["here"].as_f64().unwrap(), lines[0]["p"]["there"].as_f64().unwrap());
-    assert!(0.0 < here && here < there && there < 1.0);
-    assert!((lines[0]["gain"].as_f64().unwrap() - (there - here)).abs() < 1e-12);
-    assert!(["here", "there"].contains(&lines[0]["model"].as_str().unwrap()));
-}
-
-#[test]
-fn a_pair_of_known_models_is_scored_by_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let pair = ["--pair", "mixtral-8x7b-instruct-v0.1,gpt-4-1106-preview"];
-    let line = &routed(dir.path(), r#"{"id":"a","prompt":"Who wrote Faust?"}"#, &pair)[0];
-    assert_eq!(line["p"].as_object().unwrap().len(), 2);
-    assert!(line["gain"].as_f64().unwrap().is_finite());
-    let pair = ["--pair", "here, gpt-4-1106-preview"];
-    let line = &routed(dir.path(), r#"{"id":"a","prompt":"Who wrote Faust?"}"#, &pair)[0];
-    let p = |name: &str| line["p"][name].as_f64().unwrap();
-    assert!((line["gain"].as_f64().unwrap() - (p("gpt-4-1106-preview") - p("here"))).abs() < 1e-12);
-}
-
-#[test]
-fn a_pair_that_is_unknown_is_told_what_it_may_have_meant() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("config.toml"), CONFIG).unwrap();
-    fs::write(dir.path().join("prompts.jsonl"), r#"{"id":"a","prompt":"Hi"}"#).unwrap();
-    for (pair, expected) in [
-        ("here,gpt4-1106-preview", "near it: `gpt-4-1106-preview`"),
-        ("heer,there", "near it: `here`"),
-        ("here", "takes two names, WEAK,STRONG"),
-    ] {
-        let output = wattgate(dir.path(), &["route", "--jsonl", "prompts.jsonl", "--pair", pair]);
-        assert_eq!(output.status.code(), Some(2));
-        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
-    }
 }
 
 /// The report of a training on these lines.
@@ -313,24 +291,6 @@ fn a_router_that_cannot_be_used_is_named_and_a_failed_training_leaves_the_old_on
             assert!(stderr(&output).contains(expected), "{}", stderr(&output));
         }
         assert!(!dir.path().join("new").exists());
-    }
-}
-
-#[test]
-fn a_bad_prompt_line_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("config.toml"), CONFIG).unwrap();
-    for (line, expected) in [
-        (r#"{"id":"a"}"#, "either `prompt` or `messages`"),
-        (r#"{"id":"a","messages":"hi"}"#, "invalid type"),
-        ("{", "EOF"),
-    ] {
-        fs::write(dir.path().join("p.jsonl"), format!("{{\"id\":0,\"prompt\":\"x\"}}\n{line}"))
-            .unwrap();
-        let output = wattgate(dir.path(), &["route", "--json", "--jsonl", "p.jsonl"]);
-        assert_eq!(output.status.code(), Some(2));
-        let said = stderr(&output);
-        assert!(said.contains("p.jsonl:2:") && said.contains(expected), "{said}");
     }
 }
 

@@ -1,6 +1,5 @@
 //! `wattgate router fit-cascade`: from judged local answers in the log to the weights of their first tokens.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -8,12 +7,13 @@ use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
-use super::{refuse, say};
+use super::{complain, refuse, say};
 use crate::cli::ConfigArgs;
-use crate::routing::Confidence;
+use crate::routing::adequacy::MODEL_FILE;
 use crate::routing::confidence::CONFIDENCE_FILE;
-use crate::traffic::{Line, read_log};
-use crate::train::cascade::{CascadeReport, Example, Fitted, fit};
+use crate::routing::drift::Reference;
+use crate::routing::{AdequacyModel, Confidence};
+use crate::train::cascade::{self, CascadeReport, Fitted};
 
 #[derive(Debug, Args)]
 pub(super) struct FitArgs {
@@ -38,44 +38,36 @@ pub(super) fn run(args: &FitArgs) -> anyhow::Result<u8> {
         Some(log) => log.clone(),
         None => args.config.load()?.traffic.dir,
     };
-    let lines = match read_log(&log) {
-        Ok(lines) => lines,
-        Err(error) => return Ok(refuse(&error.to_string())),
-    };
-    let mut examples: BTreeMap<String, Vec<Example>> = BTreeMap::new();
-    for line in lines {
-        if let Line::Record(record) = line?
-            && let Some((model, example)) = Example::of(&record)
-        {
-            examples.entry(model).or_default().push(example);
-        }
-    }
-    let fitted = match fit(&examples, args.seed) {
+    let fitted = cascade::judged(&[log]).and_then(|examples| cascade::fit(&examples, args.seed));
+    let Fitted { weights, reports } = match fitted {
         Ok(fitted) => fitted,
         Err(error) if error.is_bad_input() => return Ok(refuse(&error.to_string())),
         Err(error) => return Err(error.into()),
     };
-    let Fitted { weights, reports } = fitted;
-    let confidence = Confidence::load(&args.out)?.with(weights);
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot make {}", args.out.display()))?;
-    let path = args.out.join(CONFIDENCE_FILE);
-    let text = serde_json::to_string_pretty(&confidence)? + "\n";
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    let cannot_write = || format!("cannot write to {}", args.out.display());
+    if !args.out.join(MODEL_FILE).exists() {
+        // Weights alone are no router: the built-in one comes with them.
+        AdequacyModel::built_in()?.save(&args.out)?;
+        Reference::built_in()?.save(&args.out).with_context(cannot_write)?;
+        complain(&format!("{} held no router: the built-in one is there now", args.out.display()));
+    }
+    Confidence::load(&args.out)?.with(weights).save(&args.out).with_context(cannot_write)?;
     if args.json {
         say(&serde_json::to_string_pretty(&reports)?);
     } else {
         reports.iter().for_each(show);
-        say(&format!("written to {}", path.display()));
+        say(&format!("written to {}", args.out.join(CONFIDENCE_FILE).display()));
     }
     Ok(0)
 }
 
 fn show(report: &CascadeReport) {
-    let CascadeReport { model, answers, good, auc, auc_of_prompt, thresholds } = report;
+    let CascadeReport { model, answers, good, auc, auc_of_prompt, reliability, thresholds } =
+        report;
     say(&format!(
         "{model}: {answers} answers, {good} of them good; held out, first tokens tell a good answer from a bad one with \
-         AUC {auc:.3} (the prompt alone: {auc_of_prompt:.3})"
+         AUC {auc:.3} (the prompt alone: {auc_of_prompt:.3}); ECE {:.3}",
+        reliability.ece
     ));
     let mut table = Table::new();
     table.load_style(NOTHING);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::routing::{
-    Cache, Capabilities, Costs, Explore, Lambda, Route, Stay, TaskClass, Unavailable,
+    Cache, Capabilities, Cascade, Costs, Explore, Lambda, Route, Stay, TaskClass, Unavailable,
 };
 use crate::units::{Dollars, Joules};
 
@@ -62,7 +62,7 @@ fn rule(floor: f64, local_only: bool) -> Rule {
 }
 
 fn features(prompt_tokens: u32, tools: bool) -> Features {
-    let needs = Capabilities { tools, ..Capabilities::default() };
+    let needs = Capabilities { chat: true, tools, ..Capabilities::default() };
     let task = TaskClass::Chat;
     Features { prompt_tokens, output_tokens: 10, turns: 1, task, needs, ..Features::default() }
 }
@@ -80,8 +80,9 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     let budgets = (proptest::option::of(0.0..1e4), proptest::option::of(0.0..2.0));
     let stay = proptest::option::of((0usize..9, any::<bool>()));
     let dice = proptest::option::of((0.0..=1.0, 0.0..1.0));
-    (objective(), 0.0..=1.0, any::<bool>(), budgets, stay, dice).prop_map(
-        |(objective, floor, local_only, (joules, dollars), stay, dice)| Rule {
+    let cascade = proptest::option::of(0.0..=1.0);
+    (objective(), 0.0..=1.0, any::<bool>(), budgets, stay, dice, cascade).prop_map(
+        |(objective, floor, local_only, (joules, dollars), stay, dice, min_p)| Rule {
             objective,
             max_joules: joules.map(Joules),
             max_dollars: dollars.map(Dollars),
@@ -91,6 +92,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
                 tool_loop,
             }),
             explore: dice.map(|(share, draw)| Explore { share, draw }),
+            cascade: min_p.map(|min_p| Cascade { min_p, ..Cascade::default() }),
             ..rule(floor, local_only)
         },
     )
@@ -176,7 +178,7 @@ proptest! {
 
     #[test]
     fn the_unknown_never_beats_the_known(candidates in candidates(), rule in any_rule()) {
-        let rule = Rule { stay: None, explore: None, ..rule };
+        let rule = Rule { stay: None, explore: None, cascade: None, ..rule };
         let decision = decide(&features(1, false), &candidates, &rule);
         let Some(chosen) = decision.chosen() else { return Ok(()) };
         if rule.is_adequate(chosen) && rule.cost(chosen).is_infinite() {
@@ -237,6 +239,26 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_cascade_begins_here_goes_on_with_somebody_abler_and_is_for_single_answers_only(
+        candidates in candidates(), rule in any_rule(), choices: bool, chat: bool,
+    ) {
+        let needs = Capabilities { chat, choices, ..Capabilities::default() };
+        let features = Features { needs, ..features(1, false) };
+        let decision = decide(&features, &candidates, &rule);
+        if let Why::Watched { .. } = &decision.reason.why {
+            let (first, next) = (&candidates[decision.ranked[0]], &candidates[decision.ranked[1]]);
+            let min_p = rule.cascade.map(|cascade| cascade.min_p);
+            prop_assert!(first.route == Route::Local && min_p.is_some_and(|least| first.p >= least));
+            prop_assert!(next.p > first.p && chat && !choices);
+        } else {
+            // Whoever is not watched is ranked as without a cascade.
+            prop_assert_eq!(&decision, &decide(&features, &candidates, &Rule { cascade: None, ..rule }));
+        }
+    }
+}
+
 #[test]
 fn a_switch_pays_for_both_caches() {
     let one = |model: &str, joules: f64, cache: Option<f64>| Candidate {
@@ -277,6 +299,30 @@ fn a_switch_pays_for_both_caches() {
 }
 
 #[test]
+fn nothing_is_gained_between_two_unknown_costs() {
+    let unknown = |model: &str| Candidate {
+        model: model.into(),
+        route: Route::Local,
+        p: 0.9,
+        joules: None,
+        dollars: None,
+        ttft_ms: None,
+        grams: None,
+        output_tokens: None,
+        context_tokens: None,
+        capabilities: Capabilities::ALL,
+        unavailable: None,
+        state: None,
+        cache: None,
+    };
+    let stay = Some(Stay { model: "own".into(), tool_loop: false });
+    let rule = Rule { stay, ..rule(0.5, false) };
+    let decision = decide(&features(1, false), &[unknown("rival"), unknown("own")], &rule);
+    let Why::Stays { gain, .. } = &decision.reason.why else { panic!("{:?}", decision.reason) };
+    assert!(gain.of.abs() < f64::EPSILON && gain.needed.is_finite(), "{gain:?}");
+}
+
+#[test]
 fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
     let cloud = Candidate {
         model: "cloud".into(),
@@ -288,7 +334,7 @@ fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
         ttft_ms: None,
         output_tokens: None,
         context_tokens: Some(10),
-        capabilities: Capabilities::default(),
+        capabilities: Capabilities { chat: true, ..Capabilities::default() },
         unavailable: Some(Unavailable::NoApiKey),
         state: None,
         cache: None,

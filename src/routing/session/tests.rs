@@ -13,7 +13,9 @@ fn limits(sessions: usize) -> Limits {
 /// The request of turn `turn` (0 is the first) of a conversation; every turn has one message and one answer.
 fn place(conversation: u64, turn: u64) -> Place {
     let point = |turn| conversation * 1000 + turn;
-    Place { named: None, points: (0..turn).map(point).collect(), whole: point(turn) }
+    let (points, whole) = ((0..turn).map(point).collect(), point(turn));
+    let (history, latest) = ((0..turn).map(point).collect(), vec![point(turn)]);
+    Place { named: None, points, whole, history, latest }
 }
 
 fn named(id: u64) -> Place {
@@ -64,6 +66,22 @@ fn what_must_stay_here_stays_here_for_the_rest_of_the_conversation() {
     sessions.enter(&place(1, 0), false, MonotonicNs(3));
     assert!(sessions.known(&place(1, 1), MonotonicNs(4)).local_only);
     assert!(!sessions.known(&place(1, 0), MonotonicNs(4)).local_only, "a first turn is new");
+}
+
+#[test]
+fn a_part_of_a_conversation_that_must_stay_here_is_known_by_what_it_says() {
+    let mut sessions = Sessions::new(limits(10));
+    let now = MonotonicNs(0);
+    sessions.enter(&place(1, 2), true, now);
+    // The beginning was cut off, or it goes on under a name.
+    let cut = |said: u64| Place { history: vec![said], ..place(9, 1) };
+    assert!(sessions.known(&cut(1001), now).local_only);
+    assert!(sessions.known(&Place { named: Some(SessionId(5)), ..cut(1002) }, now).local_only);
+    assert!(!sessions.known(&cut(1003), now).local_only);
+    let anew = Place { latest: vec![1002], ..place(9, 0) };
+    assert!(!sessions.known(&anew, now).local_only, "a first turn is new");
+    sessions.enter(&cut(1001), false, now);
+    assert!(sessions.known(&place(9, 2), now).local_only, "and so is what comes after it");
 }
 
 #[test]
@@ -123,6 +141,8 @@ proptest! {
             prop_assert!(sessions.len() <= 8);
             prop_assert_eq!(sessions.order.len(), sessions.len());
             prop_assert!(sessions.points.len() <= 8 * POINTS_MAX);
+            prop_assert!(sessions.private.order.len() <= 8 * POINTS_MAX);
+            prop_assert_eq!(sessions.private.order.len(), sessions.private.messages.len());
             if sessions.len() == 8 && sessions.by_id.values().all(|session| session.local_only) {
                 // No room for others: the next to come may cost one.
                 tainted.clear();
