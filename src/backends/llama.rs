@@ -7,12 +7,14 @@
 //! [`break_even`], [`footprint`], [`threads`].
 
 pub mod answer;
+mod answering;
 mod attempts;
 mod backlog;
 #[cfg(all(feature = "llama", target_os = "linux"))]
 mod barrier;
 #[cfg(feature = "llama")]
 mod binding;
+mod booking;
 #[cfg(feature = "llama")]
 pub mod child;
 pub mod break_even;
@@ -23,6 +25,7 @@ pub mod constraint;
 mod control;
 pub mod conversation;
 pub mod dialect;
+mod dialogue;
 pub mod drafting;
 mod engines;
 #[cfg(feature = "llama")]
@@ -42,6 +45,7 @@ pub mod guard;
 pub mod handle;
 pub mod host_cache;
 pub mod lark;
+mod link;
 #[cfg(all(feature = "llama", target_arch = "x86_64"))]
 mod kernels;
 #[cfg(all(feature = "llama", target_os = "linux", target_arch = "x86_64"))]
@@ -64,6 +68,7 @@ pub mod sampling;
 pub mod scheduler;
 pub mod softmax;
 mod standby;
+mod state;
 pub mod supervisor;
 #[cfg(feature = "llama")]
 pub mod template;
@@ -88,11 +93,12 @@ pub const GPU_BUILT_IN: bool = BUILT_IN
     ));
 
 pub use config::{Config, FlashAttention, KvType, LoadWhen};
-pub use control::{Control, ControlError, LoadState, UnloadReason};
+pub use control::{Control, ControlError, UnloadReason};
 pub use engines::EnginesConfig;
-pub use handle::{EngineState, LlamaBackend, Phase};
+pub use handle::LlamaBackend;
 pub use observer::{Drafted, EngineObserver, Reused, StepReport, StepRow};
 pub use overflow::Overflow;
 pub use protocol::{EngineFacts, Pooling};
 pub use residency::{Idle, Residency, TooLarge};
+pub use state::{EngineState, LoadState, Phase};
 pub use supervisor::{Supervisor, local_model};

@@ -42,6 +42,8 @@ struct Attempt {
     model: Arc<str>,
     opened: MonotonicNs,
     closed: Option<MonotonicNs>,
+    /// An engine has heard of it.
+    served: bool,
 }
 
 /// The constants of the books.
@@ -222,6 +224,7 @@ impl Accounts {
             model: Arc::clone(model),
             opened: now,
             closed: None,
+            served: true,
         });
         let weights = self.settings.weights_of(model);
         for device in self.devices_of(model) {
@@ -247,6 +250,17 @@ impl Accounts {
         for device in self.devices_of(model) {
             device.ledger.close(id, now);
         }
+    }
+
+    /// The attempt ended before an engine heard of it: it has used nothing, and no device needs to be read to know that.
+    /// Changes nothing for one that was opened.
+    pub fn unserved(&mut self, model: &Arc<str>, id: AttemptId, now: MonotonicNs) {
+        self.attempts.entry(id).or_insert_with(|| Attempt {
+            model: Arc::clone(model),
+            opened: now,
+            closed: Some(now),
+            served: false,
+        });
     }
 
     /// Closes what can be closed and returns the attempts that are final by now, at most `room` of them; the rest wait.
@@ -295,6 +309,11 @@ impl Accounts {
 
     fn take_out(&mut self, id: AttemptId, is_final: bool) -> Option<Settled> {
         let attempt = self.attempts.remove(&id)?;
+        if !attempt.served {
+            let nothing = EnergyFigure::nothing(self.settings.source);
+            let (model, marginal, amortised) = (attempt.model, nothing, nothing);
+            return Some(Settled { attempt: id, model, marginal, amortised });
+        }
         let mut figures: Option<(EnergyFigure, EnergyFigure)> = None;
         let mut tokens = Tokens::NONE;
         let is_known = is_final && !self.is_incomplete(id);
@@ -529,6 +548,23 @@ mod tests {
         let books = accounts.books(ms(172));
         assert_eq!(books.devices[0].account.total, Microjoules(75));
         assert!(books.devices[0].live);
+    }
+
+    #[test]
+    fn what_no_engine_heard_of_used_nothing_whether_or_not_there_are_devices() {
+        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+        accounts.unserved(&model, A, ms(1));
+        let settled = accounts.settle(ms(2), 9);
+        assert_eq!(
+            (settled[0].marginal.joules, settled[0].marginal.is_final),
+            (Some(Joules(0.0)), true)
+        );
+        assert_eq!(settled[0].amortised.joules, Some(Joules(0.0)));
+        // One that was opened stays what it is.
+        accounts.open(&model, B, ms(3));
+        accounts.unserved(&model, B, ms(4));
+        assert_eq!(accounts.settle(ms(5), 9), []);
+        assert_eq!(accounts.books(ms(5)).unknown_settlements, 0);
     }
 
     #[test]
