@@ -19,6 +19,8 @@ mod booking;
 pub mod child;
 pub mod break_even;
 mod choices;
+#[cfg(feature = "llama")]
+pub mod complaints;
 pub mod confidence;
 mod config;
 pub mod constraint;
@@ -48,7 +50,7 @@ pub mod lark;
 mod link;
 #[cfg(all(feature = "llama", target_arch = "x86_64"))]
 mod kernels;
-#[cfg(all(feature = "llama", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "llama", target_os = "linux"))]
 mod mapped;
 pub mod logprobs;
 pub mod observer;
@@ -62,6 +64,7 @@ mod prompt;
 pub mod protocol;
 #[cfg(feature = "llama")]
 mod python_json;
+mod repacking;
 mod residency;
 mod raw;
 pub mod sampling;
