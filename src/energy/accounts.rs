@@ -551,23 +551,6 @@ mod tests {
     }
 
     #[test]
-    fn what_no_engine_heard_of_used_nothing_whether_or_not_there_are_devices() {
-        let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-        accounts.unserved(&model, A, ms(1));
-        let settled = accounts.settle(ms(2), 9);
-        assert_eq!(
-            (settled[0].marginal.joules, settled[0].marginal.is_final),
-            (Some(Joules(0.0)), true)
-        );
-        assert_eq!(settled[0].amortised.joules, Some(Joules(0.0)));
-        // One that was opened stays what it is.
-        accounts.open(&model, B, ms(3));
-        accounts.unserved(&model, B, ms(4));
-        assert_eq!(accounts.settle(ms(5), 9), []);
-        assert_eq!(accounts.books(ms(5)).unknown_settlements, 0);
-    }
-
-    #[test]
     fn without_any_device_energy_is_unknown_at_once() {
         let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
         accounts.open(&model, A, ms(0));

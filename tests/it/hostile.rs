@@ -66,7 +66,7 @@ fn wrong() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("outside", patched(tensor + 24, &HUGE), "beyond the end"),
         // What only llama.cpp knows to be wrong, in its words.
         ("architecture", patched(architecture, b"xxxxx"), "unknown model architecture"),
-        ("layers", patched(layers, &31_u32.to_le_bytes()), "missing tensor 'blk.30"),
+        ("layers", patched(layers, &31_u32.to_le_bytes()), "'blk.30.attn_norm.weight' not found"),
         ("inner", patched(inner, &U32_MOST), "wrong shape"),
         ("narrow", patched(width, &[0; 4]), "n_rot"),
         // What would take all memory is refused before it is tried.
