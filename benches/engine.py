@@ -80,6 +80,12 @@ class Server:
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
         raise SystemExit(f"{self.name} {what}. The end of its log:\n{tail}")
 
+    def get(self, path):
+        """The body of a page."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+
     def ask(self, messages, max_tokens):
         """A streamed answer, not read yet."""
         body = {
@@ -201,15 +207,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wattgate(binary, model, threads, folder):
+def wattgate(binary, model, threads, folder, name="wattgate", options=""):
     port = free_port()
-    config = pathlib.Path(folder) / "config.toml"
+    config = pathlib.Path(folder) / f"{name}.toml"
     config.write_text(
-        f'[server]\nlisten = "127.0.0.1:{port}"\n[traffic]\ndir = "{folder}/traffic"\n'
+        f'[server]\nlisten = "127.0.0.1:{port}"\n[traffic]\ndir = "{folder}/{name}-traffic"\n'
         f'[models.bench]\nability = 0.0\n[models.bench.llama]\nsource = "file:{model}"\n'
-        f"slots = {SLOTS}\ncontext_tokens = {CONTEXT}\nbatch_tokens = {BATCH}\nthreads = {threads}\nhost_cache_mib = 0\n"
+        f"slots = {SLOTS}\ncontext_tokens = {CONTEXT}\nbatch_tokens = {BATCH}\nthreads = {threads}\nhost_cache_mib = 0\n{options}"
     )
-    return Server("wattgate", [binary, "serve", "--config", str(config)], port, "/readyz", folder)
+    return Server(name, [binary, "serve", "--config", str(config)], port, "/readyz", folder)
 
 
 def llama_server(binary, model, threads, folder):
@@ -248,10 +254,10 @@ def measure(servers, rounds, max_tokens):
 
 def verdicts(ours, theirs):
     """For each figure that has one: its target, and whether it is met."""
-    ratio = {figure: paired_ratio(ours[figure], theirs[figure]) for figure in ours}
+    ratio = {figure: median_ratio(ours[figure], theirs[figure]) for figure in ours}
     median = {figure: statistics.median(values) for figure, values in ours.items()}
     excess_mib = median[MEMORY] - theirs[MEMORY][0]
-    to_cold = paired_ratio(ours[SECOND_TURN], ours[COLD])
+    to_cold = median_ratio(ours[SECOND_TURN], ours[COLD])
     second_turn = f"≤ 1.00 ×, ≤ 0.10 × own cold ({to_cold:.2f})"
     return {
         speed(1): ("≥ 1.00 ×", ratio[speed(1)] >= 1),
@@ -263,7 +269,7 @@ def verdicts(ours, theirs):
     }
 
 
-def paired_ratio(ours, theirs):
+def median_ratio(ours, theirs):
     return statistics.median(a / b for a, b in zip(ours, theirs))
 
 
@@ -273,9 +279,14 @@ def table(ours, theirs):
     rows = [("median (least–most of the rounds)", "wattgate", "llama-server", "ratio", "target", "")]
     for figure in ours:
         target, met = targets.get(figure, ("", None))
-        ratio = f"{paired_ratio(ours[figure], theirs[figure]):.2f}"
+        ratio = f"{median_ratio(ours[figure], theirs[figure]):.2f}"
         sides = (spread(ours[figure]), spread(theirs[figure]))
         rows.append((figure, *sides, ratio, target, {True: "pass", False: "MISS", None: ""}[met]))
+    return table_of(rows)
+
+
+def table_of(rows):
+    """Rows, the first one the heads, as a Markdown table."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")

@@ -59,6 +59,10 @@ impl EngineObserver for Observer {
     fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
         self.meter.attempt_closed(model, attempt);
     }
+
+    fn attempt_unserved(&self, model: &Arc<str>, attempt: AttemptId) {
+        self.meter.attempt_unserved(model, attempt);
+    }
 }
 
 fn count_step(metrics: &Metrics, model: &Arc<str>, step: &StepReport) {

@@ -7,22 +7,27 @@
 //! [`break_even`], [`footprint`], [`threads`].
 
 pub mod answer;
+mod answering;
 mod attempts;
 mod backlog;
 #[cfg(all(feature = "llama", target_os = "linux"))]
 mod barrier;
 #[cfg(feature = "llama")]
 mod binding;
+mod booking;
 #[cfg(feature = "llama")]
 pub mod child;
 pub mod break_even;
 mod choices;
+#[cfg(feature = "llama")]
+pub mod complaints;
 pub mod confidence;
 mod config;
 pub mod constraint;
 mod control;
 pub mod conversation;
 pub mod dialect;
+mod dialogue;
 pub mod drafting;
 mod engines;
 #[cfg(feature = "llama")]
@@ -42,9 +47,10 @@ pub mod guard;
 pub mod handle;
 pub mod host_cache;
 pub mod lark;
+mod link;
 #[cfg(all(feature = "llama", target_arch = "x86_64"))]
 mod kernels;
-#[cfg(all(feature = "llama", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(feature = "llama", target_os = "linux"))]
 mod mapped;
 pub mod logprobs;
 pub mod observer;
@@ -58,12 +64,14 @@ mod prompt;
 pub mod protocol;
 #[cfg(feature = "llama")]
 mod python_json;
+mod repacking;
 mod residency;
 mod raw;
 pub mod sampling;
 pub mod scheduler;
 pub mod softmax;
 mod standby;
+mod state;
 pub mod supervisor;
 #[cfg(feature = "llama")]
 pub mod template;
@@ -88,11 +96,12 @@ pub const GPU_BUILT_IN: bool = BUILT_IN
     ));
 
 pub use config::{Config, FlashAttention, KvType, LoadWhen};
-pub use control::{Control, ControlError, LoadState, UnloadReason};
+pub use control::{Control, ControlError, UnloadReason};
 pub use engines::EnginesConfig;
-pub use handle::{EngineState, LlamaBackend, Phase};
+pub use handle::LlamaBackend;
 pub use observer::{Drafted, EngineObserver, Reused, StepReport, StepRow};
 pub use overflow::Overflow;
 pub use protocol::{EngineFacts, Pooling};
 pub use residency::{Idle, Residency, TooLarge};
+pub use state::{EngineState, LoadState, Phase};
 pub use supervisor::{Supervisor, local_model};

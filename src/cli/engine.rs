@@ -3,9 +3,12 @@
 use std::io::{self, IsTerminal};
 
 use clap::Args;
-use tracing::Level;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::backends::llama::child;
+use crate::backends::llama::complaints::Complaints;
 
 #[derive(Debug, Args)]
 pub struct EngineArgs {
@@ -17,11 +20,10 @@ pub struct EngineArgs {
 /// Runs the engine process. Its log goes to standard error, which it shares with the gateway.
 pub fn run(args: &EngineArgs) -> u8 {
     // llama.cpp tells dozens of lines about each load at level info; only what is wrong is worth a line here.
-    tracing_subscriber::fmt()
-        .with_max_level(Level::WARN)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+        .with_ansi(io::stderr().is_terminal());
+    tracing_subscriber::registry().with(LevelFilter::WARN).with(log).with(Complaints).init();
     match child::run() {
         Ok(()) => 0,
         Err(error) => {

@@ -46,6 +46,8 @@ struct Attempt {
     model: Arc<str>,
     opened: MonotonicNs,
     closed: Option<MonotonicNs>,
+    /// An engine has heard of it.
+    served: bool,
 }
 
 /// The constants of the books.
@@ -200,6 +202,7 @@ impl Accounts {
             model: Arc::clone(model),
             opened: now,
             closed: None,
+            served: true,
         });
         let weights = self.settings.weights_of(model);
         for device in self.devices_of(model) {
@@ -225,6 +228,17 @@ impl Accounts {
         for device in self.devices_of(model) {
             device.ledger.close(id, now);
         }
+    }
+
+    /// The attempt ended before an engine heard of it: it has used nothing, and no device needs to be read to know that.
+    /// Changes nothing for one that was opened.
+    pub fn unserved(&mut self, model: &Arc<str>, id: AttemptId, now: MonotonicNs) {
+        self.attempts.entry(id).or_insert_with(|| Attempt {
+            model: Arc::clone(model),
+            opened: now,
+            closed: Some(now),
+            served: false,
+        });
     }
 
     /// Whether a device lost energy of the attempt's time.

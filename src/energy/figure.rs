@@ -109,6 +109,13 @@ impl EnergyFigure {
         }
     }
 
+    /// What was never begun has used nothing. That is certain, so it makes no sum less good.
+    pub fn nothing(source: Source) -> Self {
+        let zero = Some(Joules(0.0));
+        let quality = Quality::Measured;
+        Self { joules: zero, low: zero, high: zero, quality, source, is_final: true }
+    }
+
     /// Sum of two figures: bands add (their errors are systematic), the worst quality wins, unknown stays unknown.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {

@@ -156,6 +156,11 @@ impl MeterHandle {
         lock(&self.shared.accounts).close(model, attempt, MonotonicNs::now());
     }
 
+    /// The attempt ended before any engine heard of it. Instead of opening and closing it.
+    pub fn attempt_unserved(&self, model: &Arc<str>, attempt: AttemptId) {
+        lock(&self.shared.accounts).unserved(model, attempt, MonotonicNs::now());
+    }
+
     /// Marginal energy of an attempt so far; unknown once it has settled.
     pub fn provisional(&self, attempt: AttemptId) -> EnergyFigure {
         lock(&self.shared.accounts).provisional(attempt)

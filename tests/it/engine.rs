@@ -57,6 +57,7 @@ enum Heard {
     Opened(AttemptId),
     Admitted(AttemptId),
     Closed(AttemptId),
+    Unserved(AttemptId),
     Step(StepReport),
 }
 
@@ -122,6 +123,9 @@ impl EngineObserver for Recorder {
     }
     fn attempt_closed(&self, _: &Arc<str>, attempt: AttemptId) {
         self.note(Heard::Closed(attempt));
+    }
+    fn attempt_unserved(&self, _: &Arc<str>, attempt: AttemptId) {
+        self.note(Heard::Unserved(attempt));
     }
 }
 

@@ -13,7 +13,7 @@ use proptest::test_runner::{Config as Cases, TestRunner};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use wattgate::backends::Event;
-use wattgate::backends::llama::Config;
+use wattgate::backends::llama::{Config, StepRow};
 
 use crate::engine::{Local, PATIENCE, PROMPTS, greedy, small};
 
@@ -30,16 +30,29 @@ struct Arrival {
     prompt: usize,
     /// Milliseconds after the start.
     at: u64,
-    /// Pieces of text after which the client leaves.
-    leaves_after: Option<usize>,
+    stay: Stay,
+}
+
+/// How long a client stays.
+#[derive(Clone, Copy, Debug)]
+enum Stay {
+    ToTheEnd,
+    /// So many pieces of text: it leaves while the answer is written, or at once.
+    Pieces(usize),
+    /// So many milliseconds: it may leave while it waits for a slot or while its prompt is read.
+    Milliseconds(u64),
 }
 
 fn arrival() -> impl Strategy<Value = Arrival> {
-    let leaves_after = prop::option::weighted(0.3, 0..12usize);
-    (0..prompts().len(), 0..1500u64, leaves_after).prop_map(|(prompt, at, leaves_after)| Arrival {
+    let stay = prop_oneof![
+        4 => Just(Stay::ToTheEnd),
+        1 => (0..12usize).prop_map(Stay::Pieces),
+        1 => (0..400u64).prop_map(Stay::Milliseconds),
+    ];
+    (0..prompts().len(), 0..1500u64, stay).prop_map(|(prompt, at, stay)| Arrival {
         prompt,
         at,
-        leaves_after,
+        stay,
     })
 }
 
@@ -54,19 +67,30 @@ fn prompts() -> Vec<String> {
 async fn attend(local: &Local, arrival: Arrival) -> (String, bool) {
     sleep(Duration::from_millis(arrival.at)).await;
     let (_, mut events) = local.begin(&greedy(&prompts()[arrival.prompt], TOKENS));
-    let (mut text, mut pieces) = (String::new(), 0);
-    while arrival.leaves_after.is_none_or(|most| pieces < most) {
-        match timeout(PATIENCE, events.next()).await.unwrap() {
-            Some(Ok(Event::Text(piece))) => {
-                text.push_str(&piece);
-                pieces += 1;
+    let mut text = String::new();
+    let most = if let Stay::Pieces(pieces) = arrival.stay { pieces } else { usize::MAX };
+    let reading = async {
+        let mut pieces = 0;
+        while pieces < most {
+            match timeout(PATIENCE, events.next()).await.unwrap() {
+                Some(Ok(Event::Text(piece))) => {
+                    text.push_str(&piece);
+                    pieces += 1;
+                }
+                Some(Ok(Event::Done(_))) => return true,
+                Some(Ok(_)) => {}
+                other => panic!("{other:?}"),
             }
-            Some(Ok(Event::Done(_))) => return (text, true),
-            Some(Ok(_)) => {}
-            other => panic!("{other:?}"),
         }
-    }
-    (text, false)
+        false
+    };
+    let whole = match arrival.stay {
+        Stay::Milliseconds(ms) => {
+            timeout(Duration::from_millis(ms), reading).await.unwrap_or(false)
+        }
+        Stay::ToTheEnd | Stay::Pieces(_) => reading.await,
+    };
+    (text, whole)
 }
 
 #[test]
@@ -85,8 +109,7 @@ fn greedy_answers_do_not_depend_on_who_else_is_there() {
     let cases = std::env::var("WATTGATE_PATTERNS").map_or(6, |text| text.parse().unwrap());
     let config =
         Cases { cases, max_shrink_iters: 20, failure_persistence: None, ..Cases::default() };
-    let pattern = prop::collection::vec(arrival(), 1..12);
-    let outcome = TestRunner::new(config).run(&pattern, |arrivals| {
+    let check = |arrivals: Vec<Arrival>| {
         let attended = arrivals.iter().map(|&arrival| attend(&local, arrival));
         let answers = runtime.block_on(join_all(attended));
         for (arrival, (text, whole)) in arrivals.iter().zip(answers) {
@@ -95,7 +118,18 @@ fn greedy_answers_do_not_depend_on_who_else_is_there() {
             prop_assert!(!whole || &text == expected, "{text:?} is not {expected:?}");
         }
         Ok(())
-    });
+    };
+    // All at once first, so that one thing is certain: they were beside each other.
+    let crowd = (0..prompts().len()).map(|prompt| Arrival { prompt, at: 0, stay: Stay::ToTheEnd });
+    check(crowd.collect()).unwrap();
+    let steps = local.recorder.steps();
+    assert!(steps.iter().any(|step| step.rows.len() == 3));
+    let reads = |row: &StepRow| row.prefill_tokens > 0;
+    let writes = |row: &StepRow| row.decode_tokens > 0;
+    assert!(steps.iter().any(|step| step.rows.iter().any(reads) && step.rows.iter().any(writes)));
+
+    let pattern = prop::collection::vec(arrival(), 1..12);
+    let outcome = TestRunner::new(config).run(&pattern, check);
     runtime.block_on(local.stop());
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }

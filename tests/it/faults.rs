@@ -34,6 +34,10 @@ impl Serving {
         Self { url: url.to_owned(), child, dir }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it with SIGKILL and gives its folder back.
     pub fn kill(mut self) -> TempDir {
         self.child.kill().unwrap();

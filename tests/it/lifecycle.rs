@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
-use wattgate::gateway::Kind;
-use wattgate::units::Joules;
+use wattgate::traffic::Record;
 
 use crate::app::{Reply, TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::engine::model_path;
+use crate::local::{engine, engine_pid as pid};
 use crate::stand_in::StandIn;
 
 /// A small engine of SmolLM2 by that name.
@@ -55,19 +55,8 @@ async fn order(app: &TestApp, order: &str) -> Reply {
     app.post(&format!("/admin/models/{order}"), &json!({})).await
 }
 
-fn pid(app: &TestApp, model: &str) -> Option<Pid> {
-    let Kind::Local { engine, .. } = &app.gateway.router.model(model).unwrap().kind else {
-        panic!("{model} is no local model");
-    };
-    let pid = engine.borrow().pid?;
-    Pid::from_raw(i32::try_from(pid).unwrap())
-}
-
 fn restarts(app: &TestApp, model: &str) -> u32 {
-    let Kind::Local { engine, .. } = &app.gateway.router.model(model).unwrap().kind else {
-        panic!("{model} is no local model");
-    };
-    engine.borrow().restarts
+    engine(app, model).borrow().restarts
 }
 
 /// As [`metric`], for whole numbers.
@@ -351,12 +340,55 @@ async fn who_leaves_before_the_load_is_booked_as_no_work_at_once() {
     let records = app.until_logged(1).await;
     assert!(left.elapsed() < Duration::from_secs(15), "it waited for a work report");
     assert_eq!(records[0].outcome.label(), "cancelled");
-    let energy = records[0].receipt.energy.expect("it is known");
-    assert_eq!(energy.joules, Some(Joules(0.0)), "no engine worked on it: {energy:?}");
-    let mut impatient = short("twin");
-    impatient["max_tokens"] = json!(2);
-    let asking = app.request("/v1/chat/completions").header("x-wattgate-deadline-ms", "200");
-    let reply = asking.json(&impatient).send().await.unwrap();
-    assert_eq!(reply.status(), 504, "a deadline does not wait for the load");
+    assert_nothing_spent(&records[0]);
+    late(&app, "twin", 200).await;
+    assert_nothing_spent(&app.until_logged(2).await[1]);
     drop(busy);
+}
+
+#[tokio::test]
+async fn who_is_too_late_for_a_running_load_has_spent_nothing_and_the_load_is_booked() {
+    let app = TestApp::start(&on_demand("smol")).await;
+    let request = short("smol");
+    let asking = app.chat(&request);
+    let stopping = async {
+        let started = engine(&app, "smol").wait_for(|state| state.pid.is_some()).await.map(drop);
+        started.unwrap();
+        let engine = pid(&app, "smol").unwrap();
+        // From here on the load stands still until everybody has left.
+        kill_process(engine, Signal::STOP).unwrap();
+        late(&app, "smol", 300).await;
+        engine
+    };
+    let engine = tokio::select! {
+        reply = asking => panic!("answered by an engine that stands still: {}", reply.text),
+        engine = stopping => engine,
+    };
+    let records = app.until_logged(2).await;
+    let mut outcomes: Vec<_> = records.iter().map(|record| record.outcome.label()).collect();
+    outcomes.sort_unstable();
+    assert_eq!(outcomes, ["cancelled", "failed"]);
+    records.iter().for_each(assert_nothing_spent);
+    kill_process(engine, Signal::CONT).unwrap();
+    until_state(&app, "smol", "loaded").await;
+    eventually(|| async {
+        let books = app.gateway.router.meter.books();
+        let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
+        assert_eq!((books.conservation_error().0, books.unknown_settlements), (0, 0));
+        (load > 0).then_some(())
+    })
+    .await;
+}
+
+/// Asks with a deadline that comes before the model is there.
+async fn late(app: &TestApp, model: &str, deadline_ms: u64) {
+    let asking = app.request("/v1/chat/completions");
+    let asking = asking.header("x-wattgate-deadline-ms", deadline_ms.to_string());
+    let reply = Reply::of(asking.json(&short(model)).send().await.unwrap()).await;
+    assert_eq!(reply.error(), (504, "api_error", "deadline_exceeded"), "{}", reply.text);
+}
+
+fn assert_nothing_spent(record: &Record) {
+    let energy = record.receipt.energy.unwrap();
+    assert!(energy.joules.unwrap().0.abs() < f64::EPSILON && energy.is_final, "{energy:?}");
 }

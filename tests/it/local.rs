@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use wattgate::backends::llama::EngineState;
 use wattgate::gateway::Kind;
 
 use crate::app::{PATIENCE, Sse, TestApp, ask, ask_streaming, cloud_model, eventually};
@@ -31,6 +33,20 @@ async fn gateway() -> TestApp {
     let app = TestApp::start(&smol("")).await;
     app.until_loaded("smol").await;
     app
+}
+
+/// What the model's engine is doing.
+pub fn engine(app: &TestApp, model: &str) -> watch::Receiver<EngineState> {
+    match &app.gateway.router.model(model).unwrap().kind {
+        Kind::Local { engine, .. } => engine.clone(),
+        Kind::Cloud(_) => panic!("{model} is no local model"),
+    }
+}
+
+/// Its process, if there is one.
+pub fn engine_pid(app: &TestApp, model: &str) -> Option<Pid> {
+    let pid = engine(app, model).borrow().pid?;
+    Pid::from_raw(i32::try_from(pid).unwrap())
 }
 
 pub fn short(model: &str, prompt: &str) -> Value {
@@ -208,7 +224,7 @@ async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
     request["max_tokens"] = json!(900);
     let mut response = app.send("/v1/chat/completions", &request).await;
     assert!(response.chunk().await.unwrap().is_some());
-    kill_engine(&app, "smol");
+    kill_process(engine_pid(&app, "smol").expect("the engine runs"), Signal::KILL).unwrap();
     let sse = Sse::of(response).await;
     assert!(!sse.done);
     assert_eq!(sse.chunks.last().unwrap()["error"]["code"], "engine_died");
@@ -219,15 +235,6 @@ async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
         .await;
     let metrics = app.get("/metrics").await.text;
     assert!(metrics.contains("wattgate_engine_restarts_total{model=\"smol\"} 1"), "{metrics}");
-}
-
-/// Kills the model's engine with SIGKILL.
-fn kill_engine(app: &TestApp, model: &str) {
-    let Kind::Local { engine, .. } = &app.gateway.router.model(model).unwrap().kind else {
-        panic!("{model} is no local model");
-    };
-    let pid = i32::try_from(engine.borrow().pid.expect("the engine runs")).unwrap();
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod fallback;
 mod faults;
 mod feedback;
 mod gateway;
+mod hostile;
 mod init;
 mod judge;
 mod library;

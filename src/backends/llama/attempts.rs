@@ -4,15 +4,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::answer::Piece;
-use super::choices;
-use super::handle::{ChoiceSubmit, Progress, Submit};
+use super::answering::Progress;
+use super::booking::Opened;
+use super::handle::{ChoiceSubmit, Submit};
 use super::logprobs::TokenLogprobs;
-use super::observer::EngineObserver;
 use super::parameters::invalid;
 use super::protocol::{Outcome, Refusal};
 use super::scheduler::Rejection;
@@ -33,20 +32,6 @@ struct OpenAttempt {
     opened: Arc<Opened>,
 }
 
-/// Reports the opening when made and the closing when dropped.
-struct Opened {
-    observer: Arc<dyn EngineObserver>,
-    model: Arc<str>,
-    attempt: AttemptId,
-    at: MonotonicNs,
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.observer.attempt_closed(&self.model, self.attempt);
-    }
-}
-
 impl Attempts {
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty()
@@ -57,18 +42,9 @@ impl Attempts {
     }
 
     /// Takes the choices of one attempt into the books. Must come before the engine hears of them.
-    pub(super) fn open(
-        &mut self,
-        submit: Submit,
-        model: &Arc<str>,
-        observer: &Arc<dyn EngineObserver>,
-    ) {
-        let Some(first) = submit.choices.first() else { return };
-        let attempt = choices::attempt_of(first.attempt);
-        observer.attempt_opened(model, attempt);
-        let at = MonotonicNs::now();
-        let (observer, model) = (Arc::clone(observer), Arc::clone(model));
-        let opened = Arc::new(Opened { observer, model, attempt, at });
+    pub(super) fn open(&mut self, submit: Submit) {
+        let Some(opened) = submit.unserved.open() else { return };
+        let opened = Arc::new(opened);
         for ChoiceSubmit { attempt, field, progress, place, .. } in submit.choices {
             let opened = Arc::clone(&opened);
             self.open.insert(attempt, OpenAttempt { field, progress, _place: place, opened });
@@ -77,10 +53,9 @@ impl Attempts {
 
     pub(super) fn admitted(&self, attempt: AttemptId, at: MonotonicNs, dropped_turns: u32) {
         let Some(open) = self.open.get(&attempt) else { return };
-        let Opened { observer, model, attempt: whole, at: opened_at } = &*open.opened;
         // The first choice stands for all: they were opened together.
-        if attempt == *whole {
-            observer.attempt_admitted(model, attempt, Duration::from_nanos(at - *opened_at));
+        if attempt == open.opened.attempt() {
+            open.opened.admitted(at);
         }
         self.update(attempt, |progress| {
             progress.admitted = true;

@@ -28,11 +28,9 @@ impl Backlog {
         self.0.pop_front().map(|(_, submit)| submit)
     }
 
-    /// Nobody wants this choice any more. Whether it was the last one of a submission that waited here.
-    pub(super) fn cancel(&mut self, attempt: AttemptId) -> bool {
-        let before = self.0.len();
+    /// Nobody wants this choice any more, if it is here; with the last of its choices a submission goes.
+    pub(super) fn cancel(&mut self, attempt: AttemptId) {
         self.0.retain_mut(|(_, submit)| submit.goes_on_without(attempt));
-        self.0.len() < before
     }
 
     pub(super) fn fail_all(&mut self, kind: &ErrorKind) {

@@ -21,10 +21,12 @@ use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::{error, warn};
 
+use super::complaints;
 use super::config::{FlashAttention, KvType};
 use super::embedder::Embedder;
 use super::engine::{Engine, Order};
 use super::failure::EngineError;
+use super::gguf;
 use super::prompt::Prompter;
 use super::protocol::{self, EngineFacts, FrameError, FromEngine, HEADER, Settings, ToEngine};
 use super::scheduler::Limits;
@@ -80,10 +82,8 @@ fn serve(
     #[cfg(target_arch = "x86_64")]
     super::kernels::register();
     let mut model = load_model(&backend, settings, socket)?;
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    if super::kernels::in_use() {
-        super::mapped::let_go(&settings.gguf);
-    }
+    #[cfg(target_os = "linux")]
+    super::mapped::let_go(&settings.gguf);
     let adapter = load_adapter(&mut model, settings)?;
     let model = Arc::new(model);
     let threads = settings.threads.max(1) as usize;
@@ -151,6 +151,12 @@ fn load_model(
     settings: &Settings,
     socket: &UnixStream,
 ) -> Result<LlamaModel, EngineError> {
+    // Before llama.cpp sees it: this reader expects hostile files, and says what is wrong with them.
+    let no_model = |reason: &dyn std::fmt::Display| {
+        let path = settings.gguf.display();
+        EngineError::Load(format!("{path} is not a model that llama.cpp can load: {reason}"))
+    };
+    gguf::read_shape(&settings.gguf).map_err(|error| no_model(&error))?;
     let mut socket = socket.try_clone().map_err(FrameError::from)?;
     let mut told = 0;
     let params = LlamaModelParams::default()
@@ -171,12 +177,8 @@ fn load_model(
             }
             true
         });
-    LlamaModel::load_from_file(backend, &settings.gguf, &params).map_err(|error| {
-        EngineError::Load(format!(
-            "{} is not a model that llama.cpp can load ({error})",
-            settings.gguf.display()
-        ))
-    })
+    LlamaModel::load_from_file(backend, &settings.gguf, &params)
+        .map_err(|error| no_model(&complaints::first().unwrap_or_else(|| error.to_string())))
 }
 
 /// The LoRA adapter, if there is one. It lives in the model and is freed with it.
@@ -212,7 +214,7 @@ fn new_context<'m>(
     threads: usize,
 ) -> Result<(LlamaContext<'m>, Limits), EngineError> {
     let slots = settings.slots.max(1);
-    let context_tokens = settings.context_tokens.clamp(1, model.n_ctx_train());
+    let context_tokens = settings.context_within(model.n_ctx_train());
     let batch_tokens = settings.batch_tokens.max(slots);
     let threads = i32::try_from(threads).unwrap_or(1);
     let params = LlamaContextParams::default()

@@ -1,12 +1,12 @@
 //! The `[models.<name>.llama]` table of the config.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::overflow::Overflow;
-use super::protocol::Pooling;
+use super::protocol::{Pooling, Settings};
 
 /// One local model and the engine that runs it.
 #[derive(Clone, Debug, Deserialize)]
@@ -156,5 +156,31 @@ impl Config {
 
     pub(super) fn hang_timeout(&self) -> Duration {
         Duration::from_millis(self.hang_timeout_ms)
+    }
+
+    /// What an engine process is told to load. `threads` is for a config that leaves them open.
+    pub(super) fn settings(&self, gguf: &Path, threads: usize) -> Settings {
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        Settings {
+            gguf: gguf.to_owned(),
+            context_tokens: self.context_tokens,
+            slots: self.slots,
+            threads: if self.threads == 0 { threads } else { self.threads },
+            batch_tokens: self.batch_tokens,
+            queue: self.queue,
+            gpu_layers: self.gpu_layers,
+            flash_attention: self.flash_attention,
+            kv_type: self.kv_type,
+            mmap: self.mmap,
+            mlock: self.mlock,
+            lora: self.lora.clone().map(|path| (path, self.lora_scale)),
+            chat_template: self.chat_template.clone(),
+            overflow: self.overflow,
+            embedding: self.embedding,
+            pooling: self.pooling,
+            host_cache_bytes: u64::from(self.host_cache_mib) << 20,
+            draft_tokens: self.draft_tokens,
+            prefill_stretch: self.prefill_stretch,
+        }
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::handle::{Command, EngineState, Phase};
+use super::handle::Command;
 use super::process::resident_bytes;
+use super::state::EngineState;
 
 /// The lever of one model. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -90,58 +91,5 @@ impl Control {
     /// Bytes of the engine process in memory, while there is one.
     pub fn resident_bytes(&self) -> Option<u64> {
         resident_bytes(self.state.borrow().pid?)
-    }
-}
-
-/// Whether requests find the model loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadState {
-    Loaded,
-    Loading,
-    /// A request would load it.
-    Unloaded,
-    /// It cannot be loaded just now.
-    Down,
-}
-
-impl LoadState {
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Loaded => "loaded",
-            Self::Loading => "loading",
-            Self::Unloaded => "unloaded",
-            Self::Down => "down",
-        }
-    }
-}
-
-/// Bytes a second at which a model is loaded that was never loaded here: a file that has to come from an ordinary SSD.
-const LOAD_BYTES_PER_S: f64 = 500e6;
-/// What starting a process and its buffers takes on top.
-const LOAD_LEAST_MS: f64 = 200.0;
-
-impl EngineState {
-    pub fn load_state(&self) -> LoadState {
-        match self.phase {
-            Phase::Ready(_) => LoadState::Loaded,
-            Phase::Loading { .. } => LoadState::Loading,
-            Phase::Unloaded => LoadState::Unloaded,
-            Phase::Down(_) | Phase::Stopped => LoadState::Down,
-        }
-    }
-
-    /// Whether a request can be taken: at once, or after the load that it causes or joins.
-    pub fn takes_requests(&self) -> bool {
-        match self.phase {
-            Phase::Ready(_) | Phase::Unloaded => true,
-            Phase::Loading { .. } => self.on_demand,
-            Phase::Down(_) | Phase::Stopped => false,
-        }
-    }
-
-    /// How long a load is expected to take from its start, milliseconds: as the last one did, or a guess by size.
-    pub fn load_ms(&self) -> f64 {
-        let guess = || self.footprint.weights_bytes as f64 / LOAD_BYTES_PER_S * 1e3 + LOAD_LEAST_MS;
-        self.last_load.map_or_else(guess, |took| took.as_secs_f64() * 1e3)
     }
 }

@@ -51,7 +51,7 @@ impl<'m> Embedder<'m> {
         threads: usize,
     ) -> Result<Self, EngineError> {
         let sequences = settings.slots.max(1);
-        let context_tokens = settings.context_tokens.clamp(1, model.n_ctx_train());
+        let context_tokens = settings.context_within(model.n_ctx_train());
         // Attention without a direction needs each text within one pass.
         let batch_tokens = settings.batch_tokens.max(context_tokens);
         let threads = i32::try_from(threads).unwrap_or(1);

@@ -1,10 +1,11 @@
 //! The memory a loaded model takes, from its shape and its settings. Pure.
 //!
 //! An upper bound that is close: weights and KV cache are exact for ordinary transformers; sliding windows and
-//! recurrent layers need less than is counted here, and mapped weights may be partly elsewhere than in memory.
+//! recurrent layers need less than is counted here, and of mapped weights only what is used is in memory.
 
 use super::config::{Config, KvType};
 use super::gguf::Shape;
+use super::repacking::copied_bytes;
 
 /// What one loaded engine takes, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,14 +33,20 @@ impl Footprint {
             .saturating_mul(shape.key_length.saturating_add(shape.value_length));
         let (block_bytes, block_values) = config.kv_type.block();
         let token_bytes = values.div_ceil(block_values).saturating_mul(block_bytes);
-        // The buffers are reserved for a full batch: its logits over the vocabulary and a few activations, as floats.
-        let row = shape.vocabulary.saturating_add(shape.embedding.saturating_mul(ACTIVATIONS));
+        // llama.cpp reserves more, but only these floats are ever touched: activations of a full batch, and twice the logits
+        // of the rows that give a token, where they are computed and where they are read.
         let batch = u64::from(config.batch_tokens.max(config.slots));
+        let outputs = u64::from(config.slots).saturating_add(config.draft_tokens.into());
+        let outputs = if config.embedding { 0 } else { outputs };
+        let floats = (batch.saturating_mul(shape.embedding).saturating_mul(ACTIVATIONS))
+            .saturating_add(outputs.saturating_mul(shape.vocabulary).saturating_mul(2));
+        // A layer's weights are used in one layout only. The tokens' embeddings are looked up in the file's, and where the
+        // output uses them too, it may have a copy in another.
+        let copy_bytes = shape.tied.filter(|_| !config.embedding).map_or(0, copied_bytes);
         Self {
-            weights_bytes: shape.file_bytes,
+            weights_bytes: shape.file_bytes.saturating_add(copy_bytes),
             kv_bytes: tokens.saturating_mul(token_bytes),
-            working_bytes: batch
-                .saturating_mul(row)
+            working_bytes: floats
                 .saturating_mul(4)
                 .saturating_add(PROCESS_BYTES)
                 .saturating_add(u64::from(config.host_cache_mib) << 20),
@@ -73,6 +80,7 @@ impl KvType {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gguf::Tensor;
     use super::*;
 
     /// SmolLM2-135M: 30 layers, 3 KV heads of 64.
@@ -88,6 +96,7 @@ mod tests {
             key_length: 64,
             value_length: 64,
             has_chat_template: true,
+            tied: None,
         }
     }
 
@@ -102,6 +111,22 @@ mod tests {
         assert_eq!(Footprint::of(&smollm2(), &beyond).kv_bytes, 8192 * 23_040);
         let eighth = Config { kv_type: KvType::Q8_0, ..config.clone() };
         assert_eq!(Footprint::of(&smollm2(), &eighth).kv_bytes, 4096 * 8 * 23_040 / 64 * 34);
+    }
+
+    #[test]
+    fn an_output_tied_to_the_embeddings_counts_twice_where_it_is_copied() {
+        let config = Config::default();
+        let plain = Footprint::of(&smollm2(), &config).weights_bytes;
+        let with = |kind| {
+            let tied = Some(Tensor { kind, weights: 49_152 * 576 });
+            Footprint::of(&Shape { tied, ..smollm2() }, &config).weights_bytes - plain
+        };
+        // Q4_0 is copied on every CPU, F16 on none.
+        assert_eq!((with(2), with(1)), (49_152 * 576 / 32 * 18, 0));
+        let embedding = Config { embedding: true, ..config.clone() };
+        let tied = Some(Tensor { kind: 2, weights: 49_152 * 576 });
+        let shape = Shape { tied, ..smollm2() };
+        assert_eq!(Footprint::of(&shape, &embedding).weights_bytes, plain);
     }
 
     #[test]

@@ -7,12 +7,16 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use reader::{Reader, Total};
+use tensors::Tensors;
+
+mod reader;
+mod tensors;
+
+pub use tensors::Tensor;
+
 /// Most bytes of metadata read: the largest vocabularies with their merges take about 20 MiB.
 const METADATA_MOST: u64 = 128 << 20;
-/// Longest key or string that is looked at; longer ones are walked over.
-const TEXT_MOST: u64 = 1 << 10;
-/// Arrays of arrays do not occur; this is only a bound.
-const DEPTH_MOST: u32 = 4;
 
 /// The shape of a model, as far as its header tells. Units: counts, and bytes where the name says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub struct Shape {
     pub value_length: u64,
     /// The model was made for conversations, and says how they are written.
     pub has_chat_template: bool,
+    /// The tokens' embeddings, if the output has no weights of its own and uses them too.
+    pub tied: Option<Tensor>,
 }
 
 /// Why a header could not be read.
@@ -55,16 +61,16 @@ pub fn read_shape(path: &Path) -> Result<Shape, GgufError> {
 
 /// Parses a header; `file_bytes` is the length of the whole file.
 pub fn parse(source: impl Read, file_bytes: u64) -> Result<Shape, GgufError> {
-    let mut reader = Reader { source: source.take(METADATA_MOST.min(file_bytes)) };
-    let mut magic = [0; 4];
-    if reader.source.read_exact(&mut magic).is_err() || &magic != b"GGUF" {
+    let readable = METADATA_MOST.min(file_bytes);
+    let mut reader = Reader::new(source, readable);
+    if !reader.bytes().is_ok_and(|magic| &magic == b"GGUF") {
         return Err(GgufError::NotGguf);
     }
     match reader.u32()? {
         2 | 3 => {}
         version => return Err(GgufError::Version(version)),
     }
-    let _tensors = reader.u64()?;
+    let tensors = reader.u64()?;
     let entries = reader.u64()?;
     let mut metadata = Metadata::default();
     for _ in 0..entries {
@@ -72,7 +78,12 @@ pub fn parse(source: impl Read, file_bytes: u64) -> Result<Shape, GgufError> {
         let kind = reader.u32()?;
         metadata.take(&key, kind, &mut reader)?;
     }
-    Ok(metadata.shape(file_bytes))
+    let tensors = Tensors::read(&mut reader, tensors)?;
+    // Their data begins after the header.
+    if tensors.last_offset > file_bytes - (readable - reader.left()) {
+        return Err(GgufError::Broken("a tensor lies beyond the end of the file"));
+    }
+    Ok(Shape { tied: tensors.tied(), ..metadata.shape(file_bytes) })
 }
 
 /// The entries that matter, by the part of the key after the architecture's name.
@@ -87,14 +98,6 @@ struct Metadata {
     key_length: Option<u64>,
     value_length: Option<u64>,
     has_chat_template: bool,
-}
-
-/// A number, or one for each layer.
-#[derive(Clone, Copy, Default)]
-struct Total {
-    sum: u64,
-    most: u64,
-    per_layer: bool,
 }
 
 impl Metadata {
@@ -156,124 +159,7 @@ impl Metadata {
             key_length: self.key_length.unwrap_or(head_length),
             value_length: self.value_length.unwrap_or(head_length),
             has_chat_template: self.has_chat_template,
-        }
-    }
-}
-
-/// The value types of GGUF.
-const STRING: u32 = 8;
-const ARRAY: u32 = 9;
-
-/// Bytes of a value of a fixed size.
-fn fixed_size(kind: u32) -> Option<u64> {
-    match kind {
-        0 | 1 | 7 => Some(1),
-        2 | 3 => Some(2),
-        4..=6 => Some(4),
-        10..=12 => Some(8),
-        _ => None,
-    }
-}
-
-struct Reader<R> {
-    source: io::Take<R>,
-}
-
-impl<R: Read> Reader<R> {
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {
-        let mut bytes = [0; N];
-        self.source.read_exact(&mut bytes).map_err(|_| GgufError::Broken("it ends too soon"))?;
-        Ok(bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, GgufError> {
-        Ok(u32::from_le_bytes(self.bytes()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, GgufError> {
-        Ok(u64::from_le_bytes(self.bytes()?))
-    }
-
-    fn skip(&mut self, bytes: u64) -> Result<(), GgufError> {
-        if bytes > self.source.limit() {
-            return Err(GgufError::Broken("a length goes beyond the file"));
-        }
-        let skipped = io::copy(&mut self.source.by_ref().take(bytes), &mut io::sink())?;
-        if skipped == bytes { Ok(()) } else { Err(GgufError::Broken("it ends too soon")) }
-    }
-
-    /// A string, or nothing if it is too long to be one that matters.
-    fn text(&mut self) -> Result<Option<String>, GgufError> {
-        let length = self.u64()?;
-        if length > TEXT_MOST {
-            self.skip(length)?;
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        self.source.by_ref().take(length).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8(bytes).ok())
-    }
-
-    fn skip_value(&mut self, kind: u32, depth: u32) -> Result<(), GgufError> {
-        match kind {
-            STRING => {
-                let length = self.u64()?;
-                self.skip(length)
-            }
-            ARRAY if depth < DEPTH_MOST => {
-                let (kind, count) = (self.u32()?, self.u64()?);
-                self.skip_elements(kind, count, depth + 1)
-            }
-            kind => self.skip(fixed_size(kind).ok_or(GgufError::Broken("an unknown type"))?),
-        }
-    }
-
-    fn skip_elements(&mut self, kind: u32, count: u64, depth: u32) -> Result<(), GgufError> {
-        if let Some(size) = fixed_size(kind) {
-            return self.skip(count.saturating_mul(size));
-        }
-        // Each element takes at least its length's bytes, so a count too high runs into the end soon.
-        for _ in 0..count {
-            self.skip_value(kind, depth)?;
-        }
-        Ok(())
-    }
-
-    /// Number of elements of an array, which is walked over.
-    fn array(&mut self, kind: u32) -> Result<u64, GgufError> {
-        if kind != ARRAY {
-            return Err(GgufError::Broken("the vocabulary is no list"));
-        }
-        let (kind, count) = (self.u32()?, self.u64()?);
-        self.skip_elements(kind, count, 1)?;
-        Ok(count)
-    }
-
-    /// A whole number, or an array of them.
-    fn total(&mut self, kind: u32) -> Result<Total, GgufError> {
-        if kind != ARRAY {
-            let value = self.whole(kind)?;
-            return Ok(Total { sum: value, most: value, per_layer: false });
-        }
-        let (kind, count) = (self.u32()?, self.u64()?);
-        let mut total = Total { per_layer: true, ..Total::default() };
-        for _ in 0..count {
-            let value = self.whole(kind)?;
-            total.sum = total.sum.saturating_add(value);
-            total.most = total.most.max(value);
-        }
-        Ok(total)
-    }
-
-    fn whole(&mut self, kind: u32) -> Result<u64, GgufError> {
-        match kind {
-            0 => Ok(self.bytes::<1>()?[0].into()),
-            2 => Ok(u16::from_le_bytes(self.bytes()?).into()),
-            4 => Ok(self.u32()?.into()),
-            5 => Ok(u64::try_from(i32::from_le_bytes(self.bytes()?)).unwrap_or(0)),
-            10 => self.u64(),
-            11 => Ok(u64::try_from(i64::from_le_bytes(self.bytes()?)).unwrap_or(0)),
-            _ => Err(GgufError::Broken("a count is no whole number")),
+            tied: None,
         }
     }
 }
@@ -282,6 +168,7 @@ impl<R: Read> Reader<R> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::reader::{ARRAY, STRING};
     use super::*;
 
     fn text(text: &str) -> Vec<u8> {
@@ -297,12 +184,22 @@ mod tests {
             .concat()
     }
 
-    fn file(entries: &[Vec<u8>]) -> Vec<u8> {
+    fn file(entries: &[Vec<u8>], tensors: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = b"GGUF".to_vec();
         bytes.extend(3u32.to_le_bytes());
-        bytes.extend(0u64.to_le_bytes());
+        bytes.extend((tensors.len() as u64).to_le_bytes());
         bytes.extend((entries.len() as u64).to_le_bytes());
         bytes.extend(entries.concat());
+        bytes.extend(tensors.concat());
+        bytes
+    }
+
+    fn tensor(name: &str, dimensions: &[u64], kind: u32, offset: u64) -> Vec<u8> {
+        let mut bytes = text(name);
+        bytes.extend(u32::try_from(dimensions.len()).unwrap().to_le_bytes());
+        bytes.extend(dimensions.iter().flat_map(|length| length.to_le_bytes()));
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(offset.to_le_bytes());
         bytes
     }
 
@@ -310,8 +207,8 @@ mod tests {
         value.to_le_bytes().to_vec()
     }
 
-    fn sample() -> Vec<u8> {
-        file(&[
+    fn entries() -> Vec<Vec<u8>> {
+        vec![
             entry("general.architecture", STRING, &text("llama")),
             entry("llama.block_count", 4, &number(3)),
             entry("llama.embedding_length", 4, &number(64)),
@@ -325,7 +222,38 @@ mod tests {
             entry("tokenizer.ggml.tokens", ARRAY, &list(STRING, &[text("a"), text("bc")])),
             entry("tokenizer.chat_template", STRING, &text("{{ messages }}")),
             entry("tokenizer.ggml.scores", ARRAY, &list(6, &[number(0), number(0)])),
-        ])
+        ]
+    }
+
+    fn sample() -> Vec<u8> {
+        let embeddings = tensor("token_embd.weight", &[64, 2], 8, 0);
+        file(&entries(), &[embeddings, tensor("output_norm.weight", &[64], 0, 0)])
+    }
+
+    fn broken(bytes: &[u8]) -> &'static str {
+        match parse(bytes, bytes.len() as u64) {
+            Err(GgufError::Broken(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn embeddings_are_tied_where_the_output_has_no_weights() {
+        let tensors =
+            ["token_embd.weight", "output.weight"].map(|name| tensor(name, &[64, 2], 8, 0));
+        let bytes = file(&entries(), &tensors);
+        assert_eq!(parse(bytes.as_slice(), bytes.len() as u64).unwrap().tied, None);
+    }
+
+    #[test]
+    fn tensors_that_cannot_be_are_refused() {
+        let with = |tensor: Vec<u8>| file(&entries(), &[tensor]);
+        assert!(broken(&with(tensor("a", &[1], 0, 1))).contains("beyond the end"));
+        assert!(broken(&with(tensor("a", &[1 << 40, 1 << 40], 0, 0))).contains("larger than"));
+        assert!(broken(&with(tensor("a", &[1; 5], 0, 0))).contains("dimensions"));
+        let mut countless = file(&entries(), &[]);
+        countless[8..16].fill(0xff);
+        assert!(broken(&countless).contains("ends too soon"));
     }
 
     #[test]
@@ -343,6 +271,7 @@ mod tests {
             key_length: 8,
             value_length: 8,
             has_chat_template: true,
+            tied: Some(Tensor { kind: 8, weights: 128 }),
         };
         assert_eq!(shape, expected);
     }
@@ -363,11 +292,7 @@ mod tests {
             (ARRAY, [number(4), u64::MAX.to_le_bytes().to_vec()].concat()),
             (ARRAY, [number(STRING), u64::MAX.to_le_bytes().to_vec()].concat()),
         ] {
-            let bytes = file(&[entry("x.y", kind, &value)]);
-            assert!(matches!(
-                parse(bytes.as_slice(), bytes.len() as u64),
-                Err(GgufError::Broken(_))
-            ));
+            broken(&file(&[entry("x.y", kind, &value)], &[]));
         }
     }
 

@@ -1,84 +1,39 @@
-//! The gateway's side of a local model: admission, and an answer's events from what the supervisor reports.
-//!
-//! Never waits for the engine: what it has said so far lies in a `watch` cell per attempt, so a slow client delays
-//! nobody and holds at most its own answer in memory.
+//! The gateway's side of a local model: admission, and what its engine is told of a request. Never waits for the engine.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_stream::try_stream;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{Instant, timeout_at};
 
-use super::answer::Piece;
+use super::answering::{Answer, CancelOnDrop, Progress};
+use super::booking::Unserved;
 use super::choices;
 use super::config::Config;
 use super::control::{self, Control};
 use super::conversation::Conversation;
-use super::footprint::Footprint;
-use super::logprobs::TokenLogprobs;
-use super::parameters::{constraint, invalid, logprobs, sampling, wire};
-use super::protocol::{self, Counts, EngineFacts, FrameError, Prompt, Submission, ToEngine};
+use super::observer::EngineObserver;
+use super::parameters::{constraint, invalid, logprobs, sampling};
+use super::protocol::{self, FrameError, Prompt, Submission, ToEngine};
 use super::raw;
-use crate::backends::backend::{
-    Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, TokenConfidence,
-};
+use super::state::{EngineState, Phase};
+use crate::backends::backend::{Backend, BackendError, ErrorKind, EventStream, Health, Job};
 use crate::backends::terms::Terms;
-use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
-use crate::openai::{ChatRequest, FinishReason, Request, Usage};
+use crate::openai::{ChatRequest, Request};
 use crate::units::AttemptId;
 
 /// What a client is told to wait when the queue is full: about the time an answer takes.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// A local model as the gateway sees it.
-#[derive(Debug)]
 pub struct LlamaBackend {
     pub(super) model: Arc<str>,
     pub(super) config: Arc<Config>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) places: Arc<Semaphore>,
     pub(super) state: watch::Receiver<EngineState>,
-}
-
-/// What the engine is doing just now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EngineState {
-    pub phase: Phase,
-    /// The process, while there is one.
-    pub pid: Option<u32>,
-    /// How often it had to be started anew.
-    pub restarts: u32,
-    /// The present load, if there is one, was caused by requests: more of them may wait for it.
-    pub on_demand: bool,
-    /// Memory it takes once loaded, as its header and settings say.
-    pub footprint: Footprint,
-    /// Neither its file nor the config has a chat template: it only continues raw prompts.
-    pub no_chat_template: bool,
-    /// How long the last load took.
-    pub last_load: Option<Duration>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Loading {
-        percent: u8,
-    },
-    Ready(EngineFacts),
-    /// Not in memory; a request loads it.
-    Unloaded,
-    /// Not running, for this reason; it will be tried again.
-    Down(Arc<str>),
-    /// The gateway is shutting down.
-    Stopped,
-}
-
-impl Default for Phase {
-    fn default() -> Self {
-        Self::Loading { percent: 0 }
-    }
+    pub(super) observer: Arc<dyn EngineObserver>,
 }
 
 /// From handle to supervisor.
@@ -94,6 +49,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Submit {
     pub(super) choices: Vec<ChoiceSubmit>,
+    pub(super) unserved: Unserved,
 }
 
 #[derive(Debug)]
@@ -122,22 +78,6 @@ impl Submit {
         self.choices.retain(|choice| choice.attempt != attempt);
         !self.choices.is_empty()
     }
-}
-
-/// An answer as far as it has come.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    pub(super) admitted: bool,
-    /// Turns left out so that the conversation fits.
-    pub(super) dropped_turns: u32,
-    /// One for each text embedded so far.
-    pub(super) vectors: Vec<Vec<f32>>,
-    pub(super) pieces: Vec<Piece>,
-    /// Of the tokens of `pieces`, if they were asked for.
-    pub(super) logprobs: Vec<TokenLogprobs>,
-    /// Of the first tokens of the answer.
-    pub(super) confidences: Vec<TokenConfidence>,
-    pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
 }
 
 impl Backend for LlamaBackend {
@@ -194,7 +134,7 @@ impl LlamaBackend {
         // Several prompts wait for each other.
         let patience = patience * count.div_ceil(self.config.slots.max(1));
         let mut order = order(job, &self.config)?;
-        let mut submit = Submit { choices: Vec::with_capacity(count as usize) };
+        let mut choices = Vec::with_capacity(count as usize);
         let mut answers = Vec::with_capacity(count as usize);
         for index in 0..count {
             let attempt = choices::sequence_of(job.attempt, index);
@@ -203,13 +143,15 @@ impl LlamaBackend {
             }
             let (choice, answer) =
                 self.choice(attempt, &order, job.request.prompt_field(), patience)?;
-            submit.choices.push(choice);
+            choices.push(choice);
             answers.push(answer);
         }
         let Ok(sender) = self.commands.clone().try_reserve_owned() else {
             return Err(self.overloaded());
         };
-        sender.send(Command::Submit(submit));
+        let (observer, model) = (Arc::clone(&self.observer), Arc::clone(&self.model));
+        let unserved = Unserved::new(observer, model, job.attempt);
+        sender.send(Command::Submit(Submit { choices, unserved }));
         Ok(answers)
     }
 
@@ -265,144 +207,6 @@ impl LlamaBackend {
     }
 }
 
-/// How much of an answer has been passed on.
-#[derive(Clone, Copy, Default)]
-struct Told {
-    pieces: usize,
-    logprobs: usize,
-    confidences: usize,
-}
-
-/// One answer on its way.
-struct Answer {
-    model: Arc<str>,
-    progress: watch::Receiver<Progress>,
-    /// The answer is vectors.
-    embeds: bool,
-    first_token_timeout: Duration,
-    cancel: CancelOnDrop,
-}
-
-impl Answer {
-    fn events(mut self) -> EventStream {
-        let model = Arc::clone(&self.model);
-        let deadline = Instant::now() + self.first_token_timeout;
-        let mut told = Told::default();
-        let mut started = false;
-        let embeds = self.embeds;
-        let events = try_stream! {
-            loop {
-                let news = self.next(told, deadline).await?;
-                if news.admitted && !started {
-                    started = true;
-                    yield Event::Started;
-                    if news.dropped_turns > 0 {
-                        yield Event::Truncated { turns: news.dropped_turns };
-                    }
-                }
-                if !news.confidences.is_empty() {
-                    told.confidences += news.confidences.len();
-                    yield Event::Confidence(news.confidences);
-                }
-                if !news.logprobs.is_empty() {
-                    told.logprobs += news.logprobs.len();
-                    yield Event::Logprobs(wire(news.logprobs));
-                }
-                told.pieces += news.pieces.len();
-                for piece in joined(news.pieces) {
-                    yield event(piece);
-                }
-                if let Some(end) = news.end {
-                    self.cancel.disarm();
-                    let (reason, counts) = end?;
-                    if embeds {
-                        yield Event::Embeddings(news.vectors);
-                    }
-                    yield Event::Usage(usage(counts));
-                    yield Event::Done(reason);
-                    return;
-                }
-            }
-        };
-        events
-            .map(move |event| {
-                event.map_err(|kind| BackendError { model: Arc::clone(&model), kind })
-            })
-            .boxed()
-    }
-
-    /// Waits for something that was not told yet.
-    async fn next(&mut self, told: Told, deadline: Instant) -> Result<Progress, ErrorKind> {
-        let silent = told.pieces == 0 && self.progress.borrow().vectors.is_empty();
-        let changed = if silent {
-            timeout_at(deadline, self.progress.changed())
-                .await
-                .map_err(|_| ErrorKind::Timeout { after: self.first_token_timeout })?
-        } else {
-            self.progress.changed().await
-        };
-        // The supervisor always leaves an end; without one it was dropped with everything it owned.
-        changed.map_err(|_| ErrorKind::EngineDied)?;
-        let progress = self.progress.borrow_and_update();
-        Ok(Progress {
-            admitted: progress.admitted,
-            dropped_turns: progress.dropped_turns,
-            // Vectors are of use only together.
-            vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
-            pieces: progress.pieces[told.pieces..].to_vec(),
-            logprobs: progress.logprobs[told.logprobs..].to_vec(),
-            confidences: progress.confidences[told.confidences..].to_vec(),
-            end: progress.end.clone(),
-        })
-    }
-}
-
-/// Pieces that came together, in as few as say the same.
-fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
-    let mut joined: Vec<Piece> = Vec::with_capacity(1);
-    for piece in pieces {
-        let left = match joined.last_mut() {
-            Some(last) => last.join(piece),
-            None => Some(piece),
-        };
-        joined.extend(left);
-    }
-    joined
-}
-
-fn event(piece: Piece) -> Event {
-    match piece {
-        Piece::Text(text) => Event::Text(text),
-        Piece::Reasoning(text) => Event::Reasoning(text),
-        Piece::Call { index, name } => {
-            let id = format!("call_{}", uuid::Uuid::now_v7().simple());
-            Event::ToolCall { index, id, name }
-        }
-        Piece::Arguments { index, text } => Event::ToolArguments { index, piece: text },
-    }
-}
-
-/// Tells the supervisor that nobody wants the answer any more.
-struct CancelOnDrop {
-    attempt: AttemptId,
-    command: Option<mpsc::OwnedPermit<Command>>,
-}
-
-impl CancelOnDrop {
-    /// The answer has ended by itself.
-    fn disarm(&mut self) {
-        self.command = None;
-    }
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if let Some(command) = self.command.take() {
-            command.send(Command::Cancel(self.attempt));
-        }
-    }
-}
-
 /// What the engine is told of a request.
 fn order(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind> {
     let attempt = job.attempt;
@@ -443,20 +247,4 @@ fn submission(
 
 fn too_large(error: &FrameError, field: &str) -> ErrorKind {
     invalid(field, format!("the request is too large for the engine: {error}"))
-}
-
-fn usage(counts: Counts) -> Usage {
-    let (prompt_tokens, completion_tokens) =
-        (u64::from(counts.prompt_tokens), u64::from(counts.completion_tokens));
-    Usage {
-        prompt_tokens,
-        completion_tokens,
-        total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: Some(PromptTokensDetails {
-            cached_tokens: Some(u64::from(counts.cached_tokens)),
-        }),
-        completion_tokens_details: Some(CompletionTokensDetails {
-            reasoning_tokens: Some(u64::from(counts.reasoning_tokens)),
-        }),
-    }
 }

@@ -12,7 +12,6 @@
 
 use std::ffi::{c_int, c_void};
 use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use llama_cpp_sys_2::{GGML_TYPE_Q4_1, GGML_TYPE_Q8_0};
 
@@ -59,12 +58,11 @@ pub(super) fn register() {
     }
 }
 
-/// Whether any weights were packed.
-pub(super) fn in_use() -> bool {
-    PACKED.load(Ordering::Relaxed)
+/// Whether weights of ggml's type of this number are packed on this CPU, if their matrix has a fitting shape.
+pub(super) fn takes(ggml_type: u32) -> bool {
+    let known = c_int::try_from(ggml_type).ok().and_then(Type::of).is_some();
+    known && avx2::available()
 }
-
-static PACKED: AtomicBool = AtomicBool::new(false);
 
 /// The types that there are kernels for.
 #[derive(Clone, Copy)]
@@ -97,7 +95,6 @@ unsafe extern "C" fn pack(
     columns: usize,
     rows: usize,
 ) {
-    PACKED.store(true, Ordering::Relaxed);
     let (blocks, packed_blocks) = (columns / BLOCK, columns / BLOCK * rows / ROWS);
     // SAFETY: a packed matrix takes as many bytes as a plain one, and the caller promises them.
     unsafe {

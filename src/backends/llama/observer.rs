@@ -35,6 +35,9 @@ pub trait EngineObserver: Send + Sync {
 
     /// Exactly once per opened attempt: finished, refused, cancelled, or its engine died.
     fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId);
+
+    /// The attempt ended while it waited for its model: it was never opened, and nothing was spent on it.
+    fn attempt_unserved(&self, model: &Arc<str>, attempt: AttemptId);
 }
 
 /// One evaluation of one batch.

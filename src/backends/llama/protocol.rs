@@ -71,6 +71,14 @@ pub struct Settings {
     pub pooling: Option<Pooling>,
 }
 
+#[cfg(feature = "llama")]
+impl Settings {
+    /// Tokens of a slot of a model that was trained for `trained` of them; 0: its file does not say.
+    pub(super) fn context_within(&self, trained: u32) -> u32 {
+        self.context_tokens.clamp(1, if trained == 0 { u32::MAX } else { trained })
+    }
+}
+
 /// How the vectors of a text's tokens become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -3,19 +3,21 @@
 //! No llama types, no clock, no I/O. Decode rows come first, then prefill chunks share what is left of the batch
 //! budget, guesses of how an answer goes on among its rows; a finished sequence stays in its slot as cache for the next prompt that begins like it.
 
-use std::cmp::Reverse;
-
 use serde::{Deserialize, Serialize};
 
 use super::waiting::Waiting;
 use crate::backends::terms::Terms;
 use crate::units::{AttemptId, MonotonicNs};
 
+mod placement;
+mod slot;
+
+pub use placement::{Admission, Transfer, WORTH_MOVING};
+use slot::Slot;
+pub use slot::common_prefix;
+
 /// An index into the model's vocabulary.
 pub type Token = i32;
-
-/// Tokens that another place must have more of before they are moved: fewer are evaluated as fast.
-pub const WORTH_MOVING: usize = 32;
 
 /// What the engine can hold; all at least 1.
 #[derive(Clone, Copy, Debug)]
@@ -49,30 +51,6 @@ pub enum Rejection {
     ContextExceeded { prompt_tokens: u32, context_tokens: u32 },
     #[error("the prompt is empty")]
     EmptyPrompt,
-}
-
-/// A request that just got a slot. Everything the slot holds past `cached_tokens` must be dropped from the KV cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admission {
-    pub attempt: AttemptId,
-    pub slot: usize,
-    pub prompt_tokens: usize,
-    /// Leading tokens of the prompt that the slot has.
-    pub cached_tokens: usize,
-    /// Leading tokens of the prompt that it has or will get from another slot.
-    pub expected_tokens: usize,
-    /// What the slot held until now, if enough of it goes to be worth keeping elsewhere.
-    pub displaced: Vec<Token>,
-}
-
-/// A prefix that one slot has and another needs: after it `to` holds the first `tokens` of `from`, and no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transfer {
-    pub from: usize,
-    pub to: usize,
-    /// Whose prompt it serves.
-    pub attempt: AttemptId,
-    pub tokens: usize,
 }
 
 /// Consecutive tokens of one sequence to evaluate in one step.
@@ -114,40 +92,6 @@ pub struct Scheduler {
     admissions: u64,
 }
 
-/// One sequence of the KV cache.
-#[derive(Debug, Default)]
-struct Slot {
-    /// Prompt and answer so far, or what is left of them as cache.
-    tokens: Vec<Token>,
-    /// How many of `tokens` are in the KV cache.
-    evaluated: usize,
-    work: Option<Work>,
-    admitted_at: u64,
-    /// Guessed tokens: the last of `tokens` until they are evaluated, then what is left of them to compare with.
-    drafts: Vec<Token>,
-}
-
-#[derive(Debug)]
-struct Work {
-    attempt: AttemptId,
-    prompt_tokens: usize,
-    /// Sequence length at which generation must end.
-    end: usize,
-    deadline: Option<MonotonicNs>,
-    /// Who has, or will soon have, more of the prompt than this slot; until then nothing is evaluated here.
-    source: Option<Source>,
-}
-
-/// A slot that shares a prefix with another's prompt.
-#[derive(Clone, Copy, Debug)]
-struct Source {
-    slot: usize,
-    /// Of the sequence that was meant; the slot may be given to another.
-    admitted_at: u64,
-    /// Length of the shared prefix.
-    tokens: usize,
-}
-
 impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         debug_assert!(limits.batch_tokens >= limits.slots, "every sequence must fit into a batch");
@@ -181,79 +125,9 @@ impl Scheduler {
         self.waiting.len()
     }
 
-    /// Gives the next waiting request a slot, if one is idle. Call until it returns `None`.
-    pub fn admit(&mut self) -> Option<Admission> {
-        let slot = self.best_idle_slot(&self.waiting.first()?.prompt)?;
-        let Request { attempt, prompt, output_limit, terms } = self.waiting.pop()?;
-        self.admissions += 1;
-        let cached_tokens = self.slots[slot].reusable(&prompt);
-        let source = self.best_source(slot, &prompt, cached_tokens);
-        let prompt_tokens = prompt.len();
-        let end = self.limits.context_tokens.min(prompt_tokens.saturating_add(output_limit));
-        let work = Work { attempt, prompt_tokens, end, deadline: terms.deadline, source };
-        let new = Slot {
-            tokens: prompt,
-            evaluated: cached_tokens,
-            work: Some(work),
-            admitted_at: self.admissions,
-            drafts: Vec::new(),
-        };
-        let mut old = std::mem::replace(&mut self.slots[slot], new);
-        old.tokens.truncate(old.evaluated);
-        let lost = old.evaluated >= cached_tokens + WORTH_MOVING;
-        Some(Admission {
-            attempt,
-            slot,
-            prompt_tokens,
-            cached_tokens,
-            expected_tokens: source.map_or(cached_tokens, |source| source.tokens),
-            displaced: if lost { old.tokens } else { Vec::new() },
-        })
-    }
-
-    /// A prefix that can be moved now. Call until it returns `None`, after every admission and before every batch.
-    pub fn next_transfer(&mut self) -> Option<Transfer> {
-        (0..self.slots.len()).find_map(|to| self.transfer_to(to))
-    }
-
-    /// Ends the slot's wait for its source, if that has what it promised or never will.
-    fn transfer_to(&mut self, to: usize) -> Option<Transfer> {
-        let work = self.slots[to].work.as_ref()?;
-        let (attempt, source) = (work.attempt, work.source?);
-        let donor = &self.slots[source.slot];
-        let same = donor.admitted_at == source.admitted_at;
-        let tokens = if same { donor.evaluated.min(source.tokens) } else { 0 };
-        if same && tokens < source.tokens && donor.work.is_some() {
-            return None;
-        }
-        let slot = &mut self.slots[to];
-        if let Some(work) = &mut slot.work {
-            work.source = None;
-        }
-        if tokens < slot.evaluated + WORTH_MOVING {
-            return None;
-        }
-        slot.evaluated = tokens;
-        Some(Transfer { from: source.slot, to, attempt, tokens })
-    }
-
     /// The prompt that the slot works on, and what it has answered so far.
     pub fn prompt(&self, slot: usize) -> &[Token] {
         &self.slots[slot].tokens
-    }
-
-    /// The slot got the first `tokens` of its prompt from elsewhere.
-    pub fn restored(&mut self, slot: usize, tokens: usize) {
-        let slot = &mut self.slots[slot];
-        slot.evaluated = tokens;
-        if let Some(work) = &mut slot.work {
-            work.source = None;
-        }
-    }
-
-    /// The KV cache could not keep the slot's prefix: all of it must be evaluated.
-    pub fn forget_cache(&mut self, slot: usize) {
-        self.slots[slot].evaluated = 0;
     }
 
     /// The slots whose answers get their next token with the next batch.
@@ -379,76 +253,6 @@ impl Scheduler {
         }
         expired
     }
-
-    /// The other slot that has most of `prompt`, or will once its own is read, if that is worth waiting for.
-    fn best_source(&self, slot: usize, prompt: &[Token], own: usize) -> Option<Source> {
-        let others = self.slots.iter().enumerate().filter(|&(index, _)| index != slot);
-        others
-            .map(|(index, other)| Source {
-                slot: index,
-                admitted_at: other.admitted_at,
-                tokens: common_prefix(&other.tokens, prompt).min(prompt.len() - 1),
-            })
-            .filter(|source| source.tokens >= own + WORTH_MOVING)
-            .max_by_key(|source| {
-                let evaluated = self.slots[source.slot].evaluated.min(source.tokens);
-                (source.tokens, evaluated, Reverse(source.admitted_at))
-            })
-    }
-
-    /// The idle slot that answers `prompt` with the least lost.
-    ///
-    /// A slot whose cache the prompt continues (at least half of it is reused) wins, the longest first: a
-    /// conversation finds its own slot again. Otherwise an empty slot is filled or the longest unused overwritten,
-    /// rather than another conversation's cache for a few shared template tokens. Among those, one beside a busy
-    /// slot is better: llama.cpp evaluates only consecutive sequence ids together, so each gap between busy slots
-    /// costs another pass over the weights.
-    fn best_idle_slot(&self, prompt: &[Token]) -> Option<usize> {
-        let idle = || self.slots.iter().enumerate().filter(|(_, slot)| slot.work.is_none());
-        let continued = idle()
-            .map(|(index, slot)| (index, slot.reusable(prompt), slot.evaluated))
-            .filter(|&(_, reused, cached)| reused > 0 && reused * 2 >= cached)
-            .max_by_key(|&(_, reused, _)| reused);
-        let overwritten = idle().min_by_key(|&(index, slot)| {
-            (slot.evaluated > 0, Reverse(self.busy_neighbours(index)), slot.admitted_at)
-        });
-        continued.map(|(index, ..)| index).or(overwritten.map(|(index, _)| index))
-    }
-
-    fn busy_neighbours(&self, index: usize) -> usize {
-        let neighbours = [index.checked_sub(1), index.checked_add(1)];
-        let busy = |index: &usize| self.slots.get(*index).is_some_and(|slot| slot.work.is_some());
-        neighbours.into_iter().flatten().filter(busy).count()
-    }
-}
-
-impl Slot {
-    /// Leading tokens of `prompt` that are already evaluated here; at least the last one is left to evaluate,
-    /// because its logits yield the first token of the answer.
-    fn reusable(&self, prompt: &[Token]) -> usize {
-        let common = common_prefix(&self.tokens[..self.evaluated], prompt);
-        common.min(prompt.len().saturating_sub(1))
-    }
-
-    /// Everything that is left to evaluate, unless it will come from elsewhere.
-    fn pending(&self, index: usize) -> Option<Chunk> {
-        let work = self.work.as_ref().filter(|work| work.source.is_none())?;
-        let decoding = self.evaluated >= work.prompt_tokens;
-        Some(Chunk {
-            slot: index,
-            attempt: work.attempt,
-            start: self.evaluated,
-            len: self.tokens.len() - self.evaluated,
-            phase: if decoding { Phase::Decode } else { Phase::Prefill },
-            completes: true,
-            drafts: self.drafts.len(),
-        })
-    }
-}
-
-/// How many tokens two sequences begin with alike.
-pub fn common_prefix(one: &[Token], other: &[Token]) -> usize {
-    one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]

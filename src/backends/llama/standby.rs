@@ -10,9 +10,10 @@ use super::config::Config;
 use super::control::{ControlError, Unload};
 use super::footprint::Footprint;
 use super::gguf;
-use super::handle::{Command, Phase, RETRY_AFTER};
+use super::handle::{Command, RETRY_AFTER};
+use super::link::Link;
 use super::residency::{Claim, Residency, TooLarge};
-use super::supervisor::Link;
+use super::state::Phase;
 use crate::backends::backend::ErrorKind;
 
 const NO_MEMORY: ErrorKind = ErrorKind::NotLoaded {
@@ -110,7 +111,7 @@ impl Link {
     fn obey_on_standby(&mut self, command: Command) {
         match command {
             Command::Submit(submit) => self.waiting.push(submit, self.config.load_timeout()),
-            Command::Cancel(attempt) => self.forget(attempt),
+            Command::Cancel(attempt) => self.waiting.cancel(attempt),
             Command::Load(answer) => self.asked.push(answer),
             Command::Unload(unload) => self.unload_on_standby(unload),
         }

@@ -22,6 +22,23 @@ fn span(start: u64, end: u64, rows: &[(AttemptId, u32, u32)]) -> WorkSpan {
     WorkSpan { start: ms(start), end: ms(end), rows: rows.iter().map(row).collect() }
 }
 
+#[test]
+fn what_no_engine_heard_of_used_nothing_whether_or_not_there_are_devices() {
+    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+    accounts.unserved(&model, A, ms(1));
+    let settled = accounts.settle(ms(2), 9);
+    assert_eq!(
+        (settled[0].marginal.joules, settled[0].marginal.is_final),
+        (Some(Joules(0.0)), true)
+    );
+    assert_eq!(settled[0].amortised.joules, Some(Joules(0.0)));
+    // One that was opened stays what it is.
+    accounts.open(&model, B, ms(3));
+    accounts.unserved(&model, B, ms(4));
+    assert_eq!(accounts.settle(ms(5), 9), []);
+    assert_eq!(accounts.books(ms(5)).unknown_settlements, 0);
+}
+
 /// One settlement of each attempt, by attempt.
 fn settle(accounts: &mut Accounts, now: u64) -> BTreeMap<AttemptId, Settled> {
     let settled = accounts.settle(ms(now), usize::MAX);

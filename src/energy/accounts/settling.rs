@@ -65,6 +65,11 @@ impl Accounts {
 
     fn take_out(&mut self, id: AttemptId, is_final: bool) -> Option<Settled> {
         let attempt = self.attempts.remove(&id)?;
+        if !attempt.served {
+            let nothing = EnergyFigure::nothing(self.settings.source);
+            let (model, marginal, amortised) = (attempt.model, nothing, nothing);
+            return Some(Settled { attempt: id, model, marginal, amortised });
+        }
         let mut figures: Option<(EnergyFigure, EnergyFigure)> = None;
         let mut tokens = Tokens::NONE;
         let is_known = is_final && !self.is_incomplete(id);

@@ -1,0 +1,147 @@
+//! Which slot a request gets, and from where what is known of its prompt already. Pure.
+
+use std::cmp::Reverse;
+
+use super::slot::{Slot, Source, Work, common_prefix};
+use super::{Request, Scheduler, Token};
+use crate::units::AttemptId;
+
+/// Tokens that another place must have more of before they are moved: fewer are evaluated as fast.
+pub const WORTH_MOVING: usize = 32;
+
+/// A request that just got a slot. Everything the slot holds past `cached_tokens` must be dropped from the KV cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    pub attempt: AttemptId,
+    pub slot: usize,
+    pub prompt_tokens: usize,
+    /// Leading tokens of the prompt that the slot has.
+    pub cached_tokens: usize,
+    /// Leading tokens of the prompt that it has or will get from another slot.
+    pub expected_tokens: usize,
+    /// What the slot held until now, if enough of it goes to be worth keeping elsewhere.
+    pub displaced: Vec<Token>,
+}
+
+/// A prefix that one slot has and another needs: after it `to` holds the first `tokens` of `from`, and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    pub from: usize,
+    pub to: usize,
+    /// Whose prompt it serves.
+    pub attempt: AttemptId,
+    pub tokens: usize,
+}
+
+impl Scheduler {
+    /// Gives the next waiting request a slot, if one is idle. Call until it returns `None`.
+    pub fn admit(&mut self) -> Option<Admission> {
+        let slot = self.best_idle_slot(&self.waiting.first()?.prompt)?;
+        let Request { attempt, prompt, output_limit, terms } = self.waiting.pop()?;
+        self.admissions += 1;
+        let cached_tokens = self.slots[slot].reusable(&prompt);
+        let source = self.best_source(slot, &prompt, cached_tokens);
+        let prompt_tokens = prompt.len();
+        let end = self.limits.context_tokens.min(prompt_tokens.saturating_add(output_limit));
+        let work = Work { attempt, prompt_tokens, end, deadline: terms.deadline, source };
+        let new = Slot {
+            tokens: prompt,
+            evaluated: cached_tokens,
+            work: Some(work),
+            admitted_at: self.admissions,
+            drafts: Vec::new(),
+        };
+        let mut old = std::mem::replace(&mut self.slots[slot], new);
+        old.tokens.truncate(old.evaluated);
+        let lost = old.evaluated >= cached_tokens + WORTH_MOVING;
+        Some(Admission {
+            attempt,
+            slot,
+            prompt_tokens,
+            cached_tokens,
+            expected_tokens: source.map_or(cached_tokens, |source| source.tokens),
+            displaced: if lost { old.tokens } else { Vec::new() },
+        })
+    }
+
+    /// A prefix that can be moved now. Call until it returns `None`, after every admission and before every batch.
+    pub fn next_transfer(&mut self) -> Option<Transfer> {
+        (0..self.slots.len()).find_map(|to| self.transfer_to(to))
+    }
+
+    /// Ends the slot's wait for its source, if that has what it promised or never will.
+    fn transfer_to(&mut self, to: usize) -> Option<Transfer> {
+        let work = self.slots[to].work.as_ref()?;
+        let (attempt, source) = (work.attempt, work.source?);
+        let donor = &self.slots[source.slot];
+        let same = donor.admitted_at == source.admitted_at;
+        let tokens = if same { donor.evaluated.min(source.tokens) } else { 0 };
+        if same && tokens < source.tokens && donor.work.is_some() {
+            return None;
+        }
+        let slot = &mut self.slots[to];
+        if let Some(work) = &mut slot.work {
+            work.source = None;
+        }
+        if tokens < slot.evaluated + WORTH_MOVING {
+            return None;
+        }
+        slot.evaluated = tokens;
+        Some(Transfer { from: source.slot, to, attempt, tokens })
+    }
+
+    /// The slot got the first `tokens` of its prompt from elsewhere.
+    pub fn restored(&mut self, slot: usize, tokens: usize) {
+        let slot = &mut self.slots[slot];
+        slot.evaluated = tokens;
+        if let Some(work) = &mut slot.work {
+            work.source = None;
+        }
+    }
+
+    /// The KV cache could not keep the slot's prefix: all of it must be evaluated.
+    pub fn forget_cache(&mut self, slot: usize) {
+        self.slots[slot].evaluated = 0;
+    }
+
+    /// The other slot that has most of `prompt`, or will once its own is read, if that is worth waiting for.
+    fn best_source(&self, slot: usize, prompt: &[Token], own: usize) -> Option<Source> {
+        let others = self.slots.iter().enumerate().filter(|&(index, _)| index != slot);
+        others
+            .map(|(index, other)| Source {
+                slot: index,
+                admitted_at: other.admitted_at,
+                tokens: common_prefix(&other.tokens, prompt).min(prompt.len() - 1),
+            })
+            .filter(|source| source.tokens >= own + WORTH_MOVING)
+            .max_by_key(|source| {
+                let evaluated = self.slots[source.slot].evaluated.min(source.tokens);
+                (source.tokens, evaluated, Reverse(source.admitted_at))
+            })
+    }
+
+    /// The idle slot that answers `prompt` with the least lost.
+    ///
+    /// A slot whose cache the prompt continues (at least half of it is reused) wins, the longest first: a
+    /// conversation finds its own slot again. Otherwise an empty slot is filled or the longest unused overwritten,
+    /// rather than another conversation's cache for a few shared template tokens. Among those, one beside a busy
+    /// slot is better: llama.cpp evaluates only consecutive sequence ids together, so each gap between busy slots
+    /// costs another pass over the weights.
+    fn best_idle_slot(&self, prompt: &[Token]) -> Option<usize> {
+        let idle = || self.slots.iter().enumerate().filter(|(_, slot)| slot.work.is_none());
+        let continued = idle()
+            .map(|(index, slot)| (index, slot.reusable(prompt), slot.evaluated))
+            .filter(|&(_, reused, cached)| reused > 0 && reused * 2 >= cached)
+            .max_by_key(|&(_, reused, _)| reused);
+        let overwritten = idle().min_by_key(|&(index, slot)| {
+            (slot.evaluated > 0, Reverse(self.busy_neighbours(index)), slot.admitted_at)
+        });
+        continued.map(|(index, ..)| index).or(overwritten.map(|(index, _)| index))
+    }
+
+    fn busy_neighbours(&self, index: usize) -> usize {
+        let neighbours = [index.checked_sub(1), index.checked_add(1)];
+        let busy = |index: &usize| self.slots.get(*index).is_some_and(|slot| slot.work.is_some());
+        neighbours.into_iter().flatten().filter(busy).count()
+    }
+}
