@@ -3,11 +3,12 @@
 //! The gateway process never calls llama.cpp, which aborts on failed assertions: [`handle`], [`supervisor`] and what
 //! they use live in the gateway; `child`, `engine` and `embedder` are the other side of the socket. Decisions are
 //! pure and apart: [`scheduler`], [`waiting`], [`pacing`], [`host_cache`], [`packing`], [`sampling`], [`text`],
-//! [`answer`], [`transcript`], [`form`], [`guard`], [`overflow`], [`drafting`], and of memory [`eviction`],
+//! [`answer`], [`arguments`], [`transcript`], [`form`], [`guard`], [`overflow`], [`drafting`], and of memory [`eviction`],
 //! [`break_even`], [`footprint`], [`threads`].
 
 pub mod answer;
 mod answering;
+pub mod arguments;
 mod attempts;
 mod backlog;
 #[cfg(all(feature = "llama", target_os = "linux"))]
@@ -46,6 +47,8 @@ mod grammar;
 pub mod guard;
 pub mod handle;
 pub mod host_cache;
+#[cfg(feature = "llama")]
+mod intake;
 pub mod lark;
 mod link;
 #[cfg(all(feature = "llama", target_arch = "x86_64"))]

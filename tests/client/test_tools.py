@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from rig.gateway import CLOUD, LOCAL
 
@@ -106,3 +107,118 @@ def test_malformed_tools_are_refused(client: openai.OpenAI, model: str, wrong: d
     with pytest.raises(openai.BadRequestError) as refused:
         client.post("/chat/completions", body=body, cast_to=object)
     assert refused.value.param == param
+
+
+class Weather(BaseModel):
+    """Current weather of a city"""
+
+    city: str
+    unit: Literal["celsius", "kelvin"]
+
+
+class Stop(BaseModel):
+    name: str
+    nights: int = Field(ge=1, le=9)
+
+
+class Trip(BaseModel):
+    """Plans a trip"""
+
+    title: str
+    stops: list[Stop] = Field(min_length=1, max_length=2)
+
+
+class Verdict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    mood: Literal["good", "bad"]
+
+
+HELPERS = [openai.pydantic_function_tool(Weather), openai.pydantic_function_tool(Trip)]
+
+
+def test_the_clients_parser_gives_typed_arguments(client: openai.OpenAI) -> None:
+    for name, kind in [("Weather", Weather), ("Trip", Trip)]:
+        choice = {"type": "function", "function": {"name": name}}
+        answer = client.chat.completions.parse(
+            model=LOCAL, messages=[QUESTION], tools=HELPERS, tool_choice=choice, temperature=1, seed=3, max_tokens=200
+        ).choices[0]
+        [call] = answer.message.tool_calls
+        assert (answer.finish_reason, call.function.name) == ("tool_calls", name)
+        assert isinstance(call.function.parsed_arguments, kind)
+
+
+def test_the_clients_stream_gives_typed_arguments_and_answers(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(
+        model=LOCAL, messages=[QUESTION], tools=HELPERS, tool_choice="required", parallel_tool_calls=False,
+        temperature=1, seed=5, max_tokens=200,
+    ) as stream:
+        done = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
+        calls = stream.get_final_completion().choices[0].message.tool_calls
+    assert done and len(done) == len(calls)
+    assert all(isinstance(event.parsed_arguments, (Weather, Trip)) for event in done)
+    assert all(isinstance(call.function.parsed_arguments, (Weather, Trip)) for call in calls)
+    with client.chat.completions.stream(
+        model=LOCAL, messages=[QUESTION], response_format=Verdict, temperature=1, seed=5, max_tokens=64
+    ) as stream:
+        told = "".join(event.delta for event in stream if event.type == "content.delta")
+        parsed = stream.get_final_completion().choices[0].message.parsed
+    assert parsed == Verdict.model_validate_json(told)
+
+
+def test_an_agent_goes_round_until_it_has_its_answer(client: openai.OpenAI) -> None:
+    messages: list[Any] = [{"role": "system", "content": "You plan trips."}, QUESTION]
+    cached = []
+    for _ in range(3):
+        answer = client.chat.completions.parse(
+            model=LOCAL, messages=messages, tools=HELPERS, tool_choice="required", parallel_tool_calls=False,
+            temperature=0, max_tokens=200,
+        )
+        cached.append(answer.usage.prompt_tokens_details.cached_tokens / answer.usage.prompt_tokens)
+        called = answer.choices[0].message
+        messages.append(called)
+        for call in called.tool_calls:
+            # Long, of many lines and not only of ASCII, as results are.
+            result = f"{call.function.parsed_arguments!r}: 17 °C\n" + "☀️ sonnig, 東京\n" * 20
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+    answered = client.chat.completions.create(
+        model=LOCAL, messages=messages, tools=HELPERS, tool_choice="none", temperature=0, max_tokens=24
+    )
+    assert answered.choices[0].message.content
+    # Of a later turn, only what is new is read.
+    assert min(cached[1:]) > 0.3
+
+
+def test_a_call_that_is_cut_is_whole_json_or_says_so(client: openai.OpenAI) -> None:
+    choice = {"type": "function", "function": {"name": "Trip"}}
+    for limit in (2, 8, 24, 60):
+        answer = client.chat.completions.create(
+            model=LOCAL, messages=[QUESTION], tools=HELPERS, tool_choice=choice, temperature=1.5, seed=1, max_tokens=limit
+        ).choices[0]
+        assert answer.finish_reason in ("length", "tool_calls")
+        arguments = "".join(call.function.arguments for call in answer.message.tool_calls or [])
+        if answer.finish_reason == "tool_calls" or limit >= 60:
+            Trip.model_validate_json(arguments)
+
+
+def test_arguments_of_any_script_arrive_as_they_are(client: openai.OpenAI) -> None:
+    words = ["Zürich", "東京 🗼", "line\nbreak", 'say "hi" \\']
+    parameters = {
+        "type": "object",
+        "properties": {f"größe {at}": {"const": word} for at, word in enumerate(words)},
+        "required": [f"größe {at}" for at in range(len(words))],
+        "additionalProperties": False,
+    }
+    tool = {"type": "function", "function": {"name": "say", "parameters": parameters, "strict": True}}
+    for asked in (ask, ask_streaming):
+        [call] = asked(client, tools=[tool], tool_choice="required", max_tokens=200).choices[0].message.tool_calls
+        assert list(json.loads(call.function.arguments).values()) == words
+
+
+def test_many_tools_of_ten_arguments_are_offered_at_once(client: openai.OpenAI) -> None:
+    kinds = [{"type": "string"}, {"type": "integer"}, {"enum": ["a", "b"]}, {"type": "boolean"}, {"type": ["string", "null"]}]
+    properties = {f"field_{at}": kinds[at % 5] for at in range(10)}
+    parameters = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    tools = [{"type": "function", "function": {"name": f"tool_{at}", "parameters": parameters}} for at in range(6)]
+    choice = {"type": "function", "function": {"name": "tool_5"}}
+    [call] = ask(client, tools=tools, tool_choice=choice, max_tokens=300).choices[0].message.tool_calls
+    assert set(json.loads(call.function.arguments)) == set(properties)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::app::{TestApp, ask, cloud_model};
@@ -77,14 +78,14 @@ async fn like_texts_have_like_vectors_and_the_joules_are_metered() {
 async fn many_at_once_give_what_each_gives_alone() {
     let app = gateway().await;
     let inputs: Vec<String> =
-        (0..40).map(|number| format!("Text {number}: {}", "and so on ".repeat(number))).collect();
+        (0..100).map(|at| format!("Text {at}: {}", "and so on ".repeat(at % 40))).collect();
     let together = vectors(&app, &embed(json!(inputs))).await;
     assert_eq!(together.len(), inputs.len());
     let alone = inputs.iter().map(|input| {
         let app = &app;
         async move { vectors(app, &embed(input.as_str())).await.remove(0) }
     });
-    let alone = futures::future::join_all(alone).await;
+    let alone: Vec<Vec<f64>> = futures::stream::iter(alone).buffered(16).collect().await;
     for (number, (a, b)) in together.iter().zip(&alone).enumerate() {
         assert!(difference(a, b) < 3e-4, "text {number}: {}", difference(a, b));
     }
@@ -138,6 +139,8 @@ async fn bad_input_is_refused_by_name_and_harms_nobody() {
         let error = &reply.json["error"];
         assert!([400, 404].contains(&reply.status), "{field}: {}", reply.text);
         assert_eq!((&error["param"], error["code"].as_str().unwrap_or("")), (&json!(field), code));
+        let names_limit = error["message"].as_str().unwrap().contains("512");
+        assert_eq!(names_limit, code == "context_length_exceeded", "{}", reply.text);
     }
     assert_eq!(vectors(&app, &embed("fine")).await.len(), 1);
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use self::call::{CallReader, Read};
 use super::dialect::{CallFormat, Tags};
@@ -53,6 +54,8 @@ pub struct ExpectedCalls {
     pub format: CallFormat,
     /// Functions that may be called; a call of any other is text.
     pub names: Vec<String>,
+    /// The schemas of their arguments, where the format spells each for itself.
+    pub schemas: Vec<Value>,
     /// Whether there may be several.
     pub parallel: bool,
 }
@@ -93,7 +96,7 @@ enum State {
 #[derive(Clone, Copy)]
 enum Opener {
     Reasoning,
-    Call { tag: &'static str },
+    Call { tag: &'static str, bare: bool },
 }
 
 impl AnswerParser {
@@ -177,9 +180,9 @@ impl AnswerParser {
         }
     }
 
-    /// Whether a call has ended and another may follow.
-    pub fn is_between_calls(&self) -> bool {
-        matches!(self.state, State::BetweenCalls)
+    /// Whether a call has begun, or has ended and another may follow.
+    pub fn is_calling(&self) -> bool {
+        matches!(self.state, State::Call(_) | State::BetweenCalls)
     }
 
     /// Whether nothing that follows can be part of the answer: the model need not go on.
@@ -201,8 +204,8 @@ impl AnswerParser {
                 State::Text => self.in_text(char),
                 State::Reasoning => self.in_reasoning(char),
                 State::Call(reader) => {
-                    let known = self.calls.as_ref().map_or(&[][..], |calls| &calls.names);
-                    let read = reader.feed(char, known);
+                    let Some(calls) = &self.calls else { continue };
+                    let read = reader.feed(char, calls);
                     self.in_call(char, read);
                 }
                 State::BetweenCalls => self.between_calls(char),
@@ -229,13 +232,14 @@ impl AnswerParser {
     fn openers(&self) -> impl Iterator<Item = (&'static str, Opener)> + use<> {
         let reasoning = self.reasoning.filter(|_| self.fresh);
         let format = self.calls.as_ref().map(|calls| calls.format);
-        let bare = format.filter(|format| *format == CallFormat::Llama3 && self.fresh);
-        let call = |tag| (tag, Opener::Call { tag });
+        // Anything may stand in braces, but not at the beginning of an answer.
+        let bare = format.and_then(CallFormat::bare_opener).filter(|tag| self.fresh || *tag != "{");
+        let call = |tag, bare| (tag, Opener::Call { tag, bare });
         reasoning
             .map(|tags| (tags.open, Opener::Reasoning))
             .into_iter()
-            .chain(format.map(|format| call(format.opener())))
-            .chain(bare.map(|_| call("{")))
+            .chain(format.map(|format| call(format.opener(), false)))
+            .chain(bare.map(|tag| call(tag, true)))
     }
 
     fn open(&mut self, opener: Opener) {
@@ -246,13 +250,14 @@ impl AnswerParser {
                 self.drops_blank = true;
                 State::Reasoning
             }
-            Opener::Call { tag: "{" } => {
-                self.input.push_front('{');
-                State::Call(CallReader::new("", false))
-            }
-            Opener::Call { tag } => {
-                let in_array = self.calls.as_ref().is_some_and(|calls| calls.format.opens_array());
-                State::Call(CallReader::new(tag, in_array))
+            Opener::Call { tag, bare } => {
+                let Some(format) = self.calls.as_ref().map(|calls| calls.format) else { return };
+                if bare {
+                    tag.chars().rev().for_each(|char| self.input.push_front(char));
+                    State::Call(CallReader::new(format, "", false))
+                } else {
+                    State::Call(CallReader::new(format, tag, format.opens_array()))
+                }
             }
         };
     }
@@ -280,17 +285,18 @@ impl AnswerParser {
     fn in_call(&mut self, char: char, read: Read) {
         match read {
             Read::More => {}
-            Read::Begun { name } => {
+            Read::Begun { name, arguments } => {
                 self.begin(name);
-                self.argue(char.to_string());
+                self.argue(arguments);
             }
-            Read::Arguments => self.argue(char.to_string()),
+            Read::Arguments(arguments) => self.argue(arguments),
             Read::Whole { name, arguments } => {
                 self.begin(name);
                 self.argue(arguments);
                 self.end_call();
             }
-            Read::Done { left } => {
+            Read::Done { arguments, left } => {
+                self.argue(arguments);
                 self.end_call();
                 if left {
                     self.input.push_front(char);
@@ -308,7 +314,9 @@ impl AnswerParser {
     }
 
     fn argue(&mut self, text: String) {
-        self.add(Piece::Arguments { index: self.calls_made - 1, text });
+        if !text.is_empty() {
+            self.add(Piece::Arguments { index: self.calls_made - 1, text });
+        }
     }
 
     fn end_call(&mut self) {
@@ -325,7 +333,7 @@ impl AnswerParser {
         let next = if format.opens_array() { "," } else { format.opener() };
         if self.held == next {
             self.held.clear();
-            self.state = State::Call(CallReader::new(next, false));
+            self.state = State::Call(CallReader::new(format, next, false));
         } else if format.closer() == Some(self.held.as_str()) {
             self.held.clear();
         } else if ![Some(next), format.closer()]

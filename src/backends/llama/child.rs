@@ -1,16 +1,15 @@
 //! The engine process: loads one model and answers over the socket that is its standard input.
 //!
-//! Two threads. The reader takes frames, renders templates and tokenises; the main thread owns the llama.cpp context.
-//! Knows nothing of HTTP, energy or other models.
+//! Three threads. The reader and its helper take frames, render templates and tokenise ([`super::intake`]); the main
+//! thread owns the llama.cpp context. Knows nothing of HTTP, energy or other models.
 
 use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
@@ -18,7 +17,6 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
-use rustix::process::{Signal, getpid, kill_process};
 use tracing::{error, warn};
 
 use super::complaints;
@@ -27,6 +25,7 @@ use super::embedder::Embedder;
 use super::engine::{Engine, Order};
 use super::failure::EngineError;
 use super::gguf;
+use super::intake;
 use super::prompt::Prompter;
 use super::protocol::{self, EngineFacts, FrameError, FromEngine, HEADER, Settings, ToEngine};
 use super::scheduler::Limits;
@@ -42,13 +41,10 @@ pub fn run() -> Result<(), EngineError> {
     send_logs_to_tracing(LogOptions::default());
     // The gateway has no more attempts open than its places, each with a submission and a cancellation: a full
     // channel is a broken gateway.
-    let (orders, ordered) = mpsc::sync_channel(4 * (settings.slots + settings.queue) as usize);
+    let most = 4 * (settings.slots + settings.queue) as usize;
+    let (orders, ordered) = mpsc::sync_channel(most);
     let prompter = Arc::new(OnceLock::new());
-    let reader_prompter = Arc::clone(&prompter);
-    thread::Builder::new()
-        .name("reader".to_owned())
-        .spawn(move || read_orders(&mut reading, &reader_prompter, &orders))
-        .map_err(EngineError::Thread)?;
+    intake::start(reading, Arc::clone(&prompter), orders, most).map_err(EngineError::Thread)?;
     let mut socket = socket;
     match serve(&settings, &mut socket, &prompter, &ordered) {
         Err(EngineError::Load(reason)) => {
@@ -253,40 +249,6 @@ fn kv_type(kv_type: KvType) -> KvCacheType {
         KvType::F16 => KvCacheType::F16,
         KvType::Q8_0 => KvCacheType::Q8_0,
         KvType::Q4_0 => KvCacheType::Q4_0,
-    }
-}
-
-/// Takes frames until the gateway is gone. Submissions become token lists here, beside the evaluating thread.
-fn read_orders(socket: &mut UnixStream, prompter: &OnceLock<Prompter>, orders: &SyncSender<Order>) {
-    loop {
-        let order = match protocol::read_frame(socket) {
-            Ok(Some(ToEngine::Submit(submission))) => match prompter.get() {
-                Some(prompter) => prompter.order(submission),
-                None => return leave("a submission came before the model was loaded"),
-            },
-            Ok(Some(ToEngine::Embed(embed))) => match prompter.get() {
-                Some(prompter) => prompter.embedding(embed),
-                None => return leave("a submission came before the model was loaded"),
-            },
-            Ok(Some(ToEngine::Cancel(attempt))) => Order::Cancel(attempt),
-            Ok(Some(ToEngine::Load(_))) => return leave("the gateway asked for a second model"),
-            Ok(None) => return leave("the gateway is gone"),
-            Err(error) => return leave(&error.to_string()),
-        };
-        if orders.try_send(order).is_err() {
-            return leave("more was ordered than was agreed");
-        }
-    }
-}
-
-/// Ends this process at once, from the reader thread, even in the middle of an evaluation or a load.
-///
-/// An ordinary exit would run the destructors of C++ statics under the computing threads' feet. Nothing is lost: this
-/// process has no state but its memory, and nobody is left to read an exit status.
-fn leave(reason: &str) {
-    tracing::debug!("leaving: {reason}");
-    if let Err(error) = kill_process(getpid(), Signal::KILL) {
-        error!("could not leave: {error}");
     }
 }
 

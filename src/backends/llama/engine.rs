@@ -349,8 +349,8 @@ impl<'m> Engine<'m> {
             let is_tag = work.tags.contains(&as_index(token));
             vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, is_tag, None);
             heard = work.transcript.push(&self.piece);
-            let goes_on_calling = work.transcript.answer().is_between_calls();
-            let end = end.filter(|end| *end == FinishReason::Length || !goes_on_calling);
+            let is_calling = work.transcript.answer().is_calling();
+            let end = end.filter(|end| *end == FinishReason::Length || !is_calling);
             if heard.ended {
                 Some(FinishReason::Stop)
             } else {

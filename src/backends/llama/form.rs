@@ -2,11 +2,14 @@
 //!
 //! Pure. Fixed text is spelled as Python's `json.dumps` spells it, because that is what models saw in training.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
+use super::arguments::{Parameter, alone, choices, is_any_text, is_text, parameters, takes_text};
 use super::constraint::{Constraint, GrammarError};
 use super::conversation::{MustCall, OfferedTool, ToolUse};
-use super::dialect::CallFormat;
+use super::dialect::{ARGS, CALL_ID, CallFormat};
 
 /// Sequences of which the answer must be one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +23,13 @@ pub enum Part {
     /// Nothing, or a few spaces and line ends.
     Blank,
     Json(Schema),
+    /// Any text that ends with this one.
+    Until(&'static str),
+    OneOf(Vec<String>),
+    /// Nothing, or these.
+    Maybe(Vec<Part>),
+    /// An id as a model gives it to its calls.
+    Id,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -46,21 +56,46 @@ impl Form {
         Ok(Self(vec![vec![Part::Json(Schema { json, lenient: false })]]))
     }
 
-    /// A tool's arguments alone.
-    pub fn arguments(tool: &OfferedTool) -> Self {
-        Self(vec![vec![Part::Json(schema(tool))]])
-    }
-
-    /// One call of any of the tools: what comes after its tag.
+    /// One call of any of the tools that may be called: what comes after its tag.
     pub fn call(tools: &ToolUse, format: CallFormat) -> Self {
-        let call = |tool: &OfferedTool| [vec![Part::Blank], call(tool, format)].concat();
-        Self(tools.tools.iter().map(call).collect())
+        let may_call = |tool: &&OfferedTool| match &tools.must_call {
+            MustCall::No | MustCall::Any => true,
+            MustCall::Named(name) => tool.name == *name,
+        };
+        let called = tools.tools.iter().filter(may_call);
+        Self(called.map(|tool| [vec![Part::Blank], call(tool, format)].concat()).collect())
     }
 
-    /// As `call`, tag included.
-    pub fn tagged_call(tools: &ToolUse, format: CallFormat) -> Self {
-        let call = |tool: &OfferedTool| [opening(format), call(tool, format)].concat();
-        Self(tools.tools.iter().map(call).collect())
+    /// How every call begins: with its tag, after which `call` binds it. A format that needs no tag begins with the call.
+    pub fn call_begins(tools: &ToolUse, format: CallFormat) -> Self {
+        match opening(format) {
+            "" => Self::call(tools, format),
+            _ => Self(vec![vec![Part::Tag(format.opener())]]),
+        }
+    }
+
+    /// The schemas within it.
+    pub fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        self.parts().filter_map(|part| match part {
+            Part::Json(schema) => Some(schema),
+            _ => None,
+        })
+    }
+
+    /// What ends the free texts within it, each once.
+    pub fn ends(&self) -> impl Iterator<Item = &'static str> {
+        let ends = self.parts().filter_map(|part| match part {
+            Part::Until(end) => Some(*end),
+            _ => None,
+        });
+        ends.collect::<BTreeSet<_>>().into_iter()
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.0.iter().flatten().flat_map(|part| match part {
+            Part::Maybe(parts) => parts.as_slice(),
+            _ => std::slice::from_ref(part),
+        })
     }
 
     /// This form or the other.
@@ -71,77 +106,112 @@ impl Form {
     }
 }
 
-/// An answer that must be a call.
-#[derive(Debug, PartialEq)]
-pub struct ForcedCall {
-    /// How every such answer begins: a model that may not reason first need not write it itself.
-    pub beginning: String,
-    /// What follows the beginning.
-    pub rest: Form,
-    /// Both.
-    pub whole: Form,
+/// How the answer begins if a call must be made now, as far as that is certain: the model need not write it itself. It
+/// ends before the arguments begin, and where a token would end.
+pub fn forced_beginning(tools: &ToolUse, format: CallFormat) -> Option<String> {
+    let mut certain = opening(format).to_owned();
+    let only = match (&tools.must_call, tools.tools.as_slice()) {
+        (MustCall::No, _) => return None,
+        (MustCall::Named(name), _) => Some(name),
+        (MustCall::Any, [only]) => Some(&only.name),
+        (MustCall::Any, _) => None,
+    };
+    if let Some(name) = only {
+        certain.push_str(head(name, format).trim_end());
+    }
+    Some(certain)
 }
 
-impl ForcedCall {
-    /// `None` where no call must be made.
-    pub fn of(tools: &ToolUse, format: CallFormat) -> Option<Self> {
-        let may_call = |tool: &&OfferedTool| match &tools.must_call {
-            MustCall::No => false,
-            MustCall::Any => true,
-            MustCall::Named(name) => tool.name == *name,
-        };
-        let called: Vec<&OfferedTool> = tools.tools.iter().filter(may_call).collect();
-        let calls = called.iter().map(|tool| call(tool, format));
-        let mut beginning: String = opening(format).iter().map(spelling).collect();
-        let whole = calls.clone().map(|call| [opening(format), call].concat()).collect();
-        let rest = match called.as_slice() {
-            [] => return None,
-            [only] => {
-                // The blank before the arguments is left to the model: it belongs to the same token as their brace.
-                beginning.push_str(head(only, format).trim_end());
-                vec![vec![Part::Blank, Part::Json(schema(only)), tail()]]
-            }
-            _ => calls.collect(),
-        };
-        Some(Self { beginning, rest: Form(rest), whole: Form(whole) })
+/// What comes before the call itself.
+fn opening(format: CallFormat) -> &'static str {
+    match format {
+        CallFormat::Hermes | CallFormat::QwenCoder => "<tool_call>\n",
+        CallFormat::Llama3 => "",
+        CallFormat::Mistral => "[TOOL_CALLS][",
+        CallFormat::MistralArgs => "[TOOL_CALLS]",
     }
 }
 
-/// What comes before a call's object.
-fn opening(format: CallFormat) -> Vec<Part> {
+/// The call up to where its arguments, or what stands before them, begin. The name comes first, and is letters, digits,
+/// `_` and `-`: a JSON string as it is.
+fn head(name: &str, format: CallFormat) -> String {
+    match format {
+        CallFormat::Hermes | CallFormat::Llama3 | CallFormat::Mistral => {
+            format!("{{\"name\": \"{name}\", \"{}\": ", format.arguments_key())
+        }
+        CallFormat::MistralArgs => name.to_owned(),
+        CallFormat::QwenCoder => format!("<function={name}"),
+    }
+}
+
+fn call(tool: &OfferedTool, format: CallFormat) -> Vec<Part> {
+    let head = Part::Text(head(&tool.name, format));
     let text = |text: &str| Part::Text(text.to_owned());
     match format {
-        CallFormat::Hermes => vec![Part::Tag(format.opener()), text("\n")],
-        CallFormat::Llama3 => Vec::new(),
-        CallFormat::Mistral => vec![Part::Tag(format.opener()), text("[")],
+        CallFormat::Hermes | CallFormat::Llama3 | CallFormat::Mistral => {
+            vec![head, Part::Json(schema(tool)), text("}")]
+        }
+        CallFormat::MistralArgs => {
+            let id = Part::Maybe(vec![Part::Tag(CALL_ID), Part::Id]);
+            vec![head, id, Part::Tag(ARGS), Part::Json(schema(tool))]
+        }
+        CallFormat::QwenCoder => {
+            let Schema { json: root, lenient } = schema(tool);
+            let mut parts = vec![head, text(">\n")];
+            match parameters(&root) {
+                Some(parameters) => {
+                    parts.extend(parameters.iter().flat_map(|p| argument(p, &root, lenient)));
+                    parts.push(text("</function>"));
+                }
+                None => parts.push(Part::Until("</function>")),
+            }
+            parts
+        }
     }
 }
 
-/// The name comes first: then the arguments can be told as they come.
-fn call(tool: &OfferedTool, format: CallFormat) -> Vec<Part> {
-    vec![Part::Text(head(tool, format)), Part::Json(schema(tool)), tail()]
+/// One argument as Qwen3-Coder spells it.
+fn argument(parameter: &Parameter<'_>, root: &Value, lenient: bool) -> Vec<Part> {
+    let Parameter { name, schema, required } = parameter;
+    let mut parts = vec![Part::Text(format!("<parameter={name}>\n"))];
+    let end = Part::Text("\n</parameter>\n".to_owned());
+    match choices(schema) {
+        Some(texts) if !texts.is_empty() => {
+            parts.extend([Part::OneOf(texts.into_iter().map(str::to_owned).collect()), end]);
+        }
+        _ if takes_text(schema, root) => parts.push(Part::Until("</parameter>\n")),
+        _ => parts.extend([Part::Json(Schema { json: alone(schema, root), lenient }), end]),
+    }
+    if *required { parts } else { vec![Part::Maybe(parts)] }
 }
 
-fn head(tool: &OfferedTool, format: CallFormat) -> String {
-    // Names are letters, digits, `_` and `-`: JSON strings as they are.
-    format!("{{\"name\": \"{}\", \"{}\": ", tool.name, format.arguments_key())
+/// Refuses a strict tool that cannot be kept to, whatever grammar there is, for how the format spells its arguments.
+pub fn check_spelling(tool: &OfferedTool, format: CallFormat) -> Result<(), GrammarError> {
+    if !tool.strict || !format.spells_each_argument() {
+        return Ok(());
+    }
+    let Schema { json: root, .. } = schema(tool);
+    let refused = |what: String| Err(GrammarError::Unsupported(what));
+    let Some(parameters) = parameters(&root) else {
+        return refused(
+            "this model's calls need an object of `properties` and nothing else".to_owned(),
+        );
+    };
+    for Parameter { name, schema, .. } in parameters {
+        let unkeepable = takes_text(schema, &root)
+            && choices(schema).is_none()
+            && !(is_text(schema, &root) && is_any_text(schema));
+        if unkeepable {
+            return refused(format!("this model's calls spell the text `{name}` without bounds"));
+        }
+    }
+    Ok(())
 }
 
-fn tail() -> Part {
-    Part::Text("}".to_owned())
-}
-
-fn schema(tool: &OfferedTool) -> Schema {
+/// The schema of a tool's arguments.
+pub fn schema(tool: &OfferedTool) -> Schema {
     let json = serde_json::from_str(&tool.schema).unwrap_or_else(|_| json!({"type": "object"}));
     Schema { json, lenient: !tool.strict }
-}
-
-fn spelling(part: &Part) -> &str {
-    match part {
-        Part::Tag(tag) => tag,
-        Part::Text(text) => text,
-        Part::Blank | Part::Json(_) => "",
-    }
 }
 
 #[cfg(test)]
@@ -153,34 +223,88 @@ mod tests {
         ToolUse { tools: names.iter().map(tool).collect(), must_call, parallel: true }
     }
 
+    fn text(text: &str) -> Part {
+        Part::Text(text.to_owned())
+    }
+
     fn arguments(name: &str) -> Part {
         Part::Json(Schema { json: json!({"title": name}), lenient: true })
     }
 
     #[test]
-    fn the_only_tool_is_begun_up_to_its_arguments() {
+    fn a_forced_answer_begins_as_far_as_it_is_certain() {
         let named = tools(&["f", "g"], MustCall::Named("g".into()));
-        let forced = ForcedCall::of(&named, CallFormat::Llama3).unwrap();
-        assert_eq!(forced.beginning, "{\"name\": \"g\", \"parameters\":");
-        assert_eq!(forced.rest, Form(vec![vec![Part::Blank, arguments("g"), tail()]]));
-        let single = ForcedCall::of(&tools(&["f"], MustCall::Any), CallFormat::Hermes).unwrap();
-        assert_eq!(single.beginning, "<tool_call>\n{\"name\": \"f\", \"arguments\":");
-        assert_eq!(ForcedCall::of(&tools(&["f"], MustCall::No), CallFormat::Hermes), None);
+        let any = tools(&["f", "g"], MustCall::Any);
+        for (format, one, several) in [
+            (CallFormat::Hermes, "<tool_call>\n{\"name\": \"g\", \"arguments\":", "<tool_call>\n"),
+            (CallFormat::Llama3, "{\"name\": \"g\", \"parameters\":", ""),
+            (CallFormat::Mistral, "[TOOL_CALLS][{\"name\": \"g\", \"arguments\":", "[TOOL_CALLS]["),
+            (CallFormat::MistralArgs, "[TOOL_CALLS]g", "[TOOL_CALLS]"),
+            (CallFormat::QwenCoder, "<tool_call>\n<function=g", "<tool_call>\n"),
+        ] {
+            let only = tools(&["g"], MustCall::Any);
+            assert_eq!(forced_beginning(&named, format).as_deref(), Some(one));
+            assert_eq!(forced_beginning(&only, format).as_deref(), Some(one));
+            assert_eq!(forced_beginning(&any, format).as_deref(), Some(several));
+            assert_eq!(forced_beginning(&tools(&["f"], MustCall::No), format), None);
+        }
     }
 
     #[test]
-    fn of_several_tools_the_model_chooses_by_name_first() {
-        let forced =
-            ForcedCall::of(&tools(&["f", "g"], MustCall::Any), CallFormat::Mistral).unwrap();
-        assert_eq!(forced.beginning, "[TOOL_CALLS][");
-        let call = |name: &str| {
+    fn a_call_is_of_a_tool_that_may_be_called() {
+        let called = |name: &str| {
             let head = format!("{{\"name\": \"{name}\", \"arguments\": ");
-            vec![Part::Text(head), arguments(name), tail()]
+            vec![Part::Blank, Part::Text(head), arguments(name), text("}")]
         };
-        assert_eq!(forced.rest, Form(vec![call("f"), call("g")]));
-        let opened =
-            |name| [vec![Part::Tag("[TOOL_CALLS]"), Part::Text("[".into())], call(name)].concat();
-        assert_eq!(forced.whole, Form(vec![opened("f"), opened("g")]));
+        let any = Form::call(&tools(&["f", "g"], MustCall::Any), CallFormat::Mistral);
+        assert_eq!(any, Form(vec![called("f"), called("g")]));
+        let named = tools(&["f", "g"], MustCall::Named("g".into()));
+        assert_eq!(Form::call(&named, CallFormat::Hermes), Form(vec![called("g")]));
+        let tag = Form(vec![vec![Part::Tag("<tool_call>")]]);
+        assert_eq!(Form::call_begins(&named, CallFormat::Hermes), tag);
+        let whole = Form::call(&named, CallFormat::Llama3);
+        assert_eq!(Form::call_begins(&named, CallFormat::Llama3), whole);
+    }
+
+    #[test]
+    fn arguments_that_are_spelled_one_by_one_follow_their_types() {
+        let schema = json!({"type": "object", "required": ["path"], "properties": {
+            "path": {"type": "string"}, "mode": {"enum": ["r", "w"]}, "lines": {"type": "integer"},
+        }});
+        let mut used = tools(&[], MustCall::Any);
+        used.tools.push(OfferedTool::new("open", "", &schema.to_string()));
+        let form = &Form::call(&used, CallFormat::QwenCoder).0[0];
+        let end = || text("\n</parameter>\n");
+        let integer = Schema { json: json!({"type": "integer"}), lenient: true };
+        let modes = Part::OneOf(vec!["r".into(), "w".into()]);
+        assert_eq!(
+            form[1..],
+            [
+                text("<function=open"),
+                text(">\n"),
+                text("<parameter=path>\n"),
+                Part::Until("</parameter>\n"),
+                Part::Maybe(vec![text("<parameter=mode>\n"), modes, end()]),
+                Part::Maybe(vec![text("<parameter=lines>\n"), Part::Json(integer), end()]),
+                text("</function>"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_strict_text_with_bounds_is_refused_only_where_it_stands_as_it_is() {
+        let strict = |property: Value| {
+            let schema = json!({"type": "object", "properties": {"a": property}});
+            OfferedTool { strict: true, ..OfferedTool::new("f", "", &schema.to_string()) }
+        };
+        let bounded = strict(json!({"type": "string", "pattern": "^a"}));
+        let error = check_spelling(&bounded, CallFormat::QwenCoder).unwrap_err();
+        assert!(error.to_string().contains("`a`"), "{error}");
+        assert_eq!(check_spelling(&bounded, CallFormat::Hermes), Ok(()));
+        for kept in [json!({"type": "string"}), json!({"enum": ["a"]}), json!({"type": "integer"})]
+        {
+            assert_eq!(check_spelling(&strict(kept), CallFormat::QwenCoder), Ok(()));
+        }
     }
 
     #[test]

@@ -14,17 +14,21 @@ use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
 use serde_json::Value;
 
-use self::closing::{Closers, Text};
+use self::closing::Closers;
 use super::constraint::GrammarError;
 use super::form::{Form, Part, Schema};
 use super::lark::{lark, schema_name};
 use crate::openai::FinishReason;
 
+mod bounds;
 mod closing;
 
 /// Whitespace between tokens of JSON: one space, or a line with its indentation. Without a bound, small models write
 /// nothing else.
 const WHITESPACE: &str = r" |\n {0,16}";
+
+/// States of one answer's lexer; each takes 1 to 2 kB.
+const LEXER_STATES: usize = 50_000;
 
 /// Grammars that are remembered.
 const REMEMBERED: usize = 16;
@@ -49,7 +53,9 @@ impl Grammars {
         let mut grammars = Self { factory, closers, controls, remembered: Mutex::default() };
         grammars.factory.quiet();
         // Errors reach clients and logs: they must not quote the schema or the answer.
-        grammars.factory.limits_mut().verbose_errors = false;
+        let limits = grammars.factory.limits_mut();
+        limits.verbose_errors = false;
+        limits.max_lexer_states = LEXER_STATES;
         Ok(grammars)
     }
 
@@ -69,9 +75,11 @@ impl Grammars {
     }
 
     fn compile(&self, form: &Form) -> Result<Grammar, GrammarError> {
+        form.schemas().try_for_each(|schema| bounds::check(&schema.json))?;
         let parser = self.factory.create_parser(self.source(form));
         let matcher = Matcher::new(Ok(parser.map_err(unsupported)?));
-        Ok(Grammar::new(matcher, Arc::clone(&self.closers)))
+        let ends = form.ends().map(|end| self.factory.tok_env().tokenize(end)).collect();
+        Ok(Grammar::new(matcher, ends, Arc::clone(&self.closers)))
     }
 
     fn source(&self, form: &Form) -> TopLevelGrammar {
@@ -104,7 +112,10 @@ fn with_options(schema: &Schema) -> Value {
 }
 
 fn unsupported(error: impl std::fmt::Display) -> GrammarError {
-    GrammarError::Unsupported(error.to_string())
+    let text = error.to_string();
+    // llguidance catches its own panics and tells of them with a backtrace.
+    let panicked = text.starts_with("panic");
+    GrammarError::Unsupported(if panicked { "it cannot be read".to_owned() } else { text })
 }
 
 fn controls(model: &LlamaModel) -> HashMap<String, u32> {
@@ -143,11 +154,12 @@ fn vocabulary(model: &LlamaModel) -> Result<TokEnv, GrammarError> {
 #[derive(Clone)]
 pub(super) struct Grammar {
     matcher: Matcher,
-    text: Text,
     closers: Arc<Closers>,
+    /// What ends its free texts.
+    ends: Arc<[Vec<u32>]>,
     /// From so many tokens before the limit on, each token is taken only if the answer can still be completed after it.
     reserve: usize,
-    /// How the answer could be completed from here, once the reserve is reached.
+    /// How the answer could be completed from here, in reverse, once the reserve is reached.
     way_out: Option<Vec<u32>>,
     /// The answer is being completed this way, in reverse; nothing is sampled any more.
     closing: Option<Vec<u32>>,
@@ -159,15 +171,14 @@ pub(super) struct Chosen {
     pub(super) end: Option<FinishReason>,
 }
 
-/// Masks spent at most on looking for a way out.
+/// Tokens of a way out at most.
 const LONGEST_WAY_OUT: usize = 256;
 
 impl Grammar {
-    fn new(matcher: Matcher, closers: Arc<Closers>) -> Self {
-        let text = Text::default();
-        let shortest = closers.way_out(&matcher, text, LONGEST_WAY_OUT);
+    fn new(matcher: Matcher, ends: Arc<[Vec<u32>]>, closers: Arc<Closers>) -> Self {
+        let shortest = closers.way_out(&matcher, &ends, LONGEST_WAY_OUT);
         let reserve = 64 + 2 * shortest.map_or(LONGEST_WAY_OUT, |way| way.len());
-        Self { matcher, text, closers, reserve, way_out: None, closing: None }
+        Self { matcher, closers, ends, reserve, way_out: None, closing: None }
     }
 
     /// Takes what has been written already.
@@ -200,15 +211,14 @@ impl Grammar {
         if beside.is_some_and(|beside| beside as usize == token) {
             return Ok(Chosen { token, end: None });
         }
-        let before = near.then(|| (self.matcher.clone(), self.text));
+        let before = near.then(|| self.matcher.clone());
         self.take(token)?;
-        if let Some((matcher, text)) = before
+        if let Some(before) = before
             && !self.matcher.is_stopped()
         {
             let here = self.find_way_out(left - 1);
-            if let (None, Some(mut way)) = (&here, self.way_out.take()) {
-                (self.matcher, self.text) = (matcher, text);
-                way.reverse();
+            if let (None, Some(way)) = (&here, self.way_out.take()) {
+                self.matcher = before;
                 self.closing = Some(way);
                 return self.close();
             }
@@ -230,14 +240,13 @@ impl Grammar {
     }
 
     fn find_way_out(&self, left: usize) -> Option<Vec<u32>> {
-        self.closers.way_out(&self.matcher, self.text, left.min(LONGEST_WAY_OUT))
+        let way = self.closers.way_out(&self.matcher, &self.ends, left.min(LONGEST_WAY_OUT));
+        way.map(|way| way.into_iter().rev().collect())
     }
 
     fn take(&mut self, token: usize) -> Result<(), GrammarError> {
         let token = u32::try_from(token).map_err(too_complex)?;
-        self.matcher.consume_token(token).map_err(too_complex)?;
-        self.text.read(self.matcher.tok_env().map_err(too_complex)?.tok_trie().token(token));
-        Ok(())
+        self.matcher.consume_token(token).map_err(too_complex)
     }
 }
 

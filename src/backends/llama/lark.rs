@@ -2,6 +2,8 @@
 //!
 //! Pure. Schemas stay out of the text, so that no error message can quote one.
 
+use std::fmt::Write;
+
 use super::form::{Form, Part, Schema};
 
 /// Name of the grammar of the schema in this place.
@@ -11,26 +13,57 @@ pub fn schema_name(place: usize) -> String {
 
 /// The form's grammar and the schemas it refers to. `control` knows the ids of tags that are control tokens.
 pub fn lark(form: &Form, control: impl Fn(&str) -> Option<u32>) -> (String, Vec<&Schema>) {
-    let mut schemas = Vec::new();
-    let mut sequences = Vec::with_capacity(form.0.len());
-    for parts in &form.0 {
-        let mut terms = Vec::with_capacity(parts.len());
-        for part in parts {
-            terms.push(match part {
-                Part::Tag(tag) => {
-                    control(tag).map_or_else(|| quoted(tag), |id| format!("<[{id}]>"))
-                }
-                Part::Text(text) => quoted(text),
-                Part::Blank => "BLANK?".to_owned(),
-                Part::Json(schema) => {
-                    schemas.push(schema);
-                    format!("@{}", schema_name(schemas.len() - 1))
-                }
-            });
-        }
-        sequences.push(terms.join(" "));
+    let mut terms = Terms { schemas: Vec::new(), ends: Vec::new(), control };
+    let sequences: Vec<String> = form.0.iter().map(|parts| terms.sequence(parts)).collect();
+    let mut text = format!("start: {}\n", sequences.join("\n  | "));
+    for (place, end) in terms.ends.iter().enumerate() {
+        // The first such end is the end. Writing to a string cannot fail.
+        let _ = writeln!(text, "until{place}[suffix={}]: /(?s:.*)/", quoted(end));
     }
-    (format!("start: {}\nBLANK: /[ \\n]{{1,4}}/\n", sequences.join("\n  | ")), schemas)
+    text.push_str("BLANK: /[ \\n]{1,4}/\nID: /[a-zA-Z0-9]{9}/\n");
+    (text, terms.schemas)
+}
+
+struct Terms<'f, C> {
+    schemas: Vec<&'f Schema>,
+    /// Texts with which a free text ends.
+    ends: Vec<&'static str>,
+    control: C,
+}
+
+impl<'f, C: Fn(&str) -> Option<u32>> Terms<'f, C> {
+    fn sequence(&mut self, parts: &'f [Part]) -> String {
+        let terms: Vec<String> = parts.iter().map(|part| self.term(part)).collect();
+        terms.join(" ")
+    }
+
+    fn term(&mut self, part: &'f Part) -> String {
+        match part {
+            Part::Tag(tag) => {
+                (self.control)(tag).map_or_else(|| quoted(tag), |id| format!("<[{id}]>"))
+            }
+            Part::Text(text) => quoted(text),
+            Part::Blank => "BLANK?".to_owned(),
+            Part::Id => "ID".to_owned(),
+            Part::Json(schema) => {
+                self.schemas.push(schema);
+                format!("@{}", schema_name(self.schemas.len() - 1))
+            }
+            Part::Until(end) => {
+                let known = self.ends.iter().position(|known| known == end);
+                let place = known.unwrap_or(self.ends.len());
+                if known.is_none() {
+                    self.ends.push(end);
+                }
+                format!("until{place}")
+            }
+            Part::OneOf(texts) => {
+                let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+                format!("({})", texts.join(" | "))
+            }
+            Part::Maybe(parts) => format!("({})?", self.sequence(parts)),
+        }
+    }
 }
 
 /// Lark's strings are JSON's.
@@ -53,11 +86,20 @@ mod tests {
             Part::Text("{\"a\":\n".into()),
             Part::Json(schema.clone()),
         ];
-        let form = Form(vec![call, vec![Part::Tag("<t>"), Part::Json(schema)]]);
+        let maybe = Part::Maybe(vec![Part::Tag("[T]"), Part::Id]);
+        let texts = Part::OneOf(vec!["a".into(), "\"".into()]);
+        let free = || Part::Until("</p>");
+        let form = Form(vec![
+            call,
+            vec![Part::Tag("<t>"), Part::Json(schema)],
+            vec![maybe, texts, free(), free()],
+        ]);
         let (text, schemas) = lark(&form, |tag| (tag == "[T]").then_some(5));
         assert_eq!(
             text,
-            "start: <[5]> BLANK? \"{\\\"a\\\":\\n\" @schema0\n  | \"<t>\" @schema1\nBLANK: /[ \\n]{1,4}/\n"
+            "start: <[5]> BLANK? \"{\\\"a\\\":\\n\" @schema0\n  | \"<t>\" @schema1\n  \
+             | (<[5]> ID)? (\"a\" | \"\\\"\") until0 until0\n\
+             until0[suffix=\"</p>\"]: /(?s:.*)/\nBLANK: /[ \\n]{1,4}/\nID: /[a-zA-Z0-9]{9}/\n"
         );
         assert_eq!(schemas.len(), 2);
     }

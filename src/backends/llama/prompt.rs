@@ -15,7 +15,7 @@ use super::conversation::{Conversation, MustCall, OfferedTool, ToolUse, Turn};
 use super::dialect::CallFormat;
 use super::engine::{Order, Texts, Work};
 use super::fallback;
-use super::form::{ForcedCall, Form};
+use super::form::{self, Form};
 use super::grammar::{Grammar, Grammars};
 use super::guard::{Guard, pieces};
 use super::logprobs::Logprobs;
@@ -28,6 +28,9 @@ use super::transcript::Transcript;
 use crate::openai::{Input, Role};
 
 const TEMPLATE_KEY: &str = "tokenizer.chat_template";
+
+/// The schema of a tool whose calls cannot be bound to its own.
+const ANY_ARGUMENTS: &str = r#"{"type":"object"}"#;
 
 /// A model's template and tokeniser.
 pub(super) struct Prompter {
@@ -179,17 +182,31 @@ impl Prompter {
     /// The tools as calls can be bound to them: one whose schema is beyond the grammar takes any arguments, unless it
     /// is strict.
     fn bindable(&self, mut tools: ToolUse) -> Result<ToolUse, Refusal> {
-        if self.grammar(&Form::call(&tools, fallback::FORMAT)).is_ok() {
+        let format = self.call_format();
+        let check = |place: usize, tool: &OfferedTool| {
+            form::check_spelling(tool, format).map_err(|error| Refusal::Tool { place, error })
+        };
+        for (place, tool) in tools.tools.iter().enumerate() {
+            check(place, tool)?;
+        }
+        if self.grammar(&Form::call(&tools, format)).is_ok() {
             return Ok(tools);
         }
         for (place, tool) in tools.tools.iter_mut().enumerate() {
-            match self.grammar(&Form::arguments(tool)) {
+            let alone =
+                ToolUse { tools: vec![tool.clone()], must_call: MustCall::Any, parallel: false };
+            match self.grammar(&Form::call(&alone, format)) {
                 Ok(_) => {}
                 Err(error) if tool.strict => return Err(Refusal::Tool { place, error }),
-                Err(_) => r#"{"type":"object"}"#.clone_into(&mut tool.schema),
+                Err(_) => ANY_ARGUMENTS.clone_into(&mut tool.schema),
             }
         }
         Ok(tools)
+    }
+
+    /// How the model is told to call tools, be it by its own template or by the fallback.
+    fn call_format(&self) -> CallFormat {
+        self.template.dialect().calls.unwrap_or(fallback::FORMAT)
     }
 
     /// What the embedder is to do about texts.
@@ -271,17 +288,18 @@ impl Prompter {
             let forms = Forms { answer: form.cloned(), call: None };
             return Ok(Question { prompt, answer, forms });
         };
-        let format = dialect.calls.unwrap_or(fallback::FORMAT);
+        let format = self.call_format();
         let mut answer = AnswerParser::new(reasoning, opened, Some(expected(used, format)));
-        let bound = match ForcedCall::of(used, format) {
+        let begins = || Form::call_begins(used, format);
+        let bound = match form::forced_beginning(used, format) {
             // A call that must be made is begun for the model, which then has less to compute.
-            Some(forced) if reasoning.is_none() => {
-                prompt.push_str(&forced.beginning);
-                answer.prime(&forced.beginning);
-                Some(forced.rest)
+            Some(beginning) if reasoning.is_none() && !beginning.is_empty() => {
+                prompt.push_str(&beginning);
+                answer.prime(&beginning);
+                None
             }
-            Some(forced) => Some(forced.whole),
-            None => form.map(|form| form.clone().or(Form::tagged_call(used, format))),
+            Some(_) => Some(begins()),
+            None => form.map(|form| form.clone().or(begins())),
         };
         let forms = Forms { answer: bound, call: Some(Form::call(used, format)) };
         Ok(Question { prompt, answer, forms })
@@ -302,9 +320,11 @@ impl Prompter {
 }
 
 fn expected(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
+    let schemas = tools.tools.iter().filter(|_| format.spells_each_argument());
     ExpectedCalls {
         format,
         names: tools.tools.iter().map(|tool| tool.name.clone()).collect(),
+        schemas: schemas.map(|tool| form::schema(tool).json).collect(),
         parallel: tools.parallel
             && format.allows_parallel()
             && !matches!(tools.must_call, MustCall::Named(_)),

@@ -109,7 +109,9 @@ impl ChatTemplate {
     fn call_id(&self, id: &str) -> String {
         const MISTRAL_ID: usize = 9;
         let fits = id.len() == MISTRAL_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if self.dialect.calls != Some(CallFormat::Mistral) || fits {
+        let is_mistral =
+            matches!(self.dialect.calls, Some(CallFormat::Mistral | CallFormat::MistralArgs));
+        if !is_mistral || fits {
             return id.to_owned();
         }
         // The id's own end is its random part; filled up, it is as good a name for the call within one conversation.

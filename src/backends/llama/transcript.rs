@@ -143,8 +143,12 @@ mod tests {
 
     #[test]
     fn a_stop_string_does_not_cut_a_call() {
-        let calls =
-            ExpectedCalls { format: CallFormat::Hermes, names: vec!["f".into()], parallel: false };
+        let calls = ExpectedCalls {
+            format: CallFormat::Hermes,
+            names: vec!["f".into()],
+            schemas: vec![],
+            parallel: false,
+        };
         let parser = AnswerParser::new(None, false, Some(calls));
         let tokens = ["So:", "\n<tool_call>\n{\"name\": \"f\", \"arguments\": ", "{\"a\":\n1}}"];
         let (pieces, ended) = hear(parser, "\n", &tokens);
@@ -203,7 +207,12 @@ mod tests {
             let answer = parts.concat();
             let transcript = || {
                 let names = vec!["f".to_owned()];
-                let calls = calls.then_some(ExpectedCalls { format: CallFormat::Hermes, names, parallel });
+                let calls = calls.then_some(ExpectedCalls {
+                    format: CallFormat::Hermes,
+                    names,
+                    schemas: vec![],
+                    parallel,
+                });
                 let parser = AnswerParser::new(reasons.then_some(THINK), false, calls);
                 Transcript::new(parser, vec!["stop".to_owned(), "\n\n".to_owned()])
             };

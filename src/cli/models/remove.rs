@@ -23,17 +23,12 @@ pub(super) struct RemoveArgs {
 }
 
 /// Removes each, past the failures of others.
-#[expect(clippy::print_stderr, reason = "a command talks to a person")]
 pub(super) fn run(args: &RemoveArgs) -> anyhow::Result<u8> {
     let library = Library::open(&args.config, &args.names)?;
     let targets = match library.targets(&args.names) {
         Ok(targets) => targets,
         Err(error) => return Ok(super::bad_name(&error)),
     };
-    if !args.yes && !io::stdin().is_terminal() {
-        eprintln!("error: nobody can be asked here\nhint: say --yes to remove without asking");
-        return Ok(BAD_INPUT);
-    }
     let mut code = 0;
     for target in &targets {
         match target {
@@ -67,6 +62,10 @@ fn remove_one(file: &ModelFile<'_>, library: &Library, args: &RemoveArgs) -> io:
     if bytes == 0 {
         println!("{name}: is not on this machine, nothing to free");
         return Ok(0);
+    }
+    if !args.yes && !io::stdin().is_terminal() {
+        eprintln!("error: nobody can be asked here\nhint: say --yes to remove without asking");
+        return Ok(BAD_INPUT);
     }
     if !args.yes && !confirm(&format!("remove {name} ({})?", HumanBytes(bytes)), false)? {
         println!("{name}: kept");

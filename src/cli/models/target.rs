@@ -63,8 +63,12 @@ impl Library {
         }
         let Some(entry) = known(name) else {
             let configured = self.config.iter().flat_map(|config| config.models.keys());
-            let names = configured.chain(catalogue().iter().map(|entry| &entry.name));
-            let hint = suggest(name, &names.collect::<Vec<_>>());
+            let mut names: Vec<&String> = configured.collect();
+            let others = catalogue().iter().map(|entry| &entry.name);
+            names.extend(others.filter(|&other| {
+                !self.config.as_ref().is_some_and(|config| config.models.contains_key(other))
+            }));
+            let hint = suggest(name, &names);
             return Err(UnknownModel { name: name.to_owned(), hint });
         };
         let sha256 = entry.sha256.as_ref();

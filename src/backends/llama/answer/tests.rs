@@ -1,6 +1,7 @@
 //! What the parser makes of answers as the families of models write them, and of every way to cut them.
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::super::dialect::{CallFormat, Dialect};
 use super::*;
@@ -8,7 +9,9 @@ use super::*;
 const THINK: Tags = Tags { open: "<think>", close: "</think>" };
 
 fn expected(format: CallFormat, parallel: bool) -> ExpectedCalls {
-    ExpectedCalls { format, names: vec!["weather".into(), "time".into()], parallel }
+    let weather = json!({"properties": {"city": {"type": "string"}, "days": {"type": "integer"}}});
+    let names = vec!["weather".into(), "time".into()];
+    ExpectedCalls { format, names, schemas: vec![weather, json!({})], parallel }
 }
 
 fn parser(format: CallFormat) -> AnswerParser {
@@ -84,6 +87,64 @@ fn mistral_calls_stand_in_an_array() {
 }
 
 #[test]
+fn later_mistral_calls_name_the_tool_before_their_arguments() {
+    for answer in [
+        "[TOOL_CALLS]weather[ARGS]{\"city\": \"[ARGS]\"}[TOOL_CALLS]time[ARGS]{}",
+        "[TOOL_CALLS]weather[CALL_ID]a1b2c3d4e[ARGS]{\"city\": \"[ARGS]\"}\n[TOOL_CALLS] time[CALL_ID]000000000[ARGS] {}",
+    ] {
+        let mut told = call(0, "weather", "{\"city\": \"[ARGS]\"}").to_vec();
+        told.extend(call(1, "time", "{}"));
+        assert_eq!(read(CallFormat::MistralArgs, answer), told, "{answer}");
+    }
+    for answer in ["[TOOL_CALLS]rm[ARGS]{}", "[TOOL_CALLS]time[ARGS]now", "[TOOL_CALLS]time"] {
+        assert_eq!(read(CallFormat::MistralArgs, answer), [text(answer)]);
+    }
+}
+
+#[test]
+fn qwen_coders_arguments_become_json_by_their_types() {
+    let parameter =
+        |name: &str, value: &str| format!("<parameter={name}>\n{value}\n</parameter>\n");
+    let city = parameter("city", "say \"Oslo\"\n\n</p>\\é");
+    let answer = format!(
+        "Well.\n\n<tool_call>\n<function=weather>\n{city}{}{}</function>\n</tool_call>\n<tool_call>\n\
+         <function=time>\n</function>\n</tool_call>",
+        parameter("days", "3"),
+        parameter("more", "[1, {\"a\": true}]"),
+    );
+    let arguments = r#"{"city": "say \"Oslo\"\n\n</p>\\é", "days": 3, "more": [1,{"a":true}]}"#;
+    let mut told = vec![text("Well.")];
+    told.extend(call(0, "weather", arguments));
+    told.extend(call(1, "time", "{}"));
+    assert_eq!(read(CallFormat::QwenCoder, &answer), told);
+    // Without the tag, without line ends, and a number that is none.
+    let bare =
+        "<function=weather><parameter=days>soon</parameter><parameter=city></parameter></function>";
+    let soon = call(0, "weather", r#"{"days": "soon", "city": ""}"#);
+    assert_eq!(read(CallFormat::QwenCoder, bare), soon);
+    for answer in [
+        "<function=rm>\n</function>",
+        "<tool_call>\n<function=weath",
+        "<tool_call>{}",
+        "a <function",
+    ] {
+        assert_eq!(read(CallFormat::QwenCoder, answer), [text(answer)]);
+    }
+}
+
+#[test]
+fn a_text_argument_is_told_while_it_is_written() {
+    let mut parser = parser(CallFormat::QwenCoder);
+    assert_eq!(parser.push("<tool_call>\n<function=weather"), []);
+    assert_eq!(parser.push(">\n<parameter=city>\nOs"), call(0, "weather", "{\"city\": \"Os"));
+    let more = |text: &str| [Piece::Arguments { index: 0, text: text.into() }];
+    assert_eq!(parser.push("lo\n</para"), more("lo"));
+    assert_eq!(parser.push("de"), more("\\n</parade"));
+    assert_eq!(parser.push("\n</parameter>\n<parameter=days>\n1"), more("\", \"days\": "));
+    assert_eq!(parser.push("2\n</parameter>"), more("12"));
+}
+
+#[test]
 fn arguments_are_told_while_they_are_written() {
     let mut parser = parser(CallFormat::Hermes);
     assert_eq!(parser.push("<tool_call>{\"name\": \"weather\", \"arguments\":"), []);
@@ -152,6 +213,7 @@ fn a_beginning_that_was_given_counts_as_written() {
         (CallFormat::Hermes, "<tool_call>\n{\"name\": \"weather\", \"arguments\":"),
         (CallFormat::Llama3, "{\"name\": \"weather\", \"parameters\":"),
         (CallFormat::Mistral, "[TOOL_CALLS][{\"name\": \"weather\", \"arguments\":"),
+        (CallFormat::MistralArgs, "[TOOL_CALLS]weather[ARGS]"),
     ] {
         let mut named = parser(format);
         named.prime(beginning);
@@ -192,6 +254,11 @@ fn a_call_that_has_surely_begun_is_told_with_what_there_is_of_it() {
     assert_eq!(begun(CallFormat::Llama3, "{\"name\": \"ti"), None);
     assert_eq!(begun(CallFormat::Llama3, "{\"name\": \"time\", "), some("{\"name\": \"time\", "));
     assert_eq!(begun(CallFormat::Llama3, "<|python_tag|>{"), some("{"));
+    assert_eq!(begun(CallFormat::MistralArgs, "[TOOL_CALLS]wea"), some("wea"));
+    assert_eq!(begun(CallFormat::MistralArgs, "[TOOL_CALLS]time[ARGS]"), None);
+    assert_eq!(begun(CallFormat::QwenCoder, "<tool_call>\n<fun"), some("\n<fun"));
+    assert_eq!(begun(CallFormat::QwenCoder, "<function="), some("<function="));
+    assert_eq!(begun(CallFormat::QwenCoder, "<function=time>"), None);
 }
 
 #[test]
@@ -223,7 +290,12 @@ fn dialects_are_read_off_templates() {
     assert_eq!(dialect("… <|python_tag|> …", true).calls, Some(CallFormat::Llama3));
     assert_eq!(dialect("<|start_header_id|>ipython", true).calls, Some(CallFormat::Llama3));
     assert_eq!(dialect("… <tool_call> …", false), Dialect::default());
-    for later in ["<tool_call><function=…>", "<tool_call>…<arg_key>", "[TOOL_CALLS]…[ARGS]"] {
+    let coder = dialect("<tool_call><function=…><parameter=…>", true);
+    assert_eq!(coder.calls, Some(CallFormat::QwenCoder));
+    let later = dialect("[TOOL_CALLS]…[ARGS]", true);
+    assert_eq!(later.calls, Some(CallFormat::MistralArgs));
+    assert_eq!(later.tags().collect::<Vec<_>>(), ["[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"]);
+    for later in ["<tool_call><function=…>", "<tool_call>…<arg_key>"] {
         assert_eq!(dialect(later, true).calls, None, "{later}");
     }
     let thinker = dialect("content.split('</think>') <tool_call>", true);
@@ -241,6 +313,16 @@ fn answers() -> impl Strategy<Value = String> {
         "</tool_call>",
         "<|python_tag|>",
         "[TOOL_CALLS]",
+        "[ARGS]",
+        "[CALL_ID]",
+        "weather",
+        "<function=",
+        "time>\n",
+        "weather>",
+        "<parameter=city>\n",
+        "<parameter=days>",
+        "</parameter>",
+        "</function>",
         "[",
         "]",
         ",",
@@ -270,7 +352,7 @@ proptest! {
     fn cuts_do_not_matter(
         answer in answers(),
         cuts in prop::collection::vec(1..6usize, 1..40),
-        format in prop::sample::select(vec![CallFormat::Hermes, CallFormat::Llama3, CallFormat::Mistral]),
+        format in prop::sample::select(CallFormat::ALL.to_vec()),
         (reasons, opened, calls, parallel, cut_off) in any::<(bool, bool, bool, bool, bool)>(),
     ) {
         let parser = || AnswerParser::new(
@@ -297,7 +379,9 @@ proptest! {
             Piece::Text(text) | Piece::Reasoning(text) | Piece::Arguments { text, .. } => text.len(),
             Piece::Call { .. } => 0,
         }).sum();
-        prop_assert!(told <= answer.len());
+        // What stands as it is gains the escapes of a JSON string.
+        let most = if format.spells_each_argument() { 2 * answer.len() } else { answer.len() };
+        prop_assert!(told <= most);
         if !calls && !reasons {
             prop_assert_eq!(whole, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
         }
@@ -307,7 +391,7 @@ proptest! {
     #[test]
     fn plain_text_is_untouched(answer in "[a-z {}\\[\\]<>/|\"\n]{0,60}") {
         prop_assume!(!answer.trim_start().starts_with('{'));
-        for format in [CallFormat::Hermes, CallFormat::Llama3, CallFormat::Mistral] {
+        for format in CallFormat::ALL {
             let calls = Some(expected(format, true));
             let told = parse(AnswerParser::new(Some(THINK), false, calls), &[&answer], false);
             prop_assert_eq!(told, if answer.is_empty() { vec![] } else { vec![text(&answer)] });

@@ -7,6 +7,8 @@ use super::*;
 const QWEN3: &str = include_str!("../../../../tests/data/templates/qwen3.jinja");
 const LLAMA: &str = include_str!("../../../../tests/data/templates/llama-3.1.jinja");
 const MISTRAL: &str = include_str!("../../../../tests/data/templates/mistral-v3.jinja");
+const MISTRAL_V11: &str = include_str!("../../../../tests/data/templates/mistral-v11.jinja");
+const QWEN3_CODER: &str = include_str!("../../../../tests/data/templates/qwen3-coder.jinja");
 const DEEPSEEK: &str = include_str!("../../../../tests/data/templates/deepseek-r1-distill.jinja");
 
 /// The template of SmolLM2-135M-Instruct, as its GGUF carries it.
@@ -124,12 +126,42 @@ fn mistral_sees_tools_calls_and_results_under_ids_it_takes() {
 }
 
 #[test]
+fn later_mistral_sees_tools_calls_and_results_under_ids_it_takes() {
+    let prompt = render_with_tools(MISTRAL_V11, &round_trip()).unwrap();
+    let tools = "[{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"The weather <now>\", \
+                 \"parameters\": {\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\"}}}}}]";
+    assert_eq!(
+        prompt,
+        format!(
+            "<s>[AVAILABLE_TOOLS]{tools}[/AVAILABLE_TOOLS][INST]Rain?[/INST]\
+             [TOOL_CALLS]weather[CALL_ID]a1b2c3d4e[ARGS]{{\"city\": \"Oslo\", \"at\": 1}}</s>\
+             [TOOL_RESULTS]a1b2c3d4e[TOOL_CONTENT]no[/TOOL_RESULTS]"
+        )
+    );
+}
+
+#[test]
+fn qwen_coder_sees_tools_calls_and_results() {
+    let prompt = render_with_tools(QWEN3_CODER, &round_trip()).unwrap();
+    let tool = "<function>\n<name>weather</name>\n<description>The weather <now></description>\n<parameters>\n\
+                <parameter>\n<name>city</name>\n<type>string</type>\n</parameter>\n</parameters>\n</function>";
+    assert!(prompt.contains(&format!("<tools>\n{tool}\n</tools>")), "{prompt}");
+    let rest = "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n<tool_call>\n<function=weather>\n\
+                <parameter=city>\nOslo\n</parameter>\n<parameter=at>\n1\n</parameter>\n</function>\n</tool_call><|im_end|>\n\
+                <|im_start|>user\n<tool_response>\nno\n</tool_response>\n<|im_end|>\n<|im_start|>assistant\n";
+    assert!(prompt.ends_with(rest), "{prompt}");
+}
+
+#[test]
 fn the_dialect_of_each_family_is_recognised() {
     let dialect = |source| ChatTemplate::new(source, "", "").unwrap().dialect();
     let think = Some(Tags { open: "<think>", close: "</think>" });
     assert_eq!(dialect(QWEN3), Dialect { calls: Some(CallFormat::Hermes), reasoning: think });
     assert_eq!(dialect(LLAMA), Dialect { calls: Some(CallFormat::Llama3), reasoning: None });
     assert_eq!(dialect(MISTRAL), Dialect { calls: Some(CallFormat::Mistral), reasoning: None });
+    let calls = |source| dialect(source).calls;
+    assert_eq!(calls(MISTRAL_V11), Some(CallFormat::MistralArgs));
+    assert_eq!(calls(QWEN3_CODER), Some(CallFormat::QwenCoder));
     assert_eq!(dialect(DEEPSEEK), Dialect { calls: None, reasoning: think });
     assert_eq!(dialect(SMOLLM2), Dialect::default());
 }

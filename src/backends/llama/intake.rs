@@ -1,0 +1,147 @@
+//! The engine's reader: takes frames from the gateway, makes orders of them, and ends the process when the gateway is gone.
+//!
+//! Submissions become token lists here, beside the evaluating thread. Those that need a grammar are prepared on a thread
+//! of their own, as a hard schema can take its time: whoever asks for something else does not wait for it.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use rustix::process::{Signal, getpid, kill_process};
+use tracing::error;
+
+use super::engine::Order;
+use super::prompt::Prompter;
+use super::protocol::{self, Prompt, Submission, ToEngine};
+use crate::units::AttemptId;
+
+/// Compiling a schema goes as deep as its parts and references do; what is not used is never mapped.
+const STACK_BYTES: usize = 32 << 20;
+
+/// What has to wait for a grammar, in the order in which it came.
+enum Later {
+    Prepare(Box<Submission>),
+    Cancel(AttemptId),
+}
+
+/// Where frames go.
+struct Intake {
+    prompter: Arc<OnceLock<Prompter>>,
+    orders: SyncSender<Order>,
+    later: SyncSender<Later>,
+    /// Attempts that are being prepared: their cancellation must not overtake them.
+    preparing: Arc<Mutex<HashSet<AttemptId>>>,
+}
+
+/// Starts reading. No more than `most` orders are ever under way, or the gateway is broken.
+pub(super) fn start(
+    mut socket: UnixStream,
+    prompter: Arc<OnceLock<Prompter>>,
+    orders: SyncSender<Order>,
+    most: usize,
+) -> io::Result<()> {
+    let (later, taken) = sync_channel(most);
+    let preparing = Arc::new(Mutex::default());
+    let intake = Intake {
+        prompter: Arc::clone(&prompter),
+        orders: orders.clone(),
+        later,
+        preparing: Arc::clone(&preparing),
+    };
+    let prepare = move || {
+        let reason = prepare(&taken, &prompter, &orders, &preparing);
+        leave(reason);
+    };
+    thread::Builder::new().name("grammars".to_owned()).stack_size(STACK_BYTES).spawn(prepare)?;
+    let read = move || {
+        loop {
+            let taken = match protocol::read_frame(&mut socket) {
+                Ok(Some(frame)) => intake.take(frame),
+                Ok(None) => Err("the gateway is gone"),
+                Err(error) => return leave(&error.to_string()),
+            };
+            if let Err(reason) = taken {
+                return leave(reason);
+            }
+        }
+    };
+    thread::Builder::new().name("reader".to_owned()).spawn(read)?;
+    Ok(())
+}
+
+const TOO_MUCH: &str = "more was ordered than was agreed";
+const TOO_EARLY: &str = "a submission came before the model was loaded";
+
+impl Intake {
+    /// Fails if the process must end.
+    fn take(&self, frame: ToEngine) -> Result<(), &'static str> {
+        let order = match frame {
+            ToEngine::Submit(submission) if needs_grammar(&submission) => {
+                self.preparing().insert(submission.attempt);
+                return self.wait(Later::Prepare(Box::new(submission)));
+            }
+            ToEngine::Submit(submission) => self.prompter.get().ok_or(TOO_EARLY)?.order(submission),
+            ToEngine::Embed(embed) => self.prompter.get().ok_or(TOO_EARLY)?.embedding(embed),
+            ToEngine::Cancel(attempt) if self.preparing().contains(&attempt) => {
+                return self.wait(Later::Cancel(attempt));
+            }
+            ToEngine::Cancel(attempt) => Order::Cancel(attempt),
+            ToEngine::Load(_) => return Err("the gateway asked for a second model"),
+        };
+        self.orders.try_send(order).map_err(|_| TOO_MUCH)
+    }
+
+    fn wait(&self, later: Later) -> Result<(), &'static str> {
+        self.later.try_send(later).map_err(|_| TOO_MUCH)
+    }
+
+    fn preparing(&self) -> std::sync::MutexGuard<'_, HashSet<AttemptId>> {
+        self.preparing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn needs_grammar(submission: &Submission) -> bool {
+    let has_tools =
+        matches!(&submission.prompt, Prompt::Chat(conversation) if conversation.tools.is_some());
+    submission.constraint.is_some() || has_tools
+}
+
+/// Prepares one after the other until the process must end, and says why.
+fn prepare(
+    taken: &Receiver<Later>,
+    prompter: &OnceLock<Prompter>,
+    orders: &SyncSender<Order>,
+    preparing: &Mutex<HashSet<AttemptId>>,
+) -> &'static str {
+    for later in taken {
+        let (attempt, order) = match later {
+            Later::Prepare(submission) => {
+                let Some(prompter) = prompter.get() else { return TOO_EARLY };
+                (Some(submission.attempt), prompter.order(*submission))
+            }
+            Later::Cancel(attempt) => (None, Order::Cancel(attempt)),
+        };
+        if orders.try_send(order).is_err() {
+            return TOO_MUCH;
+        }
+        // Only now: a cancellation that comes after this goes its own way, behind the order.
+        if let Some(attempt) = attempt {
+            preparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
+        }
+    }
+    "the reader has ended"
+}
+
+/// Ends this process at once, even in the middle of an evaluation or a load.
+///
+/// An ordinary exit would run the destructors of C++ statics under the computing threads' feet. Nothing is lost: this
+/// process has no state but its memory, and nobody is left to read an exit status.
+fn leave(reason: &str) {
+    tracing::debug!("leaving: {reason}");
+    if let Err(error) = kill_process(getpid(), Signal::KILL) {
+        error!("could not leave: {error}");
+    }
+}
