@@ -4,7 +4,7 @@ use super::super::counter::{Counter, Overflow};
 use super::super::work::WorkRow;
 use super::tests::{accounts, info, joules, ms, read};
 use super::*;
-use crate::units::Watts;
+use crate::units::{Joules, Watts};
 
 const A: AttemptId = AttemptId(1);
 const B: AttemptId = AttemptId(2);
