@@ -1,6 +1,6 @@
 //! Joins devices, engines and attempts: takes in readings and reports, and keeps who was there when.
 //!
-//! When energy is final is decided in [`settling`]; what is told before that, in [`telling`].
+//! When energy is final is decided in `settling`; what is told before that, in `telling`.
 //!
 //! Pure: readings, reports and the time come in; figures come out. The meter thread is the only writer of readings.
 

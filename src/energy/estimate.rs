@@ -55,7 +55,7 @@ pub struct Estimator {
 /// process, a model on two cores was seen to take 1.4 times the joules of one that was alone, from one answer to the next.
 const RECENT: f64 = 8.0;
 
-/// Joules that answers took, and what was expected of the same work: of the last [`RECENT`] or so, older ones fade.
+/// Joules that answers took, and what was expected of the same work: of the last `RECENT` or so, older ones fade.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tracked {
     joules: f64,

@@ -1,6 +1,6 @@
 //! The engine process: loads one model and answers over the socket that is its standard input.
 //!
-//! Three threads. The reader and its helper take frames, render templates and tokenise ([`super::intake`]); the main
+//! Three threads. The reader and its helper take frames, render templates and tokenise (`intake`); the main
 //! thread owns the llama.cpp context. Knows nothing of HTTP, energy or other models.
 
 use std::fs;

@@ -53,7 +53,7 @@ impl Accounts {
         }
     }
 
-    /// Expected marginal energy of an answer by a local model; see [`Estimator::expected`].
+    /// Expected marginal energy of an answer by a local model; see [`expected`](crate::energy::estimate::Estimator::expected).
     pub fn expected(&self, model: &str, tokens: Tokens) -> EnergyFigure {
         self.estimator.expected(model, tokens)
     }
