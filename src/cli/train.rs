@@ -124,7 +124,9 @@ fn command(args: &TrainArgs) -> String {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let data = args.data.iter().map(|path| format!("--data {}", name(path)));
     let logs = args.log.iter().map(|path| format!("--log {}", name(path)));
-    let data: Vec<String> = data.chain(logs).collect();
+    let vectors = args.vectors.iter().map(|path| format!("--vectors {}", name(path)));
+    let compare = args.compare.iter().map(|path| format!("--compare {}", name(path)));
+    let data: Vec<String> = data.chain(logs).chain(vectors).chain(compare).collect();
     let prior = args
         .prior
         .as_deref()

@@ -142,5 +142,5 @@ const ABOUT: &str = "\
 Each row is a design: what the router reads of a text. All are learnt from the same labels and judged on the same folds (5-fold × 4, ±
 between the four; every choice made again inside the rows learnt from). APGR and CPT as RouteLLM's code computes them; by chance 0.5,
 50 %, 80 %. Latency is the median for one text on the machine that ran this, for a pair of models; energy is what the gateway booked.
-The router that is kept reads the first design: nothing else is both better and affordable before every request.
+The router that is kept reads the first design; whether another is worth its latency and joules is for the table to say.
 ";
