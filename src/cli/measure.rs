@@ -91,6 +91,10 @@ enum BadInput {
     #[error("`{0}` gives embeddings, which have no right answer: choose others with --models")]
     Embeds(String),
     #[error(
+        "`{0}` cannot answer yet, since its file or its API key is missing: `wattgate check` tells which, `wattgate models pull {0}` fetches a file"
+    )]
+    NotReady(String),
+    #[error(
         "no model of the config could answer: pull one (`wattgate models pull`) or set its API key"
     )]
     NoneReady,
@@ -149,6 +153,9 @@ fn models(args: &MeasureArgs, config: &Config) -> Result<Vec<String>, BadInput> 
             model.ok_or_else(|| BadInput::NoModel { asked: asked.clone(), known: known() })?;
         if embeds(&model.engine) {
             return Err(BadInput::Embeds(asked.clone()));
+        }
+        if !could_answer(config, &model.engine) {
+            return Err(BadInput::NotReady(asked.clone()));
         }
     }
     let ready = config

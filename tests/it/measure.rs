@@ -231,9 +231,11 @@ async fn a_traffic_log_can_be_asked_again() {
 #[tokio::test]
 async fn what_cannot_be_measured_is_refused_with_a_way_out() {
     let stand_in = StandIn::start().await;
-    let dir = folder(&(cloud_model("cloud", 1.0, &stand_in) + &smol("slots = 2")), 3);
+    let away = "[models.away.llama]\nsource = \"file:nowhere.gguf\"\n";
+    let dir = folder(&(cloud_model("cloud", 1.0, &stand_in) + &smol("slots = 2") + away), 3);
     for (arguments, complaint) in [
-        (&["--models", "clout"][..], "there are: cloud, smol"),
+        (&["--models", "clout"][..], "there are: cloud, smol, away"),
+        (&["--models", "away"], "`wattgate models pull away` fetches"),
         (&["--models", "smol", "--batch", "8"], "slots = 8"),
         (&["--suite", "none.jsonl"], "none.jsonl"),
         (&["--models", "cloud", "--calibrate", "wall.csv"], "needs a local model"),
