@@ -205,16 +205,14 @@ class Target:
         while new:
             found += new
             below = [child for pid in new for child in pathlib.Path(f"/proc/{pid}/task").glob("*/children")]
-            new = [int(pid) for children in below for pid in children.read_text().split()]
+            new = [int(pid) for children in below for pid in read(children).split()]
         return found
 
     def cpu_s(self):
         nanoseconds = 0
         for pid in self.processes():
             for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
-                # A thread may end between the listing and the reading.
-                with contextlib.suppress(OSError):
-                    nanoseconds += int(stat.read_text().split()[0])
+                nanoseconds += int((read(stat).split() or [0])[0])
         return nanoseconds / 1e9
 
     def rss_mib(self):
@@ -363,6 +361,13 @@ class Bench:
 
 def tool(name):
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+
+
+def read(path):
+    """The text of a file in /proc; empty if its thread has ended since it was listed."""
+    with contextlib.suppress(OSError):
+        return path.read_text()
+    return ""
 
 
 def free_port():
