@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from rig.cloud import Cloud
-from rig.gateway import CLOUD, LOCAL, REPOSITORY, Gateway, candidate
+from rig.build import REPOSITORY
+from rig.gateway import CLOUD, LOCAL, Gateway, candidate
 from rig.prometheus import Prometheus
 from rig.receipts import receipt_of
+from rig.upstream import MockUpstream
 
 Labels = tuple[str, str, str, str]
 
@@ -27,9 +28,9 @@ QUESTIONS = [
 
 
 @pytest.fixture(scope="module")
-def measured(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Prometheus, list[dict]]]:
+def measured(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Prometheus, list[dict]]]:
     """A gateway and the Prometheus that watched it, with the records of what was asked between its scrapes."""
-    with Gateway(tmp_path_factory.mktemp("live"), cloud.base_url) as gateway:
+    with Gateway(tmp_path_factory.mktemp("live"), upstream.base_url) as gateway:
         # An increase needs a sample before it, so what is asked first is not in it.
         ask_and_judge(gateway)
         with Prometheus(tmp_path_factory.mktemp("prometheus"), gateway.address) as prometheus:

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from rig.gateway import REPOSITORY
+from rig.build import REPOSITORY
 from rig.waiting import eventually
 
 CONFIG = REPOSITORY / "deploy/prometheus/prometheus.yml"

@@ -13,7 +13,7 @@ async fn gateway() -> (TestApp, MockUpstream) {
 
 #[tokio::test]
 async fn an_answer_carries_its_receipt() {
-    let (app, _stand_in) = gateway().await;
+    let (app, _upstream) = gateway().await;
     let reply = app.chat(&ask("auto", "What is 2+2?")).await;
     assert_eq!((reply.status, reply.content()), (200, &*MockUpstream::reply_to("What is 2+2?")));
     let receipt = reply.receipt();
@@ -50,7 +50,7 @@ async fn unknown_fields_go_upstream_and_the_clients_key_does_not() {
 
 #[tokio::test]
 async fn a_stream_is_passed_on_and_ends_with_the_receipt() {
-    let (app, _stand_in) = gateway().await;
+    let (app, _upstream) = gateway().await;
     let sse = app.stream(&ask_streaming("auto", "count to three")).await;
     assert!(sse.done);
     assert_eq!(sse.content(), MockUpstream::reply_to("count to three"));
@@ -67,7 +67,7 @@ async fn a_stream_is_passed_on_and_ends_with_the_receipt() {
 
 #[tokio::test]
 async fn usage_comes_in_a_chunk_of_its_own_when_asked_for() {
-    let (app, _stand_in) = gateway().await;
+    let (app, _upstream) = gateway().await;
     let mut request = ask_streaming("auto", "hi");
     request["stream_options"] = json!({"include_usage": true});
     let sse = app.stream(&request).await;
@@ -87,7 +87,7 @@ async fn characters_split_between_packets_arrive_whole() {
 
 #[tokio::test]
 async fn the_books_remember_what_was_answered() {
-    let (app, _stand_in) = gateway().await;
+    let (app, _upstream) = gateway().await;
     let reply = app.chat(&ask("auto", "remember me")).await;
     let id = reply.receipt()["request_id"].as_str().unwrap();
     let record = app.settled(id).await;
@@ -107,7 +107,7 @@ async fn the_books_remember_what_was_answered() {
 
 #[tokio::test]
 async fn nothing_of_a_prompt_is_logged_unless_asked_for() {
-    let (app, _stand_in) = gateway().await;
+    let (app, _upstream) = gateway().await;
     app.chat(&ask("auto", "my-secret-word")).await;
     let logged = app.until_logged(1).await;
     assert!(!serde_json::to_string(&logged).unwrap().contains("my-secret-word"));
@@ -128,7 +128,7 @@ async fn route_explains_without_running_anything() {
 
 #[tokio::test]
 async fn models_lists_what_can_be_asked() {
-    let (app, _stand_in) = gateway().await;
+    let (app, _upstream) = gateway().await;
     let reply = app.get("/v1/models").await;
     let models = reply.json["data"].as_array().unwrap();
     let ids: Vec<&str> = models.iter().map(|model| model["id"].as_str().unwrap()).collect();
@@ -222,7 +222,7 @@ async fn bad_requests_get_one_clear_error() {
 
 #[tokio::test]
 async fn what_is_not_a_request_gets_an_error_of_openais_shape() {
-    let (app, _stand_in) = gateway().await;
+    let (app, _upstream) = gateway().await;
     for garbage in ["", "{", "not json", "{\"model\":\"auto\"", "{} trailing", "\u{1}"] {
         let request = app.request("/v1/chat/completions").body(garbage);
         let response = request.send().await.unwrap();
@@ -275,7 +275,7 @@ async fn a_client_that_leaves_is_noted_and_its_upstream_released() {
 
 #[tokio::test]
 async fn every_request_is_billed_once_however_it_ends() {
-    let (app, _stand_in) = gateway().await;
+    let (app, _upstream) = gateway().await;
     let fates = ["hello", "play 500", "play garbage", "play cut-mid", "play slow", "play 401"];
     let prompts: Vec<&str> = fates.iter().copied().cycle().take(48).collect();
     let requests = prompts.iter().enumerate().map(|(turn, prompt)| {

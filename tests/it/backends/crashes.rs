@@ -77,7 +77,7 @@ async fn assert_books(app: TestApp, count: usize) {
 
 #[tokio::test]
 async fn a_crash_while_decoding_ends_what_was_said_and_moves_what_was_not() {
-    let (app, _stand_in) = three_models("preload").await;
+    let (app, _upstream) = three_models("preload").await;
     let backend = &app.gateway.router.model("smol").unwrap().backend;
     for signal in SIGNALS {
         app.until_loaded("smol").await;
@@ -109,7 +109,7 @@ async fn a_crash_while_decoding_ends_what_was_said_and_moves_what_was_not() {
 
 #[tokio::test]
 async fn a_crash_while_reading_the_prompt_sends_the_request_elsewhere() {
-    let (app, _stand_in) = three_models("preload").await;
+    let (app, _upstream) = three_models("preload").await;
     let backend = &app.gateway.router.model("smol").unwrap().backend;
     let mut request = ask_streaming("auto", &"word ".repeat(800));
     request["max_tokens"] = json!(2);
@@ -140,7 +140,7 @@ async fn until_loading(app: &TestApp) {
 
 #[tokio::test]
 async fn a_crash_while_loading_sends_who_waits_for_the_load_elsewhere() {
-    let (app, _stand_in) = three_models("on_demand").await;
+    let (app, _upstream) = three_models("on_demand").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         let other = witness(&app).await;
         let request = ask_streaming("auto", "hello");
@@ -164,7 +164,7 @@ async fn a_crash_while_loading_sends_who_waits_for_the_load_elsewhere() {
 
 #[tokio::test]
 async fn a_crash_while_loading_is_tried_again_and_others_answer_meanwhile() {
-    let (app, _stand_in) = three_models("preload").await;
+    let (app, _upstream) = three_models("preload").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         until_loading(&app).await;
         strike(&app, "smol", signal);

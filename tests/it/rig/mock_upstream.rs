@@ -25,12 +25,15 @@ use tokio::task::JoinSet;
 /// Longest wait for something that should happen at once; only a failing test reaches it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Given back by an upstream with each answer; a gateway must pass it on.
+const FINGERPRINT: &str = "fp_mock";
+
 const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
 
-/// How the stand-in treats a request. A prompt that begins with `play ` and a word from `Mode::named` overrides the
-/// mode set, so that well and badly treated requests can run side by side.
+/// How a request is answered. A prompt that begins with `play ` and a word from [`Mode::named`] overrides the mode set,
+/// so that requests that succeed and requests that fail can run at the same time.
 #[derive(Clone, Debug)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// A correct answer, `reply_to` the prompt, streamed or not as asked.
     Answer,
     /// The answer that is known to each prompt, or an echo.
@@ -77,15 +80,15 @@ impl Mode {
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
-pub(crate) struct Received {
-    pub(crate) path: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Value,
+pub struct Received {
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Value,
     /// The body's own bytes.
-    pub(crate) raw: String,
+    pub raw: String,
 }
 
-pub(crate) struct MockUpstream {
+pub struct MockUpstream {
     address: SocketAddr,
     shared: Arc<Shared>,
     // Dropping it ends the listener and every connection.
@@ -100,7 +103,7 @@ struct Shared {
 }
 
 impl MockUpstream {
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -119,29 +122,29 @@ impl MockUpstream {
     }
 
     /// For a model's `base_url`.
-    pub(crate) fn base_url(&self) -> String {
+    pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
     /// How requests are treated from now on.
-    pub(crate) fn respond_with(&self, mode: Mode) {
+    pub fn respond_with(&self, mode: Mode) {
         *self.shared.mode.lock().unwrap() = mode;
     }
 
     /// Every request so far, in order of arrival.
-    pub(crate) fn requests(&self) -> Vec<Received> {
+    pub fn requests(&self) -> Vec<Received> {
         self.shared.received.lock().unwrap().clone()
     }
 
     /// Waits until exactly `count` requests are being answered: a client that leaves ends its own.
-    pub(crate) async fn until_open(&self, count: usize) {
+    pub async fn until_open(&self, count: usize) {
         let mut open = self.shared.open.subscribe();
         let reached = open.wait_for(|&now| now == count);
         tokio::time::timeout(PATIENCE, reached).await.expect("requests end in time").unwrap();
     }
 
     /// What a correct answer to `prompt` says; not ASCII, so that splitting it matters.
-    pub(crate) fn reply_to(prompt: &str) -> String {
+    pub fn reply_to(prompt: &str) -> String {
         format!("Grüße ☁ you said: {prompt}")
     }
 }
@@ -280,9 +283,9 @@ impl Answer {
         }
         let whole = if request["input"].is_null() {
             json!({
-                "id": "chatcmpl-stand-in", "object": object(request), "created": 1_700_000_000,
-                "model": request["model"], "choices": [choice(request, reply, Some("stop"))],
-                "usage": usage,
+                "id": "chatcmpl-mock", "object": object(request), "created": 1_700_000_000,
+                "model": request["model"], "system_fingerprint": FINGERPRINT,
+                "choices": [choice(request, reply, Some("stop"))], "usage": usage,
             })
         } else {
             json!({
@@ -367,8 +370,8 @@ fn choice(request: &Value, text: &str, finish: Option<&str>) -> Value {
 fn events(request: &Value, words: &[&str], usage: Option<Value>) -> Vec<Bytes> {
     let chunk = |choices: Value| {
         json!({
-            "id": "chatcmpl-stand-in", "object": object(request), "created": 1_700_000_000,
-            "model": request["model"], "choices": choices,
+            "id": "chatcmpl-mock", "object": object(request), "created": 1_700_000_000,
+            "model": request["model"], "system_fingerprint": FINGERPRINT, "choices": choices,
         })
     };
     let delta = |text: &str, finish: Option<&str>| chunk(json!([choice(request, text, finish)]));

@@ -50,7 +50,7 @@ async fn a_trade_off_is_worth_what_its_lambda_says() {
         )
     };
     for (lambda, model) in [("0.001", "small"), ("0.0000001", "large")] {
-        let (app, _stand_in) = pair(&trade(lambda)).await;
+        let (app, _upstream) = pair(&trade(lambda)).await;
         let reply = app.chat(&ask("auto", "hello")).await;
         assert_eq!(reply.receipt()["model"], model, "{}", reply.text);
         let reason = reply.header("x-wattgate-reason");
@@ -62,7 +62,7 @@ async fn a_trade_off_is_worth_what_its_lambda_says() {
 async fn a_class_of_task_has_a_rule_of_its_own() {
     let config = "[policies.default]\nfloor = 0.0\n[policies.default.classes.code]\nmodel = \"large\"\n\
                   [policies.default.classes.math]\nobjective = \"quality\"";
-    let (app, _stand_in) = pair(config).await;
+    let (app, _upstream) = pair(config).await;
     for (question, task, model) in [
         ("Why is the sky blue?", "chat", "small"),
         ("Write a Python function that adds two numbers.", "code", "large"),
@@ -114,7 +114,7 @@ async fn a_request_sets_for_itself_what_the_policy_lets_it() {
 
 #[tokio::test]
 async fn exploration_is_logged_with_its_propensity() {
-    let (app, _stand_in) = pair("[policies.default]\nfloor = 0.0\nexplore = 0.5").await;
+    let (app, _upstream) = pair("[policies.default]\nfloor = 0.0\nexplore = 0.5").await;
     let asks = (0..64).map(|turn| {
         let app = &app;
         async move { app.chat(&ask("auto", &format!("hello {turn}"))).await }

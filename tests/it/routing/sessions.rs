@@ -38,7 +38,7 @@ fn session(reply: &Reply) -> SessionId {
 
 #[tokio::test]
 async fn a_conversation_stays_where_a_new_one_would_not_go() {
-    let (app, _stand_in) = twins("objective = \"quality\"").await;
+    let (app, _upstream) = twins("objective = \"quality\"").await;
     let first = ask("b", "Tell me a story about a lighthouse and its keeper, please.");
     let begun = app.chat(&first).await;
     let second =
@@ -71,7 +71,7 @@ async fn a_conversation_stays_where_a_new_one_would_not_go() {
 
 #[tokio::test]
 async fn a_tool_loop_goes_back_to_the_model_that_called() {
-    let (app, _stand_in) = twins("floor = 0.1").await;
+    let (app, _upstream) = twins("floor = 0.1").await;
     let tools = json!([{"type": "function", "function": {"name": "clock", "parameters": {}}}]);
     let mut first = ask("b", "What time is it?");
     first["tools"] = tools;
@@ -180,7 +180,7 @@ async fn a_part_of_a_conversation_that_must_stay_here_stays_here() {
 
 #[tokio::test]
 async fn a_dry_run_leaves_no_trace() {
-    let (app, _stand_in) = twins("").await;
+    let (app, _upstream) = twins("").await;
     let first = ask("auto", "hello there");
     let request = app.request("/v1/route").header("x-wattgate-local-only", "true");
     let dry = Reply::of(request.json(&first).send().await.unwrap()).await;
