@@ -30,7 +30,7 @@ def busy(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(scope="module")
 def prometheus(busy: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Has seen traffic between two scrapes, so that every rate has something to show."""
-    with Prometheus(tmp_path_factory.mktemp("prometheus"), busy.address) as prometheus:
+    with Prometheus.scraping(tmp_path_factory.mktemp("prometheus"), busy.address) as prometheus:
         prometheus.wait_for_scrapes(2)
         traffic(busy)
         prometheus.wait_for_scrapes(3)

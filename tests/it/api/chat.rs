@@ -49,7 +49,7 @@ async fn unknown_fields_go_upstream_and_the_clients_key_does_not() {
 }
 
 #[tokio::test]
-async fn a_stream_is_passed_on_and_ends_with_the_receipt() {
+async fn a_stream_is_forwarded_and_ends_with_the_receipt() {
     let (app, _upstream) = gateway().await;
     let sse = app.stream(&ask_streaming("auto", "count to three")).await;
     assert!(sse.done);
@@ -66,7 +66,7 @@ async fn a_stream_is_passed_on_and_ends_with_the_receipt() {
 }
 
 #[tokio::test]
-async fn usage_comes_in_a_chunk_of_its_own_when_asked_for() {
+async fn usage_is_a_separate_chunk_when_requested() {
     let (app, _upstream) = gateway().await;
     let mut request = ask_streaming("auto", "hi");
     request["stream_options"] = json!({"include_usage": true});
@@ -86,7 +86,7 @@ async fn characters_split_between_packets_arrive_whole() {
 }
 
 #[tokio::test]
-async fn the_books_remember_what_was_answered() {
+async fn the_receipt_of_an_answered_request_can_be_fetched() {
     let (app, _upstream) = gateway().await;
     let reply = app.chat(&ask("auto", "remember me")).await;
     let id = reply.receipt()["request_id"].as_str().unwrap();
@@ -127,7 +127,7 @@ async fn route_explains_without_running_anything() {
 }
 
 #[tokio::test]
-async fn models_lists_what_can_be_asked() {
+async fn models_lists_models_and_policies() {
     let (app, _upstream) = gateway().await;
     let reply = app.get("/v1/models").await;
     let models = reply.json["data"].as_array().unwrap();
@@ -155,7 +155,7 @@ async fn local_only_fails_closed() {
 }
 
 #[tokio::test]
-async fn bad_requests_get_one_clear_error() {
+async fn each_bad_request_gets_one_error_that_names_the_field() {
     let (app, upstream) = gateway().await;
     let message = json!([{"role": "user", "content": "hi"}]);
     let cases = [
@@ -221,7 +221,7 @@ async fn bad_requests_get_one_clear_error() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_request_gets_an_error_of_openais_shape() {
+async fn unknown_paths_methods_and_bodies_get_an_error_in_openai_format() {
     let (app, _upstream) = gateway().await;
     for garbage in ["", "{", "not json", "{\"model\":\"auto\"", "{} trailing", "\u{1}"] {
         let request = app.request("/v1/chat/completions").body(garbage);
@@ -243,7 +243,7 @@ async fn what_is_not_a_request_gets_an_error_of_openais_shape() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_says_so_and_is_never_done() {
+async fn a_broken_stream_ends_with_an_error_and_without_done() {
     let (app, upstream) = gateway().await;
     for mode in [Mode::CutMidAnswer, Mode::ErrorMidStream] {
         upstream.respond_with(mode.clone());
@@ -259,7 +259,7 @@ async fn a_stream_that_breaks_says_so_and_is_never_done() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_noted_and_its_upstream_released() {
+async fn a_client_disconnect_is_recorded_and_its_upstream_request_cancelled() {
     let (app, upstream) = gateway().await;
     upstream.respond_with(Mode::HangMidAnswer);
     let mut response =
@@ -274,7 +274,7 @@ async fn a_client_that_leaves_is_noted_and_its_upstream_released() {
 }
 
 #[tokio::test]
-async fn every_request_is_billed_once_however_it_ends() {
+async fn every_request_is_recorded_once_however_it_ends() {
     let (app, _upstream) = gateway().await;
     let fates = ["hello", "play 500", "play garbage", "play cut-mid", "play slow", "play 401"];
     let prompts: Vec<&str> = fates.iter().copied().cycle().take(48).collect();

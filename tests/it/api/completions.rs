@@ -19,7 +19,7 @@ async fn gateway() -> TestApp {
 const FRANCE: &str = "The capital of France is";
 
 #[tokio::test]
-async fn a_raw_prompt_is_continued_metered_and_repeated_on_demand() {
+async fn a_raw_prompt_is_continued_metered_and_echoed_on_demand() {
     let app = gateway().await;
     let reply = app.post("/v1/completions", &prompt("auto", FRANCE)).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
@@ -42,7 +42,7 @@ async fn a_raw_prompt_is_continued_metered_and_repeated_on_demand() {
 }
 
 #[tokio::test]
-async fn a_stream_says_the_same_in_chunks() {
+async fn a_streamed_completion_equals_the_whole_one() {
     let app = gateway().await;
     let mut request = prompt("smol", FRANCE);
     let whole = app.post("/v1/completions", &request).await;
@@ -62,7 +62,7 @@ async fn a_stream_says_the_same_in_chunks() {
 }
 
 #[tokio::test]
-async fn tokens_are_a_prompt_too_and_unknown_ones_are_refused() {
+async fn token_ids_are_accepted_as_prompt_and_unknown_ones_refused() {
     let app = gateway().await;
     let spoken = app.post("/v1/completions", &prompt("smol", "The")).await;
     // "The" is token 504 of SmolLM2's vocabulary.
@@ -76,7 +76,7 @@ async fn tokens_are_a_prompt_too_and_unknown_ones_are_refused() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_refused_by_name() {
+async fn unsupported_completion_fields_are_refused_by_name() {
     let app = gateway().await;
     for (param, value) in [
         ("suffix", json!("the end")),
@@ -104,7 +104,7 @@ async fn what_cannot_be_done_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn several_prompts_are_answered_as_each_would_be_alone_on_one_bill() {
+async fn several_prompts_give_the_answers_of_each_alone_and_one_receipt() {
     let app = gateway().await;
     let prompts = [FRANCE, "Two plus two is"];
     let ask = |prompt: Value| json!({"model": "smol", "prompt": prompt, "n": 2, "temperature": 0.8, "seed": 7, "max_tokens": 6});
@@ -151,7 +151,7 @@ async fn several_prompts_are_answered_as_each_would_be_alone_on_one_bill() {
 }
 
 #[tokio::test]
-async fn logprobs_have_the_older_form_and_penalties_and_bias_work() {
+async fn completion_logprobs_use_the_legacy_format_and_penalties_and_bias_apply() {
     let app = gateway().await;
     let mut request = prompt("smol", FRANCE);
     request["logprobs"] = json!(3);
@@ -202,7 +202,7 @@ async fn logprobs_have_the_older_form_and_penalties_and_bias_work() {
 }
 
 #[tokio::test]
-async fn an_upstream_continues_prompts_at_its_own_address() {
+async fn an_upstream_gets_prompts_at_its_completions_endpoint() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&cloud_model("cloud", 3.0, &upstream)).await;
     let mut request = prompt("auto", "one two");
@@ -228,7 +228,7 @@ async fn an_upstream_continues_prompts_at_its_own_address() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_only_chats_leaves_prompts_to_others_and_goes_on_chatting() {
+async fn an_upstream_without_completions_is_excluded_for_prompts_and_still_chats() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&(smol("") + &cloud_model("cloud", 4.0, &upstream))).await;
     app.until_loaded("smol").await;
@@ -257,7 +257,7 @@ fn long_conversation(pairs: usize) -> Value {
 }
 
 #[tokio::test]
-async fn the_oldest_turns_are_dropped_only_where_the_config_says_so() {
+async fn the_oldest_turns_are_dropped_only_if_configured() {
     // A small context, so that little has to be read.
     let config = |extra: &str| {
         let path = crate::rig::engine::model_path();

@@ -53,7 +53,7 @@ fn difference(a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[tokio::test]
-async fn like_texts_have_like_vectors_and_the_joules_are_metered() {
+async fn similar_texts_have_similar_vectors_and_the_joules_are_metered() {
     let app = gateway().await;
     let inputs = ["A man is eating food.", "Somebody eats a meal.", "The stock market fell."];
     let reply = app.post("/v1/embeddings", &embed(json!(inputs))).await;
@@ -75,7 +75,7 @@ async fn like_texts_have_like_vectors_and_the_joules_are_metered() {
 }
 
 #[tokio::test]
-async fn many_at_once_give_what_each_gives_alone() {
+async fn a_batch_of_inputs_gives_the_vectors_of_each_alone() {
     let app = gateway().await;
     let inputs: Vec<String> =
         (0..100).map(|at| format!("Text {at}: {}", "and so on ".repeat(at % 40))).collect();
@@ -92,7 +92,7 @@ async fn many_at_once_give_what_each_gives_alone() {
 }
 
 #[tokio::test]
-async fn base64_and_fewer_dimensions_hold_the_same_direction() {
+async fn base64_and_fewer_dimensions_keep_the_direction() {
     let app = gateway().await;
     let whole = vectors(&app, &embed("hello")).await.remove(0);
     let mut request = embed("hello");
@@ -109,7 +109,7 @@ async fn base64_and_fewer_dimensions_hold_the_same_direction() {
 }
 
 #[tokio::test]
-async fn tokens_mean_what_their_text_means() {
+async fn token_ids_give_the_vector_of_their_text() {
     let app = gateway().await;
     let text = vectors(&app, &embed("hello")).await;
     // [CLS] hello [SEP]
@@ -118,7 +118,7 @@ async fn tokens_mean_what_their_text_means() {
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_by_name_and_harms_nobody() {
+async fn bad_input_is_refused_by_name_and_leaves_other_requests_alone() {
     let app = gateway().await;
     for (field, value, code) in [
         ("input", json!(""), "invalid_value"),
@@ -146,7 +146,7 @@ async fn bad_input_is_refused_by_name_and_harms_nobody() {
 }
 
 #[tokio::test]
-async fn each_kind_of_request_finds_its_kind_of_model() {
+async fn chat_and_embedding_requests_go_to_models_of_their_kind() {
     let app = TestApp::start(&(smol("") + &minilm(""))).await;
     app.until_loaded("smol").await;
     app.until_loaded("minilm").await;
@@ -168,7 +168,7 @@ async fn each_kind_of_request_finds_its_kind_of_model() {
 }
 
 #[tokio::test]
-async fn an_upstreams_embeddings_pass_through_and_two_models_need_a_name() {
+async fn upstream_embeddings_pass_through_and_auto_is_refused_with_two_models() {
     let upstream = MockUpstream::start().await;
     let cloud = cloud_model("far", 1.0, &upstream) + "embedding = true\n";
     let app = TestApp::start(&cloud).await;

@@ -65,7 +65,7 @@ async fn a_verdict_is_counted_once_with_the_joules_and_seconds_of_its_request() 
 }
 
 #[tokio::test]
-async fn the_last_word_of_each_source_counts() {
+async fn the_last_verdict_of_each_source_counts() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, "").await;
     let id = answered(&app, "one").await;
@@ -85,7 +85,7 @@ async fn the_last_word_of_each_source_counts() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_joined_or_understood_is_refused() {
+async fn feedback_for_unknown_requests_or_with_bad_fields_is_refused() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, "").await;
     let id = answered(&app, "one").await;
@@ -111,7 +111,7 @@ async fn what_cannot_be_joined_or_understood_is_refused() {
 }
 
 #[tokio::test]
-async fn a_comment_is_kept_only_where_prompts_are() {
+async fn a_comment_is_logged_only_if_prompts_are() {
     for (prompts, kept) in [("off", false), ("hash", false), ("full", true)] {
         let upstream = MockUpstream::start().await;
         let serving = Serving::start(
@@ -141,7 +141,7 @@ async fn a_comment_is_kept_only_where_prompts_are() {
 }
 
 #[tokio::test]
-async fn a_verdict_on_an_answer_of_an_earlier_run_finds_it_in_the_log() {
+async fn a_verdict_on_an_answer_of_an_earlier_run_is_joined_from_the_log() {
     let upstream = MockUpstream::start().await;
     let config = cloud_model("cloud", 3.0, &upstream);
     let earlier = Serving::start(&config);
@@ -188,7 +188,7 @@ async fn signs(app: &TestApp, count: usize) -> Vec<(String, Sign)> {
 }
 
 #[tokio::test]
-async fn the_same_again_is_a_weak_sign_and_no_outcome() {
+async fn a_repeated_prompt_is_an_implicit_signal_and_no_outcome() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, "").await;
     let first = answered(&app, "the same").await;
@@ -204,7 +204,7 @@ async fn the_same_again_is_a_weak_sign_and_no_outcome() {
 }
 
 #[tokio::test]
-async fn leaving_while_the_answer_is_shown_is_a_weak_sign() {
+async fn a_disconnect_during_the_answer_is_an_implicit_signal() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, "").await;
     upstream.respond_with(Mode::HangMidAnswer);
@@ -224,7 +224,7 @@ async fn leaving_while_the_answer_is_shown_is_a_weak_sign() {
 }
 
 #[tokio::test]
-async fn an_outcome_line_from_another_version_is_told_and_never_joined() {
+async fn an_outcome_line_of_another_version_is_reported_and_not_joined() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, "").await;
     let id = answered(&app, "one").await;

@@ -72,7 +72,7 @@ fn schemas() -> Vec<(&'static str, Value, bool)> {
 }
 
 #[tokio::test]
-async fn a_hostile_schema_harms_nobody_else() {
+async fn a_hostile_schema_does_not_affect_other_requests() {
     let app = TestApp::start(&local_models::smol("slots = 4\n")).await;
     app.until_loaded("smol").await;
     let mut plain = ask("smol", "Who wrote Hamlet?");

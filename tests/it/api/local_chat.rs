@@ -40,7 +40,7 @@ async fn a_local_answer_is_metered() {
 }
 
 #[tokio::test]
-async fn a_local_stream_has_openais_shape() {
+async fn a_local_stream_has_openai_format() {
     let app = gateway().await;
     let mut request = short("smol", "Who wrote Hamlet?");
     request["stream"] = json!(true);
@@ -69,7 +69,7 @@ async fn without_a_key_the_cloud_model_is_excluded_and_the_local_one_answers() {
 }
 
 #[tokio::test]
-async fn a_hard_question_goes_to_the_cloud_and_stays_local_when_it_must() {
+async fn a_hard_question_goes_to_the_cloud_unless_local_only() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&(smol("") + &cloud_model("cloud", 4.0, &upstream))).await;
     app.until_loaded("smol").await;
@@ -135,7 +135,7 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
 }
 
 #[tokio::test]
-async fn a_prompt_longer_than_every_context_is_refused_with_the_counts() {
+async fn a_prompt_longer_than_every_context_is_refused_with_token_counts() {
     let app = gateway().await;
     let long = "word ".repeat(3000);
     for model in ["auto", "smol"] {
@@ -156,7 +156,7 @@ async fn a_prompt_longer_than_every_context_is_refused_with_the_counts() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_frees_its_slot_and_its_joules_are_wasted() {
+async fn a_client_disconnect_frees_its_slot_and_counts_its_joules_as_wasted() {
     let app = TestApp::start(&smol("slots = 1")).await;
     app.until_loaded("smol").await;
     let mut request = ask_streaming("smol", "Write a very long story.");
@@ -178,7 +178,7 @@ async fn a_client_that_leaves_frees_its_slot_and_its_joules_are_wasted() {
 }
 
 #[tokio::test]
-async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
+async fn a_killed_engine_breaks_only_its_own_streams_and_restarts() {
     let upstream = MockUpstream::start().await;
     let config = smol("") + &cloud_model("cloud", 4.0, &upstream);
     let app = TestApp::start(&config).await;
@@ -201,7 +201,7 @@ async fn a_killed_engine_breaks_only_its_own_streams_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_model_that_cannot_load_leaves_the_gateway_to_the_others() {
+async fn a_model_that_cannot_load_does_not_affect_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let corrupt = dir.path().join("corrupt.gguf");
     std::fs::write(&corrupt, b"GGUF\x03\0\0\0 and then nonsense").unwrap();

@@ -12,7 +12,7 @@ fn value(metrics: &str, series: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn every_figure_of_an_engine_moves_with_its_work() {
+async fn every_engine_metric_moves_with_work() {
     let app = TestApp::start(&smol("slots = 2\nload = \"on_demand\"\n")).await;
     let mut request = ask("smol", "Tell me of rivers, of bridges and of the bread of old towns.");
     request["max_tokens"] = json!(12);

@@ -105,7 +105,7 @@ fn schemas() -> Vec<(Value, Check)> {
 }
 
 #[tokio::test]
-async fn answers_are_valid_for_their_schema_streamed_or_not_beside_plain_ones() {
+async fn constrained_answers_are_valid_streamed_and_whole_next_to_plain_ones() {
     let app = gateway().await;
     let jobs = schemas()
         .into_iter()
@@ -136,7 +136,7 @@ async fn answers_are_valid_for_their_schema_streamed_or_not_beside_plain_ones() 
 }
 
 #[tokio::test]
-async fn a_limit_completes_the_answer_where_it_can_and_says_length() {
+async fn max_tokens_completes_a_constrained_answer_if_possible_and_reports_length() {
     let app = gateway().await;
     for (max_tokens, format) in [
         (24, schema(&person())),
@@ -162,7 +162,7 @@ async fn a_limit_completes_the_answer_where_it_can_and_says_length() {
 }
 
 #[tokio::test]
-async fn a_schema_that_cannot_be_kept_is_refused_by_name() {
+async fn an_unsupported_schema_is_refused_by_keyword() {
     let app = gateway().await;
     for wrong in [
         schema(&json!({"type": "nonsense"})),
@@ -283,7 +283,7 @@ async fn three_choices_are_three_answers_of_one_request() {
 }
 
 #[tokio::test]
-async fn sampling_fields_do_what_they_say() {
+async fn sampling_fields_take_effect() {
     let app = gateway().await;
     // A small model repeats itself once it has said all it had to say.
     let ask = async |more: &Value| {
@@ -318,7 +318,7 @@ async fn sampling_fields_do_what_they_say() {
 }
 
 #[tokio::test]
-async fn a_bias_forbids_and_forces_a_token_and_the_end_can_be_ignored() {
+async fn logit_bias_forbids_and_forces_a_token_and_ignore_eos_works() {
     let app = gateway().await;
     let question = "What is the capital of France?";
     let forced = json!({"logit_bias": {"1000": 100}, "logprobs": true});

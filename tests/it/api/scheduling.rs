@@ -34,7 +34,7 @@ async fn until_in_flight(app: &TestApp, count: u32) {
 }
 
 #[tokio::test]
-async fn a_wrong_header_is_refused_by_its_name() {
+async fn an_invalid_scheduling_header_is_refused_by_name() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&cloud_model("cloud", 1.0, &upstream)).await;
     for (header, value) in [("x-wattgate-priority", "urgent"), ("x-wattgate-deadline-ms", "soon")] {
@@ -46,7 +46,7 @@ async fn a_wrong_header_is_refused_by_its_name() {
 }
 
 #[tokio::test]
-async fn the_urgent_are_answered_before_those_who_came_first() {
+async fn queued_requests_are_served_in_order_of_priority() {
     let app = one_slot("").await;
     let occupied = occupy(&app, 40).await;
     let ended = |priority: &'static str, place: u32| {
@@ -66,7 +66,7 @@ async fn the_urgent_are_answered_before_those_who_came_first() {
 }
 
 #[tokio::test]
-async fn a_deadline_ends_a_request_that_waits_and_one_that_runs() {
+async fn a_deadline_ends_a_queued_and_a_running_request() {
     let app = one_slot("").await;
     let occupied = occupy(&app, 100).await;
     let started = Instant::now();
@@ -95,7 +95,7 @@ async fn a_deadline_ends_a_request_that_waits_and_one_that_runs() {
 }
 
 #[tokio::test]
-async fn a_deadline_holds_for_an_upstream_too() {
+async fn a_deadline_ends_an_upstream_request() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&cloud_model("cloud", 1.0, &upstream)).await;
     upstream.respond_with(Mode::HangBeforeHeaders);
@@ -105,7 +105,7 @@ async fn a_deadline_holds_for_an_upstream_too() {
 }
 
 #[tokio::test]
-async fn a_full_queue_says_how_long_it_is() {
+async fn a_full_queue_is_refused_with_its_length() {
     let app = one_slot("queue = 1").await;
     let occupied = occupy(&app, 60).await;
     let second = short("smol", "hi");
@@ -127,7 +127,7 @@ async fn a_full_queue_says_how_long_it_is() {
 }
 
 #[tokio::test]
-async fn what_the_engine_did_is_counted() {
+async fn engine_work_appears_in_metrics() {
     let app = one_slot("").await;
     let mut usage = json!({});
     for _ in 0..2 {

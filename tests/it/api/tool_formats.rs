@@ -90,7 +90,7 @@ fn streamed(sse: &Sse) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn forced_calls_keep_to_their_schema_in_every_spelling() {
+async fn forced_calls_match_their_schema_in_every_tool_format() {
     for family in FAMILIES {
         let app = gateway(family).await;
         for (seed, choice) in [json!("required"), named("plan")].into_iter().enumerate() {
@@ -135,7 +135,7 @@ fn named(name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_call_and_its_result_go_back_in_the_models_own_spelling() {
+async fn calls_and_results_are_rendered_in_the_models_tool_format() {
     for family in FAMILIES {
         let app = gateway(family).await;
         let mut request = must_call();
@@ -157,7 +157,7 @@ async fn a_call_and_its_result_go_back_in_the_models_own_spelling() {
 }
 
 #[tokio::test]
-async fn a_limit_completes_a_call_in_every_spelling() {
+async fn max_tokens_completes_a_call_in_every_tool_format() {
     for family in FAMILIES {
         let app = gateway(family).await;
         let mut request = must_call();
@@ -179,7 +179,7 @@ async fn a_limit_completes_a_call_in_every_spelling() {
 }
 
 #[tokio::test]
-async fn a_model_used_to_calling_goes_on_in_the_same_spelling() {
+async fn voluntary_calls_keep_the_models_tool_format() {
     let app = gateway("qwen3-coder").await;
     let mut request = must_call();
     request["tool_choice"] = json!("auto");

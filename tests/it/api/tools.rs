@@ -113,7 +113,7 @@ fn assert_call(reply: &Reply) -> Value {
 }
 
 #[tokio::test]
-async fn a_call_its_result_and_an_answer_in_words() {
+async fn a_call_its_result_and_a_final_answer() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
     let reply = app.chat(&request).await;
@@ -149,7 +149,7 @@ fn streamed_call(sse: &Sse) -> (String, String, String) {
 }
 
 #[tokio::test]
-async fn a_streamed_call_comes_in_pieces_and_says_the_same() {
+async fn a_streamed_call_equals_the_whole_one() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
     let whole = assert_call(&app.chat(&request).await);
@@ -167,7 +167,7 @@ async fn a_streamed_call_comes_in_pieces_and_says_the_same() {
 }
 
 #[tokio::test]
-async fn tools_that_may_be_used_leave_a_plain_answer_plain() {
+async fn optional_tools_do_not_change_a_plain_answer() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
     request["tool_choice"] = json!("none");
@@ -181,7 +181,7 @@ async fn tools_that_may_be_used_leave_a_plain_answer_plain() {
 }
 
 #[tokio::test]
-async fn one_of_several_tools_must_be_called_by_its_schema() {
+async fn a_required_call_of_several_tools_matches_the_schema_of_its_tool() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
     let time = json!({"type": "function", "function": {
@@ -208,7 +208,7 @@ async fn one_of_several_tools_must_be_called_by_its_schema() {
 }
 
 #[tokio::test]
-async fn choices_call_each_for_themselves() {
+async fn each_choice_has_its_own_call() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
     request["n"] = json!(2);
@@ -221,7 +221,7 @@ async fn choices_call_each_for_themselves() {
 }
 
 #[tokio::test]
-async fn a_call_that_the_model_begins_by_itself_keeps_to_its_schema() {
+async fn a_voluntary_call_matches_its_schema() {
     let app = gateway(&model_path()).await;
     let mut request =
         used_to_call(&[&["Rome"], &["Oslo"], &["Cairo"]], "What is the weather in Paris?");
@@ -236,7 +236,7 @@ async fn a_call_that_the_model_begins_by_itself_keeps_to_its_schema() {
 }
 
 #[tokio::test]
-async fn one_answer_may_hold_several_calls_unless_the_client_forbids_it() {
+async fn parallel_calls_are_allowed_unless_disabled() {
     let app = gateway(&model_path()).await;
     let earlier: [&[&str]; 3] = [&["Rome", "Oslo"], &["Cairo", "Lima"], &["Bonn", "Kyiv"]];
     let mut request = used_to_call(&earlier, "What is the weather in Paris and in London?");
@@ -265,7 +265,7 @@ async fn one_answer_may_hold_several_calls_unless_the_client_forbids_it() {
 }
 
 #[tokio::test]
-async fn a_call_is_cut_short_by_the_limit_and_not_by_a_stop_string() {
+async fn a_call_ends_at_max_tokens_and_not_at_a_stop_string() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
     request["stop"] = json!(["Paris", "\n", "\""]);
@@ -281,7 +281,7 @@ async fn a_call_is_cut_short_by_the_limit_and_not_by_a_stop_string() {
 }
 
 #[tokio::test]
-async fn schemas_with_definitions_bind_and_those_beyond_the_grammar_only_if_strict() {
+async fn schemas_with_definitions_constrain_and_unsupported_ones_fail_only_if_strict() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
     request["tools"] = json!([weather(), weather()]);
@@ -317,7 +317,7 @@ async fn schemas_with_definitions_bind_and_those_beyond_the_grammar_only_if_stri
 }
 
 #[tokio::test]
-async fn an_answer_in_words_keeps_to_its_form_beside_tools() {
+async fn response_format_applies_to_answers_without_a_call() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
     request["tool_choice"] = json!("auto");
@@ -387,7 +387,7 @@ async fn malformed_tools_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_tool_only_upstreams_know_goes_to_one() {
+async fn a_builtin_tool_is_routed_to_an_upstream() {
     let upstream = MockUpstream::start().await;
     let config = model_at(&model_path()) + &cloud_model("cloud", -5.0, &upstream);
     let app = TestApp::start(&config).await;
@@ -408,7 +408,7 @@ const CHAT: &str =
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
 
 #[tokio::test]
-async fn a_template_with_tools_is_given_them_and_its_calls_are_read() {
+async fn a_template_with_tools_receives_them_and_its_calls_are_parsed() {
     for marker in ["<tool_call>", "<|python_tag|>", "[TOOL_CALLS]"] {
         let template = format!(
             "{{% if tools %}}<|im_start|>system\nUse a tool: {{{{ tools | tojson }}}}<|im_end|>\n{{% endif %}}\
@@ -426,7 +426,7 @@ async fn a_template_with_tools_is_given_them_and_its_calls_are_read() {
 }
 
 #[tokio::test]
-async fn reasoning_is_told_apart_and_counted() {
+async fn reasoning_is_separated_and_counted() {
     let template = format!("{CHAT}<|im_start|>assistant\n<think>\n{{# </think> #}}");
     let (_dir, path) = with_template(&template);
     let app = gateway(&path).await;
@@ -472,7 +472,7 @@ fn used_to_think(more: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_thought_comes_before_text_its_stop_strings_its_form_and_its_calls() {
+async fn reasoning_precedes_text_stop_strings_format_and_calls() {
     let (_dir, path) = with_template(THINKING);
     let app = gateway(&path).await;
     let thoughtful = async |more: &Value| {

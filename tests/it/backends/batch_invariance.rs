@@ -94,7 +94,7 @@ async fn attend(local: &Local, arrival: Arrival) -> (String, bool) {
 }
 
 #[test]
-fn greedy_answers_do_not_depend_on_who_else_is_there() {
+fn greedy_answers_do_not_depend_on_concurrent_requests() {
     let runtime = Runtime::new().unwrap();
     let alone = runtime.block_on(async {
         let local = Local::ready(config(1, 0)).await;

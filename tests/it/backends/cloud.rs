@@ -149,7 +149,7 @@ async fn a_refusal_says_what_it_is_and_repeats_no_key() {
 }
 
 #[tokio::test]
-async fn nonsense_is_a_protocol_error() {
+async fn malformed_upstream_answers_are_protocol_errors() {
     let upstream = MockUpstream::start().await;
     for prompt in ["play garbage", "play html"] {
         for stream in [true, false] {
@@ -178,7 +178,7 @@ async fn an_endless_event_is_cut_off() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_an_error() {
+async fn a_truncated_answer_is_an_error() {
     let upstream = MockUpstream::start().await;
     let backend = backend(config(upstream.base_url()));
     let label = async |mode: Mode, stream: bool| {
@@ -194,7 +194,7 @@ async fn an_answer_that_breaks_off_is_an_error() {
 }
 
 #[tokio::test]
-async fn every_wait_ends() {
+async fn every_upstream_wait_times_out() {
     let upstream = MockUpstream::start().await;
     let plain = config(upstream.base_url());
     let wait_ms = 40;
@@ -215,7 +215,7 @@ async fn every_wait_ends() {
 }
 
 #[tokio::test]
-async fn dropping_the_stream_ends_the_upstreams_work() {
+async fn dropping_the_stream_cancels_the_upstream_request() {
     let upstream = MockUpstream::start().await;
     let backend = backend(config(upstream.base_url()));
     for prompt in ["play hang", "play hang-mid"] {
@@ -253,7 +253,7 @@ async fn without_its_key_it_is_not_ready_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn more_than_its_places_are_refused_at_once() {
+async fn requests_above_the_concurrency_limit_are_refused_at_once() {
     let upstream = MockUpstream::start().await;
     let backend = backend(Config { max_in_flight: 1, ..config(upstream.base_url()) });
     let mut first = backend.start(asking("hi", true));
@@ -265,7 +265,7 @@ async fn more_than_its_places_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_keeps_failing_is_left_alone() {
+async fn repeated_failures_open_the_circuit_breaker() {
     let upstream = MockUpstream::start().await;
     let backend = backend(config(upstream.base_url()));
     for _ in 0..5 {
@@ -278,7 +278,7 @@ async fn an_upstream_that_keeps_failing_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_wrong_request_is_not_held_against_the_upstream() {
+async fn a_client_error_does_not_count_for_the_circuit_breaker() {
     let upstream = MockUpstream::start().await;
     upstream.respond_with(Mode::Status(400));
     let backend = backend(config(upstream.base_url()));

@@ -76,7 +76,7 @@ async fn assert_books(app: TestApp, count: usize) {
 }
 
 #[tokio::test]
-async fn a_crash_while_decoding_ends_what_was_said_and_moves_what_was_not() {
+async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones() {
     let (app, _upstream) = three_models("preload").await;
     let backend = &app.gateway.router.model("smol").unwrap().backend;
     for signal in SIGNALS {
@@ -108,7 +108,7 @@ async fn a_crash_while_decoding_ends_what_was_said_and_moves_what_was_not() {
 }
 
 #[tokio::test]
-async fn a_crash_while_reading_the_prompt_sends_the_request_elsewhere() {
+async fn a_crash_during_prefill_moves_the_request_to_another_model() {
     let (app, _upstream) = three_models("preload").await;
     let backend = &app.gateway.router.model("smol").unwrap().backend;
     let mut request = ask_streaming("auto", &"word ".repeat(800));
@@ -139,7 +139,7 @@ async fn until_loading(app: &TestApp) {
 }
 
 #[tokio::test]
-async fn a_crash_while_loading_sends_who_waits_for_the_load_elsewhere() {
+async fn a_crash_while_loading_moves_waiting_requests_to_another_model() {
     let (app, _upstream) = three_models("on_demand").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         let other = witness(&app).await;
@@ -163,7 +163,7 @@ async fn a_crash_while_loading_sends_who_waits_for_the_load_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_crash_while_loading_is_tried_again_and_others_answer_meanwhile() {
+async fn a_crash_while_loading_is_retried_and_others_answer_meanwhile() {
     let (app, _upstream) = three_models("preload").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         until_loading(&app).await;

@@ -83,7 +83,7 @@ async fn eight_staggered_streams_interleave_and_each_equals_itself_alone() {
 }
 
 #[tokio::test]
-async fn a_dropped_stream_frees_its_slot_and_a_full_queue_says_so() {
+async fn a_dropped_stream_frees_its_slot_and_a_full_queue_refuses() {
     let local = Local::ready(Config { slots: 1, queue: 1, ..small() }).await;
     let (abandoned, mut running) = local.begin(&greedy("Count from 1 to 100.", 400));
     first_text(&mut running).await;
@@ -105,7 +105,7 @@ async fn a_dropped_stream_frees_its_slot_and_a_full_queue_says_so() {
 }
 
 #[tokio::test]
-async fn a_seed_reproduces_and_none_varies() {
+async fn a_seed_reproduces_an_answer_and_without_one_answers_vary() {
     let local = Local::ready(small()).await;
     let request = |seed: Option<i64>| {
         let mut request = greedy("Invent a name for a robot and describe it.", 24);
@@ -181,7 +181,7 @@ async fn a_control_token_in_a_message_is_only_text() {
 }
 
 #[tokio::test]
-async fn a_killed_engine_fails_what_it_had_and_comes_back() {
+async fn a_killed_engine_fails_its_requests_and_restarts() {
     let local = Local::ready(small()).await;
     let (running, mut events) = local.begin(&greedy("Count from 1 to 100.", 400));
     first_text(&mut events).await;
@@ -208,7 +208,7 @@ async fn collect_error(mut events: EventStream) -> BackendError {
 }
 
 #[tokio::test]
-async fn a_hung_engine_is_killed_and_started_anew() {
+async fn a_hung_engine_is_killed_and_restarted() {
     let local = Local::ready(Config { hang_timeout_ms: 500, ..small() }).await;
     let hung = local.recorder.pid();
     kill_process(hung, Signal::STOP).unwrap();
@@ -221,7 +221,7 @@ async fn a_hung_engine_is_killed_and_started_anew() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_begin_times_out() {
+async fn an_answer_without_a_first_token_times_out() {
     let local = Local::ready(Config { first_token_timeout_ms: 300, ..small() }).await;
     kill_process(local.recorder.pid(), Signal::STOP).unwrap();
     let (_, events) = local.begin(&greedy("Anyone there?", 4));
@@ -230,7 +230,7 @@ async fn an_answer_that_does_not_begin_times_out() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_model_makes_it_unavailable() {
+async fn a_file_without_a_model_makes_the_backend_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let truncated = folder.path().join("truncated.gguf");
     let model = std::fs::read(model_path()).unwrap();
@@ -280,7 +280,7 @@ impl ByHand {
 }
 
 #[test]
-fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
+fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
     let mut engine = ByHand::start();
     engine.send(&ToEngine::Load(protocol::Settings {
         gguf: model_path(),
@@ -328,7 +328,7 @@ fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
 }
 
 #[test]
-fn an_engine_that_hears_nonsense_leaves() {
+fn an_engine_exits_on_a_malformed_frame() {
     let mut engine = ByHand::start();
     engine.socket.write_all(&[0, 0, 0, 2, 250, 250]).unwrap();
     assert!(!engine.process.wait().unwrap().success());

@@ -116,7 +116,7 @@ async fn load(files: &[(String, PathBuf)]) -> Vec<Option<String>> {
 }
 
 #[tokio::test]
-async fn an_error_says_what_is_wrong_with_a_file() {
+async fn a_damaged_file_is_refused_with_its_defect() {
     let dir = tempfile::tempdir().unwrap();
     let mut files: Vec<_> = wrong()
         .into_iter()
@@ -134,7 +134,7 @@ async fn an_error_says_what_is_wrong_with_a_file() {
 }
 
 #[tokio::test]
-async fn a_header_that_leaves_the_context_open_loads() {
+async fn a_header_without_a_context_length_loads() {
     let dir = tempfile::tempdir().unwrap();
     let header = patched(after("llama.context_length") + 4, &[0; 4]);
     let path = write(dir.path(), "open", &header, file_bytes());
@@ -171,14 +171,14 @@ proptest! {
 
     /// Whatever is damaged, reading ends, within the file, with a shape or an error.
     #[test]
-    fn reading_a_damaged_header_ends(header in damaged(), length in prop_oneof![Just(u64::MAX), 0..4_u64 << 20]) {
+    fn reading_a_damaged_header_terminates(header in damaged(), length in prop_oneof![Just(u64::MAX), 0..4_u64 << 20]) {
         let _either = parse(header.as_slice(), length);
     }
 }
 
 /// Through llama.cpp too: `WATTGATE_HOSTILE=400` for the long run.
 #[tokio::test]
-async fn damaged_files_load_or_are_refused_and_the_gateway_lives() {
+async fn damaged_files_load_or_are_refused_without_a_crash_of_the_gateway() {
     let cases = std::env::var("WATTGATE_HOSTILE").map_or(16, |text| text.parse::<u32>().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut runner = proptest::test_runner::TestRunner::default();

@@ -89,7 +89,7 @@ async fn one_at_a_time(models: &[&str], extra: &str) -> TestApp {
 }
 
 #[tokio::test]
-async fn the_first_request_loads_the_model_and_those_that_come_meanwhile_wait() {
+async fn the_first_request_loads_the_model_and_later_ones_wait_for_it() {
     let app = TestApp::start(&on_demand("smol")).await;
     until_state(&app, "smol", "unloaded").await;
     assert_eq!(app.get("/readyz").await.status, 200, "a request would be answered");
@@ -109,7 +109,7 @@ async fn the_first_request_loads_the_model_and_those_that_come_meanwhile_wait() 
 }
 
 #[tokio::test]
-async fn an_unloaded_model_tells_what_loading_adds() {
+async fn an_unloaded_model_reports_the_cost_of_loading() {
     let app = TestApp::start(&on_demand("smol")).await;
     until_state(&app, "smol", "unloaded").await;
     assert_eq!(app.chat(&short("smol")).await.receipt()["candidates"][0]["state"], "unloaded");
@@ -139,7 +139,7 @@ async fn an_unloaded_model_tells_what_loading_adds() {
 }
 
 #[tokio::test]
-async fn the_energy_of_a_load_is_booked_as_such_and_nothing_is_lost() {
+async fn load_energy_is_recorded_separately_and_conserved() {
     let app = TestApp::start(&on_demand("smol")).await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     app.until_logged(1).await;
@@ -156,7 +156,7 @@ async fn the_energy_of_a_load_is_booked_as_such_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn an_idle_model_makes_room_and_a_busy_one_does_not() {
+async fn an_idle_model_is_evicted_and_a_busy_one_is_not() {
     let app = one_at_a_time(&["one", "two"], "load_timeout_ms = 2000").await;
     assert_eq!(app.chat(&short("one")).await.status, 200);
     let engine = pid(&app, "one").unwrap();
@@ -183,7 +183,7 @@ async fn an_idle_model_makes_room_and_a_busy_one_does_not() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_busy_model_is_answered_when_it_is_done() {
+async fn a_request_waiting_for_memory_is_answered_once_the_busy_model_is_idle() {
     let app = one_at_a_time(&["one", "two"], "").await;
     let mut request = long("one");
     request["max_tokens"] = json!(64);
@@ -200,7 +200,7 @@ async fn who_waits_for_a_busy_model_is_answered_when_it_is_done() {
 }
 
 #[tokio::test]
-async fn a_model_larger_than_the_budget_leaves_the_others_alone() {
+async fn a_model_larger_than_the_memory_budget_evicts_nothing() {
     let upstream = MockUpstream::start().await;
     let config = format!(
         "[engines]\nmemory_budget_mib = 50\n{}{}",
@@ -215,7 +215,7 @@ async fn a_model_larger_than_the_budget_leaves_the_others_alone() {
 }
 
 #[tokio::test]
-async fn an_idle_model_is_unloaded_at_break_even_and_a_preloaded_one_stays() {
+async fn an_idle_model_is_unloaded_at_break_even_and_a_preloaded_one_is_not() {
     // Warmth so dear that a second is longer than the break-even: the floor decides.
     let config = format!(
         "[engines]\nunload_after_min_s = 1\nunload_after_max_s = 3600\nwarm_watts_per_gib = 9000.0\n{}{}",
@@ -233,7 +233,7 @@ async fn an_idle_model_is_unloaded_at_break_even_and_a_preloaded_one_stays() {
 }
 
 #[tokio::test]
-async fn a_crashed_model_comes_back_only_when_somebody_asks() {
+async fn a_crashed_on_demand_model_restarts_only_on_request() {
     let app = TestApp::start(&on_demand("smol")).await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     let engine = pid(&app, "smol").unwrap();
@@ -272,7 +272,7 @@ async fn an_operator_loads_and_unloads() {
 }
 
 #[tokio::test]
-async fn orders_that_make_no_sense_are_refused() {
+async fn invalid_admin_actions_are_refused() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&cloud_model("cloud", 3.0, &upstream)).await;
     let cases = [
@@ -292,7 +292,7 @@ async fn orders_that_make_no_sense_are_refused() {
 }
 
 #[tokio::test]
-async fn a_model_that_cannot_load_on_demand_says_why() {
+async fn a_failed_load_on_demand_reports_its_cause() {
     let dir = tempfile::tempdir().unwrap();
     let corrupt = dir.path().join("corrupt.gguf");
     std::fs::write(&corrupt, b"GGUF\x03\0\0\0 and then nonsense").unwrap();
@@ -328,7 +328,7 @@ async fn engine_options_reach_llama_cpp() {
 }
 
 #[tokio::test]
-async fn who_leaves_before_the_load_is_booked_as_no_work_at_once() {
+async fn a_disconnect_before_the_load_is_recorded_at_once_without_work() {
     let app = one_at_a_time(&["smol", "twin"], "").await;
     let mut busy = app.send("/v1/chat/completions", &long("smol")).await;
     assert!(busy.chunk().await.unwrap().is_some());
@@ -347,7 +347,7 @@ async fn who_leaves_before_the_load_is_booked_as_no_work_at_once() {
 }
 
 #[tokio::test]
-async fn who_is_too_late_for_a_running_load_has_spent_nothing_and_the_load_is_booked() {
+async fn a_deadline_during_a_load_costs_the_request_nothing_and_the_load_is_recorded() {
     let app = TestApp::start(&on_demand("smol")).await;
     let request = short("smol");
     let asking = app.chat(&request);

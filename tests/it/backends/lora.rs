@@ -70,7 +70,7 @@ async fn says(config: Config) -> String {
 }
 
 #[tokio::test]
-async fn an_adapter_changes_the_answer_as_strongly_as_it_is_told_to() {
+async fn an_adapter_changes_the_answer_in_proportion_to_its_scale() {
     let dir = tempfile::tempdir().unwrap();
     let lora = Some(adapter(dir.path(), "llama"));
     let plain = says(small()).await;

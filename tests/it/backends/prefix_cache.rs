@@ -33,7 +33,7 @@ fn next_turn(mut request: Value, answer: &Answer, question: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_shared_system_prompt_is_read_once_for_all_who_ask_at_once() {
+async fn a_shared_system_prompt_is_prefilled_once_for_concurrent_requests() {
     let alone = Local::ready(exact(1, 0)).await;
     let mut expected = Vec::new();
     for question in &PROMPTS[..4] {
@@ -60,7 +60,7 @@ async fn a_shared_system_prompt_is_read_once_for_all_who_ask_at_once() {
 }
 
 #[tokio::test]
-async fn a_second_turn_reads_only_what_is_new() {
+async fn a_second_turn_prefills_only_new_tokens() {
     let local = Local::ready(small()).await;
     let request = under_rules("Name three colours.", 30);
     let first = local.ask(&request).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_second_turn_reads_only_what_is_new() {
 }
 
 #[tokio::test]
-async fn a_conversation_that_lost_its_slot_comes_back_from_host_memory() {
+async fn an_evicted_conversation_is_restored_from_host_memory() {
     let mut texts = Vec::new();
     for (host_cache_mib, remembered) in [(64, true), (0, false)] {
         let local = Local::ready(exact(1, host_cache_mib)).await;
@@ -93,7 +93,7 @@ async fn a_conversation_that_lost_its_slot_comes_back_from_host_memory() {
 }
 
 #[tokio::test]
-async fn an_answer_goes_on_while_a_long_prompt_is_read() {
+async fn an_answer_continues_during_the_prefill_of_a_long_prompt() {
     let local = Local::ready(Config { context_tokens: 1024, slots: 2, ..small() }).await;
     let (attempt, mut stream) = local.begin(&greedy("Count from 1 to 300.", 600));
     crate::rig::engine::first_text(&mut stream).await;

@@ -37,7 +37,7 @@ fn drafted(local: &Local) -> Drafted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guesses_change_no_answer_and_save_steps() {
+async fn drafts_change_no_answer_and_save_steps() {
     let mut requests = requests();
     // Drawn answers too: a guess is kept only where the draw falls on it.
     let mut drawn = requests[0].clone();
@@ -71,7 +71,7 @@ async fn guesses_change_no_answer_and_save_steps() {
 }
 
 #[tokio::test]
-async fn a_batch_full_of_answers_has_no_room_for_guesses() {
+async fn a_full_batch_takes_no_drafts() {
     let local = Local::ready(Config { draft_tokens: 1, slots: 3, ..small() }).await;
     let request = |topic| greedy(&format!("Repeat this word for word: {topic} {PASSAGE}"), 30);
     let requests = [request("one"), request("two"), request("three")];

@@ -29,7 +29,7 @@ fn raw(model: &str, prompt: &str, max_tokens: u32) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_models_answer_at_the_same_time_each_what_it_can() {
+async fn two_models_answer_concurrently() {
     // No host cache: what it may grow to is counted from the beginning.
     let gemma = local_model("gemma", &GEMMA, "slots = 2\nhost_cache_mib = 0");
     let app = TestApp::start(&(smol("host_cache_mib = 0") + &gemma)).await;
@@ -68,7 +68,7 @@ async fn two_models_answer_at_the_same_time_each_what_it_can() {
 }
 
 #[tokio::test]
-async fn a_template_of_the_config_makes_a_base_model_chat() {
+async fn a_configured_template_makes_a_base_model_chat() {
     let chatml = local_model("gemma", &GEMMA, "slots = 1\nchat_template = \"chatml\"");
     let app = TestApp::start(&chatml).await;
     app.until_loaded("gemma").await;
@@ -94,7 +94,7 @@ async fn answer(app: &TestApp, prompt: &str) -> (Vec<String>, Vec<f64>) {
 /// Gemma's attention with sliding windows and its kernels promise less than SmolLM2's (`equality.rs`): in company the
 /// same sums may be added in another order. That may decide between two tokens only if they were as good as tied.
 #[tokio::test(flavor = "multi_thread")]
-async fn greedy_answers_in_company_differ_from_those_alone_at_near_ties_only() {
+async fn batched_greedy_answers_differ_from_single_ones_only_at_near_ties() {
     const NEAR_TIE: f64 = 0.3;
     let prompts = [
         "The capital of France is",

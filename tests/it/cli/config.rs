@@ -12,7 +12,7 @@ fn report(name: &str) -> String {
 }
 
 #[test]
-fn a_misspelt_key_or_word_names_the_right_one() {
+fn a_misspelt_key_or_value_suggests_the_right_one() {
     assert_snapshot!(report("typos.toml"), @r##"
     typos.toml:1:1: unknown key `model_dirs` at the top level
       1 | model_dirs = "models"
@@ -84,7 +84,7 @@ fn a_misspelt_key_or_word_names_the_right_one() {
 }
 
 #[test]
-fn a_value_of_the_wrong_type_says_what_belongs_there() {
+fn a_value_of_the_wrong_type_names_the_expected_type() {
     assert_snapshot!(report("types.toml"), @r##"
     types.toml:1:13: `model_dir` at the top level must be a string, not the number 3
       1 | model_dir = 3
@@ -144,7 +144,7 @@ fn a_value_of_the_wrong_type_says_what_belongs_there() {
 }
 
 #[test]
-fn values_that_make_no_sense_are_all_found_at_once() {
+fn all_invalid_values_are_reported_at_once() {
     assert_snapshot!(report("values.toml"), @r##"
     values.toml:2:14: `cadence_ms` must be 10 to 1000 milliseconds, not 5
       2 | cadence_ms = 5
@@ -225,7 +225,7 @@ fn values_that_make_no_sense_are_all_found_at_once() {
 }
 
 #[test]
-fn a_policy_that_makes_no_sense_says_all_of_it() {
+fn all_problems_of_a_policy_are_reported_at_once() {
     let report = report("policies.toml");
     for problem in [
         "policies.toml:3:11: `explore` must be from 0 to 1, not 2",
@@ -361,7 +361,7 @@ fn broken_toml_is_reported_once_a_line() {
 }
 
 #[test]
-fn a_file_without_a_model_is_no_configuration() {
+fn a_file_without_a_model_is_refused() {
     assert_snapshot!(config::parse("", "empty.toml").unwrap_err(), @r##"
     empty.toml: no model is configured, so nothing could answer
     hint: add a [models.NAME.llama] or [models.NAME.openai] table; the shipped config.toml shows both
@@ -381,7 +381,7 @@ fn wattgate(arguments: &[&str], directory: &std::path::Path) -> std::process::Ou
 }
 
 #[test]
-fn check_says_what_a_good_file_amounts_to_and_what_is_still_missing() {
+fn check_summarises_a_valid_file_and_lists_missing_models_and_keys() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("config.toml"), config::SHIPPED).unwrap();
     let output = wattgate(&["check"], dir.path());
@@ -439,7 +439,7 @@ fn check_lists_the_problems_and_exits_with_2() {
 }
 
 #[test]
-fn a_missing_file_is_one_clear_problem() {
+fn a_missing_file_is_reported_as_one_problem() {
     let dir = tempfile::tempdir().unwrap();
     let output = wattgate(&["check"], dir.path());
     assert_eq!(output.status.code(), Some(2));

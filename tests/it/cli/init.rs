@@ -23,7 +23,7 @@ fn wattgate(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn init_writes_a_config_that_holds_and_says_what_comes_next() {
+fn init_writes_a_valid_config_and_prints_the_next_steps() {
     let dir = tempfile::tempdir().unwrap();
     let (code, shown) = wattgate(dir.path(), &["init"]);
     assert_eq!(code, Some(0), "{shown}");
@@ -41,7 +41,7 @@ fn init_writes_a_config_that_holds_and_says_what_comes_next() {
 }
 
 #[test]
-fn init_replaces_nothing_unless_told_to() {
+fn init_overwrites_nothing_without_force() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mine.toml");
     fs::write(&path, "# mine\n").unwrap();
@@ -83,7 +83,7 @@ fn init_reports_for_machines_and_sees_a_gpu() {
 }
 
 #[tokio::test]
-async fn what_a_small_machine_is_given_answers() {
+async fn the_config_for_a_small_machine_answers() {
     let machine = Machine { memory_bytes: 1 << 30, cores: 2, gpus: vec![] };
     let choice = choose(catalogue(), &machine, false).unwrap();
     assert_eq!(choice.model.name, "smollm2-135m");

@@ -65,7 +65,7 @@ fn a_model_of_the_catalogue_is_pulled_by_name_and_says_how_to_serve_it() {
 }
 
 #[test]
-fn verify_finds_a_file_that_changed_unseen_and_pull_mends_it() {
+fn verify_finds_a_changed_file_and_pull_replaces_it() {
     let hub = Hub::start(TINY, HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, Some(&hex(TINY)), Some(&hub));
     let (code, shown) = folder.shown(&["models", "verify"]);
@@ -96,7 +96,7 @@ fn verify_finds_a_file_that_changed_unseen_and_pull_mends_it() {
 }
 
 #[test]
-fn rm_frees_what_was_pulled_and_only_if_told_to() {
+fn rm_deletes_pulled_files_only_after_confirmation() {
     let hub = Hub::start(TINY, HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, None, Some(&hub));
     assert_eq!(folder.pull().0, Some(0));
@@ -118,7 +118,7 @@ fn rm_frees_what_was_pulled_and_only_if_told_to() {
 }
 
 #[test]
-fn rm_touches_neither_foreign_files_nor_those_another_model_needs() {
+fn rm_keeps_foreign_files_and_files_another_model_needs() {
     let hub = Hub::at(KNOWN_PATH, TINY, HubMode::Honest);
     let folder = ModelFolder::new("hf:Qwen/Qwen3-0.6B-GGUF/Qwen3-0.6B-Q8_0.gguf", None, Some(&hub));
     assert_eq!(folder.pull().0, Some(0));
@@ -136,7 +136,7 @@ fn rm_touches_neither_foreign_files_nor_those_another_model_needs() {
 }
 
 #[test]
-fn serve_says_that_a_file_is_not_the_one_the_config_means() {
+fn serve_reports_a_file_with_another_checksum() {
     let hub = Hub::start(TINY, HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, Some(&hex(TINY)), Some(&hub));
     assert_eq!(folder.pull().0, Some(0));

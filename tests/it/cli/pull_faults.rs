@@ -30,7 +30,7 @@ fn shown(output: &Output) -> String {
 }
 
 #[test]
-fn a_pull_that_was_killed_goes_on_where_it_stopped() {
+fn a_killed_pull_is_resumed() {
     let stalling = Hub::start(&LARGE, HubMode::Stalls);
     let mut folder = ModelFolder::new(SOURCE, Some(&hex(&LARGE)), Some(&stalling));
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
@@ -57,7 +57,7 @@ fn a_pull_that_was_killed_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn a_file_system_that_takes_no_large_files_is_named() {
+fn a_file_size_limit_is_reported() {
     let hub = Hub::start(&LARGE, HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, None, Some(&hub));
     // Shells count in blocks of 512 or 1024 bytes; a process that does not ignore the signal would be killed.
@@ -76,7 +76,7 @@ fn a_file_system_that_takes_no_large_files_is_named() {
 /// A file system of its own that is really full. Needs user namespaces or root, which most Linux machines give.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_full_disk_is_said_and_the_pull_goes_on_once_there_is_room() {
+fn a_full_disk_is_reported_and_the_pull_resumed_once_there_is_space() {
     let namespaces = Command::new("unshare").args(["-rm", "true"]).output();
     if !namespaces.is_ok_and(|output| output.status.success()) {
         eprintln!("not run: this machine lets nobody mount a file system of their own");

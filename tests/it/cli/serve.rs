@@ -34,7 +34,7 @@ fn a_bad_config_is_refused_before_the_port_is_bound() {
 }
 
 #[test]
-fn a_taken_port_is_named_with_what_to_do() {
+fn a_port_in_use_is_reported_with_a_remedy() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap().to_string();
     let result = output(&folder(CLOUD_ONLY), &address);
@@ -45,12 +45,12 @@ fn a_taken_port_is_named_with_what_to_do() {
 }
 
 #[test]
-fn sigterm_ends_it_in_order() {
+fn sigterm_stops_serve_with_exit_code_0() {
     assert_eq!(Serving::start(CLOUD_ONLY).terminate(), Some(0));
 }
 
 #[test]
-fn a_log_folder_that_cannot_be_made_is_named() {
+fn a_log_folder_that_cannot_be_created_is_reported() {
     let dir = folder(CLOUD_ONLY);
     std::fs::write(dir.path().join("data"), "a file where a folder should be").unwrap();
     let result = output(&dir, "127.0.0.1:0");
@@ -60,7 +60,7 @@ fn a_log_folder_that_cannot_be_made_is_named() {
 }
 
 #[tokio::test]
-async fn each_refusal_is_a_line_in_the_log_that_quotes_nobody() {
+async fn each_refusal_is_logged_without_request_content() {
     let serving = Serving::start(CLOUD_ONLY);
     let client = client();
     let url = format!("{}/v1/chat/completions", serving.url);

@@ -28,7 +28,7 @@ async fn kill_nine_loses_at_most_the_last_line() {
 }
 
 #[tokio::test]
-async fn a_torn_line_is_told_apart_and_does_not_spoil_the_next() {
+async fn a_torn_line_is_detected_and_does_not_corrupt_the_next() {
     let upstream = MockUpstream::start().await;
     let serving = Serving::start(&cloud_model("cloud", 3.0, &upstream));
     ask_some(&serving, 1).await;

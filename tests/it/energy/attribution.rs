@@ -319,7 +319,7 @@ fn attribution_is_within_ten_percent_of_shapley_values() {
 /// A token that attends to thousands of others takes more than one that does not, and weighs the same: this is the limit of
 /// weights by token.
 #[test]
-fn long_contexts_beside_short_ones_cost_the_split_some_fairness() {
+fn attribution_is_less_fair_with_mixed_context_lengths() {
     for engine in [Engine::Cores, Engine::Card, Engine::Uneven] {
         let (error, equal) = errors(engine, Prompts::Mixed, [1.0, 1.0]);
         let (percent, other) = (error * 100.0, equal * 100.0);

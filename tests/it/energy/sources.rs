@@ -46,7 +46,7 @@ fn report(machine: &str) -> String {
 }
 
 #[test]
-fn every_kind_of_machine_is_told_what_is_used_and_why_not_the_rest() {
+fn the_report_of_each_machine_lists_used_and_skipped_sensors() {
     let machines = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sysfs");
     let mut names: Vec<String> = std::fs::read_dir(machines)
         .unwrap()
@@ -65,7 +65,7 @@ fn every_kind_of_machine_is_told_what_is_used_and_why_not_the_rest() {
 }
 
 #[test]
-fn machines_read_the_same_as_json() {
+fn the_json_report_has_the_devices_and_their_figures() {
     let output = check("amd-apu-dgpu", "", &["--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["sensors"], &report["quality"]), (&"auto".into(), &"measured".into()));
@@ -82,7 +82,7 @@ fn machines_read_the_same_as_json() {
 }
 
 #[test]
-fn cloud_models_say_who_says_what_a_token_takes() {
+fn the_report_names_the_energy_source_of_each_cloud_model() {
     let own = "[models.own.openai]\nbase_url = \"http://127.0.0.1:9/v1\"\nenergy_class = \"large\"\n\
                energy = { joules_per_output_token = 2.0, boundary = \"server\", pue = 1.5 }\n\
                [models.guess.openai]\nbase_url = \"http://127.0.0.1:9/v1\"\nenergy_class = \"small\"\n\
@@ -105,7 +105,7 @@ fn cloud_models_say_who_says_what_a_token_takes() {
 }
 
 #[test]
-fn a_switch_turns_a_kind_off_and_the_next_best_takes_over() {
+fn a_disabled_sensor_kind_is_replaced_by_the_next_best() {
     let output = check("amd-apu-dgpu", "rapl.enabled = false", &["--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let used: Vec<&str> = report["devices"]
@@ -120,7 +120,7 @@ fn a_switch_turns_a_kind_off_and_the_next_best_takes_over() {
 }
 
 #[test]
-fn a_kind_that_is_insisted_on_and_absent_is_refused_with_the_reason() {
+fn a_required_sensor_kind_that_is_absent_is_refused_with_the_reason() {
     let output = check("vm", "sensors = \"hwmon\"", &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("no driver here shows"), "{text}");
@@ -157,7 +157,7 @@ impl OtherMachines {
 }
 
 #[tokio::test]
-async fn a_wall_meter_is_a_reference_beside_sensors_and_the_total_where_there_are_none() {
+async fn a_wall_meter_is_a_reference_next_to_sensors_and_the_total_without_them() {
     let others = OtherMachines::start().await;
     let report = |machine: &'static str, sensors: &'static str| {
         let energy = format!("{sensors}\nwall.url = \"http://{}\"", others.address);
@@ -178,7 +178,7 @@ async fn a_wall_meter_is_a_reference_beside_sensors_and_the_total_where_there_ar
 }
 
 #[tokio::test]
-async fn an_upstream_whose_machine_is_metered_is_charged_what_its_meter_counted() {
+async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
     let (others, upstream) = (OtherMachines::start().await, MockUpstream::start().await);
     let config = format!(
         r#"
@@ -224,7 +224,7 @@ async fn an_upstream_whose_machine_is_metered_is_charged_what_its_meter_counted(
 }
 
 #[tokio::test]
-async fn carbon_and_electricity_are_absent_until_somebody_says_where_and_how_much() {
+async fn carbon_and_electricity_cost_are_absent_without_grid_and_price() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&cloud_model("cloud", 3.0, &upstream)).await;
     let reply = app.chat(&ask("auto", "hello")).await;
@@ -235,7 +235,7 @@ async fn carbon_and_electricity_are_absent_until_somebody_says_where_and_how_muc
 }
 
 #[tokio::test]
-async fn carbon_follows_the_grid_of_each_model_and_says_which_it_was() {
+async fn carbon_uses_and_names_the_grid_of_each_model() {
     let upstream = MockUpstream::start().await;
     let config = format!(
         "[energy.carbon]\nzone = \"NOR\"\n[energy.price]\ndollars_per_kwh = 0.3\n{}carbon_zone = \"FRA\"\n{}",
@@ -267,7 +267,7 @@ async fn carbon_follows_the_grid_of_each_model_and_says_which_it_was() {
 }
 
 #[tokio::test]
-async fn the_grid_of_the_hour_replaces_the_years_and_gives_way_to_it() {
+async fn live_grid_intensity_replaces_the_yearly_average_and_falls_back_to_it() {
     let (others, upstream) = (OtherMachines::start().await, MockUpstream::start().await);
     let config = |path: &str| {
         let url = format!("http://{}{path}", others.address);
@@ -285,7 +285,7 @@ async fn the_grid_of_the_hour_replaces_the_years_and_gives_way_to_it() {
 }
 
 #[tokio::test]
-async fn what_an_upstream_says_in_a_comment_of_its_stream_beats_the_table() {
+async fn energy_in_a_stream_comment_of_an_upstream_overrides_the_table() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&cloud_model("cloud", 3.0, &upstream)).await;
     upstream.respond_with(Mode::Verbatim(
@@ -303,7 +303,7 @@ async fn what_an_upstream_says_in_a_comment_of_its_stream_beats_the_table() {
 }
 
 #[tokio::test]
-async fn an_image_takes_nobody_knows_how_much_and_not_nothing() {
+async fn an_image_prompt_has_unknown_energy_and_not_zero() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&cloud_model("cloud", 3.0, &upstream)).await;
     let mut request = ask("auto", "");
@@ -320,7 +320,7 @@ async fn an_image_takes_nobody_knows_how_much_and_not_nothing() {
 
 /// Others counted a spoken answer as so many tokens of text.
 #[tokio::test]
-async fn a_spoken_answer_takes_nobody_knows_how_much_and_no_text_model_gives_it() {
+async fn an_audio_answer_has_unknown_energy_and_excludes_text_models() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&cloud_model("cloud", 3.0, &upstream)).await;
     let mut request = ask("auto", "Say hello.");
@@ -333,7 +333,7 @@ async fn a_spoken_answer_takes_nobody_knows_how_much_and_no_text_model_gives_it(
 }
 
 #[tokio::test]
-async fn figures_of_the_operators_own_come_before_the_table() {
+async fn configured_energy_figures_override_the_table() {
     let upstream = MockUpstream::start().await;
     let config = format!(
         "{}[models.cloud.openai.energy]\njoules_per_input_token = 0.0\njoules_per_output_token = 2.0\nboundary = \"server\"\npue = 1.5\n",

@@ -54,7 +54,7 @@ fn refusal(output: &Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cloud_model_is_graded_and_a_killed_run_goes_on() {
+async fn a_cloud_model_is_graded_and_a_killed_run_resumed() {
     let upstream = MockUpstream::start().await;
     let dir = folder(&cloud_model("cloud", 1.0, &upstream), 24);
     let arguments = ["--suite", "own.jsonl", "--warmup", "1", "--batch", "4", "--json"];
@@ -128,7 +128,7 @@ async fn stopped_by(signal: &str, upstream: &MockUpstream) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_is_interrupted_or_killed_ends_like_one_that_was_not() {
+async fn an_interrupted_or_killed_run_gives_the_same_result() {
     let upstream = MockUpstream::start().await;
     let dir = folder(&cloud_model("cloud", 1.0, &upstream), 200);
     let whole = result(&measure(dir.path(), &["--suite", "own.jsonl", "--json"]));
@@ -207,7 +207,7 @@ async fn a_profile_of_something_else_is_told(path: &Path, smol: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_traffic_log_can_be_asked_again() {
+async fn prompts_of_a_traffic_log_can_be_measured_again() {
     let upstream = MockUpstream::start().await;
     let model = cloud_model("cloud", 1.0, &upstream);
     let serving = Serving::start(&format!("[traffic]\nprompts = \"full\"\n{model}"));
@@ -229,7 +229,7 @@ async fn a_traffic_log_can_be_asked_again() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_measured_is_refused_with_a_way_out() {
+async fn runs_that_cannot_be_measured_are_refused_with_a_remedy() {
     let upstream = MockUpstream::start().await;
     let away = "[models.away.llama]\nsource = \"file:nowhere.gguf\"\n";
     let dir = folder(&(cloud_model("cloud", 1.0, &upstream) + &smol("slots = 2") + away), 3);
@@ -261,7 +261,7 @@ async fn plug(app: &TestApp, tasks: &mut JoinSet<()>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sensor_is_calibrated_against_a_plug_and_says_so() {
+async fn a_sensor_is_calibrated_against_a_plug_and_labelled_so() {
     let app = TestApp::start(&smol("slots = 2")).await;
     app.until_loaded("smol").await;
     let mut tasks = JoinSet::new();
@@ -301,7 +301,7 @@ async fn a_sensor_is_calibrated_against_a_plug_and_says_so() {
 }
 
 #[test]
-fn a_profile_that_is_not_there_is_a_warning_before_and_an_error_at_the_start() {
+fn a_missing_profile_is_a_warning_in_check_and_an_error_at_start() {
     let dir = folder(&format!("[energy]\nprofile = \"none.toml\"\n{}", smol("")), 1);
     let run = |command: &str| {
         let mut wattgate = Command::new(env!("CARGO_BIN_EXE_wattgate"));

@@ -25,7 +25,7 @@ fn wattgate(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn a_candidate_watches_and_is_never_obeyed() {
+async fn a_shadow_router_is_evaluated_and_never_applied() {
     let upstream = MockUpstream::start().await;
     let dir = tempfile::tempdir().unwrap();
     router(dir.path(), 20.0);
@@ -57,7 +57,7 @@ async fn p(url: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn one_command_promotes_and_one_takes_back_while_the_gateway_serves() {
+async fn promote_and_rollback_take_effect_in_a_running_gateway() {
     let upstream = MockUpstream::start().await;
     let dir = tempfile::tempdir().unwrap();
     router(&dir.path().join("live"), 0.0);
@@ -105,7 +105,7 @@ async fn one_command_promotes_and_one_takes_back_while_the_gateway_serves() {
 }
 
 #[tokio::test]
-async fn a_hangup_reads_the_router_again() {
+async fn sighup_reloads_the_router() {
     let upstream = MockUpstream::start().await;
     let dir = tempfile::tempdir().unwrap();
     router(&dir.path().join("live"), 0.0);
@@ -120,7 +120,7 @@ async fn a_hangup_reads_the_router_again() {
 }
 
 #[tokio::test]
-async fn drift_is_told_once_enough_requests_came() {
+async fn drift_is_reported_after_enough_requests() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&cloud_model("cloud", 3.0, &upstream)).await;
     for _ in 0..120 {
@@ -169,7 +169,7 @@ async fn judge(url: &str, question: &Value, good: bool) {
 }
 
 #[tokio::test]
-async fn a_router_is_trained_from_the_log_with_its_outcomes() {
+async fn a_router_is_trained_from_the_log_and_its_outcomes() {
     let dir = judged_log("full").await;
     let (code, said) = wattgate(dir.path(), &["train", "--log", "data/traffic", "--out", "mine"]);
     assert_eq!(code, Some(0), "{said}");
@@ -189,7 +189,7 @@ async fn a_router_is_trained_from_the_log_with_its_outcomes() {
 }
 
 #[tokio::test]
-async fn a_log_without_prompts_says_what_to_change() {
+async fn training_from_a_log_without_prompts_is_refused_with_a_remedy() {
     let dir = judged_log("hash").await;
     let (code, said) = wattgate(dir.path(), &["train", "--log", "data/traffic", "--out", "mine"]);
     assert_eq!(code, Some(2), "{said}");

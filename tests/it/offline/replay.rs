@@ -74,7 +74,7 @@ async fn policies_are_compared_over_the_log() {
 }
 
 #[tokio::test]
-async fn bad_lines_are_named_and_a_torn_one_is_counted() {
+async fn bad_lines_are_reported_and_torn_lines_counted() {
     let upstream = MockUpstream::start().await;
     let dir = served(&upstream).await;
     let file = std::fs::read_dir(dir.path().join(LOG)).unwrap().next().unwrap().unwrap().path();
@@ -90,7 +90,7 @@ async fn bad_lines_are_named_and_a_torn_one_is_counted() {
 }
 
 #[tokio::test]
-async fn input_that_cannot_be_used_is_refused() {
+async fn unusable_replay_input_is_refused() {
     let upstream = MockUpstream::start().await;
     let dir = TempDir::new().unwrap();
     std::fs::write(dir.path().join("config.toml"), cloud_model("small", 1.0, &upstream)).unwrap();

@@ -59,7 +59,7 @@ fn a_pair_of_known_models_is_scored_by_name() {
 }
 
 #[test]
-fn a_pair_that_is_unknown_is_told_what_it_may_have_meant() {
+fn an_unknown_pair_is_refused_with_a_suggestion() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.toml"), CONFIG).unwrap();
     fs::write(dir.path().join("prompts.jsonl"), r#"{"id":"a","prompt":"Hi"}"#).unwrap();
@@ -75,7 +75,7 @@ fn a_pair_that_is_unknown_is_told_what_it_may_have_meant() {
 }
 
 #[test]
-fn ids_and_order_are_kept_to_the_digit_from_standard_input_too() {
+fn ids_and_order_are_kept_exactly_also_from_stdin() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.toml"), CONFIG).unwrap();
     let ids = ["123456789012345678901234567890", "-1.50", r#""\u00e9 ""#, "null", r#"{"a": 1}"#];
@@ -94,7 +94,7 @@ fn ids_and_order_are_kept_to_the_digit_from_standard_input_too() {
 }
 
 #[test]
-fn every_bad_line_is_told_and_the_others_are_scored() {
+fn every_bad_line_is_reported_and_the_others_are_scored() {
     let dir = tempfile::tempdir().unwrap();
     let bad: [(&[u8], &str); 7] = [
         (br#"{"id":"a"}"#, "either `prompt` or `messages`"),
@@ -128,7 +128,7 @@ fn every_bad_line_is_told_and_the_others_are_scored() {
 }
 
 #[test]
-fn only_models_that_could_answer_are_chosen() {
+fn only_models_that_can_answer_are_chosen() {
     let dir = tempfile::tempdir().unwrap();
     let vectors = "[models.vectors]\nability = 9.0\nopenai = { base_url = \"http://127.0.0.1:9/v1\", embedding = true }\n";
     let config = CONFIG.replace("[models.there]", &format!("{vectors}[models.there]"))
@@ -149,7 +149,7 @@ fn only_models_that_could_answer_are_chosen() {
 }
 
 #[test]
-fn a_policy_or_router_that_is_not_there_is_bad_input() {
+fn a_missing_policy_or_router_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = format!("{CONFIG}[policies.frugal]\n");
     for (arguments, expected) in [

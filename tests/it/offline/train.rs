@@ -46,7 +46,7 @@ fn labels() -> String {
 }
 
 #[test]
-fn a_router_is_trained_the_same_twice_and_tells_easy_from_hard() {
+fn training_is_deterministic_and_separates_easy_from_hard() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("made.jsonl"), outcomes()).unwrap();
     fs::write(dir.path().join("labels.jsonl"), labels()).unwrap();
@@ -128,7 +128,7 @@ fn each_kind_of_bad_training_data_is_refused_by_file_and_line() {
 }
 
 #[test]
-fn blank_lines_and_a_byte_order_mark_are_no_rows() {
+fn blank_lines_and_a_byte_order_mark_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let lines = outcomes();
     let plain = report(dir.path(), &lines, &[]);
@@ -140,7 +140,7 @@ fn blank_lines_and_a_byte_order_mark_are_no_rows() {
 }
 
 #[test]
-fn what_was_averaged_and_who_cannot_be_compared_is_said() {
+fn averaged_rows_and_incomparable_models_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let lines = outcomes();
     fs::write(dir.path().join("twice.jsonl"), lines.repeat(2)).unwrap();
@@ -191,7 +191,7 @@ fn report(dir: &Path, lines: &str, more: &[&str]) -> Value {
 }
 
 #[test]
-fn rows_told_twice_are_averaged_and_those_that_disagree_are_counted() {
+fn duplicate_rows_are_averaged_and_contradictions_counted() {
     let dir = tempfile::tempdir().unwrap();
     let lines = outcomes();
     let again: Vec<&str> = lines.lines().take(10).collect();
@@ -208,7 +208,7 @@ fn rows_told_twice_are_averaged_and_those_that_disagree_are_counted() {
 }
 
 #[test]
-fn twenty_rows_are_enough_and_keep_to_probabilities() {
+fn twenty_rows_are_enough_for_valid_probabilities() {
     let dir = tempfile::tempdir().unwrap();
     let twenty: Vec<String> = outcomes().lines().take(20).map(str::to_owned).collect();
     report(dir.path(), &twenty.join("\n"), &[]);
@@ -220,7 +220,7 @@ fn twenty_rows_are_enough_and_keep_to_probabilities() {
 }
 
 #[test]
-fn more_rows_than_training_takes_are_sampled() {
+fn rows_above_the_training_limit_are_sampled() {
     let dir = tempfile::tempdir().unwrap();
     let mut lines = String::new();
     for row in 0..100_000_u32 {
@@ -235,7 +235,7 @@ fn more_rows_than_training_takes_are_sampled() {
 }
 
 #[test]
-fn labels_of_ones_own_refine_a_router_and_leave_the_rest_of_it() {
+fn own_labels_refine_a_router_and_keep_its_other_models() {
     let dir = tempfile::tempdir().unwrap();
     report(dir.path(), &outcomes(), &[]);
     let before = AdequacyModel::load(&dir.path().join("router")).unwrap();
@@ -255,7 +255,7 @@ fn labels_of_ones_own_refine_a_router_and_leave_the_rest_of_it() {
 }
 
 #[test]
-fn a_router_that_cannot_be_used_is_named_and_a_failed_training_leaves_the_old_one() {
+fn an_unusable_router_is_reported_and_a_failed_training_keeps_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     report(dir.path(), &outcomes(), &[]);
     let path = dir.path().join("router/model.bin");
@@ -286,7 +286,7 @@ fn a_router_that_cannot_be_used_is_named_and_a_failed_training_leaves_the_old_on
 }
 
 #[test]
-fn another_design_is_compared_and_not_kept() {
+fn an_alternative_design_is_compared_and_not_saved() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("labels.jsonl"), labels()).unwrap();
     let mut vectors = String::from("{\"design\":\"an oracle\",\"bytes\":4000}\n");

@@ -34,7 +34,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_sure_answer_is_shown_and_an_unsure_one_is_dropped_and_billed_as_wasted() {
+async fn a_confident_answer_is_shown_and_an_unsure_one_dropped_and_recorded_as_wasted() {
     for stream in [false, true] {
         let upstream = MockUpstream::start().await;
         let sure = gateway(&upstream, 0.0, "").await;
@@ -85,7 +85,7 @@ async fn answer(app: &TestApp, request: &Value) -> (String, Value) {
 }
 
 #[tokio::test]
-async fn every_local_answer_tells_its_signals_and_the_window_is_exact() {
+async fn every_local_answer_records_its_signals_over_the_exact_window() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, 0.0, "withhold_tokens = 5").await;
     let mut request = short("auto/frugal", "Tell me a long story about a ship.");
@@ -111,7 +111,7 @@ async fn every_local_answer_tells_its_signals_and_the_window_is_exact() {
 }
 
 #[tokio::test]
-async fn the_signals_are_those_of_the_log_probabilities_that_clients_can_ask_for() {
+async fn the_signals_equal_those_computed_from_client_logprobs() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, 0.0, "").await;
     let mut request = short("smol", QUESTION);
@@ -129,7 +129,7 @@ async fn the_signals_are_those_of_the_log_probabilities_that_clients_can_ask_for
 }
 
 #[tokio::test]
-async fn a_weak_answer_is_better_than_none() {
+async fn a_weak_answer_is_shown_if_escalation_fails() {
     let upstream = MockUpstream::start().await;
     for mode in [Mode::Status(500), Mode::Status(400)] {
         let app = gateway(&upstream, 1.0, "").await;
@@ -142,7 +142,7 @@ async fn a_weak_answer_is_better_than_none() {
 }
 
 #[tokio::test]
-async fn what_may_not_leave_the_machine_is_not_escalated_and_a_named_model_is_not_watched() {
+async fn local_only_and_named_models_are_not_escalated() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, 1.0, "").await;
     let request = app.request("/v1/chat/completions").header("x-wattgate-local-only", "true");
@@ -179,7 +179,7 @@ async fn withholding_ends_in_time_and_a_client_that_leaves_meanwhile_frees_the_s
 }
 
 #[tokio::test]
-async fn what_cannot_be_watched_goes_where_the_floor_sends_it() {
+async fn requests_without_signals_are_routed_by_the_floor() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, 0.0, "").await;
     let mut several = short("auto/frugal", QUESTION);
@@ -193,7 +193,7 @@ async fn what_cannot_be_watched_goes_where_the_floor_sends_it() {
 }
 
 #[tokio::test]
-async fn forms_calls_and_log_probabilities_are_shown_or_dropped_whole() {
+async fn constrained_answers_calls_and_logprobs_are_shown_or_dropped_whole() {
     let form = json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": true,
         "schema": {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"],
             "additionalProperties": false}}}});
@@ -226,7 +226,7 @@ async fn forms_calls_and_log_probabilities_are_shown_or_dropped_whole() {
 }
 
 #[tokio::test]
-async fn what_is_shown_must_reach_the_floor_unless_a_threshold_says_otherwise() {
+async fn shown_answers_reach_the_floor_unless_a_threshold_is_set() {
     let upstream = MockUpstream::start().await;
     let app = gateway_with(&upstream, "").await;
     let with_floor = async |floor: f64| {
@@ -244,7 +244,7 @@ async fn what_is_shown_must_reach_the_floor_unless_a_threshold_says_otherwise() 
 }
 
 #[tokio::test]
-async fn after_a_failed_answer_nothing_weak_begins_again() {
+async fn after_a_failed_answer_the_next_turn_skips_the_weak_model() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, 0.0, "").await;
     let first = short("auto/frugal", QUESTION);
@@ -261,7 +261,7 @@ async fn after_a_failed_answer_nothing_weak_begins_again() {
 }
 
 #[tokio::test]
-async fn a_replay_repeats_the_cascades_choice() {
+async fn a_replay_repeats_the_decision_of_the_cascade() {
     let upstream = MockUpstream::start().await;
     let app = gateway(&upstream, 1.0, "").await;
     answer(&app, &short("auto/frugal", QUESTION)).await;

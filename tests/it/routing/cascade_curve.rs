@@ -83,7 +83,7 @@ impl Trial {
 }
 
 #[test]
-fn answers_are_found_as_words() {
+fn answers_are_matched_as_whole_words() {
     let question = |domain: &str, answer: &str| Question {
         id: "q".into(),
         domain: domain.into(),

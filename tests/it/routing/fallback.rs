@@ -52,7 +52,7 @@ async fn each_failure_before_the_first_byte_moves_to_the_next_candidate() {
 }
 
 #[tokio::test]
-async fn a_model_asked_for_by_name_is_not_replaced() {
+async fn a_model_requested_by_name_has_no_fallback() {
     let cases = [
         (Mode::Status(401), 502, "credentials"),
         (Mode::RateLimited("7"), 429, "rate_limited"),
@@ -72,7 +72,7 @@ async fn a_model_asked_for_by_name_is_not_replaced() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_wrong_everywhere_is_not_tried_twice() {
+async fn a_client_error_is_not_retried_elsewhere() {
     let (app, cheap, dear) = two_models().await;
     cheap.respond_with(Mode::Status(400));
     let reply = app.chat(&ask("auto", "hello")).await;
@@ -81,7 +81,7 @@ async fn a_request_that_is_wrong_everywhere_is_not_tried_twice() {
 }
 
 #[tokio::test]
-async fn an_unreachable_upstream_is_replaced_and_named() {
+async fn an_unreachable_upstream_falls_back_and_is_named_in_the_receipt() {
     let dear = MockUpstream::start().await;
     // Nothing listens on port 1 of loopback.
     let config = format!(
@@ -98,7 +98,7 @@ async fn an_unreachable_upstream_is_replaced_and_named() {
 }
 
 #[tokio::test]
-async fn a_missing_key_is_said_and_the_rest_goes_on() {
+async fn a_missing_key_is_reported_and_other_models_answer() {
     let upstream = MockUpstream::start().await;
     let keyless = cloud_model("keyless", 3.0, &upstream)
         + "api_key_env = \"WATTGATE_TEST_KEY_THAT_NOBODY_SETS\"\n";

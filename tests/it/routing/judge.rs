@@ -45,7 +45,7 @@ fn named(body: &Value) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_fair_judge_scores_and_one_that_follows_the_place_has_seen_a_tie() {
+async fn a_consistent_judge_scores_and_a_position_biased_one_gives_a_tie() {
     for (opinion, label) in [
         (fair as fn(&Value) -> Option<String>, 1.0),
         (|_| Some(r#"{"better":"A"}"#.to_owned()), 0.5),
@@ -95,7 +95,7 @@ async fn a_fair_judge_scores_and_one_that_follows_the_place_has_seen_a_tie() {
 }
 
 #[tokio::test]
-async fn a_grade_by_itself_becomes_a_score_and_nonsense_becomes_none() {
+async fn a_single_grade_becomes_a_score_and_an_unparsable_one_none() {
     let (answering, judge) = (MockUpstream::start().await, MockUpstream::start().await);
     let app = TestApp::start(&config(&answering, &judge, "pointwise")).await;
     judge.respond_with(Mode::Judge(|_| Some("{\"grade\": 4}".to_owned())));
@@ -113,7 +113,7 @@ async fn a_grade_by_itself_becomes_a_score_and_nonsense_becomes_none() {
 }
 
 #[tokio::test]
-async fn a_private_conversation_is_shown_to_no_judge_elsewhere_and_off_means_off() {
+async fn a_local_only_conversation_is_never_sent_to_a_remote_judge() {
     let judge = MockUpstream::start().await;
     let text = smol("") + &cloud_model("judge", 4.0, &judge);
     let on = format!("[judge]\nshare = 1.0\nmodel = \"judge\"\n{text}");
@@ -134,7 +134,7 @@ async fn a_private_conversation_is_shown_to_no_judge_elsewhere_and_off_means_off
 }
 
 #[tokio::test]
-async fn a_local_judge_keeps_to_the_form_and_its_joules_are_overhead() {
+async fn a_local_judge_answers_in_the_schema_and_its_joules_are_overhead() {
     let text = smol("") + "[judge]\nshare = 1.0\nmodel = \"smol\"\nmode = \"pointwise\"\n";
     let app = TestApp::start(&text).await;
     app.until_loaded("smol").await;
@@ -155,7 +155,7 @@ async fn a_local_judge_keeps_to_the_form_and_its_joules_are_overhead() {
 }
 
 #[tokio::test]
-async fn a_slow_judge_delays_nobody_and_its_queue_is_bounded() {
+async fn a_slow_judge_delays_no_request_and_its_queue_is_bounded() {
     let (answering, judge) = (MockUpstream::start().await, MockUpstream::start().await);
     let text = config(&answering, &judge, "pointwise")
         .replace("share = 1.0", "share = 1.0\nqueue = 1\ndeadline_ms = 400");

@@ -43,7 +43,7 @@ async fn the_best_model_within_the_budget_answers() {
 }
 
 #[tokio::test]
-async fn a_trade_off_is_worth_what_its_lambda_says() {
+async fn lambda_sets_the_trade_off_between_quality_and_cost() {
     let trade = |lambda: &str| {
         format!(
             "[policies.default]\nobjective = \"tradeoff\"\nfloor = 0.0\nlambda_per_joule = {lambda}"
@@ -59,7 +59,7 @@ async fn a_trade_off_is_worth_what_its_lambda_says() {
 }
 
 #[tokio::test]
-async fn a_class_of_task_has_a_rule_of_its_own() {
+async fn a_task_class_can_override_the_policy() {
     let config = "[policies.default]\nfloor = 0.0\n[policies.default.classes.code]\nmodel = \"large\"\n\
                   [policies.default.classes.math]\nobjective = \"quality\"";
     let (app, _upstream) = pair(config).await;
@@ -80,7 +80,7 @@ async fn a_class_of_task_has_a_rule_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_request_sets_for_itself_what_the_policy_lets_it() {
+async fn a_request_overrides_what_its_policy_allows() {
     let config = "[policies.default]\nfloor = 0.5\n[policies.fixed]\noverrides = [\"max_dollars\"]\nmax_dollars = 0.5";
     let (app, upstream) = pair(config).await;
     let chosen = |reply: &Reply| reply.receipt()["model"].as_str().unwrap_or_default().to_owned();
@@ -134,7 +134,7 @@ async fn exploration_is_logged_with_its_propensity() {
 }
 
 #[tokio::test]
-async fn a_route_is_explained_to_the_last_field() {
+async fn route_explains_every_field_of_a_decision() {
     let (app, upstream) = pair("[policies.default]\nfloor = 0.5").await;
     let request = app.request("/v1/route").header("x-wattgate-max-joules", "300");
     let reply = Reply::of(request.json(&ask("auto", "hello")).send().await.unwrap()).await;

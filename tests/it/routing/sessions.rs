@@ -37,7 +37,7 @@ fn session(reply: &Reply) -> SessionId {
 }
 
 #[tokio::test]
-async fn a_conversation_stays_where_a_new_one_would_not_go() {
+async fn a_conversation_stays_on_its_model_where_a_new_one_would_not_go() {
     let (app, _upstream) = twins("objective = \"quality\"").await;
     let first = ask("b", "Tell me a story about a lighthouse and its keeper, please.");
     let begun = app.chat(&first).await;
@@ -70,7 +70,7 @@ async fn a_conversation_stays_where_a_new_one_would_not_go() {
 }
 
 #[tokio::test]
-async fn a_tool_loop_goes_back_to_the_model_that_called() {
+async fn a_tool_result_returns_to_the_model_that_called() {
     let (app, _upstream) = twins("floor = 0.1").await;
     let tools = json!([{"type": "function", "function": {"name": "clock", "parameters": {}}}]);
     let mut first = ask("b", "What time is it?");
@@ -122,7 +122,7 @@ async fn a_failed_answer_raises_the_floor_for_the_rest_of_its_conversation() {
 }
 
 #[tokio::test]
-async fn a_conversation_that_must_stay_here_never_leaves() {
+async fn a_local_only_conversation_stays_local_in_later_turns() {
     let (app, upstream) = twins("").await;
     let first = ask("auto", "my secret diary");
     assert_eq!(with(&app, ("x-wattgate-local-only", "true"), &first).await.status, 503);
@@ -159,7 +159,7 @@ async fn a_conversation_that_must_stay_here_never_leaves() {
 }
 
 #[tokio::test]
-async fn a_part_of_a_conversation_that_must_stay_here_stays_here() {
+async fn a_local_only_prefix_keeps_later_requests_local() {
     let (app, upstream) = twins("").await;
     let first = ask("auto", "This is my secret diary, and nobody else may read it.");
     with(&app, ("x-wattgate-local-only", "true"), &first).await;
@@ -179,7 +179,7 @@ async fn a_part_of_a_conversation_that_must_stay_here_stays_here() {
 }
 
 #[tokio::test]
-async fn a_dry_run_leaves_no_trace() {
+async fn a_dry_run_leaves_no_session_state() {
     let (app, _upstream) = twins("").await;
     let first = ask("auto", "hello there");
     let request = app.request("/v1/route").header("x-wattgate-local-only", "true");
@@ -190,7 +190,7 @@ async fn a_dry_run_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_local_model_that_holds_the_conversation_is_expected_to_read_less() {
+async fn a_cached_conversation_lowers_the_predicted_prefill() {
     let app = TestApp::start(&smol("")).await;
     app.until_loaded("smol").await;
     let story = "Once upon a time there was a lighthouse keeper who counted ships. ".repeat(8);
