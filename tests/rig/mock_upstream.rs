@@ -3,6 +3,13 @@
 //! Prints its base URL, then answers each line on stdin with every request so far, as one line of JSON. Exits when stdin
 //! closes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should stop loudly"
+)]
+#![expect(unreachable_pub, reason = "`pub` marks what the mock offers to the Rust tests")]
+
 #[path = "../it/rig/mock_upstream.rs"]
 #[expect(dead_code, reason = "only the Rust tests set modes and wait for requests to end")]
 mod mock_upstream;

@@ -9,7 +9,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::rig::app::{PATIENCE, Sse, TestApp, ask, ask_streaming, cloud_model, eventually};
-use crate::rig::local_models::{engine_pid, engine_state, local_model, short, smol};
+use crate::rig::local_models::{engine_pid, local_model, short, smol};
 use crate::rig::mock_upstream::MockUpstream;
 
 /// Waits until the one model is loaded.

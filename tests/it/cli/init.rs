@@ -9,8 +9,8 @@ use serde_json::json;
 use wattgate::config;
 use wattgate::models::{Machine, Source, catalogue, choose};
 
-use super::app::TestApp;
-use super::engine::model_path;
+use crate::rig::app::TestApp;
+use crate::rig::engine::model_path;
 
 fn wattgate(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));

