@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
+use super::chunks::Chunks;
 use super::terms::Terms;
 use crate::energy::EnergyFigure;
 use crate::openai::{FinishReason, Request, TokenLogprob, Usage};
@@ -57,8 +57,10 @@ pub enum Event {
     Choice(u32),
     /// The present choice has ended, others go on; the last one's end is `Done`.
     ChoiceDone(FinishReason),
-    /// A chunk (streaming) or the whole response object (not streaming), as an upstream wrote it.
-    Upstream(Box<RawValue>),
+    /// Chunks of a streamed answer, as an upstream wrote them.
+    UpstreamChunks(Chunks),
+    /// The whole answer, not streamed: the JSON object that an upstream wrote. UTF-8.
+    UpstreamAnswer(Bytes),
     /// One vector of unit length for each input, in their order: the whole answer to a request for embeddings.
     Embeddings(Vec<Vec<f32>>),
     /// The oldest turns of the conversation were left out so that the rest fits.

@@ -33,6 +33,18 @@ impl Request {
         }
     }
 
+    /// How many choices the answer has.
+    pub fn choices(&self) -> u32 {
+        match self {
+            Self::Chat(request) => request.n.unwrap_or(1),
+            Self::Completion(request) => {
+                let prompts = u32::try_from(request.prompt.0.len()).unwrap_or(u32::MAX);
+                request.choices().saturating_mul(prompts)
+            }
+            Self::Embedding(_) => 0,
+        }
+    }
+
     /// Whether the client asked for a usage chunk at the end of the stream.
     pub fn wants_stream_usage(&self) -> bool {
         let wants = |options: &Option<StreamOptions>| {

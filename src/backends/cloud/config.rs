@@ -8,7 +8,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::energy::cloud::{Class, OwnFigures, PerToken};
-use crate::openai::{Request, Usage};
+use crate::openai::Usage;
 use crate::units::Dollars;
 
 /// `[models.<name>.openai]`.
@@ -57,18 +57,8 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub(super) struct Endpoints {
     pub(super) chat: Url,
-    completions: Url,
-    embeddings: Url,
-}
-
-impl Endpoints {
-    pub(super) fn of(&self, request: &Request) -> &Url {
-        match request {
-            Request::Chat(_) => &self.chat,
-            Request::Completion(_) => &self.completions,
-            Request::Embedding(_) => &self.embeddings,
-        }
-    }
+    pub(super) completions: Url,
+    pub(super) embeddings: Url,
 }
 
 impl Default for Config {

@@ -9,6 +9,7 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
+use super::plain;
 use crate::backends::backend::{CONTEXT_LENGTH_EXCEEDED, ErrorKind, UNSUPPORTED_ENDPOINT};
 
 /// Longest upstream message repeated to a client, in characters.
@@ -61,15 +62,34 @@ pub(super) fn unsent(error: &reqwest::Error, connect_timeout: Duration) -> Error
     match (error.is_connect(), error.is_timeout()) {
         (true, true) => ErrorKind::Timeout { after: connect_timeout },
         (true, false) => {
-            ErrorKind::Unavailable(format!("cannot connect to the upstream: {}", root_cause(error)))
+            let cause = root_cause(error).unwrap_or_else(|| "unknown cause".to_owned());
+            ErrorKind::Unavailable(format!("cannot connect to the upstream: {cause}"))
         }
         (false, _) => broken(error),
     }
 }
 
+/// As [`unsent`], of a connection without TLS.
+pub(super) fn unsent_plain(error: &plain::Error, connect_timeout: Duration) -> ErrorKind {
+    match error {
+        plain::Error::ConnectTimeout => ErrorKind::Timeout { after: connect_timeout },
+        plain::Error::Connect(error) => {
+            ErrorKind::Unavailable(format!("cannot connect to the upstream: {error}"))
+        }
+        plain::Error::Http(error) => broken_plain(error),
+    }
+}
+
 /// A connection that broke while an answer was awaited or read.
 pub(super) fn broken(error: &reqwest::Error) -> ErrorKind {
-    ErrorKind::Unavailable(format!("the connection to the upstream broke: {}", root_cause(error)))
+    let cause = root_cause(error).unwrap_or_else(|| "unknown cause".to_owned());
+    ErrorKind::Unavailable(format!("the connection to the upstream broke: {cause}"))
+}
+
+/// As [`broken`], of a connection without TLS.
+pub(super) fn broken_plain(error: &hyper::Error) -> ErrorKind {
+    let cause = root_cause(error).unwrap_or_else(|| error.to_string());
+    ErrorKind::Unavailable(format!("the connection to the upstream broke: {cause}"))
 }
 
 /// The error within `body`: OpenAI's envelope, or the bare object of older vLLM.
@@ -137,12 +157,12 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// The innermost cause: the operating system's or the TLS library's words, which hold no URL.
-fn root_cause(error: &reqwest::Error) -> String {
+fn root_cause(error: &dyn Error) -> Option<String> {
     let mut cause = error.source();
     while let Some(inner) = cause.and_then(Error::source) {
         cause = Some(inner);
     }
-    cause.map_or_else(|| "unknown cause".to_owned(), ToString::to_string)
+    cause.map(ToString::to_string)
 }
 
 #[cfg(test)]
