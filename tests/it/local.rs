@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use wattgate::backends::llama::EngineState;
-use wattgate::gateway::Kind;
+use wattgate::serving::Kind;
 
 use crate::app::{PATIENCE, Sse, TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::engine::model_path;
