@@ -21,7 +21,7 @@ use crate::backends::cloud::SetupError;
 use crate::backends::llama::Residency;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
-use crate::http;
+use crate::http::server;
 use crate::http::state::Edge;
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
@@ -119,7 +119,7 @@ impl App {
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let Self { listener, grace, edge, mut engines, stop_engines, mut settling, .. } = self;
         let stop_server = CancellationToken::new();
-        let serving = http::serve(listener, edge.clone(), stop_server.clone(), grace);
+        let serving = server::serve(listener, edge.clone(), stop_server.clone(), grace);
         tokio::pin!(serving);
         let early = tokio::select! {
             ended = &mut serving => Some(ended),

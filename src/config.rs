@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use crate::backends::{cloud, llama};
 use crate::energy;
-use crate::http;
+use crate::http::{AdminConfig, Config as ServerConfig};
 use crate::models::{Sha256, Source};
 use crate::routing;
 use crate::serving::judge;
@@ -45,8 +45,8 @@ pub const DEFAULT_POLICY: &str = "default";
 pub struct Config {
     /// Where pulled models live. Default `models`, relative to the working directory.
     pub model_dir: PathBuf,
-    pub server: http::Config,
-    pub admin: http::AdminConfig,
+    pub server: ServerConfig,
+    pub admin: AdminConfig,
     pub engines: llama::EnginesConfig,
     pub log: telemetry::Config,
     pub energy: energy::Config,
@@ -99,8 +99,8 @@ pub enum Engine {
 #[serde(deny_unknown_fields, default)]
 struct File {
     model_dir: PathBuf,
-    server: http::Config,
-    admin: http::AdminConfig,
+    server: ServerConfig,
+    admin: AdminConfig,
     engines: llama::EnginesConfig,
     log: telemetry::Config,
     energy: energy::Config,
@@ -125,8 +125,8 @@ impl Default for File {
     fn default() -> Self {
         Self {
             model_dir: PathBuf::from("models"),
-            server: http::Config::default(),
-            admin: http::AdminConfig::default(),
+            server: ServerConfig::default(),
+            admin: AdminConfig::default(),
             engines: llama::EnginesConfig::default(),
             log: telemetry::Config::default(),
             energy: energy::Config::default(),
