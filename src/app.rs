@@ -21,8 +21,8 @@ use crate::backends::cloud::SetupError;
 use crate::backends::llama::Residency;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
-use crate::http::server;
-use crate::http::state::Edge;
+use crate::http::server::{self, Listeners};
+use crate::http::state::{BodyLimits, Edge};
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
 use crate::serving::models::router_handle::LoadRouterError;
@@ -52,7 +52,7 @@ pub enum AppError {
 
 /// A gateway that is ready to run.
 pub struct App {
-    listener: TcpListener,
+    listeners: Listeners,
     address: SocketAddr,
     grace: Duration,
     edge: Edge,
@@ -72,6 +72,12 @@ impl App {
         // First, because it fails most often, and nothing needs undoing yet.
         let listener = bind(config.server.listen).await?;
         let address = listener.local_addr().map_err(AppError::Server)?;
+        let operator = match config.server.admin_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let connections_max = config.server.max_connections as usize;
+        let listeners = Listeners { public: listener, operator, connections_max };
         let (log, sink) = open_log(&config.traffic.dir)?;
         let (meter, settlements) = Meter::start(&config.energy)?;
         let metrics = Arc::new(Metrics::new());
@@ -101,13 +107,21 @@ impl App {
         let settler = Arc::clone(&gateway);
         settling.spawn(async move { settler.receipts.settle_all(settlements).await });
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
-        let max_body_bytes = config.server.max_body_bytes;
-        let edge = Edge { gateway, max_body_bytes, admin: config.admin.clone() };
-        Ok(Self { listener, address, grace, edge, engines, stop_engines, settling, meter, log })
+        let body = BodyLimits {
+            bytes: config.server.max_body_bytes,
+            timeout: Duration::from_millis(config.server.body_timeout_ms),
+        };
+        let edge = Edge { gateway, body, admin: config.admin.clone() };
+        Ok(Self { listeners, address, grace, edge, engines, stop_engines, settling, meter, log })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where `/admin` and `/metrics` are, if not at the address.
+    pub fn operator_address(&self) -> Option<SocketAddr> {
+        self.listeners.operator.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// The shared state, for tests that look behind the API.
@@ -117,9 +131,9 @@ impl App {
 
     /// Serves until `stop` resolves, then stops everything in order.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, grace, edge, mut engines, stop_engines, mut settling, .. } = self;
+        let Self { listeners, grace, edge, mut engines, stop_engines, mut settling, .. } = self;
         let stop_server = CancellationToken::new();
-        let serving = server::serve(listener, edge.clone(), stop_server.clone(), grace);
+        let serving = server::serve(listeners, edge.clone(), stop_server.clone(), grace);
         tokio::pin!(serving);
         let early = tokio::select! {
             ended = &mut serving => Some(ended),

@@ -56,6 +56,11 @@ impl Chunks {
         text.split("\n\n").filter_map(|event| event.strip_prefix("data: "))
     }
 
+    /// The one object of a last chunk.
+    pub fn into_object(self) -> Bytes {
+        self.events.slice(FIELD.len()..self.events.len() - END.len())
+    }
+
     pub fn count(&self) -> u32 {
         self.count
     }

@@ -1,7 +1,8 @@
-//! Any OpenAI-compatible endpoint as a backend: the request goes there nearly as it came, the answer comes back as it is.
+//! Any OpenAI-compatible endpoint as a backend: the request goes there nearly as it came, the
+//! answer comes back as it is.
 //!
-//! Makes one attempt; trying elsewhere is the gateway's decision. Sees none of the client's headers, so the client's own
-//! key cannot reach the upstream.
+//! Makes one attempt; trying elsewhere is the gateway's decision. Sees none of the client's
+//! headers, so the client's own key cannot reach the upstream.
 
 mod answer;
 mod breaker;
@@ -26,9 +27,9 @@ use tokio::time::{timeout, timeout_at};
 
 use self::answer::Transcript;
 use self::breaker::{Admission, Breaker, Outcome};
-use self::transport::{Response, Target, Transport};
 pub use self::config::{Config, ConfigError};
 pub use self::key::{ApiKey, InvalidApiKey};
+use self::transport::{Response, Target, Transport};
 use super::backend::{
     Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,
 };
@@ -37,13 +38,14 @@ use crate::openai::Request;
 /// Most bytes of a whole answer.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
-/// Most bytes of an error body; more is no error message.
+/// Most bytes of an error body.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// How long a client should wait when every place is taken: answers take seconds.
 const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long to wait for the end of a body after `[DONE]`: a connection read to its end can be used again.
+/// How long to wait for the end of a body after `[DONE]`: a connection read to its end can be used
+/// again.
 const END_OF_BODY_WAIT: Duration = Duration::from_millis(20);
 
 /// How long to wait for the usage, or for `[DONE]`, once every choice has ended.
@@ -173,7 +175,7 @@ impl Upstream {
         let response = self.transport.post(target, accept, body.into(), connect_timeout).await?;
         match response.status {
             status if status.is_success() => Ok(response),
-            // Many upstreams know chat only. That is no fault of theirs, and chat must go on.
+            // Many upstreams know chat only. The breaker must not open for it: chat works.
             StatusCode::NOT_FOUND if !matches!(*job.request, Request::Chat(_)) => {
                 Err(failure::unsupported(job.request.prompt_field()))
             }
@@ -184,7 +186,7 @@ impl Upstream {
 
 async fn refusal(mut response: Response) -> ErrorKind {
     let (status, headers) = (response.status, std::mem::take(&mut response.headers));
-    // A body that cannot be read tells nothing, but the status still does.
+    // A body that cannot be read leaves the status to classify by.
     let body = response.whole(MAX_ERROR_BYTES).await.unwrap_or_default();
     failure::refused(status, &headers, &body, SystemTime::now())
 }
@@ -225,8 +227,8 @@ fn answer(upstream: Arc<Upstream>, job: Job) -> impl Stream<Item = Result<Event,
     }
 }
 
-/// The next piece of a streamed answer. `None` at its end, which an upstream may forget to send, or to send well, once
-/// everything has been said.
+/// The next piece of a streamed answer. `None` at its end, which an upstream may forget to send, or
+/// to send well, once everything has been said.
 async fn next_piece(
     upstream: &Upstream,
     response: &mut Response,
@@ -275,7 +277,9 @@ impl Attempt {
             }
         })?;
         let admission = upstream.breaker().admit(Instant::now()).ok_or_else(|| {
-            ErrorKind::Unavailable("the upstream failed repeatedly and is left alone".to_owned())
+            ErrorKind::Unavailable(
+                "the circuit breaker is open after repeated failures of the upstream".to_owned(),
+            )
         })?;
         Ok(Self {
             upstream: Arc::clone(upstream),

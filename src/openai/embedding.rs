@@ -1,6 +1,8 @@
 //! Embeddings (`POST /v1/embeddings`): texts in, one vector for each out.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::input::Inputs;
 
@@ -19,6 +21,14 @@ pub struct EmbeddingRequest {
     /// Length of the vectors, at most the model's own. Shortened ones have unit length again.
     #[serde(default)]
     pub dimensions: Option<u32>,
+    /// Wattgate's own options; read by the edge.
+    #[serde(default)]
+    pub wattgate: Option<Box<RawValue>>,
+    /// Names the end user. Of any type: only some upstreams care.
+    #[serde(default)]
+    pub user: Option<Value>,
+    #[serde(default)]
+    pub metadata: Option<Value>,
 }
 
 /// How vectors are written.

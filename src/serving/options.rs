@@ -1,11 +1,15 @@
 //! Options of one request beyond its content: policy overrides, scheduling, and who and which conversation it is. Pure.
 
+use std::sync::Arc;
+
 use crate::backends::Terms;
 use crate::routing::PolicyOverrides;
 
 /// Everything a client sets besides the request itself, read from headers and body by the edge.
 #[derive(Debug, Default)]
 pub struct RequestOptions {
+    /// Unique; named in the reply, the receipt and the log.
+    pub request_id: Arc<str>,
     pub overrides: PolicyOverrides,
     /// Priority and deadline.
     pub scheduling: Terms,

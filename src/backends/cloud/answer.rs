@@ -1,6 +1,8 @@
-//! What an upstream answers, chunk by chunk or whole. Pure; looks no deeper than it must, and passes the rest on.
+//! What an upstream answers, chunk by chunk or whole. Pure; looks no deeper than it must, and
+//! passes the rest on.
 //!
-//! A field it cannot read but does not need (usage, energy) is unknown, not an error; what breaks the answer's shape is.
+//! A field it cannot read but does not need (usage, energy) is unknown, not an error; what breaks
+//! the answer's shape is.
 
 use std::borrow::Cow;
 
@@ -12,12 +14,13 @@ use serde_json::value::RawValue;
 
 use super::failure;
 use super::sse::Scanner;
-use crate::backends::backend::{Chunks, ErrorKind, Event};
+use crate::backends::Chunks;
+use crate::backends::backend::{ErrorKind, Event};
 use crate::energy::{EnergyFigure, upstream};
 use crate::openai::{FinishReason, Usage};
 
-/// Most bytes of one event, so that an upstream cannot fill the memory: as much as a whole answer may have, for a chunk
-/// can hold a picture.
+/// Most bytes of one event, so that an upstream cannot fill the memory: as much as a whole answer
+/// may have, for a chunk can hold a picture.
 const EVENT_BYTES_MAX: usize = 32 << 20;
 
 /// The state of a streamed answer.
@@ -78,8 +81,9 @@ impl Transcript {
         self.answer.is_complete()
     }
 
-    /// What follows the last chunk. A stream is whole when every choice said why it finished, or when `[DONE]` closed an
-    /// answer. A chunk's own word of its energy comes before that of a comment.
+    /// What follows the last chunk. A stream is whole when every choice said why it finished, or
+    /// when `[DONE]` closed an answer. A chunk's own word of its energy comes before that of a
+    /// comment.
     pub(super) fn finish(self) -> Result<Vec<Event>, ErrorKind> {
         let comment = self.scanner.energy();
         let Answer { done, begun, finished, last, finish, usage, energy, .. } = self.answer;
@@ -120,7 +124,8 @@ impl Answer {
             }
         }
         if usage.is_some() && !has_choices {
-            // The usage-only chunk that the gateway asked for, not the client: the gateway writes its own.
+            // The usage-only chunk that the gateway asked for, not the client: the gateway writes
+            // its own.
             return Ok(());
         }
         self.release_last();
@@ -176,7 +181,8 @@ pub(super) fn whole(body: &Bytes) -> Result<Vec<Event>, ErrorKind> {
     Ok(std::iter::once(Event::UpstreamAnswer(object)).chain(closing).collect())
 }
 
-/// An error body that came with a 2xx status and the wrong content type, or `None` if it is something else.
+/// An error body that came with a 2xx status and the wrong content type, or `None` if it is
+/// something else.
 pub(super) fn misplaced_error(body: &[u8]) -> Option<ErrorKind> {
     let body: Value = serde_json::from_slice(body).ok()?;
     body.get("error").map(failure::reported)
@@ -222,7 +228,8 @@ struct ShallowChoice<'a> {
 }
 
 impl ShallowChoice<'_> {
-    /// Some servers write "" while the answer goes on; words that OpenAI does not know are read as a plain end.
+    /// Some servers write "" while the answer goes on; words that OpenAI does not know are read as
+    /// a plain end.
     fn finish_reason(&self) -> Option<FinishReason> {
         match self.finish_reason.as_deref()? {
             "" => None,
@@ -283,10 +290,7 @@ mod tests {
         play_choices(1, events)
     }
 
-    fn play_choices(
-        choices: u32,
-        events: &[&str],
-    ) -> Result<(Vec<String>, Vec<Event>), ErrorKind> {
+    fn play_choices(choices: u32, events: &[&str]) -> Result<(Vec<String>, Vec<Event>), ErrorKind> {
         let mut transcript = Transcript::new(choices);
         let mut forwarded = Vec::new();
         let mut take = |chunks: &Chunks| forwarded.extend(chunks.objects().map(str::to_owned));

@@ -1,8 +1,9 @@
-//! HTTP/1.1 connections to one upstream without TLS. A connection has no task of its own: the request that uses it
-//! drives it, so that nothing of an answer is handed from one thread to another.
+//! HTTP/1.1 connections to one upstream without TLS. A connection has no task of its own: the
+//! request that uses it drives it, so that nothing of an answer is handed from one thread to
+//! another.
 //!
-//! Idle connections are kept for later requests; one that the upstream has closed meanwhile is dropped when it is taken
-//! out.
+//! Idle connections are kept for later requests; one that the upstream has closed meanwhile is
+//! dropped when it is taken out.
 
 use std::future::poll_fn;
 use std::io;
@@ -124,8 +125,10 @@ impl Connection {
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, hyper::Error> {
         let mut response = pin!(self.sender.send_request(request));
-        poll_fn(|cx| poll_driven(&mut self.driver, &mut self.ended, cx, |cx| response.as_mut().poll(cx)))
-            .await
+        poll_fn(|cx| {
+            poll_driven(&mut self.driver, &mut self.ended, cx, |cx| response.as_mut().poll(cx))
+        })
+        .await
     }
 
     /// Whether the upstream keeps it open and nothing is under way on it.
@@ -144,7 +147,8 @@ fn poll_driver(
     *ended = *ended || Pin::new(driver).poll(cx).is_ready();
 }
 
-/// Polls `wanted`, which the driver brings about. Twice, since asking for more is what lets the driver go on.
+/// Polls `wanted`, which the driver brings about. Twice, since asking for more is what lets the
+/// driver go on.
 fn poll_driven<T>(
     driver: &mut http1::Connection<TokioIo<TcpStream>, Full<Bytes>>,
     ended: &mut bool,
@@ -204,7 +208,9 @@ impl Body {
             }
         }
         match gathered.bytes() {
-            None => self.error.take().map_or(Poll::Ready(Ok(None)), |error| Poll::Ready(Err(error))),
+            None => {
+                self.error.take().map_or(Poll::Ready(Ok(None)), |error| Poll::Ready(Err(error)))
+            }
             some => Poll::Ready(Ok(some)),
         }
     }

@@ -12,8 +12,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 /// Rewrites a request for an upstream that calls the model `model`.
 ///
-/// Drops our own `wattgate` field; when `streams`, forces `stream_options.include_usage`, so that energy and cost are
-/// always known.
+/// Drops our own `wattgate` field; when `streams`, forces `stream_options.include_usage`, so that
+/// energy and cost are always known.
 pub(super) fn rewrite(body: &[u8], model: &str, streams: bool) -> serde_json::Result<Vec<u8>> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let fields = json.deserialize_map(FieldsVisitor)?;
@@ -186,7 +186,10 @@ mod tests {
         for (body, expected) in [
             (r#"{"wattgate":{"a":[1]} , "model":"auto"}"#, r#"{ "model":"gpt-x"}"#),
             (r#"{ "model" : "auto" , "\u0077attgate" : {} }"#, r#"{ "model" : "gpt-x"  }"#),
-            (r#"{"model":"auto","wattgate":1,"x":"wattgate"}"#, r#"{"model":"gpt-x","x":"wattgate"}"#),
+            (
+                r#"{"model":"auto","wattgate":1,"x":"wattgate"}"#,
+                r#"{"model":"gpt-x","x":"wattgate"}"#,
+            ),
             (r#"{"wattgate":{}}"#, r#"{"model":"gpt-x"}"#),
             (r#"{ }"#, r#"{ "model":"gpt-x"}"#),
         ] {

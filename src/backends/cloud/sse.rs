@@ -1,8 +1,9 @@
-//! Server-sent events of a byte stream, however it is cut: the data of each event, and the energy that a comment
-//! reports.
+//! Server-sent events of a byte stream, however it is cut: the data of each event, and the energy
+//! that a comment reports.
 //!
-//! Pure. Reads what the SSE standard defines, as far as an answer in JSON needs it: lines end with LF, CRLF or CR, a
-//! byte order mark at the start is skipped, and an event that the stream does not complete is dropped.
+//! Pure. Reads what the SSE standard defines, as far as an answer in JSON needs it: lines end with
+//! LF, CRLF or CR, a byte order mark at the start is skipped, and an event that the stream does not
+//! complete is dropped.
 
 use memchr::memchr2;
 
@@ -50,7 +51,8 @@ impl Scanner {
             _ => piece,
         };
         self.after_cr = false;
-        // Data of an event that began in this piece: not copied unless the piece ends before the event.
+        // Data of an event that began in this piece: not copied unless the piece ends before the
+        // event.
         let mut data: Option<&[u8]> = None;
         while let Some(end) = memchr2(b'\n', b'\r', rest) {
             let (line, mut next) = (&rest[..end], &rest[end + 1..]);

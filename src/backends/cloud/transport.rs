@@ -1,5 +1,5 @@
-//! How requests reach an upstream: plain HTTP/1.1 where that is possible, else `reqwest`, which knows TLS, HTTP/2 and
-//! proxies.
+//! How requests reach an upstream: plain HTTP/1.1 where that is possible, else `reqwest`, which
+//! knows TLS, HTTP/2 and proxies.
 //!
 //! Knows nothing of what the bytes mean.
 
@@ -30,7 +30,8 @@ pub(super) enum Transport {
 #[derive(Debug)]
 pub(super) struct Target {
     url: Url,
-    /// Path and query, and the headers that are the same in every request: for [`Transport::Plain`].
+    /// Path and query, and the headers that are the same in every request: for
+    /// [`Transport::Plain`].
     uri: Uri,
     headers: HeaderMap,
 }
@@ -101,9 +102,11 @@ impl Transport {
             }
             Self::Client(client) => {
                 let headers = target.headers.clone();
-                let request = client.post(target.url.clone()).headers(headers).header(ACCEPT, accept);
+                let request =
+                    client.post(target.url.clone()).headers(headers).header(ACCEPT, accept);
                 let sent = request.body(body).send().await;
-                let mut response = sent.map_err(|error| failure::unsent(&error, connect_timeout))?;
+                let mut response =
+                    sent.map_err(|error| failure::unsent(&error, connect_timeout))?;
                 let headers = std::mem::take(response.headers_mut());
                 let status = response.status();
                 Ok(Response { status, headers, body: Body::Client(Box::new(response)) })
@@ -114,10 +117,14 @@ impl Transport {
 
 impl Target {
     pub(super) fn new(url: &Url, key: Option<HeaderValue>) -> Result<Self, http::Error> {
-        let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-        let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
+        let path = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let host = url.host_str().unwrap_or_default();
+        let authority = url.port().map(|port| format!("{host}:{port}"));
         let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::try_from(authority)?);
+        headers.insert(HOST, HeaderValue::from_str(authority.as_deref().unwrap_or(host))?);
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(key.map(|key| (AUTHORIZATION, key)));
@@ -153,8 +160,8 @@ impl Response {
     }
 }
 
-/// Whether the system may want plain HTTP to go through a proxy: by the variables that `reqwest` reads, or by settings that only it
-/// can read.
+/// Whether the system may want plain HTTP to go through a proxy: by the variables that `reqwest`
+/// reads, or by settings that only it can read.
 fn may_have_proxy() -> bool {
     const VARIABLES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());

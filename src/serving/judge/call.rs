@@ -81,8 +81,8 @@ pub(super) async fn call(
         match event.map_err(|_| JudgeError::Failed)? {
             Event::Started => bill.ran = true,
             Event::Text(piece) => text.push_str(&piece),
-            Event::Upstream(answer) => {
-                text = upstream_text(answer.get()).ok_or(JudgeError::Failed)?;
+            Event::UpstreamAnswer(answer) => {
+                text = upstream_text(&answer).ok_or(JudgeError::Failed)?;
             }
             Event::Usage(usage) => bill.usage = Some(usage),
             Event::Energy(figure) => bill.reported = Some(figure),
