@@ -1,4 +1,5 @@
-//! Laws about single files: their header, their length, purity where the header claims it, and the words of comments.
+//! Laws about single files: their header, their length, purity where the header claims it, and the
+//! words of comments.
 
 use crate::source::Source;
 
@@ -8,7 +9,8 @@ const COMMENT_COLUMNS_MAX: usize = 100;
 /// Comments wider than [`COMMENT_COLUMNS_MAX`] that are left. May only fall.
 pub const WIDE_COMMENTS_MAX: usize = 1063;
 
-/// Words of plain speech about people, where a component is meant, that are left in comments. May only fall.
+/// Words of plain speech about people, where a component is meant, that are left in comments. May
+/// only fall.
 pub const VAGUE_WORDS_MAX: usize = 163;
 
 /// Files that claim to be pure. May only rise: a claim is not dropped to pass.
@@ -42,7 +44,8 @@ pub fn shapeless(sources: &[Source]) -> Vec<String> {
     problems
 }
 
-/// Whether a file's header claims that its functions are pure: by the word "Pure", or as "a pure …".
+/// Whether a file's header claims that its functions are pure: by the word "Pure", or as "a pure
+/// …".
 pub fn is_pure(source: &Source) -> bool {
     let header = source.header();
     let mut words = header.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());

@@ -1,4 +1,5 @@
-//! `POST /v1/completions`: raw prompts to a local model and to an upstream, and conversations that are too long.
+//! `POST /v1/completions`: raw prompts to a local model and to an upstream, and conversations that
+//! are too long.
 
 use serde_json::{Value, json};
 

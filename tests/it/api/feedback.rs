@@ -1,4 +1,5 @@
-//! `POST /v1/feedback` and weak signs: joined to their request in the books, the metrics and the log.
+//! `POST /v1/feedback` and weak signs: joined to their request in the books, the metrics and the
+//! log.
 
 use serde_json::{Value, json};
 use wattgate::traffic::{Aside, Line, Sign, read_log};

@@ -1,4 +1,5 @@
-//! What a local engine tells of itself in `/metrics`: after real work, every figure that should move has moved.
+//! What a local engine tells of itself in `/metrics`: after real work, every figure that should
+//! move has moved.
 
 use serde_json::json;
 

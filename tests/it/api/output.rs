@@ -1,5 +1,5 @@
-//! What a client can ask of a local answer beyond plain text, with the real SmolLM2: sampling fields, choices,
-//! log-probabilities, structured output.
+//! What a client can ask of a local answer beyond plain text, with the real SmolLM2: sampling
+//! fields, choices, log-probabilities, structured output.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,6 @@
-//! Tools in the spelling of every family of models, through the front door: the real SmolLM2 under the families' own
-//! templates. It was trained on none of them, so what it calls is bound or cued, never left to it.
+//! Tools in the spelling of every family of models, through the front door: the real SmolLM2 under
+//! the families' own templates. It was trained on none of them, so what it calls is bound or cued,
+//! never left to it.
 
 use std::path::Path;
 

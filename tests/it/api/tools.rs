@@ -1,5 +1,5 @@
-//! Tools and reasoning through the front door, on the real SmolLM2: by the fallback, as its template knows no tools, and
-//! by templates of other families written over its own.
+//! Tools and reasoning through the front door, on the real SmolLM2: by the fallback, as its
+//! template knows no tools, and by templates of other families written over its own.
 
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,8 @@ fn must_call() -> Value {
     request
 }
 
-/// A question after others, each of which was answered by calls for its cities: even a small model goes on like that.
+/// A question after others, each of which was answered by calls for its cities: even a small model
+/// goes on like that.
 fn used_to_call(earlier: &[&[&str]], question: &str) -> Value {
     let mut request = must_call();
     request["tool_choice"] = json!("auto");
@@ -403,7 +404,8 @@ async fn a_builtin_tool_is_routed_to_an_upstream() {
     assert_eq!(reply.json["error"]["param"], "tools[0].type");
 }
 
-/// Short stand-ins for the templates of families that know tools; the real ones are tested without a model.
+/// Short stand-ins for the templates of families that know tools; the real ones are tested without
+/// a model.
 const CHAT: &str =
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
 
@@ -417,7 +419,8 @@ async fn a_template_with_tools_receives_them_and_its_calls_are_parsed() {
         let (_dir, path) = with_template(&template);
         let app = gateway(&path).await;
         let call = call_of(&app.chat(&must_call()).await);
-        // What it fills in is beyond a model that was not told how; that it keeps to the schema is not.
+        // What it fills in is beyond a model that was not told how; that it keeps to the schema is
+        // not.
         let arguments: Value =
             serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
         assert!(arguments["city"].is_string(), "{marker}: {arguments}");
@@ -454,7 +457,8 @@ async fn reasoning_is_separated_and_counted() {
 const THINKING: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n{% endif %}\
     {{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n<think>\n{# </think> #}";
 
-/// A question after others that were answered after a thought, so that even a small model goes on like that.
+/// A question after others that were answered after a thought, so that even a small model goes on
+/// like that.
 fn used_to_think(more: &Value) -> Value {
     let mut messages = Vec::new();
     for (colour, thing) in

@@ -1,8 +1,9 @@
 //! Greedy answers equal the model alone, whoever comes and goes beside them.
 //!
-//! To the letter, in the range where llama.cpp itself computes the same sums in the same order: on a CPU its flash
-//! attention takes another way from 64 rows of one sequence in a batch (tiles), and from 512 cells of KV cache when one
-//! sequence decodes alone (split over threads). Both stay out of this test by its `config`.
+//! To the letter, in the range where llama.cpp itself computes the same sums in the same order: on
+//! a CPU its flash attention takes another way from 64 rows of one sequence in a batch (tiles), and
+//! from 512 cells of KV cache when one sequence decodes alone (split over threads). Both stay out
+//! of this test by its `config`.
 
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ fn arrival() -> impl Strategy<Value = Arrival> {
     })
 }
 
-/// Short ones, and two that share a long beginning, so that prefixes move between slots and to the host and back.
+/// Short ones, and two that share a long beginning, so that prefixes move between slots and to the
+/// host and back.
 fn prompts() -> Vec<String> {
     let shared = "Please read this carefully before you answer. ".repeat(8);
     let long = ["Name a fruit.", "Name a bird."].map(|end| format!("{shared}{end}"));

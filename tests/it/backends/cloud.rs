@@ -1,4 +1,5 @@
-//! The cloud backend against a real HTTP server: what it sends, what it passes on, and how it fails.
+//! The cloud backend against a real HTTP server: what it sends, what it passes on, and how it
+//! fails.
 
 use std::sync::Arc;
 use std::time::Duration;

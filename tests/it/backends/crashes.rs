@@ -1,5 +1,5 @@
-//! Engines that crash or are killed, in the middle of a load, of a prompt and of an answer: their requests move on, and
-//! nobody else notices.
+//! Engines that crash or are killed, in the middle of a load, of a prompt and of an answer: their
+//! requests move on, and nobody else notices.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::rig::mock_upstream::MockUpstream;
 
 const SIGNALS: [Signal; 2] = [Signal::SEGV, Signal::KILL];
 
-/// `auto` asks `smol` first, then its twin, then the cloud. Two requests at a time in each local model.
+/// `auto` asks `smol` first, then its twin, then the cloud. Two requests at a time in each local
+/// model.
 async fn three_models(load: &str) -> (TestApp, MockUpstream) {
     let upstream = MockUpstream::start().await;
     let config = "[policies.default]\nobjective = \"dollars\"\nfloor = 0.0\n".to_owned()
@@ -28,7 +29,8 @@ fn strike(app: &TestApp, model: &str, signal: Signal) {
     let pid = engine_pid(app, model).expect("the engine runs");
     kill_process(pid, signal).unwrap();
     if signal == Signal::SEGV {
-        // Rust's own handler takes the first one, restores the default and waits for the instruction to fault again.
+        // Rust's own handler takes the first one, restores the default and waits for the
+        // instruction to fault again.
         std::thread::sleep(Duration::from_millis(20));
         let _gone = kill_process(pid, signal);
     }

@@ -304,7 +304,8 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         prefill_stretch: 1.0,
     }));
     engine.until(|frame| matches!(frame, FromEngine::Ready(_)));
-    // One step over thousands of tokens takes a minute on one thread; nothing is heard before it ends.
+    // One step over thousands of tokens takes a minute on one thread; nothing is heard before it
+    // ends.
     engine.send(&ToEngine::Submit(protocol::Submission {
         attempt: AttemptId(1),
         prompt: protocol::Prompt::Chat(Conversation {

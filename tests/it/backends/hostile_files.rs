@@ -1,4 +1,5 @@
-//! Model files that are damaged or made to do damage: an error that says what is wrong, and a gateway that lives.
+//! Model files that are damaged or made to do damage: an error that says what is wrong, and a
+//! gateway that lives.
 
 use std::fs;
 use std::io::Write;
@@ -141,7 +142,8 @@ async fn a_header_without_a_context_length_loads() {
     assert_eq!(load(&[("open".to_owned(), path)]).await, [None]);
 }
 
-/// A change of a header at a place, weighted towards where the numbers are: its beginning and its list of tensors.
+/// A change of a header at a place, weighted towards where the numbers are: its beginning and its
+/// list of tensors.
 fn change() -> impl Strategy<Value = (usize, Vec<u8>)> {
     let tensors = after("token_embd.weight");
     let place = prop_oneof![0..2000_usize, tensors..tensors + 16_000, 0..HEADER.len() - 8];

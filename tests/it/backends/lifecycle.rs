@@ -1,4 +1,5 @@
-//! Loading on demand, unloading, eviction and the operator's hand, with the real SmolLM2 under several names.
+//! Loading on demand, unloading, eviction and the operator's hand, with the real SmolLM2 under
+//! several names.
 
 use std::time::Duration;
 
@@ -122,7 +123,8 @@ async fn an_unloaded_model_reports_the_cost_of_loading() {
         (joules > 0.0).then_some(())
     })
     .await;
-    // The first answer's wait for the load is no first-token time of the model: one more sets it. What they took is known.
+    // The first answer's wait for the load is no first-token time of the model: one more sets it.
+    // What they took is known.
     app.until_logged(2).await;
     let warm = app.post("/v1/route", &short("smol")).await.json["candidates"][0].clone();
     assert_eq!(order(&app, "smol/unload").await.status, 200);

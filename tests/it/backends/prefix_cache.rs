@@ -1,4 +1,5 @@
-//! The prefix cache with a real model: what is read once is not read again, and answers do not change for it.
+//! The prefix cache with a real model: what is read once is not read again, and answers do not
+//! change for it.
 
 use futures::future::join_all;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! Many short requests whose clients come and go: no slot, no memory and no line of the books is lost.
+//! Many short requests whose clients come and go: no slot, no memory and no line of the books is
+//! lost.
 //!
 //! The gateway is a process of its own here, so that its memory is its own too.
 
@@ -19,7 +20,8 @@ use crate::rig::serving::Serving;
 /// Clients at a time: more than slots, so that some leave the queue.
 const CLIENTS: usize = 12;
 
-/// Resident memory may differ by so much between the middle and the end, MiB: allocators keep some of what is freed.
+/// Resident memory may differ by so much between the middle and the end, MiB: allocators keep some
+/// of what is freed.
 const FLAT_MIB: u64 = 16;
 
 /// A fixed sequence that looks random: splitmix64 of the index.
@@ -140,7 +142,8 @@ async fn clients_that_come_and_go_leak_no_slot_memory_or_record() {
     let records = soak.settle().await;
     let elapsed = started.elapsed();
 
-    // Receipts are remembered, a bounded number of them: by the middle of a long run there are no more to come.
+    // Receipts are remembered, a bounded number of them: by the middle of a long run there are no
+    // more to come.
     let ([gateway, engine], [gateway_end, engine_end]) = (memory[4], memory[9]);
     assert!(gateway_end <= gateway + FLAT_MIB, "the gateway grew: {memory:?}");
     assert!(engine_end <= engine + FLAT_MIB, "the engine grew: {memory:?}");

@@ -1,4 +1,5 @@
-//! Guessing ahead (`draft_tokens`): the same answers, in fewer steps where they repeat what was there.
+//! Guessing ahead (`draft_tokens`): the same answers, in fewer steps where they repeat what was
+//! there.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -9,8 +10,8 @@ use crate::rig::engine::{Local, greedy, small};
 const PASSAGE: &str = "The red fox runs over the green hill. The blue bird sings in the old tree. \
     The red fox runs over the green hill. The blue bird sings in the old tree.";
 
-/// Two that are mostly copied, and one that is not. Short of the 512 tokens at which llama.cpp adds up the attention of a
-/// sequence that decodes alone in another order (see `equality.rs`).
+/// Two that are mostly copied, and one that is not. Short of the 512 tokens at which llama.cpp adds
+/// up the attention of a sequence that decodes alone in another order (see `equality.rs`).
 fn requests() -> Vec<Value> {
     [
         format!("Repeat this text word for word: {PASSAGE}"),

@@ -1,4 +1,5 @@
-//! Two different models from one gateway: SmolLM2, and the base model Gemma 3, which comes in four Python packages.
+//! Two different models from one gateway: SmolLM2, and the base model Gemma 3, which comes in four
+//! Python packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -53,8 +54,8 @@ async fn two_models_answer_concurrently() {
     assert!(named.text.contains("no chat template") && named.text.contains("/v1/completions"));
     let auto = app.chat(&short("auto", "Who wrote Hamlet?")).await;
     assert_eq!(auto.receipt()["model"], "smol");
-    // What is counted is at least what is taken. It is more by the embeddings of tokens that nobody has used yet, which
-    // lie in the mapped file: most of Gemma.
+    // What is counted is at least what is taken. It is more by the embeddings of tokens that nobody
+    // has used yet, which lie in the mapped file: most of Gemma.
     for (model, most) in [("smol", 1.25), ("gemma", 2.0)] {
         let memory = app.get(&format!("/v1/models/{model}")).await.json["memory"].clone();
         let counted = memory["budgeted_bytes"].as_f64().unwrap();
@@ -91,8 +92,9 @@ async fn answer(app: &TestApp, prompt: &str) -> (Vec<String>, Vec<f64>) {
     (tokens.map(|token| token.as_str().unwrap().to_owned()).collect(), tops.map(gap).collect())
 }
 
-/// Gemma's attention with sliding windows and its kernels promise less than SmolLM2's (`equality.rs`): in company the
-/// same sums may be added in another order. That may decide between two tokens only if they were as good as tied.
+/// Gemma's attention with sliding windows and its kernels promise less than SmolLM2's
+/// (`equality.rs`): in company the same sums may be added in another order. That may decide between
+/// two tokens only if they were as good as tied.
 #[tokio::test(flavor = "multi_thread")]
 async fn batched_greedy_answers_differ_from_single_ones_only_at_near_ties() {
     const NEAR_TIE: f64 = 0.3;

@@ -1,4 +1,5 @@
-//! `wattgate init` on this machine: what it writes is a configuration, and nothing is ever lost to it.
+//! `wattgate init` on this machine: what it writes is a configuration, and nothing is ever lost to
+//! it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,5 @@
-//! The catalogue, and what happens to files after they were pulled: `models search|pull NAME|verify|rm`.
+//! The catalogue, and what happens to files after they were pulled: `models search|pull
+//! NAME|verify|rm`.
 
 use std::fs;
 

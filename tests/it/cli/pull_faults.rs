@@ -1,4 +1,5 @@
-//! Pulls that are killed, run out of disk or meet a file system with limits: the next one goes on, nothing half is used.
+//! Pulls that are killed, run out of disk or meet a file system with limits: the next one goes on,
+//! nothing half is used.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -60,7 +61,8 @@ fn a_killed_pull_is_resumed() {
 fn a_file_size_limit_is_reported() {
     let hub = Hub::start(&LARGE, HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, None, Some(&hub));
-    // Shells count in blocks of 512 or 1024 bytes; a process that does not ignore the signal would be killed.
+    // Shells count in blocks of 512 or 1024 bytes; a process that does not ignore the signal would
+    // be killed.
     let output = shell(&folder, r#"trap "" XFSZ; ulimit -f 100; exec "$WATTGATE" models pull"#);
     let said = shown(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -73,7 +75,8 @@ fn a_file_size_limit_is_reported() {
     assert!(std::fs::read(folder.hub_file()).unwrap() == *LARGE);
 }
 
-/// A file system of its own that is really full. Needs user namespaces or root, which most Linux machines give.
+/// A file system of its own that is really full. Needs user namespaces or root, which most Linux
+/// machines give.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_reported_and_the_pull_resumed_once_there_is_space() {

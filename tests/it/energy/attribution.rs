@@ -1,8 +1,10 @@
-//! How fair the split of a batch is: attributed energy beside Shapley values, in simulated engines whose costs are known.
+//! How fair the split of a batch is: attributed energy beside Shapley values, in simulated engines
+//! whose costs are known.
 //!
-//! No engine's truth is made of token weights: a step has a cost that its requests share, several tokens of a step may cost
-//! less than one by one or more, and attention grows with the context, which no weight knows. The weights come the way they do
-//! in service, fitted by `measure`'s own least squares on waves of the same engine, and then wrong by 30 % each.
+//! No engine's truth is made of token weights: a step has a cost that its requests share, several
+//! tokens of a step may cost less than one by one or more, and attention grows with the context,
+//! which no weight knows. The weights come the way they do in service, fitted by `measure`'s own
+//! least squares on waves of the same engine, and then wrong by 30 % each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +49,11 @@ struct Load {
 /// How a simulated machine computes a step.
 #[derive(Clone, Copy, Debug)]
 enum Engine {
-    /// `SmolLM2` on two cores: the weights are read once for all, each token is computed on its own.
+    /// `SmolLM2` on two cores: the weights are read once for all, each token is computed on its
+    /// own.
     Cores,
-    /// A card: reading the weights hides the computing of small batches, computing draws more power than waiting.
+    /// A card: reading the weights hides the computing of small batches, computing draws more power
+    /// than waiting.
     Card,
     /// Tokens that cost less together, and prompts that slow those who write beside them.
     Uneven,
@@ -98,7 +102,8 @@ fn load_of(parts: &[Part], members: usize) -> Load {
     })
 }
 
-/// A continuous-batching schedule: prompts in order of arrival as far as a step has room, one token for all who write.
+/// A continuous-batching schedule: prompts in order of arrival as far as a step has room, one token
+/// for all who write.
 fn schedule(requests: &[Request]) -> Vec<Vec<Part>> {
     let mut done: Vec<(u64, u64)> = vec![(0, 0); requests.len()];
     let mut steps = Vec::new();
@@ -275,7 +280,8 @@ fn fitted(engine: Engine, random: &mut Dice, prompts: Prompts) -> Linear {
     Linear { fixed, prefill_token, decode_token }
 }
 
-/// Mean absolute error of what requests are given, as a part of what they took, and that of an equal split.
+/// Mean absolute error of what requests are given, as a part of what they took, and that of an
+/// equal split.
 fn errors(engine: Engine, prompts: Prompts, [prefill, decode]: [f64; 2]) -> (f64, f64) {
     let mut random = Dice(7);
     let fit = fitted(engine, &mut random, prompts);
@@ -299,8 +305,8 @@ fn errors(engine: Engine, prompts: Prompts, [prefill, decode]: [f64; 2]) -> (f64
     (error / total, equal_error / total)
 }
 
-/// The weights of prompt and output tokens by what they were fitted to: right, and 30 % off in opposite directions, with the
-/// error that is allowed then.
+/// The weights of prompt and output tokens by what they were fitted to: right, and 30 % off in
+/// opposite directions, with the error that is allowed then.
 const WEIGHTS: [([f64; 2], f64); 3] = [([1.0, 1.0], 0.10), ([1.3, 0.7], 0.15), ([0.7, 1.3], 0.15)];
 
 #[test]
@@ -316,8 +322,8 @@ fn attribution_is_within_ten_percent_of_shapley_values() {
     }
 }
 
-/// A token that attends to thousands of others takes more than one that does not, and weighs the same: this is the limit of
-/// weights by token.
+/// A token that attends to thousands of others takes more than one that does not, and weighs the
+/// same: this is the limit of weights by token.
 #[test]
 fn attribution_is_less_fair_with_mixed_context_lengths() {
     for engine in [Engine::Cores, Engine::Card, Engine::Uneven] {

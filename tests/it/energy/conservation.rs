@@ -1,5 +1,6 @@
-//! Sixteen streams at once on the real model, while clients leave, another model is loaded and unloaded, and the engine is
-//! killed: the books add up to the meter, to the microjoule, all the while.
+//! Sixteen streams at once on the real model, while clients leave, another model is loaded and
+//! unloaded, and the engine is killed: the books add up to the meter, to the microjoule, all the
+//! while.
 //!
 //! A few seconds in the suite; `make soak-energy` for ten minutes.
 
@@ -71,7 +72,8 @@ async fn stream(app: &TestApp, number: u64, run: &Run) {
     }
 }
 
-/// Reads so many pieces of an answer: whether it went on after them or had ended, none if it failed.
+/// Reads so many pieces of an answer: whether it went on after them or had ended, none if it
+/// failed.
 async fn visit(app: &TestApp, request: &serde_json::Value, pieces: u64) -> Option<ControlFlow<()>> {
     let mut response = app.send("/v1/chat/completions", request).await;
     if response.status() != 200 {
@@ -93,7 +95,8 @@ async fn visit(app: &TestApp, request: &serde_json::Value, pieces: u64) -> Optio
     Some(ControlFlow::Continue(()))
 }
 
-/// In the middle of it all, loads another model, kills the engine everybody uses, and unloads the other model.
+/// In the middle of it all, loads another model, kills the engine everybody uses, and unloads the
+/// other model.
 async fn disturb(app: &TestApp, run: &Run) {
     tokio::time::sleep(run.length / 4).await;
     let mut request = ask("twin", "Who wrote Hamlet?");
@@ -143,7 +146,8 @@ fn assert_whole(books: &Books) {
     assert!(twin.account.load > Microjoules::ZERO && !twin.live);
 }
 
-/// The receipts of all attempts, the abandoned and broken ones too, are what the ledgers attributed.
+/// The receipts of all attempts, the abandoned and broken ones too, are what the ledgers
+/// attributed.
 fn assert_receipts(records: &[Record], books: &Books) {
     let energies = records.iter().filter_map(|record| record.receipt.energy);
     let receipts: f64 = energies.filter_map(|energy| energy.joules).map(|joules| joules.0).sum();

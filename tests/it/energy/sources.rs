@@ -1,4 +1,5 @@
-//! What `wattgate check --energy` says of the machines in `tests/data/sysfs`, and what the meter then does.
+//! What `wattgate check --energy` says of the machines in `tests/data/sysfs`, and what the meter
+//! then does.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,8 +18,8 @@ use tokio::task::JoinSet;
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
-/// Runs `check` on a config that looks at `machine` instead of this one. Where the test runs there may be an NVIDIA
-/// driver, so none is looked for.
+/// Runs `check` on a config that looks at `machine` instead of this one. Where the test runs there
+/// may be an NVIDIA driver, so none is looked for.
 fn check(machine: &str, energy: &str, arguments: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
@@ -128,8 +129,8 @@ fn a_required_sensor_kind_that_is_absent_is_refused_with_the_reason() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// What answers for meters on other machines: a Prometheus whose counter grows by 30 J each time it is asked, a Shelly that
-/// draws 61.5 W, and a grid of 302 g/kWh.
+/// What answers for meters on other machines: a Prometheus whose counter grows by 30 J each time it
+/// is asked, a Shelly that draws 61.5 W, and a grid of 302 g/kWh.
 struct OtherMachines {
     address: SocketAddr,
     _task: JoinSet<()>,

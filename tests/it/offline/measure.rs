@@ -1,4 +1,5 @@
-//! `wattgate measure` as a person runs it, with the real small model and with a stand-in for the cloud.
+//! `wattgate measure` as a person runs it, with the real small model and with a stand-in for the
+//! cloud.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +23,8 @@ use crate::rig::local_models::smol;
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 use crate::rig::serving::Serving;
 
-/// A folder with a config and a suite of `count` questions, of which a stand-in, which repeats what it hears, gets half.
+/// A folder with a config and a suite of `count` questions, of which a stand-in, which repeats what
+/// it hears, gets half.
 fn folder(config: &str, count: usize) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.toml"), config).unwrap();
@@ -101,7 +103,8 @@ async fn a_cloud_model_is_graded_and_a_killed_run_resumed() {
     assert!(refusal(&other).contains("another --max-tokens"));
 }
 
-/// Starts a run over 200 questions, stops it by `signal` in the middle, goes on with it, and gives its summary.
+/// Starts a run over 200 questions, stops it by `signal` in the middle, goes on with it, and gives
+/// its summary.
 async fn stopped_by(signal: &str, upstream: &MockUpstream) -> Value {
     let dir = folder(&cloud_model("cloud", 1.0, upstream), 200);
     let arguments = ["--suite", "own.jsonl", "--out", "run", "--json"];
@@ -245,7 +248,8 @@ async fn runs_that_cannot_be_measured_are_refused_with_a_remedy() {
     }
 }
 
-/// A plug that shows 30 W and twice what the gateway's own sensors show, in the form of a Shelly of the second generation.
+/// A plug that shows 30 W and twice what the gateway's own sensors show, in the form of a Shelly of
+/// the second generation.
 async fn plug(app: &TestApp, tasks: &mut JoinSet<()>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();

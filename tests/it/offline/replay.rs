@@ -13,7 +13,8 @@ use crate::rig::serving::Serving;
 
 const LOG: &str = "data/traffic";
 
-/// The folder of a gateway that answered four requests with the small model and one, which named it, with the large one.
+/// The folder of a gateway that answered four requests with the small model and one, which named
+/// it, with the large one.
 async fn served(upstream: &MockUpstream) -> TempDir {
     let config = "[policies.default]\nfloor = 0.5\n[policies.strict]\nfloor = 0.9\n".to_owned()
         + &cloud_model("small", 1.0, upstream)

@@ -10,7 +10,8 @@ use wattgate::routing::text::TextVector;
 
 use crate::rig::cli::{CONFIG, stderr, wattgate};
 
-/// Six models of rising ability; prompts about capitals are easy, about manifolds hard; every tenth answer is luck.
+/// Six models of rising ability; prompts about capitals are easy, about manifolds hard; every tenth
+/// answer is luck.
 fn outcomes() -> String {
     let mut lines = String::new();
     for row in 0..120_usize {

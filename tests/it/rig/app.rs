@@ -29,7 +29,8 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// Starts a gateway from `config`, which leaves out `[server]`, `[traffic] dir` and `model_dir`.
+    /// Starts a gateway from `config`, which leaves out `[server]`, `[traffic] dir` and
+    /// `model_dir`.
     pub async fn start(config: &str) -> Self {
         Self::start_with(config, |_| {}).await
     }

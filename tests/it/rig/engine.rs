@@ -1,5 +1,5 @@
-//! A local engine below the gateway: the `LlamaBackend` of one model, its child process, and an observer that
-//! records what it reports.
+//! A local engine below the gateway: the `LlamaBackend` of one model, its child process, and an
+//! observer that records what it reports.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,7 +128,8 @@ pub struct Local {
     stop: CancellationToken,
 }
 
-/// A small engine as patient as the tests: on a machine that is busy elsewhere, a step can take many seconds.
+/// A small engine as patient as the tests: on a machine that is busy elsewhere, a step can take
+/// many seconds.
 pub fn small() -> Config {
     let patience_ms = u64::try_from(PATIENCE.as_millis()).unwrap();
     Config {

@@ -1,4 +1,5 @@
-//! An OpenAI upstream on loopback for tests: answers predictably, misbehaves on demand, remembers what it was sent.
+//! An OpenAI upstream on loopback for tests: answers predictably, misbehaves on demand, remembers
+//! what it was sent.
 //!
 //! Real HTTP, no model. Everything it runs ends when it is dropped.
 
@@ -30,8 +31,9 @@ const FINGERPRINT: &str = "fp_mock";
 
 const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
 
-/// How a request is answered. A prompt that begins with `play ` and a word from [`Mode::named`] overrides the mode set,
-/// so that requests that succeed and requests that fail can run at the same time.
+/// How a request is answered. A prompt that begins with `play ` and a word from [`Mode::named`]
+/// overrides the mode set, so that requests that succeed and requests that fail can run at the same
+/// time.
 #[derive(Clone, Debug)]
 pub enum Mode {
     /// A correct answer, `reply_to` the prompt, streamed or not as asked.

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// `wattgate serve` as a process of its own; killed when dropped. Its own log goes to `process.log`.
+/// `wattgate serve` as a process of its own; killed when dropped. Its own log goes to
+/// `process.log`.
 pub struct Serving {
     child: Child,
     pub url: String,

@@ -1,4 +1,5 @@
-//! The cascade with the real SmolLM2 and a stand-in that is abler: what is withheld, shown, dropped and billed.
+//! The cascade with the real SmolLM2 and a stand-in that is abler: what is withheld, shown, dropped
+//! and billed.
 
 use serde_json::{Value, json};
 
@@ -6,7 +7,8 @@ use crate::rig::app::{TestApp, cloud_model, eventually};
 use crate::rig::local_models::{short, smol};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
-/// A gateway whose policy `frugal` lets SmolLM2 begin and shows its answers from this confidence on.
+/// A gateway whose policy `frugal` lets SmolLM2 begin and shows its answers from this confidence
+/// on.
 async fn gateway(upstream: &MockUpstream, threshold: f64, more: &str) -> TestApp {
     gateway_with(upstream, &format!("threshold = {threshold:?}\n{more}")).await
 }

@@ -1,8 +1,10 @@
-//! The cascade on the real SmolLM2 against routing by the prompt alone: quality for the same joules. Minutes long, so ignored
-//! by default: `make cascade-curve` runs it and rewrites `router-models/cascade/`.
+//! The cascade on the real SmolLM2 against routing by the prompt alone: quality for the same
+//! joules. Minutes long, so ignored by default: `make cascade-curve` runs it and rewrites
+//! `router-models/cascade/`.
 //!
-//! The better model is a rule-correct stand-in: it always knows the answer, and its joules are ASSUMED, from the table of
-//! cloud classes. What SmolLM2 answers, how sure it was and what that took are real.
+//! The better model is a rule-correct stand-in: it always knows the answer, and its joules are
+//! ASSUMED, from the table of cloud classes. What SmolLM2 answers, how sure it was and what that
+//! took are real.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -45,7 +47,8 @@ struct Question {
 }
 
 impl Question {
-    /// Whether `text` holds one of the answers as a word of its own, whatever its case; for a symbol the case counts.
+    /// Whether `text` holds one of the answers as a word of its own, whatever its case; for a
+    /// symbol the case counts.
     fn is_answered_by(&self, text: &str) -> bool {
         let words = |text: &str| -> Vec<String> {
             let cut = |c: char| !(c.is_alphanumeric());
@@ -230,8 +233,8 @@ enum By {
     Tokens,
 }
 
-/// Mean quality and mean joules when this share of the questions is answered by the better model: one point for each share
-/// of [`POINTS`].
+/// Mean quality and mean joules when this share of the questions is answered by the better model:
+/// one point for each share of [`POINTS`].
 #[derive(Default)]
 struct Curve {
     points: Vec<(f64, f64)>,
@@ -341,7 +344,8 @@ impl Curve {
         affordable.map(|point| point.0).max_by(f64::total_cmp)
     }
 
-    /// Share of the range from all local to all elsewhere up to which `other` is at least as good everywhere.
+    /// Share of the range from all local to all elsewhere up to which `other` is at least as good
+    /// everywhere.
     fn better_up_to(&self, other: &Self) -> f64 {
         let (least, most) = (self.points[0].1, self.points[POINTS].1);
         let at = |step: usize| least + (most - least) * step as f64 / POINTS as f64;

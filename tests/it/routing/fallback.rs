@@ -1,4 +1,5 @@
-//! When the chosen model fails before its first output, the next candidate of the same decision answers.
+//! When the chosen model fails before its first output, the next candidate of the same decision
+//! answers.
 
 use serde_json::json;
 

@@ -1,4 +1,5 @@
-//! Shadow judging: a share of the answers is judged, off the way of requests, and nobody pays for it but the gateway.
+//! Shadow judging: a share of the answers is judged, off the way of requests, and nobody pays for
+//! it but the gateway.
 
 use serde_json::{Value, json};
 
@@ -66,7 +67,8 @@ async fn a_consistent_judge_scores_and_a_position_biased_one_gives_a_tie() {
             assert_eq!(receipt["model"], "best");
             let record = labelled(&app, &receipt["request_id"]).await;
             assert_eq!(record["label"], label);
-            // Both orders, in the form asked for; the client's request has one attempt and one bill.
+            // Both orders, in the form asked for; the client's request has one attempt and one
+            // bill.
             let asked = judge.requests();
             assert_eq!(asked.len(), 2);
             let keys = asked.iter().map(|one| one.headers.get("authorization"));

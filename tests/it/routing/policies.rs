@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::rig::app::{Reply, TestApp, ask, cloud_model};
 use crate::rig::mock_upstream::MockUpstream;
 
-/// A small model and one that is better and takes ten times the energy, behind the policies of `config`.
+/// A small model and one that is better and takes ten times the energy, behind the policies of
+/// `config`.
 async fn pair(config: &str) -> (TestApp, MockUpstream) {
     let upstream = MockUpstream::start().await;
     let large = cloud_model("large", 6.0, &upstream).replace("\"small\"", "\"frontier\"");

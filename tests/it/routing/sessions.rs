@@ -1,4 +1,5 @@
-//! Conversations through the front door: they stay on their model, remember failures, and never leave once they may not.
+//! Conversations through the front door: they stay on their model, remember failures, and never
+//! leave once they may not.
 
 use serde_json::{Value, json};
 use wattgate::routing::SessionId;
