@@ -1,4 +1,4 @@
-//! Priorities, deadlines, the queue and the engine's metrics, through the front door.
+//! Priorities, deadlines, the queue and metrics of the engine, over HTTP.
 
 use std::time::{Duration, Instant};
 
@@ -84,11 +84,11 @@ async fn a_deadline_ends_a_queued_and_a_running_request() {
         assert_eq!(sse.chunks.last().unwrap()["error"]["code"], "deadline_exceeded");
         assert!(!sse.done);
     } else {
-        // On a machine so busy that nothing came in time.
+        // The first token missed the deadline.
         assert_eq!(response.status(), 504);
     }
     until_in_flight(&app, 0).await;
-    // One that is long enough changes nothing.
+    // A deadline that is met has no effect.
     let reply = chat_with(&app, ("x-wattgate-deadline-ms", "60000"), &short("smol", "hi")).await;
     assert_eq!(reply.status, 200);
     app.stop().await;
@@ -143,7 +143,7 @@ async fn engine_work_appears_in_metrics() {
     };
     let count = |name: &str| text(name).trim_end_matches(".0").parse::<u64>().unwrap();
     let prompt = usage["prompt_tokens"].as_u64().unwrap();
-    // The second time only the last token of the prompt is read.
+    // The second request prefills only the last token of the prompt.
     assert_eq!(count("engine_prefill_tokens_total{model=\"smol\"}"), prompt + 1);
     assert_eq!(count("engine_cached_tokens_total{model=\"smol\",from=\"slot\"}"), prompt - 1);
     let completion = usage["completion_tokens"].as_u64().unwrap();

@@ -1,5 +1,5 @@
-//! Engines that crash or are killed, in the middle of a load, of a prompt and of an answer: their
-//! requests move on, and nobody else notices.
+//! Engines that crash or are killed during a load, a prefill and an answer: their requests move to
+//! another model without effect on others.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn story(model: &str, max_tokens: u32) -> Value {
     request
 }
 
-/// Nobody notices a crash elsewhere: its stream goes on to its end.
+/// A stream on another engine, which the crash must not affect.
 async fn witness(app: &TestApp) -> reqwest::Response {
     app.until_loaded("twin").await;
     let mut response = app.send("/v1/chat/completions", &story("twin", 60)).await;
@@ -50,14 +50,14 @@ async fn witness(app: &TestApp) -> reqwest::Response {
     response
 }
 
-/// The request was begun by `smol`, which failed so, and answered by its twin.
+/// The first attempt failed on `smol` with this outcome; its twin answered.
 fn assert_moved(receipt: &Value, error: &str) {
     let attempts = &receipt["attempts"];
     assert_eq!((&attempts[0]["model"], &attempts[0]["error"]), (&json!("smol"), &json!(error)));
     assert_eq!(receipt["model"], "twin", "{receipt}");
 }
 
-/// Every request is in the books once, what it took is known, and nothing is left over.
+/// Every request has one record with known energy, and no attempt is left open.
 async fn assert_books(app: TestApp, count: usize) {
     let records = app.until_logged(count).await;
     for record in &records {
@@ -90,7 +90,7 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
             doomed.push(response);
         }
         let other = witness(&app).await;
-        // Both slots are taken: this one waits in the engine's queue, not a byte of it sent.
+        // Both slots are taken: this request waits in the engine's queue.
         let request = short("auto", "Who wrote Hamlet?");
         let striking = async {
             eventually(|| async { (backend.health().in_flight == 3).then_some(()) }).await;
@@ -120,7 +120,7 @@ async fn a_crash_during_prefill_moves_the_request_to_another_model() {
         let other = witness(&app).await;
         let striking = async {
             eventually(|| async { (backend.health().in_flight > 0).then_some(()) }).await;
-            // Into the first of the batches that the prompt takes; before it would be as good.
+            // During the first batch of the prompt; a crash before it is handled alike.
             tokio::time::sleep(Duration::from_millis(150)).await;
             strike(&app, "smol", signal);
         };

@@ -1,4 +1,4 @@
-//! A LoRA adapter changes what a model says; one that does not fit is said to.
+//! A LoRA adapter changes the answers of a model; one for another model is refused.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use wattgate::backends::llama::{Config, Phase};
 
 use crate::rig::engine::{Local, capital, model_path, small};
 
-/// SmolLM2's width, and a layer's matrix as wide as it is high.
+/// Embedding width of SmolLM2; the matrix of a layer is square.
 const WIDTH: usize = 576;
 const LAYERS: usize = 30;
 const RANK: usize = 1;

@@ -1,6 +1,6 @@
-//! Sixteen streams at once on the real model, while clients leave, another model is loaded and
-//! unloaded, and the engine is killed: the books add up to the meter, to the microjoule, all the
-//! while.
+//! Sixteen concurrent streams on the real model, while clients leave, another model is loaded and
+//! unloaded, and the engine is killed: the ledgers add up to the meter, to the microjoule, at every
+//! check.
 //!
 //! A few seconds in the suite; `make soak-energy` for ten minutes.
 
@@ -23,15 +23,15 @@ use crate::rig::local_models::{local_model, smol};
 
 const STREAMS: u64 = 16;
 
-/// What goes on, and what the clients saw of it.
+/// State of the run, and the results that clients saw.
 struct Run {
     began: Instant,
     length: Duration,
-    /// All that was to happen in the middle of it has happened.
+    /// All disturbances are over.
     disturbed: AtomicBool,
     answered: AtomicU64,
     left: AtomicU64,
-    /// Refused, or broken off by the engine's end.
+    /// Refused, or broken by the end of the engine.
     failed: AtomicU64,
 }
 
@@ -52,7 +52,7 @@ impl Run {
     }
 }
 
-/// Asks as long as it goes on; every fifth client leaves in the middle of its answer.
+/// Sends requests until the run ends; every fifth client leaves in the middle of its answer.
 async fn stream(app: &TestApp, number: u64, run: &Run) {
     let mut round = 0;
     while run.goes_on() {
@@ -72,14 +72,14 @@ async fn stream(app: &TestApp, number: u64, run: &Run) {
     }
 }
 
-/// Reads so many pieces of an answer: whether it went on after them or had ended, none if it
+/// Reads at most this many pieces of an answer; returns whether more followed, `None` if the stream
 /// failed.
 async fn visit(app: &TestApp, request: &serde_json::Value, pieces: u64) -> Option<ControlFlow<()>> {
     let mut response = app.send("/v1/chat/completions", request).await;
     if response.status() != 200 {
         let status = response.status();
         assert!(status.is_server_error() || status == 429, "{status}");
-        // While no engine runs, it refuses at once.
+        // Without a running engine, requests are refused at once.
         tokio::time::sleep(Duration::from_millis(20)).await;
         return None;
     }
@@ -95,8 +95,7 @@ async fn visit(app: &TestApp, request: &serde_json::Value, pieces: u64) -> Optio
     Some(ControlFlow::Continue(()))
 }
 
-/// In the middle of it all, loads another model, kills the engine everybody uses, and unloads the
-/// other model.
+/// During the run, loads another model, kills the engine in use, and unloads the other model.
 async fn disturb(app: &TestApp, run: &Run) {
     tokio::time::sleep(run.length / 4).await;
     let mut request = ask("twin", "Who wrote Hamlet?");
@@ -125,7 +124,7 @@ async fn check(app: &TestApp, run: &Run) -> u64 {
     checks
 }
 
-/// Of all devices.
+/// Sum over all devices.
 fn sum(books: &Books, of: fn(&DeviceBook) -> Microjoules) -> f64 {
     books.devices.iter().map(of).sum::<Microjoules>().joules().0
 }
@@ -146,7 +145,7 @@ fn assert_whole(books: &Books) {
     assert!(twin.account.load > Microjoules::ZERO && !twin.live);
 }
 
-/// The receipts of all attempts, the abandoned and broken ones too, are what the ledgers
+/// The receipts of all attempts, abandoned and broken ones included, add up to what the ledgers
 /// attributed.
 fn assert_receipts(records: &[Record], books: &Books) {
     let energies = records.iter().filter_map(|record| record.receipt.energy);
@@ -194,7 +193,7 @@ async fn sixteen_streams_lose_no_microjoule() {
     let seconds = run.began.elapsed().as_secs_f64();
     assert!(checks as f64 > seconds, "the books were looked at all the while");
     assert!(run.left.load(Ordering::Relaxed) > 0 && run.failed.load(Ordering::Relaxed) > 0);
-    // Who left is noticed a moment later: the engine must have let go of every attempt.
+    // The gateway notices disconnects with a delay: the engine must have closed every attempt.
     let open = || app.gateway.router.meter.books().open_attempts;
     eventually(|| async { (open() == 0).then_some(()) }).await;
     let settled = "wattgate_unsettled_requests 0\n";
@@ -205,7 +204,7 @@ async fn sixteen_streams_lose_no_microjoule() {
     assert_receipts(&app.stop().await, &books);
 }
 
-/// A package that draws 40 W as long as it lives, and says so every 5 ms.
+/// A package that draws 40 W and reports it every 5 ms.
 fn package(root: &std::path::Path) -> JoinSet<()> {
     let zone = root.join("class/powercap/intel-rapl:0");
     std::fs::create_dir_all(&zone).unwrap();
@@ -227,7 +226,7 @@ fn package(root: &std::path::Path) -> JoinSet<()> {
     task
 }
 
-/// It once counted each share twice.
+/// Regression: each share was counted twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_share_of_idle_energy_is_counted_once() {
     let tree = tempfile::tempdir().unwrap();

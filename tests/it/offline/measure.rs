@@ -1,5 +1,4 @@
-//! `wattgate measure` as a person runs it, with the real small model and with a stand-in for the
-//! cloud.
+//! `wattgate measure` as a process, with the real small model and with a mock upstream.
 
 use std::fs;
 use std::path::Path;
@@ -23,8 +22,8 @@ use crate::rig::local_models::smol;
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 use crate::rig::serving::Serving;
 
-/// A folder with a config and a suite of `count` questions, of which a stand-in, which repeats what
-/// it hears, gets half.
+/// A folder with a config and a suite of `count` questions; a mock upstream, which echoes, gets
+/// half of them right.
 fn folder(config: &str, count: usize) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.toml"), config).unwrap();
@@ -103,8 +102,8 @@ async fn a_cloud_model_is_graded_and_a_killed_run_resumed() {
     assert!(refusal(&other).contains("another --max-tokens"));
 }
 
-/// Starts a run over 200 questions, stops it by `signal` in the middle, goes on with it, and gives
-/// its summary.
+/// Starts a run over 200 questions, stops it by `signal` in the middle, resumes it, and returns its
+/// summary.
 async fn stopped_by(signal: &str, upstream: &MockUpstream) -> Value {
     let dir = folder(&cloud_model("cloud", 1.0, upstream), 200);
     let arguments = ["--suite", "own.jsonl", "--out", "run", "--json"];
@@ -113,7 +112,7 @@ async fn stopped_by(signal: &str, upstream: &MockUpstream) -> Value {
     let child = command.kill_on_drop(true).spawn().unwrap();
     let rows = || fs::read_to_string(dir.path().join("run/items.jsonl")).unwrap_or_default();
     eventually(|| async { (rows().lines().count() > 4).then_some(()) }).await;
-    // From here on it waits for an answer, so that the signal meets it in its midst.
+    // From here on the run waits for an answer, so that the signal comes in the middle.
     upstream.respond_with(Mode::HangBeforeHeaders);
     upstream.until_open(1).await;
     let pid = child.id().unwrap().to_string();
@@ -137,7 +136,7 @@ async fn an_interrupted_or_killed_run_gives_the_same_result() {
     let whole = result(&measure(dir.path(), &["--suite", "own.jsonl", "--json"]));
     for signal in ["-INT", "-KILL"] {
         let resumed = stopped_by(signal, &upstream).await;
-        // What does not depend on the clock.
+        // The figures that do not depend on the clock.
         for figure in ["requests", "accuracy", "joules", "ipj", "by_domain", "by_difficulty"] {
             let of = |summary: &Value| summary["results"][0][figure].clone();
             assert_eq!(of(&resumed), of(&whole), "{signal}: {figure}");
@@ -163,7 +162,7 @@ async fn a_local_model_is_profiled_and_the_gateway_predicts_from_it() {
     let joules = model.alone.joules.unwrap();
     let tokens = Tokens { prefill: 40, decode: 12 };
     assert!(joules.of(tokens) > 0.0 && model.batched.is_some_and(|cost| cost.batch == 4));
-    // A gateway with that profile predicts what it says, before anything ran.
+    // A gateway with that profile predicts from it before the first request.
     let config = format!("[energy]\nprofile = {:?}\n{}", path.to_str().unwrap(), smol(""));
     let app = TestApp::start(&config).await;
     app.until_loaded("smol").await;
@@ -184,7 +183,7 @@ async fn a_local_model_is_profiled_and_the_gateway_predicts_from_it() {
     a_profile_of_something_else_is_told(&path, &smol("")).await;
 }
 
-/// Other weights under the same name, and another machine.
+/// A profile with other weights under the same name, and one of another machine.
 async fn a_profile_of_something_else_is_told(path: &Path, smol: &str) {
     let dir = tempfile::tempdir().unwrap();
     let config = format!("[energy]\nprofile = {:?}\n{smol}", path.to_str().unwrap());
@@ -248,8 +247,8 @@ async fn runs_that_cannot_be_measured_are_refused_with_a_remedy() {
     }
 }
 
-/// A plug that shows 30 W and twice what the gateway's own sensors show, in the form of a Shelly of
-/// the second generation.
+/// A mock plug that reports 30 W plus twice the power of the gateway's sensors, in the format of a
+/// second-generation Shelly.
 async fn plug(app: &TestApp, tasks: &mut JoinSet<()>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
@@ -271,7 +270,7 @@ async fn a_sensor_is_calibrated_against_a_plug_and_labelled_so() {
     let mut tasks = JoinSet::new();
     let meter: WallMeter = format!("shelly:{}", plug(&app, &mut tasks).await).parse().unwrap();
     let gateway = Gateway::new(app.url("")).unwrap();
-    // The plug follows over a second, as real ones do.
+    // The plug averages over a second, like real ones.
     let (ramp, step) = (Duration::from_millis(1200), Duration::from_millis(1500));
     let load = Load { model: "smol", local: true, levels: &[0, 1, 2, 0], ramp, step };
     let (steps, readings) = calibrate::run(&gateway, load, &meter, &|_| {}).await.unwrap();

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
-/// A cheap model that is chosen first and a dear one behind it.
+/// A cheap model that is chosen first and an expensive one as fallback.
 async fn two_models() -> (TestApp, MockUpstream, MockUpstream) {
     let (cheap, dear) = (MockUpstream::start().await, MockUpstream::start().await);
     let dear_config = cloud_model("dear", 3.0, &dear).replace("\"small\"", "\"frontier\"");
