@@ -7,4 +7,5 @@ pub mod hub;
 pub mod local_models;
 pub mod mock_upstream;
 pub mod model_folder;
+pub mod rapl;
 pub mod serving;

@@ -64,7 +64,7 @@ async fn assert_books(app: TestApp, count: usize) {
         let energy = record.receipt.energy.unwrap();
         assert!(energy.is_final && energy.joules.is_some(), "{record:?}");
     }
-    let books = app.gateway.router.meter.books();
+    let books = app.books();
     assert_eq!(
         (books.conservation_error().0, books.unknown_settlements, books.open_attempts),
         (0, 0, 0)
@@ -80,7 +80,6 @@ async fn assert_books(app: TestApp, count: usize) {
 #[tokio::test]
 async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones() {
     let (app, _upstream) = three_models("preload").await;
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
     for signal in SIGNALS {
         app.until_loaded("smol").await;
         let mut doomed = Vec::new();
@@ -93,7 +92,7 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
         // Both slots are taken: this request waits in the engine's queue.
         let request = short("auto", "Who wrote Hamlet?");
         let striking = async {
-            eventually(|| async { (backend.health().in_flight == 3).then_some(()) }).await;
+            app.until_in_flight("smol", 3).await;
             strike(&app, "smol", signal);
         };
         let (moved, ()) = tokio::join!(app.chat(&request), striking);
@@ -112,14 +111,13 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
 #[tokio::test]
 async fn a_crash_during_prefill_moves_the_request_to_another_model() {
     let (app, _upstream) = three_models("preload").await;
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
     let mut request = ask_streaming("auto", &"word ".repeat(800));
     request["max_tokens"] = json!(2);
     for signal in SIGNALS {
         app.until_loaded("smol").await;
         let other = witness(&app).await;
         let striking = async {
-            eventually(|| async { (backend.health().in_flight > 0).then_some(()) }).await;
+            app.until_in_flight("smol", 1).await;
             // During the first batch of the prompt; a crash before it is handled alike.
             tokio::time::sleep(Duration::from_millis(150)).await;
             strike(&app, "smol", signal);

@@ -190,9 +190,7 @@ async fn a_killed_engine_fails_its_requests_and_restarts() {
     assert_eq!(error.kind, ErrorKind::EngineDied);
     assert_eq!(local.recorder.heard().iter().filter(|&h| *h == Heard::Closed(running)).count(), 1);
 
-    local.until(|phase| !matches!(phase, Phase::Ready(_))).await;
-    local.until(|phase| matches!(phase, Phase::Ready(_))).await;
-    assert_eq!(local.backend.state().borrow().restarts, 1);
+    local.until_restarted(1).await;
     let answer = local.ask(&capital(12)).await.unwrap();
     assert!(answer.text.contains("Paris"), "{answer:?}");
     local.stop().await;
@@ -209,13 +207,12 @@ async fn collect_error(mut events: EventStream) -> BackendError {
 
 #[tokio::test]
 async fn a_hung_engine_is_killed_and_restarted() {
-    let local = Local::ready(Config { hang_timeout_ms: 500, ..small() }).await;
+    let local = Local::ready(Config { hang_timeout_ms: 2000, ..small() }).await;
     let hung = local.recorder.pid();
     kill_process(hung, Signal::STOP).unwrap();
     let (_, events) = local.begin(&greedy("Anyone there?", 4));
     assert_eq!(collect_error(events).await.kind, ErrorKind::EngineDied);
-    local.until(|phase| matches!(phase, Phase::Loading { .. })).await;
-    local.until(|phase| matches!(phase, Phase::Ready(_))).await;
+    local.until_restarted(1).await;
     assert_ne!(local.recorder.pid(), hung);
     local.stop().await;
 }

@@ -144,7 +144,7 @@ async fn load_energy_is_recorded_separately_and_conserved() {
     let app = TestApp::start(&on_demand("smol")).await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     app.until_logged(1).await;
-    let books = app.gateway.router.meter.books();
+    let books = app.books();
     let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
     assert!(load > 0, "{books:?}");
     assert_eq!(books.conservation_error().0, 0);
@@ -334,9 +334,7 @@ async fn a_disconnect_before_the_load_is_recorded_at_once_without_work() {
     let mut busy = app.send("/v1/chat/completions", &long("smol")).await;
     assert!(busy.chunk().await.unwrap().is_some());
     // There is no memory for the twin while the other one answers.
-    let request = short("twin");
-    let leaving = app.chat(&request);
-    assert!(tokio::time::timeout(Duration::from_millis(300), leaving).await.is_err());
+    app.leave("/v1/chat/completions", &short("twin"), app.until_in_flight("twin", 1)).await;
     let left = std::time::Instant::now();
     let records = app.until_logged(1).await;
     assert!(left.elapsed() < Duration::from_secs(15), "it waited for a work report");
@@ -374,7 +372,7 @@ async fn a_deadline_during_a_load_costs_the_request_nothing_and_the_load_is_reco
     kill_process(engine, Signal::CONT).unwrap();
     until_state(&app, "smol", "loaded").await;
     eventually(|| async {
-        let books = app.gateway.router.meter.books();
+        let books = app.books();
         let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
         assert_eq!((books.conservation_error().0, books.unknown_settlements), (0, 0));
         (load > 0).then_some(())

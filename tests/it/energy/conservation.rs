@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::json;
 use tokio::task::JoinSet;
 use wattgate::energy::{Books, DeviceBook};
-use wattgate::gateway::Kind;
 use wattgate::traffic::Record;
 use wattgate::units::Microjoules;
 
 use crate::rig::app::{TestApp, ask, ask_streaming, eventually};
 use crate::rig::engine::model_path;
-use crate::rig::local_models::{local_model, smol};
+use crate::rig::local_models::{engine_pid, local_model, smol};
+use crate::rig::rapl::Package;
 
 const STREAMS: u64 = 16;
 
@@ -102,13 +102,9 @@ async fn disturb(app: &TestApp, run: &Run) {
     request["max_tokens"] = json!(8);
     assert_eq!(app.chat(&request).await.status, 200);
     tokio::time::sleep(run.length / 4).await;
-    let Kind::Local { engine, .. } = &app.gateway.router.model("smol").unwrap().kind else {
-        unreachable!("it is a local model");
-    };
-    let pid = engine.borrow().pid.expect("the engine runs");
-    let process = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(process, Signal::KILL).unwrap();
-    eventually(|| async { (engine.borrow().pid != Some(pid)).then_some(()) }).await;
+    let pid = engine_pid(app, "smol").expect("the engine runs");
+    kill_process(pid, Signal::KILL).unwrap();
+    eventually(|| async { (engine_pid(app, "smol") != Some(pid)).then_some(()) }).await;
     app.until_loaded("smol").await;
     assert_eq!(app.post("/admin/models/twin/unload", &json!({})).await.status, 200);
     run.disturbed.store(true, Ordering::Relaxed);
@@ -117,7 +113,7 @@ async fn disturb(app: &TestApp, run: &Run) {
 async fn check(app: &TestApp, run: &Run) -> u64 {
     let mut checks = 0;
     while run.goes_on() {
-        assert_eq!(app.gateway.router.meter.books().conservation_error(), Microjoules(0));
+        assert_eq!(app.books().conservation_error(), Microjoules(0));
         checks += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -194,43 +190,21 @@ async fn sixteen_streams_lose_no_microjoule() {
     assert!(checks as f64 > seconds, "the books were looked at all the while");
     assert!(run.left.load(Ordering::Relaxed) > 0 && run.failed.load(Ordering::Relaxed) > 0);
     // The gateway notices disconnects with a delay: the engine must have closed every attempt.
-    let open = || app.gateway.router.meter.books().open_attempts;
+    let open = || app.books().open_attempts;
     eventually(|| async { (open() == 0).then_some(()) }).await;
     let settled = "wattgate_unsettled_requests 0\n";
     eventually(|| async { app.get("/metrics").await.text.contains(settled).then_some(()) }).await;
-    let books = app.gateway.router.meter.books();
+    let books = app.books();
     assert_whole(&books);
     println!("{}", summary(&run, seconds, checks, &books));
     assert_receipts(&app.stop().await, &books);
-}
-
-/// A package that draws 40 W and reports it every 5 ms.
-fn package(root: &std::path::Path) -> JoinSet<()> {
-    let zone = root.join("class/powercap/intel-rapl:0");
-    std::fs::create_dir_all(&zone).unwrap();
-    std::fs::write(zone.join("name"), "package-0\n").unwrap();
-    std::fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
-    let say = move |energy_uj: u128| {
-        std::fs::write(zone.join("next"), energy_uj.to_string()).unwrap();
-        std::fs::rename(zone.join("next"), zone.join("energy_uj")).unwrap();
-    };
-    say(1);
-    let mut task = JoinSet::new();
-    task.spawn(async move {
-        let start = Instant::now();
-        loop {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            say(1 + start.elapsed().as_micros() * 40);
-        }
-    });
-    task
 }
 
 /// Regression: each share was counted twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_share_of_idle_energy_is_counted_once() {
     let tree = tempfile::tempdir().unwrap();
-    let _package = package(tree.path());
+    let _package = Package::start(tree.path(), 40);
     let app = TestApp::start_with(
         &format!("[energy]\nsensors = \"rapl\"\nidle_watts = 25.0\n{}", smol("")),
         |config| config.energy.sysfs_root = tree.path().to_owned(),
@@ -249,6 +223,6 @@ async fn each_share_of_idle_energy_is_counted_once() {
         line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
     };
     let shares = metric("wattgate_request_idle_energy_joules_total{model=\"smol\"").await;
-    let occupied = app.gateway.router.meter.books().devices[0].account.idle_occupied.joules().0;
+    let occupied = app.books().devices[0].account.idle_occupied.joules().0;
     assert!(shares > 0.0 && (shares - occupied).abs() < 1e-5, "{shares} {occupied}");
 }

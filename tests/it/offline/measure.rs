@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,6 +22,7 @@ use wattgate::measure::{Gateway, scrape};
 use crate::rig::app::{TestApp, ask, client, cloud_model, eventually, records};
 use crate::rig::local_models::smol;
 use crate::rig::mock_upstream::{MockUpstream, Mode};
+use crate::rig::rapl::Package;
 use crate::rig::serving::Serving;
 
 /// A folder with a config and a suite of `count` questions; a mock upstream, which echoes, gets
@@ -247,43 +250,49 @@ async fn runs_that_cannot_be_measured_are_refused_with_a_remedy() {
     }
 }
 
-/// A mock plug that reports 30 W plus twice the power of the gateway's sensors, in the format of a
+/// A mock plug that reports 30 W plus twice the power of the package, in the format of a
 /// second-generation Shelly.
-async fn plug(app: &TestApp, tasks: &mut JoinSet<()>) -> String {
+async fn plug(package: &Package, tasks: &mut JoinSet<()>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
-    let status = async |State(metrics): State<String>| {
-        let text = reqwest::get(metrics).await.unwrap().text().await.unwrap();
-        let watts = scrape::sum(&text, "wattgate_device_power_watts", |_| true).unwrap_or(0.0);
-        axum::Json(json!({"id": 0, "apower": 30.0 + 2.0 * watts, "aenergy": {"total": 5.0}}))
+    let status = async |State(watts): State<Arc<AtomicU64>>| {
+        let watts = 30 + 2 * watts.load(Ordering::Relaxed);
+        axum::Json(json!({"id": 0, "apower": watts, "aenergy": {"total": 5.0}}))
     };
-    let router =
-        Router::new().route("/rpc/Switch.GetStatus", get(status)).with_state(app.url("/metrics"));
+    let router = Router::new()
+        .route("/rpc/Switch.GetStatus", get(status))
+        .with_state(Arc::clone(&package.watts));
     tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
     host
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sensor_is_calibrated_against_a_plug_and_labelled_so() {
-    let app = TestApp::start(&smol("slots = 2")).await;
-    app.until_loaded("smol").await;
+    let tree = tempfile::tempdir().unwrap();
+    let package = Package::start(tree.path(), 20);
+    let start = async |energy: &str, model: &str| {
+        let config = format!("[energy]\nsensors = \"rapl\"\n{energy}\n{model}");
+        let root = tree.path().to_owned();
+        let app = TestApp::start_with(&config, |config| config.energy.sysfs_root = root).await;
+        app.until_loaded("smol").await;
+        app
+    };
+    let app = start("", &smol("slots = 2")).await;
     let mut tasks = JoinSet::new();
-    let meter: WallMeter = format!("shelly:{}", plug(&app, &mut tasks).await).parse().unwrap();
+    let meter: WallMeter = format!("shelly:{}", plug(&package, &mut tasks).await).parse().unwrap();
     let gateway = Gateway::new(app.url("")).unwrap();
-    // The plug averages over a second, like real ones.
     let (ramp, step) = (Duration::from_millis(1200), Duration::from_millis(1500));
     let load = Load { model: "smol", local: true, levels: &[0, 1, 2, 0], ramp, step };
-    let (steps, readings) = calibrate::run(&gateway, load, &meter, &|_| {}).await.unwrap();
+    let draw = |level: u32| package.watts.store(20 + 15 * u64::from(level), Ordering::Relaxed);
+    let (steps, readings) = calibrate::run(&gateway, load, &meter, &draw).await.unwrap();
     let calibration = calibrate::fit(&steps, &readings, &meter, "2026-11-23".to_owned()).unwrap();
     let band = [calibration.low, calibration.high];
-    assert!((1.4..2.8).contains(&calibration.gain), "{calibration:?}");
+    assert!((1.8..2.2).contains(&calibration.gain), "{calibration:?}");
     app.stop().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("profile.toml");
     Profile { calibration: Some(calibration), ..Profile::default() }.save(&path).unwrap();
-    let config = format!("[energy]\nprofile = {:?}\n{}", path.to_str().unwrap(), smol(""));
-    let app = TestApp::start(&config).await;
-    app.until_loaded("smol").await;
+    let app = start(&format!("profile = {:?}", path.to_str().unwrap()), &smol("")).await;
     let reply = app.chat(&crate::rig::local_models::short("smol", "Who wrote Hamlet?")).await;
     let record = app.settled(reply.receipt()["request_id"].as_str().unwrap()).await;
     assert_eq!(record["energy"]["quality"], json!(Quality::Calibrated));
@@ -298,7 +307,7 @@ async fn a_sensor_is_calibrated_against_a_plug_and_labelled_so() {
     };
     for name in ["wattgate_request_energy_joules_total", "wattgate_device_energy_joules_total"] {
         assert!(of(name, "calibrated") > Some(0.0), "{name}");
-        assert_eq!(of(name, "estimated"), None, "{name}");
+        assert_eq!(of(name, "measured"), None, "{name}");
     }
     app.stop().await;
 }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wattgate::app::App;
+use wattgate::energy::Books;
 use wattgate::gateway::Gateway;
 use wattgate::traffic::{Line, Record, read_log};
 
@@ -106,6 +107,16 @@ impl TestApp {
         eventually(|| async { (self.get(&path).await.json["ready"] == true).then_some(()) }).await;
     }
 
+    /// The energy ledgers of all devices.
+    pub fn books(&self) -> Books {
+        self.gateway.router.meter.books()
+    }
+
+    /// Conversations in the session store.
+    pub fn remembered_conversations(&self) -> usize {
+        self.gateway.router.conversations.remembered()
+    }
+
     pub fn log_dir(&self) -> PathBuf {
         self.dir.path().join("traffic")
     }
@@ -122,6 +133,21 @@ impl TestApp {
             (records.len() >= count).then_some(records)
         })
         .await
+    }
+
+    /// Sends a request and disconnects once `begun` is ready, which is before its answer.
+    pub async fn leave(&self, path: &str, body: &Value, begun: impl Future<Output = ()>) {
+        tokio::select! {
+            response = self.send(path, body) => panic!("answered with {}", response.status()),
+            () = begun => {}
+        }
+    }
+
+    /// Waits until the model works on exactly `count` requests, those that wait included.
+    pub async fn until_in_flight(&self, model: &str, count: usize) {
+        let path = format!("/v1/models/{model}");
+        eventually(|| async { (self.get(&path).await.json["in_flight"] == count).then_some(()) })
+            .await;
     }
 
     /// Stops the gateway as SIGTERM would and waits for the end.

@@ -169,6 +169,13 @@ impl Local {
         timeout(PATIENCE, wait).await.expect("in time").expect("a supervisor").phase.clone()
     }
 
+    /// Waits until the engine is ready after `count` restarts.
+    pub async fn until_restarted(&self, count: u32) {
+        let mut state = self.backend.state();
+        let ready = state.wait_for(|s| s.restarts == count && matches!(s.phase, Phase::Ready(_)));
+        timeout(PATIENCE, ready).await.expect("in time").expect("a supervisor");
+    }
+
     pub fn begin(&self, request: &Value) -> (AttemptId, EventStream) {
         static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
         let attempt = AttemptId(ATTEMPTS.fetch_add(1, Ordering::Relaxed));

@@ -169,13 +169,8 @@ async fn withholding_ends_in_time_and_a_client_that_leaves_meanwhile_frees_the_s
 
     let app = gateway(&upstream, 1.0, "withhold_tokens = 256\nwithhold_ms = 60000").await;
     request["max_tokens"] = json!(900);
-    let waiting = app.request("/v1/chat/completions").json(&request);
-    assert!(waiting.timeout(std::time::Duration::from_millis(300)).send().await.is_err());
-    eventually(|| async {
-        let card = app.get("/v1/models/smol").await.json;
-        (card["in_flight"] == 0).then_some(())
-    })
-    .await;
+    app.leave("/v1/chat/completions", &request, app.until_in_flight("smol", 1)).await;
+    app.until_in_flight("smol", 0).await;
     let records = app.until_logged(1).await;
     assert_eq!(records[0].outcome.label(), "cancelled");
 }

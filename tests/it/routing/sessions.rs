@@ -186,7 +186,7 @@ async fn a_dry_run_leaves_no_session_state() {
     let request = app.request("/v1/route").header("x-wattgate-local-only", "true");
     let dry = Reply::of(request.json(&first).send().await.unwrap()).await;
     assert_eq!((dry.status, &dry.json["model"]), (200, &Value::Null));
-    assert_eq!(app.gateway.router.conversations.remembered(), 0);
+    assert_eq!(app.remembered_conversations(), 0);
     assert_eq!(app.chat(&next_turn(&first, "and now?")).await.status, 200);
 }
 
