@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
-use tokio::task::JoinSet;
 use wattgate::energy::{Books, DeviceBook};
 use wattgate::traffic::Record;
 use wattgate::units::Microjoules;

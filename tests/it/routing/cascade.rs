@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::app::{TestApp, cloud_model, eventually};
+use crate::rig::app::{TestApp, cloud_model};
 use crate::rig::local_models::{short, smol};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
