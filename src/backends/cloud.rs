@@ -20,8 +20,8 @@ use std::time::{Duration, Instant, SystemTime};
 use async_stream::try_stream;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use reqwest::StatusCode;
+use reqwest::header::CONTENT_TYPE;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
@@ -63,8 +63,6 @@ pub enum SetupError {
     /// No system certificates, or no TLS at all.
     #[error("the HTTP client could not be built: {0}")]
     Client(#[from] reqwest::Error),
-    #[error("base_url cannot be used in a request: {0}")]
-    Target(#[from] http::Error),
 }
 
 impl CloudBackend {

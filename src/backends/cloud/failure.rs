@@ -78,7 +78,7 @@ pub(super) fn unsent_plain(error: &plain::Error, connect_timeout: Duration) -> E
         plain::Error::Connect(error) => {
             ErrorKind::Unavailable(format!("cannot connect to the upstream: {error}"))
         }
-        plain::Error::Http(error) => broken_plain(error),
+        plain::Error::Http(_) => broken_plain(error),
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) fn broken(error: &reqwest::Error) -> ErrorKind {
 }
 
 /// As [`broken`], of a connection without TLS.
-pub(super) fn broken_plain(error: &hyper::Error) -> ErrorKind {
+pub(super) fn broken_plain(error: &plain::Error) -> ErrorKind {
     let cause = root_cause(error).unwrap_or_else(|| error.to_string());
     ErrorKind::Unavailable(format!("the connection to the upstream broke: {cause}"))
 }

@@ -166,13 +166,13 @@ fn poll_driven<T>(
 
 impl Body {
     /// The next bytes: all that has come. `None` after the last.
-    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
         poll_fn(|cx| self.poll_piece(cx)).await
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, hyper::Error>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
         if let Some(error) = self.error.take() {
-            return Poll::Ready(Err(error));
+            return Poll::Ready(Err(error.into()));
         }
         let mut gathered = Gathered::Nothing;
         loop {
@@ -208,9 +208,10 @@ impl Body {
             }
         }
         match gathered.bytes() {
-            None => {
-                self.error.take().map_or(Poll::Ready(Ok(None)), |error| Poll::Ready(Err(error)))
-            }
+            None => self
+                .error
+                .take()
+                .map_or(Poll::Ready(Ok(None)), |error| Poll::Ready(Err(error.into()))),
             some => Poll::Ready(Ok(some)),
         }
     }

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body_util::Full;
 use reqwest::{Client, Url, redirect};
 
-use super::config::Config;
+use super::config::{Config, ConfigError};
 use super::failure;
 use super::plain::{self, Pool};
 use crate::backends::backend::ErrorKind;
@@ -116,19 +116,22 @@ impl Transport {
 }
 
 impl Target {
-    pub(super) fn new(url: &Url, key: Option<HeaderValue>) -> Result<Self, http::Error> {
+    pub(super) fn new(url: &Url, key: Option<HeaderValue>) -> Result<Self, ConfigError> {
         let path = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
         let host = url.host_str().unwrap_or_default();
         let authority = url.port().map(|port| format!("{host}:{port}"));
+        let authority = authority.as_deref().unwrap_or(host);
+        let authority = HeaderValue::from_str(authority).map_err(|_| ConfigError::BaseUrl)?;
+        let uri = Uri::try_from(path).map_err(|_| ConfigError::BaseUrl)?;
         let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_str(authority.as_deref().unwrap_or(host))?);
+        headers.insert(HOST, authority);
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(key.map(|key| (AUTHORIZATION, key)));
-        Ok(Self { url: url.clone(), uri: Uri::try_from(path)?, headers })
+        Ok(Self { url: url.clone(), uri, headers })
     }
 }
 
