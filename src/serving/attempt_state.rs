@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::first_tokens::FirstTokens;
+use super::pricing::Spent;
 use crate::backends::{ErrorKind, Event};
 use crate::energy::EnergyFigure;
 use crate::openai::{FinishReason, Usage};
-use crate::routing::Route;
+use crate::routing::{Features, Route};
 use crate::traffic::{Attempt, AttemptOutcome};
 use crate::units::AttemptId;
 
@@ -124,6 +125,17 @@ impl AttemptState {
             signals: self.first_tokens.signals(),
             confidence: self.assessment.map(|assessment| assessment.confidence),
             energy,
+        }
+    }
+
+    /// What pricing needs to know of the attempt.
+    pub fn spent(&self, features: &Features) -> Spent {
+        Spent {
+            usage: self.usage,
+            reported: self.reported,
+            prompt_tokens: features.prompt_tokens.into(),
+            output_events: self.output_events,
+            media: features.needs.media,
         }
     }
 

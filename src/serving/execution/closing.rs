@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Execution;
+use crate::energy::EnergyFigure;
 use crate::openai::Request;
 use crate::routing::Route;
 use crate::routing::session::Turn;
+use crate::serving::attempt_state::AttemptState;
 use crate::serving::judge::answer_capture::AnswerCapture;
 use crate::serving::judge::queue::{JudgeJob, runner_up};
 use crate::serving::models::training;
-use crate::serving::pricing;
 use crate::serving::receipts::request_metrics;
 use crate::serving::receipts::totals::Totals;
 use crate::serving::recorder::Ending;
 use crate::traffic::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Sign};
+use crate::units::Dollars;
 
 /// Logged for a client that closed the connection, as nginx does; never sent.
 const CLIENT_CLOSED_STATUS: u16 = 499;
@@ -22,18 +24,29 @@ const CLIENT_CLOSED_STATUS: u16 = 499;
 impl Execution {
     /// The receipt as it stands, its energy provisional.
     pub fn receipt(&self) -> Receipt {
-        let router = &self.gateway.router;
-        let features = &self.plan.features;
-        let priced = self.recorder.attempts().iter().map(|attempt| {
-            let model = router.model(&attempt.model);
-            let energy =
-                model.and_then(|model| pricing::energy(attempt, model, &router.meter, features));
-            attempt.on_receipt(energy)
-        });
-        let attempts: Vec<Attempt> = priced.collect();
+        let energies = self.recorder.attempts().iter().map(|attempt| self.energy(attempt));
+        let attempts = self.recorder.attempts().iter().zip(energies);
+        let attempts: Vec<Attempt> =
+            attempts.map(|(attempt, energy)| attempt.on_receipt(energy)).collect();
         let emissions = &self.gateway.receipts.emissions;
         let totals = Totals::of(&attempts, emissions, self.recorder.unix_ms);
         self.recorder.receipt(&self.plan, attempts, totals)
+    }
+
+    /// Energy of an attempt, provisional where the meter settles it later; `None` if nothing ran.
+    fn energy(&self, attempt: &AttemptState) -> Option<EnergyFigure> {
+        let router = &self.gateway.router;
+        let model = router.model(&attempt.model).filter(|_| !attempt.never_ran())?;
+        if attempt.metered {
+            return Some(router.meter.provisional(attempt.id));
+        }
+        model.billing().actual_energy(&attempt.spent(&self.plan.features))
+    }
+
+    /// Price of an attempt; `None` if unknown.
+    fn dollars(&self, attempt: &AttemptState) -> Option<Dollars> {
+        let model = self.gateway.router.model(&attempt.model)?;
+        model.billing().actual_dollars(&attempt.spent(&self.plan.features))
     }
 
     /// Ends the execution with an answer and returns the receipt to send with it.
@@ -97,12 +110,8 @@ impl Execution {
         let ended_ms = record.timings.total_ms;
         for attempt in self.recorder.attempts() {
             let model = router.model(&attempt.model);
-            request_metrics::count_attempt(
-                metrics,
-                attempt,
-                pricing::dollars(attempt, model),
-                ended_ms,
-            );
+            let price = self.dollars(attempt);
+            request_metrics::count_attempt(metrics, attempt, price, ended_ms);
             let Some(model) = model else { continue };
             let error = training::train(model, attempt, &record.features, ended_ms, &router.meter);
             if let Some(tokens) = error {

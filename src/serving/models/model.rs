@@ -8,16 +8,14 @@ use super::online_stats::{Observed, OnlineStats, RecentMean};
 use crate::backends::cloud;
 use crate::backends::llama::{self, EngineState};
 use crate::backends::{Backend, Health};
-use crate::energy::carbon::{Grid, grams};
-use crate::energy::cloud::estimate;
-use crate::energy::{EnergyFigure, MeterHandle, Source, Tokens};
-use crate::openai::Usage;
-use crate::openai::chat::PromptTokensDetails;
+use crate::energy::carbon::Grid;
+use crate::energy::{MeterHandle, Tokens};
 use crate::routing::{
     Cache, Candidate, Capabilities, Costs, Features, NotLoaded, Route, Unavailable,
 };
+use crate::serving::pricing::{Billing, Electricity, Work, expected_grams};
 use crate::telemetry::metrics::ModelLabels;
-use crate::units::{Dollars, Joules, unix_ms};
+use crate::units::{Joules, unix_ms};
 
 /// What a request adds that finds the model not loaded.
 #[derive(Clone, Copy, Debug)]
@@ -96,9 +94,9 @@ impl Model {
         let cached_tokens = u32::try_from(cached).unwrap_or(u32::MAX).min(features.prompt_tokens);
         let costs = |cached| {
             let work = Work {
-                prompt: features.prompt_tokens,
-                cached,
-                output: output_tokens,
+                prompt: features.prompt_tokens.into(),
+                cached: u64::from(cached),
+                generated: output_tokens.into(),
                 media: features.needs.media,
             };
             self.costs(work, loading.as_ref(), health, meter)
@@ -129,21 +127,23 @@ impl Model {
         health: Health,
         meter: &MeterHandle,
     ) -> Costs {
-        let computed = work.prompt - work.cached;
-        let mut joules = self.expected_energy(work, meter).joules;
-        let mut ttft_ms = self.expected_first_token_ms(computed, meter);
+        let billing = self.billing();
+        let mut joules = billing.expected_joules(work, |tokens| meter.expected(&self.name, tokens));
+        let mut ttft_ms = self.expected_first_token_ms(work.prompt - work.cached, meter);
         if let Some(load) = loading {
             joules = joules.zip(load.joules).map(|(answer, load)| answer + load);
             ttft_ms = ttft_ms.map(|answer| answer + load.ms);
         }
         let queue_ms = self.stats.queue_ms(health);
+        let electricity = match meter.rates().tariff() {
+            Some(tariff) => Electricity::At(tariff, unix_ms()),
+            None => Electricity::Unpriced,
+        };
         Costs {
             joules,
-            dollars: self.expected_dollars(work, joules, meter),
+            dollars: billing.expected_dollars(work, joules, electricity),
             ttft_ms: ttft_ms.map(|ms| ms + queue_ms),
-            grams: joules
-                .zip(self.grid(meter))
-                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
+            grams: expected_grams(joules, self.grid(meter).as_ref()),
         }
     }
 
@@ -179,24 +179,11 @@ impl Model {
         }
     }
 
-    /// Money owed for `usage`: none for a local model, unknown where no price is configured.
-    pub fn dollars(&self, usage: &Usage) -> Option<Dollars> {
+    /// Origin of its joules and dollars.
+    pub fn billing(&self) -> Billing<'_> {
         match &self.kind {
-            Kind::Local { .. } => Some(Dollars(0.0)),
-            Kind::Cloud(config) => config.dollars(usage),
-        }
-    }
-
-    /// What an answer will cost the operator: its electricity where that has a price, or what the upstream asks.
-    fn expected_dollars(
-        &self,
-        work: Work,
-        joules: Option<Joules>,
-        meter: &MeterHandle,
-    ) -> Option<Dollars> {
-        match (&self.kind, meter.rates().tariff()) {
-            (Kind::Local { .. }, Some(tariff)) => Some(tariff.cost(joules?, unix_ms())),
-            _ => self.dollars(&work.usage()),
+            Kind::Local { .. } => Billing::Engine,
+            Kind::Cloud(config) => Billing::Upstream(config),
         }
     }
 
@@ -218,8 +205,8 @@ impl Model {
     }
 
     /// Of a prompt of which `tokens` are in no cache, once it has a slot.
-    fn expected_first_token_ms(&self, tokens: u32, meter: &MeterHandle) -> Option<f64> {
-        let measured_ms = self.measured_first_token_ms(tokens.into(), meter);
+    fn expected_first_token_ms(&self, tokens: u64, meter: &MeterHandle) -> Option<f64> {
+        let measured_ms = self.measured_first_token_ms(tokens, meter);
         let slowed =
             measured_ms.map(|measured_ms| measured_ms * self.slowdown.mean().unwrap_or(1.0));
         slowed.or_else(|| self.stats.first_token_ms(tokens))
@@ -229,42 +216,5 @@ impl Model {
     fn measured_first_token_ms(&self, prompt_tokens: u64, meter: &MeterHandle) -> Option<f64> {
         let tokens = Tokens { prefill: prompt_tokens, decode: 1 };
         meter.expected_time(&self.name, tokens).map(|time| time.first_token_s * 1e3)
-    }
-
-    fn expected_energy(&self, work: Work, meter: &MeterHandle) -> EnergyFigure {
-        let (prompt, output) = (work.prompt.into(), work.output.into());
-        let cached = work.cached.into();
-        match &self.kind {
-            Kind::Local { .. } => {
-                meter.expected(&self.name, Tokens { prefill: prompt - cached, decode: output })
-            }
-            Kind::Cloud(_) if work.media => EnergyFigure::unknown(Source::CloudTable),
-            Kind::Cloud(config) => estimate(config.per_token(), prompt, cached, output),
-        }
-    }
-}
-
-/// Tokens of an answer that has not run yet.
-#[derive(Clone, Copy, Debug)]
-struct Work {
-    prompt: u32,
-    /// Part of the prompt.
-    cached: u32,
-    output: u32,
-    /// Images and the like, whose energy no table knows.
-    media: bool,
-}
-
-impl Work {
-    fn usage(self) -> Usage {
-        let (prompt_tokens, completion_tokens) = (u64::from(self.prompt), u64::from(self.output));
-        let cached_tokens = Some(self.cached.into());
-        Usage {
-            prompt_tokens,
-            completion_tokens,
-            total_tokens: prompt_tokens + completion_tokens,
-            prompt_tokens_details: Some(PromptTokensDetails { cached_tokens }),
-            ..Usage::default()
-        }
     }
 }

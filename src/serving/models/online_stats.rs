@@ -34,8 +34,8 @@ impl OnlineStats {
 
     /// Milliseconds to the first token of a prompt of which `tokens` are in no cache, once it has a slot; unknown before
     /// the first answer.
-    pub fn first_token_ms(&self, tokens: u32) -> Option<f64> {
-        self.lock().0.expected_ms(tokens)
+    pub fn first_token_ms(&self, tokens: u64) -> Option<f64> {
+        self.lock().0.expected_ms(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
 
     /// Milliseconds that a request waits for its slot now; 0 before the first answer.

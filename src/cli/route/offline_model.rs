@@ -7,59 +7,79 @@ use crate::app::assemble;
 use crate::backends::cloud as upstream;
 use crate::backends::llama::Overflow;
 use crate::config::{Config, Engine, Model};
-use crate::energy::carbon::{Grid, grams};
+use crate::energy::carbon::Grid;
 use crate::energy::estimate::Estimator;
 use crate::energy::rates::Rates;
-use crate::energy::{Profile, Tokens, cloud};
-use crate::openai::Usage;
+use crate::energy::{EnergyFigure, Profile, Source, Tokens};
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, OutputLength, Route};
-use crate::units::Dollars;
+use crate::serving::pricing::{Billing, Electricity, Work, expected_grams};
 
-/// A model that may be chosen, and how its adequacy and energy are predicted.
-pub(super) struct Entrant {
+/// A model that may be chosen, and how its adequacy and costs are predicted.
+pub(super) struct OfflineModel {
     pub(super) model: Arc<str>,
     pub(super) route: Route,
     ability: f64,
     capabilities: Capabilities,
     context_tokens: Option<u32>,
-    energy: Energy,
-    price: Price,
-    /// What feeds it, if carbon is configured.
+    billing: OwnedBilling,
+    /// The grid that feeds it, if carbon is configured.
     grid: Option<Grid>,
 }
 
-enum Energy {
+/// Origin of its joules and dollars.
+enum OwnedBilling {
     Unknown,
-    Cloud(Option<cloud::PerToken>),
-    /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
-    Local(Estimator),
-}
-
-enum Price {
-    Unknown,
-    /// A local model's.
-    Nothing,
+    /// By its profile, or by the assumption for models that were never measured.
+    Engine {
+        estimator: Estimator,
+        /// The price of electricity depends on the hour, which a file of prompts does not have.
+        has_tariff: bool,
+    },
     Upstream(Box<upstream::Config>),
 }
 
-/// Who may enter, from one config and one router.
-pub(super) struct Field<'c> {
+impl OwnedBilling {
+    fn billing(&self) -> Billing<'_> {
+        match self {
+            Self::Unknown => Billing::Unknown,
+            Self::Engine { .. } => Billing::Engine,
+            Self::Upstream(config) => Billing::Upstream(config),
+        }
+    }
+
+    fn energy(&self, model: &Arc<str>, tokens: Tokens) -> EnergyFigure {
+        match self {
+            Self::Engine { estimator, .. } => estimator.expected(model, tokens),
+            Self::Unknown | Self::Upstream(_) => EnergyFigure::unknown(Source::CloudTable),
+        }
+    }
+
+    fn electricity(&self) -> Electricity<'_> {
+        match self {
+            Self::Engine { has_tariff: true, .. } => Electricity::Unknown,
+            _ => Electricity::Unpriced,
+        }
+    }
+}
+
+/// The models that may be scored, from one config and one router.
+pub(super) struct OfflineModels<'c> {
     pub(super) config: &'c Config,
     pub(super) adequacy: &'c AdequacyModel,
     pub(super) profile: Arc<Profile>,
     pub(super) rates: Rates,
 }
 
-impl Field<'_> {
+impl OfflineModels<'_> {
     /// Every model of the config that answers in text.
-    pub(super) fn all(&self) -> Vec<Entrant> {
+    pub(super) fn all(&self) -> Vec<OfflineModel> {
         let models = self.config.models.iter().filter(|(_, model)| !model.is_embedding());
         models.map(|(name, model)| self.configured(name, model)).collect()
     }
 
     /// Those of `WEAK,STRONG`: the weak model stands for what is local, the strong one for the cloud.
-    pub(super) fn pair(&self, pair: &str) -> Result<Vec<Entrant>, BadInput> {
+    pub(super) fn pair(&self, pair: &str) -> Result<Vec<OfflineModel>, BadInput> {
         let names: Vec<&str> = pair.split(',').map(str::trim).collect();
         let [weak, strong] = names[..] else { return Err(BadInput::Pair(pair.to_owned())) };
         if weak == strong {
@@ -67,11 +87,11 @@ impl Field<'_> {
         }
         [(weak, Route::Local), (strong, Route::Cloud)]
             .into_iter()
-            .map(|(name, route)| Ok(Entrant { route, ..self.named(name)? }))
+            .map(|(name, route)| Ok(OfflineModel { route, ..self.named(name)? }))
             .collect()
     }
 
-    fn named(&self, name: &str) -> Result<Entrant, BadInput> {
+    fn named(&self, name: &str) -> Result<OfflineModel, BadInput> {
         if let Some(model) = self.config.models.get(name).filter(|model| !model.is_embedding()) {
             return Ok(self.configured(name, model));
         }
@@ -79,23 +99,22 @@ impl Field<'_> {
             let known = self.config.models.keys().chain(self.adequacy.abilities.keys());
             BadInput::PairModel { name: name.to_owned(), near: super::nearest(name, known) }
         })?;
-        Ok(Entrant {
+        Ok(OfflineModel {
             model: name.into(),
             route: Route::Cloud,
             ability,
             capabilities: Capabilities::ALL,
             context_tokens: None,
-            energy: Energy::Unknown,
-            price: Price::Unknown,
+            billing: OwnedBilling::Unknown,
             grid: None,
         })
     }
 
-    fn configured(&self, name: &str, model: &Model) -> Entrant {
+    fn configured(&self, name: &str, model: &Model) -> OfflineModel {
         let Self { config, adequacy, rates, .. } = self;
         let (model_name, ability) = (name.into(), assemble::ability(name, model, adequacy));
         match &model.engine {
-            Engine::Llama { config: llama, .. } => Entrant {
+            Engine::Llama { config: llama, .. } => OfflineModel {
                 model: model_name,
                 route: Route::Local,
                 ability,
@@ -103,30 +122,30 @@ impl Field<'_> {
                 // With its oldest turns left out, any conversation fits.
                 context_tokens: Some(llama.context_tokens)
                     .filter(|_| llama.overflow == Overflow::Refuse),
-                energy: Energy::Local(Estimator::new(
-                    config.energy.prior_cost(),
-                    config.energy.cpu_model(),
-                    Arc::clone(&self.profile),
-                )),
-                // Electricity is bought at the price of the hour, which a file of prompts does not tell.
-                price: if rates.tariff().is_some() { Price::Unknown } else { Price::Nothing },
+                billing: OwnedBilling::Engine {
+                    estimator: Estimator::new(
+                        config.energy.prior_cost(),
+                        config.energy.cpu_model(),
+                        Arc::clone(&self.profile),
+                    ),
+                    has_tariff: rates.tariff().is_some(),
+                },
                 grid: rates.here(),
             },
-            Engine::Openai(openai) => Entrant {
+            Engine::Openai(openai) => OfflineModel {
                 model: model_name,
                 route: Route::Cloud,
                 ability,
                 capabilities: Capabilities::ALL,
                 context_tokens: openai.context_tokens,
-                energy: Energy::Cloud(openai.per_token()),
-                price: Price::Upstream(Box::new(openai.clone())),
+                billing: OwnedBilling::Upstream(Box::new(openai.clone())),
                 grid: rates.elsewhere(openai.carbon_zone.as_deref()),
             },
         }
     }
 }
 
-impl Entrant {
+impl OfflineModel {
     pub(super) fn candidate(
         &self,
         text: &TextVector,
@@ -136,34 +155,23 @@ impl Entrant {
         let p = adequacy.predict_named(text, &self.model, self.ability);
         // Nothing has been seen of any model: the prior of a gateway that has just started.
         let output_tokens = OutputLength::default().expected(features);
-        let (prompt, output) = (u64::from(features.prompt_tokens), u64::from(output_tokens));
-        let usage = Usage {
-            prompt_tokens: prompt,
-            completion_tokens: output,
-            total_tokens: prompt + output,
-            ..Usage::default()
+        let work = Work {
+            prompt: features.prompt_tokens.into(),
+            generated: output_tokens.into(),
+            media: features.needs.media,
+            ..Work::default()
         };
-        let joules = match &self.energy {
-            Energy::Unknown => None,
-            Energy::Cloud(per_token) => cloud::estimate(*per_token, prompt, 0, output).joules,
-            Energy::Local(estimator) => {
-                estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
-            }
-        };
+        let billing = self.billing.billing();
+        let joules =
+            billing.expected_joules(work, |tokens| self.billing.energy(&self.model, tokens));
         Candidate {
             model: Arc::clone(&self.model),
             route: self.route,
             p,
             joules,
-            dollars: match &self.price {
-                Price::Unknown => None,
-                Price::Nothing => Some(Dollars(0.0)),
-                Price::Upstream(config) => config.dollars(&usage),
-            },
+            dollars: billing.expected_dollars(work, joules, self.billing.electricity()),
             ttft_ms: None,
-            grams: joules
-                .zip(self.grid.as_ref())
-                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
+            grams: expected_grams(joules, self.grid.as_ref()),
             output_tokens: Some(output_tokens),
             context_tokens: self.context_tokens,
             capabilities: self.capabilities,
