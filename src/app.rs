@@ -89,7 +89,7 @@ impl App {
         let router = assemble::router(&config, &parts, &mut engines)?;
         let warmth = assemble::warmth(&config, &parts, &router);
         engines.spawn(warmth.run(stop_engines.clone()));
-        let emissions = Emissions::new(meter.handle(), &router.models);
+        let emissions = Emissions::new(meter.handle());
         let receipts = ReceiptStore::new(sink, emissions, Arc::clone(&metrics));
         let (judge, jobs) = assemble::judge(&config).unzip();
         let gateway =

@@ -19,6 +19,8 @@ pub mod receipts;
 pub mod recorder;
 pub mod remote_metering;
 pub mod scrape;
+pub mod snapshot;
 
 pub use gateway::{Gateway, Router};
-pub use models::model::{Kind, Model};
+pub use models::deployment::{Deployment, Kind};
+pub use models::model::Model;

@@ -35,6 +35,11 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// The models that may answer, best first.
+    pub fn ranked_candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.ranked.iter().map(|&index| &self.judged[index].candidate)
+    }
+
     pub fn chosen(&self) -> Option<&Candidate> {
         self.ranked.first().map(|&index| &self.judged[index].candidate)
     }

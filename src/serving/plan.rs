@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::error::{ServeError, ServeErrorKind};
 use super::gateway::Router;
 use super::models::model::Model;
-use super::models::router_handle::LoadedRouter;
 use super::options::RequestOptions;
+use super::snapshot::Snapshot;
 use crate::openai::Request;
 use crate::routing::features::waits_for_tool;
 use crate::routing::session::{Known, Place};
@@ -32,8 +32,10 @@ pub struct Plan {
     pub place: Option<Place>,
     /// The conversation; none yet at its first turn, until the request is being answered.
     pub session: Option<SessionId>,
-    /// The router that decided.
-    pub router: Arc<LoadedRouter>,
+    /// The models, policies and routers that decided; held to the end of the request.
+    pub snapshot: Arc<Snapshot>,
+    /// The chosen model, or any if none was.
+    pub first: Arc<Model>,
     /// What a candidate router would have chosen.
     pub shadow: Option<Shadow>,
     /// What deciding took.
@@ -47,15 +49,16 @@ struct Addressed {
     floor: Option<f64>,
 }
 
-/// What the same rule chooses of the same candidates where another router predicts their adequacy.
+/// The decision of the same rule among the same candidates, had another router predicted their adequacy.
 fn shadow(
     features: &Features,
     candidates: &[Candidate],
     rule: &Rule,
-    p: impl Fn(usize) -> f64,
+    p: impl Fn(&str) -> Option<f64>,
 ) -> Shadow {
     let mut others = candidates.to_vec();
-    others.iter_mut().enumerate().for_each(|(place, one)| one.p = p(place));
+    // A model that the other router was not loaded for keeps its prediction.
+    others.iter_mut().for_each(|one| one.p = p(&one.model).unwrap_or(one.p));
     let decision = decide(features, &others, rule);
     Shadow {
         model: decision.chosen().map(|chosen| Arc::clone(&chosen.model)),
@@ -64,12 +67,13 @@ fn shadow(
 }
 
 impl Router {
-    /// Decides without running anything and without remembering anything.
+    /// Decides by the present snapshot without running anything and without remembering anything.
     pub fn plan(&self, request: &Request, options: &RequestOptions) -> Result<Plan, ServeError> {
         let started = Instant::now();
+        let snapshot = self.snapshot();
         let addressed = match request {
-            Request::Embedding(request) => self.address_embedding(&request.model)?,
-            _ => self.address(request.model())?,
+            Request::Embedding(request) => snapshot.address_embedding(&request.model)?,
+            _ => snapshot.address(request.model())?,
         };
         let features = Features::of(request);
         let place = self.conversations.place(request, options);
@@ -78,31 +82,31 @@ impl Router {
             floor: options.overrides.floor.or(addressed.floor),
             ..options.overrides.clone()
         };
-        let rule = rule(request, &features, &addressed, &overrides, &known)?;
+        let mut rule = rule(request, &features, &addressed, &overrides, &known)?;
+        rule.own_network_is_local = snapshot.own_network_is_local;
         let text = TextVector::of_messages(&request.messages());
-        let router = self.handle.router();
-        let mut candidates = self.candidates(&router, &text, &features, place.as_ref(), &known);
+        let mut candidates = self.candidates(&snapshot, &text, &features, &rule, |model| {
+            place.as_ref().map_or(0, |place| known.cached_tokens(model, place))
+        })?;
         let mut decision = decide(&features, &candidates, &rule);
         if decision.ranked.is_empty() {
-            // Leaving turns out is the last resort: only when nobody can take the whole conversation.
-            self.lift_context_limits(&mut candidates);
+            // Leaving turns out is the last resort: only when no model can take the whole conversation.
+            snapshot.lift_context_limits(&mut candidates);
             decision = decide(&features, &candidates, &rule);
         }
-        let candidate = self.handle.candidate();
-        // What routers are trained on are prompts to choose a model for.
+        // Routers are trained on prompts to choose a model for, not on those for a named model.
         if rule.pinned.is_none() {
-            router.watch_drift(&text);
-            if let Some(candidate) = &candidate {
-                candidate.watch_drift(&text);
-            }
+            let routers = std::iter::once(&snapshot.router).chain(&snapshot.shadow);
+            routers.for_each(|router| router.watch_drift(&text));
         }
-        let shadow = candidate.map(|candidate| {
-            let p = |place: usize| {
-                let (name, ability) = (&self.models[place].name, candidate.ability(place));
-                candidate.adequacy.predict_named(&text, name, ability)
-            };
+        let shadow = snapshot.shadow.as_ref().map(|other| {
+            let p =
+                |name: &str| Some(other.adequacy.predict_named(&text, name, other.ability(name)?));
             shadow(&features, &candidates, &rule, p)
         });
+        let chosen = decision.chosen().and_then(|chosen| snapshot.models.get(&chosen.model));
+        let first = chosen.or(snapshot.models.values().next()).map(Arc::clone);
+        let first = first.ok_or_else(|| ServeErrorKind::NoCandidate([].into()))?;
         Ok(Plan {
             policy: addressed.policy,
             rule,
@@ -111,12 +115,39 @@ impl Router {
             decision,
             place,
             session: known.id,
-            router,
+            snapshot,
+            first,
             shadow,
             took: started.elapsed(),
         })
     }
 
+    fn candidates(
+        &self,
+        snapshot: &Snapshot,
+        text: &TextVector,
+        features: &Features,
+        rule: &Rule,
+        cached_tokens: impl Fn(&str) -> u64,
+    ) -> Result<Vec<Candidate>, ServeError> {
+        let router = &snapshot.router;
+        let candidate = |model: &Arc<Model>| {
+            let ability = router.ability(&model.name).ok_or_else(|| unrated(model))?;
+            let p = router.adequacy.predict_named(text, &model.name, ability);
+            let cached = cached_tokens(&model.name);
+            Ok(model.candidate(features, p, cached, rule.reach(), &self.meter))
+        };
+        snapshot.models.values().map(candidate).collect()
+    }
+}
+
+/// The fault of a snapshot whose router does not know one of its models.
+fn unrated(model: &Model) -> ServeError {
+    tracing::error!(model.name = %model.name, "the router has no ability for a configured model");
+    ServeErrorKind::Internal.into()
+}
+
+impl Snapshot {
     /// `auto` takes the default policy, `auto/<policy>` a named one, a model's own name pins it, and RouteLLM's
     /// `router-<name>-<threshold>` sets the floor.
     fn address(&self, asked: &str) -> Result<Addressed, ServeError> {
@@ -132,7 +163,7 @@ impl Router {
             return Ok(Addressed { policy, pinned: None, floor: None });
         }
         let policy = policy(&self.default_policy).ok_or(ServeErrorKind::Internal)?;
-        let (pinned, floor) = match self.model(asked) {
+        let (pinned, floor) = match self.models.get(asked) {
             Some(model) => (Some(Arc::clone(&model.name)), None),
             None => (None, Some(floor_of_threshold(asked).ok_or_else(unknown)?)),
         };
@@ -143,7 +174,7 @@ impl Router {
     /// another: the request is pinned to the one it names, or to the only one there is.
     fn address_embedding(&self, asked: &str) -> Result<Addressed, ServeError> {
         let addressed = self.address(asked)?;
-        let embedding = || self.models.iter().filter(|model| model.capabilities.embeddings);
+        let embedding = || self.models.values().filter(|model| model.capabilities.embeddings);
         let pinned = match &addressed.pinned {
             Some(name) => embedding().find(|model| model.name == *name),
             None => embedding().next().filter(|_| embedding().nth(1).is_none()),
@@ -156,27 +187,11 @@ impl Router {
     }
 
     fn lift_context_limits(&self, candidates: &mut [Candidate]) {
-        for (model, candidate) in self.models.iter().zip(candidates) {
+        for (model, candidate) in self.models.values().zip(candidates) {
             if model.drops_oldest_turns {
                 candidate.context_tokens = None;
             }
         }
-    }
-
-    fn candidates(
-        &self,
-        router: &LoadedRouter,
-        text: &TextVector,
-        features: &Features,
-        place: Option<&Place>,
-        known: &Known,
-    ) -> Vec<Candidate> {
-        let candidate = |(at, model): (usize, &Model)| {
-            let p = router.adequacy.predict_named(text, &model.name, router.ability(at));
-            let cached = place.map_or(0, |place| known.cached_tokens(&model.name, place));
-            model.candidate(features, p, cached, &self.meter)
-        };
-        self.models.iter().enumerate().map(candidate).collect()
     }
 }
 

@@ -113,7 +113,7 @@ impl RequestRecorder {
         Receipt {
             request_id: Arc::clone(&self.request_id),
             policy: Arc::clone(&plan.policy.name),
-            route: answering.map(|attempt| attempt.route),
+            route: answering.map(AttemptState::route),
             model: answering.map(|attempt| Arc::clone(&attempt.model)),
             reason: self.reason(plan),
             candidates: plan.decision.judged.clone(),

@@ -27,19 +27,15 @@ pub(super) struct RemoteMetering {
 const REPORT_NS: u64 = 50_000_000;
 
 impl RemoteMetering {
-    /// None unless the model's machine is metered from here.
     pub(super) fn open(
         meter: &MeterHandle,
         model: &Arc<str>,
         attempt: AttemptId,
         prompt_tokens: u32,
-    ) -> Option<Self> {
-        if !meter.meters_elsewhere(model) {
-            return None;
-        }
+    ) -> Self {
         meter.attempt_opened(model, attempt);
         let opened = MonotonicNs::now();
-        Some(Self {
+        Self {
             meter: meter.clone(),
             model: Arc::clone(model),
             attempt,
@@ -49,7 +45,7 @@ impl RemoteMetering {
             waiting: 0,
             pieces: 0,
             closed: false,
-        })
+        }
     }
 
     /// A piece of the answer has come.

@@ -8,6 +8,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::energy::cloud::{Class, OwnFigures, PerToken};
+use crate::locality::Locality;
 use crate::openai::{Request, Usage};
 use crate::units::Dollars;
 
@@ -51,6 +52,68 @@ pub struct Config {
     /// Longest wait for a whole answer that is not streamed, in milliseconds. Such an upstream is silent until it has
     /// finished, so this cannot be as short as the others. Default: 600,000, as OpenAI's own clients wait.
     pub answer_timeout_ms: u64,
+    /// How far a prompt travels: `on_host`, `own_network` or `third_party`. Default `third_party`, also for a server on
+    /// loopback, which may forward prompts anywhere.
+    pub locality: Locality,
+    /// More servers of the same model, tried when another one fails or is busier. Default: none.
+    pub deployments: Vec<DeploymentConfig>,
+}
+
+/// `[[models.<name>.openai.deployments]]`: another server of the model. A key that is left out is as in the model's
+/// table; only the address, the API key and the locality are never taken from there.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeploymentConfig {
+    pub base_url: String,
+    pub locality: Locality,
+    pub api_key_env: Option<String>,
+    pub model: Option<String>,
+    pub energy_class: Option<Class>,
+    pub energy: Option<OwnFigures>,
+    pub carbon_zone: Option<String>,
+    pub dollars_per_million_input_tokens: Option<f64>,
+    pub dollars_per_million_output_tokens: Option<f64>,
+    pub dollars_per_million_cached_tokens: Option<f64>,
+    pub context_tokens: Option<u32>,
+    pub max_in_flight: Option<u32>,
+    pub connect_timeout_ms: Option<u64>,
+    pub first_byte_timeout_ms: Option<u64>,
+    pub idle_timeout_ms: Option<u64>,
+    pub answer_timeout_ms: Option<u64>,
+}
+
+impl DeploymentConfig {
+    /// All settings of this deployment of `model`.
+    fn resolved(&self, model: &Config) -> Config {
+        Config {
+            base_url: self.base_url.clone(),
+            locality: self.locality,
+            api_key_env: self.api_key_env.clone(),
+            deployments: Vec::new(),
+            embedding: model.embedding,
+            model: self.model.clone().or_else(|| model.model.clone()),
+            energy_class: self.energy_class.or(model.energy_class),
+            energy: self.energy.unwrap_or(model.energy),
+            carbon_zone: self.carbon_zone.clone().or_else(|| model.carbon_zone.clone()),
+            dollars_per_million_input_tokens: self
+                .dollars_per_million_input_tokens
+                .or(model.dollars_per_million_input_tokens),
+            dollars_per_million_output_tokens: self
+                .dollars_per_million_output_tokens
+                .or(model.dollars_per_million_output_tokens),
+            dollars_per_million_cached_tokens: self
+                .dollars_per_million_cached_tokens
+                .or(model.dollars_per_million_cached_tokens),
+            context_tokens: self.context_tokens.or(model.context_tokens),
+            max_in_flight: self.max_in_flight.unwrap_or(model.max_in_flight),
+            connect_timeout_ms: self.connect_timeout_ms.unwrap_or(model.connect_timeout_ms),
+            first_byte_timeout_ms: self
+                .first_byte_timeout_ms
+                .unwrap_or(model.first_byte_timeout_ms),
+            idle_timeout_ms: self.idle_timeout_ms.unwrap_or(model.idle_timeout_ms),
+            answer_timeout_ms: self.answer_timeout_ms.unwrap_or(model.answer_timeout_ms),
+        }
+    }
 }
 
 /// The addresses of one upstream.
@@ -90,6 +153,8 @@ impl Default for Config {
             first_byte_timeout_ms: 60_000,
             idle_timeout_ms: 30_000,
             answer_timeout_ms: 600_000,
+            locality: Locality::ThirdParty,
+            deployments: Vec::new(),
         }
     }
 }
@@ -107,6 +172,8 @@ pub enum ConfigError {
     Zero { field: &'static str },
     #[error("{field} must be 0 or more")]
     Price { field: &'static str },
+    #[error("deployment {number}: {problem}")]
+    Deployment { number: usize, problem: Box<Self> },
 }
 
 impl ConfigError {
@@ -115,6 +182,7 @@ impl ConfigError {
         match self {
             Self::BaseUrl | Self::SecretInUrl => "base_url",
             Self::Zero { field } | Self::Price { field } => field,
+            Self::Deployment { .. } => "deployments",
         }
     }
 }
@@ -143,7 +211,40 @@ impl Config {
             .into_iter()
             .chain(zeros.map(|(field, _)| ConfigError::Zero { field }))
             .chain(negative.map(|(field, _)| ConfigError::Price { field }))
+            .chain(self.deployment_problems())
             .collect()
+    }
+
+    fn deployment_problems(&self) -> Vec<ConfigError> {
+        let further = self.resolved().1.into_iter().zip(1..);
+        let problems = further.flat_map(|(deployment, number)| {
+            let problems = deployment.problems().into_iter();
+            problems
+                .map(move |problem| ConfigError::Deployment { number, problem: Box::new(problem) })
+        });
+        problems.collect()
+    }
+
+    /// All settings of the table's own deployment, and of the further ones.
+    pub fn resolved(&self) -> (Self, Vec<Self>) {
+        let own = Self { deployments: Vec::new(), ..self.clone() };
+        (own, self.deployments.iter().map(|deployment| deployment.resolved(self)).collect())
+    }
+
+    /// Locality of the nearest deployment.
+    pub fn nearest(&self) -> Locality {
+        let further = self.deployments.iter().map(|deployment| deployment.locality);
+        further.fold(self.locality, Locality::min)
+    }
+
+    /// Host and port, to tell deployments apart.
+    pub fn deployment_name(&self) -> String {
+        let url = Url::parse(&self.base_url).ok();
+        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+        match url.as_ref().and_then(Url::port) {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
     }
 
     /// What a token takes; unknown without a class or figures of the operator's own.

@@ -11,6 +11,7 @@ use crate::energy::carbon::Grid;
 use crate::energy::estimate::Estimator;
 use crate::energy::rates::Rates;
 use crate::energy::{EnergyFigure, Profile, Source, Tokens};
+use crate::locality::Locality;
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, OutputLength, Route};
 use crate::serving::pricing::{Billing, Electricity, Work, expected_grams};
@@ -19,6 +20,8 @@ use crate::serving::pricing::{Billing, Electricity, Work, expected_grams};
 pub(super) struct OfflineModel {
     pub(super) model: Arc<str>,
     pub(super) route: Route,
+    /// As the nearest deployment declares it; `None` if the route says it.
+    locality: Option<Locality>,
     ability: f64,
     capabilities: Capabilities,
     context_tokens: Option<u32>,
@@ -87,7 +90,7 @@ impl OfflineModels<'_> {
         }
         [(weak, Route::Local), (strong, Route::Cloud)]
             .into_iter()
-            .map(|(name, route)| Ok(OfflineModel { route, ..self.named(name)? }))
+            .map(|(name, route)| Ok(OfflineModel { route, locality: None, ..self.named(name)? }))
             .collect()
     }
 
@@ -102,6 +105,7 @@ impl OfflineModels<'_> {
         Ok(OfflineModel {
             model: name.into(),
             route: Route::Cloud,
+            locality: None,
             ability,
             capabilities: Capabilities::ALL,
             context_tokens: None,
@@ -117,6 +121,7 @@ impl OfflineModels<'_> {
             Engine::Llama { config: llama, .. } => OfflineModel {
                 model: model_name,
                 route: Route::Local,
+                locality: None,
                 ability,
                 capabilities: assemble::LOCAL_CAPABILITIES,
                 // With its oldest turns left out, any conversation fits.
@@ -135,6 +140,7 @@ impl OfflineModels<'_> {
             Engine::Openai(openai) => OfflineModel {
                 model: model_name,
                 route: Route::Cloud,
+                locality: Some(openai.nearest()),
                 ability,
                 capabilities: Capabilities::ALL,
                 context_tokens: openai.context_tokens,
@@ -167,6 +173,7 @@ impl OfflineModel {
         Candidate {
             model: Arc::clone(&self.model),
             route: self.route,
+            locality: self.locality,
             p,
             joules,
             dollars: billing.expected_dollars(work, joules, self.billing.electricity()),

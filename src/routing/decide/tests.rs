@@ -37,6 +37,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
                 Candidate {
                     model: format!("model-{index}").into(),
                     route,
+                    locality: None,
                     p,
                     joules: joules.map(Joules),
                     dollars: dollars.map(Dollars),

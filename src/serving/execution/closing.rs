@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Execution;
 use crate::energy::EnergyFigure;
+use crate::locality::Locality;
 use crate::openai::Request;
 use crate::routing::Route;
 use crate::routing::session::Turn;
@@ -35,18 +36,18 @@ impl Execution {
 
     /// Energy of an attempt, provisional where the meter settles it later; `None` if nothing ran.
     fn energy(&self, attempt: &AttemptState) -> Option<EnergyFigure> {
-        let router = &self.gateway.router;
-        let model = router.model(&attempt.model).filter(|_| !attempt.never_ran())?;
-        if attempt.metered {
-            return Some(router.meter.provisional(attempt.id));
+        if attempt.never_ran() {
+            None
+        } else if attempt.metered {
+            Some(self.gateway.router.meter.provisional(attempt.id))
+        } else {
+            attempt.deployment.billing().actual_energy(&attempt.spent(&self.plan.features))
         }
-        model.billing().actual_energy(&attempt.spent(&self.plan.features))
     }
 
     /// Price of an attempt; `None` if unknown.
     fn dollars(&self, attempt: &AttemptState) -> Option<Dollars> {
-        let model = self.gateway.router.model(&attempt.model)?;
-        model.billing().actual_dollars(&attempt.spent(&self.plan.features))
+        attempt.deployment.billing().actual_dollars(&attempt.spent(&self.plan.features))
     }
 
     /// Ends the execution with an answer and returns the receipt to send with it.
@@ -74,17 +75,17 @@ impl Execution {
         let Some(judge) = &self.gateway.judge else { return };
         let Some(answer) = self.capture.take().and_then(AnswerCapture::whole) else { return };
         let Request::Chat(chat) = &*self.request else { return };
-        let model = self.gateway.router.model(judge.model());
+        let model = self.plan.snapshot.models.get(judge.model());
         let job = JudgeJob {
             request_id: Arc::clone(&self.recorder.request_id),
             messages: chat.messages.clone(),
             answer,
             output_limit: chat.output_limit(),
-            local_only: self.plan.rule.local_only,
+            reach: self.plan.rule.reach(),
             runner_up: runner_up(&self.plan.decision, &self.model().name),
         };
-        let stays_here = model.is_some_and(|model| model.route() == Route::Local);
-        judge.enqueue(job, stays_here, &self.gateway.metrics);
+        let nearest = model.map_or(Locality::ThirdParty, |model| model.nearest());
+        judge.enqueue(job, nearest, &self.gateway.metrics);
     }
 
     fn close(&mut self, outcome: Outcome, status: u16) -> Receipt {
@@ -109,7 +110,7 @@ impl Execution {
         let (metrics, router) = (&self.gateway.metrics, &self.gateway.router);
         let ended_ms = record.timings.total_ms;
         for attempt in self.recorder.attempts() {
-            let model = router.model(&attempt.model);
+            let model = self.plan.snapshot.models.get(&attempt.model);
             let price = self.dollars(attempt);
             request_metrics::count_attempt(metrics, attempt, price, ended_ms);
             let Some(model) = model else { continue };

@@ -9,13 +9,16 @@ use serde_json::{Value, json};
 use super::answer_capture::upstream_text;
 use super::prompts::{JudgeError, Schema};
 use crate::backends::{Event, Job, Priority, Terms};
+use crate::locality::Locality;
 use crate::openai::{ChatRequest, Message, Request};
 use crate::routing::{Features, Route};
 use crate::serving::attempt_state::is_output;
 use crate::serving::gateway::Gateway;
-use crate::serving::models::model::{Kind, Model};
+use crate::serving::models::deployment::{Deployment, MeteredBy};
+use crate::serving::models::model::Model;
 use crate::serving::pricing::Spent;
 use crate::serving::remote_metering::RemoteMetering;
+use crate::telemetry::metrics::ModelLabels;
 
 /// What is asked.
 pub(super) struct Prompt {
@@ -49,10 +52,10 @@ impl Prompt {
         Self { body, reproducible: true }
     }
 
-    fn job(mut self, gateway: &Gateway, model: &Model) -> Option<Job> {
+    fn job(mut self, gateway: &Gateway, model: &Model, route: Route) -> Option<Job> {
         self.body["model"] = Value::from(&*model.name);
         // Some upstreams' models take no temperature; greedy is a matter for local ones.
-        if self.reproducible && matches!(model.kind, Kind::Local { .. }) {
+        if self.reproducible && route == Route::Local {
             self.body["temperature"] = 0.into();
         }
         let body = serde_json::to_vec(&self.body).ok()?;
@@ -66,15 +69,18 @@ impl Prompt {
     }
 }
 
-/// The whole text of the answer. Dropping the future cancels the work; what it took until then is booked.
+/// The whole text of the answer of a deployment within `reach`. Dropping the future cancels the work; what it took
+/// until then is booked.
 pub(super) async fn call(
     gateway: &Gateway,
     model: &Model,
     prompt: Prompt,
+    reach: Locality,
 ) -> Result<String, JudgeError> {
-    let job = prompt.job(gateway, model).ok_or(JudgeError::Failed)?;
-    let mut bill = Bill::open(gateway, model, &job);
-    let mut events = model.backend.start(job);
+    let deployment = model.to_try(reach).into_iter().next().ok_or(JudgeError::LocalOnly)?;
+    let job = prompt.job(gateway, model, deployment.route()).ok_or(JudgeError::Failed)?;
+    let mut bill = Bill::open(gateway, model, &deployment, &job);
+    let mut events = deployment.backend.start(job);
     let mut text = String::new();
     while let Some(event) = events.next().await {
         let event = event.map_err(|_| JudgeError::Failed)?;
@@ -93,25 +99,24 @@ pub(super) async fn call(
 /// Overhead of one call, booked when it ends, however it ends. What the meter here settles is booked by the store.
 struct Bill<'g> {
     gateway: &'g Gateway,
-    model: &'g Model,
+    deployment: &'g Deployment,
+    labels: ModelLabels,
     spent: Spent,
     ran: bool,
     remote: Option<RemoteMetering>,
 }
 
 impl<'g> Bill<'g> {
-    fn open(gateway: &'g Gateway, model: &'g Model, job: &Job) -> Self {
+    fn open(gateway: &'g Gateway, model: &Model, deployment: &'g Deployment, job: &Job) -> Self {
         let features = Features::of(&job.request);
         let (meter, prompt_tokens) = (&gateway.router.meter, features.prompt_tokens);
-        let remote = match model.route() {
-            Route::Local => None,
-            Route::Cloud => RemoteMetering::open(meter, &model.name, job.attempt, prompt_tokens),
-        };
-        if model.route() == Route::Local || remote.is_some() {
+        if deployment.metered_by != MeteredBy::Table {
             gateway.receipts.expect_overhead(job.attempt, model.labels());
         }
+        let remote = (deployment.metered_by == MeteredBy::Remote)
+            .then(|| RemoteMetering::open(meter, &model.name, job.attempt, prompt_tokens));
         let spent = Spent { prompt_tokens: prompt_tokens.into(), ..Spent::default() };
-        Self { gateway, model, spent, ran: false, remote }
+        Self { gateway, deployment, labels: model.labels(), spent, ran: false, remote }
     }
 
     fn observe(&mut self, event: &Event) {
@@ -132,17 +137,17 @@ impl<'g> Bill<'g> {
 
 impl Drop for Bill<'_> {
     fn drop(&mut self) {
-        let (billing, labels) = (self.model.billing(), self.model.labels());
+        let (billing, labels) = (self.deployment.billing(), &self.labels);
         if let Some(remote) = &mut self.remote {
             remote.close(self.spent.usage.map(|usage| usage.generated_tokens()));
         } else if let Some(figure) = billing.actual_energy(&self.spent).filter(|_| self.ran) {
-            self.gateway.receipts.count_overhead(&labels, figure);
+            self.gateway.receipts.count_overhead(labels, figure);
         }
         let dollars = billing.actual_dollars(&self.spent).filter(|_| self.ran);
-        if let (Route::Cloud, Some(dollars)) = (self.model.route(), dollars) {
+        if let (Route::Cloud, Some(dollars)) = (self.deployment.route(), dollars) {
             let metrics = &self.gateway.metrics;
-            metrics.cost_dollars_total.get_or_create(&labels).inc_by(dollars.0);
-            metrics.overhead_cost_dollars_total.get_or_create(&labels).inc_by(dollars.0);
+            metrics.cost_dollars_total.get_or_create(labels).inc_by(dollars.0);
+            metrics.overhead_cost_dollars_total.get_or_create(labels).inc_by(dollars.0);
         }
     }
 }

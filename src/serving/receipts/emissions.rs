@@ -1,29 +1,19 @@
 //! What the energy of a request causes: carbon by the grid of each model, and dollars of this machine's electricity.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use crate::energy::carbon::CarbonFigure;
 use crate::energy::{MeterHandle, Source};
 use crate::routing::Route;
-use crate::serving::models::model::{Kind, Model};
 use crate::traffic::Attempt;
 use crate::units::Dollars;
 
-/// Knows which grid each model draws from.
+/// Applies the rates in force to the energy of attempts.
 pub struct Emissions {
     meter: MeterHandle,
-    /// Zone of each model elsewhere, where the operator named one.
-    zones: HashMap<Arc<str>, String>,
 }
 
 impl Emissions {
-    pub fn new(meter: MeterHandle, models: &[Model]) -> Self {
-        let zone = |model: &Model| match &model.kind {
-            Kind::Cloud(config) => Some((Arc::clone(&model.name), config.carbon_zone.clone()?)),
-            Kind::Local { .. } => None,
-        };
-        Self { meter, zones: models.iter().filter_map(zone).collect() }
+    pub fn new(meter: MeterHandle) -> Self {
+        Self { meter }
     }
 
     /// Carbon of one attempt; none unless a grid is configured, or where nothing ran.
@@ -31,10 +21,7 @@ impl Emissions {
         let (energy, rates) = (attempt.energy?, self.meter.rates());
         match attempt.route {
             Route::Local => rates.carbon_here(energy),
-            Route::Cloud => {
-                let zone = self.zones.get(&attempt.model).map(String::as_str);
-                rates.carbon_elsewhere(zone, energy)
-            }
+            Route::Cloud => rates.carbon_elsewhere(attempt.carbon_zone.as_deref(), energy),
         }
     }
 

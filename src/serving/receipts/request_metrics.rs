@@ -32,7 +32,7 @@ pub fn count_attempt(
     price: Option<Dollars>,
     ended_ms: f64,
 ) {
-    let route = attempt.route.label();
+    let route = attempt.route().label();
     let model = || Arc::clone(&attempt.model);
     let labels = AttemptLabels { model: model(), route, outcome: attempt.outcome.label() };
     metrics.attempts_total.get_or_create(&labels).inc();
@@ -54,7 +54,7 @@ pub fn count_attempt(
         let labels = TokenLabels { model: model(), route, kind };
         metrics.tokens_total.get_or_create(&labels).inc_by(tokens);
     }
-    if let (Route::Cloud, Some(dollars)) = (attempt.route, price) {
+    if let (Route::Cloud, Some(dollars)) = (attempt.route(), price) {
         metrics.cost_dollars_total.get_or_create(&labels).inc_by(dollars.0);
     }
 }

@@ -29,7 +29,7 @@ async fn occupy(app: &TestApp, max_tokens: u32) -> reqwest::Response {
 }
 
 async fn until_in_flight(app: &TestApp, count: u32) {
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
+    let backend = &app.gateway.router.model("smol").unwrap().primary.backend.clone();
     eventually(|| async { (backend.health().in_flight == count).then_some(()) }).await;
 }
 

@@ -78,7 +78,7 @@ async fn assert_books(app: TestApp, count: usize) {
 #[tokio::test]
 async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones() {
     let (app, _upstream) = three_models("preload").await;
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
+    let backend = &app.gateway.router.model("smol").unwrap().primary.backend.clone();
     for signal in SIGNALS {
         app.until_loaded("smol").await;
         let mut doomed = Vec::new();
@@ -110,7 +110,7 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
 #[tokio::test]
 async fn a_crash_during_prefill_moves_the_request_to_another_model() {
     let (app, _upstream) = three_models("preload").await;
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
+    let backend = &app.gateway.router.model("smol").unwrap().primary.backend.clone();
     let mut request = ask_streaming("auto", &"word ".repeat(800));
     request["max_tokens"] = json!(2);
     for signal in SIGNALS {

@@ -100,7 +100,8 @@ async fn disturb(app: &TestApp, run: &Run) {
     request["max_tokens"] = json!(8);
     assert_eq!(app.chat(&request).await.status, 200);
     tokio::time::sleep(run.length / 4).await;
-    let Kind::Local { engine, .. } = &app.gateway.router.model("smol").unwrap().kind else {
+    let model = app.gateway.router.model("smol").unwrap();
+    let Kind::Local { engine, .. } = &model.primary.kind else {
         unreachable!("it is a local model");
     };
     let pid = engine.borrow().pid.expect("the engine runs");

@@ -24,7 +24,7 @@ pub fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
 
 /// What the model's engine is doing.
 pub fn engine_state(app: &TestApp, model: &str) -> watch::Receiver<EngineState> {
-    match &app.gateway.router.model(model).unwrap().kind {
+    match &app.gateway.router.model(model).unwrap().primary.kind {
         Kind::Local { engine, .. } => engine.clone(),
         Kind::Cloud(_) => panic!("{model} is no local model"),
     }
