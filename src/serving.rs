@@ -1,6 +1,8 @@
-//! The serving core: plans a request, executes it, accounts for it, and keeps receipts and conversations.
+//! The serving core: plans a request, executes it, accounts for it, and keeps receipts and
+//! conversations.
 //!
-//! Knows no HTTP, reads no other module's configuration and starts no tasks; `app` builds it and `http` calls it.
+//! Knows no HTTP, reads no other module's configuration and starts no tasks; `app` builds it and
+//! `http` calls it.
 
 pub mod attempt_state;
 pub mod conversations;

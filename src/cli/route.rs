@@ -1,7 +1,9 @@
-//! `wattgate route`: what the router predicts and would choose for a file of prompts, running nothing.
+//! `wattgate route`: what the router predicts and would choose for a file of prompts, running
+//! nothing.
 //!
-//! One line in, one line out, so that any outside evaluation can be run on it. Decides through `routing::decide` with the
-//! config's models as if all were up: keys, files and queues are left out of it.
+//! One line in, one line out, so that any outside evaluation can be run on it. Decides through
+//! `routing::decide` with the config's models as if all were up: keys, files and queues are left
+//! out of it.
 
 mod offline_model;
 
@@ -47,7 +49,8 @@ pub struct RouteArgs {
     /// Folder of the router [default: the config's, else the one built in]
     #[arg(long, value_name = "DIR")]
     router: Option<PathBuf>,
-    /// Score these two instead of all of the config's models: each one of the config or of the router's data
+    /// Score these two instead of all of the config's models: each one of the config or of the
+    /// router's data
     #[arg(long, value_name = "WEAK,STRONG")]
     pair: Option<String>,
     /// Write one JSON object a line

@@ -1,7 +1,8 @@
-//! Execution of one request: tries the candidates in order, follows the answer, and enters it in the receipts once.
+//! Execution of one request: tries the candidates in order, follows the answer, and enters it in
+//! the receipts once.
 //!
-//! Every execution ends exactly once: by [`Execution::answered`], by [`Execution::failed`], or by being dropped, which
-//! means that the client left.
+//! Every execution ends exactly once: by [`Execution::answered`], by [`Execution::failed`], or by
+//! being dropped, which means that the client left.
 
 mod closing;
 
@@ -64,7 +65,8 @@ enum Beginning {
 }
 
 impl Execution {
-    /// Counts the decision, enters the request in its conversation and records a retry of an earlier answer.
+    /// Counts the decision, enters the request in its conversation and records a retry of an
+    /// earlier answer.
     pub fn new(
         gateway: Arc<Gateway>,
         request: Request,
@@ -166,7 +168,8 @@ impl Execution {
         }
     }
 
-    /// Tries the model's deployments, healthy and idle ones first, until one gives output. Each try is an attempt.
+    /// Tries the model's deployments, healthy and idle ones first, until one gives output. Each try
+    /// is an attempt.
     async fn try_deployments(
         &mut self,
         cascade: Option<Cascade>,
@@ -181,8 +184,8 @@ impl Execution {
         Err(failure)
     }
 
-    /// Starts one deployment and waits for its first output, or, under a cascade, for enough of it to assess. Until then the
-    /// next candidate could answer unnoticed.
+    /// Starts one deployment and waits for its first output, or, under a cascade, for enough of it
+    /// to assess. Until then the next candidate could answer unnoticed.
     async fn attempt(
         &mut self,
         deployment: Arc<Deployment>,

@@ -1,4 +1,5 @@
-//! State shared by all requests: models and policies to decide from, receipts, metrics and the judge's queue.
+//! State shared by all requests: models and policies to decide from, receipts, metrics and the
+//! judge's queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,7 +77,8 @@ impl Router {
         self.snapshot.load().models.get(name).cloned()
     }
 
-    /// Loads the routers again; on an error the present ones stay. Blocks on files: not for the threads that serve.
+    /// Loads the routers again; on an error the present ones stay. Blocks on files: not for the
+    /// threads that serve.
     pub fn reload(&self) -> Result<Reloaded, LoadRouterError> {
         let Routers { router, shadow } = self.handle.load()?;
         self.snapshot.rcu(|present| Snapshot {

@@ -1,4 +1,5 @@
-//! Models as the serving core knows them: their costs, their statistics and the trained router that rates them.
+//! Models as the serving core knows them: their costs, their statistics and the trained router that
+//! rates them.
 
 pub mod deployment;
 pub mod model;

@@ -1,4 +1,5 @@
-//! Options of one request beyond its content: policy overrides, scheduling, and who and which conversation it is. Pure.
+//! Options of one request beyond its content: policy overrides, scheduling, and who and which
+//! conversation it is. Pure.
 
 use crate::backends::Terms;
 use crate::routing::PolicyOverrides;
@@ -9,7 +10,8 @@ pub struct RequestOptions {
     pub overrides: PolicyOverrides,
     /// Priority and deadline.
     pub scheduling: Terms,
-    /// The client's credentials, which keep its conversations apart from other clients'; only ever hashed.
+    /// The client's credentials, which keep its conversations apart from other clients'; only ever
+    /// hashed.
     pub credentials: Vec<u8>,
     /// The client's own name of the conversation.
     pub session: Option<String>,

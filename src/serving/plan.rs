@@ -1,4 +1,5 @@
-//! From a request to a decision: which policy applies, what each model is predicted to give, who is asked first.
+//! From a request to a decision: which policy applies, what each model is predicted to give, who is
+//! asked first.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -49,7 +50,8 @@ struct Addressed {
     floor: Option<f64>,
 }
 
-/// The decision of the same rule among the same candidates, had another router predicted their adequacy.
+/// The decision of the same rule among the same candidates, had another router predicted their
+/// adequacy.
 fn shadow(
     features: &Features,
     candidates: &[Candidate],
@@ -90,7 +92,8 @@ impl Router {
         })?;
         let mut decision = decide(&features, &candidates, &rule);
         if decision.ranked.is_empty() {
-            // Leaving turns out is the last resort: only when no model can take the whole conversation.
+            // Leaving turns out is the last resort: only when no model can take the whole
+            // conversation.
             snapshot.lift_context_limits(&mut candidates);
             decision = decide(&features, &candidates, &rule);
         }
@@ -148,8 +151,8 @@ fn unrated(model: &Model) -> ServeError {
 }
 
 impl Snapshot {
-    /// `auto` takes the default policy, `auto/<policy>` a named one, a model's own name pins it, and RouteLLM's
-    /// `router-<name>-<threshold>` sets the floor.
+    /// `auto` takes the default policy, `auto/<policy>` a named one, a model's own name pins it,
+    /// and RouteLLM's `router-<name>-<threshold>` sets the floor.
     fn address(&self, asked: &str) -> Result<Addressed, ServeError> {
         let unknown = || ServeError::from(ServeErrorKind::UnknownModel(asked.to_owned()));
         let policy = |name: &str| self.policies.get(name).cloned();
@@ -170,8 +173,9 @@ impl Snapshot {
         Ok(Addressed { policy, pinned, floor })
     }
 
-    /// Vectors of different models cannot be compared, so nothing chooses among several and none stands in for
-    /// another: the request is pinned to the one it names, or to the only one there is.
+    /// Vectors of different models cannot be compared, so nothing chooses among several and none
+    /// stands in for another: the request is pinned to the one it names, or to the only one there
+    /// is.
     fn address_embedding(&self, asked: &str) -> Result<Addressed, ServeError> {
         let addressed = self.address(asked)?;
         let embedding = || self.models.values().filter(|model| model.capabilities.embeddings);
@@ -225,8 +229,8 @@ fn rule(
     Ok(rule)
 }
 
-/// `RouteLLM` asks its strong model where that is needed with a probability of at least the threshold; so does a floor of
-/// one less it.
+/// `RouteLLM` asks its strong model where that is needed with a probability of at least the
+/// threshold; so does a floor of one less it.
 fn floor_of_threshold(asked: &str) -> Option<f64> {
     let (_, threshold) = asked.strip_prefix("router-")?.rsplit_once('-')?;
     let threshold: f64 = threshold.parse().ok()?;

@@ -94,7 +94,8 @@ impl Billing<'_> {
         }
     }
 
-    /// Energy of an answer that no meter here settles. `None` for an engine, whose energy is always metered.
+    /// Energy of an answer that no meter here settles. `None` for an engine, whose energy is always
+    /// metered.
     pub fn actual_energy(self, spent: &Spent) -> Option<EnergyFigure> {
         let Self::Upstream(config) = self else { return None };
         let per_token = config.per_token();

@@ -1,4 +1,5 @@
-//! Notes on one request while it is executed, and the record they become. Prices, counts and learns nothing.
+//! Notes on one request while it is executed, and the record they become. Prices, counts and learns
+//! nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

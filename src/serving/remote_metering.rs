@@ -1,7 +1,8 @@
-//! Reports to the meter what an upstream that is metered from here works on, as an engine does of itself.
+//! Reports to the meter what an upstream that is metered from here works on, as an engine does of
+//! itself.
 //!
-//! An upstream tells no steps: a piece of its answer stands for a token decoded since the piece before, and the first
-//! one for the reading of the prompt as well.
+//! An upstream tells no steps: a piece of its answer stands for a token decoded since the piece
+//! before, and the first one for the reading of the prompt as well.
 
 use std::sync::Arc;
 

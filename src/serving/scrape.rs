@@ -1,4 +1,5 @@
-//! Brings metrics that mirror other books up to date; done when somebody scrapes, so that serving pays nothing.
+//! Brings metrics that mirror other books up to date; done when somebody scrapes, so that serving
+//! pays nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! One consistent version of models, policies and trained routers, which a request holds to its end.
+//! One consistent version of models, policies and trained routers, which a request holds to its
+//! end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

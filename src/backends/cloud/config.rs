@@ -1,4 +1,5 @@
-//! What the operator says of one OpenAI-compatible endpoint: where it is, what it charges, how long to wait.
+//! What the operator says of one OpenAI-compatible endpoint: where it is, what it charges, how long
+//! to wait.
 //!
 //! Holds no secret: only the name of the variable that does.
 
@@ -16,25 +17,29 @@ use crate::units::Dollars;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Root of the API with its version, such as `https://api.openai.com/v1`. Required: a default could send prompts
-    /// somewhere the operator never named. A query string is kept (`?api-version=…`).
+    /// Root of the API with its version, such as `https://api.openai.com/v1`. Required: a default
+    /// could send prompts somewhere the operator never named. A query string is kept
+    /// (`?api-version=…`).
     pub base_url: String,
     /// The model's name at the upstream. Default: the name of its config entry.
     pub model: Option<String>,
     /// Environment variable that holds the API key. Default: none, for servers that ask for no key.
     pub api_key_env: Option<String>,
-    /// Size class for the table of cloud energy: `nano`, `small`, `medium`, `large`, `frontier` or `frontier_xl`.
-    /// Default: none, the energy is unknown.
+    /// Size class for the table of cloud energy: `nano`, `small`, `medium`, `large`, `frontier` or
+    /// `frontier_xl`. Default: none, the energy is unknown.
     pub energy_class: Option<Class>,
     /// Figures of the operator's own, which come before the class's. Default: none.
     pub energy: OwnFigures,
-    /// Country whose grid feeds the upstream, as in `[energy.carbon]`. Default: none, the world's average.
+    /// Country whose grid feeds the upstream, as in `[energy.carbon]`. Default: none, the world's
+    /// average.
     pub carbon_zone: Option<String>,
-    /// Price of a million prompt tokens in US dollars. Default: none, the price is unknown (which is not free).
+    /// Price of a million prompt tokens in US dollars. Default: none, the price is unknown (which
+    /// is not free).
     pub dollars_per_million_input_tokens: Option<f64>,
     /// Price of a million generated tokens in US dollars. Default: none, unknown.
     pub dollars_per_million_output_tokens: Option<f64>,
-    /// Price of a million prompt tokens that the upstream had cached. Default: the price of other prompt tokens.
+    /// Price of a million prompt tokens that the upstream had cached. Default: the price of other
+    /// prompt tokens.
     pub dollars_per_million_cached_tokens: Option<f64>,
     /// Whether the model gives embeddings; it then answers nothing else. Default: false.
     pub embedding: bool,
@@ -44,23 +49,26 @@ pub struct Config {
     pub max_in_flight: u32,
     /// Longest wait for a connection, TLS included, in milliseconds. Default: 5,000.
     pub connect_timeout_ms: u64,
-    /// Longest wait for a streamed answer to begin (response headers), in milliseconds. Default: 60,000.
+    /// Longest wait for a streamed answer to begin (response headers), in milliseconds. Default:
+    /// 60,000.
     pub first_byte_timeout_ms: u64,
-    /// Longest silence within a streamed answer, in milliseconds; an upstream's keep-alive comments count as life.
-    /// Default: 30,000.
+    /// Longest silence within a streamed answer, in milliseconds; an upstream's keep-alive comments
+    /// count as life. Default: 30,000.
     pub idle_timeout_ms: u64,
-    /// Longest wait for a whole answer that is not streamed, in milliseconds. Such an upstream is silent until it has
-    /// finished, so this cannot be as short as the others. Default: 600,000, as OpenAI's own clients wait.
+    /// Longest wait for a whole answer that is not streamed, in milliseconds. Such an upstream is
+    /// silent until it has finished, so this cannot be as short as the others. Default: 600,000, as
+    /// OpenAI's own clients wait.
     pub answer_timeout_ms: u64,
-    /// How far a prompt travels: `on_host`, `own_network` or `third_party`. Default `third_party`, also for a server on
-    /// loopback, which may forward prompts anywhere.
+    /// How far a prompt travels: `on_host`, `own_network` or `third_party`. Default `third_party`,
+    /// also for a server on loopback, which may forward prompts anywhere.
     pub locality: Locality,
     /// More servers of the same model, tried when another one fails or is busier. Default: none.
     pub deployments: Vec<DeploymentConfig>,
 }
 
-/// `[[models.<name>.openai.deployments]]`: another server of the model. A key that is left out is as in the model's
-/// table; only the address, the API key and the locality are never taken from there.
+/// `[[models.<name>.openai.deployments]]`: another server of the model. A key that is left out is
+/// as in the model's table; only the address, the API key and the locality are never taken from
+/// there.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeploymentConfig {

@@ -1,4 +1,5 @@
-//! The models that `wattgate route` scores: those of the config as if all were up, or a pair by name.
+//! The models that `wattgate route` scores: those of the config as if all were up, or a pair by
+//! name.
 
 use std::sync::Arc;
 
@@ -81,7 +82,8 @@ impl OfflineModels<'_> {
         models.map(|(name, model)| self.configured(name, model)).collect()
     }
 
-    /// Those of `WEAK,STRONG`: the weak model stands for what is local, the strong one for the cloud.
+    /// Those of `WEAK,STRONG`: the weak model stands for what is local, the strong one for the
+    /// cloud.
     pub(super) fn pair(&self, pair: &str) -> Result<Vec<OfflineModel>, BadInput> {
         let names: Vec<&str> = pair.split(',').map(str::trim).collect();
         let [weak, strong] = names[..] else { return Err(BadInput::Pair(pair.to_owned())) };

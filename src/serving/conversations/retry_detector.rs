@@ -1,6 +1,8 @@
-//! Notices when a client sends the same conversation again soon after an answer: a hint that the answer did not do.
+//! Notices when a client sends the same conversation again soon after an answer: a hint that the
+//! answer did not do.
 //!
-//! Holds keyed hashes only, with a key of this process: nothing of a text can be read or guessed from them.
+//! Holds keyed hashes only, with a key of this process: nothing of a text can be read or guessed
+//! from them.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};

@@ -1,6 +1,8 @@
-//! The conversations that this gateway remembers: tells them apart and keeps their memory behind one short lock.
+//! The conversations that this gateway remembers: tells them apart and keeps their memory behind
+//! one short lock.
 //!
-//! Of the text nothing is kept but hashes, whose key is made at start and lives in this process only.
+//! Of the text nothing is kept but hashes, whose key is made at start and lives in this process
+//! only.
 
 use std::hash::{BuildHasher, RandomState};
 use std::mem::discriminant;
@@ -89,8 +91,8 @@ impl Conversations {
         self.lock().answered(id, turn);
     }
 
-    /// An answer was no good: the floor of its conversation rises above what let it pass. False if the conversation is
-    /// not remembered.
+    /// An answer was no good: the floor of its conversation rises above what let it pass. False if
+    /// the conversation is not remembered.
     pub fn failed(&self, record: &Record) -> bool {
         let predicted = |judged: &Judged| {
             let answered = Some(&judged.candidate.model) == record.receipt.model.as_ref();

@@ -69,8 +69,8 @@ impl Prompt {
     }
 }
 
-/// The whole text of the answer of a deployment within `reach`. Dropping the future cancels the work; what it took
-/// until then is booked.
+/// The whole text of the answer of a deployment within `reach`. Dropping the future cancels the
+/// work; what it took until then is booked.
 pub(super) async fn call(
     gateway: &Gateway,
     model: &Model,
@@ -96,7 +96,8 @@ pub(super) async fn call(
     Ok(text)
 }
 
-/// Overhead of one call, booked when it ends, however it ends. What the meter here settles is booked by the store.
+/// Overhead of one call, booked when it ends, however it ends. What the meter here settles is
+/// booked by the store.
 struct Bill<'g> {
     gateway: &'g Gateway,
     deployment: &'g Deployment,

@@ -87,8 +87,8 @@ pub(super) fn point(text: &str) -> Result<f64, JudgeError> {
     }
 }
 
-/// Score of the answer that stood first as A and then second as B. A judge that follows the place instead of the answer
-/// has seen no difference.
+/// Score of the answer that stood first as A and then second as B. A judge that follows the place
+/// instead of the answer has seen no difference.
 pub(super) fn pair_score(as_a: Better, as_b: Better) -> f64 {
     match (as_a, as_b) {
         (Better::A, Better::B) => 1.0,

@@ -72,7 +72,8 @@ impl JudgeQueue {
         (!beyond_text && self.samples(request_id)).then(|| AnswerCapture::of(&chat.messages))
     }
 
-    /// Queues a job if there is room and the judge, whose nearest deployment is that far, may see it.
+    /// Queues a job if there is room and the judge, whose nearest deployment is that far, may see
+    /// it.
     pub fn enqueue(&self, job: JudgeJob, nearest: Locality, metrics: &Metrics) {
         if nearest > job.reach {
             count(metrics, &self.model, JudgeError::LocalOnly.label());

@@ -1,4 +1,5 @@
-//! One deployment of a model: where it runs, how far away that is, who meters it, and what it costs.
+//! One deployment of a model: where it runs, how far away that is, who meters it, and what it
+//! costs.
 
 use std::sync::Arc;
 

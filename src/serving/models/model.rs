@@ -36,8 +36,8 @@ impl Model {
         self.deployments().filter(move |deployment| deployment.locality <= reach)
     }
 
-    /// The deployments to try within `reach`: those that take requests, fewest in flight first. If none does, the
-    /// first one, whose error then says why.
+    /// The deployments to try within `reach`: those that take requests, fewest in flight first. If
+    /// none does, the first one, whose error then says why.
     pub fn to_try(&self, reach: Locality) -> Vec<Arc<Deployment>> {
         let ready = self.within(reach).filter(|deployment| deployment.unavailable().is_none());
         let mut ready: Vec<Arc<Deployment>> = ready.cloned().collect();
@@ -100,8 +100,8 @@ impl Model {
         sum.unwrap_or_else(|| self.primary.backend.health())
     }
 
-    /// This model as a candidate for a request, with adequacy `p` and `cached_tokens` of the prompt in its cache. Costs
-    /// are those of the deployment within `reach` that would be tried first.
+    /// This model as a candidate for a request, with adequacy `p` and `cached_tokens` of the prompt
+    /// in its cache. Costs are those of the deployment within `reach` that would be tried first.
     pub fn candidate(
         &self,
         features: &Features,
@@ -183,8 +183,8 @@ impl Model {
         }
     }
 
-    /// Capabilities as far as they are known now: whether a local model can chat is in its file; one that is not loaded
-    /// gets the benefit of the doubt about tools.
+    /// Capabilities as far as they are known now: whether a local model can chat is in its file;
+    /// one that is not loaded gets the benefit of the doubt about tools.
     fn capabilities(&self) -> Capabilities {
         let Kind::Local { engine, .. } = &self.primary.kind else { return self.capabilities };
         let state = engine.borrow();

@@ -21,7 +21,8 @@ pub struct Observed {
     pub completion_tokens: u64,
     /// The output limit ended it.
     pub cut: bool,
-    /// Since the attempt began; absent where it queued, or the model had to be loaded: that says nothing of the next.
+    /// Since the attempt began; absent where it queued, or the model had to be loaded: that says
+    /// nothing of the next.
     pub first_token_ms: Option<f64>,
     /// From the first token to the end.
     pub answer_ms: Option<f64>,
@@ -32,8 +33,8 @@ impl OnlineStats {
         self.lock().1.expected(features)
     }
 
-    /// Milliseconds to the first token of a prompt of which `tokens` are in no cache, once it has a slot; unknown before
-    /// the first answer.
+    /// Milliseconds to the first token of a prompt of which `tokens` are in no cache, once it has a
+    /// slot; unknown before the first answer.
     pub fn first_token_ms(&self, tokens: u64) -> Option<f64> {
         self.lock().0.expected_ms(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
@@ -41,7 +42,8 @@ impl OnlineStats {
     /// Milliseconds that a request waits for its slot now; 0 before the first answer.
     pub fn queue_ms(&self, health: Health) -> f64 {
         let slots = health.slots.max(1);
-        // With a slot free nobody is ahead; behind others, a round of answers frees as many as there are slots.
+        // With a slot free nobody is ahead; behind others, a round of answers frees as many as
+        // there are slots.
         let ahead = health.in_flight.saturating_add(1).saturating_sub(slots);
         f64::from(ahead) / f64::from(slots) * self.lock().0.answer_ms().unwrap_or(0.0)
     }

@@ -1,4 +1,5 @@
-//! What the energy of a request causes: carbon by the grid of each model, and dollars of this machine's electricity.
+//! What the energy of a request causes: carbon by the grid of each model, and dollars of this
+//! machine's electricity.
 
 use crate::energy::carbon::CarbonFigure;
 use crate::energy::{MeterHandle, Source};
@@ -31,8 +32,8 @@ impl Emissions {
         figures.reduce(|sum, figure| sum.plus(&figure))
     }
 
-    /// What the electricity of an attempt costs the operator; none without a price, or where its energy is unknown. A
-    /// provider's electricity is in the provider's price.
+    /// What the electricity of an attempt costs the operator; none without a price, or where its
+    /// energy is unknown. A provider's electricity is in the provider's price.
     pub fn electricity(&self, attempt: &Attempt, unix_ms: u64) -> Option<Dollars> {
         let tariff = self.meter.rates().tariff()?;
         match attempt.energy {
@@ -50,7 +51,8 @@ impl Emissions {
     }
 }
 
-/// Whether the operator pays for it: this machine, or one elsewhere that is metered for the operator.
+/// Whether the operator pays for it: this machine, or one elsewhere that is metered for the
+/// operator.
 fn is_own(route: Route, source: Source) -> bool {
     route == Route::Local || source == Source::Prometheus
 }

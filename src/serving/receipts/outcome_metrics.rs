@@ -1,7 +1,9 @@
-//! What turned out, against what was predicted, as sums that Prometheus can divide: outcomes with the joules and seconds of
-//! exactly the requests that have one, predicted energy against the metered one, predicted adequacy against scores.
+//! What turned out, against what was predicted, as sums that Prometheus can divide: outcomes with
+//! the joules and seconds of exactly the requests that have one, predicted energy against the
+//! metered one, predicted adequacy against scores.
 //!
-//! Counts only; keeps nothing. A counter cannot fall, so what a corrected verdict takes back is counted beside.
+//! Counts only; keeps nothing. A counter cannot fall, so what a corrected verdict takes back is
+//! counted beside.
 
 use std::sync::Arc;
 
@@ -14,7 +16,8 @@ use crate::traffic::{Attempt, AttemptOutcome, Record, Sign, Source};
 /// Tenths of predicted adequacy.
 const DECILES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// Counts a verdict on a request whose energy has settled; `before` is what the same source said earlier.
+/// Counts a verdict on a request whose energy has settled; `before` is what the same source said
+/// earlier.
 pub fn count_outcome(
     metrics: &Metrics,
     record: &Record,
@@ -68,8 +71,9 @@ pub fn count_sign(metrics: &Metrics, record: &Record, sign: Sign) {
     metrics.weak_signals_total.get_or_create(&labels).inc();
 }
 
-/// Compares the metered energy of a settled answer with what was predicted. Figures that are from the table of classes
-/// are no measurement, and a load that came first says nothing about the answer.
+/// Compares the metered energy of a settled answer with what was predicted. Figures that are from
+/// the table of classes are no measurement, and a load that came first says nothing about the
+/// answer.
 pub fn compare_energy(metrics: &Metrics, record: &Record, attempt: &Attempt) {
     let Some(energy) = attempt.energy.filter(|energy| energy.source != EnergySource::CloudTable)
     else {

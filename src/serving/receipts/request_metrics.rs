@@ -25,7 +25,8 @@ pub fn count_request(metrics: &Metrics, record: &Record) {
     }
 }
 
-/// Counts an attempt of a request that ended `ended_ms` after its arrival; `price` is what its usage costs.
+/// Counts an attempt of a request that ended `ended_ms` after its arrival; `price` is what its
+/// usage costs.
 pub fn count_attempt(
     metrics: &Metrics,
     attempt: &AttemptState,

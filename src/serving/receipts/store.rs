@@ -1,7 +1,8 @@
-//! Receipts from the end of an answer to the day its energy is final: kept, settled, counted, logged.
+//! Receipts from the end of an answer to the day its energy is final: kept, settled, counted,
+//! logged.
 //!
-//! Every request is entered once and published once, when each of its attempts has settled, or when that takes too
-//! long. All calls are short and never wait.
+//! Every request is entered once and published once, when each of its attempts has settled, or when
+//! that takes too long. All calls are short and never wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -82,8 +83,8 @@ impl ReceiptStore {
         Self { entries: Mutex::default(), sink, emissions, metrics, searching }
     }
 
-    /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
-    /// the record.
+    /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with
+    /// their places in the record.
     pub fn insert(&self, record: Record, metered: Vec<(AttemptId, usize)>) {
         let mut entries = self.lock();
         let id = Arc::clone(&record.receipt.request_id);
@@ -120,8 +121,8 @@ impl ReceiptStore {
         self.lock().by_id.get(id).map(|entry| entry.record.clone())
     }
 
-    /// Takes in what `source` says of an answer, and logs it. Gives the request's record with its label now, none if the
-    /// request is not remembered.
+    /// Takes in what `source` says of an answer, and logs it. Gives the request's record with its
+    /// label now, none if the request is not remembered.
     pub fn record_feedback(
         &self,
         id: &str,
@@ -157,8 +158,8 @@ impl ReceiptStore {
         self.sink.write(LogEntry::Aside(Aside::Feedback(feedback)));
     }
 
-    /// The record of a request that is remembered no more, from the log, if that holds it. One search at a time, since each
-    /// reads a day's file; [`Busy`] if others take too long.
+    /// The record of a request that is remembered no more, from the log, if that holds it. One
+    /// search at a time, since each reads a day's file; [`Busy`] if others take too long.
     pub async fn find_in_log(&self, id: &str) -> Result<Option<Record>, Busy> {
         let turn = timeout(SEARCH_DEADLINE, self.searching.acquire()).await;
         let _turn = turn.map_err(|_| Busy)?;
