@@ -1,8 +1,7 @@
-//! Any OpenAI-compatible endpoint as a backend: the request goes there nearly as it came, the
-//! answer comes back as it is.
+//! Any OpenAI-compatible endpoint as a backend: the request goes there nearly as it came, the answer comes back as it is.
 //!
-//! Makes one attempt; trying elsewhere is the gateway's decision. Sees none of the client's
-//! headers, so the client's own key cannot reach the upstream.
+//! Makes one attempt; trying elsewhere is the gateway's decision. Sees none of the client's headers, so the client's own
+//! key cannot reach the upstream.
 
 mod answer;
 mod breaker;
@@ -44,8 +43,7 @@ const MAX_ERROR_BYTES: usize = 64 << 10;
 /// How long a client should wait when every place is taken: answers take seconds.
 const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long to wait for the end of a body after `[DONE]`: a connection read to its end can be used
-/// again.
+/// How long to wait for the end of a body after `[DONE]`: a connection read to its end can be used again.
 const END_OF_BODY_WAIT: Duration = Duration::from_millis(20);
 
 /// One model of one OpenAI-compatible endpoint.
@@ -125,8 +123,7 @@ struct Upstream {
 }
 
 fn client(endpoint: &Url, config: &Config) -> Result<Client, reqwest::Error> {
-    // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is
-    // as good.
+    // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()
         .user_agent(concat!("wattgate/", env!("CARGO_PKG_VERSION")))

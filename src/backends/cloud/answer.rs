@@ -1,8 +1,6 @@
-//! Reads what an upstream answers: chunk by chunk, or whole. Pure; looks no deeper than it must,
-//! and passes the rest on.
+//! Reads what an upstream answers: chunk by chunk, or whole. Pure; looks no deeper than it must, and passes the rest on.
 //!
-//! A field it cannot read but does not need (usage, energy) is unknown, not an error; what breaks
-//! the answer's shape is.
+//! A field it cannot read but does not need (usage, energy) is unknown, not an error; what breaks the answer's shape is.
 
 use std::borrow::Cow;
 
@@ -30,8 +28,7 @@ pub(super) struct Transcript {
 #[derive(Debug)]
 pub(super) enum Step {
     Forward(Box<RawValue>),
-    /// Kept back: the usage-only chunk that the gateway asked for, not the client. The gateway
-    /// writes its own.
+    /// Kept back: the usage-only chunk that the gateway asked for, not the client. The gateway writes its own.
     Withhold,
     /// `[DONE]`.
     End,
@@ -54,9 +51,8 @@ impl Transcript {
         Ok(if usage.is_some() && !has_choices { Step::Withhold } else { Step::Forward(raw) })
     }
 
-    /// What follows the last chunk. A stream is whole when it said why it finished or closed an
-    /// answer with `[DONE]`. `comment` is what a comment of the stream said the answer took; a
-    /// chunk's own word comes first.
+    /// What follows the last chunk. A stream is whole when it said why it finished or closed an answer with `[DONE]`.
+    /// `comment` is what a comment of the stream said the answer took; a chunk's own word comes first.
     pub(super) fn finish(self, comment: Option<EnergyFigure>) -> Result<Vec<Event>, ErrorKind> {
         let energy = self.energy.or(comment);
         match self.finish {
@@ -85,8 +81,7 @@ pub(super) fn whole(body: Vec<u8>) -> Result<Vec<Event>, ErrorKind> {
     Ok(std::iter::once(Event::Upstream(raw)).chain(closing).collect())
 }
 
-/// An error body that came with a 2xx status and the wrong content type, or `None` if it is
-/// something else.
+/// An error body that came with a 2xx status and the wrong content type, or `None` if it is something else.
 pub(super) fn misplaced_error(body: &[u8]) -> Option<ErrorKind> {
     let body: Value = serde_json::from_slice(body).ok()?;
     body.get("error").map(failure::reported)

@@ -66,8 +66,8 @@ impl Breaker {
         }
     }
 
-    /// Learns how an admitted request went. What ordinary requests report after the breaker opened
-    /// is old news: only the probe's word counts then.
+    /// Learns how an admitted request went. What ordinary requests report after the breaker opened is old news: only the
+    /// probe's word counts then.
     pub(super) fn settle(&mut self, admission: Admission, outcome: Outcome, now: Instant) {
         self.0 = match (self.0, admission, outcome) {
             (State::Closed { .. }, Admission::Ordinary, Outcome::Answered)

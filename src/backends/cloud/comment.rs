@@ -1,7 +1,7 @@
 //! Finds, among the comments of an event stream, the one that says what the answer took.
 //!
-//! Reads along as bytes come, however they are cut; remembers no more than one line. Everything
-//! else is the SSE decoder's.
+//! Reads along as bytes come, however they are cut; remembers no more than one line. Everything else is the SSE
+//! decoder's.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,7 +1,6 @@
 //! What went wrong at an upstream, in the words of `ErrorKind`.
 //!
-//! Pure. Repeats nothing that may hold a secret: no URL, and nothing an upstream says about
-//! credentials.
+//! Pure. Repeats nothing that may hold a secret: no URL, and nothing an upstream says about credentials.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};
@@ -43,9 +42,8 @@ pub(super) fn unsupported(field: &str) -> ErrorKind {
     }
 }
 
-/// An error object in a 2xx response, in a stream or whole. It has no HTTP status of its own, so
-/// the number in `code` serves where there is one (vLLM and some hosted routers), else what
-/// OpenAI's type stands for.
+/// An error object in a 2xx response, in a stream or whole. It has no HTTP status of its own, so the number in `code`
+/// serves where there is one (vLLM and some hosted routers), else what OpenAI's type stands for.
 pub(super) fn reported(error: &Value) -> ErrorKind {
     let status = error["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(
         match error["type"].as_str() {
@@ -107,8 +105,7 @@ fn invalid_request(status: u16, error: &Value) -> ErrorKind {
     }
 }
 
-/// A prompt beyond the context: llama-server tells by how much, OpenAI has a code, vLLM only a
-/// sentence.
+/// A prompt beyond the context: llama-server tells by how much, OpenAI has a code, vLLM only a sentence.
 fn too_long(error: &Value) -> Option<ErrorKind> {
     let tokens = |field: &str| error[field].as_u64().and_then(|count| u32::try_from(count).ok());
     if let (Some(prompt_tokens), Some(context_tokens)) =

@@ -1,5 +1,4 @@
-//! A secret that cannot be printed: it leaves only as a request header that the HTTP stack knows to
-//! be sensitive.
+//! A secret that cannot be printed: it leaves only as a request header that the HTTP stack knows to be sensitive.
 //!
 //! Reads no environment; whoever builds the backend hands the key in.
 

@@ -10,8 +10,8 @@ type Fields<'a> = IndexMap<String, &'a RawValue>;
 
 /// Rewrites a request for an upstream that calls the model `model`.
 ///
-/// Drops our own `wattgate` field; when `streams`, forces `stream_options.include_usage`, so that
-/// energy and cost are always known.
+/// Drops our own `wattgate` field; when `streams`, forces `stream_options.include_usage`, so that energy and cost are
+/// always known.
 pub(super) fn rewrite(body: &[u8], model: &str, streams: bool) -> serde_json::Result<Vec<u8>> {
     let mut fields: Fields = serde_json::from_slice(body)?;
     let model = to_raw_value(model)?;

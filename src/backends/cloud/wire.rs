@@ -1,8 +1,7 @@
-//! Reads an upstream's response body: server-sent events or a whole body, bounded in size and in
-//! silence.
+//! Reads an upstream's response body: server-sent events or a whole body, bounded in size and in silence.
 //!
-//! Knows nothing of what the bytes mean. Comments between events, which the SSE decoder drops, are
-//! shown to [`Comments`] first.
+//! Knows nothing of what the bytes mean. Comments between events, which the SSE decoder drops, are shown to
+//! [`Comments`] first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,8 +15,7 @@ use super::comment::Comments;
 use super::failure;
 use crate::backends::backend::ErrorKind;
 
-/// Most bytes that may come without completing an event, so that an upstream cannot fill the
-/// memory.
+/// Most bytes that may come without completing an event, so that an upstream cannot fill the memory.
 const MAX_EVENT_BYTES: usize = 4 << 20;
 
 /// The `data` of each event, as it comes. Silence longer than `idle_timeout` ends it.
