@@ -37,7 +37,7 @@ pub struct AttemptState {
     pub outcome: AttemptOutcome,
     pub error: Option<ErrorKind>,
     pub usage: Option<Usage>,
-    /// Output events seen: stands in for completion tokens until the usage is known.
+    /// Output events seen; the estimate of completion tokens until the usage is known.
     pub output_events: u64,
     /// Milliseconds since arrival.
     pub first_token_ms: Option<f64>,

@@ -57,7 +57,7 @@ pub struct Execution {
     capture: Option<AnswerCapture>,
 }
 
-/// What the beginning of an answer promises.
+/// Assessment of the beginning of an answer.
 enum Beginning {
     Good,
     /// Another model should answer.

@@ -4,7 +4,7 @@
 use crate::backends::Terms;
 use crate::routing::PolicyOverrides;
 
-/// Everything a client sets besides the request itself, read from headers and body by the edge.
+/// Client settings other than the request itself, from headers and body.
 #[derive(Debug, Default)]
 pub struct RequestOptions {
     pub overrides: PolicyOverrides,

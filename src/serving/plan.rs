@@ -1,7 +1,6 @@
-//! From a request to a decision: which policy applies, what each model is predicted to give, who is
-//! asked first.
+//! Planning of a request: applies the policy, predicts each model's answer, and decides their
+//! order.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,28 +21,28 @@ use crate::traffic::Shadow;
 /// The model name that lets the router choose.
 pub const AUTO: &str = "auto";
 
-/// A decision and what it was made from.
+/// A decision and its inputs.
 pub struct Plan {
     pub policy: Arc<Policy>,
     pub rule: Rule,
     pub overrides: PolicyOverrides,
     pub features: Features,
     pub decision: Decision,
-    /// Where the request stands in its conversation, if anything tells.
+    /// Position of the request in its conversation; `None` if nothing identifies one.
     pub place: Option<Place>,
-    /// The conversation; none yet at its first turn, until the request is being answered.
+    /// The conversation; `None` at its first turn until execution begins.
     pub session: Option<SessionId>,
     /// The models, policies and routers that decided; held to the end of the request.
     pub snapshot: Arc<Snapshot>,
     /// The chosen model, or any if none was.
     pub first: Arc<Model>,
-    /// What a candidate router would have chosen.
+    /// Decision of the shadow router.
     pub shadow: Option<Shadow>,
-    /// What deciding took.
+    /// Duration of the planning.
     pub took: Duration,
 }
 
-/// What a model name means.
+/// Meaning of the request's model name.
 struct Addressed {
     policy: Arc<Policy>,
     pinned: Option<Arc<str>>,
@@ -173,9 +172,8 @@ impl Snapshot {
         Ok(Addressed { policy, pinned, floor })
     }
 
-    /// Vectors of different models cannot be compared, so nothing chooses among several and none
-    /// stands in for another: the request is pinned to the one it names, or to the only one there
-    /// is.
+    /// Vectors of different models cannot be compared, so embeddings have neither a choice nor a
+    /// fallback: the request is pinned to the model it names, or to the only one.
     fn address_embedding(&self, asked: &str) -> Result<Addressed, ServeError> {
         let addressed = self.address(asked)?;
         let embedding = || self.models.values().filter(|model| model.capabilities.embeddings);
@@ -199,7 +197,7 @@ impl Snapshot {
     }
 }
 
-/// The policy's rule with what the request overrides and what its conversation has brought along.
+/// The policy's rule with the request's overrides and the state of its conversation.
 fn rule(
     request: &Request,
     features: &Features,
@@ -215,7 +213,7 @@ fn rule(
     rule.local_only |= known.local_only;
     if known.floor > 0.0 {
         rule.floor = rule.floor.max(known.floor);
-        // After a failed answer nothing is tried that may fail again.
+        // After a failed answer no cascade may show another weak one.
         rule.cascade = None;
     }
     rule.stay = known.last.as_ref().map(|last| Stay {
@@ -224,7 +222,7 @@ fn rule(
     });
     let share = addressed.policy.config.explore;
     if share > 0.0 {
-        rule.explore = Some(Explore { share, draw: draw() });
+        rule.explore = Some(Explore { share, draw: fastrand::f64() });
     }
     Ok(rule)
 }
@@ -235,13 +233,6 @@ fn floor_of_threshold(asked: &str) -> Option<f64> {
     let (_, threshold) = asked.strip_prefix("router-")?.rsplit_once('-')?;
     let threshold: f64 = threshold.parse().ok()?;
     (0.0..=1.0).contains(&threshold).then_some(1.0 - threshold)
-}
-
-/// Uniform from 0 to below 1: the standard library's hash keys are random, and others each time.
-fn draw() -> f64 {
-    let random = RandomState::new().hash_one(0_u8);
-    // The 53 bits that a float holds exactly.
-    (random >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -255,13 +246,5 @@ mod tests {
         for other in ["router-mf", "router-mf-2", "router-mf-x", "gpt-0.5", "router-0.5"] {
             assert_eq!(floor_of_threshold(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn draws_are_uniform_over_the_unit_interval() {
-        let draws: Vec<f64> = (0..2000).map(|_| draw()).collect();
-        assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
-        let mean = draws.iter().sum::<f64>() / 2000.0;
-        assert!((mean - 0.5).abs() < 0.05, "{mean}");
     }
 }

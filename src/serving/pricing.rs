@@ -44,7 +44,7 @@ pub struct Work {
     pub media: bool,
 }
 
-/// What is known of an answer that has run, perhaps not to its end.
+/// Known facts of an answer that has run, perhaps not to its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spent {
     pub usage: Option<Usage>,

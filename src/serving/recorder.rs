@@ -108,7 +108,7 @@ impl RequestRecorder {
             .collect()
     }
 
-    /// The receipt as it stands.
+    /// The receipt so far.
     pub fn receipt(&self, plan: &Plan, attempts: Vec<Attempt>, totals: Totals) -> Receipt {
         let answering = self.attempts.last().filter(|attempt| !attempt.gave_way());
         Receipt {

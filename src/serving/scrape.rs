@@ -1,5 +1,4 @@
-//! Brings metrics that mirror other books up to date; done when somebody scrapes, so that serving
-//! pays nothing.
+//! Gauges and mirrored counters, refreshed at each scrape so that requests do not pay for them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

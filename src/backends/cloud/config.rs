@@ -1,7 +1,6 @@
-//! What the operator says of one OpenAI-compatible endpoint: where it is, what it charges, how long
-//! to wait.
+//! Settings of one OpenAI-compatible upstream: addresses, prices, energy, limits and timeouts.
 //!
-//! Holds no secret: only the name of the variable that does.
+//! Holds no secret, only the name of its environment variable.
 
 use std::time::Duration;
 
@@ -167,7 +166,7 @@ impl Default for Config {
     }
 }
 
-/// What is wrong with a `Config` that parsed.
+/// Invalid values of a `Config` that parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error("base_url is missing or no http(s) URL; write it as in https://api.openai.com/v1")]
@@ -196,7 +195,7 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Everything wrong with it, not only the first.
+    /// All invalid values, not only the first.
     pub fn problems(&self) -> Vec<ConfigError> {
         let waits = [
             ("max_in_flight", u64::from(self.max_in_flight)),
@@ -255,12 +254,12 @@ impl Config {
         }
     }
 
-    /// What a token takes; unknown without a class or figures of the operator's own.
+    /// Energy per token; `None` without a class or the operator's own figures.
     pub fn per_token(&self) -> Option<PerToken> {
         self.energy.over(self.energy_class)
     }
 
-    /// What `usage` costs; `None` while a price is unknown.
+    /// Price of `usage`; `None` while a price is unknown.
     pub fn dollars(&self, usage: &Usage) -> Option<Dollars> {
         let input = self.dollars_per_million_input_tokens?;
         let output = match usage.generated_tokens() {
@@ -277,7 +276,7 @@ impl Config {
         Some(Dollars(millionths / 1e6))
     }
 
-    /// Where requests of each kind are sent.
+    /// Addresses for each kind of request.
     pub(super) fn endpoints(&self) -> Result<Endpoints, ConfigError> {
         Ok(Endpoints {
             chat: self.endpoint(&["chat", "completions"])?,

@@ -23,7 +23,7 @@ use crate::units::Dollars;
 const CLIENT_CLOSED_STATUS: u16 = 499;
 
 impl Execution {
-    /// The receipt as it stands, its energy provisional.
+    /// The receipt so far, its energy provisional.
     pub fn receipt(&self) -> Receipt {
         let energies = self.recorder.attempts().iter().map(|attempt| self.energy(attempt));
         let attempts = self.recorder.attempts().iter().zip(energies);
@@ -63,7 +63,7 @@ impl Execution {
         receipt
     }
 
-    /// Ends the execution with an error; `status` is what the client sees, for the log.
+    /// Ends the execution with an error; `status` is the HTTP status, for the log.
     pub fn failed(mut self, status: u16) -> Receipt {
         // A model that was still answering has failed too.
         self.end_attempt(AttemptOutcome::Failed, None);
@@ -132,7 +132,7 @@ impl Execution {
             point: place.whole,
             cached_tokens: match model.route() {
                 Route::Local => usage.prompt_tokens + usage.completion_tokens,
-                // A provider's cache cannot be asked: what it held last time is the best estimate.
+                // A provider's cache cannot be queried: its last hit is the best estimate.
                 Route::Cloud => usage.cached_tokens(),
             },
         };

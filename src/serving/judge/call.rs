@@ -20,7 +20,7 @@ use crate::serving::pricing::Spent;
 use crate::serving::remote_metering::RemoteMetering;
 use crate::telemetry::metrics::ModelLabels;
 
-/// What is asked.
+/// Prompt of one call.
 pub(super) struct Prompt {
     body: Value,
     /// The same again gives the same; where nothing is lost by it.
@@ -96,7 +96,7 @@ pub(super) async fn call(
     Ok(text)
 }
 
-/// Overhead of one call, booked when it ends, however it ends. What the meter here settles is
+/// Overhead of one call, booked when it ends, however it ends. Energy that the meter settles is
 /// booked by the store.
 struct Bill<'g> {
     gateway: &'g Gateway,

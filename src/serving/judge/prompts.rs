@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_that_follows_the_place_is_a_tie() {
+    fn a_position_biased_judge_gives_a_tie() {
         use Better::{A, B, Tie};
         assert_eq!((pair_score(A, B), pair_score(B, A)), (1.0, 0.0));
         for (first, second) in [(A, A), (B, B), (Tie, Tie), (A, Tie), (Tie, A), (B, Tie), (Tie, B)]

@@ -1,5 +1,4 @@
-//! One deployment of a model: where it runs, how far away that is, who meters it, and what it
-//! costs.
+//! Deployment of a model: its backend, locality, meter and billing.
 
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use crate::routing::{NotLoaded, Route, Unavailable};
 use crate::serving::pricing::Billing;
 use crate::units::Joules;
 
-/// What a deployment runs on.
+/// Runtime of a deployment.
 pub enum Kind {
     /// An engine process of this gateway.
     Local { engine: watch::Receiver<EngineState>, control: llama::Control },

@@ -1,4 +1,4 @@
-//! What the energy of a request causes: carbon by the grid of each model, and dollars of this
+//! Consequences of a request's energy: carbon by the grid of each deployment, and dollars of this
 //! machine's electricity.
 
 use crate::energy::carbon::CarbonFigure;
@@ -32,8 +32,8 @@ impl Emissions {
         figures.reduce(|sum, figure| sum.plus(&figure))
     }
 
-    /// What the electricity of an attempt costs the operator; none without a price, or where its
-    /// energy is unknown. A provider's electricity is in the provider's price.
+    /// Cost of an attempt's electricity to the operator; `None` without a tariff or where its
+    /// energy is unknown. A provider's electricity is in its price.
     pub fn electricity(&self, attempt: &Attempt, unix_ms: u64) -> Option<Dollars> {
         let tariff = self.meter.rates().tariff()?;
         match attempt.energy {
