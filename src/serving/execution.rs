@@ -269,8 +269,7 @@ impl Execution {
         }
         let signals = self.recorder.first_tokens().and_then(FirstTokens::signals);
         let model = &self.model().name;
-        let mut ranked = self.plan.decision.ranked_candidates();
-        let p = ranked.find(|one| one.model == *model).map_or(0.0, |candidate| candidate.p);
+        let p = self.plan.decision.p(model);
         // Without confidences the answer is taken as it comes.
         let Some(signals) = signals else { return Ok(Beginning::Good) };
         let weights = self.plan.snapshot.router.confidence.weights(model);

@@ -94,10 +94,7 @@ impl Execution {
             self.remember_answer();
         }
         let receipt = self.receipt();
-        let prices =
-            self.recorder.attempts().iter().map(|attempt| {
-                pricing::dollars(attempt, self.gateway.router.model(&attempt.model))
-            });
+        let prices = self.recorder.attempts().iter().map(|attempt| self.dollars(attempt));
         let ending = Ending { outcome, status, dollars: prices.sum() };
         let prompt = Prompt::of(&self.request.messages(), self.gateway.prompts);
         let record = self.recorder.close(&self.plan, receipt.clone(), ending, prompt);
