@@ -4,5 +4,6 @@
 pub mod deployment;
 pub mod model;
 pub mod online_stats;
+mod pool;
 pub mod router_handle;
 pub mod training;

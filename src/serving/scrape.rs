@@ -88,7 +88,7 @@ fn refresh_model(metrics: &Metrics, model: &Model) {
     let labels = model.labels();
     let health = model.health();
     metrics.requests_in_flight.get_or_create(&labels).set(health.in_flight.into());
-    let ready = i64::from(model.unavailable().is_none());
+    let ready = i64::from(model.is_ready());
     metrics.model_ready.get_or_create(&labels).set(ready);
     if let Kind::Local { engine, control } = &model.primary.kind {
         let restarts = u64::from(engine.borrow().restarts);

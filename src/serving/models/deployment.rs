@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::backends::llama::{self, EngineState};
-use crate::backends::{Backend, cloud};
+use crate::backends::{Backend, Health, cloud};
 use crate::energy::MeterHandle;
 use crate::energy::carbon::Grid;
 use crate::locality::Locality;
@@ -71,11 +71,11 @@ impl Deployment {
         }
     }
 
-    /// Why it takes no request at present; `None` if it does.
-    pub fn unavailable(&self) -> Option<Unavailable> {
+    /// Why it takes no request at present, by its `health`; `None` if it does.
+    pub fn unavailable(&self, health: Health) -> Option<Unavailable> {
         if self.api_key_missing {
             Some(Unavailable::NoApiKey)
-        } else if !self.backend.health().ready {
+        } else if !health.ready {
             Some(Unavailable::NotReady)
         } else {
             None

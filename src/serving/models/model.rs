@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::deployment::{Deployment, Kind, LoadCost};
 use super::online_stats::{Observed, OnlineStats, RecentMean};
+use super::pool::Pool;
 use crate::backends::Health;
 use crate::backends::llama::Phase;
 use crate::energy::{MeterHandle, Tokens};
 use crate::locality::Locality;
-use crate::routing::{Cache, Candidate, Capabilities, Costs, Features, Route, Unavailable};
+use crate::routing::{Cache, Candidate, Capabilities, Costs, Features, Route};
 use crate::serving::pricing::{Electricity, Work, expected_grams};
 use crate::telemetry::metrics::ModelLabels;
 use crate::units::unix_ms;
@@ -39,20 +40,22 @@ impl Model {
     /// The deployments to try within `reach`: those that take requests, fewest in flight first. If
     /// none does, the first one, whose error then says why.
     pub fn to_try(&self, reach: Locality) -> Vec<Arc<Deployment>> {
-        let ready = self.within(reach).filter(|deployment| deployment.unavailable().is_none());
-        let mut ready: Vec<Arc<Deployment>> = ready.cloned().collect();
-        ready.sort_by_key(|deployment| deployment.backend.health().in_flight);
+        let ready = self.within(reach).filter_map(|deployment| {
+            let health = deployment.backend.health();
+            deployment.unavailable(health).is_none().then_some((health.in_flight, deployment))
+        });
+        let mut ready: Vec<(u32, &Arc<Deployment>)> = ready.collect();
+        ready.sort_by_key(|(in_flight, _)| *in_flight);
         if ready.is_empty() {
-            ready.extend(self.within(reach).next().cloned());
+            ready.extend(self.within(reach).next().map(|first| (0, first)));
         }
-        ready
+        ready.into_iter().map(|(_, deployment)| Arc::clone(deployment)).collect()
     }
 
-    /// The deployment that would be tried first.
-    fn best(&self, reach: Locality) -> Option<&Arc<Deployment>> {
-        self.within(reach).min_by_key(|deployment| {
-            (deployment.unavailable().is_some(), deployment.backend.health().in_flight)
-        })
+    /// The deployments within `reach` taken together; the primary one if none is.
+    fn pool(&self, reach: Locality) -> Pool<'_> {
+        let pools = self.within(reach).map(Pool::of);
+        pools.reduce(Pool::plus).unwrap_or_else(|| Pool::of(&self.primary))
     }
 
     /// Locality of the nearest deployment.
@@ -69,35 +72,13 @@ impl Model {
         ModelLabels { model: Arc::clone(&self.name), route: self.route().label() }
     }
 
-    /// Why it takes no request at present; `None` if any deployment does.
-    pub fn unavailable(&self) -> Option<Unavailable> {
-        self.unavailable_within(Locality::ThirdParty)
-    }
-
-    fn unavailable_within(&self, reach: Locality) -> Option<Unavailable> {
-        self.best(reach).unwrap_or(&self.primary).unavailable()
-    }
-
     pub fn is_ready(&self) -> bool {
-        self.unavailable().is_none()
+        self.pool(Locality::ThirdParty).unavailable.is_none()
     }
 
     /// Health of all deployments together.
     pub fn health(&self) -> Health {
-        self.health_within(Locality::ThirdParty)
-    }
-
-    /// Sum of the deployments that take requests; the first one's if none does.
-    fn health_within(&self, reach: Locality) -> Health {
-        let ready = self.within(reach).filter(|deployment| deployment.unavailable().is_none());
-        let healths = ready.map(|deployment| deployment.backend.health());
-        let sum = healths.reduce(|sum, one| Health {
-            ready: sum.ready || one.ready,
-            in_flight: sum.in_flight.saturating_add(one.in_flight),
-            slots: sum.slots.saturating_add(one.slots),
-            context_tokens: sum.context_tokens.zip(one.context_tokens).map(|(a, b)| a.max(b)),
-        });
-        sum.unwrap_or_else(|| self.primary.backend.health())
+        self.pool(Locality::ThirdParty).health
     }
 
     /// This model as a candidate for a request, with adequacy `p` and `cached_tokens` of the prompt
@@ -110,9 +91,8 @@ impl Model {
         reach: Locality,
         meter: &MeterHandle,
     ) -> Candidate {
-        let deployment = self.best(reach).unwrap_or(&self.primary);
-        let health = self.health_within(reach);
-        let loading = deployment.load_cost(&self.name, meter);
+        let Pool { best, health, unavailable, .. } = self.pool(reach);
+        let loading = best.load_cost(&self.name, meter);
         let output_tokens = self.stats.output_tokens(features);
         // An engine that is not loaded has no cache.
         let cached = if loading.is_some() { 0 } else { cached_tokens };
@@ -124,7 +104,7 @@ impl Model {
                 generated: output_tokens.into(),
                 media: features.needs.media,
             };
-            self.costs(deployment, work, loading.as_ref(), health, meter)
+            self.costs(best, work, loading.as_ref(), health, meter)
         };
         let Costs { joules, dollars, ttft_ms, grams } = costs(cached_tokens);
         Candidate {
@@ -140,7 +120,7 @@ impl Model {
             state: loading.as_ref().map(|cost| cost.state),
             context_tokens: health.context_tokens,
             capabilities: self.capabilities(),
-            unavailable: self.unavailable_within(reach),
+            unavailable,
             cache: (cached_tokens > 0).then(|| Cache { tokens: cached_tokens, without: costs(0) }),
         }
     }

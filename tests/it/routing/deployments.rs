@@ -105,3 +105,19 @@ async fn a_model_with_one_deployment_does_not_name_it() {
     let reply = app.chat(&ask("vllm", "What is 2+2?")).await;
     assert!(reply.receipt()["attempts"][0].get("deployment").is_none());
 }
+
+#[tokio::test]
+async fn the_deployment_with_the_fewest_requests_in_flight_is_tried_first() {
+    let (first, second) = (MockUpstream::start().await, MockUpstream::start().await);
+    let app = TestApp::start(&(vllm(&first, "") + &further(&second, "third_party"))).await;
+    first.respond_with(Mode::HangBeforeHeaders);
+    let (hanging, waiting) = (ask("vllm", "one"), ask("vllm", "two"));
+    let send = app.send("/v1/chat/completions", &hanging);
+    tokio::pin!(send);
+    tokio::select! {
+        _ = &mut send => panic!("the first deployment does not answer"),
+        () = first.until_open(1) => {}
+    }
+    assert_eq!(app.chat(&waiting).await.status, 200);
+    assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
+}
