@@ -20,14 +20,14 @@ use crate::serving::pricing::Spent;
 use crate::serving::remote_metering::RemoteMetering;
 use crate::telemetry::metrics::ModelLabels;
 
-/// Prompt of one call.
-pub(super) struct Prompt {
+/// JudgePrompt of one call.
+pub(super) struct JudgePrompt {
     body: Value,
     /// The same again gives the same; where nothing is lost by it.
     reproducible: bool,
 }
 
-impl Prompt {
+impl JudgePrompt {
     /// The conversation as the client asked it.
     pub(super) fn of_client(messages: &[Message], output_limit: Option<u32>) -> Self {
         let mut body = json!({"messages": messages});
@@ -74,7 +74,7 @@ impl Prompt {
 pub(super) async fn call(
     gateway: &Gateway,
     model: &Model,
-    prompt: Prompt,
+    prompt: JudgePrompt,
     reach: Locality,
 ) -> Result<String, JudgeError> {
     let deployment = model.to_try(reach).into_iter().next().ok_or(JudgeError::LocalOnly)?;

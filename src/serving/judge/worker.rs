@@ -7,7 +7,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Prompt, call};
+use super::call::{JudgePrompt, call};
 use super::config::Mode;
 use super::prompts::{self, JudgeError, PAIR_SCHEMA, POINT_SCHEMA};
 use super::prompts::{pair_prompt, pair_score, point_prompt};
@@ -56,14 +56,14 @@ async fn judge(gateway: &Gateway, queue: &JudgeQueue, job: &JudgeJob) -> Result<
     let runner_up = runner_up.filter(|other| other.nearest() <= job.reach);
     let Some(runner_up) = runner_up else {
         let prompt = point_prompt(&job.messages, &job.answer);
-        let prompt = Prompt::for_verdict(&prompt, POINT_SCHEMA, VERDICT_TOKENS);
+        let prompt = JudgePrompt::for_verdict(&prompt, POINT_SCHEMA, VERDICT_TOKENS);
         return prompts::point(&call(gateway, judge, prompt, job.reach).await?);
     };
-    let prompt = Prompt::of_client(&job.messages, job.output_limit);
+    let prompt = JudgePrompt::of_client(&job.messages, job.output_limit);
     let other = call(gateway, runner_up, prompt, job.reach).await?;
     let compare = async |first: &str, second: &str| {
         let prompt = pair_prompt(&job.messages, first, second);
-        let prompt = Prompt::for_verdict(&prompt, PAIR_SCHEMA, VERDICT_TOKENS);
+        let prompt = JudgePrompt::for_verdict(&prompt, PAIR_SCHEMA, VERDICT_TOKENS);
         prompts::pair(&call(gateway, judge, prompt, job.reach).await?)
     };
     let as_a = compare(&job.answer, &other).await?;
