@@ -176,7 +176,7 @@ impl Execution {
     ) -> Result<Beginning, BackendError> {
         let mut failure = self.no_deployment();
         for deployment in self.model.to_try(self.plan.rule.reach()) {
-            match self.attempt(deployment, cascade).await {
+            match self.attempt(&deployment, cascade).await {
                 Err(error) if error.kind.retry_elsewhere() => failure = error,
                 ended => return ended,
             }
@@ -188,7 +188,7 @@ impl Execution {
     /// to assess. Until then the next candidate could answer unnoticed.
     async fn attempt(
         &mut self,
-        deployment: Arc<Deployment>,
+        deployment: &Arc<Deployment>,
         cascade: Option<Cascade>,
     ) -> Result<Beginning, BackendError> {
         self.start_attempt(deployment);
@@ -208,11 +208,11 @@ impl Execution {
         }
     }
 
-    fn start_attempt(&mut self, deployment: Arc<Deployment>) {
+    fn start_attempt(&mut self, deployment: &Arc<Deployment>) {
         let attempt = self.gateway.next_attempt();
         self.held.clear();
-        self.remote = self.open_remote_metering(attempt, &deployment);
-        let start = self.attempt_start(attempt, &deployment);
+        self.remote = self.open_remote_metering(attempt, deployment);
+        let start = self.attempt_start(attempt, deployment);
         self.recorder.attempt_started(start);
         let job = Job {
             attempt,

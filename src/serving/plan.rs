@@ -59,7 +59,9 @@ fn shadow(
 ) -> Shadow {
     let mut others = candidates.to_vec();
     // A model that the other router was not loaded for keeps its prediction.
-    others.iter_mut().for_each(|one| one.p = p(&one.model).unwrap_or(one.p));
+    for one in &mut others {
+        one.p = p(&one.model).unwrap_or(one.p);
+    }
     let decision = decide(features, &others, rule);
     Shadow {
         model: decision.chosen().map(|chosen| Arc::clone(&chosen.model)),
@@ -99,7 +101,9 @@ impl Router {
         // Routers are trained on prompts to choose a model for, not on those for a named model.
         if rule.pinned.is_none() {
             let routers = std::iter::once(&snapshot.router).chain(&snapshot.shadow);
-            routers.for_each(|router| router.watch_drift(&text));
+            for router in routers {
+                router.watch_drift(&text);
+            }
         }
         let shadow = snapshot.shadow.as_ref().map(|other| {
             let p =

@@ -20,7 +20,7 @@ use crate::serving::pricing::Spent;
 use crate::serving::remote_metering::RemoteMetering;
 use crate::telemetry::metrics::ModelLabels;
 
-/// JudgePrompt of one call.
+/// Body of one call.
 pub(super) struct JudgePrompt {
     body: Value,
     /// The same again gives the same; where nothing is lost by it.
