@@ -26,7 +26,7 @@ use tokio::time::{timeout, timeout_at};
 use self::answer::{Step, Transcript};
 use self::breaker::{Admission, Breaker, Outcome};
 use self::config::Endpoints;
-pub use self::config::{Config, ConfigError, DeploymentConfig};
+pub use self::config::{Config, ConfigError, DeploymentConfig, is_variable_name};
 pub use self::key::{ApiKey, InvalidApiKey};
 use super::backend::{
     Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,

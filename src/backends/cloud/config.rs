@@ -8,6 +8,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::energy::cloud::{Class, OwnFigures, PerToken};
+use crate::energy::rates::zone_problem;
 use crate::locality::Locality;
 use crate::openai::{Request, Usage};
 use crate::units::Dollars;
@@ -179,6 +180,13 @@ pub enum ConfigError {
     Zero { field: &'static str },
     #[error("{field} must be 0 or more")]
     Price { field: &'static str },
+    /// Without the text, which may be the key.
+    #[error("api_key_env must be the name of a variable, never the key itself")]
+    KeyVariable,
+    #[error("energy.{field} {problem}")]
+    Energy { field: &'static str, problem: &'static str },
+    #[error("carbon_zone {problem}")]
+    Zone { problem: String },
     #[error("deployment {number}: {problem}")]
     Deployment { number: usize, problem: Box<Self> },
 }
@@ -189,6 +197,9 @@ impl ConfigError {
         match self {
             Self::BaseUrl | Self::SecretInUrl => "base_url",
             Self::Zero { field } | Self::Price { field } => field,
+            Self::KeyVariable => "api_key_env",
+            Self::Energy { .. } => "energy",
+            Self::Zone { .. } => "carbon_zone",
             Self::Deployment { .. } => "deployments",
         }
     }
@@ -225,11 +236,28 @@ impl Config {
     fn deployment_problems(&self) -> Vec<ConfigError> {
         let further = self.resolved().1.into_iter().zip(1..);
         let problems = further.flat_map(|(deployment, number)| {
-            let problems = deployment.problems().into_iter();
+            let problems = [deployment.problems(), deployment.further_problems()].concat();
             problems
+                .into_iter()
                 .map(move |problem| ConfigError::Deployment { number, problem: Box::new(problem) })
         });
         problems.collect()
+    }
+
+    /// Problems of a deployment that `config` itself reports for the model's own table.
+    fn further_problems(&self) -> Vec<ConfigError> {
+        let key = self.api_key_env.as_deref().is_some_and(|name| !is_variable_name(name));
+        let energy = self.energy.problems(self.energy_class).into_iter();
+        let zone = self.carbon_zone.as_deref().and_then(zone_problem);
+        key.then_some(ConfigError::KeyVariable)
+            .into_iter()
+            .chain(energy.map(|(field, problem)| ConfigError::Energy { field, problem }))
+            .chain(zone.map(|problem| ConfigError::Zone { problem }))
+            .chain(
+                (self.context_tokens == Some(0))
+                    .then_some(ConfigError::Zero { field: "context_tokens" }),
+            )
+            .collect()
     }
 
     /// All settings of the table's own deployment, and of the further ones.
@@ -312,6 +340,12 @@ impl Config {
     }
 }
 
+/// Whether `text` can name an environment variable.
+pub fn is_variable_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,6 +388,41 @@ mod tests {
             assert_eq!(at(base_url).problems(), [ConfigError::BaseUrl], "{base_url}");
         }
         assert_eq!(at("http://127.0.0.1:8000/v1").problems(), []);
+    }
+
+    #[test]
+    fn a_deployment_inherits_all_but_address_key_and_locality_and_is_checked_alike() {
+        let model = Config {
+            model: Some("m".into()),
+            api_key_env: Some("KEY".into()),
+            locality: Locality::OnHost,
+            max_in_flight: 7,
+            deployments: vec![DeploymentConfig {
+                base_url: "http://h:8000/v1".into(),
+                idle_timeout_ms: Some(5),
+                ..DeploymentConfig::default()
+            }],
+            ..at("https://api/v1")
+        };
+        assert_eq!(model.problems(), []);
+        let (own, further) = model.resolved();
+        assert_eq!((own.deployment_name(), own.locality), ("api".to_owned(), Locality::OnHost));
+        let [further] = &further[..] else { panic!("one is listed") };
+        assert_eq!((further.model.as_deref(), further.max_in_flight), (Some("m"), 7));
+        assert_eq!((further.idle_timeout_ms, &*further.deployment_name()), (5, "h:8000"));
+        assert_eq!((&further.api_key_env, further.locality), (&None, Locality::ThirdParty));
+
+        let wrong = DeploymentConfig {
+            api_key_env: Some("sk-secret".into()),
+            max_in_flight: Some(0),
+            ..DeploymentConfig::default()
+        };
+        let problems = Config { deployments: vec![wrong], ..at("https://api/v1") }.problems();
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(
+            told.iter().all(|line| line.starts_with("deployment 1: ") && !line.contains("sk-"))
+        );
     }
 
     #[test]
