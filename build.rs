@@ -1,4 +1,4 @@
-//! Compiles the C++ edge of the CPU kernels (`src/backends/llama/kernels/edge.cpp`) against the headers of the very
+//! Compiles the C++ edge of the CPU kernels (`src/backends/llama/engine/kernels/mul_mat/ggml_bridge.cpp`) against the headers of the very
 //! llama.cpp that is linked, so that a change of them is an error here and not a crash there.
 
 use std::env;
@@ -7,7 +7,7 @@ use std::fs;
 #[cfg(feature = "llama")]
 use std::path::{Path, PathBuf};
 
-const EDGE: &str = "src/backends/llama/kernels/edge.cpp";
+const EDGE: &str = "src/backends/llama/engine/kernels/mul_mat/ggml_bridge.cpp";
 
 fn main() {
     println!("cargo:rerun-if-changed={EDGE}");

@@ -41,7 +41,7 @@ const PURE: [&str; 31] = [
     "src/routing/cascade.rs",
     "src/routing/signals.rs",
     "src/traffic/feedback.rs",
-    "src/backends/llama/confidence.rs",
+    "src/backends/llama/engine/sample/token_confidence.rs",
     "src/routing/candidate.rs",
     "src/routing/objective.rs",
     "src/routing/rule.rs",
@@ -57,12 +57,12 @@ const PURE: [&str; 31] = [
     "src/routing/text.rs",
     "src/energy/ledger.rs",
     "src/energy/split.rs",
-    "src/backends/llama/scheduler.rs",
-    "src/backends/llama/drafting.rs",
-    "src/backends/llama/eviction.rs",
-    "src/backends/llama/break_even.rs",
-    "src/backends/llama/footprint.rs",
-    "src/backends/llama/threads.rs",
+    "src/backends/llama/engine/schedule/scheduler.rs",
+    "src/backends/llama/engine/schedule/speculative.rs",
+    "src/backends/llama/memory/eviction.rs",
+    "src/backends/llama/memory/keep_alive.rs",
+    "src/backends/llama/memory/estimate.rs",
+    "src/backends/llama/memory/threads.rs",
     "src/energy/loads.rs",
     "src/measure/check.rs",
     "src/measure/fit.rs",
@@ -82,12 +82,11 @@ const IMPURE: [&str; 8] = [
 ];
 
 /// Where unsafe code may be: calls into llama.cpp, and what llama.cpp's computing threads call.
-const LLAMA_EDGE: [&str; 5] = [
-    "src/backends/llama/barrier.rs",
-    "src/backends/llama/kernels",
-    "src/backends/llama/kernels.rs",
-    "src/backends/llama/mapped.rs",
-    "src/backends/llama/sys.rs",
+const LLAMA_EDGE: [&str; 4] = [
+    "src/backends/llama/engine/kernels/openmp_barrier.rs",
+    "src/backends/llama/engine/kernels",
+    "src/backends/llama/engine/kernels.rs",
+    "src/backends/llama/engine/mmap.rs",
 ];
 
 const LINES_MAX: usize = 600;

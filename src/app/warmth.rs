@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::llama::break_even::keep_for;
-use crate::backends::llama::{Control, EnginesConfig, Idle, Residency, UnloadReason};
+use crate::backends::llama::{Control, EnginesConfig, Idle, Residency, UnloadReason, keep_for};
 use crate::energy::MeterHandle;
 use crate::units::Watts;
 

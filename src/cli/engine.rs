@@ -7,8 +7,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::backends::llama::child;
-use crate::backends::llama::complaints::Complaints;
+use crate::backends::llama::{LoadLog, run_engine};
 
 #[derive(Debug, Args)]
 pub struct EngineArgs {
@@ -23,8 +22,8 @@ pub fn run(args: &EngineArgs) -> u8 {
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    tracing_subscriber::registry().with(LevelFilter::WARN).with(log).with(Complaints).init();
-    match child::run() {
+    tracing_subscriber::registry().with(LevelFilter::WARN).with(log).with(LoadLog).init();
+    match run_engine() {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(model.name = %args.model, "{error}");

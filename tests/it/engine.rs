@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use wattgate::backends::llama::conversation::{Conversation, Turn};
-use wattgate::backends::llama::protocol::{self, FromEngine, ToEngine};
-use wattgate::backends::llama::sampling::Sampling;
+use wattgate::backends::llama::wire::conversation::{Conversation, Turn};
+use wattgate::backends::llama::wire::protocol::{self, FromEngine, ToEngine};
+use wattgate::backends::llama::wire::sampling::Sampling;
+use wattgate::backends::llama::wire::settings::Settings;
 use wattgate::backends::llama::{
     Config, EngineObserver, FlashAttention, KvType, LlamaBackend, Overflow, Phase, Residency,
     StepReport, UnloadReason, local_model,
@@ -520,7 +521,7 @@ impl ByHand {
 #[test]
 fn an_engine_leaves_with_its_gateway_even_while_it_evaluates() {
     let mut engine = ByHand::start();
-    engine.send(&ToEngine::Load(protocol::Settings {
+    engine.send(&ToEngine::Load(Settings {
         gguf: model_path(),
         context_tokens: 8192,
         slots: 1,

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use serde_json::json;
 use wattgate::backends::llama::Phase;
-use wattgate::backends::llama::gguf::parse;
+use wattgate::backends::llama::memory::gguf::parse;
 
 use crate::app::{PATIENCE, TestApp, ask, cloud_model};
 use crate::engine::model_path;

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::overflow::Overflow;
-use super::protocol::{Pooling, Settings};
+use crate::backends::llama::wire::settings::{FlashAttention, KvType, Overflow, Pooling, Settings};
 
 /// One local model and the engine that runs it.
 #[derive(Clone, Debug, Deserialize)]
@@ -83,27 +82,6 @@ pub enum LoadWhen {
     Preload,
     /// With the first request for it; it goes when it was idle for long.
     OnDemand,
-}
-
-/// llama.cpp's flash attention.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FlashAttention {
-    /// Where the device can.
-    #[default]
-    Auto,
-    On,
-    Off,
-}
-
-/// Type of the numbers in the KV cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KvType {
-    #[default]
-    F16,
-    Q8_0,
-    Q4_0,
 }
 
 impl Default for Config {

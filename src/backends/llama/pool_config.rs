@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::break_even::Bounds;
+use crate::backends::llama::memory::keep_alive::Bounds;
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
 

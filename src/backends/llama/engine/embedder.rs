@@ -4,10 +4,7 @@
 //! the process.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::num::NonZeroU32;
-use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, TryRecvError};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::{LlamaContextParams, LlamaPoolingType};
@@ -16,25 +13,26 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::engine::{Order, Texts};
-use super::failure::EngineError;
-use super::observer::{Drafted, Reused, StepReport, StepRow};
-use super::packing::{Limits, Packing, Pick};
-use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Pooling, Refusal, Settings};
-use super::scheduler::Rejection;
+use super::command::{Order, Texts};
+use super::error::EngineError;
+use super::schedule::embedding_batch::{Limits, Packing, Pick};
+use super::step_loop::{Outbox, Worker};
+use crate::backends::llama::wire::outcome::{Counts, Outcome, Refusal, Rejection};
+use crate::backends::llama::wire::protocol::{FrameError, FromEngine};
+use crate::backends::llama::wire::settings::{Pooling, Settings};
+use crate::backends::llama::wire::step::{Drafted, Reused, StepReport, StepRow};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
-pub(super) struct Embedder<'m> {
+pub(crate) struct Embedder<'m> {
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
     packing: Packing,
     /// Longest text in tokens.
-    pub(super) context_tokens: usize,
+    pub(crate) context_tokens: usize,
     model_dimensions: usize,
     open: HashMap<AttemptId, Open>,
-    /// Frames of the present step, written at once at its end.
-    outgoing: Vec<u8>,
+    outbox: Outbox,
 }
 
 struct Open {
@@ -44,7 +42,7 @@ struct Open {
 }
 
 impl<'m> Embedder<'m> {
-    pub(super) fn new(
+    pub(crate) fn new(
         backend: &LlamaBackend,
         model: &'m LlamaModel,
         settings: &Settings,
@@ -84,54 +82,8 @@ impl<'m> Embedder<'m> {
             context,
             packing: Packing::new(limits),
             open: HashMap::new(),
-            outgoing: Vec::new(),
+            outbox: Outbox::default(),
         })
-    }
-
-    /// Embeds batch after batch; sleeps when there is nothing to do. Ends when the reader has.
-    pub(super) fn run(
-        mut self,
-        orders: &Receiver<Order>,
-        socket: &mut UnixStream,
-    ) -> Result<(), EngineError> {
-        // Where the present stretch of busy time has been accounted to; `None` when idle.
-        let mut busy_since = None;
-        loop {
-            if self.packing.is_empty() {
-                self.flush(socket)?;
-                busy_since = None;
-                let Ok(order) = orders.recv() else { return Ok(()) };
-                self.take(order)?;
-            }
-            let start = busy_since.unwrap_or_else(MonotonicNs::now);
-            loop {
-                match orders.try_recv() {
-                    Ok(order) => self.take(order)?,
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return Ok(()),
-                }
-            }
-            self.expire(start)?;
-            if !self.packing.is_empty() {
-                busy_since = Some(self.step(start)?);
-            }
-            self.flush(socket)?;
-        }
-    }
-
-    fn take(&mut self, order: Order) -> Result<(), FrameError> {
-        match order {
-            Order::Embed(texts) => self.admit(texts),
-            Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
-            Order::Cancel(attempt) if self.packing.cancel(attempt) => {
-                self.close(attempt, Outcome::Cancelled)
-            }
-            // It ended while the cancellation was on its way: its end was told already.
-            Order::Cancel(_) => Ok(()),
-            Order::Work { request, .. } => {
-                self.close(request.attempt, Outcome::Refused(Refusal::OtherTask))
-            }
-        }
     }
 
     fn admit(&mut self, texts: Texts) -> Result<(), FrameError> {
@@ -142,7 +94,7 @@ impl<'m> Embedder<'m> {
                 self.packing.submit(attempt, texts.inputs);
                 let at = MonotonicNs::now();
                 let admitted = FromEngine::Admitted { attempt, at, dropped_turns: 0 };
-                protocol::append_frame(&mut self.outgoing, &admitted)
+                self.outbox.push(&admitted)
             }
             Err(refusal) => self.close(attempt, Outcome::Refused(refusal)),
         }
@@ -181,7 +133,7 @@ impl<'m> Embedder<'m> {
     }
 
     /// Evaluates one batch that began at `start`; returns when it ended.
-    fn step(&mut self, start: MonotonicNs) -> Result<MonotonicNs, EngineError> {
+    fn embed_batch(&mut self, start: MonotonicNs) -> Result<MonotonicNs, EngineError> {
         let picks = self.packing.next_batch();
         self.evaluate(&picks)?;
         let end = MonotonicNs::now();
@@ -189,7 +141,7 @@ impl<'m> Embedder<'m> {
         let report = StepReport { start, end, rows: self.rows(&picks), reused, drafted };
         let step =
             FromEngine::Step { report, pieces: vec![], logprobs: vec![], confidences: vec![] };
-        protocol::append_frame(&mut self.outgoing, &step)?;
+        self.outbox.push(&step)?;
         for (sequence, pick) in (0..).zip(&picks) {
             let Some(open) = self.open.get(&pick.attempt) else { continue };
             let vector = self
@@ -198,7 +150,7 @@ impl<'m> Embedder<'m> {
                 .map_err(|error| EngineError::Decode(error.to_string()))?;
             let vector = unit(&vector[..open.dimensions]);
             let frame = FromEngine::Vector { attempt: pick.attempt, vector };
-            protocol::append_frame(&mut self.outgoing, &frame)?;
+            self.outbox.push(&frame)?;
         }
         for attempt in self.packing.evaluated(&picks) {
             let prompt_tokens = self.open.get(&attempt).map_or(0, |open| open.prompt_tokens);
@@ -243,13 +195,40 @@ impl<'m> Embedder<'m> {
 
     fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {
         self.open.remove(&attempt);
-        protocol::append_frame(&mut self.outgoing, &FromEngine::Closed { attempt, outcome })
+        self.outbox.close(attempt, outcome)
+    }
+}
+
+impl Worker for Embedder<'_> {
+    fn is_idle(&self) -> bool {
+        self.packing.is_empty()
     }
 
-    fn flush(&mut self, socket: &mut UnixStream) -> Result<(), FrameError> {
-        socket.write_all(&self.outgoing)?;
-        self.outgoing.clear();
-        Ok(())
+    fn take(&mut self, order: Order) -> Result<(), FrameError> {
+        match order {
+            Order::Embed(texts) => self.admit(texts),
+            Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
+            Order::Cancel(attempt) if self.packing.cancel(attempt) => {
+                self.close(attempt, Outcome::Cancelled)
+            }
+            // It ended while the cancellation was on its way: its end was told already.
+            Order::Cancel(_) => Ok(()),
+            Order::Work { request, .. } => {
+                self.close(request.attempt, Outcome::Refused(Refusal::OtherTask))
+            }
+        }
+    }
+
+    fn step(&mut self, start: MonotonicNs) -> Result<Option<MonotonicNs>, EngineError> {
+        self.expire(start)?;
+        if self.packing.is_empty() {
+            return Ok(None);
+        }
+        self.embed_batch(start).map(Some)
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::protocol::FrameError;
+use crate::backends::llama::wire::protocol::FrameError;
 
 /// Why an engine process ended other than by its gateway's leave.
 #[derive(Debug, thiserror::Error)]

@@ -4,10 +4,6 @@
 //! they meet llama.cpp. Any failure of llama.cpp ends the process: the supervisor starts a fresh one.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::session::SeqState;
@@ -16,63 +12,26 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
 
-use super::answer::Piece;
-use super::binding::Binding;
-use super::confidence;
-use super::constraint::GrammarError;
-use super::drafting::Drafter;
-use super::failure::EngineError;
-use super::grammar::Chosen;
-use super::host_cache::HostCache;
-use super::logprobs::{Logprobs, TokenLogprobs};
-use super::observer::{Drafted, Reused, StepReport, StepRow};
-use super::pacing::Pacer;
-use super::protocol::{self, Counts, FrameError, FromEngine, Outcome, Refusal, Settings};
-use super::sampling::Sampler;
-use super::scheduler::{Cancelled, Chunk, Limits, Phase, Request, Scheduler, Token};
-use super::transcript::{Heard, Transcript};
+use super::command::{Order, Work};
+use super::error::EngineError;
+use super::grammar::matcher::Chosen;
+use super::output::stream::Heard;
+use super::sample::token_confidence;
+use super::schedule::batch::{Chunk, Phase};
+use super::schedule::kv_host_cache::HostCache;
+use super::schedule::prefill_budget::Pacer;
+use super::schedule::scheduler::{Cancelled, Limits, Scheduler};
+use super::schedule::speculative::Drafter;
+use super::step_loop::{Outbox, Worker};
 use crate::backends::backend::TokenConfidence;
+use crate::backends::llama::wire::logprobs::TokenLogprobs;
+use crate::backends::llama::wire::outcome::{Counts, Outcome, Refusal};
+use crate::backends::llama::wire::piece::Piece;
+use crate::backends::llama::wire::protocol::{FrameError, FromEngine};
+use crate::backends::llama::wire::settings::Settings;
+use crate::backends::llama::wire::step::{Drafted, Reused, StepReport, StepRow};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
-
-/// What the reader thread hands over.
-pub(super) enum Order {
-    Work { request: Request, work: Box<Work> },
-    Embed(Texts),
-    Refuse(AttemptId, Refusal),
-    Cancel(AttemptId),
-}
-
-/// A tokenised request for embeddings.
-pub(super) struct Texts {
-    pub(super) attempt: AttemptId,
-    pub(super) inputs: Vec<Vec<Token>>,
-    /// Length of the vectors; none: the model's own.
-    pub(super) dimensions: Option<u32>,
-    pub(super) deadline: Option<MonotonicNs>,
-}
-
-/// The part of a request that turns logits into text.
-pub(super) struct Work {
-    pub(super) sampler: Sampler,
-    pub(super) transcript: Transcript,
-    /// Control tokens whose spelling the transcript needs.
-    pub(super) tags: Arc<[Token]>,
-    /// Turns left out so that the conversation fits.
-    pub(super) dropped_turns: u32,
-    /// The form that the answer must have.
-    pub(super) binding: Binding,
-    pub(super) logprobs: Option<Logprobs>,
-}
-
-impl Work {
-    /// The next token of an answer that may have `left` more of them.
-    fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
-        let sampler = &mut self.sampler;
-        let said = self.transcript.answer();
-        self.binding.choose(said, left, |mask| sampler.sample(logits, mask))
-    }
-}
 
 /// What the answers gained in one step.
 #[derive(Default)]
@@ -92,13 +51,13 @@ struct Running {
     drafter: Option<Drafter>,
 }
 
-pub(super) struct Engine<'m> {
+pub(crate) struct Engine<'m> {
     context: LlamaContext<'m>,
     vocab: LlamaVocab<'m>,
     batch: LlamaBatch<'static>,
     scheduler: Scheduler,
     /// Longest prompt plus answer.
-    pub(super) context_tokens: usize,
+    pub(crate) context_tokens: usize,
     running: HashMap<AttemptId, Running>,
     host: HostCache<SeqState>,
     pacer: Pacer,
@@ -108,14 +67,13 @@ pub(super) struct Engine<'m> {
     reused: Reused,
     /// Guesses since the last report.
     drafted: Drafted,
-    /// Frames of the present step, written at once at its end.
-    outgoing: Vec<u8>,
+    outbox: Outbox,
     /// Bytes of one token; kept for its memory.
     piece: Vec<u8>,
 }
 
 impl<'m> Engine<'m> {
-    pub(super) fn new(
+    pub(crate) fn new(
         model: &'m LlamaModel,
         context: LlamaContext<'m>,
         limits: Limits,
@@ -138,105 +96,9 @@ impl<'m> Engine<'m> {
             },
             reused: Reused::default(),
             drafted: Drafted::default(),
-            outgoing: Vec::new(),
+            outbox: Outbox::default(),
             piece: Vec::with_capacity(32),
         }
-    }
-
-    /// Evaluates step after step; sleeps when there is nothing to do. Ends when the reader has.
-    pub(super) fn run(
-        mut self,
-        orders: &Receiver<Order>,
-        socket: &mut UnixStream,
-    ) -> Result<(), EngineError> {
-        // Where the present stretch of busy time has been accounted to; `None` when idle.
-        let mut busy_since = None;
-        loop {
-            if self.running.is_empty() {
-                self.flush(socket)?;
-                busy_since = None;
-                let Ok(order) = orders.recv() else { return Ok(()) };
-                self.take(order)?;
-            }
-            let start = busy_since.unwrap_or_else(MonotonicNs::now);
-            loop {
-                match orders.try_recv() {
-                    Ok(order) => self.take(order)?,
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return Ok(()),
-                }
-            }
-            busy_since = self.step(start)?.or(busy_since);
-            self.flush(socket)?;
-        }
-    }
-
-    fn take(&mut self, order: Order) -> Result<(), FrameError> {
-        match order {
-            Order::Work { request, work } => {
-                let attempt = request.attempt;
-                let counts = Counts::default();
-                let room = self.context_tokens.saturating_sub(request.prompt.len());
-                let limit = request.output_limit.min(room);
-                match self.scheduler.submit(request) {
-                    Ok(()) => {
-                        let drafter =
-                            (self.draft_tokens > 0).then(|| Drafter::new(self.draft_tokens));
-                        self.running.insert(attempt, Running { work, counts, limit, drafter });
-                        Ok(())
-                    }
-                    Err(rejection) => {
-                        self.close(attempt, Outcome::Refused(Refusal::Scheduler(rejection)))
-                    }
-                }
-            }
-            Order::Embed(texts) => self.close(texts.attempt, Outcome::Refused(Refusal::OtherTask)),
-            Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
-            Order::Cancel(attempt) => match self.scheduler.cancel(attempt) {
-                // It ended while the cancellation was on its way: its end was told already.
-                Cancelled::Unknown => Ok(()),
-                Cancelled::Waiting | Cancelled::Running { .. } => {
-                    self.close(attempt, Outcome::Cancelled)
-                }
-            },
-        }
-    }
-
-    /// Evaluates one batch that began at `start`; returns when it ended, `None` if there was nothing to evaluate.
-    fn step(&mut self, start: MonotonicNs) -> Result<Option<MonotonicNs>, EngineError> {
-        for attempt in self.scheduler.expire(start) {
-            self.close(attempt, Outcome::Expired)?;
-        }
-        self.fill_slots()?;
-        self.guess_ahead();
-        let chunks = self.scheduler.next_batch(|decode_rows| self.pacer.prompt_rows(decode_rows));
-        if chunks.is_empty() {
-            return Ok(None);
-        }
-        let begun = MonotonicNs::now();
-        self.evaluate(&chunks)?;
-        self.learn(&chunks, MonotonicNs::now() - begun);
-        self.scheduler.evaluated(&chunks);
-        let mut said = Said::default();
-        let mut row = 0;
-        for chunk in &chunks {
-            row += chunk.len;
-            if chunk.completes {
-                self.continue_answer(chunk, row - 1 - chunk.drafts, &mut said)?;
-            }
-        }
-        let end = MonotonicNs::now();
-        let rows = chunks.iter().map(step_row).collect();
-        let (reused, drafted) =
-            (std::mem::take(&mut self.reused), std::mem::take(&mut self.drafted));
-        let report = StepReport { start, end, rows, reused, drafted };
-        let Said { pieces, logprobs, confidences, finished } = said;
-        let step = FromEngine::Step { report, pieces, logprobs, confidences };
-        protocol::append_frame(&mut self.outgoing, &step)?;
-        for (attempt, outcome) in finished {
-            self.close(attempt, outcome)?;
-        }
-        Ok(Some(end))
     }
 
     /// Adds guesses to the next batch. Each further answer takes one from what may be guessed: a batch that is full of
@@ -337,8 +199,8 @@ impl<'m> Engine<'m> {
         let reason = if self.vocab.is_eog(LlamaToken(as_index(token))) {
             Some(FinishReason::Stop)
         } else {
-            if counts.completion_tokens <= confidence::TOKENS {
-                said.confidences.push((chunk.attempt, confidence::of(logits, token)));
+            if counts.completion_tokens <= token_confidence::TOKENS {
+                said.confidences.push((chunk.attempt, token_confidence::of(logits, token)));
             }
             let vocab = &self.vocab;
             let spell = |token| vocab.token_to_piece(LlamaToken(token), false, None);
@@ -375,13 +237,84 @@ impl<'m> Engine<'m> {
 
     fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {
         self.running.remove(&attempt);
-        protocol::append_frame(&mut self.outgoing, &FromEngine::Closed { attempt, outcome })
+        self.outbox.close(attempt, outcome)
+    }
+}
+
+impl Worker for Engine<'_> {
+    fn is_idle(&self) -> bool {
+        self.running.is_empty()
     }
 
-    fn flush(&mut self, socket: &mut UnixStream) -> Result<(), FrameError> {
-        socket.write_all(&self.outgoing)?;
-        self.outgoing.clear();
-        Ok(())
+    fn take(&mut self, order: Order) -> Result<(), FrameError> {
+        match order {
+            Order::Work { request, work } => {
+                let attempt = request.attempt;
+                let counts = Counts::default();
+                let room = self.context_tokens.saturating_sub(request.prompt.len());
+                let limit = request.output_limit.min(room);
+                match self.scheduler.submit(request) {
+                    Ok(()) => {
+                        let drafter =
+                            (self.draft_tokens > 0).then(|| Drafter::new(self.draft_tokens));
+                        self.running.insert(attempt, Running { work, counts, limit, drafter });
+                        Ok(())
+                    }
+                    Err(rejection) => {
+                        self.close(attempt, Outcome::Refused(Refusal::Scheduler(rejection)))
+                    }
+                }
+            }
+            Order::Embed(texts) => self.close(texts.attempt, Outcome::Refused(Refusal::OtherTask)),
+            Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
+            Order::Cancel(attempt) => match self.scheduler.cancel(attempt) {
+                // It ended while the cancellation was on its way: its end was told already.
+                Cancelled::Unknown => Ok(()),
+                Cancelled::Waiting | Cancelled::Running { .. } => {
+                    self.close(attempt, Outcome::Cancelled)
+                }
+            },
+        }
+    }
+
+    fn step(&mut self, start: MonotonicNs) -> Result<Option<MonotonicNs>, EngineError> {
+        for attempt in self.scheduler.expire(start) {
+            self.close(attempt, Outcome::Expired)?;
+        }
+        self.fill_slots()?;
+        self.guess_ahead();
+        let chunks = self.scheduler.next_batch(|decode_rows| self.pacer.prompt_rows(decode_rows));
+        if chunks.is_empty() {
+            return Ok(None);
+        }
+        let begun = MonotonicNs::now();
+        self.evaluate(&chunks)?;
+        self.learn(&chunks, MonotonicNs::now() - begun);
+        self.scheduler.evaluated(&chunks);
+        let mut said = Said::default();
+        let mut row = 0;
+        for chunk in &chunks {
+            row += chunk.len;
+            if chunk.completes {
+                self.continue_answer(chunk, row - 1 - chunk.drafts, &mut said)?;
+            }
+        }
+        let end = MonotonicNs::now();
+        let rows = chunks.iter().map(step_row).collect();
+        let (reused, drafted) =
+            (std::mem::take(&mut self.reused), std::mem::take(&mut self.drafted));
+        let report = StepReport { start, end, rows, reused, drafted };
+        let Said { pieces, logprobs, confidences, finished } = said;
+        let step = FromEngine::Step { report, pieces, logprobs, confidences };
+        self.outbox.push(&step)?;
+        for (attempt, outcome) in finished {
+            self.close(attempt, outcome)?;
+        }
+        Ok(Some(end))
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
     }
 }
 

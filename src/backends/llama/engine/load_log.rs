@@ -16,14 +16,14 @@ static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
 /// Remembers the first error that llama.cpp logs.
 #[derive(Debug)]
-pub struct Complaints;
+pub struct LoadLog;
 
 /// That error, if there was one.
-pub(super) fn first() -> Option<String> {
+pub(crate) fn first() -> Option<String> {
     FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-impl<S: Subscriber> Layer<S> for Complaints {
+impl<S: Subscriber> Layer<S> for LoadLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         if *metadata.level() == Level::ERROR && metadata.target() == TARGET {

@@ -14,7 +14,7 @@ use rustix::mm::{Advice, madvise};
 use tracing::debug;
 
 /// Lets go of the pages of every mapping of `file`. What is needed comes back from the page cache when it is touched.
-pub(super) fn let_go(file: &Path) {
+pub(crate) fn let_go(file: &Path) {
     let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return };
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     for pages in maps.lines().filter_map(|line| mapping_of(line, &file)) {

@@ -13,9 +13,9 @@ use std::thread;
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::error;
 
-use super::engine::Order;
-use super::prompt::Prompter;
-use super::protocol::{self, Prompt, Submission, ToEngine};
+use super::command::Order;
+use super::prompt::builder::Prompter;
+use crate::backends::llama::wire::protocol::{self, Prompt, Submission, ToEngine};
 use crate::units::AttemptId;
 
 /// Compiling a schema goes as deep as its parts and references do; what is not used is never mapped.
@@ -37,7 +37,7 @@ struct Intake {
 }
 
 /// Starts reading. No more than `most` orders are ever under way, or the gateway is broken.
-pub(super) fn start(
+pub(crate) fn start(
     mut socket: UnixStream,
     prompter: Arc<OnceLock<Prompter>>,
     orders: SyncSender<Order>,

@@ -4,17 +4,36 @@
 //! calling (also without its tag, as in 3.2), Mistral's v3 and v11 instruct formats, Qwen3-Coder's, DeepSeek-R1's and
 //! Magistral's reasoning tags.
 
+use crate::backends::llama::wire::reasoning::{REASONING, Tags};
+
 /// What a model's template tells of its answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dialect {
+pub(crate) struct Dialect {
     /// How it calls tools; `None` where the template knows no tools, or in a way that is not known here.
-    pub calls: Option<CallFormat>,
+    pub(crate) calls: Option<CallFormat>,
     /// The tags around its reasoning.
-    pub reasoning: Option<Tags>,
+    pub(crate) reasoning: Option<Tags>,
+}
+
+impl Dialect {
+    /// `takes_tools`: the template has a variable `tools`. Without it, tags in the text are only prose.
+    pub(crate) fn of(template: &str, takes_tools: bool) -> Self {
+        let calls = CallFormat::ALL.into_iter().find(|format| format.is_spoken_in(template));
+        let reasoning = REASONING.into_iter().find(|tags| template.contains(tags.close));
+        Self { calls: calls.filter(|_| takes_tools), reasoning }
+    }
+
+    /// Every tag of the dialect: they must reach the parser also where they are control tokens, which are otherwise
+    /// not part of an answer's text.
+    pub(crate) fn tags(self) -> impl Iterator<Item = &'static str> {
+        let calls = self.calls.into_iter().flat_map(CallFormat::tags);
+        let reasoning = self.reasoning.into_iter().flat_map(|tags| [tags.open, tags.close]);
+        calls.chain(reasoning)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallFormat {
+pub(crate) enum CallFormat {
     /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, any number of them.
     Hermes,
     /// `{"name": …, "parameters": {…}}` as the whole answer, perhaps after `<|python_tag|>`. One call an answer: the
@@ -29,49 +48,13 @@ pub enum CallFormat {
     QwenCoder,
 }
 
-/// The tags around a stretch of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tags {
-    pub open: &'static str,
-    pub close: &'static str,
-}
-
-const REASONING: [Tags; 2] =
-    [Tags { open: "<think>", close: "</think>" }, Tags { open: "[THINK]", close: "[/THINK]" }];
-
-impl Dialect {
-    /// `takes_tools`: the template has a variable `tools`. Without it, tags in the text are only prose.
-    pub fn of(template: &str, takes_tools: bool) -> Self {
-        let calls = CallFormat::ALL.into_iter().find(|format| format.is_spoken_in(template));
-        let reasoning = REASONING.into_iter().find(|tags| template.contains(tags.close));
-        Self { calls: calls.filter(|_| takes_tools), reasoning }
-    }
-
-    /// Every tag of the dialect: they must reach the parser also where they are control tokens, which are otherwise
-    /// not part of an answer's text.
-    pub fn tags(self) -> impl Iterator<Item = &'static str> {
-        let calls = self.calls.into_iter().flat_map(CallFormat::tags);
-        let reasoning = self.reasoning.into_iter().flat_map(|tags| [tags.open, tags.close]);
-        calls.chain(reasoning)
-    }
-}
-
-/// An assistant's earlier answer without the reasoning it begins with: what a model thought is not said again.
-pub fn without_reasoning(answer: &str) -> &str {
-    let reasoned = |tags: &Tags| {
-        let (_, said) = answer.trim_start().strip_prefix(tags.open)?.split_once(tags.close)?;
-        Some(said.trim_start())
-    };
-    REASONING.iter().find_map(reasoned).unwrap_or(answer)
-}
-
 /// Before an id that the model gives a call.
-pub const CALL_ID: &str = "[CALL_ID]";
+pub(crate) const CALL_ID: &str = "[CALL_ID]";
 /// Between a call's name and its arguments.
-pub const ARGS: &str = "[ARGS]";
+pub(crate) const ARGS: &str = "[ARGS]";
 
 impl CallFormat {
-    pub const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Hermes, Self::QwenCoder, Self::MistralArgs, Self::Mistral, Self::Llama3];
 
     /// Whether the template spells calls so. Later models of some families keep the tag and spell what follows otherwise.
@@ -87,7 +70,7 @@ impl CallFormat {
     }
 
     /// The tag before a call.
-    pub fn opener(self) -> &'static str {
+    pub(crate) fn opener(self) -> &'static str {
         match self {
             Self::Hermes | Self::QwenCoder => "<tool_call>",
             Self::Llama3 => "<|python_tag|>",
@@ -96,7 +79,7 @@ impl CallFormat {
     }
 
     /// How a call begins where the model leaves out the tag, which some do.
-    pub fn bare_opener(self) -> Option<&'static str> {
+    pub(crate) fn bare_opener(self) -> Option<&'static str> {
         match self {
             Self::Llama3 => Some("{"),
             Self::QwenCoder => Some("<function="),
@@ -105,7 +88,7 @@ impl CallFormat {
     }
 
     /// The tag after each call.
-    pub fn closer(self) -> Option<&'static str> {
+    pub(crate) fn closer(self) -> Option<&'static str> {
         matches!(self, Self::Hermes | Self::QwenCoder).then_some("</tool_call>")
     }
 
@@ -115,22 +98,22 @@ impl CallFormat {
     }
 
     /// Whether the calls stand in one JSON array.
-    pub fn opens_array(self) -> bool {
+    pub(crate) fn opens_array(self) -> bool {
         self == Self::Mistral
     }
 
     /// Whether one answer may hold several calls.
-    pub fn allows_parallel(self) -> bool {
+    pub(crate) fn allows_parallel(self) -> bool {
         self != Self::Llama3
     }
 
     /// Whether each argument is spelled for itself, so that its schema decides what is meant.
-    pub fn spells_each_argument(self) -> bool {
+    pub(crate) fn spells_each_argument(self) -> bool {
         self == Self::QwenCoder
     }
 
     /// What the arguments are called, where the call is a JSON object.
-    pub fn arguments_key(self) -> &'static str {
+    pub(crate) fn arguments_key(self) -> &'static str {
         if self == Self::Llama3 { "parameters" } else { "arguments" }
     }
 }

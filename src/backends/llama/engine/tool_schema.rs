@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 
 /// One argument that a tool takes.
 #[derive(Debug, PartialEq)]
-pub struct Parameter<'s> {
-    pub name: &'s str,
-    pub schema: &'s Value,
-    pub required: bool,
+pub(crate) struct Parameter<'s> {
+    pub(crate) name: &'s str,
+    pub(crate) schema: &'s Value,
+    pub(crate) required: bool,
 }
 
 /// What a tool takes, in the schema's order; `None` where it takes others too, or not always the same.
-pub fn parameters(schema: &Value) -> Option<Vec<Parameter<'_>>> {
+pub(crate) fn parameters(schema: &Value) -> Option<Vec<Parameter<'_>>> {
     const KNOWN: [&str; 9] = [
         "type",
         "properties",
@@ -40,12 +40,12 @@ pub fn parameters(schema: &Value) -> Option<Vec<Parameter<'_>>> {
 }
 
 /// The schema of the argument of this name; any value if there is none.
-pub fn of_name<'s>(schema: &'s Value, name: &str) -> &'s Value {
+pub(crate) fn of_name<'s>(schema: &'s Value, name: &str) -> &'s Value {
     schema.get("properties").and_then(|properties| properties.get(name)).unwrap_or(&Value::Null)
 }
 
 /// The part with the definitions of its root, so that it stands for itself.
-pub fn alone(part: &Value, root: &Value) -> Value {
+pub(crate) fn alone(part: &Value, root: &Value) -> Value {
     let Value::Object(fields) = part else { return part.clone() };
     let mut alone: Map<String, Value> = fields.clone();
     for key in ["$defs", "definitions"] {
@@ -57,14 +57,14 @@ pub fn alone(part: &Value, root: &Value) -> Value {
 }
 
 /// The texts among which a schema leaves the choice, if it leaves only that.
-pub fn choices(schema: &Value) -> Option<Vec<&str>> {
+pub(crate) fn choices(schema: &Value) -> Option<Vec<&str>> {
     let constant = schema.get("const").map(std::slice::from_ref);
     let listed = constant.or_else(|| schema.get("enum")?.as_array().map(Vec::as_slice))?;
     listed.iter().map(Value::as_str).collect()
 }
 
 /// Whether text that is as free as text can be keeps to the schema.
-pub fn is_any_text(schema: &Value) -> bool {
+pub(crate) fn is_any_text(schema: &Value) -> bool {
     const FREE: [&str; 6] = ["type", "title", "description", "default", "examples", "$comment"];
     schema.as_object().is_some_and(|fields| fields.keys().all(|key| FREE.contains(&key.as_str())))
 }
@@ -85,19 +85,19 @@ enum Kind {
 const REFERENCES: u8 = 16;
 
 /// Whether only a text may stand here, or a text may.
-pub fn is_text(schema: &Value, root: &Value) -> bool {
+pub(crate) fn is_text(schema: &Value, root: &Value) -> bool {
     takes_text(schema, root)
         && [Kind::Null, Kind::Boolean, Kind::Integer, Kind::Array, Kind::Object]
             .iter()
             .all(|kind| !takes(schema, root, *kind, REFERENCES))
 }
 
-pub fn takes_text(schema: &Value, root: &Value) -> bool {
+pub(crate) fn takes_text(schema: &Value, root: &Value) -> bool {
     takes(schema, root, Kind::Text, REFERENCES)
 }
 
 /// What an argument's text means: JSON where the schema takes such a value, else itself.
-pub fn meant(text: &str, schema: &Value, root: &Value) -> Value {
+pub(crate) fn meant(text: &str, schema: &Value, root: &Value) -> Value {
     let json = match text.trim() {
         // As Python spells them, in which the templates are written.
         "True" => Some(Value::Bool(true)),

@@ -7,15 +7,14 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::answer::Piece;
-use super::answering::Progress;
-use super::booking::Opened;
-use super::handle::{ChoiceSubmit, Submit};
-use super::logprobs::TokenLogprobs;
-use super::parameters::invalid;
-use super::protocol::{Outcome, Refusal};
-use super::scheduler::Rejection;
-use crate::backends::backend::{ErrorKind, TokenConfidence, UNSUPPORTED_ENDPOINT};
+use super::attempt_guard::Opened;
+use super::command::{ChoiceSubmit, Submit};
+use super::progress::Progress;
+use super::refusal::error_kind;
+use crate::backends::backend::{ErrorKind, TokenConfidence};
+use crate::backends::llama::wire::logprobs::TokenLogprobs;
+use crate::backends::llama::wire::outcome::Outcome;
+use crate::backends::llama::wire::piece::Piece;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Attempts that were sent to the engine and not closed.
@@ -115,45 +114,5 @@ impl Attempts {
         if let Some(open) = self.open.get(&attempt) {
             open.progress.send_modify(change);
         }
-    }
-}
-
-/// `field` of the request is what the engine read; `ahead` others were there.
-fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
-    match refusal {
-        Refusal::Scheduler(Rejection::QueueFull) => {
-            ErrorKind::Overloaded { retry_after: super::handle::RETRY_AFTER, ahead }
-        }
-        Refusal::Scheduler(Rejection::ContextExceeded { prompt_tokens, context_tokens }) => {
-            ErrorKind::ContextExceeded { prompt_tokens, context_tokens }
-        }
-        Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(field, empty.to_string()),
-        Refusal::Grammar(error) => {
-            invalid("response_format", format!("`response_format` cannot be kept to: {error}"))
-        }
-        Refusal::Tool { place, error } => {
-            let param = format!("tools[{place}].function.parameters");
-            invalid(&param, format!("`{param}` cannot be kept to, as `strict` demands: {error}"))
-        }
-        Refusal::UnknownBias { token, vocabulary } => invalid(
-            "logit_bias",
-            format!("`logit_bias` names token {token}; the model's vocabulary has {vocabulary}"),
-        ),
-        Refusal::NoChatTemplate => ErrorKind::InvalidRequest {
-            message: "the model has no chat template: it continues raw prompts (/v1/completions)"
-                .to_owned(),
-            param: Some("model".to_owned()),
-            code: Some(UNSUPPORTED_ENDPOINT.to_owned()),
-        },
-        Refusal::Template(reason) => {
-            invalid(field, format!("the model's chat template refused the messages: {reason}"))
-        }
-        Refusal::UnknownToken { token, vocabulary } => {
-            invalid(field, format!("there is no token {token}: the model knows {vocabulary}"))
-        }
-        Refusal::Dimensions { most } => {
-            invalid("dimensions", format!("`dimensions`: the model's vectors have {most}"))
-        }
-        Refusal::OtherTask => invalid("model", "the model answers another kind of request"),
     }
 }

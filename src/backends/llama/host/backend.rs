@@ -3,28 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::answering::{Answer, CancelOnDrop, Progress};
-use super::booking::Unserved;
-use super::choices;
-use super::config::Config;
-use super::control::{self, Control};
-use super::conversation::Conversation;
+use super::attempt_guard::Unserved;
+use super::command::{CancelOnDrop, ChoiceSubmit, Command, RETRY_AFTER, Submit};
+use super::control::Control;
+use super::fan_out;
 use super::observer::EngineObserver;
-use super::parameters::{constraint, invalid, logprobs, sampling};
-use super::protocol::{self, FrameError, Prompt, Submission, ToEngine};
-use super::raw;
+use super::progress::Progress;
+use super::refusal::invalid;
+use super::request::order;
+use super::response::Answer;
 use super::state::{EngineState, Phase};
 use crate::backends::backend::{Backend, BackendError, ErrorKind, EventStream, Health, Job};
-use crate::backends::terms::Terms;
-use crate::openai::{ChatRequest, Request};
+use crate::backends::llama::config::Config;
+use crate::backends::llama::wire::protocol::{self, FrameError, ToEngine};
 use crate::units::AttemptId;
-
-/// What a client is told to wait when the queue is full: about the time an answer takes.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// A local model as the gateway sees it.
 pub struct LlamaBackend {
@@ -36,56 +31,12 @@ pub struct LlamaBackend {
     pub(super) observer: Arc<dyn EngineObserver>,
 }
 
-/// From handle to supervisor.
-#[derive(Debug)]
-pub(super) enum Command {
-    Submit(Submit),
-    Cancel(AttemptId),
-    Load(control::Answer),
-    Unload(control::Unload),
-}
-
-/// The choices of one attempt.
-#[derive(Debug)]
-pub(super) struct Submit {
-    pub(super) choices: Vec<ChoiceSubmit>,
-    pub(super) unserved: Unserved,
-}
-
-#[derive(Debug)]
-pub(super) struct ChoiceSubmit {
-    /// The id of its sequence.
-    pub(super) attempt: AttemptId,
-    /// The request's field that the engine reads, to name it in an error.
-    pub(super) field: &'static str,
-    /// The encoded `Submit` or `Embed` frame.
-    pub(super) frame: Bytes,
-    pub(super) progress: watch::Sender<Progress>,
-    /// One of the engine's places, held until the engine is done with the choice.
-    pub(super) place: OwnedSemaphorePermit,
-}
-
-impl Submit {
-    /// Ends the attempt before the engine heard of it.
-    pub(super) fn refuse(&self, kind: &ErrorKind) {
-        for choice in &self.choices {
-            choice.progress.send_modify(|progress| progress.end = Some(Err(kind.clone())));
-        }
-    }
-
-    /// Forgets a choice; whether others are left.
-    pub(super) fn goes_on_without(&mut self, attempt: AttemptId) -> bool {
-        self.choices.retain(|choice| choice.attempt != attempt);
-        !self.choices.is_empty()
-    }
-}
-
 impl Backend for LlamaBackend {
     fn start(&self, job: Job) -> EventStream {
         match self.submit(&job) {
             Ok(answers) => {
                 let answers = answers.into_iter().map(Answer::events).collect();
-                choices::merge(answers, choices::of_each_prompt(&job.request))
+                fan_out::merge(answers, fan_out::of_each_prompt(&job.request))
             }
             Err(kind) => {
                 let error = BackendError { model: Arc::clone(&self.model), kind };
@@ -130,16 +81,16 @@ impl LlamaBackend {
     /// Sends the request to the engine, once for each choice.
     fn submit(&self, job: &Job) -> Result<Vec<Answer>, ErrorKind> {
         let patience = self.patience()?;
-        let count = choices::count(&job.request, self.config.admissions())?;
+        let count = fan_out::count(&job.request, self.config.admissions())?;
         // Several prompts wait for each other.
         let patience = patience * count.div_ceil(self.config.slots.max(1));
         let mut order = order(job, &self.config)?;
         let mut choices = Vec::with_capacity(count as usize);
         let mut answers = Vec::with_capacity(count as usize);
         for index in 0..count {
-            let attempt = choices::sequence_of(job.attempt, index);
+            let attempt = fan_out::sequence_of(job.attempt, index);
             if index > 0 {
-                choices::renumber(&mut order, &job.request, index, attempt);
+                fan_out::renumber(&mut order, &job.request, index, attempt);
             }
             let (choice, answer) =
                 self.choice(attempt, &order, job.request.prompt_field(), patience)?;
@@ -205,44 +156,6 @@ impl LlamaBackend {
         };
         Err(ErrorKind::Unavailable(reason))
     }
-}
-
-/// What the engine is told of a request.
-fn order(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind> {
-    let attempt = job.attempt;
-    Ok(match &*job.request {
-        Request::Chat(request) => {
-            ToEngine::Submit(submission(attempt, request, job.terms, config)?)
-        }
-        Request::Completion(request) => {
-            ToEngine::Submit(raw::submission(attempt, request, job.terms)?)
-        }
-        Request::Embedding(request) => ToEngine::Embed(raw::embed(attempt, request, job.terms)),
-    })
-}
-
-/// What the engine needs to know of a conversation, with OpenAI's defaults filled in.
-fn submission(
-    attempt: AttemptId,
-    request: &ChatRequest,
-    terms: Terms,
-    config: &Config,
-) -> Result<Submission, ErrorKind> {
-    let output_limit = request.output_limit().unwrap_or(config.max_output_tokens);
-    if output_limit == 0 {
-        return Err(invalid("max_completion_tokens", "the output limit must be at least 1"));
-    }
-    Ok(Submission {
-        attempt,
-        prompt: Prompt::Chat(Conversation::of(request)?),
-        sampling: sampling(&request.sampling()),
-        output_limit,
-        stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
-        ignore_eos: request.ignore_eos.unwrap_or(false),
-        logprobs: logprobs(request),
-        constraint: constraint(request)?,
-        terms,
-    })
 }
 
 fn too_large(error: &FrameError, field: &str) -> ErrorKind {

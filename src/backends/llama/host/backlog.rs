@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::handle::Submit;
+use super::command::Submit;
 use crate::backends::backend::ErrorKind;
 use crate::units::AttemptId;
 

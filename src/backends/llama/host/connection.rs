@@ -12,14 +12,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tracing::info;
 
-use super::choices;
-use super::control::{ControlError, Unload, UnloadReason};
-use super::handle::{Command, RETRY_AFTER, Submit};
-use super::link::{Ended, Leaving, Link, not_running};
-use super::protocol::{self, FromEngine, MAX_FRAME, ToEngine};
-use super::residency::Claim;
-use super::state::Phase;
+use super::command::{Command, ControlError, RETRY_AFTER, Submit, Unload};
+use super::fan_out;
+use super::state::{Phase, UnloadReason};
+use super::supervisor_state::{Ended, Leaving, Link, not_running};
 use crate::backends::backend::ErrorKind;
+use crate::backends::llama::memory::budget::Claim;
+use crate::backends::llama::wire::protocol::{self, FromEngine, MAX_FRAME, ToEngine};
 
 const STILL_LOADING: ErrorKind =
     ErrorKind::NotLoaded { reason: "it is still loading", retry_after: RETRY_AFTER };
@@ -165,7 +164,7 @@ impl Link {
             }
             FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector),
             FromEngine::Step { report, pieces, logprobs, confidences } => {
-                self.observer.step(&self.model, &choices::joined(report));
+                self.observer.step(&self.model, &fan_out::joined(report));
                 for (attempt, confidence) in confidences {
                     self.attempts.confidence(attempt, confidence);
                 }

@@ -1,14 +1,13 @@
 //! Loading and unloading a local model by hand, and what is known of its loads.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::handle::Command;
+use super::command::{Answer, Command, ControlError, Unload};
 use super::process::resident_bytes;
-use super::state::EngineState;
+use super::state::{EngineState, UnloadReason};
 
 /// The lever of one model. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -16,51 +15,6 @@ pub struct Control {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) state: watch::Receiver<EngineState>,
     pub(super) load_timeout: Duration,
-}
-
-/// Why an engine was ended though nothing was wrong with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnloadReason {
-    /// Keeping it warm has cost what loading it again will.
-    Idle,
-    /// Another model needed the memory.
-    Evicted,
-    /// An operator asked.
-    Admin,
-}
-
-impl UnloadReason {
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Evicted => "evicted",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ControlError {
-    #[error("it is busy")]
-    Busy,
-    #[error("{0}")]
-    Failed(Arc<str>),
-    #[error("it did not happen within {} ms", .0.as_millis())]
-    Timeout(Duration),
-    #[error("it is shutting down")]
-    Stopped,
-}
-
-/// How the supervisor answers.
-pub(super) type Answer = oneshot::Sender<Result<(), ControlError>>;
-
-/// A request to unload.
-#[derive(Debug)]
-pub(super) struct Unload {
-    pub(super) reason: UnloadReason,
-    /// Let running answers end first; new ones wait.
-    pub(super) drain: bool,
-    pub(super) answer: Answer,
 }
 
 impl Control {

@@ -4,10 +4,10 @@ use async_stream::try_stream;
 use futures::StreamExt;
 use futures::stream::select_all;
 
-use super::observer::{StepReport, StepRow};
-use super::parameters::invalid;
-use super::protocol::{Prompt, ToEngine};
+use super::refusal::invalid;
 use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream};
+use crate::backends::llama::wire::protocol::{Prompt, ToEngine};
+use crate::backends::llama::wire::step::{StepReport, StepRow};
 use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{Request, Usage};
 use crate::units::AttemptId;
@@ -178,7 +178,7 @@ fn added(sum: Usage, choice: Usage, with_prompt: bool) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::llama::observer::{Drafted, Reused};
+    use crate::backends::llama::wire::step::{Drafted, Reused};
     use crate::openai::FinishReason;
     use crate::units::MonotonicNs;
 

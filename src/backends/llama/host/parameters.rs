@@ -2,11 +2,11 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::constraint::Constraint;
-use super::logprobs::{self, TokenLogprobs};
-use super::sampling::Sampling;
+use super::refusal::invalid;
 use crate::backends::backend::ErrorKind;
-use crate::openai::{ChatRequest, RankedToken, SamplingFields, TokenLogprob};
+use crate::backends::llama::wire::constraint::Constraint;
+use crate::backends::llama::wire::sampling::Sampling;
+use crate::openai::{ChatRequest, SamplingFields};
 
 pub(super) fn sampling(request: &SamplingFields<'_>) -> Sampling {
     let default = Sampling::default();
@@ -56,24 +56,4 @@ pub(super) fn constraint(request: &ChatRequest) -> Result<Option<Constraint>, Er
             ),
         )),
     }
-}
-
-/// A request that is at fault, and its field.
-pub(super) fn invalid(param: &str, message: impl Into<String>) -> ErrorKind {
-    ErrorKind::InvalidRequest { message: message.into(), param: Some(param.to_owned()), code: None }
-}
-
-/// As clients see them.
-pub(super) fn wire(tokens: Vec<TokenLogprobs>) -> Vec<TokenLogprob> {
-    let ranked = |token: logprobs::TokenLogprob| RankedToken {
-        token: String::from_utf8_lossy(&token.bytes).into_owned(),
-        // JSON has no infinity; OpenAI writes −9999 for what has next to no probability.
-        logprob: token.logprob.max(-9999.0),
-        bytes: token.bytes,
-    };
-    let tokens = tokens.into_iter().map(|TokenLogprobs { chosen, top }| TokenLogprob {
-        chosen: ranked(chosen),
-        top_logprobs: top.into_iter().map(ranked).collect(),
-    });
-    tokens.collect()
 }

@@ -1,16 +1,53 @@
-//! What the engine needs to know of a request that is no conversation: a raw prompt, or texts to embed.
+//! The frame an engine gets for a request, with OpenAI's defaults filled in. Pure, but for random seeds.
 //!
 //! Refuses what only an upstream could do, by name, rather than leaving it out of the answer.
 
-use super::parameters::sampling;
-use super::protocol::{Embed, Prompt, Submission};
-use crate::backends::backend::ErrorKind;
+use super::conversation::conversation;
+use super::parameters::{constraint, logprobs, sampling};
+use super::refusal::invalid;
+use crate::backends::backend::{ErrorKind, Job};
+use crate::backends::llama::config::Config;
+use crate::backends::llama::wire::protocol::{Embed, Prompt, Submission, ToEngine};
 use crate::backends::terms::Terms;
-use crate::openai::{CompletionRequest, EmbeddingRequest, Input};
+use crate::openai::{ChatRequest, CompletionRequest, EmbeddingRequest, Input, Request};
 use crate::units::AttemptId;
 
+/// What the engine is told of a request.
+pub(super) fn order(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind> {
+    let attempt = job.attempt;
+    Ok(match &*job.request {
+        Request::Chat(request) => ToEngine::Submit(chat(attempt, request, job.terms, config)?),
+        Request::Completion(request) => ToEngine::Submit(raw(attempt, request, job.terms)?),
+        Request::Embedding(request) => ToEngine::Embed(embed(attempt, request, job.terms)),
+    })
+}
+
+/// What the engine needs to know of a conversation, with OpenAI's defaults filled in.
+fn chat(
+    attempt: AttemptId,
+    request: &ChatRequest,
+    terms: Terms,
+    config: &Config,
+) -> Result<Submission, ErrorKind> {
+    let output_limit = request.output_limit().unwrap_or(config.max_output_tokens);
+    if output_limit == 0 {
+        return Err(invalid("max_completion_tokens", "the output limit must be at least 1"));
+    }
+    Ok(Submission {
+        attempt,
+        prompt: Prompt::Chat(conversation(request)?),
+        sampling: sampling(&request.sampling()),
+        output_limit,
+        stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
+        ignore_eos: request.ignore_eos.unwrap_or(false),
+        logprobs: logprobs(request),
+        constraint: constraint(request)?,
+        terms,
+    })
+}
+
 /// For the first prompt and its first choice.
-pub(super) fn submission(
+fn raw(
     attempt: AttemptId,
     request: &CompletionRequest,
     terms: Terms,
@@ -30,7 +67,7 @@ pub(super) fn submission(
     })
 }
 
-pub(super) fn embed(attempt: AttemptId, request: &EmbeddingRequest, terms: Terms) -> Embed {
+fn embed(attempt: AttemptId, request: &EmbeddingRequest, terms: Terms) -> Embed {
     let inputs = request.input.0.clone();
     Embed { attempt, inputs, dimensions: request.dimensions, deadline: terms.deadline }
 }

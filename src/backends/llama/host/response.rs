@@ -8,34 +8,17 @@ use std::time::Duration;
 
 use async_stream::try_stream;
 use futures::StreamExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::Piece;
-use super::handle::Command;
-use super::logprobs::TokenLogprobs;
-use super::parameters::wire;
-use super::protocol::Counts;
-use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream, TokenConfidence};
+use super::command::CancelOnDrop;
+use super::progress::Progress;
+use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream};
+use crate::backends::llama::wire::logprobs::{self, TokenLogprobs};
+use crate::backends::llama::wire::outcome::Counts;
+use crate::backends::llama::wire::piece::Piece;
 use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
-use crate::openai::{FinishReason, Usage};
-use crate::units::AttemptId;
-
-/// An answer as far as it has come.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    pub(super) admitted: bool,
-    /// Turns left out so that the conversation fits.
-    pub(super) dropped_turns: u32,
-    /// One for each text embedded so far.
-    pub(super) vectors: Vec<Vec<f32>>,
-    pub(super) pieces: Vec<Piece>,
-    /// Of the tokens of `pieces`, if they were asked for.
-    pub(super) logprobs: Vec<TokenLogprobs>,
-    /// Of the first tokens of the answer.
-    pub(super) confidences: Vec<TokenConfidence>,
-    pub(super) end: Option<Result<(FinishReason, Counts), ErrorKind>>,
-}
+use crate::openai::{RankedToken, TokenLogprob, Usage};
 
 /// How much of an answer has been passed on.
 #[derive(Clone, Copy, Default)]
@@ -78,7 +61,7 @@ impl Answer {
                 }
                 if !news.logprobs.is_empty() {
                     told.logprobs += news.logprobs.len();
-                    yield Event::Logprobs(wire(news.logprobs));
+                    yield Event::Logprobs(for_client(news.logprobs));
                 }
                 told.pieces += news.pieces.len();
                 for piece in joined(news.pieces) {
@@ -154,27 +137,6 @@ fn event(piece: Piece) -> Event {
     }
 }
 
-/// Tells the supervisor that nobody wants the answer any more.
-pub(super) struct CancelOnDrop {
-    pub(super) attempt: AttemptId,
-    pub(super) command: Option<mpsc::OwnedPermit<Command>>,
-}
-
-impl CancelOnDrop {
-    /// The answer has ended by itself.
-    fn disarm(&mut self) {
-        self.command = None;
-    }
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if let Some(command) = self.command.take() {
-            command.send(Command::Cancel(self.attempt));
-        }
-    }
-}
-
 fn usage(counts: Counts) -> Usage {
     let (prompt_tokens, completion_tokens) =
         (u64::from(counts.prompt_tokens), u64::from(counts.completion_tokens));
@@ -189,4 +151,19 @@ fn usage(counts: Counts) -> Usage {
             reasoning_tokens: Some(u64::from(counts.reasoning_tokens)),
         }),
     }
+}
+
+/// As clients see them.
+fn for_client(tokens: Vec<TokenLogprobs>) -> Vec<TokenLogprob> {
+    let ranked = |token: logprobs::TokenLogprob| RankedToken {
+        token: String::from_utf8_lossy(&token.bytes).into_owned(),
+        // JSON has no infinity; OpenAI writes −9999 for what has next to no probability.
+        logprob: token.logprob.max(-9999.0),
+        bytes: token.bytes,
+    };
+    let tokens = tokens.into_iter().map(|TokenLogprobs { chosen, top }| TokenLogprob {
+        chosen: ranked(chosen),
+        top_logprobs: top.into_iter().map(ranked).collect(),
+    });
+    tokens.collect()
 }

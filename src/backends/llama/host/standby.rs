@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::config::Config;
-use super::control::{ControlError, Unload};
-use super::footprint::Footprint;
-use super::gguf;
-use super::handle::{Command, RETRY_AFTER};
-use super::link::Link;
-use super::residency::{Claim, Residency, TooLarge};
+use super::command::{Command, ControlError, RETRY_AFTER, Unload};
 use super::state::Phase;
+use super::supervisor_state::Link;
 use crate::backends::backend::ErrorKind;
+use crate::backends::llama::config::Config;
+use crate::backends::llama::memory::budget::{Claim, Residency, TooLarge};
+use crate::backends::llama::memory::estimate::Footprint;
+use crate::backends::llama::memory::gguf;
 
 const NO_MEMORY: ErrorKind = ErrorKind::NotLoaded {
     reason: "the memory it needs is taken by models that are busy",

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::footprint::Footprint;
-use super::protocol::EngineFacts;
+use crate::backends::llama::memory::estimate::Footprint;
+use crate::backends::llama::wire::protocol::EngineFacts;
 
 /// What the engine is doing just now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,27 @@ pub enum Phase {
 impl Default for Phase {
     fn default() -> Self {
         Self::Loading { percent: 0 }
+    }
+}
+
+/// Why an engine was ended though nothing was wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnloadReason {
+    /// Keeping it warm has cost what loading it again will.
+    Idle,
+    /// Another model needed the memory.
+    Evicted,
+    /// An operator asked.
+    Admin,
+}
+
+impl UnloadReason {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Evicted => "evicted",
+            Self::Admin => "admin",
+        }
     }
 }
 

@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::attempts::Attempts;
+use super::backend::LlamaBackend;
 use super::backlog::Backlog;
-use super::config::{Config, LoadWhen};
-use super::handle::LlamaBackend;
-use super::link::{Ended, Link};
 use super::observer::EngineObserver;
 use super::process::EngineProcess;
-use super::residency::{Claim, Residency};
 use super::state::{EngineState, Phase};
+use super::supervisor_state::{Ended, Link};
+use crate::backends::llama::config::{Config, LoadWhen};
+use crate::backends::llama::memory::budget::{Claim, Residency};
 
 /// First pause before a dead engine is started again; doubles with every death in a row.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);

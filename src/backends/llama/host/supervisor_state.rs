@@ -10,13 +10,12 @@ use tracing::{error, info, warn};
 
 use super::attempts::Attempts;
 use super::backlog::Backlog;
-use super::config::Config;
-use super::control::{Answer, ControlError, UnloadReason};
-use super::handle::Command;
+use super::command::{Answer, Command, ControlError};
 use super::observer::EngineObserver;
-use super::residency::TooLarge;
-use super::state::{EngineState, Phase};
+use super::state::{EngineState, Phase, UnloadReason};
 use crate::backends::backend::ErrorKind;
+use crate::backends::llama::config::Config;
+use crate::backends::llama::memory::budget::TooLarge;
 
 /// What stays while processes come and go.
 pub(super) struct Link {

@@ -3,9 +3,10 @@
 //! An upper bound that is close: weights and KV cache are exact for ordinary transformers; sliding windows and
 //! recurrent layers need less than is counted here, and of mapped weights only what is used is in memory.
 
-use super::config::{Config, KvType};
 use super::gguf::Shape;
-use super::repacking::copied_bytes;
+use super::repack_table::copied_bytes;
+use crate::backends::llama::config::Config;
+use crate::backends::llama::wire::settings::KvType;
 
 /// What one loaded engine takes, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

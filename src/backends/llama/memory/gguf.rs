@@ -4,16 +4,18 @@
 //! in the file alone, and arrays are walked without being kept. Says nothing about whether llama.cpp can run the model.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use reader::{Reader, Total};
 use tensors::Tensors;
 
+mod error;
 mod reader;
 mod tensors;
 
-pub use tensors::Tensor;
+pub use self::error::GgufError;
+pub use self::tensors::Tensor;
 
 /// Most bytes of metadata read: the largest vocabularies with their merges take about 20 MiB.
 const METADATA_MOST: u64 = 128 << 20;
@@ -37,19 +39,6 @@ pub struct Shape {
     pub has_chat_template: bool,
     /// The tokens' embeddings, if the output has no weights of its own and uses them too.
     pub tied: Option<Tensor>,
-}
-
-/// Why a header could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum GgufError {
-    #[error("it cannot be read: {0}")]
-    Io(#[from] io::Error),
-    #[error("it is no GGUF file")]
-    NotGguf,
-    #[error("its GGUF version {0} is unknown")]
-    Version(u32),
-    #[error("its header is broken: {0}")]
-    Broken(&'static str),
 }
 
 /// Reads the header of the file at `path`. Blocks for milliseconds.

@@ -1,9 +1,7 @@
-//! Which weights an engine copies into another layout when it loads them, so that they take memory beside what else uses
-//! them in the file's layout. Knows the CPU, nothing of models.
+//! Which weights an engine copies into another layout when it loads them. The copy takes memory beside the file's layout
+//! where something else uses that. Data about llama.cpp and the CPU; Wattgate's kernels read it too.
 
 use super::gguf::Tensor;
-#[cfg(all(feature = "llama", target_arch = "x86_64"))]
-use super::kernels::takes as packs;
 
 /// How ggml numbers and writes the types that are copied: number, weights of a block, bytes of a block.
 const Q4_0: (u32, u64, u64) = (2, 32, 18);
@@ -25,13 +23,44 @@ const BY_LLAMA_CPP: &[(u32, u64, u64)] = if cfg!(target_arch = "x86_64") {
 
 /// Bytes of the copy of `tensor`; 0 if there is none.
 pub(super) fn copied_bytes(tensor: Tensor) -> u64 {
-    let own = [Q4_1, Q8_0].into_iter().filter(|(kind, ..)| packs(*kind));
+    let own = [Q4_1, Q8_0].into_iter().filter(|(kind, ..)| kernels_pack(*kind));
     let copied = BY_LLAMA_CPP.iter().copied().chain(own).find(|(kind, ..)| *kind == tensor.kind);
     copied.map_or(0, |(_, weights, bytes)| (tensor.weights / weights).saturating_mul(bytes))
 }
 
-/// Whether Wattgate's own kernels take the type on this CPU.
+/// Whether Wattgate's own kernels pack weights of ggml's type of this number on this CPU: `Q4_1` with AVX2, `Q8_0` with
+/// AVX-512.
+pub fn kernels_pack(ggml_type: u32) -> bool {
+    match ggml_type {
+        kind if kind == Q4_1.0 => has_avx2_kernels(),
+        kind if kind == Q8_0.0 => has_avx512_kernels(),
+        _ => false,
+    }
+}
+
+/// Whether this build has kernels for AVX2 and this CPU runs them.
+#[cfg(all(feature = "llama", target_arch = "x86_64"))]
+pub fn has_avx2_kernels() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+/// Whether this build has kernels for AVX-512 and its byte products (VNNI), and this CPU runs them.
+#[cfg(all(feature = "llama", target_arch = "x86_64"))]
+pub fn has_avx512_kernels() -> bool {
+    has_avx2_kernels()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
 #[cfg(not(all(feature = "llama", target_arch = "x86_64")))]
-fn packs(_: u32) -> bool {
+fn has_avx2_kernels() -> bool {
+    false
+}
+
+#[cfg(not(all(feature = "llama", target_arch = "x86_64")))]
+fn has_avx512_kernels() -> bool {
     false
 }

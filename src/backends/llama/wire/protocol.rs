@@ -3,31 +3,29 @@
 //! Both ends are the same binary, so there is no version to negotiate. Bounded, so that neither end can make the
 //! other allocate without limit. The socket's end is the message "the other one is gone".
 
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::answer::Piece;
-use super::config::{FlashAttention, KvType};
-use super::constraint::{Constraint, GrammarError};
+use super::constraint::Constraint;
 use super::conversation::Conversation;
 use super::logprobs::TokenLogprobs;
-use super::observer::StepReport;
-use super::overflow::Overflow;
+use super::outcome::Outcome;
+use super::piece::Piece;
 use super::sampling::Sampling;
-use super::scheduler::{Rejection, Token};
+use super::settings::Settings;
+use super::step::StepReport;
 use crate::backends::backend::TokenConfidence;
 use crate::backends::terms::Terms;
-use crate::openai::{FinishReason, Input};
+use crate::openai::Input;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Longest message in bytes: a prompt of millions of tokens fits.
 pub const MAX_FRAME: usize = 32 << 20;
 
 /// Bytes of the length before each message.
-pub const HEADER: usize = size_of::<u32>();
+const HEADER: usize = size_of::<u32>();
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToEngine {
@@ -38,55 +36,6 @@ pub enum ToEngine {
     Embed(Embed),
     /// Answered by `Closed`, whatever the attempt was doing.
     Cancel(AttemptId),
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Settings {
-    pub gguf: PathBuf,
-    pub context_tokens: u32,
-    pub slots: u32,
-    /// At least 1.
-    pub threads: u32,
-    pub batch_tokens: u32,
-    pub queue: u32,
-    pub gpu_layers: u32,
-    pub flash_attention: FlashAttention,
-    pub kv_type: KvType,
-    pub mmap: bool,
-    pub mlock: bool,
-    /// An adapter's file, and how strongly it is applied.
-    pub lora: Option<(PathBuf, f32)>,
-    /// Instead of the GGUF's own chat template: a file, or `chatml`.
-    pub chat_template: Option<PathBuf>,
-    /// Bytes of host memory for sequences that lost their slot.
-    pub host_cache_bytes: u64,
-    /// Most tokens guessed in one step, for all answers together.
-    pub draft_tokens: u32,
-    /// How many times longer a step may take that reads prompts while answers are written.
-    pub prefill_stretch: f64,
-    pub overflow: Overflow,
-    /// The model gives vectors instead of text.
-    pub embedding: bool,
-    /// How a text's vectors become one; none: as the GGUF says.
-    pub pooling: Option<Pooling>,
-}
-
-#[cfg(feature = "llama")]
-impl Settings {
-    /// Tokens of a slot of a model that was trained for `trained` of them; 0: its file does not say.
-    pub(super) fn context_within(&self, trained: u32) -> u32 {
-        self.context_tokens.clamp(1, if trained == 0 { u32::MAX } else { trained })
-    }
-}
-
-/// How the vectors of a text's tokens become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    Mean,
-    /// The first token's, which BERT reserves for this.
-    Cls,
-    Last,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -175,61 +124,6 @@ pub struct EngineFacts {
     pub description: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    Finished {
-        reason: FinishReason,
-        counts: Counts,
-    },
-    Refused(Refusal),
-    Cancelled,
-    /// Its deadline came first.
-    Expired,
-}
-
-/// Tokens of one answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    pub prompt_tokens: u32,
-    pub cached_tokens: u32,
-    /// Every token sampled, the one that ended the turn included.
-    pub completion_tokens: u32,
-    /// Those of them that were reasoning.
-    pub reasoning_tokens: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refusal {
-    Scheduler(Rejection),
-    /// There is no chat template to write a conversation with.
-    NoChatTemplate,
-    /// The model's template does not take these turns, in its own words.
-    Template(String),
-    /// A prompt's token that is not in the vocabulary of so many.
-    UnknownToken {
-        token: u32,
-        vocabulary: u32,
-    },
-    /// `logit_bias` names a token that the vocabulary of so many does not have.
-    UnknownBias {
-        token: Token,
-        vocabulary: u32,
-    },
-    /// The answer cannot have the form asked for.
-    Grammar(GrammarError),
-    /// Calls of the tool in this place, which is strict, cannot keep to its schema.
-    Tool {
-        place: usize,
-        error: GrammarError,
-    },
-    /// The model's vectors are shorter than asked for.
-    Dimensions {
-        most: u32,
-    },
-    /// The model gives vectors and text was asked for, or the other way round.
-    OtherTask,
-}
-
 /// A frame that could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -260,6 +154,13 @@ pub fn append_frame<M: Serialize>(buffer: &mut Vec<u8>, message: &M) -> Result<(
     Ok(())
 }
 
+/// Writes one frame, blocking.
+pub fn write_frame<M: Serialize>(socket: &mut impl Write, message: &M) -> Result<(), FrameError> {
+    let mut frame = Vec::with_capacity(HEADER + 64);
+    append_frame(&mut frame, message)?;
+    Ok(socket.write_all(&frame)?)
+}
+
 pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, FrameError> {
     Ok(postcard::from_bytes(bytes)?)
 }
@@ -282,8 +183,8 @@ pub fn read_frame<M: DeserializeOwned>(socket: &mut impl Read) -> Result<Option<
 
 #[cfg(test)]
 mod tests {
-    use super::super::conversation::Turn;
     use super::*;
+    use crate::backends::llama::wire::conversation::Turn;
     use crate::openai::Role;
 
     #[test]

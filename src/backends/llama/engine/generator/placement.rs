@@ -6,15 +6,17 @@
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 
 use super::{Engine, as_index, count};
-use crate::backends::llama::failure::EngineError;
-use crate::backends::llama::host_cache::Entry;
-use crate::backends::llama::protocol::{self, Counts, FromEngine};
-use crate::backends::llama::scheduler::{Admission, Token, Transfer, WORTH_MOVING};
+use crate::backends::llama::engine::error::EngineError;
+use crate::backends::llama::engine::schedule::kv_host_cache::Entry;
+use crate::backends::llama::engine::schedule::placement::{Admission, Transfer, WORTH_MOVING};
+use crate::backends::llama::wire::outcome::Counts;
+use crate::backends::llama::wire::protocol::FromEngine;
+use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
 impl Engine<'_> {
     /// Gives slots to those who wait and prefixes to those who share one.
-    pub(super) fn fill_slots(&mut self) -> Result<(), EngineError> {
+    pub(crate) fn fill_slots(&mut self) -> Result<(), EngineError> {
         while let Some(admission) = self.scheduler.admit() {
             self.admit(&admission)?;
             self.share_prefixes()?;
@@ -54,7 +56,7 @@ impl Engine<'_> {
             self.running.get(&attempt).map_or(0, |running| running.work.dropped_turns);
         let at = MonotonicNs::now();
         let admitted = FromEngine::Admitted { attempt, at, dropped_turns };
-        Ok(protocol::append_frame(&mut self.outgoing, &admitted)?)
+        Ok(self.outbox.push(&admitted)?)
     }
 
     /// Saves a sequence that is about to lose its slot.
@@ -120,7 +122,7 @@ impl Engine<'_> {
     }
 
     /// Drops everything from position `kept` on; false if the model cannot.
-    pub(super) fn trim(&mut self, slot: usize, kept: usize) -> Result<bool, EngineError> {
+    pub(crate) fn trim(&mut self, slot: usize, kept: usize) -> Result<bool, EngineError> {
         let (slot, kept) = (u32::try_from(slot).ok(), u32::try_from(kept).ok());
         self.context
             .clear_kv_cache_seq(slot, kept, None)

@@ -13,7 +13,7 @@ const OUTSIDE: &[u8] = b"@}]\":,[{Z.0123456789ntf";
 
 /// Tokens that a way out prefers.
 #[derive(Debug, Default)]
-pub(super) struct Closers {
+pub(crate) struct Closers {
     quote: Option<u32>,
     /// Both may come only within strings.
     brackets: Vec<u32>,
@@ -21,7 +21,7 @@ pub(super) struct Closers {
 }
 
 impl Closers {
-    pub(super) fn new(trie: &TokTrie) -> Self {
+    pub(crate) fn new(trie: &TokTrie) -> Self {
         let token = |byte: &u8| trie.token_id(&[*byte]);
         let tokens = |bytes: &[u8]| bytes.iter().filter_map(token).collect();
         Self { quote: token(&b'"'), brackets: tokens(b"}]"), outside: tokens(OUTSIDE) }
@@ -29,7 +29,7 @@ impl Closers {
 
     /// Tokens that complete the answer from where `matcher` is; `None` if `most` do not suffice. `ends` are those that
     /// end free texts.
-    pub(super) fn way_out(
+    pub(crate) fn way_out(
         &self,
         matcher: &Matcher,
         ends: &[Vec<u32>],

@@ -14,14 +14,12 @@ use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
 use serde_json::Value;
 
-use self::closing::Closers;
-use super::constraint::GrammarError;
-use super::form::{Form, Part, Schema};
+use super::closing::Closers;
+use super::complexity;
 use super::lark::{lark, schema_name};
-use crate::openai::FinishReason;
-
-mod bounds;
-mod closing;
+use super::matcher::Grammar;
+use super::shape::{Form, Part, Schema};
+use crate::backends::llama::wire::constraint::GrammarError;
 
 /// Whitespace between tokens of JSON: one space, or a line with its indentation. Without a bound, small models write
 /// nothing else.
@@ -34,7 +32,7 @@ const LEXER_STATES: usize = 50_000;
 const REMEMBERED: usize = 16;
 
 /// Makes grammars for one vocabulary.
-pub(super) struct Grammars {
+pub(crate) struct Grammars {
     factory: ParserFactory,
     closers: Arc<Closers>,
     /// Control tokens by their text.
@@ -45,7 +43,7 @@ pub(super) struct Grammars {
 
 impl Grammars {
     /// Fails for a vocabulary without a token that ends an answer.
-    pub(super) fn new(model: &LlamaModel) -> Result<Self, GrammarError> {
+    pub(crate) fn new(model: &LlamaModel) -> Result<Self, GrammarError> {
         let vocabulary = vocabulary(model)?;
         let closers = Arc::new(Closers::new(vocabulary.tok_trie()));
         let factory = ParserFactory::new_simple(&vocabulary).map_err(unsupported)?;
@@ -59,7 +57,7 @@ impl Grammars {
         Ok(grammars)
     }
 
-    pub(super) fn grammar(&self, form: &Form) -> Result<Grammar, GrammarError> {
+    pub(crate) fn grammar(&self, form: &Form) -> Result<Grammar, GrammarError> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = remembered.iter().position(|(known, _)| known == form)
             && let Some(known) = remembered.remove(place)
@@ -71,11 +69,11 @@ impl Grammars {
             remembered.push_front((form.clone(), grammar));
         }
         let (_, grammar) = &remembered[0];
-        Ok(Grammar { matcher: grammar.matcher.deep_clone(), ..grammar.clone() })
+        Ok(grammar.fresh())
     }
 
     fn compile(&self, form: &Form) -> Result<Grammar, GrammarError> {
-        form.schemas().try_for_each(|schema| bounds::check(&schema.json))?;
+        form.schemas().try_for_each(|schema| complexity::check(&schema.json))?;
         let parser = self.factory.create_parser(self.source(form));
         let matcher = Matcher::new(Ok(parser.map_err(unsupported)?));
         let ends = form.ends().map(|end| self.factory.tok_env().tokenize(end)).collect();
@@ -148,108 +146,4 @@ fn vocabulary(model: &LlamaModel) -> Result<TokEnv, GrammarError> {
     };
     let trie = TokTrie::from(&TokRxInfo::new(size, end), &words).with_eos_tokens(&ends);
     Ok(Arc::new(ApproximateTokEnv::new(trie)))
-}
-
-/// The grammar of one answer, as far as the answer has come.
-#[derive(Clone)]
-pub(super) struct Grammar {
-    matcher: Matcher,
-    closers: Arc<Closers>,
-    /// What ends its free texts.
-    ends: Arc<[Vec<u32>]>,
-    /// From so many tokens before the limit on, each token is taken only if the answer can still be completed after it.
-    reserve: usize,
-    /// How the answer could be completed from here, in reverse, once the reserve is reached.
-    way_out: Option<Vec<u32>>,
-    /// The answer is being completed this way, in reverse; nothing is sampled any more.
-    closing: Option<Vec<u32>>,
-}
-
-/// A token, and why the answer ends with it, if it does.
-pub(super) struct Chosen {
-    pub(super) token: usize,
-    pub(super) end: Option<FinishReason>,
-}
-
-/// Tokens of a way out at most.
-const LONGEST_WAY_OUT: usize = 256;
-
-impl Grammar {
-    fn new(matcher: Matcher, ends: Arc<[Vec<u32>]>, closers: Arc<Closers>) -> Self {
-        let shortest = closers.way_out(&matcher, &ends, LONGEST_WAY_OUT);
-        let reserve = 64 + 2 * shortest.map_or(LONGEST_WAY_OUT, |way| way.len());
-        Self { matcher, closers, ends, reserve, way_out: None, closing: None }
-    }
-
-    /// Takes what has been written already.
-    pub(super) fn read(&mut self, text: &str) -> Result<(), GrammarError> {
-        let tokens = self.matcher.tok_env().map_err(too_complex)?.tokenize_bytes(text.as_bytes());
-        tokens.into_iter().try_for_each(|token| self.take(token as usize))
-    }
-
-    /// Takes the next token, which `sample` chooses among those allowed (one bit each). `left` tokens, this one
-    /// included, may still come: if they would not suffice, the answer is completed in the shortest way instead.
-    /// The token `beside` is allowed too, and changes nothing here.
-    pub(super) fn choose(
-        &mut self,
-        left: usize,
-        beside: Option<u32>,
-        sample: impl FnOnce(&[u32]) -> usize,
-    ) -> Result<Chosen, GrammarError> {
-        if self.closing.is_some() {
-            return self.close();
-        }
-        let near = left <= self.reserve;
-        if near && self.way_out.is_none() {
-            self.way_out = self.find_way_out(left);
-        }
-        let mut mask = self.matcher.compute_mask_or_eos().map_err(too_complex)?;
-        if let Some(beside) = beside {
-            mask.allow_token(beside);
-        }
-        let token = sample(mask.as_slice());
-        if beside.is_some_and(|beside| beside as usize == token) {
-            return Ok(Chosen { token, end: None });
-        }
-        let before = near.then(|| self.matcher.clone());
-        self.take(token)?;
-        if let Some(before) = before
-            && !self.matcher.is_stopped()
-        {
-            let here = self.find_way_out(left - 1);
-            if let (None, Some(way)) = (&here, self.way_out.take()) {
-                self.matcher = before;
-                self.closing = Some(way);
-                return self.close();
-            }
-            self.way_out = here;
-        }
-        let end = self.matcher.is_stopped().then_some(FinishReason::Stop);
-        Ok(Chosen { token, end })
-    }
-
-    /// The next token of the way out.
-    fn close(&mut self) -> Result<Chosen, GrammarError> {
-        let end = self.matcher.tok_env().map_err(too_complex)?.tok_trie().eos_token();
-        let way = self.closing.get_or_insert_default();
-        // A way of no tokens: the answer is complete, and only its end is missing.
-        let token = way.pop().unwrap_or(end) as usize;
-        let end = way.is_empty().then_some(FinishReason::Length);
-        self.take(token)?;
-        Ok(Chosen { token, end })
-    }
-
-    fn find_way_out(&self, left: usize) -> Option<Vec<u32>> {
-        let way = self.closers.way_out(&self.matcher, &self.ends, left.min(LONGEST_WAY_OUT));
-        way.map(|way| way.into_iter().rev().collect())
-    }
-
-    fn take(&mut self, token: usize) -> Result<(), GrammarError> {
-        let token = u32::try_from(token).map_err(too_complex)?;
-        self.matcher.consume_token(token).map_err(too_complex)
-    }
-}
-
-fn too_complex(error: impl std::fmt::Display) -> GrammarError {
-    GrammarError::TooComplex(error.to_string())
 }

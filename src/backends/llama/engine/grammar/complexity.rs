@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::backends::llama::constraint::GrammarError;
+use crate::backends::llama::wire::constraint::GrammarError;
 
 /// Members, values and alternatives after merging: the largest schemas of real interfaces come to some ten thousands.
 const SIZE: usize = 100_000;
@@ -16,7 +16,7 @@ const SIZE: usize = 100_000;
 const DEPTH: usize = 192;
 
 /// Refuses what would take too long.
-pub(super) fn check(schema: &Value) -> Result<(), GrammarError> {
+pub(crate) fn check(schema: &Value) -> Result<(), GrammarError> {
     let mut survey = Survey { root: schema, behind: HashMap::new(), size: 0 };
     let whole = survey.weigh(schema, 0)?;
     survey.add(whole.size)

@@ -3,14 +3,14 @@
 //! A model may think before it answers, so a form waits until the reasoning is over. A call that the model begins by
 //! itself is bound from its tag on; where its format has no tag, from the tool's name on.
 
-use super::answer::AnswerParser;
-use super::constraint::GrammarError;
-use super::grammar::{Chosen, Grammar};
-use super::sampling::Mask;
+use super::matcher::{Chosen, Grammar};
+use crate::backends::llama::engine::output::parser::AnswerParser;
+use crate::backends::llama::engine::sample::sampler::Mask;
+use crate::backends::llama::wire::constraint::GrammarError;
 use crate::openai::FinishReason;
 
 #[derive(Default)]
-pub(super) struct Binding {
+pub(crate) struct Binding {
     /// Binds now.
     active: Option<Grammar>,
     /// Binds the answer as soon as the model does not reason.
@@ -22,7 +22,7 @@ pub(super) struct Binding {
 }
 
 impl Binding {
-    pub(super) fn new(
+    pub(crate) fn new(
         answer: Option<Grammar>,
         call: Option<Grammar>,
         thought: Option<u32>,
@@ -32,7 +32,7 @@ impl Binding {
 
     /// The next token of an answer that has come as far as `said` and may have `left` more of them. `sample` chooses
     /// among all tokens, or among those allowed.
-    pub(super) fn choose(
+    pub(crate) fn choose(
         &mut self,
         said: &AnswerParser,
         left: usize,

@@ -4,15 +4,15 @@
 
 use std::fmt::Write;
 
-use super::form::{Form, Part, Schema};
+use super::shape::{Form, Part, Schema};
 
 /// Name of the grammar of the schema in this place.
-pub fn schema_name(place: usize) -> String {
+pub(crate) fn schema_name(place: usize) -> String {
     format!("schema{place}")
 }
 
 /// The form's grammar and the schemas it refers to. `control` knows the ids of tags that are control tokens.
-pub fn lark(form: &Form, control: impl Fn(&str) -> Option<u32>) -> (String, Vec<&Schema>) {
+pub(crate) fn lark(form: &Form, control: impl Fn(&str) -> Option<u32>) -> (String, Vec<&Schema>) {
     let mut terms = Terms { schemas: Vec::new(), ends: Vec::new(), control };
     let sequences: Vec<String> = form.0.iter().map(|parts| terms.sequence(parts)).collect();
     let mut text = format!("start: {}\n", sequences.join("\n  | "));

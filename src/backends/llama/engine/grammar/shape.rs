@@ -6,17 +6,19 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::arguments::{Parameter, alone, choices, is_any_text, is_text, parameters, takes_text};
-use super::constraint::{Constraint, GrammarError};
-use super::conversation::{MustCall, OfferedTool, ToolUse};
-use super::dialect::{ARGS, CALL_ID, CallFormat};
+use crate::backends::llama::engine::tool_format::{ARGS, CALL_ID, CallFormat};
+use crate::backends::llama::engine::tool_schema::{
+    Parameter, alone, choices, is_any_text, is_text, parameters, takes_text,
+};
+use crate::backends::llama::wire::constraint::{Constraint, GrammarError};
+use crate::backends::llama::wire::conversation::{MustCall, OfferedTool, ToolUse};
 
 /// Sequences of which the answer must be one.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Form(pub Vec<Vec<Part>>);
+pub(crate) struct Form(pub Vec<Vec<Part>>);
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Part {
+pub(crate) enum Part {
     /// A tag of the model's dialect, which may be a control token.
     Tag(&'static str),
     Text(String),
@@ -33,15 +35,15 @@ pub enum Part {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Schema {
-    pub json: Value,
+pub(crate) struct Schema {
+    pub(crate) json: Value,
     /// Pass over what cannot be kept to, rather than refuse it.
-    pub lenient: bool,
+    pub(crate) lenient: bool,
 }
 
 impl Form {
     /// JSON as a client demands it.
-    pub fn of(constraint: &Constraint) -> Result<Self, GrammarError> {
+    pub(crate) fn of(constraint: &Constraint) -> Result<Self, GrammarError> {
         let json = match constraint {
             Constraint::JsonObject => json!({"type": "object"}),
             Constraint::JsonSchema(text) => match serde_json::from_str(text) {
@@ -57,7 +59,7 @@ impl Form {
     }
 
     /// One call of any of the tools that may be called: what comes after its tag.
-    pub fn call(tools: &ToolUse, format: CallFormat) -> Self {
+    pub(crate) fn call(tools: &ToolUse, format: CallFormat) -> Self {
         let may_call = |tool: &&OfferedTool| match &tools.must_call {
             MustCall::No | MustCall::Any => true,
             MustCall::Named(name) => tool.name == *name,
@@ -67,7 +69,7 @@ impl Form {
     }
 
     /// How every call begins: with its tag, after which `call` binds it. A format that needs no tag begins with the call.
-    pub fn call_begins(tools: &ToolUse, format: CallFormat) -> Self {
+    pub(crate) fn call_begins(tools: &ToolUse, format: CallFormat) -> Self {
         match opening(format) {
             "" => Self::call(tools, format),
             _ => Self(vec![vec![Part::Tag(format.opener())]]),
@@ -75,7 +77,7 @@ impl Form {
     }
 
     /// The schemas within it.
-    pub fn schemas(&self) -> impl Iterator<Item = &Schema> {
+    pub(crate) fn schemas(&self) -> impl Iterator<Item = &Schema> {
         self.parts().filter_map(|part| match part {
             Part::Json(schema) => Some(schema),
             _ => None,
@@ -83,7 +85,7 @@ impl Form {
     }
 
     /// What ends the free texts within it, each once.
-    pub fn ends(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn ends(&self) -> impl Iterator<Item = &'static str> {
         let ends = self.parts().filter_map(|part| match part {
             Part::Until(end) => Some(*end),
             _ => None,
@@ -100,7 +102,7 @@ impl Form {
 
     /// This form or the other.
     #[must_use]
-    pub fn or(mut self, other: Self) -> Self {
+    pub(crate) fn or(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
@@ -108,7 +110,7 @@ impl Form {
 
 /// How the answer begins if a call must be made now, as far as that is certain: the model need not write it itself. It
 /// ends before the arguments begin, and where a token would end.
-pub fn forced_beginning(tools: &ToolUse, format: CallFormat) -> Option<String> {
+pub(crate) fn forced_beginning(tools: &ToolUse, format: CallFormat) -> Option<String> {
     let mut certain = opening(format).to_owned();
     let only = match (&tools.must_call, tools.tools.as_slice()) {
         (MustCall::No, _) => return None,
@@ -186,7 +188,7 @@ fn argument(parameter: &Parameter<'_>, root: &Value, lenient: bool) -> Vec<Part>
 }
 
 /// Refuses a strict tool that cannot be kept to, whatever grammar there is, for how the format spells its arguments.
-pub fn check_spelling(tool: &OfferedTool, format: CallFormat) -> Result<(), GrammarError> {
+pub(crate) fn check_spelling(tool: &OfferedTool, format: CallFormat) -> Result<(), GrammarError> {
     if !tool.strict || !format.spells_each_argument() {
         return Ok(());
     }
@@ -209,7 +211,7 @@ pub fn check_spelling(tool: &OfferedTool, format: CallFormat) -> Result<(), Gram
 }
 
 /// The schema of a tool's arguments.
-pub fn schema(tool: &OfferedTool) -> Schema {
+pub(crate) fn schema(tool: &OfferedTool) -> Schema {
     let json = serde_json::from_str(&tool.schema).unwrap_or_else(|_| json!({"type": "object"}));
     Schema { json, lenient: !tool.strict }
 }

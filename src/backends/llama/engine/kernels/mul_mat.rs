@@ -3,7 +3,7 @@
 //!
 //! llama.cpp multiplies these types row by row and vector by vector and unpacks the weights each time. Here sixteen
 //! rows are packed beside each other when a model is loaded, and each weight that is unpacked meets up to eight vectors.
-//! A product is summed in the same order whatever stands beside it in the batch. `edge.cpp` is the way in.
+//! A product is summed in the same order whatever stands beside it in the batch. `ggml_bridge.cpp` is the way in.
 
 #![expect(
     unsafe_code,
@@ -18,12 +18,14 @@ use llama_cpp_sys_2::{GGML_TYPE_Q4_1, GGML_TYPE_Q8_0};
 use layout::{BLOCK, Bytes, Nibbles, ROWS, Values};
 use tiles::Job;
 
+use crate::backends::llama::memory::repack_table::{has_avx2_kernels, has_avx512_kernels};
+
 mod avx2;
 mod avx512;
 mod layout;
 mod tiles;
 
-/// What `edge.cpp` calls; the same as its `wattgate_kernels`.
+/// What `ggml_bridge.cpp` calls; the same as its `wattgate_kernels`.
 #[repr(C)]
 struct Kernels {
     packs: extern "C" fn(c_int, usize, usize) -> bool,
@@ -52,16 +54,10 @@ static KERNELS: Kernels = Kernels { packs, pack, quantised_bytes, quantise, mult
 
 /// Offers the kernels to llama.cpp, if this CPU has any. Call it once, before the first model is loaded.
 pub(super) fn register() {
-    if avx2::available() {
+    if has_avx2_kernels() {
         // SAFETY: the table lives for ever, and no other thread uses llama.cpp yet.
         unsafe { wattgate_register_kernels(&raw const KERNELS) };
     }
-}
-
-/// Whether weights of ggml's type of this number are packed on this CPU, if their matrix has a fitting shape.
-pub(super) fn takes(ggml_type: u32) -> bool {
-    let known = c_int::try_from(ggml_type).ok().and_then(Type::of).is_some();
-    known && avx2::available()
 }
 
 /// The types that there are kernels for.
@@ -75,7 +71,7 @@ impl Type {
     fn of(ggml_type: c_int) -> Option<Self> {
         match u32::try_from(ggml_type).ok()? {
             GGML_TYPE_Q4_1 => Some(Self::Q4_1),
-            GGML_TYPE_Q8_0 if avx512::available() => Some(Self::Q8_0),
+            GGML_TYPE_Q8_0 if has_avx512_kernels() => Some(Self::Q8_0),
             _ => None,
         }
     }
@@ -156,7 +152,7 @@ unsafe extern "C" fn multiply(
             Some(Type::Q4_1) => {
                 let packed = slice::from_raw_parts(packed.cast(), packed_blocks);
                 let job = Job::new(packed, vectors, blocks, out, stride);
-                if avx512::available() {
+                if has_avx512_kernels() {
                     multiply_q4_1_512(&job, part, parts);
                 } else {
                     multiply_q4_1_256(&job, part, parts);

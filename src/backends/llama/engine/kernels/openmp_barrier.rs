@@ -43,7 +43,7 @@ extern "C" fn GOMP_barrier() {
 }
 
 /// Makes sure that the linker takes this barrier and not the library's.
-pub(super) fn install() {
+pub(crate) fn install() {
     hint::black_box(GOMP_barrier as extern "C" fn());
 }
 

@@ -2,33 +2,17 @@
 //!
 //! Pure. What turns out to be no call of a known tool is given back as the text it was.
 
+pub(crate) mod expected;
 mod named;
 mod object;
 mod parameters;
 mod scan;
 
+use self::expected::{ExpectedCalls, Read};
 use self::named::NamedCall;
 use self::object::ObjectCall;
 use self::parameters::ParametersCall;
-use super::ExpectedCalls;
-use crate::backends::llama::dialect::CallFormat;
-
-/// What one more character was.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
-    /// Nothing to tell yet.
-    More,
-    /// The name is known, and the arguments begin.
-    Begun { name: String, arguments: String },
-    /// More of the arguments.
-    Arguments(String),
-    /// A whole call whose arguments came before its name.
-    Whole { name: String, arguments: String },
-    /// A call that was begun has ended, with the last of its arguments; the character belongs to it unless `left`.
-    Done { arguments: String, left: bool },
-    /// No call of a known tool.
-    NoCall,
-}
+use crate::backends::llama::engine::tool_format::CallFormat;
 
 /// One call on its way.
 #[derive(Debug)]

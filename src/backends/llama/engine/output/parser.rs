@@ -3,66 +3,18 @@
 //! Pure, and works character by character, so that it cannot matter how the text was cut. What may yet become a tag
 //! is held back; whitespace is held back too, until it is known that it does not end at a tag.
 
-mod call;
-
 use std::collections::VecDeque;
 use std::mem;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use self::call::{CallReader, Read};
-use super::dialect::{CallFormat, Tags};
-
-/// A stretch of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Piece {
-    Text(String),
-    Reasoning(String),
-    /// A call of a tool begins; calls are numbered from 0.
-    Call {
-        index: u32,
-        name: String,
-    },
-    /// More of its arguments, which are JSON text.
-    Arguments {
-        index: u32,
-        text: String,
-    },
-}
-
-impl Piece {
-    /// Joins `next` to this one if they are of a kind; gives it back if not.
-    pub fn join(&mut self, next: Self) -> Option<Self> {
-        match (self, next) {
-            (Self::Text(text), Self::Text(more))
-            | (Self::Reasoning(text), Self::Reasoning(more)) => text.push_str(&more),
-            (Self::Arguments { index, text }, Self::Arguments { index: same, text: more })
-                if *index == same =>
-            {
-                text.push_str(&more);
-            }
-            (_, next) => return Some(next),
-        }
-        None
-    }
-}
-
-/// The calls an answer may hold.
-#[derive(Clone, Debug)]
-pub struct ExpectedCalls {
-    pub format: CallFormat,
-    /// Functions that may be called; a call of any other is text.
-    pub names: Vec<String>,
-    /// The schemas of their arguments, where the format spells each for itself.
-    pub schemas: Vec<Value>,
-    /// Whether there may be several.
-    pub parallel: bool,
-}
+use super::call::CallReader;
+use super::call::expected::{ExpectedCalls, Read};
+use crate::backends::llama::engine::tool_format::CallFormat;
+use crate::backends::llama::wire::piece::Piece;
+use crate::backends::llama::wire::reasoning::Tags;
 
 /// The parser of one answer.
 #[derive(Debug)]
-pub struct AnswerParser {
+pub(crate) struct AnswerParser {
     /// Neither reasoning nor calls: all is text, as it comes.
     plain: bool,
     reasoning: Option<Tags>,
@@ -101,7 +53,7 @@ enum Opener {
 
 impl AnswerParser {
     /// `reasons_already`: the prompt ends with the tag that opens the reasoning.
-    pub fn new(
+    pub(crate) fn new(
         reasoning: Option<Tags>,
         reasons_already: bool,
         calls: Option<ExpectedCalls>,
@@ -123,7 +75,7 @@ impl AnswerParser {
     }
 
     /// Takes more of the answer and tells what is certain.
-    pub fn push(&mut self, text: &str) -> Vec<Piece> {
+    pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
         if self.plain {
             return if text.is_empty() { vec![] } else { vec![Piece::Text(text.to_owned())] };
         }
@@ -132,14 +84,14 @@ impl AnswerParser {
     }
 
     /// As `push`, for a beginning that was given to the model: what it tells comes with the next `push`.
-    pub fn prime(&mut self, text: &str) {
+    pub(crate) fn prime(&mut self, text: &str) {
         self.input.extend(text.chars());
         self.read();
     }
 
     /// The answer has ended. What is left is text, unless the answer was `cut` off at a limit: then half a tag, or
     /// half a call after one, is no more than that.
-    pub fn finish(&mut self, cut: bool) -> Vec<Piece> {
+    pub(crate) fn finish(&mut self, cut: bool) -> Vec<Piece> {
         while let State::Call(reader) = &self.state
             && !reader.has_begun()
             && !self.has_called()
@@ -160,12 +112,12 @@ impl AnswerParser {
     }
 
     /// Whether everything is text, as it comes.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.plain
     }
 
     /// Whether reasoning may begin here.
-    pub fn may_reason(&self) -> bool {
+    pub(crate) fn may_reason(&self) -> bool {
         matches!(self.state, State::Text)
             && self.reasoning.is_some()
             && self.fresh
@@ -173,7 +125,7 @@ impl AnswerParser {
     }
 
     /// What there is so far of a call's object that has surely begun, but for its arguments.
-    pub fn begun_call(&self) -> Option<&str> {
+    pub(crate) fn begun_call(&self) -> Option<&str> {
         match (&self.state, &self.calls) {
             (State::Call(reader), Some(calls)) => reader.surely_begun(&calls.names),
             _ => None,
@@ -181,16 +133,16 @@ impl AnswerParser {
     }
 
     /// Whether a call has begun, or has ended and another may follow.
-    pub fn is_calling(&self) -> bool {
+    pub(crate) fn is_calling(&self) -> bool {
         matches!(self.state, State::Call(_) | State::BetweenCalls)
     }
 
     /// Whether nothing that follows can be part of the answer: the model need not go on.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
 
-    pub fn is_reasoning(&self) -> bool {
+    pub(crate) fn is_reasoning(&self) -> bool {
         matches!(self.state, State::Reasoning)
     }
 

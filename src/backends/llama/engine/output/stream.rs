@@ -3,13 +3,14 @@
 //! Pure. Stop strings are looked for in the text alone: what is shown as the answer ends before them, while a line end
 //! in the reasoning, or in a call's arguments, ends nothing.
 
-use super::answer::{AnswerParser, Piece};
-use super::text::{Released, TextStream};
+use super::parser::AnswerParser;
+use super::utf8_stops::{Released, TextStream};
+use crate::backends::llama::wire::piece::Piece;
 use crate::openai::FinishReason;
 
 /// One answer on its way out.
 #[derive(Debug)]
-pub struct Transcript {
+pub(crate) struct Transcript {
     /// Makes characters of bytes for the parser.
     characters: TextStream,
     answer: AnswerParser,
@@ -20,26 +21,26 @@ pub struct Transcript {
 
 /// What became certain.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heard {
-    pub pieces: Vec<Piece>,
+pub(crate) struct Heard {
+    pub(crate) pieces: Vec<Piece>,
     /// The characters it is about, tags included.
-    pub characters: String,
+    pub(crate) characters: String,
     /// Nothing that follows can be part of the answer.
-    pub ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl Transcript {
-    pub fn new(answer: AnswerParser, stops: Vec<String>) -> Self {
+    pub(crate) fn new(answer: AnswerParser, stops: Vec<String>) -> Self {
         let characters = TextStream::new(Vec::new());
         Self { characters, answer, text: TextStream::new(stops), called: false }
     }
 
-    pub fn answer(&self) -> &AnswerParser {
+    pub(crate) fn answer(&self) -> &AnswerParser {
         &self.answer
     }
 
     /// Takes a token's bytes.
-    pub fn push(&mut self, bytes: &[u8]) -> Heard {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Heard {
         let mut heard = Heard::default();
         if self.answer.is_plain() {
             let Released { text, stopped } = self.text.push(bytes);
@@ -57,7 +58,7 @@ impl Transcript {
 
     /// The answer is over, for this reason as far as the engine knows: adds what is left of it to what was `heard`
     /// last, and tells the reason a client is given.
-    pub fn end(&mut self, reason: FinishReason, heard: &mut Heard) -> FinishReason {
+    pub(crate) fn end(&mut self, reason: FinishReason, heard: &mut Heard) -> FinishReason {
         let cut = reason == FinishReason::Length;
         if !self.answer.is_plain() && !heard.ended {
             let rest = self.characters.finish();
@@ -104,9 +105,10 @@ impl Heard {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::answer::ExpectedCalls;
-    use super::super::dialect::{CallFormat, Tags};
     use super::*;
+    use crate::backends::llama::engine::output::call::expected::ExpectedCalls;
+    use crate::backends::llama::engine::tool_format::CallFormat;
+    use crate::backends::llama::wire::reasoning::Tags;
 
     const THINK: Tags = Tags { open: "<think>", close: "</think>" };
 

@@ -6,7 +6,7 @@ use std::mem;
 
 /// The text of one answer on its way out.
 #[derive(Debug, Default)]
-pub struct TextStream {
+pub(crate) struct TextStream {
     stops: Vec<String>,
     /// Bytes that are not yet a whole character; at most 3.
     partial: Vec<u8>,
@@ -16,15 +16,15 @@ pub struct TextStream {
 
 /// What one more token made available.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Released {
-    pub text: String,
+pub(crate) struct Released {
+    pub(crate) text: String,
     /// A stop string was met; it and all after it are dropped.
-    pub stopped: bool,
+    pub(crate) stopped: bool,
 }
 
 impl TextStream {
     /// Empty stop strings are ignored: they would end every answer before it began.
-    pub fn new(stops: Vec<String>) -> Self {
+    pub(crate) fn new(stops: Vec<String>) -> Self {
         Self {
             stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(),
             ..Self::default()
@@ -32,7 +32,7 @@ impl TextStream {
     }
 
     /// Takes a token's bytes and releases what can no longer change.
-    pub fn push(&mut self, bytes: &[u8]) -> Released {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Released {
         self.partial.extend_from_slice(bytes);
         self.decode();
         if let Some(at) = self.first_stop() {
@@ -45,7 +45,7 @@ impl TextStream {
     }
 
     /// The answer is over: releases the rest. Half a character becomes U+FFFD.
-    pub fn finish(&mut self) -> String {
+    pub(crate) fn finish(&mut self) -> String {
         let mut text = mem::take(&mut self.held);
         text.push_str(&String::from_utf8_lossy(&self.partial));
         self.partial.clear();

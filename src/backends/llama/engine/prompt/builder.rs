@@ -8,23 +8,30 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
-use super::answer::{AnswerParser, ExpectedCalls};
-use super::binding::Binding;
-use super::constraint::GrammarError;
-use super::conversation::{Conversation, MustCall, OfferedTool, ToolUse, Turn};
-use super::dialect::CallFormat;
-use super::engine::{Order, Texts, Work};
-use super::fallback;
-use super::form::{self, Form};
-use super::grammar::{Grammar, Grammars};
-use super::guard::{Guard, pieces};
-use super::logprobs::Logprobs;
-use super::overflow::{Overflow, roomy_tokens, shorten};
-use super::protocol::{Embed, Prompt, Refusal, Submission};
-use super::sampling::Sampler;
-use super::scheduler::{Request, Token};
+use super::control_tokens::{Guard, pieces};
+use super::overflow::{roomy_tokens, shorten};
 use super::template::{CHATML, ChatTemplate};
-use super::transcript::Transcript;
+use super::tool_fallback;
+use crate::backends::llama::engine::command::{Order, Texts, Work};
+use crate::backends::llama::engine::grammar::compile::Grammars;
+use crate::backends::llama::engine::grammar::constraint_state::Binding;
+use crate::backends::llama::engine::grammar::matcher::Grammar;
+use crate::backends::llama::engine::grammar::shape::{self, Form};
+use crate::backends::llama::engine::output::call::expected::ExpectedCalls;
+use crate::backends::llama::engine::output::parser::AnswerParser;
+use crate::backends::llama::engine::output::stream::Transcript;
+use crate::backends::llama::engine::sample::logprobs::Logprobs;
+use crate::backends::llama::engine::sample::sampler::Sampler;
+use crate::backends::llama::engine::schedule::request::Request;
+use crate::backends::llama::engine::tool_format::CallFormat;
+use crate::backends::llama::wire::constraint::GrammarError;
+use crate::backends::llama::wire::conversation::{
+    Conversation, MustCall, OfferedTool, ToolUse, Turn,
+};
+use crate::backends::llama::wire::outcome::Refusal;
+use crate::backends::llama::wire::protocol::{Embed, Prompt, Submission};
+use crate::backends::llama::wire::settings::Overflow;
+use crate::backends::llama::wire::token::Token;
 use crate::openai::{Input, Role};
 
 const TEMPLATE_KEY: &str = "tokenizer.chat_template";
@@ -33,7 +40,7 @@ const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 const ANY_ARGUMENTS: &str = r#"{"type":"object"}"#;
 
 /// A model's template and tokeniser.
-pub(super) struct Prompter {
+pub(crate) struct Prompter {
     model: Arc<LlamaModel>,
     template: ChatTemplate,
     /// Whether `template` is meant for this model; if not, it is asked for no conversation.
@@ -69,7 +76,7 @@ struct Forms {
 
 impl Prompter {
     /// `template` goes before the model's own; `context_tokens` is what a prompt and its answer must fit into.
-    pub(super) fn new(
+    pub(crate) fn new(
         model: Arc<LlamaModel>,
         template: Option<String>,
         overflow: Overflow,
@@ -108,19 +115,19 @@ impl Prompter {
         })
     }
 
-    pub(super) fn has_template(&self) -> bool {
+    pub(crate) fn has_template(&self) -> bool {
         self.has_template
     }
 
     /// Whether a conversation with tools can be put to the model. One without a template was trained for no
     /// conversation at all; some templates refuse a system turn, which the fallback needs.
-    pub(super) fn takes_tools(&self) -> bool {
+    pub(crate) fn takes_tools(&self) -> bool {
         self.has_template
             && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), "", None).is_ok()
     }
 
     /// What the engine is to do about a submission: work on it, or pass the refusal on.
-    pub(super) fn order(&self, submission: Submission) -> Order {
+    pub(crate) fn order(&self, submission: Submission) -> Order {
         let attempt = submission.attempt;
         self.accept(submission).unwrap_or_else(|refusal| Order::Refuse(attempt, refusal))
     }
@@ -184,7 +191,7 @@ impl Prompter {
     fn bindable(&self, mut tools: ToolUse) -> Result<ToolUse, Refusal> {
         let format = self.call_format();
         let check = |place: usize, tool: &OfferedTool| {
-            form::check_spelling(tool, format).map_err(|error| Refusal::Tool { place, error })
+            shape::check_spelling(tool, format).map_err(|error| Refusal::Tool { place, error })
         };
         for (place, tool) in tools.tools.iter().enumerate() {
             check(place, tool)?;
@@ -206,11 +213,11 @@ impl Prompter {
 
     /// How the model is told to call tools, be it by its own template or by the fallback.
     fn call_format(&self) -> CallFormat {
-        self.template.dialect().calls.unwrap_or(fallback::FORMAT)
+        self.template.dialect().calls.unwrap_or(tool_fallback::FORMAT)
     }
 
     /// What the embedder is to do about texts.
-    pub(super) fn embedding(&self, embed: Embed) -> Order {
+    pub(crate) fn embedding(&self, embed: Embed) -> Order {
         let Embed { attempt, inputs, dimensions, deadline } = embed;
         let read = inputs.iter().map(|input| self.raw(input, false)).collect();
         match read {
@@ -276,7 +283,7 @@ impl Prompter {
         let mut prompt = if dialect.calls.is_some() {
             self.template.render(turns, tools, variables, &self.guard)?
         } else {
-            let turns = fallback::plain_turns(turns, tools);
+            let turns = tool_fallback::plain_turns(turns, tools);
             self.template.render(&turns, None, variables, &self.guard)?
         };
         let ends_with = |tag: &str| prompt.trim_end().ends_with(tag);
@@ -291,7 +298,7 @@ impl Prompter {
         let format = self.call_format();
         let mut answer = AnswerParser::new(reasoning, opened, Some(expected(used, format)));
         let begins = || Form::call_begins(used, format);
-        let bound = match form::forced_beginning(used, format) {
+        let bound = match shape::forced_beginning(used, format) {
             // A call that must be made is begun for the model, which then has less to compute.
             Some(beginning) if reasoning.is_none() && !beginning.is_empty() => {
                 prompt.push_str(&beginning);
@@ -324,7 +331,7 @@ fn expected(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
     ExpectedCalls {
         format,
         names: tools.tools.iter().map(|tool| tool.name.clone()).collect(),
-        schemas: schemas.map(|tool| form::schema(tool).json).collect(),
+        schemas: schemas.map(|tool| shape::schema(tool).json).collect(),
         parallel: tools.parallel
             && format.allows_parallel()
             && !matches!(tools.must_call, MustCall::Named(_)),

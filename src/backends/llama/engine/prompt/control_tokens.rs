@@ -14,7 +14,7 @@ const MARK: char = '\u{fdd0}';
 
 /// The spellings to look for.
 #[derive(Debug, Default)]
-pub struct Guard {
+pub(crate) struct Guard {
     /// First character of some spelling; a quick no for nearly every position.
     first: Vec<char>,
     spellings: Vec<String>,
@@ -22,7 +22,7 @@ pub struct Guard {
 
 impl Guard {
     /// Texts of the vocabulary's control tokens. Those of fewer than two characters cannot be cut and are ignored.
-    pub fn new(spellings: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn new(spellings: impl IntoIterator<Item = String>) -> Self {
         let spellings: Vec<String> =
             spellings.into_iter().filter(|text| text.chars().nth(1).is_some()).collect();
         let mut first: Vec<char> =
@@ -33,7 +33,7 @@ impl Guard {
     }
 
     /// Cuts every control token's spelling in `text`, overlapping ones too, after its first character.
-    pub fn mark<'t>(&self, text: &'t str) -> Cow<'t, str> {
+    pub(crate) fn mark<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let spelled = |at: usize, char: char| {
             self.first.contains(&char)
                 && self.spellings.iter().any(|token| text[at..].starts_with(token.as_str()))
@@ -53,7 +53,7 @@ impl Guard {
 }
 
 /// The pieces of a rendered prompt, each to be tokenised by itself.
-pub fn pieces(rendered: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn pieces(rendered: &str) -> impl Iterator<Item = &str> {
     rendered.split(MARK).filter(|piece| !piece.is_empty())
 }
 

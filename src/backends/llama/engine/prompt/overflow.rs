@@ -2,24 +2,11 @@
 //!
 //! Pure. The instructions (system turns) always stay, and so does everything from the last question on.
 
-use serde::{Deserialize, Serialize};
-
-use super::conversation::Turn;
+use crate::backends::llama::wire::conversation::Turn;
 use crate::openai::Role;
 
-/// What to do with a conversation that does not fit into the context.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Overflow {
-    /// Answer with an error that tells the lengths.
-    #[default]
-    Refuse,
-    /// Leave out the oldest turns, as few as make it fit with room for an answer.
-    DropOldestTurns,
-}
-
 /// Prompt tokens that leave room for an answer: its limit, or a quarter of the context if that is less.
-pub fn roomy_tokens(context_tokens: usize, output_limit: usize) -> usize {
+pub(crate) fn roomy_tokens(context_tokens: usize, output_limit: usize) -> usize {
     context_tokens - output_limit.min(context_tokens / 4)
 }
 
@@ -27,7 +14,7 @@ pub fn roomy_tokens(context_tokens: usize, output_limit: usize) -> usize {
 /// the last question alone does not fit, the whole conversation comes back.
 ///
 /// Fewer turns are never longer, so the number is found by halving: a long conversation is rendered a few times only.
-pub fn shorten<P, E>(
+pub(crate) fn shorten<P, E>(
     turns: &[Turn],
     render: impl Fn(&[Turn]) -> Result<P, E>,
     fits: impl Fn(&P) -> bool,

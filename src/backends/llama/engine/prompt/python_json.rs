@@ -10,7 +10,7 @@ use serde_json::ser::{Formatter, PrettyFormatter};
 
 /// The filter `tojson` of Hugging Face's templates: nothing escaped for HTML, a space after `,` and `:`.
 #[expect(clippy::needless_pass_by_value, reason = "how minijinja calls filters")]
-pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
+pub(crate) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     // Python's other options only repeat what is the default here.
     for option in ["ensure_ascii", "separators", "sort_keys"] {

@@ -9,14 +9,14 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::conversation::{PastCall, ToolUse, Turn};
-use super::dialect::{CallFormat, Dialect};
-use super::guard::Guard;
+use super::control_tokens::Guard;
 use super::python_json::tojson;
+use crate::backends::llama::engine::tool_format::{CallFormat, Dialect};
+use crate::backends::llama::wire::conversation::{PastCall, ToolUse, Turn};
 use crate::openai::Role;
 
 /// What most instruction models without a template of their own were trained on.
-pub const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + \
+pub(crate) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + \
     message['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
@@ -24,14 +24,14 @@ const NAME: &str = "chat";
 
 /// A model's chat template, compiled.
 #[derive(Debug)]
-pub struct ChatTemplate {
+pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
     dialect: Dialect,
 }
 
 impl ChatTemplate {
     /// Compiles a template. `bos` and `eos` are the texts of the model's tokens that begin and end a sequence.
-    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
+    pub(crate) fn new(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
         let mut environment = Environment::new();
         environment
             .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -48,13 +48,13 @@ impl ChatTemplate {
         Ok(Self { environment, dialect })
     }
 
-    pub fn dialect(&self) -> Dialect {
+    pub(crate) fn dialect(&self) -> Dialect {
         self.dialect
     }
 
     /// The prompt up to where the assistant's answer begins. Control tokens spelled out in a turn or a tool are marked
     /// by `guard`. Tools are for templates of a dialect with calls; others do not look at them. `variables` is JSON.
-    pub fn render(
+    pub(crate) fn render(
         &self,
         turns: &[Turn],
         tools: Option<&ToolUse>,

@@ -6,15 +6,15 @@
 //! - a call is `<tool_call>{"name": …, "arguments": {…}}</tool_call>` in the assistant's turn;
 //! - results come in a user's turn, each in `<tool_response>`.
 
-use super::conversation::{MustCall, ToolUse, Turn};
-use super::dialect::CallFormat;
+use crate::backends::llama::engine::tool_format::CallFormat;
+use crate::backends::llama::wire::conversation::{MustCall, ToolUse, Turn};
 use crate::openai::Role;
 
 /// How the model calls.
-pub const FORMAT: CallFormat = CallFormat::Hermes;
+pub(crate) const FORMAT: CallFormat = CallFormat::Hermes;
 
 /// The conversation in turns that only say something.
-pub fn plain_turns(turns: &[Turn], tools: Option<&ToolUse>) -> Vec<Turn> {
+pub(crate) fn plain_turns(turns: &[Turn], tools: Option<&ToolUse>) -> Vec<Turn> {
     let mut plain: Vec<Turn> = Vec::with_capacity(turns.len() + 1);
     let mut in_results = false;
     for turn in turns {
@@ -77,8 +77,8 @@ fn describe(tools: &ToolUse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conversation::{OfferedTool, PastCall};
     use super::*;
+    use crate::backends::llama::wire::conversation::{OfferedTool, PastCall};
 
     fn tools() -> ToolUse {
         let tools = vec![OfferedTool::new("f", "", "{}")];

@@ -2,30 +2,13 @@
 //!
 //! Pure. They are the model's own distribution: before bias, penalties, mask and temperature, which are the client's.
 
-use serde::{Deserialize, Serialize};
-
-use super::scheduler::Token;
 use super::softmax::{Scored, greatest, leaders, mass};
-
-/// One token of an answer, with the most probable ones in its place.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TokenLogprobs {
-    pub chosen: TokenLogprob,
-    /// The most probable first.
-    pub top: Vec<TokenLogprob>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TokenLogprob {
-    /// A part of a character, if need be.
-    pub bytes: Vec<u8>,
-    /// Natural logarithm of the probability.
-    pub logprob: f32,
-}
+use crate::backends::llama::wire::logprobs::{TokenLogprob, TokenLogprobs};
+use crate::backends::llama::wire::token::Token;
 
 /// Looks up log-probabilities, and keeps those of text that is held back.
 #[derive(Debug)]
-pub struct Logprobs {
+pub(crate) struct Logprobs {
     /// How many of the most probable tokens to tell, beside the chosen one.
     top: usize,
     /// Of tokens whose text is not released yet.
@@ -35,12 +18,12 @@ pub struct Logprobs {
 }
 
 impl Logprobs {
-    pub fn new(top: usize) -> Self {
+    pub(crate) fn new(top: usize) -> Self {
         Self { top, pending: Vec::new(), leaders: Vec::new() }
     }
 
     /// Notes the token chosen from `logits`; `spell` gives a token's bytes.
-    pub fn note(&mut self, logits: &[f32], token: usize, spell: impl Fn(Token) -> Vec<u8>) {
+    pub(crate) fn note(&mut self, logits: &[f32], token: usize, spell: impl Fn(Token) -> Vec<u8>) {
         let (most, _) = greatest(logits);
         let log_total = most + mass(logits, most, 1.0).ln();
         self.leaders.clear();
@@ -59,7 +42,7 @@ impl Logprobs {
     /// Those of the tokens that have a part in `text`, which is released now.
     ///
     /// At a `last` release the rest is dropped: it is the stop string that ended the answer.
-    pub fn release(&mut self, text: &str, last: bool) -> Vec<TokenLogprobs> {
+    pub(crate) fn release(&mut self, text: &str, last: bool) -> Vec<TokenLogprobs> {
         if !last {
             return if text.is_empty() { Vec::new() } else { std::mem::take(&mut self.pending) };
         }

@@ -7,66 +7,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 
-use serde::{Deserialize, Serialize};
-
-use super::scheduler::Token;
 use super::softmax::{Scored, exp, greatest, leaders, mass};
-
-/// How one answer is sampled. The default is OpenAI's: the model's own distribution.
-///
-/// Order: bias and penalties, mask, temperature, min-p, top-k, top-p, each on what the ones before left.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sampling {
-    /// 0 is greedy; 1 samples from the model's own distribution.
-    pub temperature: f32,
-    /// Most tokens to choose among; 0: all.
-    pub top_k: u32,
-    /// Share of probability mass to sample from, greater than 0, at most 1.
-    pub top_p: f32,
-    /// Tokens less probable than this share of the most probable one are never chosen; 0: none.
-    pub min_p: f32,
-    /// Taken from a token's logit for each time it stands in the answer; 0: nothing.
-    pub frequency_penalty: f32,
-    /// Taken from the logit of each token that stands in the answer; 0: nothing.
-    pub presence_penalty: f32,
-    /// Divides positive logits, and multiplies negative ones, of each of the last 64 tokens of prompt and answer, as
-    /// llama.cpp and Ollama do; 1: no change.
-    pub repeat_penalty: f32,
-    /// Tokens and what is added to their logits.
-    pub logit_bias: Vec<(Token, f32)>,
-    pub seed: u64,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            repeat_penalty: 1.0,
-            logit_bias: Vec::new(),
-            seed: 0,
-        }
-    }
-}
-
-impl Sampling {
-    /// Whether earlier tokens change anything.
-    #[expect(clippy::float_cmp, reason = "exactly these values mean: off")]
-    fn looks_back(&self) -> bool {
-        self.frequency_penalty != 0.0 || self.presence_penalty != 0.0 || self.repeat_penalty != 1.0
-    }
-}
+use crate::backends::llama::wire::sampling::Sampling;
+use crate::backends::llama::wire::token::Token;
 
 /// Tokens that a grammar allows, one bit each, the lowest of the first word first.
-pub type Mask<'a> = &'a [u32];
+pub(crate) type Mask<'a> = &'a [u32];
 
 /// The sampler of one answer, with its own random sequence.
 #[derive(Debug)]
-pub struct Sampler {
+pub(crate) struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
     past: Past,
@@ -78,7 +28,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// `prompt` counts for the repeat penalty only.
-    pub fn new(sampling: Sampling, prompt: &[Token]) -> Self {
+    pub(crate) fn new(sampling: Sampling, prompt: &[Token]) -> Self {
         let mut past = Past::default();
         if sampling.looks_back() {
             prompt[prompt.len().saturating_sub(RECENT)..].iter().for_each(|&t| past.read(t));
@@ -94,7 +44,7 @@ impl Sampler {
     }
 
     /// Index of the chosen logit. `logits` is not empty; `mask`, if there is one, allows at least one of them.
-    pub fn sample(&mut self, logits: &[f32], mask: Option<Mask<'_>>) -> usize {
+    pub(crate) fn sample(&mut self, logits: &[f32], mask: Option<Mask<'_>>) -> usize {
         let remembers = self.sampling.looks_back();
         let token = if remembers || mask.is_some() || !self.sampling.logit_bias.is_empty() {
             let mut changed = mem::take(&mut self.changed);

@@ -8,10 +8,10 @@ use std::cmp::Ordering;
 const LANES: usize = 8;
 
 /// A token with its logit.
-pub type Scored = (f32, usize);
+pub(crate) type Scored = (f32, usize);
 
 /// The first greatest logit.
-pub fn greatest(logits: &[f32]) -> Scored {
+pub(crate) fn greatest(logits: &[f32]) -> Scored {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = logits.as_chunks::<LANES>();
     for chunk in chunks {
@@ -24,7 +24,7 @@ pub fn greatest(logits: &[f32]) -> Scored {
 }
 
 /// Σ exp((logit − `top`) × `sharpness`), where `top` is the greatest logit.
-pub fn mass(logits: &[f32], top: f32, sharpness: f32) -> f32 {
+pub(crate) fn mass(logits: &[f32], top: f32, sharpness: f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let (chunks, rest) = logits.as_chunks::<LANES>();
     for chunk in chunks {
@@ -38,7 +38,7 @@ pub fn mass(logits: &[f32], top: f32, sharpness: f32) -> f32 {
 
 /// The `count` greatest of the logits that are at least `floor`, greatest first, the first token first among equals;
 /// all of them if `count` is 0. `kept` is overwritten; it is passed in for its memory.
-pub fn leaders(logits: &[f32], count: usize, floor: f32, kept: &mut Vec<Scored>) {
+pub(crate) fn leaders(logits: &[f32], count: usize, floor: f32, kept: &mut Vec<Scored>) {
     kept.clear();
     let most = if count == 0 { usize::MAX } else { 2 * count + 64 };
     // What is not greater than `beaten` has lost against `count` others.
@@ -68,7 +68,7 @@ fn by_rank(a: &Scored, b: &Scored) -> Ordering {
 /// Splits x into n·ln 2 + r with |r| ≤ ln 2 / 2 (Cody and Waite's two-part ln 2) and sums the Taylor series of eʳ to
 /// its sixth power, whose remainder is below 2⁻²³. Unlike the standard library's, it is free of branches and calls.
 #[inline]
-pub fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     /// Adding and subtracting 1.5 × 2²³ rounds to a whole number, which then stands in the lowest bits.
     const ROUNDER: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;

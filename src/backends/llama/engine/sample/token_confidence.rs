@@ -8,13 +8,13 @@ use crate::backends::backend::TokenConfidence;
 const LANES: usize = 8;
 
 /// Tokens of an answer that are looked at; later ones say nothing new.
-pub const TOKENS: u32 = 256;
+pub(crate) const TOKENS: u32 = 256;
 
 /// Logits so far below the greatest weigh nothing; a vocabulary's unused words may have infinite ones.
 const FAR_BELOW: f32 = -80.0;
 
 /// What the logits say of the token chosen from them.
-pub fn of(logits: &[f32], token: usize) -> TokenConfidence {
+pub(crate) fn of(logits: &[f32], token: usize) -> TokenConfidence {
     let (top, _) = greatest(logits);
     let (mass, moment) = moments(logits, top);
     let log_mass = mass.ln();

@@ -4,29 +4,29 @@
 
 use std::collections::VecDeque;
 
-use super::scheduler::Token;
+use crate::backends::llama::wire::token::Token;
 use crate::units::AttemptId;
 
 /// What one batch holds; all at least 1.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Texts of one batch.
-    pub sequences: usize,
+    pub(crate) sequences: usize,
     /// Tokens of one batch. At least the longest text.
-    pub batch_tokens: usize,
+    pub(crate) batch_tokens: usize,
 }
 
 /// One text of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pick {
-    pub attempt: AttemptId,
+pub(crate) struct Pick {
+    pub(crate) attempt: AttemptId,
     /// Place of the text in its request.
-    pub input: usize,
+    pub(crate) input: usize,
 }
 
 /// Requests whose texts are not all embedded, in the order in which they get their turn.
 #[derive(Debug)]
-pub struct Packing {
+pub(crate) struct Packing {
     limits: Limits,
     requests: VecDeque<Request>,
 }
@@ -40,28 +40,28 @@ struct Request {
 }
 
 impl Packing {
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, requests: VecDeque::new() }
     }
 
     /// Queues a request; `inputs` is not empty and none of them is longer than a batch.
-    pub fn submit(&mut self, attempt: AttemptId, inputs: Vec<Vec<Token>>) {
+    pub(crate) fn submit(&mut self, attempt: AttemptId, inputs: Vec<Vec<Token>>) {
         self.requests.push_back(Request { attempt, inputs, done: 0 });
     }
 
     /// Forgets a request. Returns whether it was there.
-    pub fn cancel(&mut self, attempt: AttemptId) -> bool {
+    pub(crate) fn cancel(&mut self, attempt: AttemptId) -> bool {
         let before = self.requests.len();
         self.requests.retain(|request| request.attempt != attempt);
         self.requests.len() < before
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
 
     /// The next batch: one text of each request in turn, until nothing more fits. Empty only when nothing waits.
-    pub fn next_batch(&self) -> Vec<Pick> {
+    pub(crate) fn next_batch(&self) -> Vec<Pick> {
         let mut picks = Vec::new();
         let mut room = self.limits.batch_tokens;
         let mut next: Vec<usize> = self.requests.iter().map(|request| request.done).collect();
@@ -82,13 +82,13 @@ impl Packing {
     }
 
     /// The tokens of one text; none if its request was cancelled.
-    pub fn tokens(&self, pick: Pick) -> &[Token] {
+    pub(crate) fn tokens(&self, pick: Pick) -> &[Token] {
         let request = self.requests.iter().find(|request| request.attempt == pick.attempt);
         request.and_then(|request| request.inputs.get(pick.input)).map_or(&[], Vec::as_slice)
     }
 
     /// The batch was evaluated. Returns the requests that are complete now; they are forgotten.
-    pub fn evaluated(&mut self, batch: &[Pick]) -> Vec<AttemptId> {
+    pub(crate) fn evaluated(&mut self, batch: &[Pick]) -> Vec<AttemptId> {
         for request in &mut self.requests {
             request.done += batch.iter().filter(|pick| pick.attempt == request.attempt).count();
         }

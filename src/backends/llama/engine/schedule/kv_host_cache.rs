@@ -4,11 +4,12 @@
 
 use std::collections::VecDeque;
 
-use super::scheduler::{Token, common_prefix};
+use super::slot::common_prefix;
+use crate::backends::llama::wire::token::Token;
 
 /// Evicted sequences, the least recently used first.
 #[derive(Debug)]
-pub struct HostCache<S> {
+pub(crate) struct HostCache<S> {
     entries: VecDeque<Entry<S>>,
     bytes: usize,
     budget: usize,
@@ -16,27 +17,27 @@ pub struct HostCache<S> {
 
 /// One sequence and what restores it.
 #[derive(Debug)]
-pub struct Entry<S> {
-    pub tokens: Vec<Token>,
-    pub state: S,
+pub(crate) struct Entry<S> {
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) state: S,
     /// Size of `state`.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl<S> HostCache<S> {
     /// A budget of 0 bytes keeps nothing.
-    pub fn new(budget: usize) -> Self {
+    pub(crate) fn new(budget: usize) -> Self {
         Self { entries: VecDeque::new(), bytes: 0, budget }
     }
 
     /// Whether it is worth asking llama.cpp for the state of `tokens`: there is a budget, and nothing kept already
     /// begins with them.
-    pub fn wants(&self, tokens: &[Token]) -> bool {
+    pub(crate) fn wants(&self, tokens: &[Token]) -> bool {
         self.budget > 0 && !self.entries.iter().any(|entry| entry.tokens.starts_with(tokens))
     }
 
     /// Keeps a sequence as the most recently used; whatever it continues is superseded.
-    pub fn put(&mut self, entry: Entry<S>) {
+    pub(crate) fn put(&mut self, entry: Entry<S>) {
         self.drop_where(|kept| entry.tokens.starts_with(&kept.tokens));
         self.bytes += entry.bytes;
         self.entries.push_back(entry);
@@ -49,7 +50,7 @@ impl<S> HostCache<S> {
 
     /// Takes the sequence that has most of `prompt`, if that is more than `more_than` tokens, and how many it has.
     /// One that the prompt does not continue to its end should be put back: someone else may.
-    pub fn take(&mut self, prompt: &[Token], more_than: usize) -> Option<(Entry<S>, usize)> {
+    pub(crate) fn take(&mut self, prompt: &[Token], more_than: usize) -> Option<(Entry<S>, usize)> {
         let common = |entry: &Entry<S>| common_prefix(&entry.tokens, prompt);
         let (index, tokens) = self
             .entries

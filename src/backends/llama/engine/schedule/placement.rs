@@ -2,40 +2,42 @@
 
 use std::cmp::Reverse;
 
+use super::request::Request;
+use super::scheduler::Scheduler;
 use super::slot::{Slot, Source, Work, common_prefix};
-use super::{Request, Scheduler, Token};
+use crate::backends::llama::wire::token::Token;
 use crate::units::AttemptId;
 
 /// Tokens that another place must have more of before they are moved: fewer are evaluated as fast.
-pub const WORTH_MOVING: usize = 32;
+pub(crate) const WORTH_MOVING: usize = 32;
 
 /// A request that just got a slot. Everything the slot holds past `cached_tokens` must be dropped from the KV cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admission {
-    pub attempt: AttemptId,
-    pub slot: usize,
-    pub prompt_tokens: usize,
+pub(crate) struct Admission {
+    pub(crate) attempt: AttemptId,
+    pub(crate) slot: usize,
+    pub(crate) prompt_tokens: usize,
     /// Leading tokens of the prompt that the slot has.
-    pub cached_tokens: usize,
+    pub(crate) cached_tokens: usize,
     /// Leading tokens of the prompt that it has or will get from another slot.
-    pub expected_tokens: usize,
+    pub(crate) expected_tokens: usize,
     /// What the slot held until now, if enough of it goes to be worth keeping elsewhere.
-    pub displaced: Vec<Token>,
+    pub(crate) displaced: Vec<Token>,
 }
 
 /// A prefix that one slot has and another needs: after it `to` holds the first `tokens` of `from`, and no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transfer {
-    pub from: usize,
-    pub to: usize,
+pub(crate) struct Transfer {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
     /// Whose prompt it serves.
-    pub attempt: AttemptId,
-    pub tokens: usize,
+    pub(crate) attempt: AttemptId,
+    pub(crate) tokens: usize,
 }
 
 impl Scheduler {
     /// Gives the next waiting request a slot, if one is idle. Call until it returns `None`.
-    pub fn admit(&mut self) -> Option<Admission> {
+    pub(crate) fn admit(&mut self) -> Option<Admission> {
         let slot = self.best_idle_slot(&self.waiting.first()?.prompt)?;
         let Request { attempt, prompt, output_limit, terms } = self.waiting.pop()?;
         self.admissions += 1;
@@ -65,7 +67,7 @@ impl Scheduler {
     }
 
     /// A prefix that can be moved now. Call until it returns `None`, after every admission and before every batch.
-    pub fn next_transfer(&mut self) -> Option<Transfer> {
+    pub(crate) fn next_transfer(&mut self) -> Option<Transfer> {
         (0..self.slots.len()).find_map(|to| self.transfer_to(to))
     }
 
@@ -91,7 +93,7 @@ impl Scheduler {
     }
 
     /// The slot got the first `tokens` of its prompt from elsewhere.
-    pub fn restored(&mut self, slot: usize, tokens: usize) {
+    pub(crate) fn restored(&mut self, slot: usize, tokens: usize) {
         let slot = &mut self.slots[slot];
         slot.evaluated = tokens;
         if let Some(work) = &mut slot.work {
@@ -100,7 +102,7 @@ impl Scheduler {
     }
 
     /// The KV cache could not keep the slot's prefix: all of it must be evaluated.
-    pub fn forget_cache(&mut self, slot: usize) {
+    pub(crate) fn forget_cache(&mut self, slot: usize) {
         self.slots[slot].evaluated = 0;
     }
 

@@ -7,11 +7,11 @@
 const NEWEST: f64 = 0.3;
 
 /// Prompt rows of a step before anything was measured, and never fewer: a prompt must get on.
-pub const ROWS_LEAST: usize = 4;
+pub(crate) const ROWS_LEAST: usize = 4;
 
 /// Prompt rows for a step, from the times of the steps before.
 #[derive(Debug)]
-pub struct Pacer {
+pub(crate) struct Pacer {
     /// How many times longer a step may take that also reads prompts.
     stretch: f64,
     /// Average nanoseconds of a step that only decodes, by its rows; 0: never seen.
@@ -22,12 +22,12 @@ pub struct Pacer {
 
 impl Pacer {
     /// `stretch` below 1 counts as 1. `slots` is the most rows that decode at once.
-    pub fn new(stretch: f64, slots: usize) -> Self {
+    pub(crate) fn new(stretch: f64, slots: usize) -> Self {
         Self { stretch: stretch.max(1.0), decode_ns: vec![0.0; slots + 1], row_ns: 0.0 }
     }
 
     /// Most prompt rows beside `decode_rows`; with none, nobody has to be kept from waiting.
-    pub fn prompt_rows(&self, decode_rows: usize) -> usize {
+    pub(crate) fn prompt_rows(&self, decode_rows: usize) -> usize {
         if decode_rows == 0 {
             return usize::MAX;
         }
@@ -47,7 +47,7 @@ impl Pacer {
     }
 
     /// Learns from a step of `decode_rows` and `prompt_rows` that took `elapsed_ns`.
-    pub fn observe(&mut self, decode_rows: usize, prompt_rows: usize, elapsed_ns: f64) {
+    pub(crate) fn observe(&mut self, decode_rows: usize, prompt_rows: usize, elapsed_ns: f64) {
         if prompt_rows == 0 {
             if let Some(average) = self.decode_ns.get_mut(decode_rows) {
                 update(average, elapsed_ns);

@@ -3,16 +3,16 @@
 //! Every request draws a ticket, and a priority is a head start in tickets. So a request is overtaken only by
 //! those that came soon after it, and by a bounded number of them: no priority starves another.
 
-use super::scheduler::Request;
+use super::request::Request;
 use crate::backends::terms::Priority;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// How many later requests of the next higher priority may overtake a request: at most this, less one.
-pub const HEAD_START: u64 = 16;
+pub(crate) const HEAD_START: u64 = 16;
 
 /// A queue that priorities reorder within bounds.
 #[derive(Debug, Default)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// By rank; the first is next.
     places: Vec<Place>,
     tickets: u64,
@@ -25,7 +25,7 @@ struct Place {
 }
 
 impl Waiting {
-    pub fn push(&mut self, request: Request) {
+    pub(crate) fn push(&mut self, request: Request) {
         let handicap = match request.terms.priority {
             Priority::High => 0,
             Priority::Normal => HEAD_START,
@@ -38,26 +38,26 @@ impl Waiting {
     }
 
     /// The next to get a slot.
-    pub fn first(&self) -> Option<&Request> {
+    pub(crate) fn first(&self) -> Option<&Request> {
         self.places.first().map(|place| &place.request)
     }
 
-    pub fn pop(&mut self) -> Option<Request> {
+    pub(crate) fn pop(&mut self) -> Option<Request> {
         (!self.places.is_empty()).then(|| self.places.remove(0).request)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
 
     /// Forgets an attempt; whether it was here.
-    pub fn remove(&mut self, attempt: AttemptId) -> bool {
+    pub(crate) fn remove(&mut self, attempt: AttemptId) -> bool {
         let place = self.places.iter().position(|place| place.request.attempt == attempt);
         place.map(|place| self.places.remove(place)).is_some()
     }
 
     /// Removes everyone whose deadline has come.
-    pub fn expire(&mut self, now: MonotonicNs) -> Vec<AttemptId> {
+    pub(crate) fn expire(&mut self, now: MonotonicNs) -> Vec<AttemptId> {
         let late = |place: &mut Place| place.request.terms.deadline.is_some_and(|at| at <= now);
         self.places.extract_if(.., late).map(|place| place.request.attempt).collect()
     }

@@ -1,82 +1,33 @@
 //! Continuous batching as a pure rule: slots and waiting requests in, the next batch out.
 //!
-//! No llama types, no clock, no I/O. Decode rows come first, then prefill chunks share what is left of the batch
-//! budget, guesses of how an answer goes on among its rows; a finished sequence stays in its slot as cache for the next prompt that begins like it.
+//! No llama types, no clock, no I/O. Decode rows come first, then prefill chunks share the rest of the batch budget;
+//! guesses of how an answer goes on are among its rows. A finished sequence stays in its slot as cache for the next
+//! prompt that begins like it.
 
-use serde::{Deserialize, Serialize};
-
-use super::waiting::Waiting;
-use crate::backends::terms::Terms;
+use super::batch::{Chunk, Phase};
+use super::queue::Waiting;
+use super::request::Request;
+use super::slot::Slot;
+use crate::backends::llama::wire::outcome::Rejection;
+use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
-
-mod placement;
-mod slot;
-
-pub use placement::{Admission, Transfer, WORTH_MOVING};
-use slot::Slot;
-pub use slot::common_prefix;
-
-/// An index into the model's vocabulary.
-pub type Token = i32;
 
 /// What the engine can hold; all at least 1.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Sequences worked on at once.
-    pub slots: usize,
+    pub(crate) slots: usize,
     /// Longest prompt plus answer of one sequence, in tokens.
-    pub context_tokens: usize,
+    pub(crate) context_tokens: usize,
     /// Most rows of one batch. At least `slots`, so that every sequence advances in every step.
-    pub batch_tokens: usize,
+    pub(crate) batch_tokens: usize,
     /// Requests that may wait for a slot.
-    pub queue: usize,
-}
-
-/// A tokenised request.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub attempt: AttemptId,
-    pub prompt: Vec<Token>,
-    /// Most tokens to generate; at least 1.
-    pub output_limit: usize,
-    pub terms: Terms,
-}
-
-/// Why a request was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Rejection {
-    #[error("the engine's queue is full")]
-    QueueFull,
-    #[error("the prompt has {prompt_tokens} tokens and the context holds {context_tokens}")]
-    ContextExceeded { prompt_tokens: u32, context_tokens: u32 },
-    #[error("the prompt is empty")]
-    EmptyPrompt,
-}
-
-/// Consecutive tokens of one sequence to evaluate in one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chunk {
-    pub slot: usize,
-    pub attempt: AttemptId,
-    /// Position of the first token in its sequence.
-    pub start: usize,
-    pub len: usize,
-    pub phase: Phase,
-    /// The sequence is fully evaluated after this chunk: its last row yields the next token.
-    pub completes: bool,
-    /// So many of the last rows are guesses; with them, the row before the first one yields the next token.
-    pub drafts: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Prefill,
-    Decode,
+    pub(crate) queue: usize,
 }
 
 /// What cancelling found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancelled {
+pub(crate) enum Cancelled {
     Waiting,
     Running { slot: usize },
     Unknown,
@@ -84,23 +35,23 @@ pub enum Cancelled {
 
 /// The scheduler's whole state.
 #[derive(Debug)]
-pub struct Scheduler {
-    limits: Limits,
-    slots: Vec<Slot>,
-    waiting: Waiting,
+pub(crate) struct Scheduler {
+    pub(super) limits: Limits,
+    pub(super) slots: Vec<Slot>,
+    pub(super) waiting: Waiting,
     /// Counts admissions, to find the slot whose cache is the oldest.
-    admissions: u64,
+    pub(super) admissions: u64,
 }
 
 impl Scheduler {
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         debug_assert!(limits.batch_tokens >= limits.slots, "every sequence must fit into a batch");
         let slots = (0..limits.slots).map(|_| Slot::default()).collect();
         Self { limits, slots, waiting: Waiting::default(), admissions: 0 }
     }
 
     /// Queues a request.
-    pub fn submit(&mut self, request: Request) -> Result<(), Rejection> {
+    pub(crate) fn submit(&mut self, request: Request) -> Result<(), Rejection> {
         let (prompt, context) = (request.prompt.len(), self.limits.context_tokens);
         if prompt == 0 {
             return Err(Rejection::EmptyPrompt);
@@ -121,17 +72,17 @@ impl Scheduler {
     }
 
     /// How many requests wait for a slot.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// The prompt that the slot works on, and what it has answered so far.
-    pub fn prompt(&self, slot: usize) -> &[Token] {
+    pub(crate) fn prompt(&self, slot: usize) -> &[Token] {
         &self.slots[slot].tokens
     }
 
     /// The slots whose answers get their next token with the next batch.
-    pub fn answering(&self) -> Vec<(usize, AttemptId)> {
+    pub(crate) fn answering(&self) -> Vec<(usize, AttemptId)> {
         let pending = self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index));
         let decodes = pending.filter(|chunk| chunk.phase == Phase::Decode);
         decodes.map(|chunk| (chunk.slot, chunk.attempt)).collect()
@@ -140,7 +91,7 @@ impl Scheduler {
     /// Adds a guess how the slot's answer goes on to the next batch, as far as it has room and use for it: every slot
     /// keeps its row, and the last token of an answer is never evaluated. Call once a step and slot, after
     /// [`Self::answering`] named it.
-    pub fn propose(&mut self, slot: usize, guess: &[Token]) {
+    pub(crate) fn propose(&mut self, slot: usize, guess: &[Token]) {
         let drafted: usize = self.slots.iter().map(|slot| slot.drafts.len()).sum();
         let rows = self.limits.batch_tokens.saturating_sub(self.slots.len() + drafted);
         let slot = &mut self.slots[slot];
@@ -151,13 +102,13 @@ impl Scheduler {
     }
 
     /// Whether the next token's logits are there already: the last token was guessed and evaluated.
-    pub fn is_ahead(&self, slot: usize) -> bool {
+    pub(crate) fn is_ahead(&self, slot: usize) -> bool {
         let slot = &self.slots[slot];
         slot.work.is_some() && slot.evaluated == slot.tokens.len()
     }
 
     /// How much of its sequence the slot has in the KV cache; what lies there behind it is of guesses that failed.
-    pub fn kept(&self, slot: usize) -> usize {
+    pub(crate) fn kept(&self, slot: usize) -> usize {
         self.slots[slot].evaluated
     }
 
@@ -166,7 +117,7 @@ impl Scheduler {
     /// Each decoding sequence gets its one row. The rest of the budget, at most what `prompt_rows` says for the
     /// number of decode rows, is shared among prefills, the shortest first, so that a long prompt never keeps a
     /// short one from starting. Each gets at least one row.
-    pub fn next_batch(&self, prompt_rows: impl Fn(usize) -> usize) -> Vec<Chunk> {
+    pub(crate) fn next_batch(&self, prompt_rows: impl Fn(usize) -> usize) -> Vec<Chunk> {
         let mut batch: Vec<Chunk> =
             self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index)).collect();
         let decodes: usize =
@@ -189,12 +140,12 @@ impl Scheduler {
     }
 
     /// The tokens a chunk evaluates.
-    pub fn tokens(&self, chunk: &Chunk) -> &[Token] {
+    pub(crate) fn tokens(&self, chunk: &Chunk) -> &[Token] {
         &self.slots[chunk.slot].tokens[chunk.start..chunk.start + chunk.len]
     }
 
     /// The batch was evaluated: its tokens are in the KV cache now.
-    pub fn evaluated(&mut self, batch: &[Chunk]) {
+    pub(crate) fn evaluated(&mut self, batch: &[Chunk]) {
         for chunk in batch {
             let slot = &mut self.slots[chunk.slot];
             slot.evaluated = chunk.start + chunk.len - chunk.drafts;
@@ -206,7 +157,7 @@ impl Scheduler {
 
     /// Appends a sampled token. Returns whether the sequence may go on; if not, it reached its output limit or
     /// its context.
-    pub fn push(&mut self, slot: usize, token: Token) -> bool {
+    pub(crate) fn push(&mut self, slot: usize, token: Token) -> bool {
         let slot = &mut self.slots[slot];
         slot.tokens.push(token);
         if slot.drafts.first() == Some(&token) {
@@ -219,7 +170,7 @@ impl Scheduler {
     }
 
     /// Ends the slot's work and keeps what was evaluated as cache.
-    pub fn release(&mut self, slot: usize) {
+    pub(crate) fn release(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         slot.tokens.truncate(slot.evaluated);
         slot.drafts.clear();
@@ -227,7 +178,7 @@ impl Scheduler {
     }
 
     /// Forgets an attempt, wherever it is. Its slot is idle at once.
-    pub fn cancel(&mut self, attempt: AttemptId) -> Cancelled {
+    pub(crate) fn cancel(&mut self, attempt: AttemptId) -> Cancelled {
         if self.waiting.remove(attempt) {
             return Cancelled::Waiting;
         }
@@ -242,7 +193,7 @@ impl Scheduler {
     }
 
     /// Ends everything whose deadline has come, waiting or running.
-    pub fn expire(&mut self, now: MonotonicNs) -> Vec<AttemptId> {
+    pub(crate) fn expire(&mut self, now: MonotonicNs) -> Vec<AttemptId> {
         let mut expired = self.waiting.expire(now);
         for slot in 0..self.slots.len() {
             let work = self.slots[slot].work.as_ref();

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::scheduler::Token;
+use crate::backends::llama::wire::token::Token;
 
 /// Tokens in a row that must have occurred before: fewer occur by chance.
 const RUN: usize = 3;
@@ -17,7 +17,7 @@ const DOUBLINGS_MOST: u32 = 5;
 
 /// What has been seen of one prompt and its answer.
 #[derive(Debug)]
-pub struct Drafter {
+pub(crate) struct Drafter {
     /// Where each run of tokens ended last: the place of what followed it.
     after: HashMap<[Token; RUN], usize>,
     /// Length of the sequence that `after` covers.
@@ -32,13 +32,13 @@ pub struct Drafter {
 
 impl Drafter {
     /// Guesses at most `most` tokens at once.
-    pub fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         let length = FIRST_GUESS.min(most);
         Self { after: HashMap::new(), seen: 0, length, most, pause: 0, misses: 0 }
     }
 
     /// What may follow `tokens`, at most `room` of it. Call once a step with the same sequence, grown by the answer.
-    pub fn guess(&mut self, tokens: &[Token], room: usize) -> Vec<Token> {
+    pub(crate) fn guess(&mut self, tokens: &[Token], room: usize) -> Vec<Token> {
         let before = self.look_up(tokens);
         if self.pause > 0 {
             self.pause -= 1;
@@ -51,7 +51,7 @@ impl Drafter {
     }
 
     /// Of `guessed` tokens, the first `held` were what the model wrote.
-    pub fn learn(&mut self, guessed: usize, held: usize) {
+    pub(crate) fn learn(&mut self, guessed: usize, held: usize) {
         if held == 0 {
             self.length = (self.length / 2).max(1);
             self.pause = PAUSE_STEPS << self.misses.min(DOUBLINGS_MOST);

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 
-use super::GgufError;
+use super::error::GgufError;
 
 /// Longest key or string that is looked at; longer ones are walked over.
 const TEXT_MOST: u64 = 1 << 10;

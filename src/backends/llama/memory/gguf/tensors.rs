@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::GgufError;
+use super::error::GgufError;
 use super::reader::Reader;
 
 /// A matrix of weights.

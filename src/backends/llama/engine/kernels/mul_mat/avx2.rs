@@ -16,13 +16,6 @@ use super::tiles::Job;
 /// Rows that one register holds.
 const LANES: usize = ROWS / 2;
 
-/// Whether this CPU has what the kernels need.
-pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("f16c")
-}
-
 /// Products of sixteen rows of `Q4_1` with `N` vectors, which follow each other in `job.vectors` from `first` on.
 ///
 /// Every product is summed in the same order whatever `N` is, so that an answer does not depend on its neighbours.

@@ -10,13 +10,6 @@ use std::arch::x86_64::{
 use super::layout::{Bytes, Nibbles, ROWS, Values};
 use super::tiles::Job;
 
-/// Whether this CPU has what the kernels need.
-pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vnni")
-}
-
 /// Products of sixteen rows of `Q4_1` with `N` vectors, which follow each other in `job.vectors` from `first` on.
 ///
 /// Every product is summed in the same order whatever `N` is, so that an answer does not depend on its neighbours.

@@ -2,9 +2,9 @@
 //!
 //! Pure. An id between name and arguments is passed over: clients get one that is unique among all calls.
 
-use super::Read;
+use super::expected::Read;
 use super::scan::JsonScan;
-use crate::backends::llama::dialect::{ARGS, CALL_ID};
+use crate::backends::llama::engine::tool_format::{ARGS, CALL_ID};
 
 #[derive(Debug, Default)]
 pub(super) struct NamedCall {

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Read;
+use super::expected::Read;
 use super::scan::JsonScan;
 
 #[derive(Debug)]

@@ -5,9 +5,8 @@
 
 use serde_json::Value;
 
-use super::super::ExpectedCalls;
-use super::Read;
-use crate::backends::llama::arguments::{is_text, meant, of_name};
+use super::expected::{ExpectedCalls, Read};
+use crate::backends::llama::engine::tool_schema::{is_text, meant, of_name};
 
 const FUNCTION: &str = "<function=";
 const END: &str = "</function>";

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::dialect::{CallFormat, Dialect};
 use super::*;
+use crate::backends::llama::engine::tool_format::{CallFormat, Dialect};
 
 const THINK: Tags = Tags { open: "<think>", close: "</think>" };
 

@@ -1,8 +1,8 @@
 //! Conversations through the templates of the families of models: excerpts, with their sources, in `tests/data/templates`.
 
-use super::super::conversation::{MustCall, OfferedTool};
-use super::super::dialect::Tags;
 use super::*;
+use crate::backends::llama::wire::conversation::{MustCall, OfferedTool};
+use crate::backends::llama::wire::reasoning::Tags;
 
 const QWEN3: &str = include_str!("../../../../tests/data/templates/qwen3.jinja");
 const LLAMA: &str = include_str!("../../../../tests/data/templates/llama-3.1.jinja");

@@ -1,0 +1,53 @@
+//! Commands from the reader thread to the thread that owns the llama.cpp context.
+
+use std::sync::Arc;
+
+use super::grammar::constraint_state::Binding;
+use super::grammar::matcher::Chosen;
+use super::output::stream::Transcript;
+use super::sample::logprobs::Logprobs;
+use super::sample::sampler::Sampler;
+use super::schedule::request::Request;
+use crate::backends::llama::wire::constraint::GrammarError;
+use crate::backends::llama::wire::outcome::Refusal;
+use crate::backends::llama::wire::token::Token;
+use crate::units::{AttemptId, MonotonicNs};
+
+/// What the reader thread hands over.
+pub(crate) enum Order {
+    Work { request: Request, work: Box<Work> },
+    Embed(Texts),
+    Refuse(AttemptId, Refusal),
+    Cancel(AttemptId),
+}
+
+/// A tokenised request for embeddings.
+pub(crate) struct Texts {
+    pub(crate) attempt: AttemptId,
+    pub(crate) inputs: Vec<Vec<Token>>,
+    /// Length of the vectors; none: the model's own.
+    pub(crate) dimensions: Option<u32>,
+    pub(crate) deadline: Option<MonotonicNs>,
+}
+
+/// The part of a request that turns logits into text.
+pub(crate) struct Work {
+    pub(crate) sampler: Sampler,
+    pub(crate) transcript: Transcript,
+    /// Control tokens whose spelling the transcript needs.
+    pub(crate) tags: Arc<[Token]>,
+    /// Turns left out so that the conversation fits.
+    pub(crate) dropped_turns: u32,
+    /// The form that the answer must have.
+    pub(crate) binding: Binding,
+    pub(crate) logprobs: Option<Logprobs>,
+}
+
+impl Work {
+    /// The next token of an answer that may have `left` more of them.
+    pub(crate) fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
+        let sampler = &mut self.sampler;
+        let said = self.transcript.answer();
+        self.binding.choose(said, left, |mask| sampler.sample(logits, mask))
+    }
+}

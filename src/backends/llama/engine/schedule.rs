@@ -1,0 +1,12 @@
+//! Which tokens of which sequences are evaluated next. Pure rules without llama.cpp's types.
+
+pub(super) mod batch;
+pub(super) mod embedding_batch;
+pub(super) mod kv_host_cache;
+pub(super) mod placement;
+pub(super) mod prefill_budget;
+pub(super) mod queue;
+pub(super) mod request;
+pub(super) mod scheduler;
+pub(super) mod slot;
+pub(super) mod speculative;

@@ -1,0 +1,74 @@
+//! The loop of the thread that owns the llama.cpp context: commands in, batches through, frames out.
+//!
+//! Shared by generator and embedder. Any failure of llama.cpp ends the process: the supervisor starts a fresh one.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use super::command::Order;
+use super::error::EngineError;
+use crate::backends::llama::wire::outcome::Outcome;
+use crate::backends::llama::wire::protocol::{self, FrameError, FromEngine};
+use crate::units::{AttemptId, MonotonicNs};
+
+/// What evaluates batches.
+pub(crate) trait Worker {
+    /// Whether there is nothing to evaluate.
+    fn is_idle(&self) -> bool;
+
+    fn take(&mut self, order: Order) -> Result<(), FrameError>;
+
+    /// Evaluates one batch that began at `start`. Returns when it ended, `None` if there was nothing to evaluate.
+    fn step(&mut self, start: MonotonicNs) -> Result<Option<MonotonicNs>, EngineError>;
+
+    fn outbox(&mut self) -> &mut Outbox;
+}
+
+/// Frames of the present step, written together at its end.
+#[derive(Default)]
+pub(crate) struct Outbox(Vec<u8>);
+
+impl Outbox {
+    pub(crate) fn push(&mut self, message: &FromEngine) -> Result<(), FrameError> {
+        protocol::append_frame(&mut self.0, message)
+    }
+
+    pub(crate) fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {
+        self.push(&FromEngine::Closed { attempt, outcome })
+    }
+
+    fn flush(&mut self, socket: &mut UnixStream) -> Result<(), FrameError> {
+        socket.write_all(&self.0)?;
+        self.0.clear();
+        Ok(())
+    }
+}
+
+/// Evaluates step after step; sleeps while there is nothing to do. Returns when the reader thread has ended.
+pub(crate) fn run(
+    mut worker: impl Worker,
+    orders: &Receiver<Order>,
+    socket: &mut UnixStream,
+) -> Result<(), EngineError> {
+    // Where the present stretch of busy time has been accounted to; `None` when idle.
+    let mut busy_since = None;
+    loop {
+        if worker.is_idle() {
+            worker.outbox().flush(socket)?;
+            busy_since = None;
+            let Ok(order) = orders.recv() else { return Ok(()) };
+            worker.take(order)?;
+        }
+        let start = busy_since.unwrap_or_else(MonotonicNs::now);
+        loop {
+            match orders.try_recv() {
+                Ok(order) => worker.take(order)?,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
+        }
+        busy_since = worker.step(start)?.or(busy_since);
+        worker.outbox().flush(socket)?;
+    }
+}
