@@ -27,7 +27,7 @@ use crate::backends::llama::wire::protocol::{self, EngineFacts, FrameError, From
 use crate::backends::llama::wire::settings::Settings;
 
 /// Runs the engine process. Does not return while the gateway lives, unless something is wrong.
-pub(crate) fn run() -> Result<(), EngineError> {
+pub fn run() -> Result<(), EngineError> {
     let socket = gateway_socket()?;
     let mut reading = socket.try_clone().map_err(FrameError::from)?;
     let Some(ToEngine::Load(settings)) = protocol::read_frame(&mut reading)? else {

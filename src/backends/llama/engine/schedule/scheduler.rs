@@ -71,11 +71,6 @@ impl Scheduler {
         Ok(())
     }
 
-    /// How many requests wait for a slot.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// The prompt that the slot works on, and what it has answered so far.
     pub(crate) fn prompt(&self, slot: usize) -> &[Token] {
         &self.slots[slot].tokens

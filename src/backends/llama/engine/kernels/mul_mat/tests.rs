@@ -135,7 +135,7 @@ proptest! {
         noise in prop::collection::vec(any::<i8>(), 331),
     ) {
         // A CPU without kernels leaves the work to llama.cpp.
-        prop_assume!(avx2::available());
+        prop_assume!(has_avx2_kernels());
         prop_assume!(packs(matrix.ggml_type(), matrix.columns, matrix.rows));
         let (packed, vectors) = (matrix.packed(), vectors(matrix.columns, count, &noise));
         let products = matrix.times(&packed, &vectors);
@@ -157,7 +157,7 @@ proptest! {
         numbers in prop::collection::vec(any::<i8>(), 331),
         count in 1..10_usize,
     ) {
-        prop_assume!(avx2::available() && avx512::available());
+        prop_assume!(has_avx2_kernels() && has_avx512_kernels());
         let matrix = q4_1(5 * BLOCK, 3 * ROWS, &noise);
         let vectors = vectors(matrix.columns, count, &numbers);
         let mut quantised = vec![Values::default(); count * 5];
@@ -180,7 +180,7 @@ proptest! {
     /// Rounded to the nearest of 255 steps, and its sums are those of the steps.
     #[test]
     fn quantised_vectors_are_near_the_vectors(numbers in prop::collection::vec(-9.0..9.0_f32, 2 * BLOCK)) {
-        prop_assume!(avx2::available());
+        prop_assume!(has_avx2_kernels());
         let mut blocks = [Values::default(); 2];
         // SAFETY: the CPU was asked.
         unsafe { avx2::quantise(&numbers, &mut blocks) };
@@ -198,7 +198,7 @@ proptest! {
 
 #[test]
 fn a_vector_of_zeros_stays_one() {
-    if avx2::available() {
+    if has_avx2_kernels() {
         let mut blocks = [Values { scale: 7.0, ..Values::default() }];
         // SAFETY: the CPU was asked.
         unsafe { avx2::quantise(&[0.0; BLOCK], &mut blocks) };
