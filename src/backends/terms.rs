@@ -1,18 +1,18 @@
-//! What a client asks about when its request is worked on: priority and deadline. Facts only; no clock.
+//! Scheduling options of a request: priority and deadline. Pure.
 
 use serde::{Deserialize, Serialize};
 
 use crate::units::MonotonicNs;
 
-/// The terms of one request; the default is neither hurry nor patience.
+/// Scheduling options of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     pub priority: Priority,
-    /// When the answer stops being of use, finished or not.
+    /// The time after which the answer is useless, finished or not.
     pub deadline: Option<MonotonicNs>,
 }
 
-/// Who goes first among those that wait for the same model.
+/// Order of requests that wait for the same model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Priority {
     High,

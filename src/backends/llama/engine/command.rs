@@ -13,7 +13,7 @@ use crate::backends::llama::wire::outcome::Refusal;
 use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
-/// What the reader thread hands over.
+/// A command for the generator or the embedder.
 pub(crate) enum Order {
     Work { request: Request, work: Box<Work> },
     Embed(Texts),
@@ -25,26 +25,26 @@ pub(crate) enum Order {
 pub(crate) struct Texts {
     pub(crate) attempt: AttemptId,
     pub(crate) inputs: Vec<Vec<Token>>,
-    /// Length of the vectors; none: the model's own.
+    /// Length of the vectors; `None` for the model's own.
     pub(crate) dimensions: Option<u32>,
     pub(crate) deadline: Option<MonotonicNs>,
 }
 
-/// The part of a request that turns logits into text.
+/// The state that turns a sequence's logits into output.
 pub(crate) struct Work {
     pub(crate) sampler: Sampler,
     pub(crate) transcript: Transcript,
-    /// Control tokens whose spelling the transcript needs.
+    /// Control tokens whose text the parser needs.
     pub(crate) tags: Arc<[Token]>,
-    /// Turns left out so that the conversation fits.
+    /// Turns dropped so that the conversation fits.
     pub(crate) dropped_turns: u32,
-    /// The form that the answer must have.
+    /// Constraints on the answer.
     pub(crate) binding: Binding,
     pub(crate) logprobs: Option<Logprobs>,
 }
 
 impl Work {
-    /// The next token of an answer that may have `left` more of them.
+    /// The next token of an answer that has at most `left` tokens to come.
     pub(crate) fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
         let sampler = &mut self.sampler;
         let said = self.transcript.answer();

@@ -1,7 +1,6 @@
-//! The thread that owns the llama.cpp context of an embedding model: texts in, vectors out.
+//! Embedding worker: owns the llama.cpp context of an embedding model; texts in, vectors out.
 //!
-//! Which texts go together is [`super::packing`]'s decision. As in the engine for text, any failure of llama.cpp ends
-//! the process.
+//! [`super::schedule::embedding_batch`] chooses the texts of each batch.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -28,7 +27,7 @@ pub(crate) struct Embedder<'m> {
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
     packing: Packing,
-    /// Longest text in tokens.
+    /// Maximum length of a text in tokens.
     pub(crate) context_tokens: usize,
     model_dimensions: usize,
     open: HashMap<AttemptId, Open>,
@@ -50,14 +49,14 @@ impl<'m> Embedder<'m> {
     ) -> Result<Self, EngineError> {
         let sequences = settings.slots.max(1);
         let context_tokens = settings.context_within(model.n_ctx_train());
-        // Attention without a direction needs each text within one pass.
+        // Bidirectional attention needs each text within one pass.
         let batch_tokens = settings.batch_tokens.max(context_tokens);
         let threads = i32::try_from(threads).unwrap_or(1);
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(context_tokens.saturating_mul(sequences)))
             .with_n_seq_max(sequences)
-            // A generator with caches of their own would read texts of different lengths in several passes, and
-            // each pass would overwrite the mean of the one before.
+            // With separate caches, a generator would evaluate texts of different lengths in
+            // several passes, each of which overwrites the mean of the previous one.
             .with_kv_unified(true)
             .with_n_batch(batch_tokens)
             .with_n_ubatch(batch_tokens)
@@ -72,7 +71,7 @@ impl<'m> Embedder<'m> {
         })?;
         let limits = Limits {
             sequences: sequences as usize,
-            // What llama.cpp made of it: a larger batch would abort the process.
+            // llama.cpp may lower the value: a larger batch would abort the process.
             batch_tokens: context.n_batch().min(context.n_ubatch()) as usize,
         };
         Ok(Self {
@@ -120,7 +119,7 @@ impl<'m> Embedder<'m> {
         Ok(Open { prompt_tokens, dimensions: wanted, deadline: *deadline })
     }
 
-    /// Ends what nobody has a use for any more.
+    /// Closes requests past their deadline.
     fn expire(&mut self, now: MonotonicNs) -> Result<(), FrameError> {
         let late = |open: &Open| open.deadline.is_some_and(|deadline| deadline <= now);
         let expired: Vec<AttemptId> =
@@ -171,12 +170,12 @@ impl<'m> Embedder<'m> {
                     .map_err(|error| failed(&error))?;
             }
         }
-        // Models that are also generators keep what they read; nothing of it is wanted again.
+        // Generators keep evaluated tokens in the KV cache; embeddings do not reuse them.
         self.context.clear_kv_cache_seq(None, None, None).map_err(|error| failed(&error))?;
         self.context.decode(&mut self.batch).map_err(|error| failed(&error))
     }
 
-    /// The batch as work: one row for each request in it.
+    /// The batch's work: one row per request.
     fn rows(&self, picks: &[Pick]) -> Vec<StepRow> {
         let mut rows: Vec<StepRow> = Vec::new();
         for pick in picks {
@@ -211,7 +210,7 @@ impl Worker for Embedder<'_> {
             Order::Cancel(attempt) if self.packing.cancel(attempt) => {
                 self.close(attempt, Outcome::Cancelled)
             }
-            // It ended while the cancellation was on its way: its end was told already.
+            // The attempt ended before the cancellation arrived; its end is already sent.
             Order::Cancel(_) => Ok(()),
             Order::Work { request, .. } => {
                 self.close(request.attempt, Outcome::Refused(Refusal::OtherTask))
@@ -232,11 +231,11 @@ impl Worker for Embedder<'_> {
     }
 }
 
-/// How the vectors of a text's tokens become one: what the config says, or else the GGUF.
+/// The pooling from the config, else from the GGUF.
 fn pooling(model: &LlamaModel, wanted: Option<Pooling>) -> Result<LlamaPoolingType, EngineError> {
     let Some(wanted) = wanted else {
         let architecture = model.meta_val_str("general.architecture").unwrap_or_default();
-        // llama.cpp's numbers: 0 none, 1 mean, 2 cls, 3 last, 4 rank (scores instead of vectors).
+        // llama.cpp's values: 0 none, 1 mean, 2 cls, 3 last, 4 rank (scores instead of vectors).
         return match model.meta_val_str(&format!("{architecture}.pooling_type")).as_deref() {
             Ok("1" | "2" | "3") => Ok(LlamaPoolingType::Unspecified),
             _ => Err(EngineError::Load(
@@ -251,7 +250,7 @@ fn pooling(model: &LlamaModel, wanted: Option<Pooling>) -> Result<LlamaPoolingTy
     })
 }
 
-/// The vector scaled to length 1; a vector of zeros has no direction and stays.
+/// The vector scaled to length 1; a zero vector is unchanged.
 fn unit(vector: &[f32]) -> Vec<f32> {
     let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
     let scale = if length > 0.0 { length.recip() } else { 1.0 };

@@ -1,7 +1,7 @@
-//! The thread that owns the llama.cpp context: orders in, batches through, frames out.
+//! Text-generating worker: owns the llama.cpp context; tokens through the model, sampled tokens
+//! out.
 //!
-//! What to evaluate is the scheduler's decision, what to sample the sampler's, what to send the text stream's; here
-//! they meet llama.cpp. Any failure of llama.cpp ends the process: the supervisor starts a fresh one.
+//! Connects llama.cpp with the pure parts: scheduler, sampler, grammar and output stream.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ use crate::backends::llama::wire::step::{Drafted, Reused, StepReport, StepRow};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
-/// What the answers gained in one step.
+/// Output of one step.
 #[derive(Default)]
 struct Said {
     pieces: Vec<(AttemptId, Piece)>,
@@ -42,11 +42,11 @@ struct Said {
     finished: Vec<(AttemptId, Outcome)>,
 }
 
-/// An attempt the scheduler knows of.
+/// An attempt in the scheduler.
 struct Running {
     work: Box<Work>,
     counts: Counts,
-    /// Most tokens that the answer can have.
+    /// Maximum length of the answer in tokens.
     limit: usize,
     drafter: Option<Drafter>,
 }
@@ -56,19 +56,19 @@ pub(crate) struct Engine<'m> {
     vocab: LlamaVocab<'m>,
     batch: LlamaBatch<'static>,
     scheduler: Scheduler,
-    /// Longest prompt plus answer.
+    /// Maximum length of prompt plus answer.
     pub(crate) context_tokens: usize,
     running: HashMap<AttemptId, Running>,
     host: HostCache<SeqState>,
     pacer: Pacer,
-    /// Most tokens guessed in one step, for all answers together; 0: none.
+    /// Maximum draft tokens per step, over all answers; 0 disables drafts.
     draft_tokens: usize,
-    /// Prompt tokens found in caches since the last report.
+    /// Cached prompt tokens since the last report.
     reused: Reused,
-    /// Guesses since the last report.
+    /// Drafts since the last report.
     drafted: Drafted,
     outbox: Outbox,
-    /// Bytes of one token; kept for its memory.
+    /// Bytes of one token; a reused buffer.
     piece: Vec<u8>,
 }
 
@@ -88,7 +88,7 @@ impl<'m> Engine<'m> {
             running: HashMap::new(),
             host: HostCache::new(usize::try_from(settings.host_cache_bytes).unwrap_or(usize::MAX)),
             pacer: Pacer::new(settings.prefill_stretch, limits.slots),
-            // A model that cannot take tokens back cannot be tried with guesses.
+            // Rejected drafts are removed from the KV cache, which these models do not support.
             draft_tokens: if model.is_recurrent() || model.is_hybrid() {
                 0
             } else {
@@ -101,8 +101,8 @@ impl<'m> Engine<'m> {
         }
     }
 
-    /// Adds guesses to the next batch. Each further answer takes one from what may be guessed: a batch that is full of
-    /// answers has no room to waste.
+    /// Adds drafts to the next batch. Each further answer lowers the total: a batch full of answers
+    /// has no room for rejected tokens.
     fn guess_ahead(&mut self) {
         if self.draft_tokens == 0 {
             return;
@@ -129,7 +129,7 @@ impl<'m> Engine<'m> {
         self.pacer.observe(rows(Phase::Decode), rows(Phase::Prefill), elapsed_ns as f64);
     }
 
-    /// Runs the chunks through the model as one batch.
+    /// Evaluates the chunks as one batch.
     fn evaluate(&mut self, chunks: &[Chunk]) -> Result<(), EngineError> {
         self.batch.clear();
         for chunk in chunks {
@@ -145,8 +145,8 @@ impl<'m> Engine<'m> {
         self.context.decode(&mut self.batch).map_err(|error| EngineError::Decode(error.to_string()))
     }
 
-    /// Writes the next token of a fully evaluated sequence, whose logits are in batch row `row`, and those that were
-    /// guessed right after it.
+    /// Samples the next token of a fully evaluated sequence, whose logits are in batch row `row`,
+    /// and accepts the drafts that match.
     fn continue_answer(
         &mut self,
         chunk: &Chunk,
@@ -268,7 +268,7 @@ impl Worker for Engine<'_> {
             Order::Embed(texts) => self.close(texts.attempt, Outcome::Refused(Refusal::OtherTask)),
             Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
             Order::Cancel(attempt) => match self.scheduler.cancel(attempt) {
-                // It ended while the cancellation was on its way: its end was told already.
+                // The attempt ended before the cancellation arrived; its end is already sent.
                 Cancelled::Unknown => Ok(()),
                 Cancelled::Waiting | Cancelled::Running { .. } => {
                     self.close(attempt, Outcome::Cancelled)
@@ -333,7 +333,7 @@ fn count(tokens: usize) -> u32 {
 
 mod placement;
 
-/// llama.cpp counts in i32; nothing it holds is longer.
+/// llama.cpp's indices are i32; no count here exceeds that.
 fn as_index(value: usize) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }

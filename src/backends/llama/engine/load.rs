@@ -21,7 +21,8 @@ pub(crate) fn load_model(
     settings: &Settings,
     socket: &UnixStream,
 ) -> Result<LlamaModel, EngineError> {
-    // Before llama.cpp sees it: this reader expects hostile files, and says what is wrong with them.
+    // Checked before llama.cpp reads the file: this parser expects hostile files and reports what
+    // is wrong.
     let no_model = |reason: &dyn std::fmt::Display| {
         let path = settings.gguf.display();
         EngineError::Load(format!("{path} is not a model that llama.cpp can load: {reason}"))
@@ -42,7 +43,7 @@ pub(crate) fn load_model(
             let percent = (share * 100.0) as u8;
             if percent > told {
                 told = percent;
-                // A gateway that is gone is the reader's to notice.
+                // The reader thread handles a closed socket.
                 let _told = protocol::write_frame(&mut socket, &FromEngine::Loading { percent });
             }
             true
@@ -51,7 +52,7 @@ pub(crate) fn load_model(
         .map_err(|error| no_model(&load_log::first().unwrap_or_else(|| error.to_string())))
 }
 
-/// The LoRA adapter, if there is one. It lives in the model and is freed with it.
+/// Loads the LoRA adapter, if configured. The model owns and frees it.
 pub(crate) fn load_adapter(
     model: &mut LlamaModel,
     settings: &Settings,
@@ -66,7 +67,7 @@ pub(crate) fn load_adapter(
     Ok(Some((adapter, *scale)))
 }
 
-/// A context with a KV cache of its own for each slot: answers then do not depend on what else is in the batch.
+/// A context with a separate KV cache for each slot, so that answers do not depend on the batch.
 pub(crate) fn new_context<'m>(
     backend: &LlamaBackend,
     model: &'m LlamaModel,
@@ -101,7 +102,7 @@ pub(crate) fn new_context<'m>(
     let limits = Limits {
         slots: slots as usize,
         context_tokens: context_tokens as usize,
-        // What llama.cpp made of it: a larger batch would abort the process.
+        // llama.cpp may raise the value: a larger batch would abort the process.
         batch_tokens: context.n_batch().max(slots) as usize,
         queue: settings.queue as usize,
     };

@@ -1,7 +1,8 @@
-//! The engine process: loads one model and answers over the socket that is its standard input.
+//! Entry point of the engine process: loads one model and answers over the socket that is its
+//! standard input.
 //!
-//! Three threads. The reader and its helper take frames, render templates and tokenise (`intake`); the main
-//! thread owns the llama.cpp context. Knows nothing of HTTP, energy or other models.
+//! Three threads: the reader and its grammar helper take frames, render templates and tokenise; the
+//! main thread owns the llama.cpp context.
 
 use std::fs;
 use std::io;
@@ -26,7 +27,7 @@ use super::{kernels, reader, step_loop};
 use crate::backends::llama::wire::protocol::{self, EngineFacts, FrameError, FromEngine, ToEngine};
 use crate::backends::llama::wire::settings::Settings;
 
-/// Runs the engine process. Does not return while the gateway lives, unless something is wrong.
+/// Runs the engine process. Returns when the gateway closes the socket, or on an error.
 pub fn run() -> Result<(), EngineError> {
     let socket = gateway_socket()?;
     let mut reading = socket.try_clone().map_err(FrameError::from)?;
@@ -34,8 +35,8 @@ pub fn run() -> Result<(), EngineError> {
         return Err(EngineError::NotAChild);
     };
     send_logs_to_tracing(LogOptions::default());
-    // The gateway has no more attempts open than its places, each with a submission and a cancellation: a full
-    // channel is a broken gateway.
+    // The gateway opens at most as many attempts as it has permits, each with a submission and a
+    // cancellation: a full channel is a protocol error.
     let most = 4 * (settings.slots + settings.queue) as usize;
     let (orders, ordered) = mpsc::sync_channel(most);
     let prompter = Arc::new(OnceLock::new());
@@ -55,12 +56,12 @@ fn gateway_socket() -> Result<UnixStream, EngineError> {
     let stdin = io::stdin();
     let owned = stdin.as_fd().try_clone_to_owned().map_err(|_| EngineError::NotAChild)?;
     let socket = UnixStream::from(owned);
-    // Only a socket has an address; a terminal or a file does not.
+    // Only sockets have an address; terminals and files do not.
     socket.local_addr().map_err(|_| EngineError::NotAChild)?;
     Ok(socket)
 }
 
-/// Loads the model, then evaluates until the gateway is gone.
+/// Loads the model, then evaluates until the socket is closed.
 fn serve(
     settings: &Settings,
     socket: &mut UnixStream,
@@ -90,7 +91,7 @@ fn serve(
     if !facts.has_chat_template && !settings.embedding {
         warn!("the model has no chat template: it continues raw prompts only");
     }
-    // Set once, here: no submission comes before `Ready`.
+    // The only assignment: no submission arrives before `Ready`.
     let _unset = prompter.set(built);
     protocol::write_frame(socket, &FromEngine::Ready(facts))?;
     match worker {
@@ -99,7 +100,7 @@ fn serve(
     }
 }
 
-/// What this process does with its model.
+/// The worker for the kind of model.
 enum Worker<'m> {
     Generator(Engine<'m>),
     Embedder(Embedder<'m>),
@@ -125,7 +126,7 @@ impl<'m> Worker<'m> {
         Ok(Self::Generator(Engine::new(model, context, limits, settings)))
     }
 
-    /// Longest prompt plus answer, or longest text to embed.
+    /// Maximum length of prompt plus answer, or of a text to embed.
     fn context_tokens(&self) -> usize {
         match self {
             Self::Generator(engine) => engine.context_tokens,
@@ -134,7 +135,7 @@ impl<'m> Worker<'m> {
     }
 }
 
-/// The chat template that the config names, if it does.
+/// The chat template from the config, if any.
 fn chat_template(settings: &Settings) -> Result<Option<String>, EngineError> {
     let Some(path) = &settings.chat_template else { return Ok(None) };
     if path.as_os_str() == "chatml" {

@@ -1,7 +1,7 @@
-//! The engine's reader: takes frames from the gateway, makes orders of them, and ends the process when the gateway is gone.
+//! Reader thread: turns frames into commands, and ends the process when the socket is closed.
 //!
-//! Submissions become token lists here, beside the evaluating thread. Those that need a grammar are prepared on a thread
-//! of their own, as a hard schema can take its time: whoever asks for something else does not wait for it.
+//! Tokenises submissions in parallel with evaluation. Those that need a grammar go to a thread of
+//! their own, because a complex schema takes time: other submissions overtake them.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,25 +18,25 @@ use super::prompt::builder::Prompter;
 use crate::backends::llama::wire::protocol::{self, Prompt, Submission, ToEngine};
 use crate::units::AttemptId;
 
-/// Compiling a schema goes as deep as its parts and references do; what is not used is never mapped.
+/// Compiling recurses as deep as a schema and its references; unused stack is never mapped.
 const STACK_BYTES: usize = 32 << 20;
 
-/// What has to wait for a grammar, in the order in which it came.
+/// Work of the grammar thread, in order of arrival.
 enum Later {
     Prepare(Box<Submission>),
     Cancel(AttemptId),
 }
 
-/// Where frames go.
+/// Destinations of frames.
 struct Intake {
     prompter: Arc<OnceLock<Prompter>>,
     orders: SyncSender<Order>,
     later: SyncSender<Later>,
-    /// Attempts that are being prepared: their cancellation must not overtake them.
+    /// Attempts on the grammar thread: their cancellations must not overtake them.
     preparing: Arc<Mutex<HashSet<AttemptId>>>,
 }
 
-/// Starts reading. No more than `most` orders are ever under way, or the gateway is broken.
+/// Starts both threads. `most` bounds the commands in flight.
 pub(crate) fn start(
     mut socket: UnixStream,
     prompter: Arc<OnceLock<Prompter>>,
@@ -76,7 +76,7 @@ const TOO_MUCH: &str = "more was ordered than was agreed";
 const TOO_EARLY: &str = "a submission came before the model was loaded";
 
 impl Intake {
-    /// Fails if the process must end.
+    /// An error ends the process.
     fn take(&self, frame: ToEngine) -> Result<(), &'static str> {
         let order = match frame {
             ToEngine::Submit(submission) if needs_grammar(&submission) => {
@@ -109,7 +109,7 @@ fn needs_grammar(submission: &Submission) -> bool {
     submission.constraint.is_some() || has_tools
 }
 
-/// Prepares one after the other until the process must end, and says why.
+/// Runs the grammar thread; returns the reason why the process must end.
 fn prepare(
     taken: &Receiver<Later>,
     prompter: &OnceLock<Prompter>,
@@ -127,7 +127,7 @@ fn prepare(
         if orders.try_send(order).is_err() {
             return TOO_MUCH;
         }
-        // Only now: a cancellation that comes after this goes its own way, behind the order.
+        // After sending: a later cancellation takes the direct path, behind this command.
         if let Some(attempt) = attempt {
             preparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
         }
@@ -135,10 +135,11 @@ fn prepare(
     "the reader has ended"
 }
 
-/// Ends this process at once, even in the middle of an evaluation or a load.
+/// Kills this process, even during an evaluation or a load.
 ///
-/// An ordinary exit would run the destructors of C++ statics under the computing threads' feet. Nothing is lost: this
-/// process has no state but its memory, and nobody is left to read an exit status.
+/// An ordinary exit would run destructors of C++ statics while computing threads use them. Nothing
+/// is lost: the process has no state outside of its memory, and the gateway ignores its exit
+/// status.
 fn leave(reason: &str) {
     tracing::debug!("leaving: {reason}");
     if let Err(error) = kill_process(getpid(), Signal::KILL) {

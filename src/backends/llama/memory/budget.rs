@@ -1,7 +1,8 @@
-//! Who may be in memory: the table of loaded engines that all supervisors of a gateway share.
+//! Memory budget for loaded models, shared by all supervisors of a gateway.
 //!
-//! What to evict is decided in [`super::eviction`]; here are the table, the waiting and the asking. Evicting is asking: a
-//! model's own supervisor ends its engine, and does not if a request came in the meantime.
+//! [`super::eviction`] chooses the models to evict; this file has the table and the waiting.
+//! Eviction is a request: a model's own supervisor ends its engine, unless a request has arrived
+//! for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,15 +12,15 @@ use tokio::sync::{Notify, Semaphore};
 use super::eviction::{Resident, Room, room};
 use super::threads;
 
-/// The memory table of one gateway.
+/// Loaded models and the memory they hold.
 #[derive(Debug)]
 pub struct Residency {
     budget_bytes: u64,
     cores: usize,
     table: Mutex<Vec<Entry>>,
-    /// Something left the table or became idle.
+    /// A model has left the table or become idle.
     changed: Notify,
-    /// Whoever waits for memory waits in line: a small model must not overtake a large one for ever.
+    /// Waiters form a queue, so that a small model does not overtake a large one indefinitely.
     turn: Semaphore,
 }
 
@@ -30,7 +31,7 @@ struct Entry {
     evict: Arc<Notify>,
 }
 
-/// A loaded model that nobody uses just now.
+/// A loaded model without requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idle {
     pub model: Arc<str>,
@@ -38,7 +39,7 @@ pub struct Idle {
     pub since: Duration,
 }
 
-/// The model would not fit even alone.
+/// The model exceeds the whole budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it needs {} MiB and [engines] memory_budget_mib allows {}: use fewer slots, a shorter context or a smaller file",
@@ -49,18 +50,18 @@ pub struct TooLarge {
     pub budget_bytes: u64,
 }
 
-/// A place in memory, given back when dropped. Busy at first: it loads.
+/// Memory of one loaded model, returned on drop. Busy at first, while the model loads.
 #[derive(Debug)]
 pub struct Claim {
     residency: Arc<Residency>,
     evict: Arc<Notify>,
     busy: bool,
-    /// Engines loaded at the same time, this one included, when it was granted.
+    /// Number of loaded engines when the lease was granted, including this one.
     pub engines: usize,
 }
 
 impl Residency {
-    /// `cores`: what this process may use.
+    /// `cores` is the number this process may use.
     pub fn new(budget_bytes: u64, cores: usize) -> Arc<Self> {
         Arc::new(Self {
             budget_bytes,
@@ -71,7 +72,8 @@ impl Residency {
         })
     }
 
-    /// Waits until `bytes` fit, asking idle models to leave. May wait for ever; dropping it gives up.
+    /// Waits until `bytes` are free, evicting idle models. Waits without limit; dropping the future
+    /// gives up.
     pub async fn claim(self: &Arc<Self>, model: &Arc<str>, bytes: u64) -> Result<Claim, TooLarge> {
         // The semaphore is never closed.
         let _turn = self.turn.acquire().await;
@@ -83,7 +85,8 @@ impl Residency {
         }
     }
 
-    /// Takes the memory if it is free; with `evict`, asks idle models to leave if it is not.
+    /// Leases the memory if it is free; otherwise, with `evict`, asks idle models to leave and
+    /// returns `None`.
     pub fn try_claim(
         self: &Arc<Self>,
         model: &Arc<str>,
@@ -112,7 +115,7 @@ impl Residency {
         Ok(Some(Claim { residency: Arc::clone(self), evict, busy: true, engines }))
     }
 
-    /// Loaded models that nobody uses, with how long already.
+    /// Loaded models without requests.
     pub fn idle(&self) -> Vec<Idle> {
         let idle = |entry: &Entry| Idle {
             model: Arc::clone(&entry.model),
@@ -122,14 +125,14 @@ impl Residency {
         self.lock().iter().filter(|entry| !entry.resident.busy).map(idle).collect()
     }
 
-    /// Nothing under this lock can be left half done.
+    /// A poisoned lock is usable: each change is a single operation.
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Claim {
-    /// Notes whether the engine has anything to do. Cheap when nothing changes.
+    /// Sets whether the engine has work. Cheap if unchanged.
     pub fn set_busy(&mut self, busy: bool) {
         if std::mem::replace(&mut self.busy, busy) == busy {
             return;
@@ -143,13 +146,13 @@ impl Claim {
         }
     }
 
-    /// Resolves when somebody needs this memory.
+    /// Resolves when another model needs this memory.
     pub fn wanted_back(&self) -> impl Future<Output = ()> + use<> {
         let evict = Arc::clone(&self.evict);
         async move { evict.notified().await }
     }
 
-    /// Threads for an engine whose config leaves that open.
+    /// Number of threads for an engine without a configured one.
     pub fn threads(&self) -> usize {
         threads::share(self.residency.cores, self.engines)
     }
@@ -202,7 +205,7 @@ mod tests {
         assert!((&mut waiting).now_or_never().is_none());
         let mut behind = Box::pin(residency.claim(&small, 10));
         assert!((&mut behind).now_or_never().is_none());
-        // Whoever gives up leaves the line.
+        // Dropping a waiter removes it from the queue.
         drop(waiting);
         assert!(behind.now_or_never().is_some());
         drop(first);

@@ -1,27 +1,27 @@
-//! The memory a loaded model takes, from its shape and its settings. Pure.
+//! Memory estimate of a loaded model, from its shape and settings. Pure.
 //!
-//! An upper bound that is close: weights and KV cache are exact for ordinary transformers; sliding windows and
-//! recurrent layers need less than is counted here, and of mapped weights only what is used is in memory.
+//! A close upper bound: weights and KV cache are exact for ordinary transformers; sliding windows
+//! and recurrent layers need less, and mapped weights occupy memory only where used.
 
 use super::gguf::Shape;
 use super::repack_table::copied_bytes;
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::settings::KvType;
 
-/// What one loaded engine takes, bytes.
+/// Memory of one loaded engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     pub weights_bytes: u64,
-    /// The KV cache of all slots, allocated whole at the start.
+    /// The KV cache of all slots, allocated at the start.
     pub kv_bytes: u64,
-    /// llama.cpp's compute buffers, the cache of sequences without a slot, and the process itself.
+    /// llama.cpp's compute buffers, the host cache, and the process itself.
     pub working_bytes: u64,
 }
 
 /// An engine process without a model: binary, runtime, tokenizer tables. Measured: 25 to 40 MiB.
 const PROCESS_BYTES: u64 = 40 << 20;
 
-/// llama.cpp rounds each slot's context up to this.
+/// llama.cpp rounds each slot's context up to a multiple of this.
 const CONTEXT_STEP: u64 = 256;
 
 impl Footprint {
@@ -34,15 +34,15 @@ impl Footprint {
             .saturating_mul(shape.key_length.saturating_add(shape.value_length));
         let (block_bytes, block_values) = config.kv_type.block();
         let token_bytes = values.div_ceil(block_values).saturating_mul(block_bytes);
-        // llama.cpp reserves more, but only these floats are ever touched: activations of a full batch, and twice the logits
-        // of the rows that give a token, where they are computed and where they are read.
+        // llama.cpp reserves more, but only these floats are touched: activations of a full batch,
+        // and two copies of the logits of rows that yield a token.
         let batch = u64::from(config.batch_tokens.max(config.slots));
         let outputs = u64::from(config.slots).saturating_add(config.draft_tokens.into());
         let outputs = if config.embedding { 0 } else { outputs };
         let floats = (batch.saturating_mul(shape.embedding).saturating_mul(ACTIVATIONS))
             .saturating_add(outputs.saturating_mul(shape.vocabulary).saturating_mul(2));
-        // A layer's weights are used in one layout only. The tokens' embeddings are looked up in the file's, and where the
-        // output uses them too, it may have a copy in another.
+        // Each layer's weights are resident in one layout only. Token embeddings are read in the
+        // file's layout, so an output tied to them may have a second copy.
         let copy_bytes = shape.tied.filter(|_| !config.embedding).map_or(0, copied_bytes);
         Self {
             weights_bytes: shape.file_bytes.saturating_add(copy_bytes),
@@ -54,7 +54,7 @@ impl Footprint {
         }
     }
 
-    /// For a file whose header says nothing useful: at least the file itself.
+    /// For files with an unreadable header: at least the file itself.
     pub fn of_file(file_bytes: u64) -> Self {
         Self { weights_bytes: file_bytes, kv_bytes: 0, working_bytes: PROCESS_BYTES }
     }
@@ -64,8 +64,8 @@ impl Footprint {
     }
 }
 
-/// Rows of the embedding's width alive at once in a layer: input, norm, attention, and a feed-forward several times as
-/// wide.
+/// Live rows of the embedding's width in a layer: input, norm, attention, and a feed-forward
+/// several times as wide.
 const ACTIVATIONS: u64 = 12;
 
 impl KvType {

@@ -1,27 +1,28 @@
-//! When an idle model costs more warm than it would to load it again. Pure.
+//! Keep-alive time of idle models: break-even between staying loaded and loading again. Pure.
 
 use std::time::Duration;
 
 use crate::units::{Joules, Watts};
 
-/// How long a model may be idle, whatever it costs.
+/// Bounds of the keep-alive time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub least: Duration,
     pub most: Duration,
 }
 
-/// How long to keep an idle model: until keeping it has cost as much as loading it again, within the bounds.
+/// Keep-alive time of an idle model: until staying loaded has cost as much as loading again, within
+/// the bounds.
 ///
-/// The ski-rental rule: without knowledge of the next request it costs at most twice what the best hindsight would.
-/// Unknown load energy is not zero: such a model stays as long as allowed. So does one that costs nothing to keep.
+/// The ski-rental rule: without knowledge of the next request it costs at most twice the optimum. A
+/// model with unknown load energy, or without keep-alive cost, stays as long as allowed.
 pub fn keep_for(load: Option<Joules>, warm: Watts, bounds: Bounds) -> Duration {
     let break_even_s = match load {
         Some(Joules(joules)) if warm.0 > 0.0 => joules / warm.0,
         _ => f64::INFINITY,
     };
     let most_s = bounds.most.as_secs_f64();
-    // A NaN becomes the floor.
+    // NaN becomes the minimum.
     let seconds = break_even_s.max(bounds.least.as_secs_f64()).min(most_s);
     Duration::try_from_secs_f64(seconds).unwrap_or(bounds.most)
 }

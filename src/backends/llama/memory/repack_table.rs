@@ -1,9 +1,10 @@
-//! Which weights an engine copies into another layout when it loads them. The copy takes memory beside the file's layout
-//! where something else uses that. Data about llama.cpp and the CPU; Wattgate's kernels read it too.
+//! Table of the weight types that an engine copies into another layout at load. The copy adds to
+//! the file's layout if that is still used. Data about llama.cpp and the CPU; Wattgate's kernels
+//! use it too.
 
 use super::gguf::Tensor;
 
-/// How ggml numbers and writes the types that are copied: number, weights of a block, bytes of a block.
+/// ggml's id, weights per block and bytes per block of the types that are copied.
 const Q4_0: (u32, u64, u64) = (2, 32, 18);
 const Q4_1: (u32, u64, u64) = (3, 32, 20);
 const Q8_0: (u32, u64, u64) = (8, 32, 34);
@@ -13,8 +14,8 @@ const Q6_K: (u32, u64, u64) = (14, 256, 210);
 const IQ4_NL: (u32, u64, u64) = (20, 32, 18);
 const MXFP4: (u32, u64, u64) = (39, 32, 17);
 
-/// What llama.cpp b11434 itself copies (`ggml_repack_get_optimal_repack_type`): on x86 with AVX2, on ARM with the dot
-/// product or the matrix instructions.
+/// Types that llama.cpp b11434 copies (`ggml_repack_get_optimal_repack_type`): on x86 with AVX2, on
+/// ARM with the dot product or the matrix instructions.
 const BY_LLAMA_CPP: &[(u32, u64, u64)] = if cfg!(target_arch = "x86_64") {
     &[Q4_0, Q4_K, IQ4_NL, MXFP4]
 } else {
@@ -28,8 +29,8 @@ pub(super) fn copied_bytes(tensor: Tensor) -> u64 {
     copied.map_or(0, |(_, weights, bytes)| (tensor.weights / weights).saturating_mul(bytes))
 }
 
-/// Whether Wattgate's own kernels pack weights of ggml's type of this number on this CPU: `Q4_1` with AVX2, `Q8_0` with
-/// AVX-512.
+/// Whether Wattgate's kernels pack weights with this ggml type id on this CPU: `Q4_1` with AVX2,
+/// `Q8_0` with AVX-512.
 pub fn kernels_pack(ggml_type: u32) -> bool {
     match ggml_type {
         kind if kind == Q4_1.0 => has_avx2_kernels(),

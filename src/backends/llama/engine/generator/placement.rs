@@ -1,7 +1,8 @@
-//! Where a request's prompt finds what is known of it: in its slot, in another slot, or in host memory.
+//! Reuse of evaluated prompts: from the request's slot, another slot, or host memory.
 //!
-//! Sequences move by their saved state, not by llama.cpp's own copy between streams: that copy is put off until the next
-//! batch, so a state taken or set in between would be a wrong one, and it moves the whole buffer of a slot.
+//! Copies sequences by saved state, not by llama.cpp's copy between streams: that copy is deferred
+//! to the next batch, so a state read or set before it would be wrong, and it copies a slot's whole
+//! buffer.
 
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 
@@ -15,7 +16,7 @@ use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
 impl Engine<'_> {
-    /// Gives slots to those who wait and prefixes to those who share one.
+    /// Assigns slots to queued requests and copies shared prefixes.
     pub(crate) fn fill_slots(&mut self) -> Result<(), EngineError> {
         while let Some(admission) = self.scheduler.admit() {
             self.admit(&admission)?;
@@ -34,7 +35,7 @@ impl Engine<'_> {
     fn admit(&mut self, admission: &Admission) -> Result<(), EngineError> {
         let &Admission { attempt, slot, prompt_tokens, expected_tokens, .. } = admission;
         let prompt = self.scheduler.prompt(slot).to_vec();
-        // Taken before the displaced sequence is kept, which may push it out.
+        // Before the displaced sequence is stored, which may evict this one.
         let found = self.host.take(&prompt[..prompt_tokens - 1], expected_tokens + WORTH_MOVING);
         self.keep(slot, &admission.displaced);
         let mut cached_tokens = admission.cached_tokens;
@@ -59,19 +60,19 @@ impl Engine<'_> {
         Ok(self.outbox.push(&admitted)?)
     }
 
-    /// Saves a sequence that is about to lose its slot.
+    /// Saves a sequence that loses its slot.
     fn keep(&mut self, slot: usize, displaced: &[Token]) {
         if displaced.is_empty() || !self.host.wants(displaced) {
             return;
         }
-        // A state that cannot be saved is one that will be evaluated again, no more.
+        // A state that cannot be saved is evaluated again later.
         if let Ok(state) = self.context.state_seq_get(as_index(slot), LlamaStateSeqFlags::empty()) {
             let bytes = state.byte_len();
             self.host.put(Entry { tokens: displaced.to_vec(), state, bytes });
         }
     }
 
-    /// Puts the first `tokens` of a saved sequence into the slot; returns how many the slot then has.
+    /// Restores the first `tokens` of a saved sequence into the slot; returns the slot's length.
     fn restore(
         &mut self,
         slot: usize,
@@ -106,7 +107,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Notes how much of the prompt need not be evaluated.
+    /// Records the cached length of the prompt.
     fn found(&mut self, attempt: AttemptId, prompt_tokens: usize, cached_tokens: usize) {
         if let Some(running) = self.running.get_mut(&attempt) {
             let (prompt_tokens, cached_tokens) = (count(prompt_tokens), count(cached_tokens));
@@ -114,14 +115,14 @@ impl Engine<'_> {
         }
     }
 
-    /// The slot has nothing of its prompt: a model that cannot roll back (recurrent), or a state that did not fit.
+    /// Empties the slot: the model cannot truncate its cache (recurrent), or a state did not fit.
     fn clear(&mut self, slot: usize) -> Result<(), EngineError> {
         self.scheduler.forget_cache(slot);
         self.trim(slot, 0)?;
         Ok(())
     }
 
-    /// Drops everything from position `kept` on; false if the model cannot.
+    /// Truncates the slot to `kept` tokens; false if the model cannot.
     pub(crate) fn trim(&mut self, slot: usize, kept: usize) -> Result<bool, EngineError> {
         let (slot, kept) = (u32::try_from(slot).ok(), u32::try_from(kept).ok());
         self.context

@@ -1,7 +1,8 @@
-//! What binds the next token of an answer: the form of the answer, that of a call it has begun, or nothing.
+//! The grammar in force at each token of an answer: that of the answer, that of a begun call, or
+//! none.
 //!
-//! A model may think before it answers, so a form waits until the reasoning is over. A call that the model begins by
-//! itself is bound from its tag on; where its format has no tag, from the tool's name on.
+//! A constraint on the answer takes effect after the reasoning. A call that the model begins itself
+//! is constrained from its tag on or, in formats without a tag, from the tool's name on.
 
 use super::matcher::{Chosen, Grammar};
 use crate::backends::llama::engine::output::parser::AnswerParser;
@@ -11,13 +12,13 @@ use crate::openai::FinishReason;
 
 #[derive(Default)]
 pub(crate) struct Binding {
-    /// Binds now.
+    /// In force now.
     active: Option<Grammar>,
-    /// Binds the answer as soon as the model does not reason.
+    /// In force after the reasoning.
     answer: Option<Grammar>,
-    /// As every call begins.
+    /// Initial state for each call.
     call: Option<Grammar>,
-    /// The token with which the model may begin to reason, though a form is demanded.
+    /// The token that may open reasoning before a constrained answer.
     thought: Option<u32>,
 }
 
@@ -30,8 +31,8 @@ impl Binding {
         Self { active: None, answer, call, thought }
     }
 
-    /// The next token of an answer that has come as far as `said` and may have `left` more of them. `sample` chooses
-    /// among all tokens, or among those allowed.
+    /// The next token of an answer with `said` so far and at most `left` tokens to come. `sample`
+    /// chooses among all tokens, or among those of a mask.
     pub(crate) fn choose(
         &mut self,
         said: &AnswerParser,
@@ -59,7 +60,7 @@ impl Binding {
         self.active = self.answer.take();
         if let (None, Some(begun), Some(fresh)) = (&self.active, said.begun_call(), &self.call) {
             let mut grammar = fresh.clone();
-            // A model that spells calls in a way of its own goes on unbound.
+            // A call in another spelling continues without constraint.
             match grammar.read(begun) {
                 Ok(()) => self.active = Some(grammar),
                 Err(_) => self.call = None,

@@ -1,11 +1,12 @@
-//! Where the computing threads of a step wait for each other: hundreds of times, on an idle machine for microseconds.
+//! Barrier between the computing threads of a step, which meet hundreds of times per step.
 //!
-//! Takes the place of GNU OpenMP's `GOMP_barrier`, which either always spins for a fixed number of times or never does.
-//! On two idle cores spinning doubled the tokens/s against sleeping. On two cores with ten other busy processes it left
-//! 6 of 70: who spins loses the scheduler's favour, and waits for a thread that has no core. So this one spins until a
-//! wait takes longer than any on a machine of one's own, and then sleeps at once for a while before it tries again.
+//! Replaces GNU OpenMP's `GOMP_barrier`, which spins either for a fixed number of times or never.
+//! On two idle cores spinning doubled the tokens/s against sleeping. On two cores with ten other
+//! busy processes it left 6 of 70: a spinning thread loses its scheduling priority, and waits for a
+//! thread without a core. So this barrier spins until a wait takes longer than any on an idle
+//! machine, and then sleeps at once for a while before it spins again.
 //!
-//! Knows one team of threads: an engine evaluates one batch at a time.
+//! Supports one team of threads: an engine evaluates one batch at a time.
 
 #![expect(unsafe_code, reason = "C calls the barrier and tells the size of the team")]
 
@@ -17,15 +18,16 @@ use rustix::thread::futex;
 
 use crate::units::MonotonicNs;
 
-/// A wait that takes longer is for a thread without a core. Other work of one's own, such as sending a token on, is
+/// A longer wait is for a thread without a core. A thread's other work, such as sending a token, is
 /// shorter.
 const PATIENCE_NS: u64 = 1_000_000;
 
-/// How long to sleep at once after such a wait: first, and at most when there is one after the other.
+/// Duration of the backoff, in which waits sleep at once: initially, and at most when timeouts
+/// follow each other.
 const PAUSE_FIRST_NS: u64 = 5_000_000;
 const PAUSE_MOST_NS: u64 = 1_000_000_000;
 
-/// Looks between two looks at the clock.
+/// Spins between two readings of the clock.
 const LOOKS: usize = 32;
 
 static BARRIER: Barrier = Barrier::new();
@@ -34,26 +36,26 @@ unsafe extern "C" {
     fn omp_get_num_threads() -> c_int;
 }
 
-/// What compilers make of `#pragma omp barrier`.
+/// Compilers emit calls of this for `#pragma omp barrier`.
 #[unsafe(no_mangle)]
 extern "C" fn GOMP_barrier() {
-    // SAFETY: it reads a number of the calling thread's team.
+    // SAFETY: reads the size of the calling thread's team.
     let team = unsafe { omp_get_num_threads() };
     BARRIER.wait(u32::try_from(team).unwrap_or(1));
 }
 
-/// Makes sure that the linker takes this barrier and not the library's.
+/// Keeps the linker from choosing the library's barrier.
 pub(crate) fn install() {
     hint::black_box(GOMP_barrier as extern "C" fn());
 }
 
-/// A place where as many threads as a team has meet, again and again.
+/// A reusable barrier for the threads of one team.
 struct Barrier {
     arrived: AtomicU32,
-    /// Counts the meetings; waited on.
+    /// Number of completed rounds; the futex word.
     meetings: AtomicU32,
     sleepers: AtomicU32,
-    /// When waits may be spent spinning again.
+    /// End of the backoff.
     sleep_until: AtomicU64,
     pause_ns: AtomicU64,
 }
@@ -69,15 +71,16 @@ impl Barrier {
         }
     }
 
-    /// Returns when `team` threads have called it.
+    /// Blocks until `team` threads have called it.
     fn wait(&self, team: u32) {
         let meeting = self.meetings.load(Ordering::Acquire);
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 >= team {
             self.arrived.store(0, Ordering::Relaxed);
-            // Total order with the sleepers: either they see the new meeting or this sees them.
+            // Total order with waiters: either they see the new generation, or this thread sees
+            // them.
             self.meetings.store(meeting.wrapping_add(1), Ordering::SeqCst);
             if self.sleepers.load(Ordering::SeqCst) > 0 {
-                // A wake-up that fails leaves nobody asleep: the word has changed.
+                // A failed wake-up leaves no thread asleep: the futex word has changed.
                 let _woken = futex::wake(&self.meetings, futex::Flags::PRIVATE, u32::MAX >> 1);
             }
         } else if !self.spin(meeting) {
@@ -85,7 +88,7 @@ impl Barrier {
         }
     }
 
-    /// Looks for the end of the meeting as long as that is worth it; whether it came.
+    /// Spins until the round completes; false on timeout.
     fn spin(&self, meeting: u32) -> bool {
         let start = MonotonicNs::now().0;
         if start < self.sleep_until.load(Ordering::Relaxed) {
@@ -110,7 +113,7 @@ impl Barrier {
         self.meetings.load(Ordering::Acquire) != meeting
     }
 
-    /// Somebody else needs the cores: sleep for longer, the sooner this comes after the last time.
+    /// Starts a backoff: longer, the shorter the quiet time since the last one.
     fn calm_down(&self, now: u64) {
         let pause = self.pause_ns.load(Ordering::Relaxed);
         let peace = now.saturating_sub(self.sleep_until.load(Ordering::Relaxed));
@@ -122,7 +125,7 @@ impl Barrier {
     fn sleep(&self, meeting: u32) {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         while self.meetings.load(Ordering::SeqCst) == meeting {
-            // Interrupted, or changed meanwhile: the condition tells.
+            // The loop checks the condition again after interrupts.
             let _slept = futex::wait(&self.meetings, futex::Flags::PRIVATE, meeting, None);
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
@@ -135,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// Threads that add to a common number between meetings, and see all of it after each.
+    /// Threads that add to a shared number between rounds and see the whole sum after each.
     fn meet(barrier: &Barrier, team: u32, rounds: u32) {
         let sum = AtomicU32::new(0);
         thread::scope(|scope| {

@@ -1,31 +1,32 @@
-//! An answer from token bytes to pieces that may be sent: characters, then reasoning and calls, then stop strings.
+//! Streaming from token bytes to the pieces to send: characters, then reasoning and calls, then
+//! stop strings.
 //!
-//! Pure. Stop strings are looked for in the text alone: what is shown as the answer ends before them, while a line end
-//! in the reasoning, or in a call's arguments, ends nothing.
+//! Pure. Stop strings apply to the answer's text only: a line end in the reasoning, or in a call's
+//! arguments, does not end the answer.
 
 use super::parser::AnswerParser;
 use super::utf8_stops::{Released, TextStream};
 use crate::backends::llama::wire::piece::Piece;
 use crate::openai::FinishReason;
 
-/// One answer on its way out.
+/// The output of one answer.
 #[derive(Debug)]
 pub(crate) struct Transcript {
-    /// Makes characters of bytes for the parser.
+    /// Assembles characters from bytes for the parser.
     characters: TextStream,
     answer: AnswerParser,
     text: TextStream,
-    /// A call has been told.
+    /// A call has been emitted.
     called: bool,
 }
 
-/// What became certain.
+/// Output that can no longer change.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Heard {
     pub(crate) pieces: Vec<Piece>,
-    /// The characters it is about, tags included.
+    /// The characters behind the pieces, including tags.
     pub(crate) characters: String,
-    /// Nothing that follows can be part of the answer.
+    /// No later output can be part of the answer.
     pub(crate) ended: bool,
 }
 
@@ -56,8 +57,8 @@ impl Transcript {
         heard
     }
 
-    /// The answer is over, for this reason as far as the engine knows: adds what is left of it to what was `heard`
-    /// last, and tells the reason a client is given.
+    /// Ends the answer for the engine's `reason`: adds the rest to the last `emitted` output and
+    /// returns the reason for the client.
     pub(crate) fn end(&mut self, reason: FinishReason, heard: &mut Heard) -> FinishReason {
         let cut = reason == FinishReason::Length;
         if !self.answer.is_plain() && !heard.ended {
@@ -139,7 +140,7 @@ mod tests {
             hear(parser(), "\n\n", &["<think>a\n\nb", "</think>", "\n\nYes", ".\n\nNo"]);
         let reasoning = Piece::Reasoning("a\n\nb".into());
         assert_eq!((pieces, ended), (vec![reasoning, text("Yes"), text(".")], true));
-        // Half a stop string is text after all.
+        // An incomplete stop string is text.
         assert_eq!(hear(parser(), "###", &["a #", "#"]).0.len(), 2);
     }
 
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!((pieces, ended), (vec![text("a <think> ")], true));
     }
 
-    /// All that is told of an answer whose tokens are `cuts` bytes long, in as few pieces as say the same, and its end.
+    /// All pieces of an answer with tokens of `cuts` bytes, joined, and its end.
     fn told(
         mut transcript: Transcript,
         answer: &str,
@@ -196,7 +197,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1000))]
 
-        /// Tokens may end anywhere, also within a character: what is told is the same.
+        /// Tokens may end anywhere, even within a character: the pieces are the same.
         #[test]
         fn cuts_do_not_matter(
             parts in prop::collection::vec(prop::sample::select(vec![

@@ -1,6 +1,7 @@
-//! From a submission to the tokens the engine evaluates: template, control-token guard, tokeniser.
+//! Builder of prompts: from a submission to tokens, by template, control-token guard and tokeniser.
 //!
-//! Runs on the reader thread; touches the model's vocabulary, which is immutable, and never the context.
+//! Runs on the reader and grammar threads; uses the model's vocabulary, which is immutable, and
+//! never the context.
 
 use std::sync::{Arc, OnceLock};
 
@@ -36,46 +37,46 @@ use crate::openai::{Input, Role};
 
 const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 
-/// The schema of a tool whose calls cannot be bound to its own.
+/// Schema of a tool whose own cannot be enforced.
 const ANY_ARGUMENTS: &str = r#"{"type":"object"}"#;
 
-/// A model's template and tokeniser.
+/// Template, tokeniser and grammars of one model.
 pub(crate) struct Prompter {
     model: Arc<LlamaModel>,
     template: ChatTemplate,
-    /// Whether `template` is meant for this model; if not, it is asked for no conversation.
+    /// Whether `template` belongs to this model; if not, conversations are refused.
     has_template: bool,
     guard: Guard,
-    /// Control tokens that are part of the template's dialect, so the answer's parser must see them.
+    /// Control tokens that are tags of the model's format: the output parser needs their text.
     tags: Arc<[Token]>,
-    /// The token that opens the reasoning, where it is one.
+    /// The token that opens the reasoning, if it is a single one.
     thought: Option<u32>,
     overflow: Overflow,
     context_tokens: usize,
-    /// Tokens at which the model ends its turn.
+    /// Tokens that end the model's turn.
     ends: Vec<Token>,
-    /// Made for the first request that needs it: it takes a moment and some memory.
+    /// Built on first use: takes time and memory.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
 }
 
-/// A prompt, how to read what the model answers to it, and what binds the answer.
+/// A prompt with the parser and the constraints of its answer.
 struct Question<P> {
     prompt: P,
     answer: AnswerParser,
     forms: Forms,
 }
 
-/// What binds an answer and its calls.
+/// Constraints on an answer and its calls.
 #[derive(Default)]
 struct Forms {
-    /// The whole answer, but for reasoning that comes first.
+    /// The answer after its reasoning.
     answer: Option<Form>,
-    /// A call that the model begins by itself.
+    /// A call that the model begins itself.
     call: Option<Form>,
 }
 
 impl Prompter {
-    /// `template` goes before the model's own; `context_tokens` is what a prompt and its answer must fit into.
+    /// `template` replaces the model's own. Prompt and answer together fit into `context_tokens`.
     pub(crate) fn new(
         model: Arc<LlamaModel>,
         template: Option<String>,
@@ -119,14 +120,14 @@ impl Prompter {
         self.has_template
     }
 
-    /// Whether a conversation with tools can be put to the model. One without a template was trained for no
-    /// conversation at all; some templates refuse a system turn, which the fallback needs.
+    /// Whether the model accepts conversations with tools. Models without a template were not
+    /// trained for conversations; some templates refuse the system turn that the fallback needs.
     pub(crate) fn takes_tools(&self) -> bool {
         self.has_template
             && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), "", None).is_ok()
     }
 
-    /// What the engine is to do about a submission: work on it, or pass the refusal on.
+    /// The engine's command for a submission: a sequence to generate, or a refusal.
     pub(crate) fn order(&self, submission: Submission) -> Order {
         let attempt = submission.attempt;
         self.accept(submission).unwrap_or_else(|refusal| Order::Refuse(attempt, refusal))
@@ -149,7 +150,7 @@ impl Prompter {
             }
         };
         self.check_bias(&sampling.logit_bias)?;
-        // An answer with a form ends where the form does.
+        // A constrained answer ends where its grammar does.
         if submission.ignore_eos && forms.answer.is_none() {
             sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
         }
@@ -186,8 +187,8 @@ impl Prompter {
         grammars.as_ref().map_err(Clone::clone)?.grammar(form)
     }
 
-    /// The tools as calls can be bound to them: one whose schema is beyond the grammar takes any arguments, unless it
-    /// is strict.
+    /// The tools with enforceable schemas: one beyond the grammar's limits accepts any arguments,
+    /// or is refused if it is strict.
     fn bindable(&self, mut tools: ToolUse) -> Result<ToolUse, Refusal> {
         let format = self.call_format();
         let check = |place: usize, tool: &OfferedTool| {
@@ -211,12 +212,12 @@ impl Prompter {
         Ok(tools)
     }
 
-    /// How the model is told to call tools, be it by its own template or by the fallback.
+    /// The call format of the model's template, or of the fallback.
     fn call_format(&self) -> CallFormat {
         self.template.dialect().calls.unwrap_or(tool_fallback::FORMAT)
     }
 
-    /// What the embedder is to do about texts.
+    /// The embedder's command for a request.
     pub(crate) fn embedding(&self, embed: Embed) -> Order {
         let Embed { attempt, inputs, dimensions, deadline } = embed;
         let read = inputs.iter().map(|input| self.raw(input, false)).collect();
@@ -226,7 +227,7 @@ impl Prompter {
         }
     }
 
-    /// The conversation's tokens, and how many of its turns were left out so that it fits.
+    /// The conversation's tokens, and the number of turns that were dropped so that it fits.
     fn fitting(
         &self,
         conversation: &Conversation,
@@ -248,13 +249,14 @@ impl Prompter {
             .map_err(|error| Refusal::Template(error.to_string()))
     }
 
-    /// The tokens of a raw prompt, whose author may write control tokens (`control`), or of a text, which has none.
+    /// Tokens of a raw prompt, which may contain control tokens (`control`), or of a text to embed,
+    /// which may not.
     fn raw(&self, input: &Input, control: bool) -> Result<Vec<Token>, Refusal> {
         let vocab = self.model.vocab();
         match input {
             Input::Text(text) => {
                 let tokens = vocab.tokenize(text.as_bytes(), true, control);
-                // Who writes the beginning-of-sequence token out wants one of it, not two.
+                // A client that spells out the beginning-of-sequence token means one, not two.
                 let doubled = tokens.starts_with(&[vocab.bos(), vocab.bos()]);
                 Ok(tokens.into_iter().skip(usize::from(doubled)).map(|token| token.0).collect())
             }
@@ -262,7 +264,7 @@ impl Prompter {
         }
     }
 
-    /// A token llama.cpp may be given: any other would end the process.
+    /// Validates a token id: an unknown one would abort the process.
     fn known(&self, token: u32) -> Result<Token, Refusal> {
         let vocabulary = self.model.vocab().n_tokens();
         Token::try_from(token)
@@ -271,7 +273,8 @@ impl Prompter {
             .ok_or(Refusal::UnknownToken { token, vocabulary: vocabulary.unsigned_abs() })
     }
 
-    /// Renders the template and begins the answer as far as it is decided. `form` is that of an answer in words.
+    /// Renders the template and the certain beginning of the answer. `form` constrains an answer
+    /// without calls.
     fn render(
         &self,
         turns: &[Turn],
@@ -287,7 +290,7 @@ impl Prompter {
             self.template.render(&turns, None, variables, &self.guard)?
         };
         let ends_with = |tag: &str| prompt.trim_end().ends_with(tag);
-        // A template may close the reasoning before it began: then there is none.
+        // A template may close the reasoning at once, which disables it.
         let reasoning = dialect.reasoning.filter(|tags| !ends_with(tags.close));
         let opened = reasoning.is_some_and(|tags| ends_with(tags.open));
         let Some(used) = tools else {
@@ -299,7 +302,7 @@ impl Prompter {
         let mut answer = AnswerParser::new(reasoning, opened, Some(expected(used, format)));
         let begins = || Form::call_begins(used, format);
         let bound = match shape::forced_beginning(used, format) {
-            // A call that must be made is begun for the model, which then has less to compute.
+            // The beginning of a required call is part of the prompt: fewer tokens to generate.
             Some(beginning) if reasoning.is_none() && !beginning.is_empty() => {
                 prompt.push_str(&beginning);
                 answer.prime(&beginning);
@@ -318,7 +321,8 @@ impl Prompter {
         for piece in pieces(rendered) {
             tokens.extend(vocab.tokenize(piece.as_bytes(), false, true));
         }
-        // Most templates write the beginning-of-sequence token themselves; two of them would degrade the answer.
+        // Most templates write the beginning-of-sequence token themselves; a second one would
+        // degrade the answer.
         if vocab.should_add_bos() && tokens.first() != Some(&vocab.bos()) {
             tokens.insert(0, vocab.bos());
         }
@@ -338,7 +342,7 @@ fn expected(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
     }
 }
 
-/// How every token that is recognised in text as a control token is spelled.
+/// All control tokens and their text.
 fn control_tokens(model: &LlamaModel) -> Vec<(LlamaToken, String)> {
     let vocab = model.vocab();
     vocab
@@ -348,7 +352,7 @@ fn control_tokens(model: &LlamaModel) -> Vec<(LlamaToken, String)> {
         .collect()
 }
 
-/// A token's text; empty if the vocabulary has no such token.
+/// A token's text; empty for tokens outside of the vocabulary.
 fn spelling(model: &LlamaModel, token: LlamaToken) -> String {
     if token.0 < 0 {
         return String::new();
@@ -356,7 +360,7 @@ fn spelling(model: &LlamaModel, token: LlamaToken) -> String {
     model.vocab().text(token).map_or_else(String::new, |text| text.to_string_lossy().into_owned())
 }
 
-/// A tool for a try-out of the template.
+/// A sample tool to test the template with.
 fn sample() -> ToolUse {
     let tools = vec![OfferedTool::new("f", "", r#"{"type":"object","properties":{}}"#)];
     ToolUse { tools, must_call: MustCall::No, parallel: false }

@@ -1,19 +1,19 @@
-//! The log-probabilities that a client asked for: what the model itself gave each token of the answer.
+//! Log-probabilities of the tokens of an answer, on request.
 //!
-//! Pure. They are the model's own distribution: before bias, penalties, mask and temperature, which are the client's.
+//! Pure. Of the model's own distribution, before bias, penalties, mask and temperature.
 
 use super::softmax::{Scored, greatest, leaders, mass};
 use crate::backends::llama::wire::logprobs::{TokenLogprob, TokenLogprobs};
 use crate::backends::llama::wire::token::Token;
 
-/// Looks up log-probabilities, and keeps those of text that is held back.
+/// Computes log-probabilities and holds those of unreleased text.
 #[derive(Debug)]
 pub(crate) struct Logprobs {
-    /// How many of the most probable tokens to tell, beside the chosen one.
+    /// Number of most probable tokens to report with each token.
     top: usize,
-    /// Of tokens whose text is not released yet.
+    /// Of tokens with unreleased text.
     pending: Vec<TokenLogprobs>,
-    /// Kept for its memory.
+    /// Reused buffer.
     leaders: Vec<Scored>,
 }
 
@@ -22,7 +22,7 @@ impl Logprobs {
         Self { top, pending: Vec::new(), leaders: Vec::new() }
     }
 
-    /// Notes the token chosen from `logits`; `spell` gives a token's bytes.
+    /// Records the token chosen from `logits`; `spell` returns a token's bytes.
     pub(crate) fn note(&mut self, logits: &[f32], token: usize, spell: impl Fn(Token) -> Vec<u8>) {
         let (most, _) = greatest(logits);
         let log_total = most + mass(logits, most, 1.0).ln();
@@ -39,9 +39,9 @@ impl Logprobs {
         self.pending.push(TokenLogprobs { chosen, top });
     }
 
-    /// Those of the tokens that have a part in `text`, which is released now.
+    /// Returns those of tokens with bytes in `text`, which is released now.
     ///
-    /// At a `last` release the rest is dropped: it is the stop string that ended the answer.
+    /// A `last` release drops the rest: the stop string that ended the answer.
     pub(crate) fn release(&mut self, text: &str, last: bool) -> Vec<TokenLogprobs> {
         if !last {
             return if text.is_empty() { Vec::new() } else { std::mem::take(&mut self.pending) };

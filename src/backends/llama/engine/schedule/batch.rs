@@ -13,7 +13,8 @@ pub(crate) struct Chunk {
     pub(crate) phase: Phase,
     /// The sequence is fully evaluated after this chunk: its last row yields the next token.
     pub(crate) completes: bool,
-    /// So many of the last rows are guesses; with them, the row before the first one yields the next token.
+    /// Number of trailing draft rows; the row before the first of them, and each accepted one,
+    /// yields the next token.
     pub(crate) drafts: usize,
 }
 

@@ -1,22 +1,24 @@
-//! How much of the waiting prompts a step may read while answers are being written. Pure; learns from step times.
+//! Limit on the prompt rows of a step while answers are being generated. Pure; learns from step
+//! times.
 //!
-//! A row costs what the machine makes of it: nearly nothing on a GPU, milliseconds on two cores. So the limit is a
-//! ratio of times, and the rows that fit into it follow from the steps that were measured.
+//! The cost of a row depends on the machine: nearly nothing on a GPU, milliseconds on two cores. So
+//! the limit is a ratio of times, and the number of rows follows from measured steps.
 
 /// Weight of the newest measurement in the running averages.
 const NEWEST: f64 = 0.3;
 
-/// Prompt rows of a step before anything was measured, and never fewer: a prompt must get on.
+/// Minimum prompt rows of a step, and the limit before any measurement: a prompt must make
+/// progress.
 pub(crate) const ROWS_LEAST: usize = 4;
 
-/// Prompt rows for a step, from the times of the steps before.
+/// Prompt-row limit from the times of previous steps.
 #[derive(Debug)]
 pub(crate) struct Pacer {
-    /// How many times longer a step may take that also reads prompts.
+    /// Allowed duration of a step with prompt rows, relative to one without.
     stretch: f64,
-    /// Average nanoseconds of a step that only decodes, by its rows; 0: never seen.
+    /// Mean duration of decode-only steps in nanoseconds, by number of rows; 0 if not measured.
     decode_ns: Vec<f64>,
-    /// Average nanoseconds that each prompt row adds; 0: never seen.
+    /// Mean nanoseconds per prompt row; 0 if not measured.
     row_ns: f64,
 }
 
@@ -26,7 +28,7 @@ impl Pacer {
         Self { stretch: stretch.max(1.0), decode_ns: vec![0.0; slots + 1], row_ns: 0.0 }
     }
 
-    /// Most prompt rows beside `decode_rows`; with none, nobody has to be kept from waiting.
+    /// Maximum prompt rows in a step with `decode_rows`; unlimited without any.
     pub(crate) fn prompt_rows(&self, decode_rows: usize) -> usize {
         if decode_rows == 0 {
             return usize::MAX;
@@ -46,7 +48,7 @@ impl Pacer {
         }
     }
 
-    /// Learns from a step of `decode_rows` and `prompt_rows` that took `elapsed_ns`.
+    /// Records a step of `decode_rows` and `prompt_rows` that took `elapsed_ns`.
     pub(crate) fn observe(&mut self, decode_rows: usize, prompt_rows: usize, elapsed_ns: f64) {
         if prompt_rows == 0 {
             if let Some(average) = self.decode_ns.get_mut(decode_rows) {
@@ -57,13 +59,14 @@ impl Pacer {
             let added = (elapsed_ns - decode_ns).max(0.0) / prompt_rows as f64;
             update(&mut self.row_ns, added);
         } else if self.row_ns <= 0.0 {
-            // Large batches cost less per row than the small ones that are asked about, but it is a beginning.
+            // Rows of large batches cost less than those of the small ones to limit; good enough as
+            // a first estimate.
             self.row_ns = elapsed_ns / prompt_rows as f64;
         }
     }
 
-    /// What a step with so many decode rows takes: measured, or as the nearest smaller one that was, so that a
-    /// guess errs towards fewer prompt rows, or in proportion to the nearest greater.
+    /// Expected duration of a step with this many decode rows: measured; or that of the nearest
+    /// smaller number, which errs towards fewer prompt rows; or scaled from the nearest greater.
     fn decode_cost(&self, rows: usize) -> Option<f64> {
         let known = |index: &usize| self.decode_ns[*index] > 0.0;
         let rows = rows.min(self.decode_ns.len() - 1);
@@ -109,7 +112,7 @@ mod tests {
                 }
                 let stretched = run(&mut pacer, decode_rows, fixed, row);
                 assert!(stretched <= 3.0 * plain + ROWS_LEAST as f64 * row, "{stretched} {plain}");
-                // And no further below it than the cap of a batch and whole rows make it.
+                // The deviation below is bounded by the batch limit and by rounding to rows.
                 let rows = pacer.prompt_rows(decode_rows);
                 assert!(rows > 500 || stretched > 2.0 * plain, "{rows} {stretched} {plain}");
             }

@@ -1,19 +1,19 @@
-//! The requests that wait for a slot, in the order in which they will get one. Pure.
+//! Queue of requests without a slot, in the order in which they get one. Pure.
 //!
-//! Every request draws a ticket, and a priority is a head start in tickets. So a request is overtaken only by
-//! those that came soon after it, and by a bounded number of them: no priority starves another.
+//! Each request draws a ticket, and priority is a head start in tickets. A request is overtaken
+//! only by a bounded number of later ones, so no priority starves another.
 
 use super::request::Request;
 use crate::backends::terms::Priority;
 use crate::units::{AttemptId, MonotonicNs};
 
-/// How many later requests of the next higher priority may overtake a request: at most this, less one.
+/// Upper bound (exclusive) of later requests of the next higher priority that overtake a request.
 pub(crate) const HEAD_START: u64 = 16;
 
 /// A queue that priorities reorder within bounds.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    /// By rank; the first is next.
+    /// Ordered by rank.
     places: Vec<Place>,
     tickets: u64,
 }
@@ -37,7 +37,7 @@ impl Waiting {
         self.places.insert(place, Place { rank, request });
     }
 
-    /// The next to get a slot.
+    /// The next request to get a slot.
     pub(crate) fn first(&self) -> Option<&Request> {
         self.places.first().map(|place| &place.request)
     }
@@ -50,13 +50,13 @@ impl Waiting {
         self.places.len()
     }
 
-    /// Forgets an attempt; whether it was here.
+    /// Removes an attempt; false if unknown.
     pub(crate) fn remove(&mut self, attempt: AttemptId) -> bool {
         let place = self.places.iter().position(|place| place.request.attempt == attempt);
         place.map(|place| self.places.remove(place)).is_some()
     }
 
-    /// Removes everyone whose deadline has come.
+    /// Removes and returns attempts past their deadline.
     pub(crate) fn expire(&mut self, now: MonotonicNs) -> Vec<AttemptId> {
         let late = |place: &mut Place| place.request.terms.deadline.is_some_and(|at| at <= now);
         self.places.extract_if(.., late).map(|place| place.request.attempt).collect()
@@ -102,7 +102,8 @@ mod tests {
     }
 
     proptest! {
-        /// However many urgent ones come, nobody is overtaken by more than two head starts of later ones.
+        /// With any number of urgent requests, fewer than two head starts of later ones overtake a
+        /// request.
         #[test]
         fn nobody_starves(priorities in prop::collection::vec(0..3u8, 1..200), served in 0..100usize) {
             let mut waiting = Waiting::default();

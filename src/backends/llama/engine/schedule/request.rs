@@ -9,7 +9,7 @@ use crate::units::AttemptId;
 pub(crate) struct Request {
     pub(crate) attempt: AttemptId,
     pub(crate) prompt: Vec<Token>,
-    /// Most tokens to generate; at least 1.
+    /// Maximum number of tokens to generate; at least 1.
     pub(crate) output_limit: usize,
     pub(crate) terms: Terms,
 }

@@ -1,8 +1,8 @@
-//! Continuous batching as a pure rule: slots and waiting requests in, the next batch out.
+//! Continuous batching as a pure function: slots and queued requests in, the next batch out.
 //!
-//! No llama types, no clock, no I/O. Decode rows come first, then prefill chunks share the rest of the batch budget;
-//! guesses of how an answer goes on are among its rows. A finished sequence stays in its slot as cache for the next
-//! prompt that begins like it.
+//! Pure: no llama types, no clock, no I/O. Decode rows, with drafts among them, come first; prefill
+//! chunks share the rest of the batch budget. A finished sequence stays in its slot as cache for
+//! the next prompt with the same prefix.
 
 use super::batch::{Chunk, Phase};
 use super::queue::Waiting;
@@ -12,20 +12,20 @@ use crate::backends::llama::wire::outcome::Rejection;
 use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
-/// What the engine can hold; all at least 1.
+/// Capacity of the engine; all at least 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Sequences worked on at once.
+    /// Sequences evaluated at the same time.
     pub(crate) slots: usize,
-    /// Longest prompt plus answer of one sequence, in tokens.
+    /// Maximum length of prompt plus answer of one sequence, in tokens.
     pub(crate) context_tokens: usize,
-    /// Most rows of one batch. At least `slots`, so that every sequence advances in every step.
+    /// Maximum rows of one batch. At least `slots`, so that every sequence advances in every step.
     pub(crate) batch_tokens: usize,
-    /// Requests that may wait for a slot.
+    /// Maximum queued requests without a slot.
     pub(crate) queue: usize,
 }
 
-/// What cancelling found.
+/// State of an attempt when it was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cancelled {
     Waiting,
@@ -33,13 +33,13 @@ pub(crate) enum Cancelled {
     Unknown,
 }
 
-/// The scheduler's whole state.
+/// Slots and queue of one engine.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     pub(super) limits: Limits,
     pub(super) slots: Vec<Slot>,
     pub(super) waiting: Waiting,
-    /// Counts admissions, to find the slot whose cache is the oldest.
+    /// Number of admissions, which orders slots by age of their cache.
     pub(super) admissions: u64,
 }
 
@@ -71,21 +71,21 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The prompt that the slot works on, and what it has answered so far.
+    /// Prompt and answer so far of the slot's sequence.
     pub(crate) fn prompt(&self, slot: usize) -> &[Token] {
         &self.slots[slot].tokens
     }
 
-    /// The slots whose answers get their next token with the next batch.
+    /// The slots that decode in the next batch.
     pub(crate) fn answering(&self) -> Vec<(usize, AttemptId)> {
         let pending = self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index));
         let decodes = pending.filter(|chunk| chunk.phase == Phase::Decode);
         decodes.map(|chunk| (chunk.slot, chunk.attempt)).collect()
     }
 
-    /// Adds a guess how the slot's answer goes on to the next batch, as far as it has room and use for it: every slot
-    /// keeps its row, and the last token of an answer is never evaluated. Call once a step and slot, after
-    /// [`Self::answering`] named it.
+    /// Adds draft tokens for the slot to the next batch, as far as there is room: every slot keeps
+    /// its row, and the last token of an answer is never evaluated. Call at most once per step and
+    /// slot, for slots from [`Self::answering`].
     pub(crate) fn propose(&mut self, slot: usize, guess: &[Token]) {
         let drafted: usize = self.slots.iter().map(|slot| slot.drafts.len()).sum();
         let rows = self.limits.batch_tokens.saturating_sub(self.slots.len() + drafted);
@@ -96,22 +96,23 @@ impl Scheduler {
         slot.tokens.extend_from_slice(&slot.drafts);
     }
 
-    /// Whether the next token's logits are there already: the last token was guessed and evaluated.
+    /// Whether the next token's logits exist already: the last token was a draft and is evaluated.
     pub(crate) fn is_ahead(&self, slot: usize) -> bool {
         let slot = &self.slots[slot];
         slot.work.is_some() && slot.evaluated == slot.tokens.len()
     }
 
-    /// How much of its sequence the slot has in the KV cache; what lies there behind it is of guesses that failed.
+    /// Valid length of the slot's sequence in the KV cache; rejected drafts follow it.
     pub(crate) fn kept(&self, slot: usize) -> usize {
         self.slots[slot].evaluated
     }
 
-    /// The next batch, in slot order (llama.cpp evaluates consecutive sequence ids together); empty when idle.
+    /// The next batch, in slot order (llama.cpp evaluates consecutive sequence ids together); empty
+    /// when idle.
     ///
-    /// Each decoding sequence gets its one row. The rest of the budget, at most what `prompt_rows` says for the
-    /// number of decode rows, is shared among prefills, the shortest first, so that a long prompt never keeps a
-    /// short one from starting. Each gets at least one row.
+    /// Each decoding sequence gets one row. Prefills share the rest of the budget, at most
+    /// `prompt_rows` for the number of decode rows, the shortest first, so that a long prompt does
+    /// not delay a short one. Each gets at least one row.
     pub(crate) fn next_batch(&self, prompt_rows: impl Fn(usize) -> usize) -> Vec<Chunk> {
         let mut batch: Vec<Chunk> =
             self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index)).collect();
@@ -121,7 +122,7 @@ impl Scheduler {
             batch.iter_mut().filter(|chunk| chunk.phase == Phase::Prefill).collect();
         prefills.sort_by_key(|chunk| chunk.len);
         let count = prefills.len();
-        // There are never more chunks than slots, and a batch has room for one row of each.
+        // There are at most as many chunks as slots, and a batch has room for one row of each.
         let mut budget = (self.limits.batch_tokens - decodes).min(prompt_rows(decodes).max(count));
         for (served, chunk) in prefills.into_iter().enumerate() {
             let share = budget / (count - served);
@@ -134,12 +135,12 @@ impl Scheduler {
         batch
     }
 
-    /// The tokens a chunk evaluates.
+    /// The tokens of a chunk.
     pub(crate) fn tokens(&self, chunk: &Chunk) -> &[Token] {
         &self.slots[chunk.slot].tokens[chunk.start..chunk.start + chunk.len]
     }
 
-    /// The batch was evaluated: its tokens are in the KV cache now.
+    /// Records an evaluated batch: its tokens are in the KV cache.
     pub(crate) fn evaluated(&mut self, batch: &[Chunk]) {
         for chunk in batch {
             let slot = &mut self.slots[chunk.slot];
@@ -150,8 +151,7 @@ impl Scheduler {
         }
     }
 
-    /// Appends a sampled token. Returns whether the sequence may go on; if not, it reached its output limit or
-    /// its context.
+    /// Appends a sampled token; false if the sequence has reached its output limit or its context.
     pub(crate) fn push(&mut self, slot: usize, token: Token) -> bool {
         let slot = &mut self.slots[slot];
         slot.tokens.push(token);
@@ -164,7 +164,7 @@ impl Scheduler {
         slot.work.as_ref().is_some_and(|work| slot.tokens.len() < work.end)
     }
 
-    /// Ends the slot's work and keeps what was evaluated as cache.
+    /// Ends the slot's sequence; its evaluated part stays as cache.
     pub(crate) fn release(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         slot.tokens.truncate(slot.evaluated);
@@ -172,7 +172,7 @@ impl Scheduler {
         slot.work = None;
     }
 
-    /// Forgets an attempt, wherever it is. Its slot is idle at once.
+    /// Removes an attempt from queue or slot. Its slot is idle at once.
     pub(crate) fn cancel(&mut self, attempt: AttemptId) -> Cancelled {
         if self.waiting.remove(attempt) {
             return Cancelled::Waiting;
@@ -187,7 +187,7 @@ impl Scheduler {
         }
     }
 
-    /// Ends everything whose deadline has come, waiting or running.
+    /// Removes and returns attempts past their deadline, queued or running.
     pub(crate) fn expire(&mut self, now: MonotonicNs) -> Vec<AttemptId> {
         let mut expired = self.waiting.expire(now);
         for slot in 0..self.slots.len() {

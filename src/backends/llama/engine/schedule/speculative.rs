@@ -1,43 +1,46 @@
-//! Guessing how an answer goes on by looking up what followed its last tokens the time before. Pure.
+//! Speculative decoding by prompt lookup: drafts repeat what followed the last tokens before. Pure.
 //!
-//! A guess is never wrong at the reader's cost: the model evaluates it with the next token in one batch, and only what
-//! it would have written itself is kept. Guesses that seldom hold cost time, so they get shorter and pause.
+//! Drafts do not change answers: the model evaluates them with the next token in one batch, and
+//! only tokens that it would have chosen are kept. Drafts that are often rejected cost time, so
+//! they get shorter and pause.
 
 use std::collections::HashMap;
 
 use crate::backends::llama::wire::token::Token;
 
-/// Tokens in a row that must have occurred before: fewer occur by chance.
+/// Length of the run that must have occurred before: shorter runs repeat by chance.
 const RUN: usize = 3;
-/// Length of the first guess.
+/// Length of the first draft.
 const FIRST_GUESS: usize = 4;
-/// Steps without a guess after one of which nothing held; doubles with each in a row, so many times at most.
+/// Steps without a draft after a draft that was rejected entirely; doubles with each in a row, at
+/// most this many times.
 const PAUSE_STEPS: usize = 4;
 const DOUBLINGS_MOST: u32 = 5;
 
-/// What has been seen of one prompt and its answer.
+/// Index over one prompt and its answer.
 #[derive(Debug)]
 pub(crate) struct Drafter {
-    /// Where each run of tokens ended last: the place of what followed it.
+    /// End of the last occurrence of each run.
     after: HashMap<[Token; RUN], usize>,
-    /// Length of the sequence that `after` covers.
+    /// Length of the indexed sequence.
     seen: usize,
-    /// Tokens to guess at once, and at most.
+    /// Current and maximum draft length.
     length: usize,
     most: usize,
-    /// Steps to let pass.
+    /// Steps until the next draft.
     pause: usize,
     misses: u32,
 }
 
 impl Drafter {
-    /// Guesses at most `most` tokens at once.
+    /// Drafts have at most `most` tokens.
     pub(crate) fn new(most: usize) -> Self {
         let length = FIRST_GUESS.min(most);
         Self { after: HashMap::new(), seen: 0, length, most, pause: 0, misses: 0 }
     }
 
-    /// What may follow `tokens`, at most `room` of it. Call once a step with the same sequence, grown by the answer.
+    /// A draft of at most `room` tokens that may follow `tokens`. Call once per step with the same
+    /// sequence, grown by the answer.
     pub(crate) fn guess(&mut self, tokens: &[Token], room: usize) -> Vec<Token> {
         let before = self.look_up(tokens);
         if self.pause > 0 {
@@ -45,12 +48,12 @@ impl Drafter {
             return Vec::new();
         }
         let Some(place) = before else { return Vec::new() };
-        // What follows may reach the end of what is known, and goes round from there.
+        // The draft may reach the end of the known sequence and wraps around from there.
         let period = tokens.len() - place;
         (0..self.length.min(room)).map(|offset| tokens[place + offset % period]).collect()
     }
 
-    /// Of `guessed` tokens, the first `held` were what the model wrote.
+    /// Records that the first `held` of `guessed` tokens were accepted.
     pub(crate) fn learn(&mut self, guessed: usize, held: usize) {
         if held == 0 {
             self.length = (self.length / 2).max(1);
@@ -62,7 +65,7 @@ impl Drafter {
         }
     }
 
-    /// Where the last run of `tokens` ended before; notes all its runs.
+    /// Indexes all runs of `tokens`; returns the previous end of the last one.
     fn look_up(&mut self, tokens: &[Token]) -> Option<usize> {
         let mut before = None;
         for end in (self.seen + 1).max(RUN)..=tokens.len() {

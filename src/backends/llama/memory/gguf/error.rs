@@ -1,8 +1,8 @@
-//! Why a GGUF header could not be read.
+//! Errors of reading a GGUF header.
 
 use std::io;
 
-/// Why a header could not be read.
+/// The reason why a header cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
     #[error("it cannot be read: {0}")]

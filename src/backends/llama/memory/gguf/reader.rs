@@ -1,16 +1,16 @@
-//! The values of a GGUF header, one after the other. Checks every length against what may still be read before it is
-//! used, and keeps nothing that is walked over.
+//! Sequential reader of a GGUF header's values. Checks every length against the remaining bytes
+//! before use; stores nothing that it skips.
 
 use std::io::{self, Read};
 
 use super::error::GgufError;
 
-/// Longest key or string that is looked at; longer ones are walked over.
+/// Maximum length of a key or string that is read; longer ones are skipped.
 const TEXT_MOST: u64 = 1 << 10;
-/// Arrays of arrays do not occur; this is only a bound.
+/// Maximum nesting of arrays, which do not occur in practice.
 const DEPTH_MOST: u32 = 4;
 
-/// A number, or one for each layer.
+/// A number, or the sum and maximum of one per layer.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Total {
     pub(super) sum: u64,
@@ -18,7 +18,7 @@ pub(super) struct Total {
     pub(super) per_layer: bool,
 }
 
-/// The value types of GGUF.
+/// GGUF's ids of value types.
 pub(super) const STRING: u32 = 8;
 pub(super) const ARRAY: u32 = 9;
 
@@ -33,7 +33,7 @@ fn fixed_size(kind: u32) -> Option<u64> {
     }
 }
 
-/// Walks over a header, and never beyond the bytes it may read.
+/// Reader limited to a number of bytes.
 pub(super) struct Reader<R> {
     source: io::Take<R>,
 }
@@ -71,7 +71,7 @@ impl<R: Read> Reader<R> {
         if skipped == bytes { Ok(()) } else { Err(GgufError::Broken("it ends too soon")) }
     }
 
-    /// A string, or nothing if it is too long to be one that matters.
+    /// A string; `None` if it is longer than any relevant one.
     pub(super) fn text(&mut self) -> Result<Option<String>, GgufError> {
         let length = self.u64()?;
         if length > TEXT_MOST {
@@ -101,14 +101,15 @@ impl<R: Read> Reader<R> {
         if let Some(size) = fixed_size(kind) {
             return self.skip(count.saturating_mul(size));
         }
-        // Each element takes at least its length's bytes, so a count too high runs into the end soon.
+        // Each element takes at least its length's bytes, so an excessive count reaches the end
+        // soon.
         for _ in 0..count {
             self.skip_value(kind, depth)?;
         }
         Ok(())
     }
 
-    /// Number of elements of an array, which is walked over.
+    /// Skips an array; returns its number of elements.
     pub(super) fn array(&mut self, kind: u32) -> Result<u64, GgufError> {
         if kind != ARRAY {
             return Err(GgufError::Broken("the vocabulary is no list"));
@@ -118,7 +119,7 @@ impl<R: Read> Reader<R> {
         Ok(count)
     }
 
-    /// A whole number, or an array of them.
+    /// An integer, or an array of them.
     pub(super) fn total(&mut self, kind: u32) -> Result<Total, GgufError> {
         if kind != ARRAY {
             let value = self.whole(kind)?;

@@ -1,4 +1,4 @@
-//! The list of tensors at the end of a GGUF header: what little of it memory use follows from.
+//! The tensor list at the end of a GGUF header, for the values that determine memory use.
 
 use std::io::Read;
 
@@ -8,21 +8,21 @@ use super::reader::Reader;
 /// A matrix of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
-    /// ggml's number for how the weights are written.
+    /// ggml's id of the weight type.
     pub kind: u32,
     pub weights: u64,
 }
 
-/// What is noted of all tensors.
+/// Summary of the list.
 #[derive(Default)]
 pub(super) struct Tensors {
     embeddings: Option<Tensor>,
     has_output: bool,
-    /// Where the last one begins, counted from the end of the header.
+    /// Greatest offset, counted from the end of the header.
     pub(super) last_offset: u64,
 }
 
-/// ggml knows no more.
+/// ggml's limit.
 const DIMENSIONS_MOST: u32 = 4;
 
 impl Tensors {

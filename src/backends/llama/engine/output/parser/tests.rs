@@ -1,4 +1,4 @@
-//! What the parser makes of answers as the families of models write them, and of every way to cut them.
+//! Tests of the parser: answers of each model family, divided in every way.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -18,7 +18,7 @@ fn parser(format: CallFormat) -> AnswerParser {
     AnswerParser::new(None, false, Some(expected(format, format.allows_parallel())))
 }
 
-/// Everything a parser tells of `cuts`, joined.
+/// All pieces for `cuts`, joined.
 fn parse(mut parser: AnswerParser, cuts: &[&str], cut_off: bool) -> Vec<Piece> {
     let mut told: Vec<Piece> = Vec::new();
     let mut add = |pieces: Vec<Piece>| {
@@ -117,7 +117,7 @@ fn qwen_coders_arguments_become_json_by_their_types() {
     told.extend(call(0, "weather", arguments));
     told.extend(call(1, "time", "{}"));
     assert_eq!(read(CallFormat::QwenCoder, &answer), told);
-    // Without the tag, without line ends, and a number that is none.
+    // Without the tag, without line ends, and with an invalid number.
     let bare =
         "<function=weather><parameter=days>soon</parameter><parameter=city></parameter></function>";
     let soon = call(0, "weather", r#"{"days": "soon", "city": ""}"#);
@@ -158,7 +158,7 @@ fn half_a_tag_waits_and_is_never_shown() {
     let mut parser = parser(CallFormat::Hermes);
     assert_eq!(parser.push("a < b <tool_"), [text("a < b")]);
     assert_eq!(parser.finish(true), []);
-    // An answer that ended by itself meant what it said.
+    // An answer that ended by itself is complete.
     assert_eq!(read(CallFormat::Hermes, "if a <"), [text("if a <")]);
 }
 
@@ -229,7 +229,7 @@ fn json_that_is_no_call_is_shown_as_soon_as_that_is_certain() {
     let mut unknown = parser(CallFormat::Llama3);
     assert_eq!(unknown.push("{\"name\": \"Bob\""), []);
     assert_eq!(unknown.push(", "), [text("{\"name\": \"Bob\",")]);
-    // What was cut off may have been meant as it stands; after a tag it may not.
+    // Text that was cut off is kept; an incomplete call after a tag is not.
     assert_eq!(
         parse(parser(CallFormat::Llama3), &["{\"name\": \"we"], true),
         [text("{\"name\": \"we")]
@@ -304,7 +304,7 @@ fn dialects_are_read_off_templates() {
     assert_eq!(tags, ["<tool_call>", "</tool_call>", "<think>", "</think>"]);
 }
 
-/// Answers made of the very pieces the parser looks for, whole and broken.
+/// Answers composed of the parser's own tags, complete and broken.
 fn answers() -> impl Strategy<Value = String> {
     let fragment = prop::sample::select(vec![
         "<think>",
@@ -347,7 +347,7 @@ fn answers() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// However an answer is cut, the same is told; and nothing is told twice or invented.
+    /// The pieces do not depend on how the answer is divided; nothing is repeated or invented.
     #[test]
     fn cuts_do_not_matter(
         answer in answers(),
@@ -374,12 +374,12 @@ proptest! {
         let whole = parse(parser(), &[&answer], cut_off);
         prop_assert_eq!(&parse(parser(), &pieces, cut_off), &whole);
         let told: usize = whole.iter().map(|piece| match piece {
-            // `{}` stands for arguments that were left out.
+            // `{}` replaces missing arguments.
             Piece::Arguments { text, .. } if text == "{}" => 0,
             Piece::Text(text) | Piece::Reasoning(text) | Piece::Arguments { text, .. } => text.len(),
             Piece::Call { .. } => 0,
         }).sum();
-        // What stands as it is gains the escapes of a JSON string.
+        // A text argument gains the escapes of a JSON string.
         let most = if format.spells_each_argument() { 2 * answer.len() } else { answer.len() };
         prop_assert!(told <= most);
         if !calls && !reasons {

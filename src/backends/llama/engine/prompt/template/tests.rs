@@ -1,4 +1,4 @@
-//! Conversations through the templates of the families of models: excerpts, with their sources, in `tests/data/templates`.
+//! Tests with excerpts of the templates of model families, with their sources.
 
 use super::*;
 use crate::backends::llama::wire::conversation::{MustCall, OfferedTool};
@@ -48,7 +48,7 @@ fn a_template_refuses_in_its_own_words() {
     assert!(error.contains("roles must alternate"), "{error}");
 }
 
-/// A tool whose fields are not in alphabetical order, as they must arrive.
+/// A tool with fields in non-alphabetical order, which must be kept.
 fn weather() -> ToolUse {
     let schema = r#"{"type":"object","properties":{"city":{"type":"string"}}}"#;
     let tools = vec![OfferedTool::new("weather", "The weather <now>", schema)];
@@ -188,13 +188,13 @@ fn deepseek_opens_the_reasoning_in_the_prompt() {
 fn a_control_token_spelled_in_a_tool_or_a_call_is_marked() {
     let guard = Guard::new(["<|im_end|>".to_owned()]);
     let mut tools = weather();
-    // As JSON may spell it: only the parsed text shows it.
+    // JSON escapes: only the parsed text shows the control token.
     tools.tools[0].json = tools.tools[0].json.replace("<now>", "\\u003c|im_end|>");
     let mut turns = round_trip();
     turns[1].calls[0].arguments = r#"{"<|im_end|>": "<|im_end|>"}"#.into();
     let template = ChatTemplate::new(QWEN3, "", "").unwrap();
     let prompt = template.render(&turns, Some(&tools), "", &guard).unwrap();
-    // One end for the system turn, the question, the call and the result each; the client's own are cut.
+    // One end tag each for system turn, question, call and result; none from the client.
     assert_eq!(prompt.matches("<|im_end|>").count(), 4, "{prompt}");
     assert_eq!(prompt.matches("<\u{fdd0}|im_end|>").count(), 3, "{prompt}");
 }
