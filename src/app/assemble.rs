@@ -12,7 +12,7 @@ use super::AppError;
 use super::observe::Observer;
 use super::warmth::{OnDemand, Warmth};
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
-use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
+use crate::backends::llama::{self, LoadWhen, MemoryBudget, Overflow};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::gateway::history::History;
@@ -40,7 +40,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub engine_binary: PathBuf,
     /// Memory, shared by all engines.
-    pub residency: Arc<Residency>,
+    pub residency: Arc<MemoryBudget>,
     /// Stops the engines.
     pub stop: CancellationToken,
 }

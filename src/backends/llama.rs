@@ -37,8 +37,8 @@ pub use host::{
     Control, ControlError, EngineObserver, EngineState, LlamaBackend, LoadState, Phase, Supervisor,
     UnloadReason, local_model,
 };
-pub use memory::budget::{Idle, Residency, TooLarge};
-pub use memory::keep_alive::keep_for;
+pub use memory::budget::{Idle, MemoryBudget, TooLarge};
+pub use memory::keep_alive::keep_alive;
 pub use pool_config::EnginesConfig;
 pub use wire::protocol::EngineFacts;
 pub use wire::settings::{FlashAttention, KvType, Overflow, Pooling};

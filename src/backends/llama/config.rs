@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::backends::llama::wire::settings::{FlashAttention, KvType, Overflow, Pooling, Settings};
+use crate::backends::llama::wire::settings::{
+    EngineSettings, FlashAttention, KvType, Overflow, Pooling,
+};
 
 /// One local model and the engine that runs it.
 #[derive(Clone, Debug, Deserialize)]
@@ -141,10 +143,10 @@ impl Config {
         Duration::from_millis(self.hang_timeout_ms)
     }
 
-    /// Settings of an engine process. `threads` applies if the config sets none.
-    pub(super) fn settings(&self, gguf: &Path, threads: usize) -> Settings {
+    /// EngineSettings of an engine process. `threads` applies if the config sets none.
+    pub(super) fn settings(&self, gguf: &Path, threads: usize) -> EngineSettings {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
-        Settings {
+        EngineSettings {
             gguf: gguf.to_owned(),
             context_tokens: self.context_tokens,
             slots: self.slots,

@@ -9,7 +9,7 @@ use crate::backends::llama::memory::keep_alive::Bounds;
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
 
-/// Settings of all engines together.
+/// EngineSettings of all engines together.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EnginesConfig {
@@ -59,8 +59,8 @@ impl EnginesConfig {
 
     pub fn bounds(&self) -> Bounds {
         Bounds {
-            least: Duration::from_secs(self.unload_after_min_s),
-            most: Duration::from_secs(self.unload_after_max_s),
+            min: Duration::from_secs(self.unload_after_min_s),
+            max: Duration::from_secs(self.unload_after_max_s),
         }
     }
 

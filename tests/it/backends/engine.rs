@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use wattgate::backends::llama::wire::conversation::{Conversation, Turn};
 use wattgate::backends::llama::wire::protocol::{self, FromEngine, ToEngine};
 use wattgate::backends::llama::wire::sampling::Sampling;
-use wattgate::backends::llama::wire::settings::Settings;
+use wattgate::backends::llama::wire::settings::EngineSettings;
 use wattgate::backends::llama::{Config, FlashAttention, KvType, Overflow, Phase};
 use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Terms};
 use wattgate::openai::{FinishReason, Role, Usage};
@@ -283,7 +283,7 @@ impl ByHand {
 #[test]
 fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
     let mut engine = ByHand::start();
-    engine.send(&ToEngine::Load(Settings {
+    engine.send(&ToEngine::Load(EngineSettings {
         gguf: model_path(),
         context_tokens: 8192,
         slots: 1,

@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wattgate::backends::llama::{
-    Config, EngineObserver, LlamaBackend, Phase, Residency, StepReport, UnloadReason, local_model,
+    Config, EngineObserver, LlamaBackend, MemoryBudget, Phase, StepReport, UnloadReason,
+    local_model,
 };
 use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, Terms};
 use wattgate::openai::{FinishReason, Request, Usage};
@@ -148,7 +149,7 @@ impl Local {
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
-        let residency = Residency::new(u64::MAX, 2);
+        let residency = MemoryBudget::new(u64::MAX, 2);
         let (backend, supervisor) =
             local_model("smol".into(), config, gguf, binary, observer, residency);
         let stop = CancellationToken::new();

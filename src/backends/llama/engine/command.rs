@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::grammar::constraint_state::Binding;
+use super::grammar::constraint_state::ConstraintState;
 use super::grammar::matcher::Chosen;
-use super::output::stream::Transcript;
+use super::output::stream::OutputStream;
 use super::sample::logprobs::Logprobs;
 use super::sample::sampler::Sampler;
 use super::schedule::request::Request;
@@ -14,15 +14,15 @@ use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// A command for the generator or the embedder.
-pub(crate) enum Order {
-    Work { request: Request, work: Box<Work> },
-    Embed(Texts),
+pub(crate) enum EngineCommand {
+    Generate { request: Request, state: Box<SequenceState> },
+    Embed(EmbeddingInput),
     Refuse(AttemptId, Refusal),
     Cancel(AttemptId),
 }
 
 /// A tokenised request for embeddings.
-pub(crate) struct Texts {
+pub(crate) struct EmbeddingInput {
     pub(crate) attempt: AttemptId,
     pub(crate) inputs: Vec<Vec<Token>>,
     /// Length of the vectors; `None` for the model's own.
@@ -31,19 +31,19 @@ pub(crate) struct Texts {
 }
 
 /// The state that turns a sequence's logits into output.
-pub(crate) struct Work {
+pub(crate) struct SequenceState {
     pub(crate) sampler: Sampler,
-    pub(crate) transcript: Transcript,
+    pub(crate) transcript: OutputStream,
     /// Control tokens whose text the parser needs.
     pub(crate) tags: Arc<[Token]>,
     /// Turns dropped so that the conversation fits.
     pub(crate) dropped_turns: u32,
     /// Constraints on the answer.
-    pub(crate) binding: Binding,
+    pub(crate) binding: ConstraintState,
     pub(crate) logprobs: Option<Logprobs>,
 }
 
-impl Work {
+impl SequenceState {
     /// The next token of an answer that has at most `left` tokens to come.
     pub(crate) fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
         let sampler = &mut self.sampler;

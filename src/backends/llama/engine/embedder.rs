@@ -12,13 +12,13 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::command::{Order, Texts};
+use super::command::{EmbeddingInput, EngineCommand};
 use super::error::EngineError;
-use super::schedule::embedding_batch::{Limits, Packing, Pick};
+use super::schedule::embedding_batch::{EmbeddingBatcher, Limits, Pick};
 use super::step_loop::{Outbox, Worker};
 use crate::backends::llama::wire::outcome::{Counts, Outcome, Refusal, Rejection};
 use crate::backends::llama::wire::protocol::{FrameError, FromEngine};
-use crate::backends::llama::wire::settings::{Pooling, Settings};
+use crate::backends::llama::wire::settings::{EngineSettings, Pooling};
 use crate::backends::llama::wire::step::{Drafted, Reused, StepReport, StepRow};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
@@ -26,7 +26,7 @@ use crate::units::{AttemptId, MonotonicNs};
 pub(crate) struct Embedder<'m> {
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
-    packing: Packing,
+    packing: EmbeddingBatcher,
     /// Maximum length of a text in tokens.
     pub(crate) context_tokens: usize,
     model_dimensions: usize,
@@ -44,7 +44,7 @@ impl<'m> Embedder<'m> {
     pub(crate) fn new(
         backend: &LlamaBackend,
         model: &'m LlamaModel,
-        settings: &Settings,
+        settings: &EngineSettings,
         threads: usize,
     ) -> Result<Self, EngineError> {
         let sequences = settings.slots.max(1);
@@ -79,13 +79,13 @@ impl<'m> Embedder<'m> {
             context_tokens: limits.batch_tokens.min(context_tokens as usize),
             model_dimensions: usize::try_from(model.n_embd_out()).unwrap_or(0),
             context,
-            packing: Packing::new(limits),
+            packing: EmbeddingBatcher::new(limits),
             open: HashMap::new(),
             outbox: Outbox::default(),
         })
     }
 
-    fn admit(&mut self, texts: Texts) -> Result<(), FrameError> {
+    fn admit(&mut self, texts: EmbeddingInput) -> Result<(), FrameError> {
         let attempt = texts.attempt;
         match self.check(&texts) {
             Ok(open) => {
@@ -99,8 +99,8 @@ impl<'m> Embedder<'m> {
         }
     }
 
-    fn check(&self, texts: &Texts) -> Result<Open, Refusal> {
-        let Texts { inputs, dimensions, deadline, .. } = texts;
+    fn check(&self, texts: &EmbeddingInput) -> Result<Open, Refusal> {
+        let EmbeddingInput { inputs, dimensions, deadline, .. } = texts;
         let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
         if inputs.is_empty() || inputs.iter().any(Vec::is_empty) {
             return Err(Refusal::Scheduler(Rejection::EmptyPrompt));
@@ -203,16 +203,18 @@ impl Worker for Embedder<'_> {
         self.packing.is_empty()
     }
 
-    fn take(&mut self, order: Order) -> Result<(), FrameError> {
+    fn take(&mut self, order: EngineCommand) -> Result<(), FrameError> {
         match order {
-            Order::Embed(texts) => self.admit(texts),
-            Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
-            Order::Cancel(attempt) if self.packing.cancel(attempt) => {
+            EngineCommand::Embed(texts) => self.admit(texts),
+            EngineCommand::Refuse(attempt, refusal) => {
+                self.close(attempt, Outcome::Refused(refusal))
+            }
+            EngineCommand::Cancel(attempt) if self.packing.cancel(attempt) => {
                 self.close(attempt, Outcome::Cancelled)
             }
             // The attempt ended before the cancellation arrived; its end is already sent.
-            Order::Cancel(_) => Ok(()),
-            Order::Work { request, .. } => {
+            EngineCommand::Cancel(_) => Ok(()),
+            EngineCommand::Generate { request, .. } => {
                 self.close(request.attempt, Outcome::Refused(Refusal::OtherTask))
             }
         }

@@ -12,14 +12,14 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::vocab::LlamaVocab;
 
-use super::command::{Order, Work};
+use super::command::{EngineCommand, SequenceState};
 use super::error::EngineError;
 use super::grammar::matcher::Chosen;
-use super::output::stream::Heard;
+use super::output::stream::Emitted;
 use super::sample::token_confidence;
-use super::schedule::batch::{Chunk, Phase};
+use super::schedule::batch::{Chunk, ChunkKind};
 use super::schedule::kv_host_cache::HostCache;
-use super::schedule::prefill_budget::Pacer;
+use super::schedule::prefill_budget::PrefillBudget;
 use super::schedule::scheduler::{Cancelled, Limits, Scheduler};
 use super::schedule::speculative::Drafter;
 use super::step_loop::{Outbox, Worker};
@@ -28,14 +28,14 @@ use crate::backends::llama::wire::logprobs::TokenLogprobs;
 use crate::backends::llama::wire::outcome::{Counts, Outcome, Refusal};
 use crate::backends::llama::wire::piece::Piece;
 use crate::backends::llama::wire::protocol::{FrameError, FromEngine};
-use crate::backends::llama::wire::settings::Settings;
+use crate::backends::llama::wire::settings::EngineSettings;
 use crate::backends::llama::wire::step::{Drafted, Reused, StepReport, StepRow};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Output of one step.
 #[derive(Default)]
-struct Said {
+struct StepOutput {
     pieces: Vec<(AttemptId, Piece)>,
     logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
     confidences: Vec<(AttemptId, TokenConfidence)>,
@@ -43,24 +43,24 @@ struct Said {
 }
 
 /// An attempt in the scheduler.
-struct Running {
-    work: Box<Work>,
+struct Sequence {
+    work: Box<SequenceState>,
     counts: Counts,
     /// Maximum length of the answer in tokens.
     limit: usize,
     drafter: Option<Drafter>,
 }
 
-pub(crate) struct Engine<'m> {
+pub(crate) struct Generator<'m> {
     context: LlamaContext<'m>,
     vocab: LlamaVocab<'m>,
     batch: LlamaBatch<'static>,
     scheduler: Scheduler,
     /// Maximum length of prompt plus answer.
     pub(crate) context_tokens: usize,
-    running: HashMap<AttemptId, Running>,
+    running: HashMap<AttemptId, Sequence>,
     host: HostCache<SeqState>,
-    pacer: Pacer,
+    prefill_budget: PrefillBudget,
     /// Maximum draft tokens per step, over all answers; 0 disables drafts.
     draft_tokens: usize,
     /// Cached prompt tokens since the last report.
@@ -72,12 +72,12 @@ pub(crate) struct Engine<'m> {
     piece: Vec<u8>,
 }
 
-impl<'m> Engine<'m> {
+impl<'m> Generator<'m> {
     pub(crate) fn new(
         model: &'m LlamaModel,
         context: LlamaContext<'m>,
         limits: Limits,
-        settings: &Settings,
+        settings: &EngineSettings,
     ) -> Self {
         Self {
             context,
@@ -87,7 +87,7 @@ impl<'m> Engine<'m> {
             context_tokens: limits.context_tokens,
             running: HashMap::new(),
             host: HostCache::new(usize::try_from(settings.host_cache_bytes).unwrap_or(usize::MAX)),
-            pacer: Pacer::new(settings.prefill_stretch, limits.slots),
+            prefill_budget: PrefillBudget::new(settings.prefill_stretch, limits.slots),
             // Rejected drafts are removed from the KV cache, which these models do not support.
             draft_tokens: if model.is_recurrent() || model.is_hybrid() {
                 0
@@ -103,7 +103,7 @@ impl<'m> Engine<'m> {
 
     /// Adds drafts to the next batch. Each further answer lowers the total: a batch full of answers
     /// has no room for rejected tokens.
-    fn guess_ahead(&mut self) {
+    fn propose_drafts(&mut self) {
         if self.draft_tokens == 0 {
             return;
         }
@@ -123,10 +123,14 @@ impl<'m> Engine<'m> {
 
     fn learn(&mut self, chunks: &[Chunk], elapsed_ns: u64) {
         let rows = |phase| {
-            let of_phase = chunks.iter().filter(|chunk| chunk.phase == phase);
+            let of_phase = chunks.iter().filter(|chunk| chunk.kind == phase);
             of_phase.map(|chunk| chunk.len).sum()
         };
-        self.pacer.observe(rows(Phase::Decode), rows(Phase::Prefill), elapsed_ns as f64);
+        self.prefill_budget.observe(
+            rows(ChunkKind::Decode),
+            rows(ChunkKind::Prefill),
+            elapsed_ns as f64,
+        );
     }
 
     /// Evaluates the chunks as one batch.
@@ -151,12 +155,12 @@ impl<'m> Engine<'m> {
         &mut self,
         chunk: &Chunk,
         row: usize,
-        said: &mut Said,
+        output: &mut StepOutput,
     ) -> Result<(), EngineError> {
         let before = self.scheduler.kept(chunk.slot);
         let rows = row..=row + chunk.drafts;
         for row in rows {
-            self.add_token(chunk, row, said);
+            self.add_token(chunk, row, output);
             if !self.scheduler.is_ahead(chunk.slot) {
                 break;
             }
@@ -179,9 +183,9 @@ impl<'m> Engine<'m> {
     }
 
     /// Samples a token from the logits of batch row `row`.
-    fn add_token(&mut self, chunk: &Chunk, row: usize, said: &mut Said) {
+    fn add_token(&mut self, chunk: &Chunk, row: usize, output: &mut StepOutput) {
         let Some(running) = self.running.get_mut(&chunk.attempt) else { return };
-        let Running { work, counts, limit, .. } = running;
+        let Sequence { work, counts, limit, .. } = running;
         let logits = self.context.get_logits_ith(as_index(row));
         let left = limit.saturating_sub(counts.completion_tokens as usize);
         let Chosen { token, end } = match work.choose(logits, left) {
@@ -189,18 +193,18 @@ impl<'m> Engine<'m> {
             Err(error) => {
                 self.scheduler.release(chunk.slot);
                 let refusal = Outcome::Refused(Refusal::Grammar(error));
-                return said.finished.push((chunk.attempt, refusal));
+                return output.finished.push((chunk.attempt, refusal));
             }
         };
         counts.completion_tokens += 1;
         let goes_on = self.scheduler.push(chunk.slot, as_index(token));
         let reasoned = work.transcript.answer().is_reasoning();
-        let mut heard = Heard::default();
+        let mut emitted = Emitted::default();
         let reason = if self.vocab.is_eog(LlamaToken(as_index(token))) {
             Some(FinishReason::Stop)
         } else {
             if counts.completion_tokens <= token_confidence::TOKENS {
-                said.confidences.push((chunk.attempt, token_confidence::of(logits, token)));
+                output.confidences.push((chunk.attempt, token_confidence::of(logits, token)));
             }
             let vocab = &self.vocab;
             let spell = |token| vocab.token_to_piece(LlamaToken(token), false, None);
@@ -210,10 +214,10 @@ impl<'m> Engine<'m> {
             self.piece.clear();
             let is_tag = work.tags.contains(&as_index(token));
             vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, is_tag, None);
-            heard = work.transcript.push(&self.piece);
+            emitted = work.transcript.push(&self.piece);
             let is_calling = work.transcript.answer().is_calling();
             let end = end.filter(|end| *end == FinishReason::Length || !is_calling);
-            if heard.ended {
+            if emitted.ended {
                 Some(FinishReason::Stop)
             } else {
                 end.or((!goes_on).then_some(FinishReason::Length))
@@ -221,18 +225,18 @@ impl<'m> Engine<'m> {
         };
         let answer = work.transcript.answer();
         counts.reasoning_tokens += u32::from(reasoned || answer.is_reasoning());
-        let reason = reason.map(|reason| work.transcript.end(reason, &mut heard));
+        let reason = reason.map(|reason| work.transcript.end(reason, &mut emitted));
         if let Some(reason) = reason {
             self.scheduler.release(chunk.slot);
-            said.finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
+            output.finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
         }
         if let Some(logprobs) = &mut work.logprobs {
-            let released = logprobs.release(&heard.characters, reason.is_some());
+            let released = logprobs.release(&emitted.characters, reason.is_some());
             if !released.is_empty() {
-                said.logprobs.push((chunk.attempt, released));
+                output.logprobs.push((chunk.attempt, released));
             }
         }
-        said.pieces.extend(heard.pieces.into_iter().map(|piece| (chunk.attempt, piece)));
+        output.pieces.extend(emitted.pieces.into_iter().map(|piece| (chunk.attempt, piece)));
     }
 
     fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {
@@ -241,14 +245,14 @@ impl<'m> Engine<'m> {
     }
 }
 
-impl Worker for Engine<'_> {
+impl Worker for Generator<'_> {
     fn is_idle(&self) -> bool {
         self.running.is_empty()
     }
 
-    fn take(&mut self, order: Order) -> Result<(), FrameError> {
+    fn take(&mut self, order: EngineCommand) -> Result<(), FrameError> {
         match order {
-            Order::Work { request, work } => {
+            EngineCommand::Generate { request, state } => {
                 let attempt = request.attempt;
                 let counts = Counts::default();
                 let room = self.context_tokens.saturating_sub(request.prompt.len());
@@ -257,7 +261,7 @@ impl Worker for Engine<'_> {
                     Ok(()) => {
                         let drafter =
                             (self.draft_tokens > 0).then(|| Drafter::new(self.draft_tokens));
-                        self.running.insert(attempt, Running { work, counts, limit, drafter });
+                        self.running.insert(attempt, Sequence { work, counts, limit, drafter });
                         Ok(())
                     }
                     Err(rejection) => {
@@ -265,9 +269,13 @@ impl Worker for Engine<'_> {
                     }
                 }
             }
-            Order::Embed(texts) => self.close(texts.attempt, Outcome::Refused(Refusal::OtherTask)),
-            Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
-            Order::Cancel(attempt) => match self.scheduler.cancel(attempt) {
+            EngineCommand::Embed(texts) => {
+                self.close(texts.attempt, Outcome::Refused(Refusal::OtherTask))
+            }
+            EngineCommand::Refuse(attempt, refusal) => {
+                self.close(attempt, Outcome::Refused(refusal))
+            }
+            EngineCommand::Cancel(attempt) => match self.scheduler.cancel(attempt) {
                 // The attempt ended before the cancellation arrived; its end is already sent.
                 Cancelled::Unknown => Ok(()),
                 Cancelled::Waiting | Cancelled::Running { .. } => {
@@ -282,8 +290,9 @@ impl Worker for Engine<'_> {
             self.close(attempt, Outcome::Expired)?;
         }
         self.fill_slots()?;
-        self.guess_ahead();
-        let chunks = self.scheduler.next_batch(|decode_rows| self.pacer.prompt_rows(decode_rows));
+        self.propose_drafts();
+        let chunks =
+            self.scheduler.next_batch(|decode_rows| self.prefill_budget.prompt_rows(decode_rows));
         if chunks.is_empty() {
             return Ok(None);
         }
@@ -291,12 +300,12 @@ impl Worker for Engine<'_> {
         self.evaluate(&chunks)?;
         self.learn(&chunks, MonotonicNs::now() - begun);
         self.scheduler.evaluated(&chunks);
-        let mut said = Said::default();
+        let mut output = StepOutput::default();
         let mut row = 0;
         for chunk in &chunks {
             row += chunk.len;
             if chunk.completes {
-                self.continue_answer(chunk, row - 1 - chunk.drafts, &mut said)?;
+                self.continue_answer(chunk, row - 1 - chunk.drafts, &mut output)?;
             }
         }
         let end = MonotonicNs::now();
@@ -304,7 +313,7 @@ impl Worker for Engine<'_> {
         let (reused, drafted) =
             (std::mem::take(&mut self.reused), std::mem::take(&mut self.drafted));
         let report = StepReport { start, end, rows, reused, drafted };
-        let Said { pieces, logprobs, confidences, finished } = said;
+        let StepOutput { pieces, logprobs, confidences, finished } = output;
         let step = FromEngine::Step { report, pieces, logprobs, confidences };
         self.outbox.push(&step)?;
         for (attempt, outcome) in finished {
@@ -320,9 +329,9 @@ impl Worker for Engine<'_> {
 
 fn step_row(chunk: &Chunk) -> StepRow {
     let tokens = u32::try_from(chunk.len).unwrap_or(u32::MAX);
-    let (prefill_tokens, decode_tokens) = match chunk.phase {
-        Phase::Prefill => (tokens, 0),
-        Phase::Decode => (0, tokens),
+    let (prefill_tokens, decode_tokens) = match chunk.kind {
+        ChunkKind::Prefill => (tokens, 0),
+        ChunkKind::Decode => (0, tokens),
     };
     StepRow { attempt: chunk.attempt, prefill_tokens, decode_tokens }
 }

@@ -14,11 +14,11 @@ use super::load_log;
 use super::schedule::scheduler::Limits;
 use crate::backends::llama::memory::gguf;
 use crate::backends::llama::wire::protocol::{self, FrameError, FromEngine};
-use crate::backends::llama::wire::settings::{FlashAttention, KvType, Settings};
+use crate::backends::llama::wire::settings::{EngineSettings, FlashAttention, KvType};
 
 pub(crate) fn load_model(
     backend: &LlamaBackend,
-    settings: &Settings,
+    settings: &EngineSettings,
     socket: &UnixStream,
 ) -> Result<LlamaModel, EngineError> {
     // Checked before llama.cpp reads the file: this parser expects hostile files and reports what
@@ -55,7 +55,7 @@ pub(crate) fn load_model(
 /// Loads the LoRA adapter, if configured. The model owns and frees it.
 pub(crate) fn load_adapter(
     model: &mut LlamaModel,
-    settings: &Settings,
+    settings: &EngineSettings,
 ) -> Result<Option<(LlamaLoraAdapter, f32)>, EngineError> {
     let Some((path, scale)) = &settings.lora else { return Ok(None) };
     let failed = |error: &dyn std::fmt::Display| {
@@ -71,7 +71,7 @@ pub(crate) fn load_adapter(
 pub(crate) fn new_context<'m>(
     backend: &LlamaBackend,
     model: &'m LlamaModel,
-    settings: &Settings,
+    settings: &EngineSettings,
     threads: usize,
 ) -> Result<(LlamaContext<'m>, Limits), EngineError> {
     let slots = settings.slots.max(1);

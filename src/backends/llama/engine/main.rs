@@ -16,16 +16,16 @@ use llama_cpp_2::model::{LlamaLoraAdapter, LlamaModel};
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
 use tracing::{error, warn};
 
-use super::command::Order;
+use super::command::EngineCommand;
 use super::embedder::Embedder;
 use super::error::EngineError;
-use super::generator::Engine;
+use super::generator::Generator;
 use super::load::{load_adapter, load_model, new_context};
-use super::prompt::builder::Prompter;
+use super::prompt::builder::PromptBuilder;
 use super::prompt::template::CHATML;
 use super::{kernels, reader, step_loop};
 use crate::backends::llama::wire::protocol::{self, EngineFacts, FrameError, FromEngine, ToEngine};
-use crate::backends::llama::wire::settings::Settings;
+use crate::backends::llama::wire::settings::EngineSettings;
 
 /// Runs the engine process. Returns when the gateway closes the socket, or on an error.
 pub fn run() -> Result<(), EngineError> {
@@ -39,10 +39,10 @@ pub fn run() -> Result<(), EngineError> {
     // cancellation: a full channel is a protocol error.
     let most = 4 * (settings.slots + settings.queue) as usize;
     let (orders, ordered) = mpsc::sync_channel(most);
-    let prompter = Arc::new(OnceLock::new());
-    reader::start(reading, Arc::clone(&prompter), orders, most).map_err(EngineError::Thread)?;
+    let builder = Arc::new(OnceLock::new());
+    reader::start(reading, Arc::clone(&builder), orders, most).map_err(EngineError::Thread)?;
     let mut socket = socket;
-    match serve(&settings, &mut socket, &prompter, &ordered) {
+    match serve(&settings, &mut socket, &builder, &ordered) {
         Err(EngineError::Load(reason)) => {
             error!("{reason}");
             protocol::write_frame(&mut socket, &FromEngine::LoadFailed { reason: reason.clone() })?;
@@ -63,23 +63,23 @@ fn gateway_socket() -> Result<UnixStream, EngineError> {
 
 /// Loads the model, then evaluates until the socket is closed.
 fn serve(
-    settings: &Settings,
+    settings: &EngineSettings,
     socket: &mut UnixStream,
-    prompter: &OnceLock<Prompter>,
-    orders: &mpsc::Receiver<Order>,
+    builder: &OnceLock<PromptBuilder>,
+    orders: &mpsc::Receiver<EngineCommand>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
     kernels::install();
     let mut model = load_model(&backend, settings, socket)?;
     #[cfg(target_os = "linux")]
-    super::mmap::let_go(&settings.gguf);
+    super::mmap::release_pages(&settings.gguf);
     let adapter = load_adapter(&mut model, settings)?;
     let model = Arc::new(model);
     let threads = settings.threads.max(1) as usize;
     let worker = Worker::new(&backend, &model, adapter, settings, threads)?;
     let context_tokens = worker.context_tokens();
     let template = chat_template(settings)?;
-    let built = Prompter::new(Arc::clone(&model), template, settings.overflow, context_tokens)
+    let built = PromptBuilder::new(Arc::clone(&model), template, settings.overflow, context_tokens)
         .map_err(|error| EngineError::Load(format!("its chat template is broken: {error}")))?;
     let facts = EngineFacts {
         context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
@@ -92,7 +92,7 @@ fn serve(
         warn!("the model has no chat template: it continues raw prompts only");
     }
     // The only assignment: no submission arrives before `Ready`.
-    let _unset = prompter.set(built);
+    let _unset = builder.set(built);
     protocol::write_frame(socket, &FromEngine::Ready(facts))?;
     match worker {
         Worker::Generator(engine) => step_loop::run(engine, orders, socket),
@@ -102,7 +102,7 @@ fn serve(
 
 /// The worker for the kind of model.
 enum Worker<'m> {
-    Generator(Engine<'m>),
+    Generator(Generator<'m>),
     Embedder(Embedder<'m>),
 }
 
@@ -111,7 +111,7 @@ impl<'m> Worker<'m> {
         backend: &LlamaBackend,
         model: &'m LlamaModel,
         adapter: Option<(LlamaLoraAdapter, f32)>,
-        settings: &Settings,
+        settings: &EngineSettings,
         threads: usize,
     ) -> Result<Self, EngineError> {
         if settings.embedding {
@@ -123,7 +123,7 @@ impl<'m> Worker<'m> {
                 .lora_adapter_set(&mut adapter, scale)
                 .map_err(|error| EngineError::Load(format!("its adapter does not fit: {error}")))?;
         }
-        Ok(Self::Generator(Engine::new(model, context, limits, settings)))
+        Ok(Self::Generator(Generator::new(model, context, limits, settings)))
     }
 
     /// Maximum length of prompt plus answer, or of a text to embed.
@@ -136,7 +136,7 @@ impl<'m> Worker<'m> {
 }
 
 /// The chat template from the config, if any.
-fn chat_template(settings: &Settings) -> Result<Option<String>, EngineError> {
+fn chat_template(settings: &EngineSettings) -> Result<Option<String>, EngineError> {
     let Some(path) = &settings.chat_template else { return Ok(None) };
     if path.as_os_str() == "chatml" {
         return Ok(Some(CHATML.to_owned()));

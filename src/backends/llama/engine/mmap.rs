@@ -15,7 +15,7 @@ use tracing::debug;
 
 /// Releases the pages of every mapping of `file`. Pages that are needed again come from the page
 /// cache.
-pub(crate) fn let_go(file: &Path) {
+pub(crate) fn release_pages(file: &Path) {
     let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return };
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     for pages in maps.lines().filter_map(|line| mapping_of(line, &file)) {

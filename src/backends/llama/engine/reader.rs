@@ -13,25 +13,25 @@ use std::thread;
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::error;
 
-use super::command::Order;
-use super::prompt::builder::Prompter;
+use super::command::EngineCommand;
+use super::prompt::builder::PromptBuilder;
 use crate::backends::llama::wire::protocol::{self, Prompt, Submission, ToEngine};
 use crate::units::AttemptId;
 
 /// Compiling recurses as deep as a schema and its references; unused stack is never mapped.
 const STACK_BYTES: usize = 32 << 20;
 
-/// Work of the grammar thread, in order of arrival.
-enum Later {
+/// SequenceState of the grammar thread, in order of arrival.
+enum GrammarJob {
     Prepare(Box<Submission>),
     Cancel(AttemptId),
 }
 
 /// Destinations of frames.
-struct Intake {
-    prompter: Arc<OnceLock<Prompter>>,
-    orders: SyncSender<Order>,
-    later: SyncSender<Later>,
+struct FrameReader {
+    builder: Arc<OnceLock<PromptBuilder>>,
+    orders: SyncSender<EngineCommand>,
+    later: SyncSender<GrammarJob>,
     /// Attempts on the grammar thread: their cancellations must not overtake them.
     preparing: Arc<Mutex<HashSet<AttemptId>>>,
 }
@@ -39,27 +39,27 @@ struct Intake {
 /// Starts both threads. `most` bounds the commands in flight.
 pub(crate) fn start(
     mut socket: UnixStream,
-    prompter: Arc<OnceLock<Prompter>>,
-    orders: SyncSender<Order>,
+    builder: Arc<OnceLock<PromptBuilder>>,
+    orders: SyncSender<EngineCommand>,
     most: usize,
 ) -> io::Result<()> {
     let (later, taken) = sync_channel(most);
     let preparing = Arc::new(Mutex::default());
-    let intake = Intake {
-        prompter: Arc::clone(&prompter),
+    let reader = FrameReader {
+        builder: Arc::clone(&builder),
         orders: orders.clone(),
         later,
         preparing: Arc::clone(&preparing),
     };
     let prepare = move || {
-        let reason = prepare(&taken, &prompter, &orders, &preparing);
+        let reason = prepare(&taken, &builder, &orders, &preparing);
         leave(reason);
     };
     thread::Builder::new().name("grammars".to_owned()).stack_size(STACK_BYTES).spawn(prepare)?;
     let read = move || {
         loop {
             let taken = match protocol::read_frame(&mut socket) {
-                Ok(Some(frame)) => intake.take(frame),
+                Ok(Some(frame)) => reader.take(frame),
                 Ok(None) => Err("the gateway is gone"),
                 Err(error) => return leave(&error.to_string()),
             };
@@ -75,26 +75,26 @@ pub(crate) fn start(
 const TOO_MUCH: &str = "more was ordered than was agreed";
 const TOO_EARLY: &str = "a submission came before the model was loaded";
 
-impl Intake {
+impl FrameReader {
     /// An error ends the process.
     fn take(&self, frame: ToEngine) -> Result<(), &'static str> {
         let order = match frame {
             ToEngine::Submit(submission) if needs_grammar(&submission) => {
                 self.preparing().insert(submission.attempt);
-                return self.wait(Later::Prepare(Box::new(submission)));
+                return self.wait(GrammarJob::Prepare(Box::new(submission)));
             }
-            ToEngine::Submit(submission) => self.prompter.get().ok_or(TOO_EARLY)?.order(submission),
-            ToEngine::Embed(embed) => self.prompter.get().ok_or(TOO_EARLY)?.embedding(embed),
+            ToEngine::Submit(submission) => self.builder.get().ok_or(TOO_EARLY)?.order(submission),
+            ToEngine::Embed(embed) => self.builder.get().ok_or(TOO_EARLY)?.embedding(embed),
             ToEngine::Cancel(attempt) if self.preparing().contains(&attempt) => {
-                return self.wait(Later::Cancel(attempt));
+                return self.wait(GrammarJob::Cancel(attempt));
             }
-            ToEngine::Cancel(attempt) => Order::Cancel(attempt),
+            ToEngine::Cancel(attempt) => EngineCommand::Cancel(attempt),
             ToEngine::Load(_) => return Err("the gateway asked for a second model"),
         };
         self.orders.try_send(order).map_err(|_| TOO_MUCH)
     }
 
-    fn wait(&self, later: Later) -> Result<(), &'static str> {
+    fn wait(&self, later: GrammarJob) -> Result<(), &'static str> {
         self.later.try_send(later).map_err(|_| TOO_MUCH)
     }
 
@@ -111,18 +111,18 @@ fn needs_grammar(submission: &Submission) -> bool {
 
 /// Runs the grammar thread; returns the reason why the process must end.
 fn prepare(
-    taken: &Receiver<Later>,
-    prompter: &OnceLock<Prompter>,
-    orders: &SyncSender<Order>,
+    taken: &Receiver<GrammarJob>,
+    builder: &OnceLock<PromptBuilder>,
+    orders: &SyncSender<EngineCommand>,
     preparing: &Mutex<HashSet<AttemptId>>,
 ) -> &'static str {
     for later in taken {
         let (attempt, order) = match later {
-            Later::Prepare(submission) => {
-                let Some(prompter) = prompter.get() else { return TOO_EARLY };
-                (Some(submission.attempt), prompter.order(*submission))
+            GrammarJob::Prepare(submission) => {
+                let Some(builder) = builder.get() else { return TOO_EARLY };
+                (Some(submission.attempt), builder.order(*submission))
             }
-            Later::Cancel(attempt) => (None, Order::Cancel(attempt)),
+            GrammarJob::Cancel(attempt) => (None, EngineCommand::Cancel(attempt)),
         };
         if orders.try_send(order).is_err() {
             return TOO_MUCH;

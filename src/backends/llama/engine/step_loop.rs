@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use super::command::Order;
+use super::command::EngineCommand;
 use super::error::EngineError;
 use crate::backends::llama::wire::outcome::Outcome;
 use crate::backends::llama::wire::protocol::{self, FrameError, FromEngine};
@@ -18,7 +18,7 @@ pub(crate) trait Worker {
     /// Whether there is nothing to evaluate.
     fn is_idle(&self) -> bool;
 
-    fn take(&mut self, order: Order) -> Result<(), FrameError>;
+    fn take(&mut self, order: EngineCommand) -> Result<(), FrameError>;
 
     /// Evaluates one batch that began at `start`. Returns when it ended, `None` if there was
     /// nothing to evaluate.
@@ -50,7 +50,7 @@ impl Outbox {
 /// Evaluates step after step; blocks while idle. Returns when the reader thread has ended.
 pub(crate) fn run(
     mut worker: impl Worker,
-    orders: &Receiver<Order>,
+    orders: &Receiver<EngineCommand>,
     socket: &mut UnixStream,
 ) -> Result<(), EngineError> {
     // End of the last step while busy, so that steps cover all busy time; `None` while idle.

@@ -8,14 +8,14 @@ use crate::backends::llama::wire::reasoning::{REASONING, Tags};
 
 /// The output format of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dialect {
+pub(crate) struct OutputFormat {
     /// Format of tool calls; `None` if the template has no tools or an unknown format.
     pub(crate) calls: Option<CallFormat>,
     /// The tags around its reasoning.
     pub(crate) reasoning: Option<Tags>,
 }
 
-impl Dialect {
+impl OutputFormat {
     /// `takes_tools` if the template has a variable `tools`; without it, tags in its text are
     /// prose.
     pub(crate) fn of(template: &str, takes_tools: bool) -> Self {
@@ -45,7 +45,7 @@ pub(crate) enum CallFormat {
     /// the arguments.
     MistralArgs,
     /// `<tool_call><function=name><parameter=name>value</parameter></function></tool_call>`, any
-    /// number of calls and of parameters: Qwen3-Coder. Texts are verbatim, other values JSON.
+    /// number of calls and of parameters: Qwen3-Coder. EmbeddingInput are verbatim, other values JSON.
     QwenCoder,
 }
 
@@ -58,7 +58,7 @@ impl CallFormat {
     pub(crate) const ALL: [Self; 5] =
         [Self::Hermes, Self::QwenCoder, Self::MistralArgs, Self::Mistral, Self::Llama3];
 
-    /// Whether the template uses this format. Later models of some families keep the tag and change
+    /// Whether the template uses this format. GrammarJob models of some families keep the tag and change
     /// the rest.
     fn is_spoken_in(self, template: &str) -> bool {
         let has = |mark| template.contains(mark);

@@ -11,8 +11,8 @@ use super::state::Phase;
 use super::supervisor_state::Link;
 use crate::backends::backend::ErrorKind;
 use crate::backends::llama::config::Config;
-use crate::backends::llama::memory::budget::{Claim, Residency, TooLarge};
-use crate::backends::llama::memory::estimate::Footprint;
+use crate::backends::llama::memory::budget::{Claim, MemoryBudget, TooLarge};
+use crate::backends::llama::memory::estimate::MemoryEstimate;
 use crate::backends::llama::memory::gguf;
 
 const NO_MEMORY: ErrorKind = ErrorKind::NotLoaded {
@@ -25,7 +25,7 @@ impl Link {
     pub(super) async fn standby(
         &mut self,
         gguf: &Path,
-        residency: &Arc<Residency>,
+        residency: &Arc<MemoryBudget>,
     ) -> Result<Claim, TooLarge> {
         let bytes = self.measure(gguf).await;
         if self.keep {
@@ -81,7 +81,7 @@ impl Link {
     /// Waits in line for memory, as long as somebody wants the model.
     async fn claim(
         &mut self,
-        residency: &Arc<Residency>,
+        residency: &Arc<MemoryBudget>,
         bytes: u64,
     ) -> Result<Option<Claim>, TooLarge> {
         self.state.send_modify(|state| {
@@ -131,12 +131,12 @@ impl Link {
 }
 
 /// What the model takes, and whether it lacks a chat template, by the file's header.
-fn look(gguf: &Path, config: &Config) -> (Footprint, bool) {
+fn look(gguf: &Path, config: &Config) -> (MemoryEstimate, bool) {
     let bytes_of = |path: &Path| path.metadata().map_or(0, |file| file.len());
     let (mut footprint, has_template) = gguf::read_shape(gguf).map_or_else(
         // The load will say what is wrong with it.
-        |_| (Footprint::of_file(bytes_of(gguf)), true),
-        |shape| (Footprint::of(&shape, config), shape.has_chat_template),
+        |_| (MemoryEstimate::of_file(bytes_of(gguf)), true),
+        |shape| (MemoryEstimate::of(&shape, config), shape.has_chat_template),
     );
     let lora_bytes = config.lora.as_deref().map_or(0, bytes_of);
     footprint.weights_bytes = footprint.weights_bytes.saturating_add(lora_bytes);

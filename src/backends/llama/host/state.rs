@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backends::llama::memory::estimate::Footprint;
+use crate::backends::llama::memory::estimate::MemoryEstimate;
 use crate::backends::llama::wire::protocol::EngineFacts;
 
 /// What the engine is doing just now.
@@ -17,7 +17,7 @@ pub struct EngineState {
     /// The present load, if there is one, was caused by requests: more of them may wait for it.
     pub on_demand: bool,
     /// Memory it takes once loaded, as its header and settings say.
-    pub footprint: Footprint,
+    pub footprint: MemoryEstimate,
     /// Neither its file nor the config has a chat template: it only continues raw prompts.
     pub no_chat_template: bool,
     /// How long the last load took.

@@ -25,7 +25,7 @@ use super::process::EngineProcess;
 use super::state::{EngineState, Phase};
 use super::supervisor_state::{Ended, Link};
 use crate::backends::llama::config::{Config, LoadWhen};
-use crate::backends::llama::memory::budget::{Claim, Residency};
+use crate::backends::llama::memory::budget::{Claim, MemoryBudget};
 
 /// First pause before a dead engine is started again; doubles with every death in a row.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
@@ -42,7 +42,7 @@ pub struct Supervisor {
     link: Link,
     gguf: PathBuf,
     binary: PathBuf,
-    residency: Arc<Residency>,
+    residency: Arc<MemoryBudget>,
 }
 
 /// Makes a local model: the handle answers once the supervisor runs and the engine has loaded `gguf`.
@@ -54,7 +54,7 @@ pub fn local_model(
     gguf: PathBuf,
     binary: PathBuf,
     observer: Arc<dyn EngineObserver>,
-    residency: Arc<Residency>,
+    residency: Arc<MemoryBudget>,
 ) -> (LlamaBackend, Supervisor) {
     let places = config.admissions();
     // Each place sends at most a submission and a cancellation; twice that covers answers that have ended but whose

@@ -14,7 +14,7 @@ use super::threads;
 
 /// Loaded models and the memory they hold.
 #[derive(Debug)]
-pub struct Residency {
+pub struct MemoryBudget {
     budget_bytes: u64,
     cores: usize,
     table: Mutex<Vec<Entry>>,
@@ -52,15 +52,15 @@ pub struct TooLarge {
 
 /// Memory of one loaded model, returned on drop. Busy at first, while the model loads.
 #[derive(Debug)]
-pub struct Claim {
-    residency: Arc<Residency>,
+pub struct Lease {
+    budget: Arc<MemoryBudget>,
     evict: Arc<Notify>,
     busy: bool,
     /// Number of loaded engines when the lease was granted, including this one.
     pub engines: usize,
 }
 
-impl Residency {
+impl MemoryBudget {
     /// `cores` is the number this process may use.
     pub fn new(budget_bytes: u64, cores: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -74,12 +74,12 @@ impl Residency {
 
     /// Waits until `bytes` are free, evicting idle models. Waits without limit; dropping the future
     /// gives up.
-    pub async fn claim(self: &Arc<Self>, model: &Arc<str>, bytes: u64) -> Result<Claim, TooLarge> {
+    pub async fn lease(self: &Arc<Self>, model: &Arc<str>, bytes: u64) -> Result<Lease, TooLarge> {
         // The semaphore is never closed.
         let _turn = self.turn.acquire().await;
         loop {
-            if let Some(claim) = self.try_claim(model, bytes, true)? {
-                return Ok(claim);
+            if let Some(lease) = self.try_lease(model, bytes, true)? {
+                return Ok(lease);
             }
             self.changed.notified().await;
         }
@@ -87,12 +87,12 @@ impl Residency {
 
     /// Leases the memory if it is free; otherwise, with `evict`, asks idle models to leave and
     /// returns `None`.
-    pub fn try_claim(
+    pub fn try_lease(
         self: &Arc<Self>,
         model: &Arc<str>,
         bytes: u64,
         evict: bool,
-    ) -> Result<Option<Claim>, TooLarge> {
+    ) -> Result<Option<Lease>, TooLarge> {
         let mut table = self.lock();
         let residents: Vec<_> = table.iter().map(|entry| entry.resident).collect();
         match room(&residents, self.budget_bytes, bytes) {
@@ -112,7 +112,7 @@ impl Residency {
         let resident = Resident { bytes, busy: true, last_used: Instant::now() };
         table.push(Entry { model: Arc::clone(model), resident, evict: Arc::clone(&evict) });
         let engines = table.len();
-        Ok(Some(Claim { residency: Arc::clone(self), evict, busy: true, engines }))
+        Ok(Some(Lease { budget: Arc::clone(self), evict, busy: true, engines }))
     }
 
     /// Loaded models without requests.
@@ -131,18 +131,18 @@ impl Residency {
     }
 }
 
-impl Claim {
+impl Lease {
     /// Sets whether the engine has work. Cheap if unchanged.
     pub fn set_busy(&mut self, busy: bool) {
         if std::mem::replace(&mut self.busy, busy) == busy {
             return;
         }
-        for entry in self.residency.lock().iter_mut().filter(|entry| self.is(entry)) {
+        for entry in self.budget.lock().iter_mut().filter(|entry| self.is(entry)) {
             entry.resident.busy = busy;
             entry.resident.last_used = Instant::now();
         }
         if !busy {
-            self.residency.changed.notify_one();
+            self.budget.changed.notify_one();
         }
     }
 
@@ -154,7 +154,7 @@ impl Claim {
 
     /// Number of threads for an engine without a configured one.
     pub fn threads(&self) -> usize {
-        threads::share(self.residency.cores, self.engines)
+        threads::share(self.budget.cores, self.engines)
     }
 
     fn is(&self, entry: &Entry) -> bool {
@@ -162,10 +162,10 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for Lease {
     fn drop(&mut self) {
-        self.residency.lock().retain(|entry| !Arc::ptr_eq(&entry.evict, &self.evict));
-        self.residency.changed.notify_one();
+        self.budget.lock().retain(|entry| !Arc::ptr_eq(&entry.evict, &self.evict));
+        self.budget.changed.notify_one();
     }
 }
 
@@ -181,14 +181,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_busy_model_is_waited_for_and_an_idle_one_is_asked_to_leave() {
-        let residency = Residency::new(100, 4);
-        let mut first = residency.claim(&name("first"), 60).await.unwrap();
+        let budget = MemoryBudget::new(100, 4);
+        let mut first = budget.lease(&name("first"), 60).await.unwrap();
         let second = name("second");
-        let mut waiting = Box::pin(residency.claim(&second, 60));
+        let mut waiting = Box::pin(budget.lease(&second, 60));
         assert!((&mut waiting).now_or_never().is_none(), "the first one loads");
         assert!(first.wanted_back().now_or_never().is_none(), "a busy model is left alone");
         first.set_busy(false);
-        assert_eq!(residency.idle()[0].model, name("first"));
+        assert_eq!(budget.idle()[0].model, name("first"));
         assert!((&mut waiting).now_or_never().is_none());
         assert!(first.wanted_back().now_or_never().is_some());
         drop(first);
@@ -198,12 +198,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_model_does_not_overtake_a_large_one() {
-        let residency = Residency::new(100, 4);
-        let first = residency.claim(&name("first"), 60).await.unwrap();
+        let budget = MemoryBudget::new(100, 4);
+        let first = budget.lease(&name("first"), 60).await.unwrap();
         let (large, small) = (name("large"), name("small"));
-        let mut waiting = Box::pin(residency.claim(&large, 90));
+        let mut waiting = Box::pin(budget.lease(&large, 90));
         assert!((&mut waiting).now_or_never().is_none());
-        let mut behind = Box::pin(residency.claim(&small, 10));
+        let mut behind = Box::pin(budget.lease(&small, 10));
         assert!((&mut behind).now_or_never().is_none());
         // Dropping a waiter removes it from the queue.
         drop(waiting);
@@ -213,8 +213,8 @@ mod tests {
 
     #[test]
     fn what_never_fits_is_told_at_once() {
-        let residency = Residency::new(100 << 20, 4);
-        let error = residency.try_claim(&name("big"), 200 << 20, true).unwrap_err();
+        let budget = MemoryBudget::new(100 << 20, 4);
+        let error = budget.try_lease(&name("big"), 200 << 20, true).unwrap_err();
         assert!(error.to_string().contains("needs 200 MiB"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use crate::backends::llama::wire::settings::KvType;
 
 /// Memory of one loaded engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Footprint {
+pub struct MemoryEstimate {
     pub weights_bytes: u64,
     /// The KV cache of all slots, allocated at the start.
     pub kv_bytes: u64,
@@ -24,7 +24,7 @@ const PROCESS_BYTES: u64 = 40 << 20;
 /// llama.cpp rounds each slot's context up to a multiple of this.
 const CONTEXT_STEP: u64 = 256;
 
-impl Footprint {
+impl MemoryEstimate {
     pub fn of(shape: &Shape, config: &Config) -> Self {
         let trained = if shape.context_tokens == 0 { u64::MAX } else { shape.context_tokens };
         let per_slot = u64::from(config.context_tokens).min(trained).next_multiple_of(CONTEXT_STEP);
@@ -105,35 +105,35 @@ mod tests {
     fn the_kv_cache_is_what_llama_cpp_allocates() {
         let config = Config { context_tokens: 4096, slots: 8, ..Config::default() };
         // 22.5 KiB a token, as measured (research notes on llama.cpp).
-        assert_eq!(Footprint::of(&smollm2(), &config).kv_bytes, 4096 * 8 * 23_040);
+        assert_eq!(MemoryEstimate::of(&smollm2(), &config).kv_bytes, 4096 * 8 * 23_040);
         let odd = Config { context_tokens: 300, slots: 1, ..config.clone() };
-        assert_eq!(Footprint::of(&smollm2(), &odd).kv_bytes, 512 * 23_040);
+        assert_eq!(MemoryEstimate::of(&smollm2(), &odd).kv_bytes, 512 * 23_040);
         let beyond = Config { context_tokens: 100_000, slots: 1, ..config.clone() };
-        assert_eq!(Footprint::of(&smollm2(), &beyond).kv_bytes, 8192 * 23_040);
+        assert_eq!(MemoryEstimate::of(&smollm2(), &beyond).kv_bytes, 8192 * 23_040);
         let eighth = Config { kv_type: KvType::Q8_0, ..config.clone() };
-        assert_eq!(Footprint::of(&smollm2(), &eighth).kv_bytes, 4096 * 8 * 23_040 / 64 * 34);
+        assert_eq!(MemoryEstimate::of(&smollm2(), &eighth).kv_bytes, 4096 * 8 * 23_040 / 64 * 34);
     }
 
     #[test]
     fn an_output_tied_to_the_embeddings_counts_twice_where_it_is_copied() {
         let config = Config::default();
-        let plain = Footprint::of(&smollm2(), &config).weights_bytes;
+        let plain = MemoryEstimate::of(&smollm2(), &config).weights_bytes;
         let with = |kind| {
             let tied = Some(Tensor { kind, weights: 49_152 * 576 });
-            Footprint::of(&Shape { tied, ..smollm2() }, &config).weights_bytes - plain
+            MemoryEstimate::of(&Shape { tied, ..smollm2() }, &config).weights_bytes - plain
         };
         // Q4_0 is copied on every CPU, F16 on none.
         assert_eq!((with(2), with(1)), (49_152 * 576 / 32 * 18, 0));
         let embedding = Config { embedding: true, ..config.clone() };
         let tied = Some(Tensor { kind: 2, weights: 49_152 * 576 });
         let shape = Shape { tied, ..smollm2() };
-        assert_eq!(Footprint::of(&shape, &embedding).weights_bytes, plain);
+        assert_eq!(MemoryEstimate::of(&shape, &embedding).weights_bytes, plain);
     }
 
     #[test]
     fn absurd_shapes_saturate() {
         let shape = Shape { kv_heads_of_all_layers: u64::MAX, key_length: 9, ..smollm2() };
         let config = Config { context_tokens: u32::MAX, slots: u32::MAX, ..Config::default() };
-        assert_eq!(Footprint::of(&shape, &config).bytes(), u64::MAX);
+        assert_eq!(MemoryEstimate::of(&shape, &config).bytes(), u64::MAX);
     }
 }

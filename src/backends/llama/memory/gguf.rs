@@ -20,7 +20,7 @@ pub use self::error::GgufError;
 pub use self::tensors::Tensor;
 
 /// Maximum bytes of metadata read: the largest vocabularies with their merges take about 20 MiB.
-const METADATA_MOST: u64 = 128 << 20;
+const METADATA_MAX: u64 = 128 << 20;
 
 /// The shape of a model by its header. Counts, and bytes where the name says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn read_shape(path: &Path) -> Result<Shape, GgufError> {
 
 /// Parses a header; `file_bytes` is the length of the whole file.
 pub fn parse(source: impl Read, file_bytes: u64) -> Result<Shape, GgufError> {
-    let readable = METADATA_MOST.min(file_bytes);
+    let readable = METADATA_MAX.min(file_bytes);
     let mut reader = Reader::new(source, readable);
     if !reader.bytes().is_ok_and(|magic| &magic == b"GGUF") {
         return Err(GgufError::NotGguf);

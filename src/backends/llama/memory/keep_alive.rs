@@ -7,8 +7,8 @@ use crate::units::{Joules, Watts};
 /// Bounds of the keep-alive time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    pub least: Duration,
-    pub most: Duration,
+    pub min: Duration,
+    pub max: Duration,
 }
 
 /// Keep-alive time of an idle model: until staying loaded has cost as much as loading again, within
@@ -16,15 +16,15 @@ pub struct Bounds {
 ///
 /// The ski-rental rule: without knowledge of the next request it costs at most twice the optimum. A
 /// model with unknown load energy, or without keep-alive cost, stays as long as allowed.
-pub fn keep_for(load: Option<Joules>, warm: Watts, bounds: Bounds) -> Duration {
+pub fn keep_alive(load: Option<Joules>, warm: Watts, bounds: Bounds) -> Duration {
     let break_even_s = match load {
         Some(Joules(joules)) if warm.0 > 0.0 => joules / warm.0,
         _ => f64::INFINITY,
     };
-    let most_s = bounds.most.as_secs_f64();
+    let max_s = bounds.max.as_secs_f64();
     // NaN becomes the minimum.
-    let seconds = break_even_s.max(bounds.least.as_secs_f64()).min(most_s);
-    Duration::try_from_secs_f64(seconds).unwrap_or(bounds.most)
+    let seconds = break_even_s.max(bounds.min.as_secs_f64()).min(max_s);
+    Duration::try_from_secs_f64(seconds).unwrap_or(bounds.max)
 }
 
 #[cfg(test)]
@@ -33,11 +33,10 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds =
-        Bounds { least: Duration::from_secs(10), most: Duration::from_secs(1000) };
+    const BOUNDS: Bounds = Bounds { min: Duration::from_secs(10), max: Duration::from_secs(1000) };
 
     fn seconds(load: Option<f64>, warm: f64) -> f64 {
-        keep_for(load.map(Joules), Watts(warm), BOUNDS).as_secs_f64()
+        keep_alive(load.map(Joules), Watts(warm), BOUNDS).as_secs_f64()
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::logprobs::TokenLogprobs;
 use super::outcome::Outcome;
 use super::piece::Piece;
 use super::sampling::Sampling;
-use super::settings::Settings;
+use super::settings::EngineSettings;
 use super::step::StepReport;
 use crate::backends::backend::TokenConfidence;
 use crate::backends::terms::Terms;
@@ -32,7 +32,7 @@ const HEADER: usize = size_of::<u32>();
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToEngine {
     /// Sent once, as the first frame.
-    Load(Settings),
+    Load(EngineSettings),
     Submit(Submission),
     /// For engines with an embedding model.
     Embed(Embed),

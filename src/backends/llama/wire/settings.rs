@@ -1,11 +1,11 @@
-//! Settings of an engine process, sent with the first frame.
+//! EngineSettings of an engine process, sent with the first frame.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Settings {
+pub struct EngineSettings {
     pub gguf: PathBuf,
     pub context_tokens: u32,
     pub slots: u32,
@@ -35,7 +35,7 @@ pub struct Settings {
     pub pooling: Option<Pooling>,
 }
 
-impl Settings {
+impl EngineSettings {
     /// Context of a slot for a model trained for `trained` tokens; 0 if unknown.
     pub fn context_within(&self, trained: u32) -> u32 {
         self.context_tokens.clamp(1, if trained == 0 { u32::MAX } else { trained })

@@ -6,7 +6,7 @@
 
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 
-use super::{Engine, as_index, count};
+use super::{Generator, as_index, count};
 use crate::backends::llama::engine::error::EngineError;
 use crate::backends::llama::engine::schedule::kv_host_cache::Entry;
 use crate::backends::llama::engine::schedule::placement::{Admission, Transfer, WORTH_MOVING};
@@ -15,7 +15,7 @@ use crate::backends::llama::wire::protocol::FromEngine;
 use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
-impl Engine<'_> {
+impl Generator<'_> {
     /// Assigns slots to queued requests and copies shared prefixes.
     pub(crate) fn fill_slots(&mut self) -> Result<(), EngineError> {
         while let Some(admission) = self.scheduler.admit() {

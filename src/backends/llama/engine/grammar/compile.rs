@@ -16,7 +16,7 @@ use super::closing::Closers;
 use super::complexity;
 use super::lark::{lark, schema_name};
 use super::matcher::Grammar;
-use super::shape::{Form, Part, Schema};
+use super::shape::{AnswerShape, Part, Schema};
 use crate::backends::llama::wire::constraint::GrammarError;
 
 /// Whitespace between tokens of JSON: one space, or a line end with indentation. Without a bound,
@@ -37,7 +37,7 @@ pub(crate) struct Grammars {
     controls: HashMap<String, u32>,
     /// Most recently used first. Never advanced, so that state learnt by copies does not accumulate
     /// here.
-    remembered: Mutex<VecDeque<(Form, Grammar)>>,
+    remembered: Mutex<VecDeque<(AnswerShape, Grammar)>>,
 }
 
 impl Grammars {
@@ -56,7 +56,7 @@ impl Grammars {
         Ok(grammars)
     }
 
-    pub(crate) fn grammar(&self, form: &Form) -> Result<Grammar, GrammarError> {
+    pub(crate) fn grammar(&self, form: &AnswerShape) -> Result<Grammar, GrammarError> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = remembered.iter().position(|(known, _)| known == form)
             && let Some(known) = remembered.remove(place)
@@ -71,7 +71,7 @@ impl Grammars {
         Ok(grammar.fresh())
     }
 
-    fn compile(&self, form: &Form) -> Result<Grammar, GrammarError> {
+    fn compile(&self, form: &AnswerShape) -> Result<Grammar, GrammarError> {
         form.schemas().try_for_each(|schema| complexity::check(&schema.json))?;
         let parser = self.factory.create_parser(self.source(form));
         let matcher = Matcher::new(Ok(parser.map_err(unsupported)?));
@@ -79,7 +79,7 @@ impl Grammars {
         Ok(Grammar::new(matcher, ends, Arc::clone(&self.closers)))
     }
 
-    fn source(&self, form: &Form) -> TopLevelGrammar {
+    fn source(&self, form: &AnswerShape) -> TopLevelGrammar {
         if let [sequence] = form.0.as_slice()
             && let [Part::Json(schema)] = sequence.as_slice()
         {

@@ -5,13 +5,13 @@
 //! is constrained from its tag on or, in formats without a tag, from the tool's name on.
 
 use super::matcher::{Chosen, Grammar};
-use crate::backends::llama::engine::output::parser::AnswerParser;
+use crate::backends::llama::engine::output::parser::OutputParser;
 use crate::backends::llama::engine::sample::sampler::Mask;
 use crate::backends::llama::wire::constraint::GrammarError;
 use crate::openai::FinishReason;
 
 #[derive(Default)]
-pub(crate) struct Binding {
+pub(crate) struct ConstraintState {
     /// In force now.
     active: Option<Grammar>,
     /// In force after the reasoning.
@@ -22,7 +22,7 @@ pub(crate) struct Binding {
     thought: Option<u32>,
 }
 
-impl Binding {
+impl ConstraintState {
     pub(crate) fn new(
         answer: Option<Grammar>,
         call: Option<Grammar>,
@@ -35,7 +35,7 @@ impl Binding {
     /// chooses among all tokens, or among those of a mask.
     pub(crate) fn choose(
         &mut self,
-        said: &AnswerParser,
+        said: &OutputParser,
         left: usize,
         sample: impl FnOnce(Option<Mask<'_>>) -> usize,
     ) -> Result<Chosen, GrammarError> {
@@ -53,7 +53,7 @@ impl Binding {
         Ok(chosen)
     }
 
-    fn bind(&mut self, said: &AnswerParser) {
+    fn bind(&mut self, said: &OutputParser) {
         if self.active.is_some() || said.is_reasoning() {
             return;
         }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::shape::{Form, Part, Schema};
+use super::shape::{AnswerShape, Part, Schema};
 
 /// Grammar name of the schema with this index.
 pub(crate) fn schema_name(place: usize) -> String {
@@ -13,7 +13,10 @@ pub(crate) fn schema_name(place: usize) -> String {
 
 /// The shape's grammar and the schemas it refers to. `control` returns the ids of tags that are
 /// control tokens.
-pub(crate) fn lark(form: &Form, control: impl Fn(&str) -> Option<u32>) -> (String, Vec<&Schema>) {
+pub(crate) fn lark(
+    form: &AnswerShape,
+    control: impl Fn(&str) -> Option<u32>,
+) -> (String, Vec<&Schema>) {
     let mut terms = Terms { schemas: Vec::new(), ends: Vec::new(), control };
     let sequences: Vec<String> = form.0.iter().map(|parts| terms.sequence(parts)).collect();
     let mut text = format!("start: {}\n", sequences.join("\n  | "));
@@ -90,7 +93,7 @@ mod tests {
         let maybe = Part::Maybe(vec![Part::Tag("[T]"), Part::Id]);
         let texts = Part::OneOf(vec!["a".into(), "\"".into()]);
         let free = || Part::Until("</p>");
-        let form = Form(vec![
+        let form = AnswerShape(vec![
             call,
             vec![Part::Tag("<t>"), Part::Json(schema)],
             vec![maybe, texts, free(), free()],

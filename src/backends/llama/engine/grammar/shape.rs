@@ -15,7 +15,7 @@ use crate::backends::llama::wire::conversation::{MustCall, OfferedTool, ToolUse}
 
 /// Alternative sequences; the answer is one of them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Form(pub Vec<Vec<Part>>);
+pub(crate) struct AnswerShape(pub Vec<Vec<Part>>);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Part {
@@ -41,7 +41,7 @@ pub(crate) struct Schema {
     pub(crate) lenient: bool,
 }
 
-impl Form {
+impl AnswerShape {
     /// The JSON that a client requests.
     pub(crate) fn of(constraint: &Constraint) -> Result<Self, GrammarError> {
         let json = match constraint {
@@ -259,14 +259,14 @@ mod tests {
             let head = format!("{{\"name\": \"{name}\", \"arguments\": ");
             vec![Part::Blank, Part::Text(head), arguments(name), text("}")]
         };
-        let any = Form::call(&tools(&["f", "g"], MustCall::Any), CallFormat::Mistral);
-        assert_eq!(any, Form(vec![called("f"), called("g")]));
+        let any = AnswerShape::call(&tools(&["f", "g"], MustCall::Any), CallFormat::Mistral);
+        assert_eq!(any, AnswerShape(vec![called("f"), called("g")]));
         let named = tools(&["f", "g"], MustCall::Named("g".into()));
-        assert_eq!(Form::call(&named, CallFormat::Hermes), Form(vec![called("g")]));
-        let tag = Form(vec![vec![Part::Tag("<tool_call>")]]);
-        assert_eq!(Form::call_begins(&named, CallFormat::Hermes), tag);
-        let whole = Form::call(&named, CallFormat::Llama3);
-        assert_eq!(Form::call_begins(&named, CallFormat::Llama3), whole);
+        assert_eq!(AnswerShape::call(&named, CallFormat::Hermes), AnswerShape(vec![called("g")]));
+        let tag = AnswerShape(vec![vec![Part::Tag("<tool_call>")]]);
+        assert_eq!(AnswerShape::call_begins(&named, CallFormat::Hermes), tag);
+        let whole = AnswerShape::call(&named, CallFormat::Llama3);
+        assert_eq!(AnswerShape::call_begins(&named, CallFormat::Llama3), whole);
     }
 
     #[test]
@@ -276,7 +276,7 @@ mod tests {
         }});
         let mut used = tools(&[], MustCall::Any);
         used.tools.push(OfferedTool::new("open", "", &schema.to_string()));
-        let form = &Form::call(&used, CallFormat::QwenCoder).0[0];
+        let form = &AnswerShape::call(&used, CallFormat::QwenCoder).0[0];
         let end = || text("\n</parameter>\n");
         let integer = Schema { json: json!({"type": "integer"}), lenient: true };
         let modes = Part::OneOf(vec!["r".into(), "w".into()]);
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_schema_must_be_an_object_and_true_is_any_json() {
-        let of = |text: &str| Form::of(&Constraint::JsonSchema(text.to_owned()));
+        let of = |text: &str| AnswerShape::of(&Constraint::JsonSchema(text.to_owned()));
         assert_eq!(of("true"), of("{}"));
         assert!(matches!(of("7"), Err(GrammarError::Unsupported(_))));
         assert!(matches!(of("{"), Err(GrammarError::NotJson(_))));

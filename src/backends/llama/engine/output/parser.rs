@@ -14,7 +14,7 @@ use crate::backends::llama::wire::reasoning::Tags;
 
 /// The parser of one answer.
 #[derive(Debug)]
-pub(crate) struct AnswerParser {
+pub(crate) struct OutputParser {
     /// Neither reasoning nor calls: passes everything through as text.
     plain: bool,
     reasoning: Option<Tags>,
@@ -51,7 +51,7 @@ enum Opener {
     Call { tag: &'static str, bare: bool },
 }
 
-impl AnswerParser {
+impl OutputParser {
     /// `reasons_already` if the prompt ends with the tag that opens the reasoning.
     pub(crate) fn new(
         reasoning: Option<Tags>,

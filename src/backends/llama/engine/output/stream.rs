@@ -4,17 +4,17 @@
 //! Pure. Stop strings apply to the answer's text only: a line end in the reasoning, or in a call's
 //! arguments, does not end the answer.
 
-use super::parser::AnswerParser;
+use super::parser::OutputParser;
 use super::utf8_stops::{Released, TextStream};
 use crate::backends::llama::wire::piece::Piece;
 use crate::openai::FinishReason;
 
 /// The output of one answer.
 #[derive(Debug)]
-pub(crate) struct Transcript {
+pub(crate) struct OutputStream {
     /// Assembles characters from bytes for the parser.
     characters: TextStream,
-    answer: AnswerParser,
+    answer: OutputParser,
     text: TextStream,
     /// A call has been emitted.
     called: bool,
@@ -22,7 +22,7 @@ pub(crate) struct Transcript {
 
 /// Output that can no longer change.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Heard {
+pub(crate) struct Emitted {
     pub(crate) pieces: Vec<Piece>,
     /// The characters behind the pieces, including tags.
     pub(crate) characters: String,
@@ -30,71 +30,71 @@ pub(crate) struct Heard {
     pub(crate) ended: bool,
 }
 
-impl Transcript {
-    pub(crate) fn new(answer: AnswerParser, stops: Vec<String>) -> Self {
+impl OutputStream {
+    pub(crate) fn new(answer: OutputParser, stops: Vec<String>) -> Self {
         let characters = TextStream::new(Vec::new());
         Self { characters, answer, text: TextStream::new(stops), called: false }
     }
 
-    pub(crate) fn answer(&self) -> &AnswerParser {
+    pub(crate) fn answer(&self) -> &OutputParser {
         &self.answer
     }
 
     /// Takes a token's bytes.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Heard {
-        let mut heard = Heard::default();
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Emitted {
+        let mut emitted = Emitted::default();
         if self.answer.is_plain() {
             let Released { text, stopped } = self.text.push(bytes);
-            heard.characters.clone_from(&text);
-            heard.ended = stopped;
-            heard.say(text);
+            emitted.characters.clone_from(&text);
+            emitted.ended = stopped;
+            emitted.say(text);
         } else {
-            heard.characters = self.characters.push(bytes).text;
-            let pieces = self.answer.push(&heard.characters);
-            self.look_for_stops(pieces, &mut heard);
-            heard.ended |= self.answer.is_over();
+            emitted.characters = self.characters.push(bytes).text;
+            let pieces = self.answer.push(&emitted.characters);
+            self.look_for_stops(pieces, &mut emitted);
+            emitted.ended |= self.answer.is_over();
         }
-        heard
+        emitted
     }
 
     /// Ends the answer for the engine's `reason`: adds the rest to the last `emitted` output and
     /// returns the reason for the client.
-    pub(crate) fn end(&mut self, reason: FinishReason, heard: &mut Heard) -> FinishReason {
+    pub(crate) fn end(&mut self, reason: FinishReason, emitted: &mut Emitted) -> FinishReason {
         let cut = reason == FinishReason::Length;
-        if !self.answer.is_plain() && !heard.ended {
+        if !self.answer.is_plain() && !emitted.ended {
             let rest = self.characters.finish();
-            heard.characters.push_str(&rest);
+            emitted.characters.push_str(&rest);
             let mut pieces = self.answer.push(&rest);
             pieces.extend(self.answer.finish(cut));
-            self.look_for_stops(pieces, heard);
+            self.look_for_stops(pieces, emitted);
         }
         let rest = self.text.finish();
         if self.answer.is_plain() {
-            heard.characters.push_str(&rest);
+            emitted.characters.push_str(&rest);
         }
-        heard.say(rest);
+        emitted.say(rest);
         if self.called && !cut { FinishReason::ToolCalls } else { reason }
     }
 
-    fn look_for_stops(&mut self, pieces: Vec<Piece>, heard: &mut Heard) {
+    fn look_for_stops(&mut self, pieces: Vec<Piece>, emitted: &mut Emitted) {
         for piece in pieces {
             if let Piece::Text(text) = piece {
                 let Released { text, stopped } = self.text.push(text.as_bytes());
-                heard.say(text);
+                emitted.say(text);
                 if stopped {
-                    heard.ended = true;
+                    emitted.ended = true;
                     return;
                 }
             } else {
-                heard.say(self.text.finish());
+                emitted.say(self.text.finish());
                 self.called |= matches!(piece, Piece::Call { .. });
-                heard.pieces.push(piece);
+                emitted.pieces.push(piece);
             }
         }
     }
 }
 
-impl Heard {
+impl Emitted {
     fn say(&mut self, text: String) {
         if !text.is_empty() {
             self.pieces.push(Piece::Text(text));
@@ -113,19 +113,19 @@ mod tests {
 
     const THINK: Tags = Tags { open: "<think>", close: "</think>" };
 
-    fn hear(answer: AnswerParser, stop: &str, tokens: &[&str]) -> (Vec<Piece>, bool) {
-        let mut transcript = Transcript::new(answer, vec![stop.to_owned()]);
+    fn hear(answer: OutputParser, stop: &str, tokens: &[&str]) -> (Vec<Piece>, bool) {
+        let mut transcript = OutputStream::new(answer, vec![stop.to_owned()]);
         let mut pieces = Vec::new();
         for token in tokens {
-            let heard = transcript.push(token.as_bytes());
-            pieces.extend(heard.pieces);
-            if heard.ended {
+            let emitted = transcript.push(token.as_bytes());
+            pieces.extend(emitted.pieces);
+            if emitted.ended {
                 return (pieces, true);
             }
         }
-        let mut heard = Heard::default();
-        transcript.end(FinishReason::Stop, &mut heard);
-        pieces.extend(heard.pieces);
+        let mut emitted = Emitted::default();
+        transcript.end(FinishReason::Stop, &mut emitted);
+        pieces.extend(emitted.pieces);
         (pieces, false)
     }
 
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_stop_string_ends_the_text_and_not_the_reasoning() {
-        let parser = || AnswerParser::new(Some(THINK), false, None);
+        let parser = || OutputParser::new(Some(THINK), false, None);
         let (pieces, ended) =
             hear(parser(), "\n\n", &["<think>a\n\nb", "</think>", "\n\nYes", ".\n\nNo"]);
         let reasoning = Piece::Reasoning("a\n\nb".into());
@@ -152,7 +152,7 @@ mod tests {
             schemas: vec![],
             parallel: false,
         };
-        let parser = AnswerParser::new(None, false, Some(calls));
+        let parser = OutputParser::new(None, false, Some(calls));
         let tokens = ["So:", "\n<tool_call>\n{\"name\": \"f\", \"arguments\": ", "{\"a\":\n1}}"];
         let (pieces, ended) = hear(parser, "\n", &tokens);
         let call = Piece::Call { index: 0, name: "f".into() };
@@ -163,13 +163,13 @@ mod tests {
     #[test]
     fn a_plain_answer_passes_as_it_is() {
         let (pieces, ended) =
-            hear(AnswerParser::new(None, false, None), "END", &["a <think> ", "EN", "DE"]);
+            hear(OutputParser::new(None, false, None), "END", &["a <think> ", "EN", "DE"]);
         assert_eq!((pieces, ended), (vec![text("a <think> ")], true));
     }
 
     /// All pieces of an answer with tokens of `cuts` bytes, joined, and its end.
     fn told(
-        mut transcript: Transcript,
+        mut transcript: OutputStream,
         answer: &str,
         cuts: &[usize],
     ) -> (Vec<Piece>, FinishReason) {
@@ -177,10 +177,10 @@ mod tests {
         for cut in cuts.iter().cycle() {
             let (token, after) = rest.split_at((*cut).min(rest.len()));
             rest = after;
-            let mut heard = transcript.push(token);
-            let ends = heard.ended || rest.is_empty();
-            let reason = ends.then(|| transcript.end(FinishReason::Stop, &mut heard));
-            for piece in heard.pieces {
+            let mut emitted = transcript.push(token);
+            let ends = emitted.ended || rest.is_empty();
+            let reason = ends.then(|| transcript.end(FinishReason::Stop, &mut emitted));
+            for piece in emitted.pieces {
                 let left = match told.last_mut() {
                     Some(last) => last.join(piece),
                     None => Some(piece),
@@ -216,8 +216,8 @@ mod tests {
                     schemas: vec![],
                     parallel,
                 });
-                let parser = AnswerParser::new(reasons.then_some(THINK), false, calls);
-                Transcript::new(parser, vec!["stop".to_owned(), "\n\n".to_owned()])
+                let parser = OutputParser::new(reasons.then_some(THINK), false, calls);
+                OutputStream::new(parser, vec!["stop".to_owned(), "\n\n".to_owned()])
             };
             let whole = told(transcript(), &answer, &[answer.len().max(1)]);
             prop_assert_eq!(told(transcript(), &answer, &cuts), whole);

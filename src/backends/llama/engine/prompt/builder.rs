@@ -9,18 +9,18 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
-use super::control_tokens::{Guard, pieces};
+use super::control_tokens::{ControlTokenGuard, pieces};
 use super::overflow::{roomy_tokens, shorten};
 use super::template::{CHATML, ChatTemplate};
 use super::tool_fallback;
-use crate::backends::llama::engine::command::{Order, Texts, Work};
+use crate::backends::llama::engine::command::{EmbeddingInput, EngineCommand, SequenceState};
 use crate::backends::llama::engine::grammar::compile::Grammars;
-use crate::backends::llama::engine::grammar::constraint_state::Binding;
+use crate::backends::llama::engine::grammar::constraint_state::ConstraintState;
 use crate::backends::llama::engine::grammar::matcher::Grammar;
-use crate::backends::llama::engine::grammar::shape::{self, Form};
+use crate::backends::llama::engine::grammar::shape::{self, AnswerShape};
 use crate::backends::llama::engine::output::call::expected::ExpectedCalls;
-use crate::backends::llama::engine::output::parser::AnswerParser;
-use crate::backends::llama::engine::output::stream::Transcript;
+use crate::backends::llama::engine::output::parser::OutputParser;
+use crate::backends::llama::engine::output::stream::OutputStream;
 use crate::backends::llama::engine::sample::logprobs::Logprobs;
 use crate::backends::llama::engine::sample::sampler::Sampler;
 use crate::backends::llama::engine::schedule::request::Request;
@@ -41,12 +41,12 @@ const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 const ANY_ARGUMENTS: &str = r#"{"type":"object"}"#;
 
 /// Template, tokeniser and grammars of one model.
-pub(crate) struct Prompter {
+pub(crate) struct PromptBuilder {
     model: Arc<LlamaModel>,
     template: ChatTemplate,
     /// Whether `template` belongs to this model; if not, conversations are refused.
     has_template: bool,
-    guard: Guard,
+    guard: ControlTokenGuard,
     /// Control tokens that are tags of the model's format: the output parser needs their text.
     tags: Arc<[Token]>,
     /// The token that opens the reasoning, if it is a single one.
@@ -60,22 +60,22 @@ pub(crate) struct Prompter {
 }
 
 /// A prompt with the parser and the constraints of its answer.
-struct Question<P> {
+struct RenderedPrompt<P> {
     prompt: P,
-    answer: AnswerParser,
-    forms: Forms,
+    answer: OutputParser,
+    forms: AnswerShapes,
 }
 
 /// Constraints on an answer and its calls.
 #[derive(Default)]
-struct Forms {
+struct AnswerShapes {
     /// The answer after its reasoning.
-    answer: Option<Form>,
+    answer: Option<AnswerShape>,
     /// A call that the model begins itself.
-    call: Option<Form>,
+    call: Option<AnswerShape>,
 }
 
-impl Prompter {
+impl PromptBuilder {
     /// `template` replaces the model's own. Prompt and answer together fit into `context_tokens`.
     pub(crate) fn new(
         model: Arc<LlamaModel>,
@@ -91,7 +91,7 @@ impl Prompter {
         let is_tag = |spelling: &str| template.dialect().tags().any(|tag| tag == spelling);
         let tags = controls.iter().filter(|(_, spelling)| is_tag(spelling));
         let tags = tags.map(|(token, _)| token.0).collect();
-        let guard = Guard::new(controls.into_iter().map(|(_, spelling)| spelling));
+        let guard = ControlTokenGuard::new(controls.into_iter().map(|(_, spelling)| spelling));
         let vocab = model.vocab();
         let open = template.dialect().reasoning.map(|tags| tags.open);
         let opening = open.map(|tag| vocab.tokenize(tag.as_bytes(), false, true));
@@ -128,25 +128,32 @@ impl Prompter {
     }
 
     /// The engine's command for a submission: a sequence to generate, or a refusal.
-    pub(crate) fn order(&self, submission: Submission) -> Order {
+    pub(crate) fn order(&self, submission: Submission) -> EngineCommand {
         let attempt = submission.attempt;
-        self.accept(submission).unwrap_or_else(|refusal| Order::Refuse(attempt, refusal))
+        self.accept(submission).unwrap_or_else(|refusal| EngineCommand::Refuse(attempt, refusal))
     }
 
-    fn accept(&self, submission: Submission) -> Result<Order, Refusal> {
+    fn accept(&self, submission: Submission) -> Result<EngineCommand, Refusal> {
         let Submission { attempt, prompt, mut sampling, output_limit, stop, terms, .. } =
             submission;
         let output_limit = output_limit as usize;
-        let form = submission.constraint.as_ref().map(Form::of);
+        let form = submission.constraint.as_ref().map(AnswerShape::of);
         let form = form.transpose().map_err(Refusal::Grammar)?;
-        let (Question { prompt, answer, forms }, dropped_turns) = match &prompt {
+        let (RenderedPrompt { prompt, answer, forms }, dropped_turns) = match &prompt {
             Prompt::Chat(_) if !self.has_template => return Err(Refusal::NoChatTemplate),
             Prompt::Chat(conversation) => {
                 self.fitting(conversation, output_limit, form.as_ref())?
             }
             Prompt::Raw(input) => {
-                let answer = AnswerParser::new(None, false, None);
-                (Question { prompt: self.raw(input, true)?, answer, forms: Forms::default() }, 0)
+                let answer = OutputParser::new(None, false, None);
+                (
+                    RenderedPrompt {
+                        prompt: self.raw(input, true)?,
+                        answer,
+                        forms: AnswerShapes::default(),
+                    },
+                    0,
+                )
             }
         };
         self.check_bias(&sampling.logit_bias)?;
@@ -154,16 +161,16 @@ impl Prompter {
         if submission.ignore_eos && forms.answer.is_none() {
             sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
         }
-        let work = Work {
+        let work = SequenceState {
             sampler: Sampler::new(sampling, &prompt),
-            transcript: Transcript::new(answer, stop),
+            transcript: OutputStream::new(answer, stop),
             tags: Arc::clone(&self.tags),
             binding: self.binding(&forms).map_err(Refusal::Grammar)?,
             logprobs: submission.logprobs.map(|top| Logprobs::new(top.into())),
             dropped_turns: u32::try_from(dropped_turns).unwrap_or(u32::MAX),
         };
         let request = Request { attempt, prompt, output_limit, terms };
-        Ok(Order::Work { request, work: Box::new(work) })
+        Ok(EngineCommand::Generate { request, state: Box::new(state) })
     }
 
     fn check_bias(&self, bias: &[(Token, f32)]) -> Result<(), Refusal> {
@@ -177,12 +184,13 @@ impl Prompter {
         }
     }
 
-    fn binding(&self, forms: &Forms) -> Result<Binding, GrammarError> {
-        let grammar = |form: &Option<Form>| form.as_ref().map(|f| self.grammar(f)).transpose();
-        Ok(Binding::new(grammar(&forms.answer)?, grammar(&forms.call)?, self.thought))
+    fn binding(&self, forms: &AnswerShapes) -> Result<ConstraintState, GrammarError> {
+        let grammar =
+            |form: &Option<AnswerShape>| form.as_ref().map(|f| self.grammar(f)).transpose();
+        Ok(ConstraintState::new(grammar(&forms.answer)?, grammar(&forms.call)?, self.thought))
     }
 
-    fn grammar(&self, form: &Form) -> Result<Grammar, GrammarError> {
+    fn grammar(&self, form: &AnswerShape) -> Result<Grammar, GrammarError> {
         let grammars = self.grammars.get_or_init(|| Grammars::new(&self.model));
         grammars.as_ref().map_err(Clone::clone)?.grammar(form)
     }
@@ -197,13 +205,13 @@ impl Prompter {
         for (place, tool) in tools.tools.iter().enumerate() {
             check(place, tool)?;
         }
-        if self.grammar(&Form::call(&tools, format)).is_ok() {
+        if self.grammar(&AnswerShape::call(&tools, format)).is_ok() {
             return Ok(tools);
         }
         for (place, tool) in tools.tools.iter_mut().enumerate() {
             let alone =
                 ToolUse { tools: vec![tool.clone()], must_call: MustCall::Any, parallel: false };
-            match self.grammar(&Form::call(&alone, format)) {
+            match self.grammar(&AnswerShape::call(&alone, format)) {
                 Ok(_) => {}
                 Err(error) if tool.strict => return Err(Refusal::Tool { place, error }),
                 Err(_) => ANY_ARGUMENTS.clone_into(&mut tool.schema),
@@ -218,12 +226,14 @@ impl Prompter {
     }
 
     /// The embedder's command for a request.
-    pub(crate) fn embedding(&self, embed: Embed) -> Order {
+    pub(crate) fn embedding(&self, embed: Embed) -> EngineCommand {
         let Embed { attempt, inputs, dimensions, deadline } = embed;
         let read = inputs.iter().map(|input| self.raw(input, false)).collect();
         match read {
-            Ok(inputs) => Order::Embed(Texts { attempt, inputs, dimensions, deadline }),
-            Err(refusal) => Order::Refuse(attempt, refusal),
+            Ok(inputs) => {
+                EngineCommand::Embed(EmbeddingInput { attempt, inputs, dimensions, deadline })
+            }
+            Err(refusal) => EngineCommand::Refuse(attempt, refusal),
         }
     }
 
@@ -232,8 +242,8 @@ impl Prompter {
         &self,
         conversation: &Conversation,
         output_limit: usize,
-        form: Option<&Form>,
-    ) -> Result<(Question<Vec<Token>>, usize), Refusal> {
+        form: Option<&AnswerShape>,
+    ) -> Result<(RenderedPrompt<Vec<Token>>, usize), Refusal> {
         let Conversation { turns, tools, variables } = conversation;
         let tools = tools.clone().map(|tools| self.bindable(tools)).transpose()?;
         let most = match self.overflow {
@@ -241,9 +251,9 @@ impl Prompter {
             Overflow::DropOldestTurns => roomy_tokens(self.context_tokens, output_limit),
         };
         let ask = |turns: &[Turn]| {
-            let Question { prompt, answer, forms } =
+            let RenderedPrompt { prompt, answer, forms } =
                 self.render(turns, tools.as_ref(), variables, form)?;
-            Ok::<_, Error>(Question { prompt: self.tokenise(&prompt), answer, forms })
+            Ok::<_, Error>(RenderedPrompt { prompt: self.tokenise(&prompt), answer, forms })
         };
         shorten(turns, ask, |question| question.prompt.len() <= most)
             .map_err(|error| Refusal::Template(error.to_string()))
@@ -280,8 +290,8 @@ impl Prompter {
         turns: &[Turn],
         tools: Option<&ToolUse>,
         variables: &str,
-        form: Option<&Form>,
-    ) -> Result<Question<String>, Error> {
+        form: Option<&AnswerShape>,
+    ) -> Result<RenderedPrompt<String>, Error> {
         let dialect = self.template.dialect();
         let mut prompt = if dialect.calls.is_some() {
             self.template.render(turns, tools, variables, &self.guard)?
@@ -294,13 +304,13 @@ impl Prompter {
         let reasoning = dialect.reasoning.filter(|tags| !ends_with(tags.close));
         let opened = reasoning.is_some_and(|tags| ends_with(tags.open));
         let Some(used) = tools else {
-            let answer = AnswerParser::new(reasoning, opened, None);
-            let forms = Forms { answer: form.cloned(), call: None };
-            return Ok(Question { prompt, answer, forms });
+            let answer = OutputParser::new(reasoning, opened, None);
+            let forms = AnswerShapes { answer: form.cloned(), call: None };
+            return Ok(RenderedPrompt { prompt, answer, forms });
         };
         let format = self.call_format();
-        let mut answer = AnswerParser::new(reasoning, opened, Some(expected(used, format)));
-        let begins = || Form::call_begins(used, format);
+        let mut answer = OutputParser::new(reasoning, opened, Some(expected(used, format)));
+        let begins = || AnswerShape::call_begins(used, format);
         let bound = match shape::forced_beginning(used, format) {
             // The beginning of a required call is part of the prompt: fewer tokens to generate.
             Some(beginning) if reasoning.is_none() && !beginning.is_empty() => {
@@ -311,8 +321,8 @@ impl Prompter {
             Some(_) => Some(begins()),
             None => form.map(|form| form.clone().or(begins())),
         };
-        let forms = Forms { answer: bound, call: Some(Form::call(used, format)) };
-        Ok(Question { prompt, answer, forms })
+        let forms = AnswerShapes { answer: bound, call: Some(AnswerShape::call(used, format)) };
+        Ok(RenderedPrompt { prompt, answer, forms })
     }
 
     fn tokenise(&self, rendered: &str) -> Vec<Token> {

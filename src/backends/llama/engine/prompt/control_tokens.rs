@@ -1,4 +1,4 @@
-//! Guard against control tokens that clients spell out in messages.
+//! ControlTokenGuard against control tokens that clients spell out in messages.
 //!
 //! Pure. Prompts are tokenised with control tokens recognised, because templates write them as
 //! text. A user who writes `<|im_end|>` could then end their own turn and write the assistant's. So
@@ -14,13 +14,13 @@ const MARK: char = '\u{fdd0}';
 
 /// The spellings of a vocabulary's control tokens.
 #[derive(Debug, Default)]
-pub(crate) struct Guard {
+pub(crate) struct ControlTokenGuard {
     /// First characters of the spellings: a fast rejection of nearly every position.
     first: Vec<char>,
     spellings: Vec<String>,
 }
 
-impl Guard {
+impl ControlTokenGuard {
     /// Ignores spellings of one character, which cannot be divided.
     pub(crate) fn new(spellings: impl IntoIterator<Item = String>) -> Self {
         let spellings: Vec<String> =
@@ -62,8 +62,12 @@ pub(crate) fn pieces(rendered: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    fn guard() -> Guard {
-        Guard::new(["<|im_end|>".to_owned(), "<|im_start|>".to_owned(), "<<a".to_owned()])
+    fn guard() -> ControlTokenGuard {
+        ControlTokenGuard::new([
+            "<|im_end|>".to_owned(),
+            "<|im_start|>".to_owned(),
+            "<<a".to_owned(),
+        ])
     }
 
     #[test]

@@ -9,9 +9,9 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::control_tokens::Guard;
+use super::control_tokens::ControlTokenGuard;
 use super::python_json::tojson;
-use crate::backends::llama::engine::tool_format::{CallFormat, Dialect};
+use crate::backends::llama::engine::tool_format::{CallFormat, OutputFormat};
 use crate::backends::llama::wire::conversation::{PastCall, ToolUse, Turn};
 use crate::openai::Role;
 
@@ -26,7 +26,7 @@ const NAME: &str = "chat";
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
-    dialect: Dialect,
+    dialect: OutputFormat,
 }
 
 impl ChatTemplate {
@@ -45,11 +45,11 @@ impl ChatTemplate {
         environment.add_template_owned(NAME, source.to_owned())?;
         let takes_tools =
             environment.get_template(NAME)?.undeclared_variables(false).contains("tools");
-        let dialect = Dialect::of(source, takes_tools);
+        let dialect = OutputFormat::of(source, takes_tools);
         Ok(Self { environment, dialect })
     }
 
-    pub(crate) fn dialect(&self) -> Dialect {
+    pub(crate) fn dialect(&self) -> OutputFormat {
         self.dialect
     }
 
@@ -60,7 +60,7 @@ impl ChatTemplate {
         turns: &[Turn],
         tools: Option<&ToolUse>,
         variables: &str,
-        guard: &Guard,
+        guard: &ControlTokenGuard,
     ) -> Result<String, Error> {
         let messages: Vec<Value> = turns.iter().map(|turn| self.message(turn, guard)).collect();
         // Templates test `tools is not none`: Hugging Face passes `None` if there are none.
@@ -74,7 +74,7 @@ impl ChatTemplate {
         })
     }
 
-    fn message(&self, turn: &Turn, guard: &Guard) -> Value {
+    fn message(&self, turn: &Turn, guard: &ControlTokenGuard) -> Value {
         let text = |text: &str| Value::from(guard.mark(text).into_owned());
         let mut fields =
             vec![("role", Value::from(role(turn.role))), ("content", text(&turn.text))];
@@ -95,7 +95,7 @@ impl ChatTemplate {
         Value::from_pairs(fields)
     }
 
-    fn call(&self, call: &PastCall, guard: &Guard) -> Value {
+    fn call(&self, call: &PastCall, guard: &ControlTokenGuard) -> Value {
         context! {
             id => guard.mark(&self.call_id(&call.id)),
             type => "function",
@@ -124,12 +124,12 @@ impl ChatTemplate {
 
 /// JSON text as a template value; invalid JSON, which a small model may have generated, as a
 /// string.
-fn guarded_json(json: &str, guard: &Guard) -> Value {
+fn guarded_json(json: &str, guard: &ControlTokenGuard) -> Value {
     let value = serde_json::from_str(json).unwrap_or_else(|_| Value::from(json));
     guarded(&value, guard)
 }
 
-fn guarded(value: &Value, guard: &Guard) -> Value {
+fn guarded(value: &Value, guard: &ControlTokenGuard) -> Value {
     let inner = |value: Value| guarded(&value, guard);
     match value.kind() {
         ValueKind::String => guard.mark(value.as_str().unwrap_or_default()).into_owned().into(),

@@ -11,7 +11,7 @@ use crate::units::AttemptId;
 /// Capacity of one batch; all at least 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Texts of one batch.
+    /// EmbeddingInput of one batch.
     pub(crate) sequences: usize,
     /// Tokens of one batch. At least the longest text.
     pub(crate) batch_tokens: usize,
@@ -27,7 +27,7 @@ pub(crate) struct Pick {
 
 /// Requests with texts left to embed, in turn order.
 #[derive(Debug)]
-pub(crate) struct Packing {
+pub(crate) struct EmbeddingBatcher {
     limits: Limits,
     requests: VecDeque<Request>,
 }
@@ -40,7 +40,7 @@ struct Request {
     done: usize,
 }
 
-impl Packing {
+impl EmbeddingBatcher {
     pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, requests: VecDeque::new() }
     }
@@ -112,8 +112,8 @@ mod tests {
 
     use super::*;
 
-    fn packing(sequences: usize, batch_tokens: usize, requests: &[&[usize]]) -> Packing {
-        let mut packing = Packing::new(Limits { sequences, batch_tokens });
+    fn packing(sequences: usize, batch_tokens: usize, requests: &[&[usize]]) -> EmbeddingBatcher {
+        let mut packing = EmbeddingBatcher::new(Limits { sequences, batch_tokens });
         for (attempt, lengths) in (0..).zip(requests) {
             let inputs = lengths.iter().map(|&length| vec![1; length]).collect();
             packing.submit(AttemptId(attempt), inputs);

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::request::Request;
 use super::scheduler::Scheduler;
-use super::slot::{Slot, Source, Work, common_prefix};
+use super::slot::{Assignment, PrefixSource, Slot, common_prefix};
 use crate::backends::llama::wire::token::Token;
 use crate::units::AttemptId;
 
@@ -46,7 +46,7 @@ impl Scheduler {
         let source = self.best_source(slot, &prompt, cached_tokens);
         let prompt_tokens = prompt.len();
         let end = self.limits.context_tokens.min(prompt_tokens.saturating_add(output_limit));
-        let work = Work { attempt, prompt_tokens, end, deadline: terms.deadline, source };
+        let work = Assignment { attempt, prompt_tokens, end, deadline: terms.deadline, source };
         let new = Slot {
             tokens: prompt,
             evaluated: cached_tokens,
@@ -110,10 +110,10 @@ impl Scheduler {
 
     /// The other slot with the longest prefix of `prompt`, evaluated or pending, if waiting for it
     /// pays.
-    fn best_source(&self, slot: usize, prompt: &[Token], own: usize) -> Option<Source> {
+    fn best_source(&self, slot: usize, prompt: &[Token], own: usize) -> Option<PrefixSource> {
         let others = self.slots.iter().enumerate().filter(|&(index, _)| index != slot);
         others
-            .map(|(index, other)| Source {
+            .map(|(index, other)| PrefixSource {
                 slot: index,
                 admitted_at: other.admitted_at,
                 tokens: common_prefix(&other.tokens, prompt).min(prompt.len() - 1),

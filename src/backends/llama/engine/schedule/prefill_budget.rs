@@ -9,11 +9,11 @@ const NEWEST: f64 = 0.3;
 
 /// Minimum prompt rows of a step, and the limit before any measurement: a prompt must make
 /// progress.
-pub(crate) const ROWS_LEAST: usize = 4;
+pub(crate) const ROWS_MIN: usize = 4;
 
 /// Prompt-row limit from the times of previous steps.
 #[derive(Debug)]
-pub(crate) struct Pacer {
+pub(crate) struct PrefillBudget {
     /// Allowed duration of a step with prompt rows, relative to one without.
     stretch: f64,
     /// Mean duration of decode-only steps in nanoseconds, by number of rows; 0 if not measured.
@@ -22,7 +22,7 @@ pub(crate) struct Pacer {
     row_ns: f64,
 }
 
-impl Pacer {
+impl PrefillBudget {
     /// `stretch` below 1 counts as 1. `slots` is the most rows that decode at once.
     pub(crate) fn new(stretch: f64, slots: usize) -> Self {
         Self { stretch: stretch.max(1.0), decode_ns: vec![0.0; slots + 1], row_ns: 0.0 }
@@ -42,9 +42,9 @@ impl Pacer {
                     reason = "positive, and a cast from float saturates"
                 )]
                 let rows = rows as usize;
-                rows.max(ROWS_LEAST)
+                rows.max(ROWS_MIN)
             }
-            _ => ROWS_LEAST,
+            _ => ROWS_MIN,
         }
     }
 
@@ -87,33 +87,33 @@ mod tests {
     use super::*;
 
     /// Steps on a machine where a step costs `fixed` and each row `row` nanoseconds.
-    fn run(pacer: &mut Pacer, decode_rows: usize, fixed: f64, row: f64) -> f64 {
-        let prompt_rows = pacer.prompt_rows(decode_rows).min(512);
+    fn run(prefill_budget: &mut PrefillBudget, decode_rows: usize, fixed: f64, row: f64) -> f64 {
+        let prompt_rows = prefill_budget.prompt_rows(decode_rows).min(512);
         let elapsed = fixed + row * (decode_rows + prompt_rows) as f64;
-        pacer.observe(decode_rows, prompt_rows, elapsed);
+        prefill_budget.observe(decode_rows, prompt_rows, elapsed);
         elapsed
     }
 
     #[test]
     fn without_answers_nothing_is_held_back() {
-        assert_eq!(Pacer::new(2.5, 8).prompt_rows(0), usize::MAX);
+        assert_eq!(PrefillBudget::new(2.5, 8).prompt_rows(0), usize::MAX);
     }
 
     #[test]
     fn a_stretched_step_stays_within_its_ratio_on_slow_and_fast_machines() {
         for (fixed, row) in [(7e6, 5e6), (3e6, 1e6), (5e6, 2e4)] {
             for decode_rows in [1, 4, 8] {
-                let mut pacer = Pacer::new(3.0, 8);
-                pacer.observe(0, 100, fixed + 100.0 * row);
+                let mut prefill_budget = PrefillBudget::new(3.0, 8);
+                prefill_budget.observe(0, 100, fixed + 100.0 * row);
                 let plain = fixed + row * decode_rows as f64;
-                pacer.observe(decode_rows, 0, plain);
+                prefill_budget.observe(decode_rows, 0, plain);
                 for _ in 0..30 {
-                    run(&mut pacer, decode_rows, fixed, row);
+                    run(&mut prefill_budget, decode_rows, fixed, row);
                 }
-                let stretched = run(&mut pacer, decode_rows, fixed, row);
-                assert!(stretched <= 3.0 * plain + ROWS_LEAST as f64 * row, "{stretched} {plain}");
+                let stretched = run(&mut prefill_budget, decode_rows, fixed, row);
+                assert!(stretched <= 3.0 * plain + ROWS_MIN as f64 * row, "{stretched} {plain}");
                 // The deviation below is bounded by the batch limit and by rounding to rows.
-                let rows = pacer.prompt_rows(decode_rows);
+                let rows = prefill_budget.prompt_rows(decode_rows);
                 assert!(rows > 500 || stretched > 2.0 * plain, "{rows} {stretched} {plain}");
             }
         }
@@ -121,10 +121,10 @@ mod tests {
 
     #[test]
     fn an_unknown_number_of_answers_is_guessed_with_care() {
-        let mut pacer = Pacer::new(3.0, 8);
-        assert_eq!(pacer.prompt_rows(2), ROWS_LEAST);
-        pacer.observe(0, 100, 100e6);
-        pacer.observe(4, 0, 20e6);
-        assert_eq!((pacer.prompt_rows(8), pacer.prompt_rows(2)), (40, 20));
+        let mut prefill_budget = PrefillBudget::new(3.0, 8);
+        assert_eq!(prefill_budget.prompt_rows(2), ROWS_MIN);
+        prefill_budget.observe(0, 100, 100e6);
+        prefill_budget.observe(4, 0, 20e6);
+        assert_eq!((prefill_budget.prompt_rows(8), prefill_budget.prompt_rows(2)), (40, 20));
     }
 }

@@ -4,8 +4,8 @@
 //! chunks share the rest of the batch budget. A finished sequence stays in its slot as cache for
 //! the next prompt with the same prefix.
 
-use super::batch::{Chunk, Phase};
-use super::queue::Waiting;
+use super::batch::{Chunk, ChunkKind};
+use super::queue::Queue;
 use super::request::Request;
 use super::slot::Slot;
 use crate::backends::llama::wire::outcome::Rejection;
@@ -38,7 +38,7 @@ pub(crate) enum Cancelled {
 pub(crate) struct Scheduler {
     pub(super) limits: Limits,
     pub(super) slots: Vec<Slot>,
-    pub(super) waiting: Waiting,
+    pub(super) waiting: Queue,
     /// Number of admissions, which orders slots by age of their cache.
     pub(super) admissions: u64,
 }
@@ -47,7 +47,7 @@ impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Self {
         debug_assert!(limits.batch_tokens >= limits.slots, "every sequence must fit into a batch");
         let slots = (0..limits.slots).map(|_| Slot::default()).collect();
-        Self { limits, slots, waiting: Waiting::default(), admissions: 0 }
+        Self { limits, slots, waiting: Queue::default(), admissions: 0 }
     }
 
     /// Queues a request.
@@ -79,7 +79,7 @@ impl Scheduler {
     /// The slots that decode in the next batch.
     pub(crate) fn answering(&self) -> Vec<(usize, AttemptId)> {
         let pending = self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index));
-        let decodes = pending.filter(|chunk| chunk.phase == Phase::Decode);
+        let decodes = pending.filter(|chunk| chunk.kind == ChunkKind::Decode);
         decodes.map(|chunk| (chunk.slot, chunk.attempt)).collect()
     }
 
@@ -116,10 +116,13 @@ impl Scheduler {
     pub(crate) fn next_batch(&self, prompt_rows: impl Fn(usize) -> usize) -> Vec<Chunk> {
         let mut batch: Vec<Chunk> =
             self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index)).collect();
-        let decodes: usize =
-            batch.iter().filter(|chunk| chunk.phase == Phase::Decode).map(|chunk| chunk.len).sum();
+        let decodes: usize = batch
+            .iter()
+            .filter(|chunk| chunk.kind == ChunkKind::Decode)
+            .map(|chunk| chunk.len)
+            .sum();
         let mut prefills: Vec<&mut Chunk> =
-            batch.iter_mut().filter(|chunk| chunk.phase == Phase::Prefill).collect();
+            batch.iter_mut().filter(|chunk| chunk.kind == ChunkKind::Prefill).collect();
         prefills.sort_by_key(|chunk| chunk.len);
         let count = prefills.len();
         // There are at most as many chunks as slots, and a batch has room for one row of each.

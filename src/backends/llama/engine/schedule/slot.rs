@@ -1,6 +1,6 @@
 //! One slot of the KV cache: its sequence, its attempt, and the tokens left to evaluate. Pure.
 
-use super::batch::{Chunk, Phase};
+use super::batch::{Chunk, ChunkKind};
 use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
@@ -11,14 +11,14 @@ pub(crate) struct Slot {
     pub(crate) tokens: Vec<Token>,
     /// Number of leading `tokens` in the KV cache.
     pub(crate) evaluated: usize,
-    pub(crate) work: Option<Work>,
+    pub(crate) work: Option<Assignment>,
     pub(crate) admitted_at: u64,
     /// Draft tokens: the end of `tokens` until they are evaluated, then the rest to compare with.
     pub(crate) drafts: Vec<Token>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(crate) struct Assignment {
     pub(crate) attempt: AttemptId,
     pub(crate) prompt_tokens: usize,
     /// Sequence length at which generation ends.
@@ -26,12 +26,12 @@ pub(crate) struct Work {
     pub(crate) deadline: Option<MonotonicNs>,
     /// Slot with a longer prefix of the prompt, present or pending; until it is copied, nothing is
     /// evaluated here.
-    pub(crate) source: Option<Source>,
+    pub(crate) source: Option<PrefixSource>,
 }
 
 /// A slot that shares a prefix with this slot's prompt.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Source {
+pub(crate) struct PrefixSource {
     pub(crate) slot: usize,
     /// Identifies the sequence; the slot may have been reassigned.
     pub(crate) admitted_at: u64,
@@ -56,7 +56,7 @@ impl Slot {
             attempt: work.attempt,
             start: self.evaluated,
             len: self.tokens.len() - self.evaluated,
-            phase: if decoding { Phase::Decode } else { Phase::Prefill },
+            kind: if decoding { ChunkKind::Decode } else { ChunkKind::Prefill },
             completes: true,
             drafts: self.drafts.len(),
         })

@@ -6,9 +6,9 @@ use std::io::{self, Read};
 use super::error::GgufError;
 
 /// Maximum length of a key or string that is read; longer ones are skipped.
-const TEXT_MOST: u64 = 1 << 10;
+const TEXT_MAX: u64 = 1 << 10;
 /// Maximum nesting of arrays, which do not occur in practice.
-const DEPTH_MOST: u32 = 4;
+const DEPTH_MAX: u32 = 4;
 
 /// A number, or the sum and maximum of one per layer.
 #[derive(Clone, Copy, Default)]
@@ -74,7 +74,7 @@ impl<R: Read> Reader<R> {
     /// A string; `None` if it is longer than any relevant one.
     pub(super) fn text(&mut self) -> Result<Option<String>, GgufError> {
         let length = self.u64()?;
-        if length > TEXT_MOST {
+        if length > TEXT_MAX {
             self.skip(length)?;
             return Ok(None);
         }
@@ -89,7 +89,7 @@ impl<R: Read> Reader<R> {
                 let length = self.u64()?;
                 self.skip(length)
             }
-            ARRAY if depth < DEPTH_MOST => {
+            ARRAY if depth < DEPTH_MAX => {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 self.skip_elements(kind, count, depth + 1)
             }

@@ -23,7 +23,7 @@ pub(super) struct Tensors {
 }
 
 /// ggml's limit.
-const DIMENSIONS_MOST: u32 = 4;
+const DIMENSIONS_MAX: u32 = 4;
 
 impl Tensors {
     pub(super) fn read(reader: &mut Reader<impl Read>, count: u64) -> Result<Self, GgufError> {
@@ -31,7 +31,7 @@ impl Tensors {
         for _ in 0..count {
             let name = reader.text()?.unwrap_or_default();
             let dimensions = reader.u32()?;
-            if dimensions > DIMENSIONS_MOST {
+            if dimensions > DIMENSIONS_MAX {
                 return Err(GgufError::Broken("a tensor has too many dimensions"));
             }
             let mut weights: u64 = 1;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::backends::llama::engine::tool_format::{CallFormat, Dialect};
+use crate::backends::llama::engine::tool_format::{CallFormat, OutputFormat};
 
 const THINK: Tags = Tags { open: "<think>", close: "</think>" };
 
@@ -14,12 +14,12 @@ fn expected(format: CallFormat, parallel: bool) -> ExpectedCalls {
     ExpectedCalls { format, names, schemas: vec![weather, json!({})], parallel }
 }
 
-fn parser(format: CallFormat) -> AnswerParser {
-    AnswerParser::new(None, false, Some(expected(format, format.allows_parallel())))
+fn parser(format: CallFormat) -> OutputParser {
+    OutputParser::new(None, false, Some(expected(format, format.allows_parallel())))
 }
 
 /// All pieces for `cuts`, joined.
-fn parse(mut parser: AnswerParser, cuts: &[&str], cut_off: bool) -> Vec<Piece> {
+fn parse(mut parser: OutputParser, cuts: &[&str], cut_off: bool) -> Vec<Piece> {
     let mut told: Vec<Piece> = Vec::new();
     let mut add = |pieces: Vec<Piece>| {
         for piece in pieces {
@@ -202,7 +202,7 @@ fn after_the_last_call_the_answer_is_over() {
     assert_eq!(many.push("\nThe time is noon"), []);
     assert!(many.is_over());
     let calls = Some(expected(CallFormat::Hermes, false));
-    let mut one = AnswerParser::new(None, false, calls);
+    let mut one = OutputParser::new(None, false, calls);
     one.push(&answer[..answer.len() - "</tool_call>".len()]);
     assert!(one.is_over());
 }
@@ -263,7 +263,7 @@ fn a_call_that_has_surely_begun_is_told_with_what_there_is_of_it() {
 
 #[test]
 fn reasoning_is_split_off_where_the_model_opens_it() {
-    let parser = || AnswerParser::new(Some(THINK), false, None);
+    let parser = || OutputParser::new(Some(THINK), false, None);
     let told = parse(parser(), &["<think>\nA < B?\n\n</think>\n\nYes. <think>"], false);
     assert_eq!(told, [reasoning("A < B?"), text("Yes. <think>")]);
     assert_eq!(parse(parser(), &["No thought.\n"], false), [text("No thought.\n")]);
@@ -274,7 +274,7 @@ fn reasoning_is_split_off_where_the_model_opens_it() {
 #[test]
 fn reasoning_is_split_off_where_the_prompt_opened_it_and_calls_follow_it() {
     let calls = Some(expected(CallFormat::Hermes, true));
-    let mut parser = AnswerParser::new(Some(THINK), true, calls);
+    let mut parser = OutputParser::new(Some(THINK), true, calls);
     assert!(parser.is_reasoning());
     assert_eq!(parser.push("\nMaybe <tool_call>?</think>"), [reasoning("Maybe <tool_call>?")]);
     assert!(!parser.is_reasoning());
@@ -284,12 +284,12 @@ fn reasoning_is_split_off_where_the_prompt_opened_it_and_calls_follow_it() {
 
 #[test]
 fn dialects_are_read_off_templates() {
-    let dialect = |template, tools| Dialect::of(template, tools);
+    let dialect = |template, tools| OutputFormat::of(template, tools);
     assert_eq!(dialect("… <tool_call> …", true).calls, Some(CallFormat::Hermes));
     assert_eq!(dialect("… [TOOL_CALLS] …", true).calls, Some(CallFormat::Mistral));
     assert_eq!(dialect("… <|python_tag|> …", true).calls, Some(CallFormat::Llama3));
     assert_eq!(dialect("<|start_header_id|>ipython", true).calls, Some(CallFormat::Llama3));
-    assert_eq!(dialect("… <tool_call> …", false), Dialect::default());
+    assert_eq!(dialect("… <tool_call> …", false), OutputFormat::default());
     let coder = dialect("<tool_call><function=…><parameter=…>", true);
     assert_eq!(coder.calls, Some(CallFormat::QwenCoder));
     let later = dialect("[TOOL_CALLS]…[ARGS]", true);
@@ -355,7 +355,7 @@ proptest! {
         format in prop::sample::select(CallFormat::ALL.to_vec()),
         (reasons, opened, calls, parallel, cut_off) in any::<(bool, bool, bool, bool, bool)>(),
     ) {
-        let parser = || AnswerParser::new(
+        let parser = || OutputParser::new(
             reasons.then_some(THINK),
             reasons && opened,
             calls.then(|| expected(format, parallel)),
@@ -393,7 +393,7 @@ proptest! {
         prop_assume!(!answer.trim_start().starts_with('{'));
         for format in CallFormat::ALL {
             let calls = Some(expected(format, true));
-            let told = parse(AnswerParser::new(Some(THINK), false, calls), &[&answer], false);
+            let told = parse(OutputParser::new(Some(THINK), false, calls), &[&answer], false);
             prop_assert_eq!(told, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
         }
     }

@@ -19,7 +19,7 @@ fn turn(role: Role, text: &str) -> Turn {
 }
 
 fn render(source: &str, turns: &[Turn]) -> Result<String, Error> {
-    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, None, "", &Guard::default())
+    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, None, "", &ControlTokenGuard::default())
 }
 
 #[test]
@@ -74,7 +74,12 @@ fn round_trip() -> [Turn; 3] {
 }
 
 fn render_with_tools(source: &str, turns: &[Turn]) -> Result<String, Error> {
-    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, Some(&weather()), "", &Guard::default())
+    ChatTemplate::new(source, "<s>", "</s>")?.render(
+        turns,
+        Some(&weather()),
+        "",
+        &ControlTokenGuard::default(),
+    )
 }
 
 #[test]
@@ -156,14 +161,17 @@ fn qwen_coder_sees_tools_calls_and_results() {
 fn the_dialect_of_each_family_is_recognised() {
     let dialect = |source| ChatTemplate::new(source, "", "").unwrap().dialect();
     let think = Some(Tags { open: "<think>", close: "</think>" });
-    assert_eq!(dialect(QWEN3), Dialect { calls: Some(CallFormat::Hermes), reasoning: think });
-    assert_eq!(dialect(LLAMA), Dialect { calls: Some(CallFormat::Llama3), reasoning: None });
-    assert_eq!(dialect(MISTRAL), Dialect { calls: Some(CallFormat::Mistral), reasoning: None });
+    assert_eq!(dialect(QWEN3), OutputFormat { calls: Some(CallFormat::Hermes), reasoning: think });
+    assert_eq!(dialect(LLAMA), OutputFormat { calls: Some(CallFormat::Llama3), reasoning: None });
+    assert_eq!(
+        dialect(MISTRAL),
+        OutputFormat { calls: Some(CallFormat::Mistral), reasoning: None }
+    );
     let calls = |source| dialect(source).calls;
     assert_eq!(calls(MISTRAL_V11), Some(CallFormat::MistralArgs));
     assert_eq!(calls(QWEN3_CODER), Some(CallFormat::QwenCoder));
-    assert_eq!(dialect(DEEPSEEK), Dialect { calls: None, reasoning: think });
-    assert_eq!(dialect(SMOLLM2), Dialect::default());
+    assert_eq!(dialect(DEEPSEEK), OutputFormat { calls: None, reasoning: think });
+    assert_eq!(dialect(SMOLLM2), OutputFormat::default());
 }
 
 #[test]
@@ -171,7 +179,9 @@ fn a_client_may_set_variables_of_the_template_but_not_ours() {
     let template = ChatTemplate::new(QWEN3, "", "").unwrap();
     let variables = r#"{"enable_thinking": false, "messages": []}"#;
     let render = |variables| {
-        template.render(&[turn(Role::User, "Hi")], None, variables, &Guard::default()).unwrap()
+        template
+            .render(&[turn(Role::User, "Hi")], None, variables, &ControlTokenGuard::default())
+            .unwrap()
     };
     let thoughtless = render(variables);
     assert!(thoughtless.contains("user\nHi<|im_end|>"), "{thoughtless}");
@@ -186,7 +196,7 @@ fn deepseek_opens_the_reasoning_in_the_prompt() {
 
 #[test]
 fn a_control_token_spelled_in_a_tool_or_a_call_is_marked() {
-    let guard = Guard::new(["<|im_end|>".to_owned()]);
+    let guard = ControlTokenGuard::new(["<|im_end|>".to_owned()]);
     let mut tools = weather();
     // JSON escapes: only the parsed text shows the control token.
     tools.tools[0].json = tools.tools[0].json.replace("<now>", "\\u003c|im_end|>");

@@ -26,19 +26,19 @@ fn step(scheduler: &mut Scheduler, token: Token) -> Vec<Chunk> {
     batch
 }
 
-fn phases(batch: &[Chunk]) -> Vec<(u64, Phase, usize)> {
-    batch.iter().map(|chunk| (chunk.attempt.0, chunk.phase, chunk.len)).collect()
+fn phases(batch: &[Chunk]) -> Vec<(u64, ChunkKind, usize)> {
+    batch.iter().map(|chunk| (chunk.attempt.0, chunk.kind, chunk.len)).collect()
 }
 
 #[test]
 fn a_decode_row_is_never_delayed_by_a_long_prompt() {
     let mut scheduler = Scheduler::new(LIMITS);
     scheduler.submit(request(1, &[1, 2], 8)).unwrap();
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 2)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, ChunkKind::Prefill, 2)]);
     scheduler.submit(request(2, &[5; 12], 2)).unwrap();
     for (prefilled, completes) in [(5, false), (5, false), (2, true)] {
         let batch = step(&mut scheduler, 9);
-        assert_eq!(phases(&batch), [(1, Phase::Decode, 1), (2, Phase::Prefill, prefilled)]);
+        assert_eq!(phases(&batch), [(1, ChunkKind::Decode, 1), (2, ChunkKind::Prefill, prefilled)]);
         assert_eq!(batch[1].completes, completes);
     }
 }
@@ -49,7 +49,7 @@ fn prefills_share_the_budget_and_the_short_one_starts_first() {
     scheduler.submit(request(1, &[1; 12], 1)).unwrap();
     scheduler.submit(request(2, &[2; 2], 1)).unwrap();
     let batch = step(&mut scheduler, 9);
-    assert_eq!(phases(&batch), [(1, Phase::Prefill, 4), (2, Phase::Prefill, 2)]);
+    assert_eq!(phases(&batch), [(1, ChunkKind::Prefill, 4), (2, ChunkKind::Prefill, 2)]);
     assert!(batch[1].completes && !batch[0].completes);
 }
 
@@ -115,11 +115,11 @@ fn cancelling_frees_the_slot_for_the_next_batch() {
     scheduler.submit(request(1, &[1; 10], 4)).unwrap();
     scheduler.submit(request(2, &[2, 2], 1)).unwrap();
     scheduler.submit(request(3, &[3, 3], 1)).unwrap();
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 6)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, ChunkKind::Prefill, 6)]);
     assert_eq!(scheduler.cancel(AttemptId(1)), Cancelled::Running { slot: 0 });
     assert_eq!(scheduler.cancel(AttemptId(2)), Cancelled::Waiting);
     assert_eq!(scheduler.cancel(AttemptId(2)), Cancelled::Unknown);
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(3, Phase::Prefill, 2)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(3, ChunkKind::Prefill, 2)]);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_deadline_ends_the_waiting_and_the_running() {
     assert_eq!(scheduler.expire(MonotonicNs(20)), [AttemptId(2), AttemptId(1)]);
     assert_eq!(
         phases(&step(&mut scheduler, 9)),
-        [(3, Phase::Prefill, 1)],
+        [(3, ChunkKind::Prefill, 1)],
         "its first token is cached"
     );
 }
@@ -199,16 +199,17 @@ fn a_shared_prefix_is_read_once_and_then_moved() {
     // The whole budget is the first one's until it has read what the others wait for.
     for _ in 0..2 {
         assert_eq!(scheduler.next_transfer(), None);
-        assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 40)]);
+        assert_eq!(phases(&step(&mut scheduler, 9)), [(1, ChunkKind::Prefill, 40)]);
     }
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 30)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, ChunkKind::Prefill, 30)]);
     for (to, attempt) in [(1, 2), (2, 3)] {
         let attempt = AttemptId(attempt);
         let expected = Transfer { from: 0, to, attempt, tokens: 100 };
         assert_eq!(scheduler.next_transfer(), Some(expected));
     }
     let batch = step(&mut scheduler, 9);
-    let expected = [(1, Phase::Decode, 1), (2, Phase::Prefill, 10), (3, Phase::Prefill, 10)];
+    let expected =
+        [(1, ChunkKind::Decode, 1), (2, ChunkKind::Prefill, 10), (3, ChunkKind::Prefill, 10)];
     assert_eq!(phases(&batch), expected);
 }
 
@@ -245,7 +246,7 @@ fn a_conversation_that_loses_its_slot_is_handed_over() {
     scheduler.submit(request(3, &[6, 6], 1)).unwrap();
     assert!(scheduler.admit().unwrap().displaced.is_empty(), "too short to be worth it");
     scheduler.restored(0, 1);
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(3, Phase::Prefill, 1)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(3, ChunkKind::Prefill, 1)]);
 }
 
 mod properties;
