@@ -33,13 +33,13 @@ pub(crate) struct EmbeddingInput {
 /// The state that turns a sequence's logits into output.
 pub(crate) struct SequenceState {
     pub(crate) sampler: Sampler,
-    pub(crate) transcript: OutputStream,
+    pub(crate) output_stream: OutputStream,
     /// Control tokens whose text the parser needs.
     pub(crate) tags: Arc<[Token]>,
     /// Turns dropped so that the conversation fits.
     pub(crate) dropped_turns: u32,
     /// Constraints on the answer.
-    pub(crate) binding: ConstraintState,
+    pub(crate) constraint: ConstraintState,
     pub(crate) logprobs: Option<Logprobs>,
 }
 
@@ -47,7 +47,7 @@ impl SequenceState {
     /// The next token of an answer that has at most `left` tokens to come.
     pub(crate) fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
         let sampler = &mut self.sampler;
-        let said = self.transcript.answer();
-        self.binding.choose(said, left, |mask| sampler.sample(logits, mask))
+        let parser = self.output_stream.parser();
+        self.constraint.choose(parser, left, |mask| sampler.sample(logits, mask))
     }
 }

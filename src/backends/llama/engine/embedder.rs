@@ -66,7 +66,7 @@ impl<'m> Embedder<'m> {
             .with_n_threads_batch(threads);
         let context = model.new_context(backend, params).map_err(|error| {
             EngineError::Load(format!(
-                "no memory for {sequences} texts of {context_tokens} tokens ({error})"
+                "not enough memory for {sequences} texts of {context_tokens} tokens: {error}"
             ))
         })?;
         let limits = Limits {
@@ -203,8 +203,8 @@ impl Worker for Embedder<'_> {
         self.packing.is_empty()
     }
 
-    fn take(&mut self, order: EngineCommand) -> Result<(), FrameError> {
-        match order {
+    fn take(&mut self, command: EngineCommand) -> Result<(), FrameError> {
+        match command {
             EngineCommand::Embed(texts) => self.admit(texts),
             EngineCommand::Refuse(attempt, refusal) => {
                 self.close(attempt, Outcome::Refused(refusal))
@@ -241,7 +241,7 @@ fn pooling(model: &LlamaModel, wanted: Option<Pooling>) -> Result<LlamaPoolingTy
         return match model.meta_val_str(&format!("{architecture}.pooling_type")).as_deref() {
             Ok("1" | "2" | "3") => Ok(LlamaPoolingType::Unspecified),
             _ => Err(EngineError::Load(
-                "the model does not say how a text's vectors become one: set `pooling`".to_owned(),
+                "the model has no pooling type: set `pooling` in its config".to_owned(),
             )),
         };
     };

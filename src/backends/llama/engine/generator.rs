@@ -44,7 +44,7 @@ struct StepOutput {
 
 /// An attempt in the scheduler.
 struct Sequence {
-    work: Box<SequenceState>,
+    state: Box<SequenceState>,
     counts: Counts,
     /// Maximum length of the answer in tokens.
     limit: usize,
@@ -58,7 +58,7 @@ pub(crate) struct Generator<'m> {
     scheduler: Scheduler,
     /// Maximum length of prompt plus answer.
     pub(crate) context_tokens: usize,
-    running: HashMap<AttemptId, Sequence>,
+    sequences: HashMap<AttemptId, Sequence>,
     host: HostCache<SeqState>,
     prefill_budget: PrefillBudget,
     /// Maximum draft tokens per step, over all answers; 0 disables drafts.
@@ -85,7 +85,7 @@ impl<'m> Generator<'m> {
             batch: LlamaBatch::new(limits.batch_tokens, 1),
             scheduler: Scheduler::new(limits),
             context_tokens: limits.context_tokens,
-            running: HashMap::new(),
+            sequences: HashMap::new(),
             host: HostCache::new(usize::try_from(settings.host_cache_bytes).unwrap_or(usize::MAX)),
             prefill_budget: PrefillBudget::new(settings.prefill_stretch, limits.slots),
             // Rejected drafts are removed from the KV cache, which these models do not support.
@@ -111,13 +111,13 @@ impl<'m> Generator<'m> {
         let mut left = (self.draft_tokens + 1).saturating_sub(answering.len());
         for (served, &(slot, attempt)) in answering.iter().enumerate() {
             let share = left / (answering.len() - served);
-            let running = self.running.get_mut(&attempt);
-            let Some(drafter) = running.and_then(|running| running.drafter.as_mut()) else {
+            let sequence = self.sequences.get_mut(&attempt);
+            let Some(drafter) = sequence.and_then(|sequence| sequence.drafter.as_mut()) else {
                 continue;
             };
-            let guess = drafter.guess(self.scheduler.prompt(slot), share);
-            left -= guess.len();
-            self.scheduler.propose(slot, &guess);
+            let draft = drafter.draft(self.scheduler.prompt(slot), share);
+            left -= draft.len();
+            self.scheduler.propose(slot, &draft);
         }
     }
 
@@ -166,29 +166,31 @@ impl<'m> Generator<'m> {
             }
         }
         let kept = self.scheduler.kept(chunk.slot);
-        let (guessed, held) = (chunk.drafts, kept - before);
-        if guessed == 0 {
+        let (drafted, held) = (chunk.drafts, kept - before);
+        if drafted == 0 {
             return Ok(());
         }
-        self.drafted.tokens += count(guessed);
+        self.drafted.tokens += count(drafted);
         self.drafted.accepted += count(held);
-        let running = self.running.get_mut(&chunk.attempt);
-        if let Some(drafter) = running.and_then(|running| running.drafter.as_mut()) {
-            drafter.learn(guessed, held);
+        let sequence = self.sequences.get_mut(&chunk.attempt);
+        if let Some(drafter) = sequence.and_then(|sequence| sequence.drafter.as_mut()) {
+            drafter.learn(drafted, held);
         }
-        if held < guessed && !self.trim(chunk.slot, kept)? {
-            return Err(EngineError::Decode("it does not take tokens back".to_owned()));
+        if held < drafted && !self.trim(chunk.slot, kept)? {
+            return Err(EngineError::Decode(
+                "the model does not support removing tokens from its cache".to_owned(),
+            ));
         }
         Ok(())
     }
 
     /// Samples a token from the logits of batch row `row`.
     fn add_token(&mut self, chunk: &Chunk, row: usize, output: &mut StepOutput) {
-        let Some(running) = self.running.get_mut(&chunk.attempt) else { return };
-        let Sequence { work, counts, limit, .. } = running;
+        let Some(sequence) = self.sequences.get_mut(&chunk.attempt) else { return };
+        let Sequence { state, counts, limit, .. } = sequence;
         let logits = self.context.get_logits_ith(as_index(row));
         let left = limit.saturating_sub(counts.completion_tokens as usize);
-        let Chosen { token, end } = match work.choose(logits, left) {
+        let Chosen { token, end } = match state.choose(logits, left) {
             Ok(chosen) => chosen,
             Err(error) => {
                 self.scheduler.release(chunk.slot);
@@ -198,7 +200,7 @@ impl<'m> Generator<'m> {
         };
         counts.completion_tokens += 1;
         let goes_on = self.scheduler.push(chunk.slot, as_index(token));
-        let reasoned = work.transcript.answer().is_reasoning();
+        let reasoned = state.output_stream.parser().is_reasoning();
         let mut emitted = Emitted::default();
         let reason = if self.vocab.is_eog(LlamaToken(as_index(token))) {
             Some(FinishReason::Stop)
@@ -208,14 +210,14 @@ impl<'m> Generator<'m> {
             }
             let vocab = &self.vocab;
             let spell = |token| vocab.token_to_piece(LlamaToken(token), false, None);
-            if let Some(logprobs) = &mut work.logprobs {
+            if let Some(logprobs) = &mut state.logprobs {
                 logprobs.note(logits, token, spell);
             }
             self.piece.clear();
-            let is_tag = work.tags.contains(&as_index(token));
+            let is_tag = state.tags.contains(&as_index(token));
             vocab.token_to_piece_into(LlamaToken(as_index(token)), &mut self.piece, is_tag, None);
-            emitted = work.transcript.push(&self.piece);
-            let is_calling = work.transcript.answer().is_calling();
+            emitted = state.output_stream.push(&self.piece);
+            let is_calling = state.output_stream.parser().is_calling();
             let end = end.filter(|end| *end == FinishReason::Length || !is_calling);
             if emitted.ended {
                 Some(FinishReason::Stop)
@@ -223,14 +225,14 @@ impl<'m> Generator<'m> {
                 end.or((!goes_on).then_some(FinishReason::Length))
             }
         };
-        let answer = work.transcript.answer();
+        let answer = state.output_stream.parser();
         counts.reasoning_tokens += u32::from(reasoned || answer.is_reasoning());
-        let reason = reason.map(|reason| work.transcript.end(reason, &mut emitted));
+        let reason = reason.map(|reason| state.output_stream.end(reason, &mut emitted));
         if let Some(reason) = reason {
             self.scheduler.release(chunk.slot);
             output.finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
         }
-        if let Some(logprobs) = &mut work.logprobs {
+        if let Some(logprobs) = &mut state.logprobs {
             let released = logprobs.release(&emitted.characters, reason.is_some());
             if !released.is_empty() {
                 output.logprobs.push((chunk.attempt, released));
@@ -240,18 +242,18 @@ impl<'m> Generator<'m> {
     }
 
     fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {
-        self.running.remove(&attempt);
+        self.sequences.remove(&attempt);
         self.outbox.close(attempt, outcome)
     }
 }
 
 impl Worker for Generator<'_> {
     fn is_idle(&self) -> bool {
-        self.running.is_empty()
+        self.sequences.is_empty()
     }
 
-    fn take(&mut self, order: EngineCommand) -> Result<(), FrameError> {
-        match order {
+    fn take(&mut self, command: EngineCommand) -> Result<(), FrameError> {
+        match command {
             EngineCommand::Generate { request, state } => {
                 let attempt = request.attempt;
                 let counts = Counts::default();
@@ -261,7 +263,7 @@ impl Worker for Generator<'_> {
                     Ok(()) => {
                         let drafter =
                             (self.draft_tokens > 0).then(|| Drafter::new(self.draft_tokens));
-                        self.running.insert(attempt, Sequence { work, counts, limit, drafter });
+                        self.sequences.insert(attempt, Sequence { state, counts, limit, drafter });
                         Ok(())
                     }
                     Err(rejection) => {

@@ -29,7 +29,7 @@ pub(crate) fn load_model(
     };
     gguf::read_shape(&settings.gguf).map_err(|error| no_model(&error))?;
     let mut socket = socket.try_clone().map_err(FrameError::from)?;
-    let mut told = 0;
+    let mut reported = 0;
     let params = LlamaModelParams::default()
         .with_n_gpu_layers(settings.gpu_layers)
         .with_use_mmap(settings.mmap)
@@ -41,8 +41,8 @@ pub(crate) fn load_model(
                 reason = "a share of 0 to 1"
             )]
             let percent = (share * 100.0) as u8;
-            if percent > told {
-                told = percent;
+            if percent > reported {
+                reported = percent;
                 // The reader thread handles a closed socket.
                 let _told = protocol::write_frame(&mut socket, &FromEngine::Loading { percent });
             }
@@ -59,7 +59,7 @@ pub(crate) fn load_adapter(
 ) -> Result<Option<(LlamaLoraAdapter, f32)>, EngineError> {
     let Some((path, scale)) = &settings.lora else { return Ok(None) };
     let failed = |error: &dyn std::fmt::Display| {
-        EngineError::Load(format!("{} is no adapter for it ({error})", path.display()))
+        EngineError::Load(format!("LoRA adapter {} could not be loaded: {error}", path.display()))
     };
     // llama.cpp's binding asserts in debug builds that the file exists.
     path.metadata().map_err(|error| failed(&error))?;
@@ -96,7 +96,7 @@ pub(crate) fn new_context<'m>(
         .with_type_v(kv_type(settings.kv_type));
     let context = model.new_context(backend, params).map_err(|error| {
         EngineError::Load(format!(
-            "no memory for {slots} slots of {context_tokens} tokens ({error})"
+            "not enough memory for {slots} slots of {context_tokens} tokens: {error}"
         ))
     })?;
     let limits = Limits {

@@ -38,11 +38,11 @@ pub fn run() -> Result<(), EngineError> {
     // The gateway opens at most as many attempts as it has permits, each with a submission and a
     // cancellation: a full channel is a protocol error.
     let most = 4 * (settings.slots + settings.queue) as usize;
-    let (orders, ordered) = mpsc::sync_channel(most);
+    let (commands, received) = mpsc::sync_channel(most);
     let builder = Arc::new(OnceLock::new());
-    reader::start(reading, Arc::clone(&builder), orders, most).map_err(EngineError::Thread)?;
+    reader::start(reading, Arc::clone(&builder), commands, most).map_err(EngineError::Thread)?;
     let mut socket = socket;
-    match serve(&settings, &mut socket, &builder, &ordered) {
+    match serve(&settings, &mut socket, &builder, &received) {
         Err(EngineError::Load(reason)) => {
             error!("{reason}");
             protocol::write_frame(&mut socket, &FromEngine::LoadFailed { reason: reason.clone() })?;
@@ -66,7 +66,7 @@ fn serve(
     settings: &EngineSettings,
     socket: &mut UnixStream,
     builder: &OnceLock<PromptBuilder>,
-    orders: &mpsc::Receiver<EngineCommand>,
+    commands: &mpsc::Receiver<EngineCommand>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
     kernels::install();
@@ -80,7 +80,7 @@ fn serve(
     let context_tokens = worker.context_tokens();
     let template = chat_template(settings)?;
     let built = PromptBuilder::new(Arc::clone(&model), template, settings.overflow, context_tokens)
-        .map_err(|error| EngineError::Load(format!("its chat template is broken: {error}")))?;
+        .map_err(|error| EngineError::Load(format!("its chat template is invalid: {error}")))?;
     let facts = EngineFacts {
         context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
         slots: settings.slots,
@@ -89,14 +89,14 @@ fn serve(
         description: describe(&model, threads),
     };
     if !facts.has_chat_template && !settings.embedding {
-        warn!("the model has no chat template: it continues raw prompts only");
+        warn!("no chat template: the model only continues raw prompts (/v1/completions)");
     }
     // The only assignment: no submission arrives before `Ready`.
     let _unset = builder.set(built);
     protocol::write_frame(socket, &FromEngine::Ready(facts))?;
     match worker {
-        Worker::Generator(engine) => step_loop::run(engine, orders, socket),
-        Worker::Embedder(embedder) => step_loop::run(embedder, orders, socket),
+        Worker::Generator(engine) => step_loop::run(engine, commands, socket),
+        Worker::Embedder(embedder) => step_loop::run(embedder, commands, socket),
     }
 }
 
@@ -119,9 +119,9 @@ impl<'m> Worker<'m> {
         }
         let (mut context, limits) = new_context(backend, model, settings, threads)?;
         if let Some((mut adapter, scale)) = adapter {
-            context
-                .lora_adapter_set(&mut adapter, scale)
-                .map_err(|error| EngineError::Load(format!("its adapter does not fit: {error}")))?;
+            context.lora_adapter_set(&mut adapter, scale).map_err(|error| {
+                EngineError::Load(format!("LoRA adapter could not be applied: {error}"))
+            })?;
         }
         Ok(Self::Generator(Generator::new(model, context, limits, settings)))
     }
@@ -141,7 +141,9 @@ fn chat_template(settings: &EngineSettings) -> Result<Option<String>, EngineErro
     if path.as_os_str() == "chatml" {
         return Ok(Some(CHATML.to_owned()));
     }
-    let failed = |error| EngineError::Load(format!("{} cannot be read: {error}", path.display()));
+    let failed = |error| {
+        EngineError::Load(format!("chat template {} cannot be read: {error}", path.display()))
+    };
     fs::read_to_string(path).map(Some).map_err(failed)
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn release_pages(file: &Path) {
             unsafe { madvise(pages.start as *mut c_void, pages.len(), Advice::LinuxDontNeed) };
         if let Err(error) = done {
             // The mapping is locked (`mlock`).
-            debug!("the mapped model keeps its memory: {error}");
+            debug!("could not release mapped weights: {error}");
         }
     }
 }

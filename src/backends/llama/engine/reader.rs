@@ -21,7 +21,7 @@ use crate::units::AttemptId;
 /// Compiling recurses as deep as a schema and its references; unused stack is never mapped.
 const STACK_BYTES: usize = 32 << 20;
 
-/// SequenceState of the grammar thread, in order of arrival.
+/// Work of the grammar thread, in order of arrival.
 enum GrammarJob {
     Prepare(Box<Submission>),
     Cancel(AttemptId),
@@ -30,8 +30,8 @@ enum GrammarJob {
 /// Destinations of frames.
 struct FrameReader {
     builder: Arc<OnceLock<PromptBuilder>>,
-    orders: SyncSender<EngineCommand>,
-    later: SyncSender<GrammarJob>,
+    commands: SyncSender<EngineCommand>,
+    grammar_jobs: SyncSender<GrammarJob>,
     /// Attempts on the grammar thread: their cancellations must not overtake them.
     preparing: Arc<Mutex<HashSet<AttemptId>>>,
 }
@@ -40,31 +40,31 @@ struct FrameReader {
 pub(crate) fn start(
     mut socket: UnixStream,
     builder: Arc<OnceLock<PromptBuilder>>,
-    orders: SyncSender<EngineCommand>,
+    commands: SyncSender<EngineCommand>,
     most: usize,
 ) -> io::Result<()> {
-    let (later, taken) = sync_channel(most);
+    let (grammar_jobs, jobs) = sync_channel(most);
     let preparing = Arc::new(Mutex::default());
     let reader = FrameReader {
         builder: Arc::clone(&builder),
-        orders: orders.clone(),
-        later,
+        commands: commands.clone(),
+        grammar_jobs,
         preparing: Arc::clone(&preparing),
     };
     let prepare = move || {
-        let reason = prepare(&taken, &builder, &orders, &preparing);
-        leave(reason);
+        let reason = prepare(&jobs, &builder, &commands, &preparing);
+        kill_self(reason);
     };
     thread::Builder::new().name("grammars".to_owned()).stack_size(STACK_BYTES).spawn(prepare)?;
     let read = move || {
         loop {
             let taken = match protocol::read_frame(&mut socket) {
                 Ok(Some(frame)) => reader.take(frame),
-                Ok(None) => Err("the gateway is gone"),
-                Err(error) => return leave(&error.to_string()),
+                Ok(None) => Err("the gateway has closed the socket"),
+                Err(error) => return kill_self(&error.to_string()),
             };
             if let Err(reason) = taken {
-                return leave(reason);
+                return kill_self(reason);
             }
         }
     };
@@ -72,30 +72,32 @@ pub(crate) fn start(
     Ok(())
 }
 
-const TOO_MUCH: &str = "more was ordered than was agreed";
-const TOO_EARLY: &str = "a submission came before the model was loaded";
+const QUEUE_OVERFLOW: &str = "engine queue overflow";
+const NOT_LOADED: &str = "submission before the model was loaded";
 
 impl FrameReader {
     /// An error ends the process.
     fn take(&self, frame: ToEngine) -> Result<(), &'static str> {
-        let order = match frame {
+        let command = match frame {
             ToEngine::Submit(submission) if needs_grammar(&submission) => {
                 self.preparing().insert(submission.attempt);
-                return self.wait(GrammarJob::Prepare(Box::new(submission)));
+                return self.enqueue(GrammarJob::Prepare(Box::new(submission)));
             }
-            ToEngine::Submit(submission) => self.builder.get().ok_or(TOO_EARLY)?.order(submission),
-            ToEngine::Embed(embed) => self.builder.get().ok_or(TOO_EARLY)?.embedding(embed),
+            ToEngine::Submit(submission) => {
+                self.builder.get().ok_or(NOT_LOADED)?.command(submission)
+            }
+            ToEngine::Embed(embed) => self.builder.get().ok_or(NOT_LOADED)?.embedding(embed),
             ToEngine::Cancel(attempt) if self.preparing().contains(&attempt) => {
-                return self.wait(GrammarJob::Cancel(attempt));
+                return self.enqueue(GrammarJob::Cancel(attempt));
             }
             ToEngine::Cancel(attempt) => EngineCommand::Cancel(attempt),
-            ToEngine::Load(_) => return Err("the gateway asked for a second model"),
+            ToEngine::Load(_) => return Err("second load request"),
         };
-        self.orders.try_send(order).map_err(|_| TOO_MUCH)
+        self.commands.try_send(command).map_err(|_| QUEUE_OVERFLOW)
     }
 
-    fn wait(&self, later: GrammarJob) -> Result<(), &'static str> {
-        self.later.try_send(later).map_err(|_| TOO_MUCH)
+    fn enqueue(&self, job: GrammarJob) -> Result<(), &'static str> {
+        self.grammar_jobs.try_send(job).map_err(|_| QUEUE_OVERFLOW)
     }
 
     fn preparing(&self) -> std::sync::MutexGuard<'_, HashSet<AttemptId>> {
@@ -111,28 +113,28 @@ fn needs_grammar(submission: &Submission) -> bool {
 
 /// Runs the grammar thread; returns the reason why the process must end.
 fn prepare(
-    taken: &Receiver<GrammarJob>,
+    jobs: &Receiver<GrammarJob>,
     builder: &OnceLock<PromptBuilder>,
-    orders: &SyncSender<EngineCommand>,
+    commands: &SyncSender<EngineCommand>,
     preparing: &Mutex<HashSet<AttemptId>>,
 ) -> &'static str {
-    for later in taken {
-        let (attempt, order) = match later {
+    for job in jobs {
+        let (attempt, command) = match job {
             GrammarJob::Prepare(submission) => {
-                let Some(builder) = builder.get() else { return TOO_EARLY };
-                (Some(submission.attempt), builder.order(*submission))
+                let Some(builder) = builder.get() else { return NOT_LOADED };
+                (Some(submission.attempt), builder.command(*submission))
             }
             GrammarJob::Cancel(attempt) => (None, EngineCommand::Cancel(attempt)),
         };
-        if orders.try_send(order).is_err() {
-            return TOO_MUCH;
+        if commands.try_send(command).is_err() {
+            return QUEUE_OVERFLOW;
         }
         // After sending: a later cancellation takes the direct path, behind this command.
         if let Some(attempt) = attempt {
             preparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
         }
     }
-    "the reader has ended"
+    "the reader thread has ended"
 }
 
 /// Kills this process, even during an evaluation or a load.
@@ -140,9 +142,9 @@ fn prepare(
 /// An ordinary exit would run destructors of C++ statics while computing threads use them. Nothing
 /// is lost: the process has no state outside of its memory, and the gateway ignores its exit
 /// status.
-fn leave(reason: &str) {
-    tracing::debug!("leaving: {reason}");
+fn kill_self(reason: &str) {
+    tracing::debug!("engine exits: {reason}");
     if let Err(error) = kill_process(getpid(), Signal::KILL) {
-        error!("could not leave: {error}");
+        error!("engine could not exit: {error}");
     }
 }

@@ -18,7 +18,7 @@ pub(crate) trait Worker {
     /// Whether there is nothing to evaluate.
     fn is_idle(&self) -> bool;
 
-    fn take(&mut self, order: EngineCommand) -> Result<(), FrameError>;
+    fn take(&mut self, command: EngineCommand) -> Result<(), FrameError>;
 
     /// Evaluates one batch that began at `start`. Returns when it ended, `None` if there was
     /// nothing to evaluate.
@@ -50,7 +50,7 @@ impl Outbox {
 /// Evaluates step after step; blocks while idle. Returns when the reader thread has ended.
 pub(crate) fn run(
     mut worker: impl Worker,
-    orders: &Receiver<EngineCommand>,
+    commands: &Receiver<EngineCommand>,
     socket: &mut UnixStream,
 ) -> Result<(), EngineError> {
     // End of the last step while busy, so that steps cover all busy time; `None` while idle.
@@ -59,13 +59,13 @@ pub(crate) fn run(
         if worker.is_idle() {
             worker.outbox().flush(socket)?;
             busy_since = None;
-            let Ok(order) = orders.recv() else { return Ok(()) };
-            worker.take(order)?;
+            let Ok(command) = commands.recv() else { return Ok(()) };
+            worker.take(command)?;
         }
         let start = busy_since.unwrap_or_else(MonotonicNs::now);
         loop {
-            match orders.try_recv() {
-                Ok(order) => worker.take(order)?,
+            match commands.try_recv() {
+                Ok(command) => worker.take(command)?,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn only_texts_may_be_told_before_they_are_whole() {
+    fn only_texts_may_be_streamed() {
         let root = json!({});
         for schema in [
             json!({"type": "string"}),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_listed_where_they_are_all_there_is() {
+    fn parameters_are_listed_only_if_complete() {
         let schema = json!({"type": "object", "properties": {"a": {}, "b": {}}, "required": ["b"]});
         let names: Vec<(&str, bool)> =
             parameters(&schema).unwrap().iter().map(|p| (p.name, p.required)).collect();

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_some_upstreams_know_may_go_elsewhere() {
+    fn an_unsupported_tool_may_be_retried_elsewhere() {
         let custom = json!({"tools": [{"type": "custom", "custom": {"name": "c"}}]});
         let error = tools_of(&custom).unwrap_err();
         assert!(error.retry_elsewhere(), "{error}");

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_busy_model_is_waited_for_and_an_idle_one_is_asked_to_leave() {
+    async fn a_busy_model_is_waited_for_and_an_idle_one_is_evicted() {
         let budget = MemoryBudget::new(100, 4);
         let mut first = budget.lease(&name("first"), 60).await.unwrap();
         let second = name("second");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_fits_is_told_at_once() {
+    fn a_model_that_never_fits_is_refused_at_once() {
         let budget = MemoryBudget::new(100 << 20, 4);
         let error = budget.try_lease(&name("big"), 200 << 20, true).unwrap_err();
         assert!(error.to_string().contains("needs 200 MiB"), "{error}");

@@ -72,7 +72,7 @@ pub fn parse(source: impl Read, file_bytes: u64) -> Result<Shape, GgufError> {
     let tensors = Tensors::read(&mut reader, tensors)?;
     // Tensor data begins after the header.
     if tensors.last_offset > file_bytes - (readable - reader.left()) {
-        return Err(GgufError::Broken("a tensor lies beyond the end of the file"));
+        return Err(GgufError::Broken("a tensor is beyond the end of the file"));
     }
     Ok(Shape { tied: tensors.tied(), ..metadata.shape(file_bytes) })
 }
@@ -237,18 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn tensors_that_cannot_be_are_refused() {
+    fn impossible_tensors_are_refused() {
         let with = |tensor: Vec<u8>| file(&entries(), &[tensor]);
         assert!(broken(&with(tensor("a", &[1], 0, 1))).contains("beyond the end"));
         assert!(broken(&with(tensor("a", &[1 << 40, 1 << 40], 0, 0))).contains("larger than"));
         assert!(broken(&with(tensor("a", &[1; 5], 0, 0))).contains("dimensions"));
         let mut countless = file(&entries(), &[]);
         countless[8..16].fill(0xff);
-        assert!(broken(&countless).contains("ends too soon"));
+        assert!(broken(&countless).contains("unexpected end"));
     }
 
     #[test]
-    fn the_shape_is_read_and_the_rest_is_walked_over() {
+    fn the_shape_is_read_and_other_entries_are_skipped() {
         let bytes = sample();
         let shape = parse(bytes.as_slice(), bytes.len() as u64).unwrap();
         let expected = Shape {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_gguf_is_told_apart() {
+    fn other_files_and_versions_are_refused() {
         assert!(matches!(parse(&b"PK\x03\x04"[..], 4), Err(GgufError::NotGguf)));
         assert!(matches!(parse(&b""[..], 0), Err(GgufError::NotGguf)));
         let mut old = sample();

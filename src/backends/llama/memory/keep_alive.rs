@@ -51,14 +51,14 @@ mod tests {
     }
 
     #[test]
-    fn the_unknown_is_kept_as_long_as_allowed() {
+    fn a_model_with_unknown_cost_is_kept_for_the_maximum_time() {
         assert!((seconds(None, 0.5) - 1000.0).abs() < 1e-9);
         assert!((seconds(Some(60.0), 0.0) - 1000.0).abs() < 1e-9);
     }
 
     proptest! {
         #[test]
-        fn dearer_loads_keep_longer_and_dearer_warmth_shorter(
+        fn time_grows_with_load_energy_and_falls_with_keep_alive_power(
             load in 0.0f64..1e6, more in 0.0f64..1e6, warm in 0.001f64..100.0, hotter in 0.0f64..100.0,
         ) {
             let kept = seconds(Some(load), warm);

@@ -131,11 +131,11 @@ pub struct EngineFacts {
 /// Errors of writing or reading frames.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    #[error("a frame of {bytes} bytes is over the limit of {MAX_FRAME}")]
+    #[error("a frame of {bytes} bytes exceeds the limit of {MAX_FRAME}")]
     TooLong { bytes: usize },
-    #[error("a frame was not understood: {0}")]
+    #[error("invalid frame: {0}")]
     Malformed(#[from] postcard::Error),
-    #[error("the engine's socket failed: {0}")]
+    #[error("engine socket failed: {0}")]
     Socket(#[from] io::Error),
 }
 
@@ -192,7 +192,7 @@ mod tests {
     use crate::openai::Role;
 
     #[test]
-    fn frames_survive_the_way_and_the_end_is_seen() {
+    fn frames_round_trip_and_the_end_is_none() {
         let mut wire = Vec::new();
         append_frame(&mut wire, &ToEngine::Cancel(AttemptId(7))).unwrap();
         let submission = Submission {

@@ -54,7 +54,7 @@ impl Generator<'_> {
         }
         self.found(attempt, prompt_tokens, cached_tokens);
         let dropped_turns =
-            self.running.get(&attempt).map_or(0, |running| running.work.dropped_turns);
+            self.sequences.get(&attempt).map_or(0, |sequence| sequence.state.dropped_turns);
         let at = MonotonicNs::now();
         let admitted = FromEngine::Admitted { attempt, at, dropped_turns };
         Ok(self.outbox.push(&admitted)?)
@@ -95,7 +95,7 @@ impl Generator<'_> {
         let state = self.context.state_seq_get(as_index(from), flags);
         let set = state.is_ok_and(|state| self.context.state_seq_set(&state, as_index(to)).is_ok());
         let prompt_tokens = self.scheduler.prompt(to).len();
-        let counts = self.running.get(&attempt).map(|running| running.counts);
+        let counts = self.sequences.get(&attempt).map(|sequence| sequence.counts);
         let own_tokens = counts.map_or(0, |counts| counts.cached_tokens as usize).min(tokens);
         if set && self.trim(to, tokens)? {
             self.reused.shared += count(tokens - own_tokens);
@@ -109,9 +109,9 @@ impl Generator<'_> {
 
     /// Records the cached length of the prompt.
     fn found(&mut self, attempt: AttemptId, prompt_tokens: usize, cached_tokens: usize) {
-        if let Some(running) = self.running.get_mut(&attempt) {
+        if let Some(sequence) = self.sequences.get_mut(&attempt) {
             let (prompt_tokens, cached_tokens) = (count(prompt_tokens), count(cached_tokens));
-            running.counts = Counts { prompt_tokens, cached_tokens, ..Counts::default() };
+            sequence.counts = Counts { prompt_tokens, cached_tokens, ..Counts::default() };
         }
     }
 

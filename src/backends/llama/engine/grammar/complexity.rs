@@ -64,9 +64,7 @@ impl<'s> Survey<'s> {
     fn add(&mut self, size: usize) -> Result<(), GrammarError> {
         self.size = self.size.saturating_add(size);
         if self.size > SIZE {
-            let most = format!(
-                "with all that its parts allow together, it comes to more than {SIZE} members"
-            );
+            let most = format!("it expands to more than {SIZE} members");
             return Err(GrammarError::TooComplex(most));
         }
         Ok(())
@@ -74,7 +72,7 @@ impl<'s> Survey<'s> {
 
     fn weigh(&mut self, schema: &'s Value, depth: usize) -> Result<Weight, GrammarError> {
         if depth > DEPTH {
-            let deep = format!("it is more than {DEPTH} schemas deep, or its references are");
+            let deep = format!("it is nested more than {DEPTH} levels deep, including references");
             return Err(GrammarError::TooComplex(deep));
         }
         let Value::Object(fields) = schema else { return Ok(Weight::ONE) };
@@ -182,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_followed_once_and_not_for_ever() {
+    fn references_are_followed_once_even_if_cyclic() {
         let chain = |long: usize| {
             let next = |at: usize| json!({"properties": {"a": {"$ref": format!("#/$defs/d{at}")}}});
             let defs: Value = (0..long).map(|at| (format!("d{at}"), next(at + 1))).collect();

@@ -19,33 +19,33 @@ pub(crate) struct ConstraintState {
     /// Initial state for each call.
     call: Option<Grammar>,
     /// The token that may open reasoning before a constrained answer.
-    thought: Option<u32>,
+    reasoning_token: Option<u32>,
 }
 
 impl ConstraintState {
     pub(crate) fn new(
         answer: Option<Grammar>,
         call: Option<Grammar>,
-        thought: Option<u32>,
+        reasoning_token: Option<u32>,
     ) -> Self {
-        Self { active: None, answer, call, thought }
+        Self { active: None, answer, call, reasoning_token }
     }
 
-    /// The next token of an answer with `said` so far and at most `left` tokens to come. `sample`
+    /// The next token of an answer with `parser` so far and at most `left` tokens to come. `sample`
     /// chooses among all tokens, or among those of a mask.
     pub(crate) fn choose(
         &mut self,
-        said: &OutputParser,
+        parser: &OutputParser,
         left: usize,
         sample: impl FnOnce(Option<Mask<'_>>) -> usize,
     ) -> Result<Chosen, GrammarError> {
-        self.bind(said);
+        self.update(parser);
         let Some(grammar) = &mut self.active else {
             return Ok(Chosen { token: sample(None), end: None });
         };
-        let thought = self.thought.filter(|_| said.may_reason());
-        let chosen = grammar.choose(left, thought, |mask| sample(Some(mask)))?;
-        if thought.is_some_and(|thought| thought as usize == chosen.token) {
+        let reasoning_token = self.reasoning_token.filter(|_| parser.may_reason());
+        let chosen = grammar.choose(left, reasoning_token, |mask| sample(Some(mask)))?;
+        if reasoning_token.is_some_and(|reasoning_token| reasoning_token as usize == chosen.token) {
             self.answer = self.active.take();
         } else if chosen.end == Some(FinishReason::Stop) {
             self.active = None;
@@ -53,12 +53,12 @@ impl ConstraintState {
         Ok(chosen)
     }
 
-    fn bind(&mut self, said: &OutputParser) {
-        if self.active.is_some() || said.is_reasoning() {
+    fn update(&mut self, parser: &OutputParser) {
+        if self.active.is_some() || parser.is_reasoning() {
             return;
         }
         self.active = self.answer.take();
-        if let (None, Some(begun), Some(fresh)) = (&self.active, said.begun_call(), &self.call) {
+        if let (None, Some(begun), Some(fresh)) = (&self.active, parser.begun_call(), &self.call) {
             let mut grammar = fresh.clone();
             // A call in another spelling continues without constraint.
             match grammar.read(begun) {

@@ -197,7 +197,7 @@ pub(crate) fn check_spelling(tool: &OfferedTool, format: CallFormat) -> Result<(
     let refused = |what: String| Err(GrammarError::Unsupported(what));
     let Some(parameters) = parameters(&root) else {
         return refused(
-            "this model's calls need an object of `properties` and nothing else".to_owned(),
+            "this model's call format requires an object schema with only `properties`".to_owned(),
         );
     };
     for Parameter { name, schema, .. } in parameters {
@@ -205,7 +205,9 @@ pub(crate) fn check_spelling(tool: &OfferedTool, format: CallFormat) -> Result<(
             && choices(schema).is_none()
             && !(is_text(schema, &root) && is_any_text(schema));
         if unkeepable {
-            return refused(format!("this model's calls spell the text `{name}` without bounds"));
+            return refused(format!(
+                "this model's call format cannot enforce bounds on the text `{name}`"
+            ));
         }
     }
     Ok(())

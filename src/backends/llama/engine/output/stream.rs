@@ -14,7 +14,7 @@ use crate::openai::FinishReason;
 pub(crate) struct OutputStream {
     /// Assembles characters from bytes for the parser.
     characters: TextStream,
-    answer: OutputParser,
+    parser: OutputParser,
     text: TextStream,
     /// A call has been emitted.
     called: bool,
@@ -31,28 +31,28 @@ pub(crate) struct Emitted {
 }
 
 impl OutputStream {
-    pub(crate) fn new(answer: OutputParser, stops: Vec<String>) -> Self {
+    pub(crate) fn new(parser: OutputParser, stops: Vec<String>) -> Self {
         let characters = TextStream::new(Vec::new());
-        Self { characters, answer, text: TextStream::new(stops), called: false }
+        Self { characters, parser, text: TextStream::new(stops), called: false }
     }
 
-    pub(crate) fn answer(&self) -> &OutputParser {
-        &self.answer
+    pub(crate) fn parser(&self) -> &OutputParser {
+        &self.parser
     }
 
     /// Takes a token's bytes.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Emitted {
         let mut emitted = Emitted::default();
-        if self.answer.is_plain() {
+        if self.parser.is_plain() {
             let Released { text, stopped } = self.text.push(bytes);
             emitted.characters.clone_from(&text);
             emitted.ended = stopped;
-            emitted.say(text);
+            emitted.add_text(text);
         } else {
             emitted.characters = self.characters.push(bytes).text;
-            let pieces = self.answer.push(&emitted.characters);
+            let pieces = self.parser.push(&emitted.characters);
             self.look_for_stops(pieces, &mut emitted);
-            emitted.ended |= self.answer.is_over();
+            emitted.ended |= self.parser.is_over();
         }
         emitted
     }
@@ -61,18 +61,18 @@ impl OutputStream {
     /// returns the reason for the client.
     pub(crate) fn end(&mut self, reason: FinishReason, emitted: &mut Emitted) -> FinishReason {
         let cut = reason == FinishReason::Length;
-        if !self.answer.is_plain() && !emitted.ended {
+        if !self.parser.is_plain() && !emitted.ended {
             let rest = self.characters.finish();
             emitted.characters.push_str(&rest);
-            let mut pieces = self.answer.push(&rest);
-            pieces.extend(self.answer.finish(cut));
+            let mut pieces = self.parser.push(&rest);
+            pieces.extend(self.parser.finish(cut));
             self.look_for_stops(pieces, emitted);
         }
         let rest = self.text.finish();
-        if self.answer.is_plain() {
+        if self.parser.is_plain() {
             emitted.characters.push_str(&rest);
         }
-        emitted.say(rest);
+        emitted.add_text(rest);
         if self.called && !cut { FinishReason::ToolCalls } else { reason }
     }
 
@@ -80,13 +80,13 @@ impl OutputStream {
         for piece in pieces {
             if let Piece::Text(text) = piece {
                 let Released { text, stopped } = self.text.push(text.as_bytes());
-                emitted.say(text);
+                emitted.add_text(text);
                 if stopped {
                     emitted.ended = true;
                     return;
                 }
             } else {
-                emitted.say(self.text.finish());
+                emitted.add_text(self.text.finish());
                 self.called |= matches!(piece, Piece::Call { .. });
                 emitted.pieces.push(piece);
             }
@@ -95,7 +95,7 @@ impl OutputStream {
 }
 
 impl Emitted {
-    fn say(&mut self, text: String) {
+    fn add_text(&mut self, text: String) {
         if !text.is_empty() {
             self.pieces.push(Piece::Text(text));
         }
@@ -113,18 +113,18 @@ mod tests {
 
     const THINK: Tags = Tags { open: "<think>", close: "</think>" };
 
-    fn hear(answer: OutputParser, stop: &str, tokens: &[&str]) -> (Vec<Piece>, bool) {
-        let mut transcript = OutputStream::new(answer, vec![stop.to_owned()]);
+    fn stream(parser: OutputParser, stop: &str, tokens: &[&str]) -> (Vec<Piece>, bool) {
+        let mut output_stream = OutputStream::new(parser, vec![stop.to_owned()]);
         let mut pieces = Vec::new();
         for token in tokens {
-            let emitted = transcript.push(token.as_bytes());
+            let emitted = output_stream.push(token.as_bytes());
             pieces.extend(emitted.pieces);
             if emitted.ended {
                 return (pieces, true);
             }
         }
         let mut emitted = Emitted::default();
-        transcript.end(FinishReason::Stop, &mut emitted);
+        output_stream.end(FinishReason::Stop, &mut emitted);
         pieces.extend(emitted.pieces);
         (pieces, false)
     }
@@ -137,11 +137,11 @@ mod tests {
     fn a_stop_string_ends_the_text_and_not_the_reasoning() {
         let parser = || OutputParser::new(Some(THINK), false, None);
         let (pieces, ended) =
-            hear(parser(), "\n\n", &["<think>a\n\nb", "</think>", "\n\nYes", ".\n\nNo"]);
+            stream(parser(), "\n\n", &["<think>a\n\nb", "</think>", "\n\nYes", ".\n\nNo"]);
         let reasoning = Piece::Reasoning("a\n\nb".into());
         assert_eq!((pieces, ended), (vec![reasoning, text("Yes"), text(".")], true));
         // An incomplete stop string is text.
-        assert_eq!(hear(parser(), "###", &["a #", "#"]).0.len(), 2);
+        assert_eq!(stream(parser(), "###", &["a #", "#"]).0.len(), 2);
     }
 
     #[test]
@@ -154,41 +154,41 @@ mod tests {
         };
         let parser = OutputParser::new(None, false, Some(calls));
         let tokens = ["So:", "\n<tool_call>\n{\"name\": \"f\", \"arguments\": ", "{\"a\":\n1}}"];
-        let (pieces, ended) = hear(parser, "\n", &tokens);
+        let (pieces, ended) = stream(parser, "\n", &tokens);
         let call = Piece::Call { index: 0, name: "f".into() };
         let arguments = Piece::Arguments { index: 0, text: "{\"a\":\n1}".into() };
         assert_eq!((pieces, ended), (vec![text("So:"), call, arguments], true));
     }
 
     #[test]
-    fn a_plain_answer_passes_as_it_is() {
+    fn a_plain_answer_is_unchanged() {
         let (pieces, ended) =
-            hear(OutputParser::new(None, false, None), "END", &["a <think> ", "EN", "DE"]);
+            stream(OutputParser::new(None, false, None), "END", &["a <think> ", "EN", "DE"]);
         assert_eq!((pieces, ended), (vec![text("a <think> ")], true));
     }
 
     /// All pieces of an answer with tokens of `cuts` bytes, joined, and its end.
-    fn told(
-        mut transcript: OutputStream,
+    fn collected(
+        mut output_stream: OutputStream,
         answer: &str,
         cuts: &[usize],
     ) -> (Vec<Piece>, FinishReason) {
-        let (mut told, mut rest): (Vec<Piece>, _) = (Vec::new(), answer.as_bytes());
+        let (mut collected, mut rest): (Vec<Piece>, _) = (Vec::new(), answer.as_bytes());
         for cut in cuts.iter().cycle() {
             let (token, after) = rest.split_at((*cut).min(rest.len()));
             rest = after;
-            let mut emitted = transcript.push(token);
+            let mut emitted = output_stream.push(token);
             let ends = emitted.ended || rest.is_empty();
-            let reason = ends.then(|| transcript.end(FinishReason::Stop, &mut emitted));
+            let reason = ends.then(|| output_stream.end(FinishReason::Stop, &mut emitted));
             for piece in emitted.pieces {
-                let left = match told.last_mut() {
+                let left = match collected.last_mut() {
                     Some(last) => last.join(piece),
                     None => Some(piece),
                 };
-                told.extend(left);
+                collected.extend(left);
             }
             if let Some(reason) = reason {
-                return (told, reason);
+                return (collected, reason);
             }
         }
         unreachable!("there are cuts");
@@ -208,7 +208,7 @@ mod tests {
             (reasons, calls, parallel) in any::<(bool, bool, bool)>(),
         ) {
             let answer = parts.concat();
-            let transcript = || {
+            let output_stream = || {
                 let names = vec!["f".to_owned()];
                 let calls = calls.then_some(ExpectedCalls {
                     format: CallFormat::Hermes,
@@ -219,8 +219,8 @@ mod tests {
                 let parser = OutputParser::new(reasons.then_some(THINK), false, calls);
                 OutputStream::new(parser, vec!["stop".to_owned(), "\n\n".to_owned()])
             };
-            let whole = told(transcript(), &answer, &[answer.len().max(1)]);
-            prop_assert_eq!(told(transcript(), &answer, &cuts), whole);
+            let whole = collected(output_stream(), &answer, &[answer.len().max(1)]);
+            prop_assert_eq!(collected(output_stream(), &answer, &cuts), whole);
         }
     }
 }

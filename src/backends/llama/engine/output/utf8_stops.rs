@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_character_waits_for_the_other_half() {
+    fn an_incomplete_character_is_held_back() {
         let mut text = stream(&[]);
         let [first, second @ ..] = "é".as_bytes() else { panic!("two bytes") };
         assert_eq!(text.push(&[b'a', *first]).text, "a");
@@ -114,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_character_are_replaced_at_once() {
+    fn invalid_bytes_are_replaced_at_once() {
         assert_eq!(stream(&[]).push(b"a\xffb").text, "a\u{fffd}b");
     }
 
     #[test]
-    fn a_stop_string_across_tokens_is_never_shown() {
+    fn a_stop_string_across_tokens_is_never_emitted() {
         let mut text = stream(&["###"]);
         assert_eq!(text.push(b"one #").text, "one ");
         assert_eq!(text.push(b"# two").text, "## two");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stop_that_is_complete_first_counts() {
+    fn the_stop_string_that_completes_first_ends_the_answer() {
         // Regression: the longer string begins earlier, but the answer ends before it completes.
         let mut at_once = stream(&["b", "abc"]);
         assert_eq!(at_once.push(b"xabc").text, "xa");

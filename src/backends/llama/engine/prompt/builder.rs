@@ -50,7 +50,7 @@ pub(crate) struct PromptBuilder {
     /// Control tokens that are tags of the model's format: the output parser needs their text.
     tags: Arc<[Token]>,
     /// The token that opens the reasoning, if it is a single one.
-    thought: Option<u32>,
+    reasoning_token: Option<u32>,
     overflow: Overflow,
     context_tokens: usize,
     /// Tokens that end the model's turn.
@@ -95,7 +95,7 @@ impl PromptBuilder {
         let vocab = model.vocab();
         let open = template.dialect().reasoning.map(|tags| tags.open);
         let opening = open.map(|tag| vocab.tokenize(tag.as_bytes(), false, true));
-        let thought = opening.as_deref().and_then(|tokens| match tokens {
+        let reasoning_token = opening.as_deref().and_then(|tokens| match tokens {
             [token] => u32::try_from(token.0).ok(),
             _ => None,
         });
@@ -108,7 +108,7 @@ impl PromptBuilder {
             has_template,
             guard,
             tags,
-            thought,
+            reasoning_token,
             overflow,
             context_tokens,
             ends,
@@ -128,7 +128,7 @@ impl PromptBuilder {
     }
 
     /// The engine's command for a submission: a sequence to generate, or a refusal.
-    pub(crate) fn order(&self, submission: Submission) -> EngineCommand {
+    pub(crate) fn command(&self, submission: Submission) -> EngineCommand {
         let attempt = submission.attempt;
         self.accept(submission).unwrap_or_else(|refusal| EngineCommand::Refuse(attempt, refusal))
     }
@@ -161,11 +161,11 @@ impl PromptBuilder {
         if submission.ignore_eos && forms.answer.is_none() {
             sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
         }
-        let work = SequenceState {
+        let state = SequenceState {
             sampler: Sampler::new(sampling, &prompt),
-            transcript: OutputStream::new(answer, stop),
+            output_stream: OutputStream::new(answer, stop),
             tags: Arc::clone(&self.tags),
-            binding: self.binding(&forms).map_err(Refusal::Grammar)?,
+            constraint: self.constraint(&forms).map_err(Refusal::Grammar)?,
             logprobs: submission.logprobs.map(|top| Logprobs::new(top.into())),
             dropped_turns: u32::try_from(dropped_turns).unwrap_or(u32::MAX),
         };
@@ -184,10 +184,14 @@ impl PromptBuilder {
         }
     }
 
-    fn binding(&self, forms: &AnswerShapes) -> Result<ConstraintState, GrammarError> {
+    fn constraint(&self, forms: &AnswerShapes) -> Result<ConstraintState, GrammarError> {
         let grammar =
             |form: &Option<AnswerShape>| form.as_ref().map(|f| self.grammar(f)).transpose();
-        Ok(ConstraintState::new(grammar(&forms.answer)?, grammar(&forms.call)?, self.thought))
+        Ok(ConstraintState::new(
+            grammar(&forms.answer)?,
+            grammar(&forms.call)?,
+            self.reasoning_token,
+        ))
     }
 
     fn grammar(&self, form: &AnswerShape) -> Result<Grammar, GrammarError> {

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_stays_whole() {
+    fn a_conversation_that_fits_is_unchanged() {
         assert_eq!(shortened("s u1 a1 u2", 4), ("s u1 a1 u2".into(), 0));
     }
 
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_stay_wherever_they_stand() {
+    fn instructions_are_kept_at_any_position() {
         assert_eq!(shortened("s1 u1 s2 a1 u2", 3), ("s1 s2 u2".into(), 2));
     }
 

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_pythons_json() {
+    fn the_output_equals_pythons_json() {
         let mut environment = Environment::new();
         environment.add_filter("tojson", tojson);
         let json = r#"{"z": "<é'&\n", "a": [1, 2.0, null], "e": {}}"#;

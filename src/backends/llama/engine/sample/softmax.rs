@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exponential_is_the_exponential() {
+    fn exp_is_accurate_to_four_parts_in_ten_million() {
         for step in 0..=870_000_u32 {
             let x = step as f32 * -1e-4;
             let (ours, exact) = (f64::from(exp(x)), f64::from(x).exp());

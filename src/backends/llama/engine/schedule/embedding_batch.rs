@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_fills_the_batch_does_not_wait_for_ever() {
+    fn a_text_that_fills_the_batch_gets_its_turn() {
         let mut packing = packing(8, 10, &[&[3, 3, 3, 3, 3, 3, 3, 3, 3], &[10]]);
         let mut steps = 0;
         while !packing.evaluated(&packing.next_batch()).contains(&AttemptId(1)) {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_request_is_gone() {
+    fn a_cancelled_request_is_removed() {
         let mut packing = packing(8, 10, &[&[3], &[3]]);
         assert!(packing.cancel(AttemptId(0)) && !packing.cancel(AttemptId(0)));
         assert_eq!(names(&packing.next_batch()), [(1, 0)]);

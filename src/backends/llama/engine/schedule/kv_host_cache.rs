@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_budget_nothing_is_wanted() {
+    fn without_a_budget_nothing_is_stored() {
         assert!(!HostCache::<()>::new(0).wants(&[1]));
     }
 
@@ -115,7 +115,7 @@ mod tests {
         /// The budget holds after every operation, byte counts are right, and the least recently
         /// used entry goes first.
         #[test]
-        fn the_budget_is_never_passed(
+        fn the_budget_is_never_exceeded(
             puts in prop::collection::vec((prop::collection::vec(0..3i32, 1..6), 1..50usize), 1..40),
         ) {
             let mut cache = HostCache::new(100);

@@ -39,18 +39,19 @@ pub(crate) struct Transfer {
 impl Scheduler {
     /// Gives the next queued request a slot, if one is idle. Call until it returns `None`.
     pub(crate) fn admit(&mut self) -> Option<Admission> {
-        let slot = self.best_idle_slot(&self.waiting.first()?.prompt)?;
-        let Request { attempt, prompt, output_limit, terms } = self.waiting.pop()?;
+        let slot = self.best_idle_slot(&self.queue.first()?.prompt)?;
+        let Request { attempt, prompt, output_limit, terms } = self.queue.pop()?;
         self.admissions += 1;
         let cached_tokens = self.slots[slot].reusable(&prompt);
         let source = self.best_source(slot, &prompt, cached_tokens);
         let prompt_tokens = prompt.len();
         let end = self.limits.context_tokens.min(prompt_tokens.saturating_add(output_limit));
-        let work = Assignment { attempt, prompt_tokens, end, deadline: terms.deadline, source };
+        let assignment =
+            Assignment { attempt, prompt_tokens, end, deadline: terms.deadline, source };
         let new = Slot {
             tokens: prompt,
             evaluated: cached_tokens,
-            work: Some(work),
+            assignment: Some(assignment),
             admitted_at: self.admissions,
             drafts: Vec::new(),
         };
@@ -75,17 +76,17 @@ impl Scheduler {
 
     /// Ends the slot's wait for its source if the source has the prefix or never will.
     fn transfer_to(&mut self, to: usize) -> Option<Transfer> {
-        let work = self.slots[to].work.as_ref()?;
-        let (attempt, source) = (work.attempt, work.source?);
+        let assignment = self.slots[to].assignment.as_ref()?;
+        let (attempt, source) = (assignment.attempt, assignment.source?);
         let donor = &self.slots[source.slot];
         let same = donor.admitted_at == source.admitted_at;
         let tokens = if same { donor.evaluated.min(source.tokens) } else { 0 };
-        if same && tokens < source.tokens && donor.work.is_some() {
+        if same && tokens < source.tokens && donor.assignment.is_some() {
             return None;
         }
         let slot = &mut self.slots[to];
-        if let Some(work) = &mut slot.work {
-            work.source = None;
+        if let Some(assignment) = &mut slot.assignment {
+            assignment.source = None;
         }
         if tokens < slot.evaluated + WORTH_MOVING {
             return None;
@@ -98,8 +99,8 @@ impl Scheduler {
     pub(crate) fn restored(&mut self, slot: usize, tokens: usize) {
         let slot = &mut self.slots[slot];
         slot.evaluated = tokens;
-        if let Some(work) = &mut slot.work {
-            work.source = None;
+        if let Some(assignment) = &mut slot.assignment {
+            assignment.source = None;
         }
     }
 
@@ -133,7 +134,7 @@ impl Scheduler {
     /// slots next to busy ones: llama.cpp evaluates only consecutive sequence ids together, so each
     /// gap between busy slots costs another pass over the weights.
     fn best_idle_slot(&self, prompt: &[Token]) -> Option<usize> {
-        let idle = || self.slots.iter().enumerate().filter(|(_, slot)| slot.work.is_none());
+        let idle = || self.slots.iter().enumerate().filter(|(_, slot)| slot.assignment.is_none());
         let continued = idle()
             .map(|(index, slot)| (index, slot.reusable(prompt), slot.evaluated))
             .filter(|&(_, reused, cached)| reused > 0 && reused * 2 >= cached)
@@ -146,7 +147,8 @@ impl Scheduler {
 
     fn busy_neighbours(&self, index: usize) -> usize {
         let neighbours = [index.checked_sub(1), index.checked_add(1)];
-        let busy = |index: &usize| self.slots.get(*index).is_some_and(|slot| slot.work.is_some());
+        let busy =
+            |index: &usize| self.slots.get(*index).is_some_and(|slot| slot.assignment.is_some());
         neighbours.into_iter().flatten().filter(busy).count()
     }
 }

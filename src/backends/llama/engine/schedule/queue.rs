@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_urgent_go_first_and_equals_in_order() {
+    fn urgent_requests_go_first_and_equal_ones_in_order() {
         let mut queue = Queue::default();
         let priorities = [Priority::Low, Priority::Normal, Priority::High, Priority::Normal];
         for (attempt, priority) in (0..).zip(priorities) {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_late_leave_and_the_rest_stay() {
+    fn expired_requests_are_removed_and_others_stay() {
         let mut queue = Queue::default();
         for (attempt, deadline) in [(0, Some(5)), (1, None), (2, Some(9))] {
             queue.push(request(attempt, Priority::Normal, deadline));
@@ -105,7 +105,7 @@ mod tests {
         /// With any number of urgent requests, fewer than two head starts of later ones overtake a
         /// request.
         #[test]
-        fn nobody_starves(priorities in prop::collection::vec(0..3u8, 1..200), served in 0..100usize) {
+        fn no_request_starves(priorities in prop::collection::vec(0..3u8, 1..200), served in 0..100usize) {
             let mut queue = Queue::default();
             let mut order = Vec::new();
             for (attempt, priority) in (0..).zip(priorities) {

@@ -38,7 +38,7 @@ pub(crate) enum Cancelled {
 pub(crate) struct Scheduler {
     pub(super) limits: Limits,
     pub(super) slots: Vec<Slot>,
-    pub(super) waiting: Queue,
+    pub(super) queue: Queue,
     /// Number of admissions, which orders slots by age of their cache.
     pub(super) admissions: u64,
 }
@@ -47,7 +47,7 @@ impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Self {
         debug_assert!(limits.batch_tokens >= limits.slots, "every sequence must fit into a batch");
         let slots = (0..limits.slots).map(|_| Slot::default()).collect();
-        Self { limits, slots, waiting: Queue::default(), admissions: 0 }
+        Self { limits, slots, queue: Queue::default(), admissions: 0 }
     }
 
     /// Queues a request.
@@ -63,11 +63,11 @@ impl Scheduler {
                 context_tokens: count(context),
             });
         }
-        let idle = self.slots.iter().filter(|slot| slot.work.is_none()).count();
-        if self.waiting.len() >= self.limits.queue + idle {
+        let idle = self.slots.iter().filter(|slot| slot.assignment.is_none()).count();
+        if self.queue.len() >= self.limits.queue + idle {
             return Err(Rejection::QueueFull);
         }
-        self.waiting.push(request);
+        self.queue.push(request);
         Ok(())
     }
 
@@ -86,20 +86,20 @@ impl Scheduler {
     /// Adds draft tokens for the slot to the next batch, as far as there is room: every slot keeps
     /// its row, and the last token of an answer is never evaluated. Call at most once per step and
     /// slot, for slots from [`Self::answering`].
-    pub(crate) fn propose(&mut self, slot: usize, guess: &[Token]) {
+    pub(crate) fn propose(&mut self, slot: usize, draft: &[Token]) {
         let drafted: usize = self.slots.iter().map(|slot| slot.drafts.len()).sum();
         let rows = self.limits.batch_tokens.saturating_sub(self.slots.len() + drafted);
         let slot = &mut self.slots[slot];
-        let Some(work) = &slot.work else { return };
-        let useful = work.end.saturating_sub(slot.tokens.len() + 1);
-        slot.drafts = guess[..guess.len().min(rows).min(useful)].to_vec();
+        let Some(assignment) = &slot.assignment else { return };
+        let useful = assignment.end.saturating_sub(slot.tokens.len() + 1);
+        slot.drafts = draft[..draft.len().min(rows).min(useful)].to_vec();
         slot.tokens.extend_from_slice(&slot.drafts);
     }
 
     /// Whether the next token's logits exist already: the last token was a draft and is evaluated.
     pub(crate) fn is_ahead(&self, slot: usize) -> bool {
         let slot = &self.slots[slot];
-        slot.work.is_some() && slot.evaluated == slot.tokens.len()
+        slot.assignment.is_some() && slot.evaluated == slot.tokens.len()
     }
 
     /// Valid length of the slot's sequence in the KV cache; rejected drafts follow it.
@@ -164,7 +164,7 @@ impl Scheduler {
         } else {
             slot.drafts.clear();
         }
-        slot.work.as_ref().is_some_and(|work| slot.tokens.len() < work.end)
+        slot.assignment.as_ref().is_some_and(|assignment| slot.tokens.len() < assignment.end)
     }
 
     /// Ends the slot's sequence; its evaluated part stays as cache.
@@ -172,15 +172,17 @@ impl Scheduler {
         let slot = &mut self.slots[slot];
         slot.tokens.truncate(slot.evaluated);
         slot.drafts.clear();
-        slot.work = None;
+        slot.assignment = None;
     }
 
     /// Removes an attempt from queue or slot. Its slot is idle at once.
     pub(crate) fn cancel(&mut self, attempt: AttemptId) -> Cancelled {
-        if self.waiting.remove(attempt) {
+        if self.queue.remove(attempt) {
             return Cancelled::Waiting;
         }
-        let holds = |slot: &Slot| slot.work.as_ref().is_some_and(|work| work.attempt == attempt);
+        let holds = |slot: &Slot| {
+            slot.assignment.as_ref().is_some_and(|assignment| assignment.attempt == attempt)
+        };
         match self.slots.iter().position(holds) {
             Some(slot) => {
                 self.release(slot);
@@ -192,10 +194,12 @@ impl Scheduler {
 
     /// Removes and returns attempts past their deadline, queued or running.
     pub(crate) fn expire(&mut self, now: MonotonicNs) -> Vec<AttemptId> {
-        let mut expired = self.waiting.expire(now);
+        let mut expired = self.queue.expire(now);
         for slot in 0..self.slots.len() {
-            let work = self.slots[slot].work.as_ref();
-            if let Some(late) = work.filter(|work| work.deadline.is_some_and(|at| at <= now)) {
+            let assignment = self.slots[slot].assignment.as_ref();
+            if let Some(late) =
+                assignment.filter(|assignment| assignment.deadline.is_some_and(|at| at <= now))
+            {
                 expired.push(late.attempt);
                 self.release(slot);
             }

@@ -11,7 +11,7 @@ pub(crate) struct Slot {
     pub(crate) tokens: Vec<Token>,
     /// Number of leading `tokens` in the KV cache.
     pub(crate) evaluated: usize,
-    pub(crate) work: Option<Assignment>,
+    pub(crate) assignment: Option<Assignment>,
     pub(crate) admitted_at: u64,
     /// Draft tokens: the end of `tokens` until they are evaluated, then the rest to compare with.
     pub(crate) drafts: Vec<Token>,
@@ -49,11 +49,12 @@ impl Slot {
 
     /// All tokens left to evaluate; `None` while the slot waits for a prefix.
     pub(crate) fn pending(&self, index: usize) -> Option<Chunk> {
-        let work = self.work.as_ref().filter(|work| work.source.is_none())?;
-        let decoding = self.evaluated >= work.prompt_tokens;
+        let assignment =
+            self.assignment.as_ref().filter(|assignment| assignment.source.is_none())?;
+        let decoding = self.evaluated >= assignment.prompt_tokens;
         Some(Chunk {
             slot: index,
-            attempt: work.attempt,
+            attempt: assignment.attempt,
             start: self.evaluated,
             len: self.tokens.len() - self.evaluated,
             kind: if decoding { ChunkKind::Decode } else { ChunkKind::Prefill },

@@ -15,7 +15,7 @@ const FIRST_GUESS: usize = 4;
 /// Steps without a draft after a draft that was rejected entirely; doubles with each in a row, at
 /// most this many times.
 const PAUSE_STEPS: usize = 4;
-const DOUBLINGS_MOST: u32 = 5;
+const DOUBLINGS_MAX: u32 = 5;
 
 /// Index over one prompt and its answer.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Drafter {
 
     /// A draft of at most `room` tokens that may follow `tokens`. Call once per step with the same
     /// sequence, grown by the answer.
-    pub(crate) fn guess(&mut self, tokens: &[Token], room: usize) -> Vec<Token> {
+    pub(crate) fn draft(&mut self, tokens: &[Token], room: usize) -> Vec<Token> {
         let before = self.look_up(tokens);
         if self.pause > 0 {
             self.pause -= 1;
@@ -53,15 +53,15 @@ impl Drafter {
         (0..self.length.min(room)).map(|offset| tokens[place + offset % period]).collect()
     }
 
-    /// Records that the first `held` of `guessed` tokens were accepted.
-    pub(crate) fn learn(&mut self, guessed: usize, held: usize) {
+    /// Records that the first `held` of `drafted` tokens were accepted.
+    pub(crate) fn learn(&mut self, drafted: usize, held: usize) {
         if held == 0 {
             self.length = (self.length / 2).max(1);
-            self.pause = PAUSE_STEPS << self.misses.min(DOUBLINGS_MOST);
+            self.pause = PAUSE_STEPS << self.misses.min(DOUBLINGS_MAX);
             self.misses += 1;
         } else {
             self.misses = 0;
-            self.length = if held == guessed { self.length * 2 } else { held }.min(self.most);
+            self.length = if held == drafted { self.length * 2 } else { held }.min(self.most);
         }
     }
 
@@ -85,49 +85,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_followed_before_is_guessed_again_the_latest_time_first() {
+    fn a_draft_repeats_the_latest_continuation() {
         let mut drafter = Drafter::new(8);
-        assert!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2], 8).is_empty());
-        assert_eq!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3], 8), [4, 5, 9, 1]);
-        assert!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3, 7], 8).is_empty());
-        assert_eq!(drafter.guess(&[1, 2, 3, 4, 5, 9, 1, 2, 3, 7, 1, 2, 3], 2), [7, 1]);
+        assert!(drafter.draft(&[1, 2, 3, 4, 5, 9, 1, 2], 8).is_empty());
+        assert_eq!(drafter.draft(&[1, 2, 3, 4, 5, 9, 1, 2, 3], 8), [4, 5, 9, 1]);
+        assert!(drafter.draft(&[1, 2, 3, 4, 5, 9, 1, 2, 3, 7], 8).is_empty());
+        assert_eq!(drafter.draft(&[1, 2, 3, 4, 5, 9, 1, 2, 3, 7, 1, 2, 3], 2), [7, 1]);
     }
 
     #[test]
-    fn a_loop_is_guessed_round_and_round() {
+    fn a_draft_wraps_around_in_a_loop() {
         let mut drafter = Drafter::new(4);
-        assert_eq!(drafter.guess(&[5, 5, 5, 5], 9), [5, 5, 5, 5]);
+        assert_eq!(drafter.draft(&[5, 5, 5, 5], 9), [5, 5, 5, 5]);
         let mut drafter = Drafter::new(4);
-        assert_eq!(drafter.guess(&[1, 2, 3, 1, 2, 3], 9), [1, 2, 3, 1]);
+        assert_eq!(drafter.draft(&[1, 2, 3, 1, 2, 3], 9), [1, 2, 3, 1]);
     }
 
     #[test]
-    fn guesses_grow_while_they_hold_and_pause_when_they_do_not() {
+    fn drafts_grow_while_accepted_and_pause_when_rejected() {
         let mut drafter = Drafter::new(8);
         let tokens = [5; 20];
-        assert_eq!(drafter.guess(&tokens, 99).len(), 4);
+        assert_eq!(drafter.draft(&tokens, 99).len(), 4);
         drafter.learn(4, 4);
-        assert_eq!(drafter.guess(&tokens, 99).len(), 0, "no new token, no new run");
+        assert_eq!(drafter.draft(&tokens, 99).len(), 0, "no new token, no new run");
         let mut tokens = tokens.to_vec();
-        let mut guess = |drafter: &mut Drafter| {
+        let mut draft = |drafter: &mut Drafter| {
             tokens.push(5);
-            drafter.guess(&tokens, 99).len()
+            drafter.draft(&tokens, 99).len()
         };
-        assert_eq!(guess(&mut drafter), 8);
+        assert_eq!(draft(&mut drafter), 8);
         drafter.learn(8, 3);
-        assert_eq!(guess(&mut drafter), 3);
+        assert_eq!(draft(&mut drafter), 3);
         for pause in [4, 8, 16] {
             drafter.learn(3, 0);
-            assert!((0..pause).all(|_| guess(&mut drafter) == 0));
-            assert_eq!(guess(&mut drafter), 1);
+            assert!((0..pause).all(|_| draft(&mut drafter) == 0));
+            assert_eq!(draft(&mut drafter), 1);
         }
         drafter.learn(1, 1);
-        assert_eq!(guess(&mut drafter), 2);
+        assert_eq!(draft(&mut drafter), 2);
     }
 
     proptest! {
         #[test]
-        fn guesses_keep_their_bounds_whatever_comes(
+        fn drafts_stay_within_their_bounds(
             answer in prop::collection::vec(0..3i32, 1..120),
             most in 1..12usize,
             room in 0..12usize,
@@ -135,10 +135,10 @@ mod tests {
         ) {
             let mut drafter = Drafter::new(most);
             for (end, held) in (1..=answer.len()).zip(held) {
-                let guess = drafter.guess(&answer[..end], room);
-                prop_assert!(guess.len() <= most.min(room));
-                if !guess.is_empty() {
-                    drafter.learn(guess.len(), held.min(guess.len()));
+                let draft = drafter.draft(&answer[..end], room);
+                prop_assert!(draft.len() <= most.min(room));
+                if !draft.is_empty() {
+                    drafter.learn(draft.len(), held.min(draft.len()));
                 }
             }
         }

@@ -51,7 +51,9 @@ impl<R: Read> Reader<R> {
 
     pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {
         let mut bytes = [0; N];
-        self.source.read_exact(&mut bytes).map_err(|_| GgufError::Broken("it ends too soon"))?;
+        self.source
+            .read_exact(&mut bytes)
+            .map_err(|_| GgufError::Broken("unexpected end of file"))?;
         Ok(bytes)
     }
 
@@ -65,10 +67,10 @@ impl<R: Read> Reader<R> {
 
     fn skip(&mut self, bytes: u64) -> Result<(), GgufError> {
         if bytes > self.source.limit() {
-            return Err(GgufError::Broken("a length goes beyond the file"));
+            return Err(GgufError::Broken("a length exceeds the file"));
         }
         let skipped = io::copy(&mut self.source.by_ref().take(bytes), &mut io::sink())?;
-        if skipped == bytes { Ok(()) } else { Err(GgufError::Broken("it ends too soon")) }
+        if skipped == bytes { Ok(()) } else { Err(GgufError::Broken("unexpected end of file")) }
     }
 
     /// A string; `None` if it is longer than any relevant one.
@@ -112,7 +114,7 @@ impl<R: Read> Reader<R> {
     /// Skips an array; returns its number of elements.
     pub(super) fn array(&mut self, kind: u32) -> Result<u64, GgufError> {
         if kind != ARRAY {
-            return Err(GgufError::Broken("the vocabulary is no list"));
+            return Err(GgufError::Broken("the vocabulary must be an array"));
         }
         let (kind, count) = (self.u32()?, self.u64()?);
         self.skip_elements(kind, count, 1)?;
@@ -143,7 +145,7 @@ impl<R: Read> Reader<R> {
             5 => Ok(u64::try_from(i32::from_le_bytes(self.bytes()?)).unwrap_or(0)),
             10 => self.u64(),
             11 => Ok(u64::try_from(i64::from_le_bytes(self.bytes()?)).unwrap_or(0)),
-            _ => Err(GgufError::Broken("a count is no whole number")),
+            _ => Err(GgufError::Broken("a count must be an integer")),
         }
     }
 }

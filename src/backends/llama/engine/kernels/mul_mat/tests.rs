@@ -199,7 +199,7 @@ proptest! {
 }
 
 #[test]
-fn a_vector_of_zeros_stays_one() {
+fn a_zero_vector_quantises_to_zeros() {
     if has_avx2_kernels() {
         let mut blocks = [Values { scale: 7.0, ..Values::default() }];
         // SAFETY: the CPU was asked.

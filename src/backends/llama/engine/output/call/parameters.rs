@@ -52,9 +52,9 @@ impl ParametersCall {
                 let comma = if self.parameters > 0 { ", " } else { "" };
                 self.parameters += 1;
                 let quote = if is_text { "\"" } else { "" };
-                let told = format!("{comma}{}: {quote}", Value::from(name.as_str()));
+                let collected = format!("{comma}{}: {quote}", Value::from(name.as_str()));
                 self.stage = Stage::Value { name, is_text, begun: false };
-                Read::Arguments(told)
+                Read::Arguments(collected)
             }
             Stage::ParameterName => {
                 self.held.push(char);
@@ -109,11 +109,15 @@ impl ParametersCall {
         let end = VALUE_END.trim_start();
         let Some(value) = self.held.strip_suffix(end) else {
             let undecided = if *is_text { undecided(&self.held) } else { self.held.len() };
-            let told: String = self.held.drain(..self.held.len() - undecided).collect();
-            return if told.is_empty() { Read::More } else { Read::Arguments(escaped(&told)) };
+            let collected: String = self.held.drain(..self.held.len() - undecided).collect();
+            return if collected.is_empty() {
+                Read::More
+            } else {
+                Read::Arguments(escaped(&collected))
+            };
         };
         let value = value.strip_suffix('\n').unwrap_or(value);
-        let told = if *is_text {
+        let collected = if *is_text {
             format!("{}\"", escaped(value))
         } else {
             let root = calls.schemas.get(self.tool).unwrap_or(&Value::Null);
@@ -121,7 +125,7 @@ impl ParametersCall {
         };
         self.held.clear();
         self.stage = Stage::Between;
-        Read::Arguments(told)
+        Read::Arguments(collected)
     }
 }
 

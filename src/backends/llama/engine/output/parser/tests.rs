@@ -20,21 +20,21 @@ fn parser(format: CallFormat) -> OutputParser {
 
 /// All pieces for `cuts`, joined.
 fn parse(mut parser: OutputParser, cuts: &[&str], cut_off: bool) -> Vec<Piece> {
-    let mut told: Vec<Piece> = Vec::new();
+    let mut collected: Vec<Piece> = Vec::new();
     let mut add = |pieces: Vec<Piece>| {
         for piece in pieces {
-            let left = match told.last_mut() {
+            let left = match collected.last_mut() {
                 Some(last) => last.join(piece),
                 None => Some(piece),
             };
-            told.extend(left);
+            collected.extend(left);
         }
     };
     for text in cuts {
         add(parser.push(text));
     }
     add(parser.finish(cut_off));
-    told
+    collected
 }
 
 fn read(format: CallFormat, answer: &str) -> Vec<Piece> {
@@ -58,10 +58,10 @@ fn call(index: u32, name: &str, arguments: &str) -> [Piece; 2] {
 fn hermes_calls_may_follow_text_and_each_other() {
     let answer = "Let me look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Par}is\"}}\n\
                   </tool_call>\n<tool_call>\n{\"arguments\": {\"a\": [1, {}]}, \"name\": \"time\"}\n</tool_call>";
-    let mut told = vec![text("Let me look.")];
-    told.extend(call(0, "weather", "{\"city\": \"Par}is\"}"));
-    told.extend(call(1, "time", "{\"a\": [1, {}]}"));
-    assert_eq!(read(CallFormat::Hermes, answer), told);
+    let mut collected = vec![text("Let me look.")];
+    collected.extend(call(0, "weather", "{\"city\": \"Par}is\"}"));
+    collected.extend(call(1, "time", "{\"a\": [1, {}]}"));
+    assert_eq!(read(CallFormat::Hermes, answer), collected);
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn llama_calls_are_the_whole_answer() {
 }
 
 #[test]
-fn mistral_calls_stand_in_an_array() {
+fn mistral_calls_are_read_from_an_array() {
     let answer = "[TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}, \"id\": \"a{b}c\"}, \
                   {\"name\": \"time\", \"arguments\": {}}]";
-    let mut told = call(0, "weather", "{\"city\": \"Oslo\"}").to_vec();
-    told.extend(call(1, "time", "{}"));
-    assert_eq!(read(CallFormat::Mistral, answer), told);
+    let mut collected = call(0, "weather", "{\"city\": \"Oslo\"}").to_vec();
+    collected.extend(call(1, "time", "{}"));
+    assert_eq!(read(CallFormat::Mistral, answer), collected);
 }
 
 #[test]
@@ -92,9 +92,9 @@ fn later_mistral_calls_name_the_tool_before_their_arguments() {
         "[TOOL_CALLS]weather[ARGS]{\"city\": \"[ARGS]\"}[TOOL_CALLS]time[ARGS]{}",
         "[TOOL_CALLS]weather[CALL_ID]a1b2c3d4e[ARGS]{\"city\": \"[ARGS]\"}\n[TOOL_CALLS] time[CALL_ID]000000000[ARGS] {}",
     ] {
-        let mut told = call(0, "weather", "{\"city\": \"[ARGS]\"}").to_vec();
-        told.extend(call(1, "time", "{}"));
-        assert_eq!(read(CallFormat::MistralArgs, answer), told, "{answer}");
+        let mut collected = call(0, "weather", "{\"city\": \"[ARGS]\"}").to_vec();
+        collected.extend(call(1, "time", "{}"));
+        assert_eq!(read(CallFormat::MistralArgs, answer), collected, "{answer}");
     }
     for answer in ["[TOOL_CALLS]rm[ARGS]{}", "[TOOL_CALLS]time[ARGS]now", "[TOOL_CALLS]time"] {
         assert_eq!(read(CallFormat::MistralArgs, answer), [text(answer)]);
@@ -113,10 +113,10 @@ fn qwen_coders_arguments_become_json_by_their_types() {
         parameter("more", "[1, {\"a\": true}]"),
     );
     let arguments = r#"{"city": "say \"Oslo\"\n\n</p>\\é", "days": 3, "more": [1,{"a":true}]}"#;
-    let mut told = vec![text("Well.")];
-    told.extend(call(0, "weather", arguments));
-    told.extend(call(1, "time", "{}"));
-    assert_eq!(read(CallFormat::QwenCoder, &answer), told);
+    let mut collected = vec![text("Well.")];
+    collected.extend(call(0, "weather", arguments));
+    collected.extend(call(1, "time", "{}"));
+    assert_eq!(read(CallFormat::QwenCoder, &answer), collected);
     // Without the tag, without line ends, and with an invalid number.
     let bare =
         "<function=weather><parameter=days>soon</parameter><parameter=city></parameter></function>";
@@ -133,7 +133,7 @@ fn qwen_coders_arguments_become_json_by_their_types() {
 }
 
 #[test]
-fn a_text_argument_is_told_while_it_is_written() {
+fn a_text_argument_is_streamed() {
     let mut parser = parser(CallFormat::QwenCoder);
     assert_eq!(parser.push("<tool_call>\n<function=weather"), []);
     assert_eq!(parser.push(">\n<parameter=city>\nOs"), call(0, "weather", "{\"city\": \"Os"));
@@ -145,7 +145,7 @@ fn a_text_argument_is_told_while_it_is_written() {
 }
 
 #[test]
-fn arguments_are_told_while_they_are_written() {
+fn arguments_are_streamed() {
     let mut parser = parser(CallFormat::Hermes);
     assert_eq!(parser.push("<tool_call>{\"name\": \"weather\", \"arguments\":"), []);
     assert_eq!(parser.push(" {\"ci"), call(0, "weather", "{\"ci"));
@@ -154,7 +154,7 @@ fn arguments_are_told_while_they_are_written() {
 }
 
 #[test]
-fn half_a_tag_waits_and_is_never_shown() {
+fn an_incomplete_tag_is_held_back_and_never_emitted() {
     let mut parser = parser(CallFormat::Hermes);
     assert_eq!(parser.push("a < b <tool_"), [text("a < b")]);
     assert_eq!(parser.finish(true), []);
@@ -163,7 +163,7 @@ fn half_a_tag_waits_and_is_never_shown() {
 }
 
 #[test]
-fn what_is_no_call_of_a_known_tool_is_text() {
+fn a_call_of_an_unknown_tool_is_text() {
     for answer in [
         "<tool_call>{\"name\": \"rm\", \"arguments\": {}}</tool_call>",
         "<tool_call>{\"name\": \"time\", \"arguments\": \"now\"}</tool_call>",
@@ -180,17 +180,17 @@ fn what_is_no_call_of_a_known_tool_is_text() {
 #[test]
 fn a_broken_beginning_does_not_hide_a_call_after_it() {
     let answer = "<tool_call><tool_call>{\"name\": \"time\", \"arguments\": {}}";
-    let mut told = vec![text("<tool_call>")];
-    told.extend(call(0, "time", "{}"));
-    assert_eq!(read(CallFormat::Hermes, answer), told);
+    let mut collected = vec![text("<tool_call>")];
+    collected.extend(call(0, "time", "{}"));
+    assert_eq!(read(CallFormat::Hermes, answer), collected);
 }
 
 #[test]
-fn a_call_without_its_last_brace_is_whole_and_ends_at_what_follows() {
+fn a_call_without_its_last_brace_is_complete() {
     let answer = "<tool_call>{\"name\": \"time\", \"arguments\": {}</tool_call><tool_call>{\"name\": \"time\"}";
-    let mut told = call(0, "time", "{}").to_vec();
-    told.extend(call(1, "time", "{}"));
-    assert_eq!(read(CallFormat::Hermes, answer), told);
+    let mut collected = call(0, "time", "{}").to_vec();
+    collected.extend(call(1, "time", "{}"));
+    assert_eq!(read(CallFormat::Hermes, answer), collected);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn after_the_last_call_the_answer_is_over() {
 }
 
 #[test]
-fn a_beginning_that_was_given_counts_as_written() {
+fn a_call_begun_in_the_prompt_counts_as_generated() {
     for (format, beginning) in [
         (CallFormat::Hermes, "<tool_call>\n{\"name\": \"weather\", \"arguments\":"),
         (CallFormat::Llama3, "{\"name\": \"weather\", \"parameters\":"),
@@ -222,7 +222,7 @@ fn a_beginning_that_was_given_counts_as_written() {
 }
 
 #[test]
-fn json_that_is_no_call_is_shown_as_soon_as_that_is_certain() {
+fn json_that_is_not_a_call_is_emitted_as_soon_as_that_is_certain() {
     let mut other = parser(CallFormat::Llama3);
     assert_eq!(other.push("{\"answer\""), []);
     assert_eq!(other.push(": 4"), [text("{\"answer\": 4")]);
@@ -238,7 +238,7 @@ fn json_that_is_no_call_is_shown_as_soon_as_that_is_certain() {
 }
 
 #[test]
-fn a_call_that_has_surely_begun_is_told_with_what_there_is_of_it() {
+fn a_certain_call_is_reported_with_its_text_so_far() {
     let begun = |format, text: &str| {
         let mut parser = parser(format);
         parser.push(text);
@@ -262,28 +262,28 @@ fn a_call_that_has_surely_begun_is_told_with_what_there_is_of_it() {
 }
 
 #[test]
-fn reasoning_is_split_off_where_the_model_opens_it() {
+fn reasoning_is_separated_if_the_model_opens_it() {
     let parser = || OutputParser::new(Some(THINK), false, None);
-    let told = parse(parser(), &["<think>\nA < B?\n\n</think>\n\nYes. <think>"], false);
-    assert_eq!(told, [reasoning("A < B?"), text("Yes. <think>")]);
+    let collected = parse(parser(), &["<think>\nA < B?\n\n</think>\n\nYes. <think>"], false);
+    assert_eq!(collected, [reasoning("A < B?"), text("Yes. <think>")]);
     assert_eq!(parse(parser(), &["No thought.\n"], false), [text("No thought.\n")]);
     assert_eq!(parse(parser(), &["<think>\n\n</think>\n\nHi"], false), [text("Hi")]);
     assert_eq!(parse(parser(), &["<think>cut </th"], true), [reasoning("cut")]);
 }
 
 #[test]
-fn reasoning_is_split_off_where_the_prompt_opened_it_and_calls_follow_it() {
+fn reasoning_opened_by_the_prompt_is_separated_and_calls_follow() {
     let calls = Some(expected(CallFormat::Hermes, true));
     let mut parser = OutputParser::new(Some(THINK), true, calls);
     assert!(parser.is_reasoning());
     assert_eq!(parser.push("\nMaybe <tool_call>?</think>"), [reasoning("Maybe <tool_call>?")]);
     assert!(!parser.is_reasoning());
-    let told = parser.push("\n\n<tool_call>{\"name\": \"time\", \"arguments\": {}}");
-    assert_eq!(told, call(0, "time", "{}"));
+    let collected = parser.push("\n\n<tool_call>{\"name\": \"time\", \"arguments\": {}}");
+    assert_eq!(collected, call(0, "time", "{}"));
 }
 
 #[test]
-fn dialects_are_read_off_templates() {
+fn formats_are_detected_from_templates() {
     let dialect = |template, tools| OutputFormat::of(template, tools);
     assert_eq!(dialect("… <tool_call> …", true).calls, Some(CallFormat::Hermes));
     assert_eq!(dialect("… [TOOL_CALLS] …", true).calls, Some(CallFormat::Mistral));
@@ -373,7 +373,7 @@ proptest! {
         let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
         let whole = parse(parser(), &[&answer], cut_off);
         prop_assert_eq!(&parse(parser(), &pieces, cut_off), &whole);
-        let told: usize = whole.iter().map(|piece| match piece {
+        let collected: usize = whole.iter().map(|piece| match piece {
             // `{}` replaces missing arguments.
             Piece::Arguments { text, .. } if text == "{}" => 0,
             Piece::Text(text) | Piece::Reasoning(text) | Piece::Arguments { text, .. } => text.len(),
@@ -381,7 +381,7 @@ proptest! {
         }).sum();
         // A text argument gains the escapes of a JSON string.
         let most = if format.spells_each_argument() { 2 * answer.len() } else { answer.len() };
-        prop_assert!(told <= most);
+        prop_assert!(collected <= most);
         if !calls && !reasons {
             prop_assert_eq!(whole, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
         }
@@ -393,8 +393,8 @@ proptest! {
         prop_assume!(!answer.trim_start().starts_with('{'));
         for format in CallFormat::ALL {
             let calls = Some(expected(format, true));
-            let told = parse(OutputParser::new(Some(THINK), false, calls), &[&answer], false);
-            prop_assert_eq!(told, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
+            let collected = parse(OutputParser::new(Some(THINK), false, calls), &[&answer], false);
+            prop_assert_eq!(collected, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
         }
     }
 }

@@ -36,7 +36,7 @@ fn smollm2_gets_its_own_system_prompt_unless_the_client_brings_one() {
 }
 
 #[test]
-fn pythonisms_and_globals_work() {
+fn python_methods_and_globals_are_available() {
     let source = "{{ bos_token }}{% for m in messages %}\n    {% if m.role.startswith('u') %}\n{{ m.content.strip() }}{{ eos_token }}\n    {% endif %}\n{% endfor %}";
     assert_eq!(render(source, &[turn(Role::User, " a ")]).unwrap(), "<s>a</s>\n");
 }
@@ -116,7 +116,7 @@ fn llama_sees_tools_calls_and_results() {
 }
 
 #[test]
-fn mistral_sees_tools_calls_and_results_under_ids_it_takes() {
+fn mistral_sees_tools_calls_and_results_with_valid_ids() {
     let prompt = render_with_tools(MISTRAL, &round_trip()).unwrap();
     assert_eq!(
         prompt,
@@ -131,7 +131,7 @@ fn mistral_sees_tools_calls_and_results_under_ids_it_takes() {
 }
 
 #[test]
-fn later_mistral_sees_tools_calls_and_results_under_ids_it_takes() {
+fn later_mistral_sees_tools_calls_and_results_with_valid_ids() {
     let prompt = render_with_tools(MISTRAL_V11, &round_trip()).unwrap();
     let tools = "[{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"The weather <now>\", \
                  \"parameters\": {\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\"}}}}}]";
@@ -158,7 +158,7 @@ fn qwen_coder_sees_tools_calls_and_results() {
 }
 
 #[test]
-fn the_dialect_of_each_family_is_recognised() {
+fn the_format_of_each_family_is_detected() {
     let dialect = |source| ChatTemplate::new(source, "", "").unwrap().dialect();
     let think = Some(Tags { open: "<think>", close: "</think>" });
     assert_eq!(dialect(QWEN3), OutputFormat { calls: Some(CallFormat::Hermes), reasoning: think });
@@ -210,7 +210,7 @@ fn a_control_token_spelled_in_a_tool_or_a_call_is_marked() {
 }
 
 #[test]
-fn arguments_that_are_no_json_reach_the_template_as_text() {
+fn invalid_json_arguments_reach_the_template_as_text() {
     let mut turns = round_trip();
     turns[1].calls[0].arguments = "{\"city\": ".into();
     let prompt = render_with_tools(QWEN3, &turns).unwrap();

@@ -155,7 +155,7 @@ proptest! {
     /// Each draw is the one that the naive sampler makes with the same random number, or lies at a
     /// border of it that rounding can move.
     #[test]
-    fn every_draw_is_the_naive_ones(
+    fn every_sample_equals_that_of_the_naive_sampler(
         sampling in samplings(),
         logits in prop::collection::vec(-12.0..12.0_f32, 5..1500),
         masked in prop_oneof![Just(None), (1..7_usize).prop_map(Some)],

@@ -54,7 +54,7 @@ fn prefills_share_the_budget_and_the_short_one_starts_first() {
 }
 
 #[test]
-fn a_conversation_finds_its_slot_and_a_stranger_leaves_it_alone() {
+fn a_conversation_finds_its_slot_and_another_does_not_take_it() {
     let mut scheduler = Scheduler::new(LIMITS);
     scheduler.submit(request(1, &[1, 2, 3, 4], 1)).unwrap();
     step(&mut scheduler, 9);
@@ -96,7 +96,7 @@ fn the_same_prompt_again_still_evaluates_its_last_token() {
 }
 
 #[test]
-fn refusals_are_exact() {
+fn requests_are_refused_at_the_exact_limits() {
     let mut scheduler = Scheduler::new(LIMITS);
     assert_eq!(scheduler.submit(request(1, &[], 1)), Err(Rejection::EmptyPrompt));
     assert_eq!(
@@ -123,7 +123,7 @@ fn cancelling_frees_the_slot_for_the_next_batch() {
 }
 
 #[test]
-fn a_prompt_beside_answers_is_read_in_the_rows_it_is_given() {
+fn a_prompt_next_to_answers_gets_only_its_rows() {
     let mut scheduler = Scheduler::new(Limits { slots: 3, ..LIMITS });
     scheduler.submit(request(1, &[1, 2], 8)).unwrap();
     step(&mut scheduler, 9);
@@ -146,7 +146,7 @@ fn a_prompt_beside_answers_is_read_in_the_rows_it_is_given() {
 }
 
 #[test]
-fn a_deadline_ends_the_waiting_and_the_running() {
+fn a_deadline_ends_queued_and_running_requests() {
     let mut scheduler = Scheduler::new(Limits { slots: 1, ..LIMITS });
     for attempt in 1..=3 {
         let mut late = request(attempt, &[1, 2], 8);
@@ -164,7 +164,7 @@ fn a_deadline_ends_the_waiting_and_the_running() {
 }
 
 #[test]
-fn priority_decides_who_is_next() {
+fn priority_orders_the_queue() {
     let mut scheduler = Scheduler::new(Limits { slots: 1, ..LIMITS });
     for (attempt, priority) in [(1, Priority::Normal), (2, Priority::Low), (3, Priority::High)] {
         let mut request = request(attempt, &[7], 1);
@@ -214,7 +214,7 @@ fn a_shared_prefix_is_read_once_and_then_moved() {
 }
 
 #[test]
-fn a_cancelled_source_gives_what_it_has() {
+fn a_cancelled_source_shares_its_evaluated_prefix() {
     for (steps, moved) in [(0, None), (1, Some(40)), (2, Some(80))] {
         let mut scheduler = Scheduler::new(LONG);
         for attempt in 1..=2 {
@@ -232,7 +232,7 @@ fn a_cancelled_source_gives_what_it_has() {
 }
 
 #[test]
-fn a_conversation_that_loses_its_slot_is_handed_over() {
+fn a_displaced_conversation_is_returned_for_saving() {
     let mut scheduler = Scheduler::new(Limits { slots: 1, ..LONG });
     let long = shared_prompt(60, 7);
     scheduler.submit(request(1, &long, 1)).unwrap();

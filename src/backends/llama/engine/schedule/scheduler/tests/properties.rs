@@ -169,6 +169,6 @@ proptest! {
             }
         }
         prop_assert!(world.open.is_empty(), "work never ends");
-        prop_assert_eq!(world.scheduler.waiting.len(), 0);
+        prop_assert_eq!(world.scheduler.queue.len(), 0);
     }
 }
