@@ -1,11 +1,14 @@
-//! Local models: one engine process per model that runs llama.cpp, supervised from the gateway process.
+//! Local models: one engine process per model that runs llama.cpp, supervised from the gateway
+//! process.
 //!
-//! The gateway process never calls llama.cpp, which aborts on failed assertions. So the folders are processes:
+//! The gateway process never calls llama.cpp, which aborts on failed assertions. So the folders are
+//! processes:
 //!
 //! - [`wire`]: the frames between the two processes, and the types in them;
 //! - [`host`]: the gateway process: admission, supervision, and answers as streams of events;
 //! - [`memory`]: which models may be loaded at the same time, and how much each needs;
-//! - `engine`: the engine process, the only code that names llama.cpp. Its one entry is [`run_engine`].
+//! - `engine`: the engine process, the only code that names llama.cpp. Its one entry is
+//!   [`run_engine`].
 
 mod config;
 #[cfg(feature = "llama")]

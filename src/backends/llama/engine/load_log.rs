@@ -37,9 +37,9 @@ struct Message;
 impl Visit for Message {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
-            let said = value.trim().trim_start_matches("error loading model: ");
+            let message = value.trim().trim_start_matches("error loading model: ");
             let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert_with(|| said.to_owned());
+            first.get_or_insert_with(|| message.to_owned());
         }
     }
 

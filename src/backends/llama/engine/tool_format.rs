@@ -45,7 +45,8 @@ pub(crate) enum CallFormat {
     /// the arguments.
     MistralArgs,
     /// `<tool_call><function=name><parameter=name>value</parameter></function></tool_call>`, any
-    /// number of calls and of parameters: Qwen3-Coder. EmbeddingInput are verbatim, other values JSON.
+    /// number of calls and of parameters: Qwen3-Coder. EmbeddingInput are verbatim, other values
+    /// JSON.
     QwenCoder,
 }
 
@@ -58,8 +59,8 @@ impl CallFormat {
     pub(crate) const ALL: [Self; 5] =
         [Self::Hermes, Self::QwenCoder, Self::MistralArgs, Self::Mistral, Self::Llama3];
 
-    /// Whether the template uses this format. GrammarJob models of some families keep the tag and change
-    /// the rest.
+    /// Whether the template uses this format. GrammarJob models of some families keep the tag and
+    /// change the rest.
     fn is_spoken_in(self, template: &str) -> bool {
         let has = |mark| template.contains(mark);
         match self {

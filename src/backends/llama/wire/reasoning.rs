@@ -16,8 +16,8 @@ pub const REASONING: [Tags; 2] =
 /// An earlier answer without its leading reasoning, which is not part of the next prompt.
 pub fn without_reasoning(answer: &str) -> &str {
     let reasoned = |tags: &Tags| {
-        let (_, said) = answer.trim_start().strip_prefix(tags.open)?.split_once(tags.close)?;
-        Some(said.trim_start())
+        let (_, rest) = answer.trim_start().strip_prefix(tags.open)?.split_once(tags.close)?;
+        Some(rest.trim_start())
     };
     REASONING.iter().find_map(reasoned).unwrap_or(answer)
 }

@@ -28,7 +28,9 @@ pub(crate) fn plain_turns(turns: &[Turn], tools: Option<&ToolUse>) -> Vec<Turn> 
                 last.text.push_str(&result(turn));
             }
             (true, _) => plain.push(Turn::new(Role::User, result(turn))),
-            (false, _) => plain.push(Turn { text: said(turn), calls: Vec::new(), ..turn.clone() }),
+            (false, _) => {
+                plain.push(Turn { text: as_text(turn), calls: Vec::new(), ..turn.clone() })
+            }
         }
         in_results = is_result;
     }
@@ -48,7 +50,7 @@ fn result(turn: &Turn) -> String {
 }
 
 /// An assistant's turn with its calls as text.
-fn said(turn: &Turn) -> String {
+fn as_text(turn: &Turn) -> String {
     let calls = turn.calls.iter().map(|call| {
         let name = serde_json::Value::from(call.name.as_str());
         format!(

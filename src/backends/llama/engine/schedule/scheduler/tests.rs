@@ -1,4 +1,5 @@
-//! Unit and property tests of the scheduler, driven as the engine drives it but with a model that is a function.
+//! Unit and property tests of the scheduler, driven as the engine drives it but with a model that
+//! is a function.
 
 use proptest::prelude::*;
 
@@ -74,7 +75,8 @@ fn busy_slots_stay_together() {
         scheduler.submit(request(attempt, &[7], 8)).unwrap();
     }
     step(&mut scheduler, 9);
-    // Slot 0 leaves a cache behind, slots 1 and 2 stay busy: the empty neighbour is next, not slot 4 or 5.
+    // Slot 0 leaves a cache behind, slots 1 and 2 stay busy: the empty neighbour is next, not slot
+    // 4 or 5.
     scheduler.cancel(AttemptId(0));
     scheduler.submit(request(3, &[5, 5, 5], 8)).unwrap();
     assert_eq!(scheduler.admit().unwrap().slot, 3);

@@ -1,4 +1,5 @@
-//! Whatever arrives, is cancelled or expires: nothing that reaches llama.cpp is out of its limits, and all work ends.
+//! Whatever arrives, is cancelled or expires: nothing that reaches llama.cpp is out of its limits,
+//! and all work ends.
 
 use std::collections::HashMap;
 
@@ -138,8 +139,9 @@ impl World {
 }
 
 proptest! {
-    /// Batches keep every bound, each row continues its sequence where the KV cache ends, every active sequence
-    /// advances, the cache always holds what the scheduler believes, and all work ends.
+    /// Batches keep every bound, each row continues its sequence where the KV cache ends, every
+    /// active sequence advances, the cache always holds what the scheduler believes, and all work
+    /// ends.
     #[test]
     fn every_bound_holds_and_everything_ends(
         happenings in prop::collection::vec(happening(), 1..60),
