@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::backends::terms::Priority;
+use crate::backends::llama::engine::schedule::placement::Transfer;
+use crate::backends::terms::{Priority, Terms};
 
 const LIMITS: Limits = Limits { slots: 2, context_tokens: 16, batch_tokens: 6, queue: 2 };
 
