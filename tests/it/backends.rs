@@ -4,6 +4,7 @@ mod batch_invariance;
 mod cloud;
 mod crashes;
 mod engine;
+mod fake_engine;
 mod hostile_files;
 mod lifecycle;
 mod lora;

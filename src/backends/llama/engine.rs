@@ -6,6 +6,7 @@
 mod command;
 mod embedder;
 mod error;
+mod fake;
 mod generator;
 mod grammar;
 mod kernels;

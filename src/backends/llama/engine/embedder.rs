@@ -199,6 +199,8 @@ impl<'m> Embedder<'m> {
 }
 
 impl Worker for Embedder<'_> {
+    type Command = EngineCommand;
+
     fn is_idle(&self) -> bool {
         self.packing.is_empty()
     }

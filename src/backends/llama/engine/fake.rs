@@ -45,15 +45,14 @@ mod words;
 /// Runs the fake engine until the gateway closes the socket.
 pub(crate) fn run(
     settings: &EngineSettings,
-    mut socket: UnixStream,
+    socket: &mut UnixStream,
     reading: UnixStream,
 ) -> Result<(), EngineError> {
     let script = Script::read(&settings.gguf)?;
-    let most = 4 * (settings.slots + settings.queue) as usize;
-    let (commands, received) = mpsc::sync_channel(most);
+    let (commands, received) = mpsc::sync_channel(settings.commands_max());
     start_reader(reading, commands)?;
     for percent in (0..=90).step_by(10) {
-        protocol::write_frame(&mut socket, &FromEngine::Loading { percent })?;
+        protocol::write_frame(socket, &FromEngine::Loading { percent })?;
         thread::sleep(Duration::from_millis(script.load_ms) / 10);
     }
     if let Some(reason) = script.load_error {
@@ -66,8 +65,8 @@ pub(crate) fn run(
         takes_tools: script.has_chat_template,
         description: format!("fake engine, script {}", settings.gguf.display()),
     };
-    protocol::write_frame(&mut socket, &FromEngine::Ready(facts))?;
-    step_loop::run(FakeEngine::new(script, settings), &received, &mut socket)
+    protocol::write_frame(socket, &FromEngine::Ready(facts))?;
+    step_loop::run(FakeEngine::new(script, settings), &received, socket)
 }
 
 fn start_reader(mut socket: UnixStream, commands: SyncSender<ToEngine>) -> Result<(), EngineError> {

@@ -248,6 +248,8 @@ impl<'m> Generator<'m> {
 }
 
 impl Worker for Generator<'_> {
+    type Command = EngineCommand;
+
     fn is_idle(&self) -> bool {
         self.sequences.is_empty()
     }

@@ -27,29 +27,37 @@ use super::{kernels, reader, step_loop};
 use crate::backends::llama::wire::protocol::{self, EngineFacts, FrameError, FromEngine, ToEngine};
 use crate::backends::llama::wire::settings::EngineSettings;
 
-/// Runs the engine process. Returns when the gateway closes the socket, or on an error.
-pub fn run() -> Result<(), EngineError> {
-    let socket = gateway_socket()?;
+/// Runs the engine process, or a fake one. Returns when the gateway closes the socket, or on an
+/// error.
+pub fn run(fake: bool) -> Result<(), EngineError> {
+    let mut socket = gateway_socket()?;
     let mut reading = socket.try_clone().map_err(FrameError::from)?;
     let Some(ToEngine::Load(settings)) = protocol::read_frame(&mut reading)? else {
         return Err(EngineError::NotAChild);
     };
+    let ended = if fake {
+        super::fake::run(&settings, &mut socket, reading)
+    } else {
+        run_model(&settings, &mut socket, reading)
+    };
+    if let Err(EngineError::Load(reason)) = &ended {
+        error!("{reason}");
+        protocol::write_frame(&mut socket, &FromEngine::LoadFailed { reason: reason.clone() })?;
+    }
+    ended
+}
+
+fn run_model(
+    settings: &EngineSettings,
+    socket: &mut UnixStream,
+    reading: UnixStream,
+) -> Result<(), EngineError> {
     send_logs_to_tracing(LogOptions::default());
-    // The gateway opens at most as many attempts as it has permits, each with a submission and a
-    // cancellation: a full channel is a protocol error.
-    let most = 4 * (settings.slots + settings.queue) as usize;
+    let most = settings.commands_max();
     let (commands, received) = mpsc::sync_channel(most);
     let builder = Arc::new(OnceLock::new());
     reader::start(reading, Arc::clone(&builder), commands, most).map_err(EngineError::Thread)?;
-    let mut socket = socket;
-    match serve(&settings, &mut socket, &builder, &received) {
-        Err(EngineError::Load(reason)) => {
-            error!("{reason}");
-            protocol::write_frame(&mut socket, &FromEngine::LoadFailed { reason: reason.clone() })?;
-            Err(EngineError::Load(reason))
-        }
-        ended => ended,
-    }
+    serve(settings, socket, &builder, &received)
 }
 
 fn gateway_socket() -> Result<UnixStream, EngineError> {

@@ -142,7 +142,7 @@ fn prepare(
 /// An ordinary exit would run destructors of C++ statics while computing threads use them. Nothing
 /// is lost: the process has no state outside of its memory, and the gateway ignores its exit
 /// status.
-fn kill_self(reason: &str) {
+pub(crate) fn kill_self(reason: &str) {
     tracing::debug!("engine exits: {reason}");
     if let Err(error) = kill_process(getpid(), Signal::KILL) {
         error!("engine could not exit: {error}");

@@ -7,7 +7,6 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use super::command::EngineCommand;
 use super::error::EngineError;
 use crate::backends::llama::wire::outcome::Outcome;
 use crate::backends::llama::wire::protocol::{self, FrameError, FromEngine};
@@ -15,10 +14,12 @@ use crate::units::{AttemptId, MonotonicNs};
 
 /// A worker that evaluates batches.
 pub(crate) trait Worker {
+    type Command;
+
     /// Whether there is nothing to evaluate.
     fn is_idle(&self) -> bool;
 
-    fn take(&mut self, command: EngineCommand) -> Result<(), FrameError>;
+    fn take(&mut self, command: Self::Command) -> Result<(), FrameError>;
 
     /// Evaluates one batch that began at `start`. Returns when it ended, `None` if there was
     /// nothing to evaluate.
@@ -48,9 +49,9 @@ impl Outbox {
 }
 
 /// Evaluates step after step; blocks while idle. Returns when the reader thread has ended.
-pub(crate) fn run(
-    mut worker: impl Worker,
-    commands: &Receiver<EngineCommand>,
+pub(crate) fn run<W: Worker>(
+    mut worker: W,
+    commands: &Receiver<W::Command>,
     socket: &mut UnixStream,
 ) -> Result<(), EngineError> {
     // End of the last step while busy, so that steps cover all busy time; `None` while idle.

@@ -28,12 +28,13 @@ pub(super) struct EngineProcess {
 impl EngineProcess {
     /// Starts `<binary> engine --model <name>` with one end of a socket pair as its standard input;
     /// returns the other end.
-    pub(super) fn spawn(binary: &Path, model: &str) -> io::Result<(Self, UnixStream)> {
+    pub(super) fn spawn(binary: &Path, model: &str, fake: bool) -> io::Result<(Self, UnixStream)> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let child = Command::new(binary)
             // Shown by `ps`.
             .args(["engine", "--model", model])
+            .args(fake.then_some("--fake"))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .env("OMP_WAIT_POLICY", "passive")

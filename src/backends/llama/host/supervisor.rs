@@ -26,6 +26,7 @@ use super::state::{EngineState, Phase};
 use super::supervisor_state::{ExitReason, SupervisorState};
 use crate::backends::llama::config::{Config, LoadWhen};
 use crate::backends::llama::memory::budget::{Lease, MemoryBudget};
+use crate::backends::llama::wire::settings::is_script;
 
 /// First pause before a restart; doubles with each death in a row.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -171,7 +172,7 @@ async fn start(
     tokio::fs::metadata(gguf)
         .await
         .map_err(|error| ExitReason::LoadFailed(format!("{}: {error}", gguf.display())))?;
-    EngineProcess::spawn(binary, model).map_err(|error| {
+    EngineProcess::spawn(binary, model, is_script(gguf)).map_err(|error| {
         ExitReason::Died(format!("{} could not be started: {error}", binary.display()))
     })
 }

@@ -1,6 +1,6 @@
 //! EngineSettings of an engine process, sent with the first frame.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,12 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
+    /// Maximum commands in flight. The gateway opens at most as many attempts as it has permits,
+    /// each with a submission and a cancellation: more is a protocol error.
+    pub fn commands_max(&self) -> usize {
+        4 * (self.slots as usize + self.queue as usize)
+    }
+
     /// Context of a slot for a model trained for `trained` tokens; 0 if unknown.
     pub fn context_within(&self, trained: u32) -> u32 {
         self.context_tokens.clamp(1, if trained == 0 { u32::MAX } else { trained })
@@ -82,4 +88,9 @@ pub enum Overflow {
     Refuse,
     /// Drop the oldest turns, as few as leave room for an answer.
     DropOldestTurns,
+}
+
+/// Whether the file is a script of the fake engine, a test aid, and not a model.
+pub fn is_script(file: &Path) -> bool {
+    file.to_string_lossy().ends_with(".fake.toml")
 }

@@ -313,7 +313,7 @@ impl PromptBuilder {
             return Ok(RenderedPrompt { prompt, answer, forms });
         };
         let format = self.call_format();
-        let mut answer = OutputParser::new(reasoning, opened, Some(expected(used, format)));
+        let mut answer = OutputParser::new(reasoning, opened, Some(expected_calls(used, format)));
         let begins = || AnswerShape::call_begins(used, format);
         let bound = match shape::forced_beginning(used, format) {
             // The beginning of a required call is part of the prompt: fewer tokens to generate.
@@ -344,7 +344,8 @@ impl PromptBuilder {
     }
 }
 
-fn expected(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
+/// The calls that an answer may have.
+pub(crate) fn expected_calls(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
     let schemas = tools.tools.iter().filter(|_| format.spells_each_argument());
     ExpectedCalls {
         format,
