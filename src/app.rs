@@ -79,6 +79,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             engine_binary,
             residency: MemoryBudget::new(config.engines.budget_bytes(), cores),
+            kernels: config.engines.kernels,
             stop: stop_engines.clone(),
         };
         let router = assemble::router(&config, &parts, &mut engines)?;

@@ -41,6 +41,7 @@ pub struct Parts {
     pub engine_binary: PathBuf,
     /// Memory, shared by all engines.
     pub residency: Arc<MemoryBudget>,
+    pub kernels: llama::Kernels,
     /// Stops the engines.
     pub stop: CancellationToken,
 }
@@ -165,14 +166,14 @@ fn local(
 ) -> Model {
     let observer =
         Arc::new(Observer { meter: parts.meter.clone(), metrics: Arc::clone(&parts.metrics) });
-    let (backend, supervisor) = llama::local_model(
-        Arc::clone(&name),
-        llama.clone(),
+    let model = llama::LocalModel {
+        name: Arc::clone(&name),
+        config: llama.clone(),
         gguf,
-        parts.engine_binary.clone(),
-        observer,
-        Arc::clone(&parts.residency),
-    );
+        binary: parts.engine_binary.clone(),
+        kernels: parts.kernels,
+    };
+    let (backend, supervisor) = llama::local_model(model, observer, Arc::clone(&parts.residency));
     engines.spawn(supervisor.run(parts.stop.clone()));
     Model {
         name,

@@ -37,12 +37,12 @@ pub use config::{Config, LoadWhen};
 #[cfg(feature = "llama")]
 pub use engine::{LoadLog, run_engine};
 pub use host::{
-    Control, ControlError, EngineObserver, EngineState, LlamaBackend, LoadState, Phase, Supervisor,
-    UnloadReason, local_model,
+    Control, ControlError, EngineObserver, EngineState, LlamaBackend, LoadState, LocalModel, Phase,
+    Supervisor, UnloadReason, local_model,
 };
 pub use memory::budget::{Idle, MemoryBudget, TooLarge};
 pub use memory::keep_alive::keep_alive;
 pub use pool_config::EnginesConfig;
 pub use wire::protocol::EngineFacts;
-pub use wire::settings::{FlashAttention, KvType, Overflow, Pooling};
+pub use wire::settings::{FlashAttention, Kernels, KvType, Overflow, Pooling};
 pub use wire::step::{Drafted, Reused, StepReport, StepRow};

@@ -6,6 +6,7 @@ mod crashes;
 mod engine;
 mod fake_engine;
 mod hostile_files;
+mod kernels;
 mod lifecycle;
 mod lora;
 mod prefix_cache;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::backends::llama::wire::settings::{
-    EngineSettings, FlashAttention, KvType, Overflow, Pooling,
+    EngineSettings, FlashAttention, Kernels, KvType, Overflow, Pooling,
 };
 
 /// One local model and the engine that runs it.
@@ -144,7 +144,7 @@ impl Config {
     }
 
     /// EngineSettings of an engine process. `threads` applies if the config sets none.
-    pub(super) fn settings(&self, gguf: &Path, threads: usize) -> EngineSettings {
+    pub(super) fn settings(&self, gguf: &Path, threads: usize, kernels: Kernels) -> EngineSettings {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         EngineSettings {
             gguf: gguf.to_owned(),
@@ -161,6 +161,7 @@ impl Config {
             lora: self.lora.clone().map(|path| (path, self.lora_scale)),
             chat_template: self.chat_template.clone(),
             overflow: self.overflow,
+            kernels,
             embedding: self.embedding,
             pooling: self.pooling,
             host_cache_bytes: u64::from(self.host_cache_mib) << 20,

@@ -29,4 +29,4 @@ pub use command::ControlError;
 pub use control::Control;
 pub use observer::EngineObserver;
 pub use state::{EngineState, LoadState, Phase, UnloadReason};
-pub use supervisor::{Supervisor, local_model};
+pub use supervisor::{LocalModel, Supervisor, local_model};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::backends::llama::memory::keep_alive::Bounds;
+use crate::backends::llama::wire::settings::Kernels;
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
 
@@ -22,6 +23,8 @@ pub struct EnginesConfig {
     pub unload_after_max_s: u64,
     /// Watts of keeping a GiB of a model in memory; an estimate. Default 0.42.
     pub warm_watts_per_gib: f64,
+    /// Wattgate's own CPU kernels and thread barrier: `auto` or `off`. Default `auto`.
+    pub kernels: Kernels,
 }
 
 impl Default for EnginesConfig {
@@ -31,6 +34,7 @@ impl Default for EnginesConfig {
             unload_after_min_s: 300,
             unload_after_max_s: 3600,
             warm_watts_per_gib: WARM_WATTS_PER_GIB,
+            kernels: Kernels::Auto,
         }
     }
 }

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wattgate::backends::llama::{
-    Config, EngineObserver, LlamaBackend, MemoryBudget, Phase, StepReport, UnloadReason,
-    local_model,
+    Config, EngineObserver, Kernels, LlamaBackend, LocalModel, MemoryBudget, Phase, StepReport,
+    UnloadReason, local_model,
 };
 use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, Terms};
 use wattgate::openai::{FinishReason, Request, Usage};
@@ -144,14 +144,18 @@ pub fn small() -> Config {
 
 impl Local {
     pub fn start(config: Config, gguf: PathBuf) -> Self {
+        Self::start_with(config, gguf, Kernels::Auto)
+    }
+
+    pub fn start_with(config: Config, gguf: PathBuf, kernels: Kernels) -> Self {
         // Shown when a test fails: why an engine ended.
         let _set_already = tracing_subscriber::fmt().with_test_writer().try_init();
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
         let residency = MemoryBudget::new(u64::MAX, 2);
-        let (backend, supervisor) =
-            local_model("smol".into(), config, gguf, binary, observer, residency);
+        let model = LocalModel { name: "smol".into(), config, gguf, binary, kernels };
+        let (backend, supervisor) = local_model(model, observer, residency);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(supervisor.run(stop.clone()));

@@ -63,6 +63,7 @@ pub(crate) fn run(
         slots: settings.slots,
         has_chat_template: script.has_chat_template,
         takes_tools: script.has_chat_template,
+        packed_tensors: 0,
         description: format!("fake engine, script {}", settings.gguf.display()),
     };
     protocol::write_frame(socket, &FromEngine::Ready(facts))?;

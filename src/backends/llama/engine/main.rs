@@ -77,7 +77,7 @@ fn serve(
     commands: &mpsc::Receiver<EngineCommand>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
-    kernels::install();
+    kernels::install(settings.kernels);
     let mut model = load_model(&backend, settings, socket)?;
     #[cfg(target_os = "linux")]
     super::mmap::release_pages(&settings.gguf);
@@ -94,6 +94,7 @@ fn serve(
         slots: settings.slots,
         has_chat_template: built.has_template(),
         takes_tools: built.takes_tools(),
+        packed_tensors: kernels::packed_tensors(),
         description: describe(&model, threads),
     };
     if !facts.has_chat_template && !settings.embedding {
@@ -158,10 +159,11 @@ fn chat_template(settings: &EngineSettings) -> Result<Option<String>, EngineErro
 fn describe(model: &LlamaModel, threads: usize) -> String {
     let name = |key| model.meta_val_str(key).unwrap_or_else(|_| "unnamed".to_owned());
     format!(
-        "{} ({}), {:.0} M parameters, {:.0} MiB, {threads} threads",
+        "{} ({}), {:.0} M parameters, {:.0} MiB, {threads} threads, {} tensors packed for own kernels",
         name("general.name"),
         name("general.architecture"),
         model.n_params() as f64 / 1e6,
         model.size() as f64 / f64::from(1 << 20),
+        kernels::packed_tensors(),
     )
 }

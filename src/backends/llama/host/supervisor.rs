@@ -26,7 +26,7 @@ use super::state::{EngineState, Phase};
 use super::supervisor_state::{ExitReason, SupervisorState};
 use crate::backends::llama::config::{Config, LoadWhen};
 use crate::backends::llama::memory::budget::{Lease, MemoryBudget};
-use crate::backends::llama::wire::settings::is_script;
+use crate::backends::llama::wire::settings::{Kernels, is_script};
 
 /// First pause before a restart; doubles with each death in a row.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -46,18 +46,24 @@ pub struct Supervisor {
     budget: Arc<MemoryBudget>,
 }
 
-/// Creates a local model. The backend answers once the supervisor runs and the engine has loaded
-/// `gguf`.
-///
-/// `binary` is the program with the hidden subcommand `engine`: usually this one.
+/// A local model to create.
+#[derive(Debug)]
+pub struct LocalModel {
+    pub name: Arc<str>,
+    pub config: Config,
+    pub gguf: PathBuf,
+    /// The program with the hidden subcommand `engine`: usually this one.
+    pub binary: PathBuf,
+    pub kernels: Kernels,
+}
+
+/// Creates a local model. The backend answers once the supervisor runs and the engine is loaded.
 pub fn local_model(
-    model: Arc<str>,
-    config: Config,
-    gguf: PathBuf,
-    binary: PathBuf,
+    model: LocalModel,
     observer: Arc<dyn EngineObserver>,
     budget: Arc<MemoryBudget>,
 ) -> (LlamaBackend, Supervisor) {
+    let LocalModel { name: model, config, gguf, binary, kernels } = model;
     let permits = config.admissions();
     // Each permit sends at most a submission and a cancellation; twice that covers answers that
     // have ended but whose streams are not dropped yet.
@@ -79,6 +85,7 @@ pub fn local_model(
     let state = SupervisorState {
         model,
         config,
+        kernels,
         observer,
         commands,
         published,

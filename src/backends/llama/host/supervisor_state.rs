@@ -16,11 +16,13 @@ use super::state::{EngineState, Phase, UnloadReason};
 use crate::backends::backend::ErrorKind;
 use crate::backends::llama::config::Config;
 use crate::backends::llama::memory::budget::TooLarge;
+use crate::backends::llama::wire::settings::Kernels;
 
 /// State that outlives an engine process.
 pub(super) struct SupervisorState {
     pub(super) model: Arc<str>,
     pub(super) config: Arc<Config>,
+    pub(super) kernels: Kernels,
     pub(super) observer: Arc<dyn EngineObserver>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) published: watch::Sender<EngineState>,

@@ -6,7 +6,7 @@
 use super::gguf::Shape;
 use super::repack_table::copied_bytes;
 use crate::backends::llama::config::Config;
-use crate::backends::llama::wire::settings::KvType;
+use crate::backends::llama::wire::settings::{Kernels, KvType};
 
 /// Memory of one loaded engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ const PROCESS_BYTES: u64 = 40 << 20;
 const CONTEXT_STEP: u64 = 256;
 
 impl MemoryEstimate {
-    pub fn of(shape: &Shape, config: &Config) -> Self {
+    pub fn of(shape: &Shape, config: &Config, kernels: Kernels) -> Self {
         let trained = if shape.context_tokens == 0 { u64::MAX } else { shape.context_tokens };
         let per_slot = u64::from(config.context_tokens).min(trained).next_multiple_of(CONTEXT_STEP);
         let tokens = per_slot.saturating_mul(config.slots.into());
@@ -43,7 +43,8 @@ impl MemoryEstimate {
             .saturating_add(outputs.saturating_mul(shape.vocabulary).saturating_mul(2));
         // Each layer's weights are resident in one layout only. Token embeddings are read in the
         // file's layout, so an output tied to them may have a second copy.
-        let copy_bytes = shape.tied.filter(|_| !config.embedding).map_or(0, copied_bytes);
+        let copied = shape.tied.filter(|_| !config.embedding);
+        let copy_bytes = copied.map_or(0, |tensor| copied_bytes(tensor, kernels));
         Self {
             weights_bytes: shape.file_bytes.saturating_add(copy_bytes),
             kv_bytes: tokens.saturating_mul(token_bytes),
@@ -82,6 +83,7 @@ impl KvType {
 #[cfg(test)]
 mod tests {
     use super::super::gguf::Tensor;
+    use super::super::repack_table::kernels_pack;
     use super::*;
 
     /// SmolLM2-135M: 30 layers, 3 KV heads of 64.
@@ -101,39 +103,52 @@ mod tests {
         }
     }
 
+    fn estimate(shape: &Shape, config: &Config) -> MemoryEstimate {
+        MemoryEstimate::of(shape, config, Kernels::Auto)
+    }
+
     #[test]
     fn the_kv_cache_is_what_llama_cpp_allocates() {
         let config = Config { context_tokens: 4096, slots: 8, ..Config::default() };
         // 22.5 KiB a token, as measured (research notes on llama.cpp).
-        assert_eq!(MemoryEstimate::of(&smollm2(), &config).kv_bytes, 4096 * 8 * 23_040);
+        assert_eq!(estimate(&smollm2(), &config).kv_bytes, 4096 * 8 * 23_040);
         let odd = Config { context_tokens: 300, slots: 1, ..config.clone() };
-        assert_eq!(MemoryEstimate::of(&smollm2(), &odd).kv_bytes, 512 * 23_040);
+        assert_eq!(estimate(&smollm2(), &odd).kv_bytes, 512 * 23_040);
         let beyond = Config { context_tokens: 100_000, slots: 1, ..config.clone() };
-        assert_eq!(MemoryEstimate::of(&smollm2(), &beyond).kv_bytes, 8192 * 23_040);
+        assert_eq!(estimate(&smollm2(), &beyond).kv_bytes, 8192 * 23_040);
         let eighth = Config { kv_type: KvType::Q8_0, ..config.clone() };
-        assert_eq!(MemoryEstimate::of(&smollm2(), &eighth).kv_bytes, 4096 * 8 * 23_040 / 64 * 34);
+        assert_eq!(estimate(&smollm2(), &eighth).kv_bytes, 4096 * 8 * 23_040 / 64 * 34);
     }
 
     #[test]
     fn an_output_tied_to_the_embeddings_counts_twice_where_it_is_copied() {
         let config = Config::default();
-        let plain = MemoryEstimate::of(&smollm2(), &config).weights_bytes;
+        let plain = estimate(&smollm2(), &config).weights_bytes;
         let with = |kind| {
             let tied = Some(Tensor { kind, weights: 49_152 * 576 });
-            MemoryEstimate::of(&Shape { tied, ..smollm2() }, &config).weights_bytes - plain
+            estimate(&Shape { tied, ..smollm2() }, &config).weights_bytes - plain
         };
         // Q4_0 is copied on every CPU, F16 on none.
         assert_eq!((with(2), with(1)), (49_152 * 576 / 32 * 18, 0));
         let embedding = Config { embedding: true, ..config.clone() };
         let tied = Some(Tensor { kind: 2, weights: 49_152 * 576 });
         let shape = Shape { tied, ..smollm2() };
-        assert_eq!(MemoryEstimate::of(&shape, &embedding).weights_bytes, plain);
+        assert_eq!(estimate(&shape, &embedding).weights_bytes, plain);
+    }
+
+    #[test]
+    fn weights_of_own_kernels_are_copied_only_if_these_are_on() {
+        let tied = Some(Tensor { kind: 3, weights: 49_152 * 576 });
+        let shape = Shape { tied, ..smollm2() };
+        let bytes = |kernels| MemoryEstimate::of(&shape, &Config::default(), kernels).weights_bytes;
+        let copy = if kernels_pack(3) { 49_152 * 576 / 32 * 20 } else { 0 };
+        assert_eq!(bytes(Kernels::Auto) - bytes(Kernels::Off), copy);
     }
 
     #[test]
     fn absurd_shapes_saturate() {
         let shape = Shape { kv_heads_of_all_layers: u64::MAX, key_length: 9, ..smollm2() };
         let config = Config { context_tokens: u32::MAX, slots: u32::MAX, ..Config::default() };
-        assert_eq!(MemoryEstimate::of(&shape, &config).bytes(), u64::MAX);
+        assert_eq!(estimate(&shape, &config).bytes(), u64::MAX);
     }
 }

@@ -3,6 +3,7 @@
 //! use it too.
 
 use super::gguf::Tensor;
+use crate::backends::llama::wire::settings::Kernels;
 
 /// ggml's id, weights per block and bytes per block of the types that are copied.
 const Q4_0: (u32, u64, u64) = (2, 32, 18);
@@ -23,8 +24,9 @@ const BY_LLAMA_CPP: &[(u32, u64, u64)] = if cfg!(target_arch = "x86_64") {
 };
 
 /// Bytes of the copy of `tensor`; 0 if there is none.
-pub(super) fn copied_bytes(tensor: Tensor) -> u64 {
-    let own = [Q4_1, Q8_0].into_iter().filter(|(kind, ..)| kernels_pack(*kind));
+pub(super) fn copied_bytes(tensor: Tensor, kernels: Kernels) -> u64 {
+    let is_packed = |kind| kernels == Kernels::Auto && kernels_pack(kind);
+    let own = [Q4_1, Q8_0].into_iter().filter(|(kind, ..)| is_packed(*kind));
     let copied = BY_LLAMA_CPP.iter().copied().chain(own).find(|(kind, ..)| *kind == tensor.kind);
     copied.map_or(0, |(_, weights, bytes)| (tensor.weights / weights).saturating_mul(bytes))
 }
@@ -40,7 +42,7 @@ pub fn kernels_pack(ggml_type: u32) -> bool {
 }
 
 /// Whether this build has kernels for AVX2 and this CPU runs them.
-#[cfg(all(feature = "llama", target_arch = "x86_64"))]
+#[cfg(all(feature = "cpu-kernels", target_arch = "x86_64"))]
 pub fn has_avx2_kernels() -> bool {
     is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
@@ -48,7 +50,7 @@ pub fn has_avx2_kernels() -> bool {
 }
 
 /// Whether this build has kernels for AVX-512 and its byte products (VNNI), and this CPU runs them.
-#[cfg(all(feature = "llama", target_arch = "x86_64"))]
+#[cfg(all(feature = "cpu-kernels", target_arch = "x86_64"))]
 pub fn has_avx512_kernels() -> bool {
     has_avx2_kernels()
         && is_x86_feature_detected!("avx512f")
@@ -56,12 +58,12 @@ pub fn has_avx512_kernels() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
-#[cfg(not(all(feature = "llama", target_arch = "x86_64")))]
+#[cfg(not(all(feature = "cpu-kernels", target_arch = "x86_64")))]
 fn has_avx2_kernels() -> bool {
     false
 }
 
-#[cfg(not(all(feature = "llama", target_arch = "x86_64")))]
+#[cfg(not(all(feature = "cpu-kernels", target_arch = "x86_64")))]
 fn has_avx512_kernels() -> bool {
     false
 }

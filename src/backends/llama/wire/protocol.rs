@@ -124,6 +124,8 @@ pub struct EngineFacts {
     pub has_chat_template: bool,
     /// The template accepts tools, in its own format or by the fallback.
     pub takes_tools: bool,
+    /// Weight tensors packed for Wattgate's own kernels; 0 if they are off or support none of them.
+    pub packed_tensors: u32,
     /// Architecture, parameters and size, for the log.
     pub description: String,
 }

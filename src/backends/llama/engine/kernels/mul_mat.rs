@@ -14,6 +14,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::slice;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use llama_cpp_sys_2::{GGML_TYPE_Q4_1, GGML_TYPE_Q8_0};
 
@@ -52,6 +53,9 @@ unsafe extern "C" {
     fn wattgate_register_kernels(kernels: *const Kernels);
 }
 
+/// Number of packed matrices.
+static PACKED: AtomicU32 = AtomicU32::new(0);
+
 static KERNELS: Kernels = Kernels { packs, pack, quantised_bytes, quantise, multiply };
 
 /// Registers the kernels with llama.cpp if the CPU supports them. Call once, before the first model
@@ -61,6 +65,11 @@ pub(super) fn register() {
         // SAFETY: the table is static, and no other thread uses llama.cpp yet.
         unsafe { wattgate_register_kernels(&raw const KERNELS) };
     }
+}
+
+/// Number of matrices packed so far.
+pub(super) fn packed_tensors() -> u32 {
+    PACKED.load(Ordering::Relaxed)
 }
 
 /// Weight types with kernels.
@@ -94,6 +103,7 @@ unsafe extern "C" fn pack(
     columns: usize,
     rows: usize,
 ) {
+    PACKED.fetch_add(1, Ordering::Relaxed);
     let (blocks, packed_blocks) = (columns / BLOCK, columns / BLOCK * rows / ROWS);
     // SAFETY: a packed matrix has the size of a plain one, which the caller guarantees.
     unsafe {

@@ -8,11 +8,11 @@
 //!
 //! Supports one team of threads: an engine evaluates one batch at a time.
 
-#![expect(unsafe_code, reason = "C calls the barrier and tells the size of the team")]
+#![expect(unsafe_code, reason = "C calls the barrier and returns the size of the team")]
 
-use std::ffi::c_int;
-use std::hint;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::{hint, mem, ptr};
 
 use rustix::thread::futex;
 
@@ -34,20 +34,41 @@ static BARRIER: Barrier = Barrier::new();
 
 unsafe extern "C" {
     fn omp_get_num_threads() -> c_int;
+    fn dlsym(library: *mut c_void, symbol: *const c_char) -> *mut c_void;
 }
+
+const NAME: &CStr = c"GOMP_barrier";
+
+/// libgomp's barrier, if it is to be used instead.
+static LIBRARY_BARRIER: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 /// Compilers emit calls of this for `#pragma omp barrier`.
 #[unsafe(no_mangle)]
 extern "C" fn GOMP_barrier() {
+    let library = LIBRARY_BARRIER.load(Ordering::Relaxed);
+    if !library.is_null() {
+        // SAFETY: the symbol of libgomp, which has this type.
+        let barrier = unsafe { mem::transmute::<*mut c_void, extern "C" fn()>(library) };
+        return barrier();
+    }
     // SAFETY: reads the size of the calling thread's team.
     let team = unsafe { omp_get_num_threads() };
     BARRIER.wait(u32::try_from(team).unwrap_or(1));
 }
 
-/// Keeps the linker from choosing the library's barrier.
-pub(crate) fn install() {
+/// Selects this barrier, or the library's that it shadows. Call before threads compute.
+pub(crate) fn install(own: bool) {
+    // Keeps the linker from choosing the library's barrier.
     hint::black_box(GOMP_barrier as extern "C" fn());
+    if !own {
+        let next = ptr::without_provenance_mut(RTLD_NEXT);
+        // SAFETY: looks up a symbol by a terminated name.
+        LIBRARY_BARRIER.store(unsafe { dlsym(next, NAME.as_ptr()) }, Ordering::Relaxed);
+    }
 }
+
+/// Searches the libraries after the program itself; the same on glibc and musl.
+const RTLD_NEXT: usize = usize::MAX;
 
 /// A reusable barrier for the threads of one team.
 struct Barrier {
