@@ -20,7 +20,7 @@ pub mod wire;
 
 /// Whether this build has the engine at all.
 pub const BUILT_IN: bool = cfg!(feature = "llama");
-/// What to say of a build without it.
+/// Error message and hint for a build without the engine.
 pub const NOT_BUILT_IN: &str = "this build of Wattgate has no local engine (feature `llama`)";
 pub const HOW_TO_BUILD: &str = "build it with `cargo build --release`, without `--no-default-features`; \
     or add `--features llama`";

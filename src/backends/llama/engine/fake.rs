@@ -1,8 +1,9 @@
 //! Fake engine: answers from a script over the same wire protocol, without a model and without
 //! llama.cpp. A test aid for supervisor, lifecycle, metering and routing.
 //!
-//! A model whose source is a file named `*.fake.toml` runs it: `source = "file:models/x.fake.toml"`.
-//! The supervisor then starts `wattgate engine --fake`. [`script`] documents the file's format.
+//! A model whose source is a file named `*.fake.toml` runs it: `source =
+//! "file:models/x.fake.toml"`. The supervisor then starts `wattgate engine --fake`. [`script`]
+//! documents the file's format.
 //!
 //! Uses the real scheduler, step loop and output stream, so queueing, priorities, deadlines, prefix
 //! reuse, stop strings, reasoning and tool calls behave as with a model. One token is one word.
@@ -193,7 +194,7 @@ impl FakeEngine {
         }
     }
 
-    /// Takes as long as the script says for these tokens.
+    /// Sleeps for the scripted duration of a step.
     fn pretend(&self, prefill_tokens: usize) {
         let prefill = Duration::from_micros(self.script.prefill_us) * count(prefill_tokens);
         thread::sleep(Duration::from_millis(self.script.step_ms) + prefill);
@@ -333,7 +334,7 @@ impl Worker for FakeEngine {
     }
 }
 
-/// Dies or hangs if the script says so after this many tokens.
+/// Dies or hangs at the scripted token.
 fn misbehave(answer: &Answer, tokens: u32) {
     if answer.die_after == Some(tokens) {
         kill_self("the script says so");

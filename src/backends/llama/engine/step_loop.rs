@@ -16,7 +16,7 @@ use crate::units::{AttemptId, MonotonicNs};
 pub(crate) trait Worker {
     type Command;
 
-    /// Whether there is nothing to evaluate.
+    /// Whether no work is left.
     fn is_idle(&self) -> bool;
 
     fn take(&mut self, command: Self::Command) -> Result<(), FrameError>;

@@ -14,7 +14,7 @@ use crate::backends::llama::wire::piece::Piece;
 use crate::backends::llama::wire::protocol::ToEngine;
 use crate::openai::FinishReason;
 
-/// What happened to a choice.
+/// An event of one choice.
 #[derive(Debug)]
 pub(super) enum AttemptEvent {
     /// It has a slot; `dropped_turns` did not fit.

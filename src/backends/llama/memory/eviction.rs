@@ -9,7 +9,7 @@ pub struct Resident<Time> {
     pub last_used: Time,
 }
 
-/// How a model of `needed` bytes can be loaded.
+/// The way to load a model of `needed` bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Room {
     /// Fits now.

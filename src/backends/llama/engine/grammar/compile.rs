@@ -20,7 +20,7 @@ use super::shape::{AnswerShape, Part, Schema};
 use crate::backends::llama::wire::constraint::GrammarError;
 
 /// Whitespace between tokens of JSON: one space, or a line end with indentation. Without a bound,
-/// small models generate whitespace for ever.
+/// small models never stop generating whitespace.
 const WHITESPACE: &str = r" |\n {0,16}";
 
 /// Maximum lexer states of one answer; each takes 1 to 2 kB.

@@ -152,8 +152,8 @@ prop_compose! {
 }
 
 proptest! {
-    /// Each draw is the one that the naive sampler makes with the same random number, or lies at a
-    /// border of it that rounding can move.
+    /// Each sample equals that of the naive sampler with the same random number, or is at a
+    /// boundary that rounding can move.
     #[test]
     fn every_sample_equals_that_of_the_naive_sampler(
         sampling in samplings(),
