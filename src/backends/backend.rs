@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::terms::Terms;
+use super::scheduling_options::SchedulingOptions;
 use crate::energy::EnergyFigure;
 use crate::openai::{FinishReason, Request, TokenLogprob, Usage};
 use crate::units::AttemptId;
@@ -21,7 +21,7 @@ pub struct Job {
     /// The client's body, verbatim, for backends that forward it.
     pub body: Bytes,
     /// The client's scheduling options; backends that cannot apply them ignore them.
-    pub terms: Terms,
+    pub terms: SchedulingOptions,
 }
 
 /// The events of an answer. Dropping the stream cancels the attempt: a local slot is freed at its

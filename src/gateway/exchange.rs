@@ -19,7 +19,7 @@ use super::recents::Fingerprint;
 use super::state::Gateway;
 use super::tally::Tally;
 use super::watch::Watch;
-use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
+use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, SchedulingOptions};
 use crate::openai::Request;
 use crate::routing::reason::Why;
 use crate::routing::session::Turn;
@@ -35,7 +35,7 @@ pub struct Exchange {
     request: Arc<Request>,
     body: Bytes,
     pub plan: Plan,
-    terms: Terms,
+    terms: SchedulingOptions,
     /// By which a repetition is noticed.
     conversation: Option<Fingerprint>,
     tally: Tally,
@@ -69,7 +69,7 @@ impl Exchange {
             gateway,
             request: Arc::new(request),
             body,
-            terms: Terms::default(),
+            terms: SchedulingOptions::default(),
             conversation: None,
             tally,
             plan,
@@ -82,7 +82,7 @@ impl Exchange {
 
     /// Sets what the client asks about the order of work.
     #[must_use]
-    pub fn on(mut self, terms: Terms) -> Self {
+    pub fn on(mut self, terms: SchedulingOptions) -> Self {
         self.terms = terms;
         self
     }

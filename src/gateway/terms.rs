@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 
 use super::error::ApiError;
-use crate::backends::{Priority, Terms};
+use crate::backends::{Priority, SchedulingOptions};
 use crate::units::MonotonicNs;
 
 /// `high`, `normal` or `low`: who goes first when several wait for the same local model.
@@ -18,7 +18,7 @@ pub const DEADLINE_MS: &str = "x-wattgate-deadline-ms";
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// The request's terms, its deadline counted from `arrived`.
-pub fn terms(headers: &HeaderMap, arrived: MonotonicNs) -> Result<Terms, ApiError> {
+pub fn terms(headers: &HeaderMap, arrived: MonotonicNs) -> Result<SchedulingOptions, ApiError> {
     let priority = match text(headers, PRIORITY) {
         None | Some("normal") => Priority::Normal,
         Some("high") => Priority::High,
@@ -33,7 +33,7 @@ pub fn terms(headers: &HeaderMap, arrived: MonotonicNs) -> Result<Terms, ApiErro
         let nanoseconds = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
         Ok(MonotonicNs(arrived.0.saturating_add(nanoseconds)))
     });
-    Ok(Terms { priority, deadline: deadline.transpose()? })
+    Ok(SchedulingOptions { priority, deadline: deadline.transpose()? })
 }
 
 /// A header's value; one that is no text is as wrong as any other word.
@@ -52,7 +52,7 @@ fn wrong(header: &str, rule: &str) -> ApiError {
 mod tests {
     use super::*;
 
-    fn read(name: &'static str, value: &str) -> Result<Terms, ApiError> {
+    fn read(name: &'static str, value: &str) -> Result<SchedulingOptions, ApiError> {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         terms(&headers, MonotonicNs(7))
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn headers_become_terms() {
-        assert_eq!(terms(&HeaderMap::new(), MonotonicNs(7)).unwrap(), Terms::default());
+        assert_eq!(terms(&HeaderMap::new(), MonotonicNs(7)).unwrap(), SchedulingOptions::default());
         assert_eq!(read(PRIORITY, "low").unwrap().priority, Priority::Low);
         assert_eq!(read(DEADLINE_MS, " 2 ").unwrap().deadline, Some(MonotonicNs(2_000_007)));
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::model::{Kind, Model};
 use super::super::state::Gateway;
 use super::verdict::{Failure, Schema};
-use crate::backends::{Event, Job, Priority, Terms};
+use crate::backends::{Event, Job, Priority, SchedulingOptions};
 use crate::energy::cloud::estimate;
 use crate::energy::{EnergyFigure, Source};
 use crate::openai::{ChatRequest, Message, Request, Usage};
@@ -59,7 +59,7 @@ impl Asked {
             attempt: gateway.next_attempt(),
             request: Arc::new(Request::Chat(request)),
             body: Bytes::from(body),
-            terms: Terms { priority: Priority::Low, deadline: None },
+            terms: SchedulingOptions { priority: Priority::Low, deadline: None },
         })
     }
 }

@@ -17,7 +17,7 @@ use wattgate::backends::llama::wire::protocol::{self, FromEngine, ToEngine};
 use wattgate::backends::llama::wire::sampling::Sampling;
 use wattgate::backends::llama::wire::settings::EngineSettings;
 use wattgate::backends::llama::{Config, FlashAttention, KvType, Overflow, Phase};
-use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Terms};
+use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, SchedulingOptions};
 use wattgate::openai::{FinishReason, Role, Usage};
 use wattgate::units::AttemptId;
 
@@ -319,7 +319,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         ignore_eos: false,
         logprobs: None,
         constraint: None,
-        terms: Terms::default(),
+        terms: SchedulingOptions::default(),
     }));
     // Time to get into that step; leaving before it would be right as well.
     std::thread::sleep(Duration::from_secs(1));

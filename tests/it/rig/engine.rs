@@ -17,7 +17,7 @@ use wattgate::backends::llama::{
     Config, EngineObserver, Kernels, LlamaBackend, LocalModel, MemoryBudget, Phase, StepReport,
     UnloadReason, local_model,
 };
-use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, Terms};
+use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, SchedulingOptions};
 use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
 
@@ -179,7 +179,10 @@ impl Local {
         let attempt = AttemptId(ATTEMPTS.fetch_add(1, Ordering::Relaxed));
         let body = Bytes::from(request.to_string());
         let request = Arc::new(Request::Chat(serde_json::from_slice(&body).unwrap()));
-        (attempt, self.backend.start(Job { attempt, request, body, terms: Terms::default() }))
+        (
+            attempt,
+            self.backend.start(Job { attempt, request, body, terms: SchedulingOptions::default() }),
+        )
     }
 
     pub async fn ask(&self, request: &Value) -> Result<Answer, BackendError> {

@@ -8,7 +8,7 @@ use super::refusal::invalid;
 use crate::backends::backend::{ErrorKind, Job};
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::protocol::{Embed, Prompt, Submission, ToEngine};
-use crate::backends::terms::Terms;
+use crate::backends::scheduling_options::SchedulingOptions;
 use crate::openai::{ChatRequest, CompletionRequest, EmbeddingRequest, Input, Request};
 use crate::units::AttemptId;
 
@@ -25,7 +25,7 @@ pub(super) fn message(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind>
 fn chat(
     attempt: AttemptId,
     request: &ChatRequest,
-    terms: Terms,
+    terms: SchedulingOptions,
     config: &Config,
 ) -> Result<Submission, ErrorKind> {
     let output_limit = request.output_limit().unwrap_or(config.max_output_tokens);
@@ -49,7 +49,7 @@ fn chat(
 fn raw(
     attempt: AttemptId,
     request: &CompletionRequest,
-    terms: Terms,
+    terms: SchedulingOptions,
 ) -> Result<Submission, ErrorKind> {
     check(request)?;
     let first = request.prompt.0.first().cloned().unwrap_or_else(|| Input::Text(String::new()));
@@ -66,7 +66,7 @@ fn raw(
     })
 }
 
-fn embed(attempt: AttemptId, request: &EmbeddingRequest, terms: Terms) -> Embed {
+fn embed(attempt: AttemptId, request: &EmbeddingRequest, terms: SchedulingOptions) -> Embed {
     let inputs = request.input.0.clone();
     Embed { attempt, inputs, dimensions: request.dimensions, deadline: terms.deadline }
 }

@@ -19,7 +19,7 @@ use super::sampling::Sampling;
 use super::settings::EngineSettings;
 use super::step::StepReport;
 use crate::backends::backend::TokenConfidence;
-use crate::backends::terms::Terms;
+use crate::backends::scheduling_options::SchedulingOptions;
 use crate::openai::Input;
 use crate::units::{AttemptId, MonotonicNs};
 
@@ -52,7 +52,7 @@ pub struct Submission {
     /// Report each token's log-probability and those of this many most probable tokens.
     pub logprobs: Option<u8>,
     pub constraint: Option<Constraint>,
-    pub terms: Terms,
+    pub terms: SchedulingOptions,
 }
 
 /// The prompt of an answer.
@@ -210,7 +210,7 @@ mod tests {
             ignore_eos: false,
             logprobs: None,
             constraint: None,
-            terms: Terms::default(),
+            terms: SchedulingOptions::default(),
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();
         let mut wire = wire.as_slice();

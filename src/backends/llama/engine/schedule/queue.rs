@@ -4,7 +4,7 @@
 //! only by a bounded number of later ones, so no priority starves another.
 
 use super::request::Request;
-use crate::backends::terms::Priority;
+use crate::backends::scheduling_options::Priority;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Upper bound (exclusive) of later requests of the next higher priority that overtake a request.
@@ -68,10 +68,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backends::terms::Terms;
+    use crate::backends::scheduling_options::SchedulingOptions;
 
     fn request(attempt: u64, priority: Priority, deadline: Option<u64>) -> Request {
-        let terms = Terms { priority, deadline: deadline.map(MonotonicNs) };
+        let terms = SchedulingOptions { priority, deadline: deadline.map(MonotonicNs) };
         Request { attempt: AttemptId(attempt), prompt: vec![1], output_limit: 1, terms }
     }
 

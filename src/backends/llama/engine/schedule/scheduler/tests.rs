@@ -5,13 +5,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::backends::llama::engine::schedule::placement::Transfer;
-use crate::backends::terms::{Priority, Terms};
+use crate::backends::scheduling_options::{Priority, SchedulingOptions};
 
 const LIMITS: Limits = Limits { slots: 2, context_tokens: 16, batch_tokens: 6, queue: 2 };
 
 fn request(attempt: u64, prompt: &[Token], output_limit: usize) -> Request {
     let (attempt, prompt) = (AttemptId(attempt), prompt.to_vec());
-    Request { attempt, prompt, output_limit, terms: Terms::default() }
+    Request { attempt, prompt, output_limit, terms: SchedulingOptions::default() }
 }
 
 /// Admits all it can, evaluates one batch and samples `token` for each completed sequence.

@@ -6,7 +6,7 @@ use crate::units::MonotonicNs;
 
 /// Scheduling options of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct SchedulingOptions {
     pub priority: Priority,
     /// The time after which the answer is useless, finished or not.
     pub deadline: Option<MonotonicNs>,
