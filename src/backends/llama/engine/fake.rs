@@ -56,7 +56,7 @@ pub(crate) fn run(
         protocol::write_frame(socket, &FromEngine::Loading { percent })?;
         thread::sleep(Duration::from_millis(script.load_ms) / 10);
     }
-    if let Some(reason) = script.load_error {
+    if let Some(reason) = script.load_error.clone() {
         return Err(EngineError::Load(reason));
     }
     let facts = EngineFacts {
@@ -136,7 +136,7 @@ impl FakeEngine {
     fn submit(&mut self, submission: Submission) -> Result<(), FrameError> {
         let attempt = submission.attempt;
         let answer = self.script.answer_to(prompt_text(&submission.prompt)).clone();
-        if let Some(reason) = answer.refuse {
+        if let Some(reason) = answer.refuse.clone() {
             return self.close(attempt, Outcome::Refused(Refusal::Template(reason)));
         }
         let tools = match &submission.prompt {

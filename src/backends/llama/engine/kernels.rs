@@ -11,20 +11,25 @@ use crate::backends::llama::wire::settings::Kernels;
 /// Installs the parts that this build and CPU support, or removes them. Call once, before the first
 /// model is loaded.
 pub(super) fn install(kernels: Kernels) {
+    let own = kernels == Kernels::Auto;
     #[cfg(all(feature = "cpu-kernels", target_os = "linux"))]
-    openmp_barrier::install(kernels == Kernels::Auto);
+    openmp_barrier::install(own);
     #[cfg(all(feature = "cpu-kernels", target_arch = "x86_64"))]
-    if kernels == Kernels::Auto {
+    if own {
         mul_mat::register();
     }
-    #[cfg(not(feature = "cpu-kernels"))]
-    let _not_built = kernels;
+    #[cfg(not(all(feature = "cpu-kernels", any(target_os = "linux", target_arch = "x86_64"))))]
+    let _not_built = own;
 }
 
 /// Number of weight tensors packed for own kernels since the start of the process.
 pub(super) fn packed_tensors() -> u32 {
     #[cfg(all(feature = "cpu-kernels", target_arch = "x86_64"))]
-    return mul_mat::packed_tensors();
+    {
+        mul_mat::packed_tensors()
+    }
     #[cfg(not(all(feature = "cpu-kernels", target_arch = "x86_64")))]
-    0
+    {
+        0
+    }
 }
