@@ -54,7 +54,7 @@ impl Warmth {
     }
 
     fn keep_alive(&self, model: &OnDemand, idle: &Idle) -> Duration {
-        let weights_bytes = model.control.state().footprint.weights_bytes;
+        let weights_bytes = model.control.state().memory.weights_bytes;
         let load = self.meter.load_energy(&model.name, weights_bytes).joules;
         let warm = model.warm_watts.unwrap_or_else(|| self.config.warm_watts(idle.bytes));
         keep_alive(load, warm, self.config.bounds())
