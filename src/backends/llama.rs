@@ -1,11 +1,14 @@
-//! Local models: one engine process per model that runs llama.cpp, supervised from the gateway process.
+//! Local models: one engine process per model that runs llama.cpp, supervised from the gateway
+//! process.
 //!
-//! The gateway process never calls llama.cpp, which aborts on failed assertions. So the folders are processes:
+//! The gateway process never calls llama.cpp, which aborts on failed assertions. So the folders are
+//! processes:
 //!
 //! - [`wire`]: the frames between the two processes, and the types in them;
 //! - [`host`]: the gateway process: admission, supervision, and answers as streams of events;
 //! - [`memory`]: which models may be loaded at the same time, and how much each needs;
-//! - `engine`: the engine process, the only code that names llama.cpp. Its one entry is [`run_engine`].
+//! - `engine`: the engine process, the only code that names llama.cpp. Its one entry is
+//!   [`run_engine`].
 
 mod config;
 #[cfg(feature = "llama")]
@@ -17,7 +20,7 @@ pub mod wire;
 
 /// Whether this build has the engine at all.
 pub const BUILT_IN: bool = cfg!(feature = "llama");
-/// What to say of a build without it.
+/// Error message and hint for a build without the engine.
 pub const NOT_BUILT_IN: &str = "this build of Wattgate has no local engine (feature `llama`)";
 pub const HOW_TO_BUILD: &str = "build it with `cargo build --release`, without `--no-default-features`; \
     or add `--features llama`";
@@ -34,12 +37,12 @@ pub use config::{Config, LoadWhen};
 #[cfg(feature = "llama")]
 pub use engine::{LoadLog, run_engine};
 pub use host::{
-    Control, ControlError, EngineObserver, EngineState, LlamaBackend, LoadState, Phase, Supervisor,
-    UnloadReason, local_model,
+    Control, ControlError, EngineObserver, EngineState, LlamaBackend, LoadState, LocalModel, Phase,
+    Supervisor, UnloadReason, local_model,
 };
-pub use memory::budget::{Idle, Residency, TooLarge};
-pub use memory::keep_alive::keep_for;
+pub use memory::budget::{Idle, MemoryBudget, TooLarge};
+pub use memory::keep_alive::keep_alive;
 pub use pool_config::EnginesConfig;
 pub use wire::protocol::EngineFacts;
-pub use wire::settings::{FlashAttention, KvType, Overflow, Pooling};
+pub use wire::settings::{FlashAttention, Kernels, KvType, Overflow, Pooling};
 pub use wire::step::{Drafted, Reused, StepReport, StepRow};

@@ -14,6 +14,9 @@ pub struct EngineArgs {
     /// Name of the model, shown by `ps`
     #[arg(long)]
     model: String,
+    /// Run the fake engine, which answers from a script: a test aid
+    #[arg(long)]
+    fake: bool,
 }
 
 /// Runs the engine process. Its log goes to standard error, which it shares with the gateway.
@@ -23,7 +26,7 @@ pub fn run(args: &EngineArgs) -> u8 {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     tracing_subscriber::registry().with(LevelFilter::WARN).with(log).with(LoadLog).init();
-    match run_engine() {
+    match run_engine(args.fake) {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(model.name = %args.model, "{error}");

@@ -4,7 +4,7 @@ use crate::graph;
 use crate::source::Source;
 
 /// Top-level modules: each may use only what is left of it.
-pub const LAYERS: [&str; 15] = [
+pub const LAYERS: [&str; 16] = [
     "units",
     "openai",
     "telemetry",
@@ -13,7 +13,8 @@ pub const LAYERS: [&str; 15] = [
     "backends",
     "routing",
     "traffic",
-    "gateway",
+    "serving",
+    "http",
     "replay",
     "train",
     "measure",
@@ -23,13 +24,16 @@ pub const LAYERS: [&str; 15] = [
 ];
 
 /// Pairs that the order alone would allow but the design forbids: (user, used).
-const BANNED: [(&str, &str); 7] = [
+const BANNED: [(&str, &str); 10] = [
     ("routing", "backends"),
     ("routing", "models"),
-    ("replay", "gateway"),
+    ("replay", "serving"),
+    ("replay", "http"),
     ("replay", "backends"),
-    ("train", "gateway"),
-    ("measure", "gateway"),
+    ("train", "serving"),
+    ("train", "http"),
+    ("measure", "serving"),
+    ("measure", "http"),
     ("measure", "backends"),
 ];
 
@@ -41,7 +45,7 @@ const HOMES: [(&[&str], &[&str]); 2] = [
     ),
     (
         &["axum", "http", "http_body_util", "hyper", "hyper_util", "tower", "tower_http"],
-        &["src/gateway", "src/http"],
+        &["src/http"],
     ),
 ];
 
@@ -50,7 +54,7 @@ pub const UNSAFE_HOMES: [&str; 2] =
     ["src/backends/llama/engine/kernels", "src/backends/llama/engine/mmap.rs"];
 
 /// Files in cycles that are left from before cycles were forbidden. May only fall.
-pub const FILES_IN_CYCLES_MAX: usize = 75;
+pub const FILES_IN_CYCLES_MAX: usize = 65;
 
 /// Uses of a module that comes later, or that the design forbids.
 pub fn out_of_order(sources: &[Source]) -> Vec<String> {

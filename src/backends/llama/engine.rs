@@ -1,10 +1,12 @@
 //! The engine process: one model, answered over the socket that is its standard input.
 //!
-//! The only code that names llama.cpp, llguidance and minijinja; nothing here is used by the gateway process.
+//! The only code that names llama.cpp, llguidance and minijinja; nothing here is used by the
+//! gateway process.
 
 mod command;
 mod embedder;
 mod error;
+mod fake;
 mod generator;
 mod grammar;
 mod kernels;

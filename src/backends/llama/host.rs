@@ -1,7 +1,9 @@
-//! The gateway's side of local models: admission, supervision of engine processes, and answers as streams of events.
+//! The gateway side of local models: admission, supervision of engine processes, and answers as
+//! streams of events.
 //!
-//! Never calls llama.cpp and never waits for an engine outside of a task.
+//! Never calls llama.cpp.
 
+mod attempt_event;
 mod attempt_guard;
 mod attempts;
 mod backend;
@@ -14,7 +16,6 @@ mod fan_out;
 mod observer;
 mod parameters;
 mod process;
-mod progress;
 mod refusal;
 mod request;
 mod response;
@@ -28,4 +29,4 @@ pub use command::ControlError;
 pub use control::Control;
 pub use observer::EngineObserver;
 pub use state::{EngineState, LoadState, Phase, UnloadReason};
-pub use supervisor::{Supervisor, local_model};
+pub use supervisor::{LocalModel, Supervisor, local_model};

@@ -1,4 +1,5 @@
-//! Which models may be loaded at the same time: what each needs, what there is, and which one leaves for another.
+//! Which models may be loaded at the same time: what each needs, what there is, and which one
+//! leaves for another.
 
 pub mod budget;
 pub mod estimate;

@@ -1,4 +1,4 @@
-//! The `[engines]` section of the config: what all local models share.
+//! The `[engines]` section of the config: settings shared by all local models.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -6,21 +6,25 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::backends::llama::memory::keep_alive::Bounds;
+use crate::backends::llama::wire::settings::Kernels;
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
 
-/// Settings of all engines together.
+/// EngineSettings of all engines together.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EnginesConfig {
-    /// Memory that loaded models may take together, MiB. Absent: 80 % of what the machine, or its control group, gives.
+    /// Memory budget of loaded models, MiB. Absent: 80 % of the memory of the machine or of its
+    /// control group.
     pub memory_budget_mib: Option<NonZeroU64>,
-    /// Least idle time before a model loaded on demand is unloaded, seconds. Default 300.
+    /// Minimum idle time before a model is unloaded, seconds. Default 300.
     pub unload_after_min_s: u64,
-    /// Most idle time before a model loaded on demand is unloaded, seconds. Default 3600.
+    /// Maximum idle time before a model is unloaded, seconds. Default 3600.
     pub unload_after_max_s: u64,
-    /// Watts that keeping a GiB of a model in memory costs: an estimate. Default 0.42.
+    /// Watts of keeping a GiB of a model in memory; an estimate. Default 0.42.
     pub warm_watts_per_gib: f64,
+    /// Wattgate's own CPU kernels and thread barrier: `auto` or `off`. Default `auto`.
+    pub kernels: Kernels,
 }
 
 impl Default for EnginesConfig {
@@ -30,22 +34,25 @@ impl Default for EnginesConfig {
             unload_after_min_s: 300,
             unload_after_max_s: 3600,
             warm_watts_per_gib: WARM_WATTS_PER_GIB,
+            kernels: Kernels::Auto,
         }
     }
 }
 
-/// Power of memory that holds something. Cloud Carbon Footprint's coefficient for memory, 0.392 W per GB: the mean of
-/// what two makers of memory modules state (about 0.375 and 0.41 W per GB). Assumed, not measured: memory that is
-/// installed draws much of it in any case. A GPU's share is many times this; set the model's own `warm_watts` there.
+/// Power of memory in use. Cloud Carbon Footprint's coefficient for memory, 0.392 W per GB: the
+/// mean of the figures of two makers of memory modules (about 0.375 and 0.41 W per GB). An
+/// assumption, not a measurement: installed memory draws much of it anyway. A GPU's share is many
+/// times this; set the model's own `warm_watts` there.
 const WARM_WATTS_PER_GIB: f64 = 0.42;
 
-/// Share of the machine's memory for models: the rest is for the system, the gateway and its requests.
+/// Share of the machine's memory for models; the rest is for the system, the gateway and its
+/// requests.
 const BUDGET_PERCENT: u64 = 80;
 
 const MIB: u64 = 1 << 20;
 
 impl EnginesConfig {
-    /// Bytes for loaded models; no limit where neither the config nor the machine names one.
+    /// Memory budget in bytes; unlimited if neither the config nor the machine sets one.
     pub fn budget_bytes(&self) -> u64 {
         match self.memory_budget_mib {
             Some(mib) => mib.get().saturating_mul(MIB),
@@ -56,12 +63,12 @@ impl EnginesConfig {
 
     pub fn bounds(&self) -> Bounds {
         Bounds {
-            least: Duration::from_secs(self.unload_after_min_s),
-            most: Duration::from_secs(self.unload_after_max_s),
+            min: Duration::from_secs(self.unload_after_min_s),
+            max: Duration::from_secs(self.unload_after_max_s),
         }
     }
 
-    /// What keeping `bytes` of a model warm costs; assumed.
+    /// Estimated power of keeping `bytes` of a model loaded.
     pub fn warm_watts(&self, bytes: u64) -> Watts {
         Watts(self.warm_watts_per_gib * bytes as f64 / (1024 * MIB) as f64)
     }

@@ -1,4 +1,5 @@
-//! The frames between gateway and engine process, and the types in them. Plain data: no runtime, no llama.cpp.
+//! The frames between gateway and engine process, and the types in them. Plain data: no runtime, no
+//! llama.cpp.
 
 pub mod constraint;
 pub mod conversation;

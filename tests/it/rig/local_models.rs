@@ -4,7 +4,7 @@ use rustix::process::Pid;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use wattgate::backends::llama::EngineState;
-use wattgate::gateway::Kind;
+use wattgate::serving::Kind;
 
 use crate::rig::app::{TestApp, ask};
 use crate::rig::engine::model_path;
@@ -22,7 +22,14 @@ pub fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
     )
 }
 
-/// What the model's engine is doing.
+/// A model of the fake engine, which answers from `script`: needs no model file.
+pub fn fake_model(dir: &std::path::Path, name: &str, script: &str, extra: &str) -> String {
+    let path = dir.join(format!("{name}.fake.toml"));
+    std::fs::write(&path, script).unwrap();
+    local_model(name, &path, extra)
+}
+
+/// State of the model's engine.
 pub fn engine_state(app: &TestApp, model: &str) -> watch::Receiver<EngineState> {
     match &app.gateway.router.model(model).unwrap().kind {
         Kind::Local { engine, .. } => engine.clone(),
@@ -30,7 +37,7 @@ pub fn engine_state(app: &TestApp, model: &str) -> watch::Receiver<EngineState> 
     }
 }
 
-/// Its process, if there is one.
+/// Process of the model's engine; `None` if it is not running.
 pub fn engine_pid(app: &TestApp, model: &str) -> Option<Pid> {
     let pid = engine_state(app, model).borrow().pid?;
     Pid::from_raw(i32::try_from(pid).unwrap())

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::grammar::constraint_state::Binding;
+use super::grammar::constraint_state::ConstraintState;
 use super::grammar::matcher::Chosen;
-use super::output::stream::Transcript;
+use super::output::stream::OutputStream;
 use super::sample::logprobs::Logprobs;
 use super::sample::sampler::Sampler;
 use super::schedule::request::Request;
@@ -13,41 +13,41 @@ use crate::backends::llama::wire::outcome::Refusal;
 use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
-/// What the reader thread hands over.
-pub(crate) enum Order {
-    Work { request: Request, work: Box<Work> },
-    Embed(Texts),
+/// A command for the generator or the embedder.
+pub(crate) enum EngineCommand {
+    Generate { request: Request, state: Box<SequenceState> },
+    Embed(EmbeddingInput),
     Refuse(AttemptId, Refusal),
     Cancel(AttemptId),
 }
 
 /// A tokenised request for embeddings.
-pub(crate) struct Texts {
+pub(crate) struct EmbeddingInput {
     pub(crate) attempt: AttemptId,
     pub(crate) inputs: Vec<Vec<Token>>,
-    /// Length of the vectors; none: the model's own.
+    /// Length of the vectors; `None` for the model's own.
     pub(crate) dimensions: Option<u32>,
     pub(crate) deadline: Option<MonotonicNs>,
 }
 
-/// The part of a request that turns logits into text.
-pub(crate) struct Work {
+/// The state that turns a sequence's logits into output.
+pub(crate) struct SequenceState {
     pub(crate) sampler: Sampler,
-    pub(crate) transcript: Transcript,
-    /// Control tokens whose spelling the transcript needs.
+    pub(crate) output_stream: OutputStream,
+    /// Control tokens whose text the parser needs.
     pub(crate) tags: Arc<[Token]>,
-    /// Turns left out so that the conversation fits.
+    /// Turns dropped so that the conversation fits.
     pub(crate) dropped_turns: u32,
-    /// The form that the answer must have.
-    pub(crate) binding: Binding,
+    /// Constraints on the answer.
+    pub(crate) constraint: ConstraintState,
     pub(crate) logprobs: Option<Logprobs>,
 }
 
-impl Work {
-    /// The next token of an answer that may have `left` more of them.
+impl SequenceState {
+    /// The next token of an answer that has at most `left` tokens to come.
     pub(crate) fn choose(&mut self, logits: &[f32], left: usize) -> Result<Chosen, GrammarError> {
         let sampler = &mut self.sampler;
-        let said = self.transcript.answer();
-        self.binding.choose(said, left, |mask| sampler.sample(logits, mask))
+        let parser = self.output_stream.parser();
+        self.constraint.choose(parser, left, |mask| sampler.sample(logits, mask))
     }
 }

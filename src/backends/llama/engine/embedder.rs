@@ -1,7 +1,6 @@
-//! The thread that owns the llama.cpp context of an embedding model: texts in, vectors out.
+//! Embedding worker: owns the llama.cpp context of an embedding model; texts in, vectors out.
 //!
-//! Which texts go together is [`super::packing`]'s decision. As in the engine for text, any failure of llama.cpp ends
-//! the process.
+//! [`super::schedule::embedding_batch`] chooses the texts of each batch.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -13,13 +12,13 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::command::{Order, Texts};
+use super::command::{EmbeddingInput, EngineCommand};
 use super::error::EngineError;
-use super::schedule::embedding_batch::{Limits, Packing, Pick};
+use super::schedule::embedding_batch::{EmbeddingBatcher, Limits, Pick};
 use super::step_loop::{Outbox, Worker};
 use crate::backends::llama::wire::outcome::{Counts, Outcome, Refusal, Rejection};
 use crate::backends::llama::wire::protocol::{FrameError, FromEngine};
-use crate::backends::llama::wire::settings::{Pooling, Settings};
+use crate::backends::llama::wire::settings::{EngineSettings, Pooling};
 use crate::backends::llama::wire::step::{Drafted, Reused, StepReport, StepRow};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
@@ -27,8 +26,8 @@ use crate::units::{AttemptId, MonotonicNs};
 pub(crate) struct Embedder<'m> {
     context: LlamaContext<'m>,
     batch: LlamaBatch<'static>,
-    packing: Packing,
-    /// Longest text in tokens.
+    packing: EmbeddingBatcher,
+    /// Maximum length of a text in tokens.
     pub(crate) context_tokens: usize,
     model_dimensions: usize,
     open: HashMap<AttemptId, Open>,
@@ -45,19 +44,19 @@ impl<'m> Embedder<'m> {
     pub(crate) fn new(
         backend: &LlamaBackend,
         model: &'m LlamaModel,
-        settings: &Settings,
+        settings: &EngineSettings,
         threads: usize,
     ) -> Result<Self, EngineError> {
         let sequences = settings.slots.max(1);
         let context_tokens = settings.context_within(model.n_ctx_train());
-        // Attention without a direction needs each text within one pass.
+        // Bidirectional attention needs each text within one pass.
         let batch_tokens = settings.batch_tokens.max(context_tokens);
         let threads = i32::try_from(threads).unwrap_or(1);
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(context_tokens.saturating_mul(sequences)))
             .with_n_seq_max(sequences)
-            // A generator with caches of their own would read texts of different lengths in several passes, and
-            // each pass would overwrite the mean of the one before.
+            // With separate caches, a generator would evaluate texts of different lengths in
+            // several passes, each of which overwrites the mean of the previous one.
             .with_kv_unified(true)
             .with_n_batch(batch_tokens)
             .with_n_ubatch(batch_tokens)
@@ -67,12 +66,12 @@ impl<'m> Embedder<'m> {
             .with_n_threads_batch(threads);
         let context = model.new_context(backend, params).map_err(|error| {
             EngineError::Load(format!(
-                "no memory for {sequences} texts of {context_tokens} tokens ({error})"
+                "not enough memory for {sequences} texts of {context_tokens} tokens: {error}"
             ))
         })?;
         let limits = Limits {
             sequences: sequences as usize,
-            // What llama.cpp made of it: a larger batch would abort the process.
+            // llama.cpp may lower the value: a larger batch would abort the process.
             batch_tokens: context.n_batch().min(context.n_ubatch()) as usize,
         };
         Ok(Self {
@@ -80,13 +79,13 @@ impl<'m> Embedder<'m> {
             context_tokens: limits.batch_tokens.min(context_tokens as usize),
             model_dimensions: usize::try_from(model.n_embd_out()).unwrap_or(0),
             context,
-            packing: Packing::new(limits),
+            packing: EmbeddingBatcher::new(limits),
             open: HashMap::new(),
             outbox: Outbox::default(),
         })
     }
 
-    fn admit(&mut self, texts: Texts) -> Result<(), FrameError> {
+    fn admit(&mut self, texts: EmbeddingInput) -> Result<(), FrameError> {
         let attempt = texts.attempt;
         match self.check(&texts) {
             Ok(open) => {
@@ -100,8 +99,8 @@ impl<'m> Embedder<'m> {
         }
     }
 
-    fn check(&self, texts: &Texts) -> Result<Open, Refusal> {
-        let Texts { inputs, dimensions, deadline, .. } = texts;
+    fn check(&self, texts: &EmbeddingInput) -> Result<Open, Refusal> {
+        let EmbeddingInput { inputs, dimensions, deadline, .. } = texts;
         let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
         if inputs.is_empty() || inputs.iter().any(Vec::is_empty) {
             return Err(Refusal::Scheduler(Rejection::EmptyPrompt));
@@ -120,7 +119,7 @@ impl<'m> Embedder<'m> {
         Ok(Open { prompt_tokens, dimensions: wanted, deadline: *deadline })
     }
 
-    /// Ends what nobody has a use for any more.
+    /// Closes requests past their deadline.
     fn expire(&mut self, now: MonotonicNs) -> Result<(), FrameError> {
         let late = |open: &Open| open.deadline.is_some_and(|deadline| deadline <= now);
         let expired: Vec<AttemptId> =
@@ -171,12 +170,12 @@ impl<'m> Embedder<'m> {
                     .map_err(|error| failed(&error))?;
             }
         }
-        // Models that are also generators keep what they read; nothing of it is wanted again.
+        // Generators keep evaluated tokens in the KV cache; embeddings do not reuse them.
         self.context.clear_kv_cache_seq(None, None, None).map_err(|error| failed(&error))?;
         self.context.decode(&mut self.batch).map_err(|error| failed(&error))
     }
 
-    /// The batch as work: one row for each request in it.
+    /// The batch's work: one row per request.
     fn rows(&self, picks: &[Pick]) -> Vec<StepRow> {
         let mut rows: Vec<StepRow> = Vec::new();
         for pick in picks {
@@ -200,20 +199,24 @@ impl<'m> Embedder<'m> {
 }
 
 impl Worker for Embedder<'_> {
+    type Command = EngineCommand;
+
     fn is_idle(&self) -> bool {
         self.packing.is_empty()
     }
 
-    fn take(&mut self, order: Order) -> Result<(), FrameError> {
-        match order {
-            Order::Embed(texts) => self.admit(texts),
-            Order::Refuse(attempt, refusal) => self.close(attempt, Outcome::Refused(refusal)),
-            Order::Cancel(attempt) if self.packing.cancel(attempt) => {
+    fn take(&mut self, command: EngineCommand) -> Result<(), FrameError> {
+        match command {
+            EngineCommand::Embed(texts) => self.admit(texts),
+            EngineCommand::Refuse(attempt, refusal) => {
+                self.close(attempt, Outcome::Refused(refusal))
+            }
+            EngineCommand::Cancel(attempt) if self.packing.cancel(attempt) => {
                 self.close(attempt, Outcome::Cancelled)
             }
-            // It ended while the cancellation was on its way: its end was told already.
-            Order::Cancel(_) => Ok(()),
-            Order::Work { request, .. } => {
+            // The attempt ended before the cancellation arrived; its end is already sent.
+            EngineCommand::Cancel(_) => Ok(()),
+            EngineCommand::Generate { request, .. } => {
                 self.close(request.attempt, Outcome::Refused(Refusal::OtherTask))
             }
         }
@@ -232,15 +235,15 @@ impl Worker for Embedder<'_> {
     }
 }
 
-/// How the vectors of a text's tokens become one: what the config says, or else the GGUF.
+/// The pooling from the config, else from the GGUF.
 fn pooling(model: &LlamaModel, wanted: Option<Pooling>) -> Result<LlamaPoolingType, EngineError> {
     let Some(wanted) = wanted else {
         let architecture = model.meta_val_str("general.architecture").unwrap_or_default();
-        // llama.cpp's numbers: 0 none, 1 mean, 2 cls, 3 last, 4 rank (scores instead of vectors).
+        // llama.cpp's values: 0 none, 1 mean, 2 cls, 3 last, 4 rank (scores instead of vectors).
         return match model.meta_val_str(&format!("{architecture}.pooling_type")).as_deref() {
             Ok("1" | "2" | "3") => Ok(LlamaPoolingType::Unspecified),
             _ => Err(EngineError::Load(
-                "the model does not say how a text's vectors become one: set `pooling`".to_owned(),
+                "the model has no pooling type: set `pooling` in its config".to_owned(),
             )),
         };
     };
@@ -251,7 +254,7 @@ fn pooling(model: &LlamaModel, wanted: Option<Pooling>) -> Result<LlamaPoolingTy
     })
 }
 
-/// The vector scaled to length 1; a vector of zeros has no direction and stays.
+/// The vector scaled to length 1; a zero vector is unchanged.
 fn unit(vector: &[f32]) -> Vec<f32> {
     let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
     let scale = if length > 0.0 { length.recip() } else { 1.0 };

@@ -1,10 +1,10 @@
-//! Why an engine process ends other than by its gateway's leave. Words only.
+//! Errors that end an engine process.
 
 use std::io;
 
 use crate::backends::llama::wire::protocol::FrameError;
 
-/// Why an engine process ended other than by its gateway's leave.
+/// An error that ends the engine process.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error(

@@ -1,4 +1,4 @@
-//! The forms that answers must keep to: what they are, and which tokens they allow next.
+//! Constraints on answers: their shapes, and the tokens that are allowed next.
 
 pub(super) mod closing;
 pub(super) mod compile;

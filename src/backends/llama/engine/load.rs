@@ -14,21 +14,22 @@ use super::load_log;
 use super::schedule::scheduler::Limits;
 use crate::backends::llama::memory::gguf;
 use crate::backends::llama::wire::protocol::{self, FrameError, FromEngine};
-use crate::backends::llama::wire::settings::{FlashAttention, KvType, Settings};
+use crate::backends::llama::wire::settings::{EngineSettings, FlashAttention, KvType};
 
 pub(crate) fn load_model(
     backend: &LlamaBackend,
-    settings: &Settings,
+    settings: &EngineSettings,
     socket: &UnixStream,
 ) -> Result<LlamaModel, EngineError> {
-    // Before llama.cpp sees it: this reader expects hostile files, and says what is wrong with them.
+    // Checked before llama.cpp reads the file: this parser expects hostile files and reports what
+    // is wrong.
     let no_model = |reason: &dyn std::fmt::Display| {
         let path = settings.gguf.display();
         EngineError::Load(format!("{path} is not a model that llama.cpp can load: {reason}"))
     };
     gguf::read_shape(&settings.gguf).map_err(|error| no_model(&error))?;
     let mut socket = socket.try_clone().map_err(FrameError::from)?;
-    let mut told = 0;
+    let mut reported = 0;
     let params = LlamaModelParams::default()
         .with_n_gpu_layers(settings.gpu_layers)
         .with_use_mmap(settings.mmap)
@@ -40,9 +41,9 @@ pub(crate) fn load_model(
                 reason = "a share of 0 to 1"
             )]
             let percent = (share * 100.0) as u8;
-            if percent > told {
-                told = percent;
-                // A gateway that is gone is the reader's to notice.
+            if percent > reported {
+                reported = percent;
+                // The reader thread handles a closed socket.
                 let _told = protocol::write_frame(&mut socket, &FromEngine::Loading { percent });
             }
             true
@@ -51,14 +52,14 @@ pub(crate) fn load_model(
         .map_err(|error| no_model(&load_log::first().unwrap_or_else(|| error.to_string())))
 }
 
-/// The LoRA adapter, if there is one. It lives in the model and is freed with it.
+/// Loads the LoRA adapter, if configured. The model owns and frees it.
 pub(crate) fn load_adapter(
     model: &mut LlamaModel,
-    settings: &Settings,
+    settings: &EngineSettings,
 ) -> Result<Option<(LlamaLoraAdapter, f32)>, EngineError> {
     let Some((path, scale)) = &settings.lora else { return Ok(None) };
     let failed = |error: &dyn std::fmt::Display| {
-        EngineError::Load(format!("{} is no adapter for it ({error})", path.display()))
+        EngineError::Load(format!("LoRA adapter {} could not be loaded: {error}", path.display()))
     };
     // llama.cpp's binding asserts in debug builds that the file exists.
     path.metadata().map_err(|error| failed(&error))?;
@@ -66,11 +67,11 @@ pub(crate) fn load_adapter(
     Ok(Some((adapter, *scale)))
 }
 
-/// A context with a KV cache of its own for each slot: answers then do not depend on what else is in the batch.
+/// A context with a separate KV cache for each slot, so that answers do not depend on the batch.
 pub(crate) fn new_context<'m>(
     backend: &LlamaBackend,
     model: &'m LlamaModel,
-    settings: &Settings,
+    settings: &EngineSettings,
     threads: usize,
 ) -> Result<(LlamaContext<'m>, Limits), EngineError> {
     let slots = settings.slots.max(1);
@@ -95,13 +96,13 @@ pub(crate) fn new_context<'m>(
         .with_type_v(kv_type(settings.kv_type));
     let context = model.new_context(backend, params).map_err(|error| {
         EngineError::Load(format!(
-            "no memory for {slots} slots of {context_tokens} tokens ({error})"
+            "not enough memory for {slots} slots of {context_tokens} tokens: {error}"
         ))
     })?;
     let limits = Limits {
         slots: slots as usize,
         context_tokens: context_tokens as usize,
-        // What llama.cpp made of it: a larger batch would abort the process.
+        // llama.cpp may raise the value: a larger batch would abort the process.
         batch_tokens: context.n_batch().max(slots) as usize,
         queue: settings.queue as usize,
     };

@@ -1,4 +1,4 @@
-//! What llama.cpp complains of: its log is the only place where it says why it could not load a model.
+//! Capture of llama.cpp's first error: its log is the only place with the reason of a failed load.
 
 use std::fmt::Debug;
 use std::sync::{Mutex, PoisonError};
@@ -8,17 +8,17 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// The target of what the binding passes on of llama.cpp's log.
+/// The tracing target of llama.cpp's log.
 const TARGET: &str = "llama-cpp-2";
 
-/// Later ones only say that something failed because of it.
+/// The first error; later ones are its consequences.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Remembers the first error that llama.cpp logs.
+/// Tracing layer that stores the first error of llama.cpp.
 #[derive(Debug)]
 pub struct LoadLog;
 
-/// That error, if there was one.
+/// The stored error.
 pub(crate) fn first() -> Option<String> {
     FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
@@ -37,9 +37,9 @@ struct Message;
 impl Visit for Message {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
-            let said = value.trim().trim_start_matches("error loading model: ");
+            let message = value.trim().trim_start_matches("error loading model: ");
             let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert_with(|| said.to_owned());
+            first.get_or_insert_with(|| message.to_owned());
         }
     }
 

@@ -1,7 +1,7 @@
-//! Gives back the memory of a model's file once its weights were copied into another layout.
+//! Release of a mapped model file's memory after its weights were copied into another layout.
 //!
-//! The file stays mapped, because a few weights are used where they are; what was only read to be copied would count
-//! as resident, next to the copy, until the machine runs out of memory.
+//! The file stays mapped, because a few weights are used in place. Without the release, pages that
+//! were read for copying would count as resident, in addition to the copy, until memory runs out.
 
 #![expect(unsafe_code, reason = "madvise takes addresses")]
 
@@ -13,22 +13,24 @@ use std::path::Path;
 use rustix::mm::{Advice, madvise};
 use tracing::debug;
 
-/// Lets go of the pages of every mapping of `file`. What is needed comes back from the page cache when it is touched.
-pub(crate) fn let_go(file: &Path) {
+/// Releases the pages of every mapping of `file`. Pages that are needed again come from the page
+/// cache.
+pub(crate) fn release_pages(file: &Path) {
     let Ok(maps) = fs::read_to_string("/proc/self/maps") else { return };
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     for pages in maps.lines().filter_map(|line| mapping_of(line, &file)) {
-        // SAFETY: the mapping shares its file and cannot be written through, so the pages come back as they were.
+        // SAFETY: the mapping is shared and read-only, so released pages are read back unchanged.
         let done =
             unsafe { madvise(pages.start as *mut c_void, pages.len(), Advice::LinuxDontNeed) };
         if let Err(error) = done {
-            // A locked mapping, which is meant to stay.
-            debug!("the mapped model keeps its memory: {error}");
+            // The mapping is locked (`mlock`).
+            debug!("could not release mapped weights: {error}");
         }
     }
 }
 
-/// The addresses of a line of `/proc/self/maps`, if it is a shared, read-only mapping of `file`.
+/// The address range of a line of `/proc/self/maps`, if it is a shared, read-only mapping of
+/// `file`.
 fn mapping_of(line: &str, file: &Path) -> Option<Range<usize>> {
     let mut fields = line.splitn(6, ' ');
     let (addresses, rights) = (fields.next()?, fields.next()?);

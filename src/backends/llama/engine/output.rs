@@ -1,4 +1,4 @@
-//! From sampled tokens to the pieces of an answer: characters, reasoning, tool calls and stop strings.
+//! Output of answers: from sampled tokens to characters, reasoning, tool calls and stop strings.
 
 pub(super) mod call;
 pub(super) mod parser;

@@ -1,4 +1,4 @@
-//! From a submission to the tokens of its prompt: template, tools, control tokens and overflow.
+//! Prompts: from a submission to tokens, by template, tools, control tokens and overflow.
 
 pub(super) mod builder;
 pub(super) mod control_tokens;

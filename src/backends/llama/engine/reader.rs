@@ -1,7 +1,7 @@
-//! The engine's reader: takes frames from the gateway, makes orders of them, and ends the process when the gateway is gone.
+//! Reader thread: turns frames into commands, and ends the process when the socket is closed.
 //!
-//! Submissions become token lists here, beside the evaluating thread. Those that need a grammar are prepared on a thread
-//! of their own, as a hard schema can take its time: whoever asks for something else does not wait for it.
+//! Tokenises submissions in parallel with evaluation. Those that need a grammar go to a thread of
+//! their own, because a complex schema takes time: other submissions overtake them.
 
 use std::collections::HashSet;
 use std::io;
@@ -13,58 +13,58 @@ use std::thread;
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::error;
 
-use super::command::Order;
-use super::prompt::builder::Prompter;
+use super::command::EngineCommand;
+use super::prompt::builder::PromptBuilder;
 use crate::backends::llama::wire::protocol::{self, Prompt, Submission, ToEngine};
 use crate::units::AttemptId;
 
-/// Compiling a schema goes as deep as its parts and references do; what is not used is never mapped.
+/// Compiling recurses as deep as a schema and its references; unused stack is never mapped.
 const STACK_BYTES: usize = 32 << 20;
 
-/// What has to wait for a grammar, in the order in which it came.
-enum Later {
+/// Work of the grammar thread, in order of arrival.
+enum GrammarJob {
     Prepare(Box<Submission>),
     Cancel(AttemptId),
 }
 
-/// Where frames go.
-struct Intake {
-    prompter: Arc<OnceLock<Prompter>>,
-    orders: SyncSender<Order>,
-    later: SyncSender<Later>,
-    /// Attempts that are being prepared: their cancellation must not overtake them.
+/// Destinations of frames.
+struct FrameReader {
+    builder: Arc<OnceLock<PromptBuilder>>,
+    commands: SyncSender<EngineCommand>,
+    grammar_jobs: SyncSender<GrammarJob>,
+    /// Attempts on the grammar thread: their cancellations must not overtake them.
     preparing: Arc<Mutex<HashSet<AttemptId>>>,
 }
 
-/// Starts reading. No more than `most` orders are ever under way, or the gateway is broken.
+/// Starts both threads. `most` bounds the commands in flight.
 pub(crate) fn start(
     mut socket: UnixStream,
-    prompter: Arc<OnceLock<Prompter>>,
-    orders: SyncSender<Order>,
+    builder: Arc<OnceLock<PromptBuilder>>,
+    commands: SyncSender<EngineCommand>,
     most: usize,
 ) -> io::Result<()> {
-    let (later, taken) = sync_channel(most);
+    let (grammar_jobs, jobs) = sync_channel(most);
     let preparing = Arc::new(Mutex::default());
-    let intake = Intake {
-        prompter: Arc::clone(&prompter),
-        orders: orders.clone(),
-        later,
+    let reader = FrameReader {
+        builder: Arc::clone(&builder),
+        commands: commands.clone(),
+        grammar_jobs,
         preparing: Arc::clone(&preparing),
     };
     let prepare = move || {
-        let reason = prepare(&taken, &prompter, &orders, &preparing);
-        leave(reason);
+        let reason = prepare(&jobs, &builder, &commands, &preparing);
+        kill_self(reason);
     };
     thread::Builder::new().name("grammars".to_owned()).stack_size(STACK_BYTES).spawn(prepare)?;
     let read = move || {
         loop {
             let taken = match protocol::read_frame(&mut socket) {
-                Ok(Some(frame)) => intake.take(frame),
-                Ok(None) => Err("the gateway is gone"),
-                Err(error) => return leave(&error.to_string()),
+                Ok(Some(frame)) => reader.take(frame),
+                Ok(None) => Err("the gateway has closed the socket"),
+                Err(error) => return kill_self(&error.to_string()),
             };
             if let Err(reason) = taken {
-                return leave(reason);
+                return kill_self(reason);
             }
         }
     };
@@ -72,30 +72,32 @@ pub(crate) fn start(
     Ok(())
 }
 
-const TOO_MUCH: &str = "more was ordered than was agreed";
-const TOO_EARLY: &str = "a submission came before the model was loaded";
+const QUEUE_OVERFLOW: &str = "engine queue overflow";
+const NOT_LOADED: &str = "submission before the model was loaded";
 
-impl Intake {
-    /// Fails if the process must end.
+impl FrameReader {
+    /// An error ends the process.
     fn take(&self, frame: ToEngine) -> Result<(), &'static str> {
-        let order = match frame {
+        let command = match frame {
             ToEngine::Submit(submission) if needs_grammar(&submission) => {
                 self.preparing().insert(submission.attempt);
-                return self.wait(Later::Prepare(Box::new(submission)));
+                return self.enqueue(GrammarJob::Prepare(Box::new(submission)));
             }
-            ToEngine::Submit(submission) => self.prompter.get().ok_or(TOO_EARLY)?.order(submission),
-            ToEngine::Embed(embed) => self.prompter.get().ok_or(TOO_EARLY)?.embedding(embed),
+            ToEngine::Submit(submission) => {
+                self.builder.get().ok_or(NOT_LOADED)?.command(submission)
+            }
+            ToEngine::Embed(embed) => self.builder.get().ok_or(NOT_LOADED)?.embedding(embed),
             ToEngine::Cancel(attempt) if self.preparing().contains(&attempt) => {
-                return self.wait(Later::Cancel(attempt));
+                return self.enqueue(GrammarJob::Cancel(attempt));
             }
-            ToEngine::Cancel(attempt) => Order::Cancel(attempt),
-            ToEngine::Load(_) => return Err("the gateway asked for a second model"),
+            ToEngine::Cancel(attempt) => EngineCommand::Cancel(attempt),
+            ToEngine::Load(_) => return Err("second load request"),
         };
-        self.orders.try_send(order).map_err(|_| TOO_MUCH)
+        self.commands.try_send(command).map_err(|_| QUEUE_OVERFLOW)
     }
 
-    fn wait(&self, later: Later) -> Result<(), &'static str> {
-        self.later.try_send(later).map_err(|_| TOO_MUCH)
+    fn enqueue(&self, job: GrammarJob) -> Result<(), &'static str> {
+        self.grammar_jobs.try_send(job).map_err(|_| QUEUE_OVERFLOW)
     }
 
     fn preparing(&self) -> std::sync::MutexGuard<'_, HashSet<AttemptId>> {
@@ -109,39 +111,40 @@ fn needs_grammar(submission: &Submission) -> bool {
     submission.constraint.is_some() || has_tools
 }
 
-/// Prepares one after the other until the process must end, and says why.
+/// Runs the grammar thread; returns the reason why the process must end.
 fn prepare(
-    taken: &Receiver<Later>,
-    prompter: &OnceLock<Prompter>,
-    orders: &SyncSender<Order>,
+    jobs: &Receiver<GrammarJob>,
+    builder: &OnceLock<PromptBuilder>,
+    commands: &SyncSender<EngineCommand>,
     preparing: &Mutex<HashSet<AttemptId>>,
 ) -> &'static str {
-    for later in taken {
-        let (attempt, order) = match later {
-            Later::Prepare(submission) => {
-                let Some(prompter) = prompter.get() else { return TOO_EARLY };
-                (Some(submission.attempt), prompter.order(*submission))
+    for job in jobs {
+        let (attempt, command) = match job {
+            GrammarJob::Prepare(submission) => {
+                let Some(builder) = builder.get() else { return NOT_LOADED };
+                (Some(submission.attempt), builder.command(*submission))
             }
-            Later::Cancel(attempt) => (None, Order::Cancel(attempt)),
+            GrammarJob::Cancel(attempt) => (None, EngineCommand::Cancel(attempt)),
         };
-        if orders.try_send(order).is_err() {
-            return TOO_MUCH;
+        if commands.try_send(command).is_err() {
+            return QUEUE_OVERFLOW;
         }
-        // Only now: a cancellation that comes after this goes its own way, behind the order.
+        // After sending: a later cancellation takes the direct path, behind this command.
         if let Some(attempt) = attempt {
             preparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
         }
     }
-    "the reader has ended"
+    "the reader thread has ended"
 }
 
-/// Ends this process at once, even in the middle of an evaluation or a load.
+/// Kills this process, even during an evaluation or a load.
 ///
-/// An ordinary exit would run the destructors of C++ statics under the computing threads' feet. Nothing is lost: this
-/// process has no state but its memory, and nobody is left to read an exit status.
-fn leave(reason: &str) {
-    tracing::debug!("leaving: {reason}");
+/// An ordinary exit would run destructors of C++ statics while computing threads use them. Nothing
+/// is lost: the process has no state outside of its memory, and the gateway ignores its exit
+/// status.
+pub(crate) fn kill_self(reason: &str) {
+    tracing::debug!("engine exits: {reason}");
     if let Err(error) = kill_process(getpid(), Signal::KILL) {
-        error!("could not leave: {error}");
+        error!("engine could not exit: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! From logits to the next token, and what the distribution says about it.
+//! Sampling: from logits to the next token and its log-probabilities.
 
 pub(super) mod logprobs;
 pub(super) mod sampler;

@@ -1,4 +1,4 @@
-//! Which tokens of which sequences are evaluated next. Pure rules without llama.cpp's types.
+//! Scheduling: the sequences and tokens of the next batch. Pure, without llama.cpp's types.
 
 pub(super) mod batch;
 pub(super) mod embedding_batch;

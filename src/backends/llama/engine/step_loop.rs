@@ -1,31 +1,34 @@
-//! The loop of the thread that owns the llama.cpp context: commands in, batches through, frames out.
+//! Main loop of the thread that owns the llama.cpp context: commands in, batches through, frames
+//! out.
 //!
-//! Shared by generator and embedder. Any failure of llama.cpp ends the process: the supervisor starts a fresh one.
+//! Any llama.cpp error ends the process; the supervisor starts a new one.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
-use super::command::Order;
 use super::error::EngineError;
 use crate::backends::llama::wire::outcome::Outcome;
 use crate::backends::llama::wire::protocol::{self, FrameError, FromEngine};
 use crate::units::{AttemptId, MonotonicNs};
 
-/// What evaluates batches.
+/// A worker that evaluates batches.
 pub(crate) trait Worker {
-    /// Whether there is nothing to evaluate.
+    type Command;
+
+    /// Whether no work is left.
     fn is_idle(&self) -> bool;
 
-    fn take(&mut self, order: Order) -> Result<(), FrameError>;
+    fn take(&mut self, command: Self::Command) -> Result<(), FrameError>;
 
-    /// Evaluates one batch that began at `start`. Returns when it ended, `None` if there was nothing to evaluate.
+    /// Evaluates one batch that began at `start`. Returns when it ended, `None` if there was
+    /// nothing to evaluate.
     fn step(&mut self, start: MonotonicNs) -> Result<Option<MonotonicNs>, EngineError>;
 
     fn outbox(&mut self) -> &mut Outbox;
 }
 
-/// Frames of the present step, written together at its end.
+/// Frames of the current step, written together at its end.
 #[derive(Default)]
 pub(crate) struct Outbox(Vec<u8>);
 
@@ -45,25 +48,25 @@ impl Outbox {
     }
 }
 
-/// Evaluates step after step; sleeps while there is nothing to do. Returns when the reader thread has ended.
-pub(crate) fn run(
-    mut worker: impl Worker,
-    orders: &Receiver<Order>,
+/// Evaluates step after step; blocks while idle. Returns when the reader thread has ended.
+pub(crate) fn run<W: Worker>(
+    mut worker: W,
+    commands: &Receiver<W::Command>,
     socket: &mut UnixStream,
 ) -> Result<(), EngineError> {
-    // Where the present stretch of busy time has been accounted to; `None` when idle.
+    // End of the last step while busy, so that steps cover all busy time; `None` while idle.
     let mut busy_since = None;
     loop {
         if worker.is_idle() {
             worker.outbox().flush(socket)?;
             busy_since = None;
-            let Ok(order) = orders.recv() else { return Ok(()) };
-            worker.take(order)?;
+            let Ok(command) = commands.recv() else { return Ok(()) };
+            worker.take(command)?;
         }
         let start = busy_since.unwrap_or_else(MonotonicNs::now);
         loop {
-            match orders.try_recv() {
-                Ok(order) => worker.take(order)?,
+            match commands.try_recv() {
+                Ok(command) => worker.take(command)?,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }

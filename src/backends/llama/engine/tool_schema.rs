@@ -1,10 +1,11 @@
-//! What a tool's schema says of each argument, for formats that spell each for itself: text as it is, all else as JSON.
+//! Types of a tool's arguments by its schema, for formats with one tag per argument: text verbatim,
+//! other values as JSON.
 //!
-//! Pure. Looks at types only; whether a value is valid is the grammar's business.
+//! Pure. Considers types only; the grammar enforces values.
 
 use serde_json::{Map, Value};
 
-/// One argument that a tool takes.
+/// One parameter of a tool.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Parameter<'s> {
     pub(crate) name: &'s str,
@@ -12,7 +13,7 @@ pub(crate) struct Parameter<'s> {
     pub(crate) required: bool,
 }
 
-/// What a tool takes, in the schema's order; `None` where it takes others too, or not always the same.
+/// The parameters in the schema's order; `None` if others are allowed or the set varies.
 pub(crate) fn parameters(schema: &Value) -> Option<Vec<Parameter<'_>>> {
     const KNOWN: [&str; 9] = [
         "type",
@@ -39,12 +40,12 @@ pub(crate) fn parameters(schema: &Value) -> Option<Vec<Parameter<'_>>> {
     Some(properties.iter().map(|(name, schema)| parameter((name.as_str(), schema))).collect())
 }
 
-/// The schema of the argument of this name; any value if there is none.
+/// The schema of the named parameter; any value if unknown.
 pub(crate) fn of_name<'s>(schema: &'s Value, name: &str) -> &'s Value {
     schema.get("properties").and_then(|properties| properties.get(name)).unwrap_or(&Value::Null)
 }
 
-/// The part with the definitions of its root, so that it stands for itself.
+/// A subschema with its root's definitions, so that it is self-contained.
 pub(crate) fn alone(part: &Value, root: &Value) -> Value {
     let Value::Object(fields) = part else { return part.clone() };
     let mut alone: Map<String, Value> = fields.clone();
@@ -56,20 +57,20 @@ pub(crate) fn alone(part: &Value, root: &Value) -> Value {
     Value::Object(alone)
 }
 
-/// The texts among which a schema leaves the choice, if it leaves only that.
+/// The allowed texts, if the schema is nothing but such a choice.
 pub(crate) fn choices(schema: &Value) -> Option<Vec<&str>> {
     let constant = schema.get("const").map(std::slice::from_ref);
     let listed = constant.or_else(|| schema.get("enum")?.as_array().map(Vec::as_slice))?;
     listed.iter().map(Value::as_str).collect()
 }
 
-/// Whether text that is as free as text can be keeps to the schema.
+/// Whether the schema allows any text.
 pub(crate) fn is_any_text(schema: &Value) -> bool {
     const FREE: [&str; 6] = ["type", "title", "description", "default", "examples", "$comment"];
     schema.as_object().is_some_and(|fields| fields.keys().all(|key| FREE.contains(&key.as_str())))
 }
 
-/// Kinds of values as schemas tell them apart.
+/// Types of values in schemas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Null,
@@ -81,10 +82,10 @@ enum Kind {
     Object,
 }
 
-/// References are followed so far: some lead to themselves.
+/// Maximum references followed: some are cyclic.
 const REFERENCES: u8 = 16;
 
-/// Whether only a text may stand here, or a text may.
+/// Whether only text is allowed, or text among others.
 pub(crate) fn is_text(schema: &Value, root: &Value) -> bool {
     takes_text(schema, root)
         && [Kind::Null, Kind::Boolean, Kind::Integer, Kind::Array, Kind::Object]
@@ -96,10 +97,10 @@ pub(crate) fn takes_text(schema: &Value, root: &Value) -> bool {
     takes(schema, root, Kind::Text, REFERENCES)
 }
 
-/// What an argument's text means: JSON where the schema takes such a value, else itself.
+/// The value of an argument's text: JSON if the schema allows that type, else the text.
 pub(crate) fn meant(text: &str, schema: &Value, root: &Value) -> Value {
     let json = match text.trim() {
-        // As Python spells them, in which the templates are written.
+        // Python's spelling: templates use it.
         "True" => Some(Value::Bool(true)),
         "False" => Some(Value::Bool(false)),
         "None" => Some(Value::Null),
@@ -124,7 +125,7 @@ fn kind(value: &Value) -> Kind {
     }
 }
 
-/// Whether the schema takes values of this kind. What is not understood takes any.
+/// Whether the schema allows values of this type. Unknown keywords allow any.
 fn takes(schema: &Value, root: &Value, kind: Kind, left: u8) -> bool {
     let Some(left) = left.checked_sub(1) else { return true };
     let Value::Object(fields) = schema else { return schema != &Value::Bool(false) };
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn only_texts_may_be_told_before_they_are_whole() {
+    fn only_texts_may_be_streamed() {
         let root = json!({});
         for schema in [
             json!({"type": "string"}),
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_listed_where_they_are_all_there_is() {
+    fn parameters_are_listed_only_if_complete() {
         let schema = json!({"type": "object", "properties": {"a": {}, "b": {}}, "required": ["b"]});
         let names: Vec<(&str, bool)> =
             parameters(&schema).unwrap().iter().map(|p| (p.name, p.required)).collect();

@@ -1,7 +1,7 @@
-//! What an observer is owed for each attempt: told once that it was opened and once that it closed, or, if no engine ever
-//! heard of it, once that it was not served.
+//! Guards that report each attempt to the observer exactly once: opened and closed, or, if it never
+//! reached an engine, unserved.
 //!
-//! A submission carries this with it, so that it cannot be lost on any of the ways on which a submission ends.
+//! A guard travels with its attempt, so that no path on which an attempt ends can skip the report.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,69 +10,70 @@ use std::time::Duration;
 use super::observer::EngineObserver;
 use crate::units::{AttemptId, MonotonicNs};
 
-/// An attempt that no engine has heard of yet. Told as not served when dropped.
+/// An attempt that was not sent to an engine. Reports it as unserved when dropped.
 #[derive(Debug)]
-pub(super) struct Unserved(Option<Account>);
+pub(super) struct PendingAttempt(Option<Subject>);
 
-/// An attempt that an engine works on. Told as opened when made and as closed when dropped.
+/// An attempt that was sent to an engine. Reports it as opened when created and as closed when
+/// dropped.
 #[derive(Debug)]
-pub(super) struct Opened {
-    account: Account,
+pub(super) struct OpenAttempt {
+    subject: Subject,
     at: MonotonicNs,
 }
 
 #[derive(Clone)]
-struct Account {
+struct Subject {
     observer: Arc<dyn EngineObserver>,
     model: Arc<str>,
     attempt: AttemptId,
 }
 
-impl Unserved {
+impl PendingAttempt {
     pub(super) fn new(
         observer: Arc<dyn EngineObserver>,
         model: Arc<str>,
         attempt: AttemptId,
     ) -> Self {
-        Self(Some(Account { observer, model, attempt }))
+        Self(Some(Subject { observer, model, attempt }))
     }
 
-    /// The engine is about to hear of it.
-    pub(super) fn open(mut self) -> Option<Opened> {
-        let account = self.0.take()?;
-        account.observer.attempt_opened(&account.model, account.attempt);
-        Some(Opened { account, at: MonotonicNs::now() })
+    /// Reports the attempt as opened. Call before its frames are sent.
+    pub(super) fn open(mut self) -> Option<OpenAttempt> {
+        let subject = self.0.take()?;
+        subject.observer.attempt_opened(&subject.model, subject.attempt);
+        Some(OpenAttempt { subject, at: MonotonicNs::now() })
     }
 }
 
-impl Drop for Unserved {
+impl Drop for PendingAttempt {
     fn drop(&mut self) {
-        if let Some(Account { observer, model, attempt }) = self.0.take() {
+        if let Some(Subject { observer, model, attempt }) = self.0.take() {
             observer.attempt_unserved(&model, attempt);
         }
     }
 }
 
-impl Opened {
-    /// It got a slot at `at`.
+impl OpenAttempt {
+    /// Reports that the attempt got a slot at `at`.
     pub(super) fn admitted(&self, at: MonotonicNs) {
-        let Account { observer, model, attempt } = &self.account;
+        let Subject { observer, model, attempt } = &self.subject;
         observer.attempt_admitted(model, *attempt, Duration::from_nanos(at - self.at));
     }
 
     pub(super) fn attempt(&self) -> AttemptId {
-        self.account.attempt
+        self.subject.attempt
     }
 }
 
-impl Drop for Opened {
+impl Drop for OpenAttempt {
     fn drop(&mut self) {
-        self.account.observer.attempt_closed(&self.account.model, self.account.attempt);
+        self.subject.observer.attempt_closed(&self.subject.model, self.subject.attempt);
     }
 }
 
-impl fmt::Debug for Account {
+impl fmt::Debug for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Account").field(&self.attempt).finish_non_exhaustive()
+        f.debug_tuple("Subject").field(&self.attempt).finish_non_exhaustive()
     }
 }

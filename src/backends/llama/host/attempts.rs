@@ -1,15 +1,15 @@
-//! The attempts an engine process is working on: what its frames mean to each of them.
+//! Open attempts of an engine process, and the effect of its messages on them.
 //!
-//! Owns the promise that every opened attempt is closed exactly once, whatever happens to the engine.
+//! Invariant: every opened attempt is closed exactly once, also if the engine dies.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::attempt_guard::Opened;
-use super::command::{ChoiceSubmit, Submit};
-use super::progress::Progress;
+use super::attempt_event::{AttemptEvent, EventSender, Output, Overrun};
+use super::attempt_guard::OpenAttempt;
+use super::command::{NewAttempt, NewChoice};
 use super::refusal::error_kind;
 use crate::backends::backend::{ErrorKind, TokenConfidence};
 use crate::backends::llama::wire::logprobs::TokenLogprobs;
@@ -17,18 +17,20 @@ use crate::backends::llama::wire::outcome::Outcome;
 use crate::backends::llama::wire::piece::Piece;
 use crate::units::{AttemptId, MonotonicNs};
 
-/// Attempts that were sent to the engine and not closed.
+/// Choices sent to the engine and not closed.
 #[derive(Default)]
 pub(super) struct Attempts {
-    open: HashMap<AttemptId, OpenAttempt>,
+    open: HashMap<AttemptId, OpenChoice>,
 }
 
-struct OpenAttempt {
+struct OpenChoice {
     field: &'static str,
-    progress: watch::Sender<Progress>,
-    _place: OwnedSemaphorePermit,
-    /// Shared by the choices of one attempt: it closes with the last of them.
-    opened: Arc<Opened>,
+    events: EventSender,
+    /// Output that is held until the text it belongs to is released.
+    held: Output,
+    _permit: OwnedSemaphorePermit,
+    /// Shared by the choices of an attempt, which closes with the last of them.
+    guard: Arc<OpenAttempt>,
 }
 
 impl Attempts {
@@ -40,79 +42,84 @@ impl Attempts {
         self.open.contains_key(&attempt)
     }
 
-    /// Takes the choices of one attempt into the books. Must come before the engine hears of them.
-    pub(super) fn open(&mut self, submit: Submit) {
-        let Some(opened) = submit.unserved.open() else { return };
-        let opened = Arc::new(opened);
-        for ChoiceSubmit { attempt, field, progress, place, .. } in submit.choices {
-            let opened = Arc::clone(&opened);
-            self.open.insert(attempt, OpenAttempt { field, progress, _place: place, opened });
+    /// Opens an attempt. Call before its frames are sent.
+    pub(super) fn open(&mut self, attempt: NewAttempt) {
+        let Some(guard) = attempt.guard.open() else { return };
+        let guard = Arc::new(guard);
+        for NewChoice { attempt, field, events, permit, .. } in attempt.choices {
+            let (held, guard) = (Output::default(), Arc::clone(&guard));
+            self.open.insert(attempt, OpenChoice { field, events, held, _permit: permit, guard });
         }
     }
 
-    pub(super) fn admitted(&self, attempt: AttemptId, at: MonotonicNs, dropped_turns: u32) {
-        let Some(open) = self.open.get(&attempt) else { return };
-        // The first choice stands for all: they were opened together.
-        if attempt == open.opened.attempt() {
-            open.opened.admitted(at);
+    pub(super) fn admitted(
+        &self,
+        attempt: AttemptId,
+        at: MonotonicNs,
+        dropped_turns: u32,
+    ) -> Result<(), Overrun> {
+        let Some(choice) = self.open.get(&attempt) else { return Ok(()) };
+        // The first choice represents all: they were opened together.
+        if attempt == choice.guard.attempt() {
+            choice.guard.admitted(at);
         }
-        self.update(attempt, |progress| {
-            progress.admitted = true;
-            progress.dropped_turns = dropped_turns;
-        });
+        choice.events.send(AttemptEvent::Admitted { dropped_turns })
     }
 
-    pub(super) fn vector(&self, attempt: AttemptId, vector: Vec<f32>) {
-        self.update(attempt, |progress| progress.vectors.push(vector));
+    pub(super) fn vector(&self, attempt: AttemptId, vector: Vec<f32>) -> Result<(), Overrun> {
+        let choice = self.open.get(&attempt);
+        choice.map_or(Ok(()), |choice| choice.events.send(AttemptEvent::Vector(vector)))
     }
 
-    pub(super) fn piece(&self, attempt: AttemptId, piece: Piece) {
-        self.update(attempt, |progress| progress.pieces.push(piece));
-    }
-
-    /// Comes before the text of the same token, and is told to the answer with it.
-    pub(super) fn confidence(&self, attempt: AttemptId, confidence: TokenConfidence) {
-        if let Some(open) = self.open.get(&attempt) {
-            open.progress.send_if_modified(|progress| {
-                progress.confidences.push(confidence);
-                false
-            });
+    /// Distributes the output of one step, as one event per choice.
+    pub(super) fn step(
+        &mut self,
+        pieces: Vec<(AttemptId, Piece)>,
+        logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
+        confidences: Vec<(AttemptId, TokenConfidence)>,
+    ) -> Result<(), Overrun> {
+        for (attempt, confidence) in confidences {
+            if let Some(choice) = self.open.get_mut(&attempt) {
+                choice.held.confidences.push(confidence);
+            }
         }
-    }
-
-    /// Comes before the text of the same tokens, and is told to the answer with it.
-    pub(super) fn logprobs(&self, attempt: AttemptId, logprobs: Vec<TokenLogprobs>) {
-        if let Some(open) = self.open.get(&attempt) {
-            open.progress.send_if_modified(|progress| {
-                progress.logprobs.extend(logprobs);
-                false
-            });
+        for (attempt, logprobs) in logprobs {
+            if let Some(choice) = self.open.get_mut(&attempt) {
+                choice.held.logprobs.extend(logprobs);
+            }
         }
+        // Pieces of a choice are consecutive.
+        let mut pieces = pieces.into_iter().peekable();
+        while let Some((attempt, piece)) = pieces.next() {
+            let Some(choice) = self.open.get_mut(&attempt) else { continue };
+            choice.held.pieces.push(piece);
+            if pieces.peek().is_none_or(|(next, _)| *next != attempt) {
+                choice.events.send(AttemptEvent::Output(std::mem::take(&mut choice.held)))?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn close(&mut self, attempt: AttemptId, outcome: Outcome) {
-        let Some(open) = self.open.remove(&attempt) else { return };
+        let Some(choice) = self.open.remove(&attempt) else { return };
         let ahead = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
         let end = match outcome {
             Outcome::Finished { reason, counts } => Ok((reason, counts)),
-            Outcome::Refused(refusal) => Err(error_kind(refusal, open.field, ahead)),
+            Outcome::Refused(refusal) => Err(error_kind(refusal, choice.field, ahead)),
             Outcome::Expired => Err(ErrorKind::DeadlineExceeded),
-            // Nobody listens to a cancelled attempt.
+            // The stream of a cancelled attempt is gone.
             Outcome::Cancelled => return,
         };
-        open.progress.send_modify(|progress| progress.end = Some(end));
-    }
-
-    /// The engine is gone, and with it everything it was working on.
-    pub(super) fn fail_all(&mut self) {
-        for (_, open) in self.open.drain() {
-            open.progress.send_modify(|progress| progress.end = Some(Err(ErrorKind::EngineDied)));
+        if !choice.held.is_empty() {
+            let _overrun = choice.events.send(AttemptEvent::Output(choice.held));
         }
+        choice.events.end(end);
     }
 
-    fn update(&self, attempt: AttemptId, change: impl FnOnce(&mut Progress)) {
-        if let Some(open) = self.open.get(&attempt) {
-            open.progress.send_modify(change);
+    /// Fails all attempts of an engine that has ended.
+    pub(super) fn fail_all(&mut self) {
+        for (_, choice) in self.open.drain() {
+            choice.events.end(Err(ErrorKind::EngineDied));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The gateway's side of a local model: admission, and what its engine is told of a request. Never waits for the engine.
+//! The backend of a local model: admits requests and submits them to the supervisor. Never waits
+//! for the engine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,27 +7,28 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::attempt_guard::Unserved;
-use super::command::{CancelOnDrop, ChoiceSubmit, Command, RETRY_AFTER, Submit};
+use super::attempt_event;
+use super::attempt_guard::PendingAttempt;
+use super::command::{CancelOnDrop, Command, NewAttempt, NewChoice, RETRY_AFTER};
 use super::control::Control;
 use super::fan_out;
 use super::observer::EngineObserver;
-use super::progress::Progress;
 use super::refusal::invalid;
-use super::request::order;
-use super::response::Answer;
+use super::request::message;
+use super::response::Response;
 use super::state::{EngineState, Phase};
 use crate::backends::backend::{Backend, BackendError, ErrorKind, EventStream, Health, Job};
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::protocol::{self, FrameError, ToEngine};
 use crate::units::AttemptId;
 
-/// A local model as the gateway sees it.
+/// A local model.
 pub struct LlamaBackend {
     pub(super) model: Arc<str>,
     pub(super) config: Arc<Config>,
     pub(super) commands: mpsc::Sender<Command>,
-    pub(super) places: Arc<Semaphore>,
+    /// One permit per choice that the engine holds, running or queued.
+    pub(super) permits: Arc<Semaphore>,
     pub(super) state: watch::Receiver<EngineState>,
     pub(super) observer: Arc<dyn EngineObserver>,
 }
@@ -34,9 +36,9 @@ pub struct LlamaBackend {
 impl Backend for LlamaBackend {
     fn start(&self, job: Job) -> EventStream {
         match self.submit(&job) {
-            Ok(answers) => {
-                let answers = answers.into_iter().map(Answer::events).collect();
-                fan_out::merge(answers, fan_out::of_each_prompt(&job.request))
+            Ok(responses) => {
+                let streams = responses.into_iter().map(Response::events).collect();
+                fan_out::merge(streams, fan_out::of_each_prompt(&job.request))
             }
             Err(kind) => {
                 let error = BackendError { model: Arc::clone(&self.model), kind };
@@ -46,7 +48,7 @@ impl Backend for LlamaBackend {
     }
 
     fn health(&self) -> Health {
-        let in_flight = self.config.admissions() - self.places.available_permits();
+        let in_flight = self.config.admissions() - self.permits.available_permits();
         let state = self.state.borrow();
         let facts = match &state.phase {
             Phase::Ready(facts) => Some(facts),
@@ -64,12 +66,12 @@ impl Backend for LlamaBackend {
 }
 
 impl LlamaBackend {
-    /// The engine's state, to watch it load or count its restarts.
+    /// The engine's state, which changes with loads and restarts.
     pub fn state(&self) -> watch::Receiver<EngineState> {
         self.state.clone()
     }
 
-    /// Loads and unloads it by hand.
+    /// Control of loads and unloads.
     pub fn control(&self) -> Control {
         Control {
             commands: self.commands.clone(),
@@ -78,70 +80,69 @@ impl LlamaBackend {
         }
     }
 
-    /// Sends the request to the engine, once for each choice.
-    fn submit(&self, job: &Job) -> Result<Vec<Answer>, ErrorKind> {
-        let patience = self.patience()?;
+    /// Submits the request, once for each choice.
+    fn submit(&self, job: &Job) -> Result<Vec<Response>, ErrorKind> {
+        let timeout = self.first_token_timeout()?;
         let count = fan_out::count(&job.request, self.config.admissions())?;
-        // Several prompts wait for each other.
-        let patience = patience * count.div_ceil(self.config.slots.max(1));
-        let mut order = order(job, &self.config)?;
+        // Choices beyond the slots wait for each other.
+        let timeout = timeout * count.div_ceil(self.config.slots.max(1));
+        let mut message = message(job, &self.config)?;
         let mut choices = Vec::with_capacity(count as usize);
-        let mut answers = Vec::with_capacity(count as usize);
+        let mut responses = Vec::with_capacity(count as usize);
         for index in 0..count {
             let attempt = fan_out::sequence_of(job.attempt, index);
             if index > 0 {
-                fan_out::renumber(&mut order, &job.request, index, attempt);
+                fan_out::renumber(&mut message, &job.request, index, attempt);
             }
-            let (choice, answer) =
-                self.choice(attempt, &order, job.request.prompt_field(), patience)?;
+            let (choice, response) =
+                self.choice(attempt, &message, job.request.prompt_field(), timeout)?;
             choices.push(choice);
-            answers.push(answer);
+            responses.push(response);
         }
         let Ok(sender) = self.commands.clone().try_reserve_owned() else {
             return Err(self.overloaded());
         };
         let (observer, model) = (Arc::clone(&self.observer), Arc::clone(&self.model));
-        let unserved = Unserved::new(observer, model, job.attempt);
-        sender.send(Command::Submit(Submit { choices, unserved }));
-        Ok(answers)
+        let guard = PendingAttempt::new(observer, model, job.attempt);
+        sender.send(Command::Submit(NewAttempt { choices, guard }));
+        Ok(responses)
     }
 
-    /// One choice and the place that it needs.
+    /// One choice, with its permit and its channels.
     fn choice(
         &self,
         attempt: AttemptId,
-        order: &ToEngine,
+        message: &ToEngine,
         field: &'static str,
-        patience: Duration,
-    ) -> Result<(ChoiceSubmit, Answer), ErrorKind> {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        first_token_timeout: Duration,
+    ) -> Result<(NewChoice, Response), ErrorKind> {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return Err(self.overloaded());
         };
-        let frame = protocol::encode(order).map_err(|error| too_large(&error, field))?;
-        let (progress, watched) = watch::channel(Progress::default());
-        // The cancellation's place in the channel is reserved now, so that it can be sent from a destructor.
+        let frame = protocol::encode(message).map_err(|error| too_large(&error, field))?;
+        let (sender, events) = attempt_event::channel(message, &self.config);
         let Ok(cancel) = self.commands.clone().try_reserve_owned() else {
             return Err(self.overloaded());
         };
-        let choice = ChoiceSubmit { attempt, field, frame: frame.into(), progress, place };
-        let answer = Answer {
+        let choice = NewChoice { attempt, field, frame: frame.into(), events: sender, permit };
+        let response = Response {
             model: Arc::clone(&self.model),
-            progress: watched,
-            first_token_timeout: patience,
+            events,
+            first_token_timeout,
             embeds: self.config.embedding,
-            cancel: CancelOnDrop { attempt, command: Some(cancel) },
+            cancel: CancelOnDrop { attempt, permit: Some(cancel) },
         };
-        Ok((choice, answer))
+        Ok((choice, response))
     }
 
-    /// Every place is taken.
+    /// All permits are taken.
     fn overloaded(&self) -> ErrorKind {
         let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
         ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead }
     }
 
-    /// Longest wait for the first text of an answer begun now; a load that comes first has its own time.
-    fn patience(&self) -> Result<Duration, ErrorKind> {
+    /// Timeout for the first output of a request submitted now; includes a load if one is needed.
+    fn first_token_timeout(&self) -> Result<Duration, ErrorKind> {
         let first_token = self.config.first_token_timeout();
         let state = self.state.borrow();
         let reason = match &state.phase {

@@ -1,54 +1,55 @@
-//! Submissions that wait while their model loads, each with a deadline.
+//! Queue of attempts that wait for their model to load, each with a deadline.
 //!
-//! Bounded by the handle: a submission holds one of the engine's places while it waits.
+//! Bounded by the backend: each choice holds a permit while it waits.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::command::Submit;
+use super::command::NewAttempt;
 use crate::backends::backend::ErrorKind;
 use crate::units::AttemptId;
 
-/// First come, first served.
+/// Attempts in order of arrival.
 #[derive(Debug, Default)]
-pub(super) struct Backlog(VecDeque<(Instant, Submit)>);
+pub(super) struct Backlog(VecDeque<(Instant, NewAttempt)>);
 
 impl Backlog {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn push(&mut self, submit: Submit, patience: Duration) {
-        self.0.push_back((Instant::now() + patience, submit));
+    pub(super) fn push(&mut self, attempt: NewAttempt, timeout: Duration) {
+        self.0.push_back((Instant::now() + timeout, attempt));
     }
 
-    pub(super) fn pop(&mut self) -> Option<Submit> {
-        self.0.pop_front().map(|(_, submit)| submit)
+    pub(super) fn pop(&mut self) -> Option<NewAttempt> {
+        self.0.pop_front().map(|(_, attempt)| attempt)
     }
 
-    /// Nobody wants this choice any more, if it is here; with the last of its choices a submission goes.
+    /// Removes a choice, and its attempt with the last of its choices.
     pub(super) fn cancel(&mut self, attempt: AttemptId) {
-        self.0.retain_mut(|(_, submit)| submit.goes_on_without(attempt));
+        self.0.retain_mut(|(_, new)| new.continues_without(attempt));
     }
 
     pub(super) fn fail_all(&mut self, kind: &ErrorKind) {
-        for (_, submit) in self.0.drain(..) {
-            submit.refuse(kind);
+        for (_, attempt) in self.0.drain(..) {
+            attempt.refuse(kind);
         }
     }
 
-    /// Refuses whoever has waited long enough with `kind`.
+    /// Refuses attempts past their deadline with `kind`.
     pub(super) fn expire(&mut self, kind: &ErrorKind) {
         while self.0.front().is_some_and(|(deadline, _)| *deadline <= Instant::now()) {
-            if let Some(submit) = self.pop() {
-                submit.refuse(kind);
+            if let Some(attempt) = self.pop() {
+                attempt.refuse(kind);
             }
         }
     }
 
-    /// Sleeps until the next deadline, or for ever. All wait equally long, so the first one's comes first.
+    /// Resolves at the next deadline; never if empty. All timeouts are equal, so the first
+    /// attempt's deadline is the next.
     pub(super) fn next_deadline(&self) -> impl Future<Output = ()> + use<> {
         let deadline = self.0.front().map(|(deadline, _)| *deadline);
         async move {

@@ -4,102 +4,104 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::attempt_guard::Unserved;
-use super::progress::Progress;
+use super::attempt_event::EventSender;
+use super::attempt_guard::PendingAttempt;
 use super::state::UnloadReason;
 use crate::backends::backend::ErrorKind;
 use crate::units::AttemptId;
 
-/// What a client is told to wait when the queue is full: about the time an answer takes.
+/// Retry time for clients if the queue is full: about the duration of an answer.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// From handle to supervisor.
+/// A message from backend or control to the supervisor.
 #[derive(Debug)]
 pub(super) enum Command {
-    Submit(Submit),
+    Submit(NewAttempt),
     Cancel(AttemptId),
-    Load(Answer),
+    Load(Reply),
     Unload(Unload),
 }
 
-/// The choices of one attempt.
+/// An attempt with its choices.
 #[derive(Debug)]
-pub(super) struct Submit {
-    pub(super) choices: Vec<ChoiceSubmit>,
-    pub(super) unserved: Unserved,
+pub(super) struct NewAttempt {
+    pub(super) choices: Vec<NewChoice>,
+    pub(super) guard: PendingAttempt,
 }
 
 #[derive(Debug)]
-pub(super) struct ChoiceSubmit {
-    /// The id of its sequence.
+pub(super) struct NewChoice {
+    /// The id of the choice's sequence.
     pub(super) attempt: AttemptId,
-    /// The request's field that the engine reads, to name it in an error.
+    /// The field of the request with the prompt, for error messages.
     pub(super) field: &'static str,
     /// The encoded `Submit` or `Embed` frame.
     pub(super) frame: Bytes,
-    pub(super) progress: watch::Sender<Progress>,
-    /// One of the engine's places, held until the engine is done with the choice.
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) events: EventSender,
+    /// Held until the engine has closed the choice.
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
-impl Submit {
-    /// Ends the attempt before the engine heard of it.
+impl NewAttempt {
+    /// Fails the attempt before it is sent to the engine.
     pub(super) fn refuse(&self, kind: &ErrorKind) {
         for choice in &self.choices {
-            choice.progress.send_modify(|progress| progress.end = Some(Err(kind.clone())));
+            choice.events.end(Err(kind.clone()));
         }
     }
 
-    /// Forgets a choice; whether others are left.
-    pub(super) fn goes_on_without(&mut self, attempt: AttemptId) -> bool {
+    /// Removes a choice; false if it was the last one.
+    pub(super) fn continues_without(&mut self, attempt: AttemptId) -> bool {
         self.choices.retain(|choice| choice.attempt != attempt);
         !self.choices.is_empty()
     }
 }
 
+/// Why a load or unload did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
-    #[error("it is busy")]
+    #[error("the model is busy; unload it with `drain`, or retry later")]
     Busy,
     #[error("{0}")]
     Failed(Arc<str>),
-    #[error("it did not happen within {} ms", .0.as_millis())]
+    #[error("not completed within {} ms", .0.as_millis())]
     Timeout(Duration),
-    #[error("it is shutting down")]
+    #[error("the gateway is shutting down")]
     Stopped,
 }
 
-/// How the supervisor answers.
-pub(super) type Answer = oneshot::Sender<Result<(), ControlError>>;
+/// The reply channel of a load or unload.
+pub(super) type Reply = oneshot::Sender<Result<(), ControlError>>;
 
 /// A request to unload.
 #[derive(Debug)]
 pub(super) struct Unload {
     pub(super) reason: UnloadReason,
-    /// Let running answers end first; new ones wait.
+    /// Complete running answers first; new requests wait.
     pub(super) drain: bool,
-    pub(super) answer: Answer,
+    pub(super) reply: Reply,
 }
 
-/// Tells the supervisor that nobody wants the answer any more.
+/// Cancels an attempt if its response stream is dropped before the end.
 pub(super) struct CancelOnDrop {
     pub(super) attempt: AttemptId,
-    pub(super) command: Option<mpsc::OwnedPermit<Command>>,
+    /// Reserved in advance, so that a destructor can send without waiting.
+    pub(super) permit: Option<mpsc::OwnedPermit<Command>>,
 }
 
 impl CancelOnDrop {
-    /// The answer has ended by itself.
+    /// For an answer that has ended.
     pub(super) fn disarm(&mut self) {
-        self.command = None;
+        self.permit = None;
     }
 }
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        if let Some(command) = self.command.take() {
-            command.send(Command::Cancel(self.attempt));
+        if let Some(permit) = self.permit.take() {
+            permit.send(Command::Cancel(self.attempt));
         }
     }
 }

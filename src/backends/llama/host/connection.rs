@@ -1,4 +1,4 @@
-//! What is said between a supervisor and one engine process: frames both ways, until one side has enough.
+//! The connection to a running engine process: relays commands and frames until one side ends it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,132 +12,135 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tracing::info;
 
-use super::command::{Command, ControlError, RETRY_AFTER, Submit, Unload};
+use super::attempt_event::Overrun;
+use super::command::{Command, ControlError, NewAttempt, RETRY_AFTER, Unload};
 use super::fan_out;
 use super::state::{Phase, UnloadReason};
-use super::supervisor_state::{Ended, Leaving, Link, not_running};
+use super::supervisor_state::{ExitReason, PendingUnload, SupervisorState, not_running};
 use crate::backends::backend::ErrorKind;
-use crate::backends::llama::memory::budget::Claim;
+use crate::backends::llama::memory::budget::Lease;
 use crate::backends::llama::wire::protocol::{self, FromEngine, MAX_FRAME, ToEngine};
 
 const STILL_LOADING: ErrorKind =
     ErrorKind::NotLoaded { reason: "it is still loading", retry_after: RETRY_AFTER };
 
-impl Link {
-    /// Speaks with the process until one side has enough. Dropping the socket on return tells it to leave.
-    pub(super) async fn converse(
+impl SupervisorState {
+    /// Runs the connection. On return the socket is dropped, which ends the process.
+    pub(super) async fn run(
         &mut self,
         socket: UnixStream,
         gguf: &Path,
-        claim: &mut Claim,
+        lease: &mut Lease,
         started: Instant,
-    ) -> Ended {
+    ) -> ExitReason {
         let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec();
         let (sink, frames) = Framed::new(socket, codec).split();
-        // As long as the command channel: a full outbox means a process that has stopped reading.
+        // As long as the command channel: only a process that does not read fills it.
         let (outbox, queued) = mpsc::channel(self.commands.max_capacity() + 1);
         let outbox = Outbox(outbox);
-        if let Err(ended) =
-            outbox.send(&ToEngine::Load(self.config.settings(gguf, claim.threads())))
-        {
-            return ended;
+        let settings = self.config.settings(gguf, lease.threads(), self.kernels);
+        if let Err(exit) = outbox.send(&ToEngine::Load(settings)) {
+            return exit;
         }
         tokio::select! {
-            ended = self.listen(frames, outbox, claim, started) => ended,
-            ended = write_frames(queued, sink) => ended,
+            exit = self.relay(frames, outbox, lease, started) => exit,
+            exit = write_frames(queued, sink) => exit,
         }
     }
 
-    /// Relays both ways until the process is gone, is silent for too long or talks nonsense.
-    async fn listen(
+    /// Relays until the process ends, is silent for too long or breaks the protocol.
+    async fn relay(
         &mut self,
         mut frames: SplitStream<Wire>,
         outbox: Outbox,
-        claim: &mut Claim,
+        lease: &mut Lease,
         started: Instant,
-    ) -> Ended {
-        let mut heard = started;
+    ) -> ExitReason {
+        let mut last_frame = started;
         loop {
-            if let Err(ended) = self.take_stock(&outbox, claim) {
-                return ended;
+            if let Err(exit) = self.tick(&outbox, lease) {
+                return exit;
             }
-            let (patience, waits) = self.patience();
+            let (timeout, applies) = self.silence_timeout();
             tokio::select! {
                 frame = frames.next() => {
-                    heard = Instant::now();
+                    last_frame = Instant::now();
                     let Some(frame) = frame else { return self.died() };
-                    let ended = match frame.map_err(Into::into).and_then(|bytes| protocol::decode(&bytes)) {
-                        Ok(message) => self.hear(message, started),
-                        Err(error) => Err(Ended::Died(error.to_string())),
+                    let frame = frame.map_err(Into::into);
+                    let handled = match frame.and_then(|bytes| protocol::decode(&bytes)) {
+                        Ok(message) => self.on_message(message, started),
+                        Err(error) => Err(ExitReason::Died(error.to_string())),
                     };
-                    if let Err(ended) = ended {
-                        return ended;
+                    if let Err(exit) = handled {
+                        return exit;
                     }
                 }
                 Some(command) = self.commands.recv() => {
                     if self.attempts.is_empty() {
-                        heard = Instant::now();
+                        last_frame = Instant::now();
                     }
-                    if let Err(ended) = self.obey(command, &outbox) {
-                        return ended;
+                    if let Err(exit) = self.on_command(command, &outbox) {
+                        return exit;
                     }
                 }
-                () = claim.wanted_back() => {
+                () = lease.wanted_back() => {
                     if !self.is_busy() {
-                        return Ended::Unloaded(UnloadReason::Evicted);
+                        return ExitReason::Unloaded(UnloadReason::Evicted);
                     }
                 }
-                () = self.waiting.next_deadline() => self.waiting.expire(&STILL_LOADING),
-                () = sleep_until(heard + patience), if waits => {
-                    return Ended::Died(format!("it said nothing for {} ms", patience.as_millis()));
+                () = self.backlog.next_deadline() => self.backlog.expire(&STILL_LOADING),
+                () = sleep_until(last_frame + timeout), if applies => {
+                    return ExitReason::Died(silence(timeout));
                 }
             }
         }
     }
 
-    fn died(&self) -> Ended {
-        Ended::Died(match self.ready_since {
-            Some(_) => "it died".to_owned(),
-            None => "it died while it loaded the model; its log tells more".to_owned(),
+    fn died(&self) -> ExitReason {
+        ExitReason::Died(match self.ready_since {
+            Some(_) => "engine process exited unexpectedly".to_owned(),
+            None => "engine process exited while loading the model; see its log lines".to_owned(),
         })
     }
 
-    /// Between two events: sends on who waited, notes whether there is anything to do, and leaves if it is to.
-    fn take_stock(&mut self, outbox: &Outbox, claim: &mut Claim) -> Result<(), Ended> {
+    /// Between two events: submits the backlog, reports whether the engine is busy, and completes a
+    /// pending unload.
+    fn tick(&mut self, outbox: &Outbox, lease: &mut Lease) -> Result<(), ExitReason> {
         if self.ready_since.is_some() {
-            match &self.leaving {
-                Some(leaving) if self.attempts.is_empty() => {
-                    return Err(Ended::Unloaded(leaving.reason));
+            match &self.pending_unload {
+                Some(unload) if self.attempts.is_empty() => {
+                    return Err(ExitReason::Unloaded(unload.reason));
                 }
                 Some(_) => {}
                 None => {
-                    while let Some(submit) = self.waiting.pop() {
-                        self.submit(submit, outbox)?;
+                    while let Some(attempt) = self.backlog.pop() {
+                        self.submit(attempt, outbox)?;
                     }
                 }
             }
         }
-        claim.set_busy(self.is_busy());
+        lease.set_busy(self.is_busy());
         Ok(())
     }
 
-    /// Whether ending the engine now would keep anybody waiting.
+    /// Whether ending the engine now would delay or fail a request.
     fn is_busy(&self) -> bool {
         self.ready_since.is_none()
             || !self.attempts.is_empty()
-            || !self.waiting.is_empty()
+            || !self.backlog.is_empty()
             || !self.commands.is_empty()
     }
 
-    /// How long the process may be silent, and whether that matters just now. While it loads it tells its progress.
-    fn patience(&self) -> (Duration, bool) {
+    /// Maximum silence of the process, and whether it applies now. A loading process reports its
+    /// progress.
+    fn silence_timeout(&self) -> (Duration, bool) {
         match self.ready_since {
             None => (self.config.load_timeout(), true),
             Some(_) => (self.config.hang_timeout(), !self.attempts.is_empty()),
         }
     }
 
-    fn hear(&mut self, message: FromEngine, started: Instant) -> Result<(), Ended> {
+    fn on_message(&mut self, message: FromEngine, started: Instant) -> Result<(), ExitReason> {
         match message {
             FromEngine::Loading { percent } => self.set_phase(Phase::Loading { percent }),
             FromEngine::Ready(facts) => {
@@ -149,103 +152,93 @@ impl Link {
                 );
                 self.ready_since = Some(Instant::now());
                 let took = started.elapsed();
-                self.state.send_modify(|state| {
+                self.published.send_modify(|state| {
                     state.phase = Phase::Ready(facts);
                     state.last_load = Some(took);
                 });
                 self.observer.engine_ready(&self.model, took);
-                for answer in self.asked.drain(..) {
-                    let _gone = answer.send(Ok(()));
+                for reply in self.load_waiters.drain(..) {
+                    let _gone = reply.send(Ok(()));
                 }
             }
-            FromEngine::LoadFailed { reason } => return Err(Ended::LoadFailed(reason)),
+            FromEngine::LoadFailed { reason } => return Err(ExitReason::LoadFailed(reason)),
             FromEngine::Admitted { attempt, at, dropped_turns } => {
-                self.attempts.admitted(attempt, at, dropped_turns);
+                self.attempts.admitted(attempt, at, dropped_turns)?;
             }
-            FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector),
+            FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector)?,
             FromEngine::Step { report, pieces, logprobs, confidences } => {
-                self.observer.step(&self.model, &fan_out::joined(report));
-                for (attempt, confidence) in confidences {
-                    self.attempts.confidence(attempt, confidence);
-                }
-                for (attempt, logprobs) in logprobs {
-                    self.attempts.logprobs(attempt, logprobs);
-                }
-                for (attempt, piece) in pieces {
-                    self.attempts.piece(attempt, piece);
-                }
+                self.observer.step(&self.model, &fan_out::merge_rows(report));
+                self.attempts.step(pieces, logprobs, confidences)?;
             }
             FromEngine::Closed { attempt, outcome } => self.attempts.close(attempt, outcome),
         }
         Ok(())
     }
 
-    fn obey(&mut self, command: Command, outbox: &Outbox) -> Result<(), Ended> {
+    fn on_command(&mut self, command: Command, outbox: &Outbox) -> Result<(), ExitReason> {
+        let is_ready = self.ready_since.is_some();
         match command {
-            Command::Submit(submit) if self.ready_since.is_some() && self.leaving.is_none() => {
-                self.submit(submit, outbox)
+            Command::Submit(attempt) if is_ready && self.pending_unload.is_none() => {
+                return self.submit(attempt, outbox);
             }
-            Command::Submit(submit)
-                if self.ready_since.is_some() || self.state.borrow().on_demand =>
-            {
-                self.waiting.push(submit, self.config.load_timeout());
-                Ok(())
+            Command::Submit(attempt) if is_ready || self.published.borrow().on_demand => {
+                self.backlog.push(attempt, self.config.load_timeout());
             }
-            Command::Submit(submit) => {
-                submit.refuse(&not_running());
-                Ok(())
-            }
+            Command::Submit(attempt) => attempt.refuse(&not_running()),
             Command::Cancel(attempt) if self.attempts.contains(attempt) => {
-                outbox.send(&ToEngine::Cancel(attempt))
+                return outbox.send(&ToEngine::Cancel(attempt));
             }
-            Command::Cancel(attempt) => {
-                self.waiting.cancel(attempt);
-                Ok(())
+            Command::Cancel(attempt) => self.backlog.cancel(attempt),
+            Command::Load(reply) if is_ready => {
+                let _gone = reply.send(Ok(()));
             }
-            Command::Load(answer) => {
-                if self.ready_since.is_some() {
-                    let _gone = answer.send(Ok(()));
-                } else {
-                    self.asked.push(answer);
-                }
-                Ok(())
-            }
-            Command::Unload(unload) => {
-                self.begin_to_leave(unload);
-                Ok(())
-            }
+            Command::Load(reply) => self.load_waiters.push(reply),
+            Command::Unload(unload) => self.begin_unload(unload),
         }
+        Ok(())
     }
 
-    fn submit(&mut self, submit: Submit, outbox: &Outbox) -> Result<(), Ended> {
-        let frames = submit.choices.iter().map(|choice| choice.frame.clone());
+    fn submit(&mut self, attempt: NewAttempt, outbox: &Outbox) -> Result<(), ExitReason> {
+        let frames = attempt.choices.iter().map(|choice| choice.frame.clone());
         let frames: Vec<Bytes> = frames.collect();
-        self.attempts.open(submit);
+        self.attempts.open(attempt);
         frames.into_iter().try_for_each(|frame| outbox.forward(frame))
     }
 
-    fn begin_to_leave(&mut self, unload: Unload) {
+    fn begin_unload(&mut self, unload: Unload) {
         if self.is_busy() && !unload.drain {
-            let _gone = unload.answer.send(Err(ControlError::Busy));
+            let _gone = unload.reply.send(Err(ControlError::Busy));
             return;
         }
-        let Unload { reason, answer, .. } = unload;
-        let leaving = self.leaving.get_or_insert(Leaving { reason, answers: Vec::new() });
-        leaving.answers.push(answer);
+        let Unload { reason, reply, .. } = unload;
+        let pending = PendingUnload { reason, replies: Vec::new() };
+        self.pending_unload.get_or_insert(pending).replies.push(reply);
     }
 }
 
-/// Frames on their way to the process; never waits for it.
+impl From<Overrun> for ExitReason {
+    fn from(overrun: Overrun) -> Self {
+        Self::Died(overrun.to_string())
+    }
+}
+
+fn silence(timeout: Duration) -> String {
+    format!("no frame from the engine for {} ms", timeout.as_millis())
+}
+
+/// The queue of frames to the process. Never blocks.
 struct Outbox(mpsc::Sender<Bytes>);
 
 impl Outbox {
-    fn send(&self, message: &ToEngine) -> Result<(), Ended> {
-        let frame = protocol::encode(message).map_err(|error| Ended::Died(error.to_string()))?;
+    fn send(&self, message: &ToEngine) -> Result<(), ExitReason> {
+        let frame =
+            protocol::encode(message).map_err(|error| ExitReason::Died(error.to_string()))?;
         self.forward(frame.into())
     }
 
-    fn forward(&self, frame: Bytes) -> Result<(), Ended> {
-        self.0.try_send(frame).map_err(|_| Ended::Died("it has stopped reading".to_owned()))
+    fn forward(&self, frame: Bytes) -> Result<(), ExitReason> {
+        let full = |_| ExitReason::Died("engine outbox is full".to_owned());
+        self.0.try_send(frame).map_err(full)
     }
 }
 
@@ -254,11 +247,11 @@ type Wire = Framed<UnixStream, LengthDelimitedCodec>;
 async fn write_frames(
     mut queued: mpsc::Receiver<Bytes>,
     mut sink: SplitSink<Wire, Bytes>,
-) -> Ended {
+) -> ExitReason {
     while let Some(frame) = queued.recv().await {
         if let Err(error) = sink.send(frame).await {
-            return Ended::Died(format!("its socket failed: {error}"));
+            return ExitReason::Died(format!("engine socket failed: {error}"));
         }
     }
-    Ended::Died("it is no longer spoken to".to_owned())
+    ExitReason::Died("command channel closed".to_owned())
 }

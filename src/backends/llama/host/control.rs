@@ -1,15 +1,15 @@
-//! Loading and unloading a local model by hand, and what is known of its loads.
+//! Control of a local model from outside of its supervisor: loads, unloads and state.
 
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::command::{Answer, Command, ControlError, Unload};
+use super::command::{Command, ControlError, Reply, Unload};
 use super::process::resident_bytes;
 use super::state::{EngineState, UnloadReason};
 
-/// The lever of one model. Cheap to clone.
+/// Control of one model. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Control {
     pub(super) commands: mpsc::Sender<Command>,
@@ -22,27 +22,27 @@ impl Control {
         self.state.borrow().clone()
     }
 
-    /// Resolves once the model is loaded, which it may be already.
+    /// Resolves when the model is loaded; at once if it already is.
     pub async fn load(&self) -> Result<(), ControlError> {
-        self.ask(Command::Load).await
+        self.send(Command::Load).await
     }
 
-    /// Resolves once the engine has ended, which it may have before.
+    /// Resolves when the engine has exited; at once if there is none.
     pub async fn unload(&self, reason: UnloadReason, drain: bool) -> Result<(), ControlError> {
-        self.ask(|answer| Command::Unload(Unload { reason, drain, answer })).await
+        self.send(|reply| Command::Unload(Unload { reason, drain, reply })).await
     }
 
-    async fn ask(&self, command: impl FnOnce(Answer) -> Command) -> Result<(), ControlError> {
-        let (answer, answered) = oneshot::channel();
+    async fn send(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), ControlError> {
+        let (reply, replied) = oneshot::channel();
         let exchange = async {
-            self.commands.send(command(answer)).await.map_err(|_| ControlError::Stopped)?;
-            answered.await.map_err(|_| ControlError::Stopped)?
+            self.commands.send(command(reply)).await.map_err(|_| ControlError::Stopped)?;
+            replied.await.map_err(|_| ControlError::Stopped)?
         };
-        let patience = self.load_timeout;
-        timeout(patience, exchange).await.map_err(|_| ControlError::Timeout(patience))?
+        let limit = self.load_timeout;
+        timeout(limit, exchange).await.map_err(|_| ControlError::Timeout(limit))?
     }
 
-    /// Bytes of the engine process in memory, while there is one.
+    /// Resident memory of the engine process in bytes; `None` without a process.
     pub fn resident_bytes(&self) -> Option<u64> {
         resident_bytes(self.state.borrow().pid?)
     }

@@ -1,6 +1,6 @@
-//! A chat request as the engine's conversation.
+//! Conversion of a chat request to the engine's conversation.
 //!
-//! Pure. What a local model cannot be asked is refused here, before the engine hears of it.
+//! Pure. Refuses features that local models lack before anything is sent to the engine.
 
 use super::refusal::invalid;
 use crate::backends::backend::{ErrorKind, UNSUPPORTED_TOOL};
@@ -11,7 +11,7 @@ use crate::backends::llama::wire::reasoning::without_reasoning;
 use crate::openai::tools::FUNCTION;
 use crate::openai::{ChatRequest, Message, Role, Tool, ToolChoice};
 
-/// Refuses what no local model can be asked.
+/// The request's conversation.
 pub(super) fn conversation(request: &ChatRequest) -> Result<Conversation, ErrorKind> {
     let turns = request.messages.iter().map(turn).collect();
     let variables = request.chat_template_kwargs.as_ref();
@@ -40,7 +40,7 @@ fn turn(message: &Message) -> Turn {
     }
 }
 
-/// The tools the model is told of: none where none are offered or none may be called.
+/// The request's tools; `None` if it has none or allows no call.
 fn tools(request: &ChatRequest) -> Result<Option<ToolUse>, ErrorKind> {
     let offered = request.tools.as_deref().unwrap_or_default();
     let must_call = match &request.tool_choice {
@@ -69,7 +69,7 @@ fn offer(place: usize, tool: &Tool) -> Result<OfferedTool, ErrorKind> {
     let Some(function) = function else {
         return Err(unsupported(&format!("tools[{place}].type"), &tool.kind));
     };
-    // Some templates look into the schema, so a function without arguments gets one that says so.
+    // Some templates read the schema, so a function without one gets an empty schema.
     let schema =
         function.parameters.as_ref().map_or(r#"{"type":"object","properties":{}}"#, |p| p.get());
     let description = function.description.as_deref().unwrap_or_default();
@@ -77,10 +77,10 @@ fn offer(place: usize, tool: &Tool) -> Result<OfferedTool, ErrorKind> {
     Ok(OfferedTool { strict, ..OfferedTool::new(&function.name, description, schema) })
 }
 
-/// Another model may know such tools.
+/// An error that allows a retry with another model, which may support such tools.
 fn unsupported(param: &str, kind: &str) -> ErrorKind {
     ErrorKind::InvalidRequest {
-        message: format!("`{param}`: a local model knows tools of type `function`, not `{kind}`"),
+        message: format!("`{param}`: local models support tools of type `function`, not `{kind}`"),
         param: Some(param.to_owned()),
         code: Some(UNSUPPORTED_TOOL.to_owned()),
     }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn tools_of(more: &serde_json::Value) -> Result<Option<ToolUse>, ErrorKind> {
-        // Raw schemas need the text, not a parsed value.
+        // Raw schemas need text, not a parsed value.
         let mut body = json!({"model": "m", "messages": []});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         tools(&serde_json::from_str(&body.to_string()).unwrap())

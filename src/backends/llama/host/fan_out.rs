@@ -1,4 +1,5 @@
-//! Several answers to one request (`n`, and several prompts): each is a sequence of its own to the engine, all are one attempt to the books.
+//! Fan-out of a request with several choices (`n`, or several prompts): one sequence each in the
+//! engine, one attempt in all reports.
 
 use async_stream::try_stream;
 use futures::StreamExt;
@@ -12,13 +13,14 @@ use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{Request, Usage};
 use crate::units::AttemptId;
 
-/// Where the index of a choice stands in the id of its sequence: attempts are counted from 1 and never come so far.
+/// Position of a choice's index in the id of its sequence; attempt ids count from 1 and never reach
+/// it.
 const INDEX_BITS: u32 = 56;
 
-/// What the bits above can number.
-const MOST: usize = 1 << (u64::BITS - INDEX_BITS);
+/// Number of indices in the bits above.
+const CHOICES_MAX: usize = 1 << (u64::BITS - INDEX_BITS);
 
-/// How many choices each prompt of a request gets.
+/// Number of choices for each prompt of a request.
 pub(super) fn of_each_prompt(request: &Request) -> u32 {
     let asked = match request {
         Request::Chat(request) => request.n,
@@ -28,9 +30,9 @@ pub(super) fn of_each_prompt(request: &Request) -> u32 {
     asked.unwrap_or(1).max(1)
 }
 
-/// How many choices a request asks for: several of a conversation, or of each of several raw prompts.
+/// Number of choices of a request: several of a conversation, or of each raw prompt.
 pub(super) fn count(request: &Request, admissions: usize) -> Result<u32, ErrorKind> {
-    let (each, most) = (of_each_prompt(request), admissions.min(MOST));
+    let (each, most) = (of_each_prompt(request), admissions.min(CHOICES_MAX));
     let (prompts, field) = match request {
         Request::Completion(request) if request.prompt.0.len() > 1 => {
             (request.prompt.0.len(), "prompt")
@@ -41,22 +43,24 @@ pub(super) fn count(request: &Request, admissions: usize) -> Result<u32, ErrorKi
         Ok(count) if count as usize <= most => Ok(count),
         _ => {
             let message =
-                format!("`{field}`: this model holds at most {most} answers of a request at once");
+                format!("`{field}`: this model accepts at most {most} choices in one request");
             Err(invalid(field, message))
         }
     }
 }
 
-/// The sequence of the attempt's choice of this index; the first one's is the attempt itself.
+/// The sequence id of a choice; that of the first is the attempt's id.
 pub(super) fn sequence_of(attempt: AttemptId, index: u32) -> AttemptId {
     AttemptId(attempt.0 | u64::from(index) << INDEX_BITS)
 }
 
-/// Turns the order of the choice before into that of choice `index`: another sequence, and another seed or prompt.
+/// Changes the message of the previous choice into that of choice `index`: next sequence, and next
+/// seed or prompt.
 ///
-/// With a seed, each prompt is answered as if it were alone; without one, equal prompts get different answers.
-pub(super) fn renumber(order: &mut ToEngine, request: &Request, index: u32, sequence: AttemptId) {
-    let ToEngine::Submit(submission) = order else { return };
+/// With a seed, each prompt's answer is as if it were alone; without one, equal prompts get
+/// different answers.
+pub(super) fn renumber(message: &mut ToEngine, request: &Request, index: u32, sequence: AttemptId) {
+    let ToEngine::Submit(submission) = message else { return };
     submission.attempt = sequence;
     let seed = &mut submission.sampling.seed;
     *seed = seed.wrapping_add(1);
@@ -73,13 +77,13 @@ pub(super) fn renumber(order: &mut ToEngine, request: &Request, index: u32, sequ
     }
 }
 
-/// The attempt that a sequence belongs to.
+/// The attempt of a sequence.
 pub(super) fn attempt_of(sequence: AttemptId) -> AttemptId {
     AttemptId(sequence.0 & ((1 << INDEX_BITS) - 1))
 }
 
-/// The report with one row for each attempt, whatever its choices.
-pub(super) fn joined(report: StepReport) -> StepReport {
+/// Merges the report's rows of an attempt's choices into one.
+pub(super) fn merge_rows(report: StepReport) -> StepReport {
     let mut rows: Vec<StepRow> = Vec::with_capacity(report.rows.len());
     for row in report.rows {
         let attempt = attempt_of(row.attempt);
@@ -94,8 +98,8 @@ pub(super) fn joined(report: StepReport) -> StepReport {
     StepReport { rows, ..report }
 }
 
-/// One stream of events from those of all choices, `each` of every prompt. OpenAI counts a prompt once, and every
-/// choice's tokens.
+/// Merges the streams of all choices, `each` per prompt. Usage counts each prompt once and the
+/// tokens of all choices, as OpenAI does.
 pub(super) fn merge(mut choices: Vec<EventStream>, each: u32) -> EventStream {
     if choices.len() == 1 {
         return choices.remove(0);
@@ -116,14 +120,14 @@ pub(super) fn merge(mut choices: Vec<EventStream>, each: u32) -> EventStream {
                     yield Event::Started;
                     continue;
                 }
-                // All choices read the same conversation.
+                // All choices have the same conversation.
                 Event::Truncated { turns } => {
                     if index == 0 {
                         yield Event::Truncated { turns };
                     }
                     continue;
                 }
-                // The first choice stands for all.
+                // The first choice represents all.
                 Event::Confidence(tokens) => {
                     if index == 0 {
                         yield Event::Confidence(tokens);
@@ -156,7 +160,7 @@ pub(super) fn merge(mut choices: Vec<EventStream>, each: u32) -> EventStream {
     merged.boxed()
 }
 
-/// `with_prompt` for the first choice of each prompt.
+/// Adds a choice's usage; `with_prompt` for the first choice of each prompt.
 fn added(sum: Usage, choice: Usage, with_prompt: bool) -> Usage {
     let completion_tokens = sum.completion_tokens + choice.completion_tokens;
     let (mut prompt_tokens, mut cached_tokens) = (sum.prompt_tokens, sum.cached_tokens());
@@ -192,7 +196,7 @@ mod tests {
         let rows = vec![row(7, 2, 0, 1), row(8, 0, 5, 0), row(7, 0, 3, 0), row(7, 1, 0, 1)];
         let now = MonotonicNs::now();
         let (reused, drafted) = (Reused::default(), Drafted::default());
-        let joined = joined(StepReport { start: now, end: now, rows, reused, drafted });
+        let joined = merge_rows(StepReport { start: now, end: now, rows, reused, drafted });
         assert_eq!(joined.rows, [row(7, 0, 3, 2), row(8, 0, 5, 0)]);
     }
 

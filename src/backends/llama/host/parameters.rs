@@ -1,4 +1,5 @@
-//! From OpenAI's request fields to the engine's, with OpenAI's defaults filled in. Ranges were checked before.
+//! Conversion of OpenAI's request fields, with OpenAI's defaults, to the engine's. Ranges are
+//! validated before.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -10,7 +11,7 @@ use crate::openai::{ChatRequest, SamplingFields};
 
 pub(super) fn sampling(request: &SamplingFields<'_>) -> Sampling {
     let default = Sampling::default();
-    // Ids beyond i32 are in no vocabulary, as little as i32::MAX.
+    // No vocabulary has ids beyond i32, or i32::MAX.
     let token = |id: u32| i32::try_from(id).unwrap_or(i32::MAX);
     let bias = request.logit_bias.into_iter().flatten();
     Sampling {
@@ -26,18 +27,18 @@ pub(super) fn sampling(request: &SamplingFields<'_>) -> Sampling {
     }
 }
 
-/// Without a seed every answer gets its own: the standard library's hasher keys are random per call.
+/// The requested seed, or a random one: the standard library's hasher keys are random per call.
 fn seed(asked: Option<i64>) -> u64 {
     asked.map_or_else(|| RandomState::new().hash_one(()), i64::cast_unsigned)
 }
 
-/// How many of the most probable tokens to tell with each token; `None`: no log-probabilities at all.
+/// Number of most probable tokens to report with each token; `None` for no log-probabilities.
 pub(super) fn logprobs(request: &ChatRequest) -> Option<u8> {
     let top = request.top_logprobs.unwrap_or(0);
     request.logprobs.unwrap_or(false).then(|| u8::try_from(top).unwrap_or(u8::MAX))
 }
 
-/// The form that `response_format` demands.
+/// The constraint of `response_format`.
 pub(super) fn constraint(request: &ChatRequest) -> Result<Option<Constraint>, ErrorKind> {
     let Some(format) = &request.response_format else { return Ok(None) };
     match format.kind.as_str() {
@@ -52,7 +53,7 @@ pub(super) fn constraint(request: &ChatRequest) -> Result<Option<Constraint>, Er
         other => Err(invalid(
             "response_format",
             format!(
-                "local models take a `response_format` of type `text`, `json_object` or `json_schema`, not `{other}`"
+                "local models support a `response_format` of type `text`, `json_object` or `json_schema`, not `{other}`"
             ),
         )),
     }

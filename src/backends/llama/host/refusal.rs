@@ -4,12 +4,12 @@ use super::command::RETRY_AFTER;
 use crate::backends::backend::{ErrorKind, UNSUPPORTED_ENDPOINT};
 use crate::backends::llama::wire::outcome::{Refusal, Rejection};
 
-/// A request that is at fault, and its field.
+/// An error of the request, with the field that causes it.
 pub(super) fn invalid(param: &str, message: impl Into<String>) -> ErrorKind {
     ErrorKind::InvalidRequest { message: message.into(), param: Some(param.to_owned()), code: None }
 }
 
-/// `field` of the request is what the engine read; `ahead` others were there.
+/// The error for a refusal of the engine. `field` has the prompt; `ahead` attempts are open.
 pub(super) fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
     match refusal {
         Refusal::Scheduler(Rejection::QueueFull) => {
@@ -20,11 +20,14 @@ pub(super) fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind
         }
         Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(field, empty.to_string()),
         Refusal::Grammar(error) => {
-            invalid("response_format", format!("`response_format` cannot be kept to: {error}"))
+            invalid("response_format", format!("`response_format` cannot be enforced: {error}"))
         }
         Refusal::Tool { place, error } => {
             let param = format!("tools[{place}].function.parameters");
-            invalid(&param, format!("`{param}` cannot be kept to, as `strict` demands: {error}"))
+            invalid(
+                &param,
+                format!("`{param}` cannot be enforced, which `strict` requires: {error}"),
+            )
         }
         Refusal::UnknownBias { token, vocabulary } => invalid(
             "logit_bias",
@@ -39,12 +42,13 @@ pub(super) fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind
         Refusal::Template(reason) => {
             invalid(field, format!("the model's chat template refused the messages: {reason}"))
         }
-        Refusal::UnknownToken { token, vocabulary } => {
-            invalid(field, format!("there is no token {token}: the model knows {vocabulary}"))
-        }
+        Refusal::UnknownToken { token, vocabulary } => invalid(
+            field,
+            format!("unknown token {token}: the model's vocabulary has {vocabulary}"),
+        ),
         Refusal::Dimensions { most } => {
-            invalid("dimensions", format!("`dimensions`: the model's vectors have {most}"))
+            invalid("dimensions", format!("`dimensions`: the model's vectors have at most {most}"))
         }
-        Refusal::OtherTask => invalid("model", "the model answers another kind of request"),
+        Refusal::OtherTask => invalid("model", "the model does not support this kind of request"),
     }
 }

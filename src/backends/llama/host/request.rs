@@ -1,6 +1,6 @@
-//! The frame an engine gets for a request, with OpenAI's defaults filled in. Pure, but for random seeds.
+//! Requests as messages to the engine, with OpenAI's defaults. Pure, except for random seeds.
 //!
-//! Refuses what only an upstream could do, by name, rather than leaving it out of the answer.
+//! Refuses parameters that local models do not support, rather than ignore them.
 
 use super::conversation::conversation;
 use super::parameters::{constraint, logprobs, sampling};
@@ -8,12 +8,12 @@ use super::refusal::invalid;
 use crate::backends::backend::{ErrorKind, Job};
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::protocol::{Embed, Prompt, Submission, ToEngine};
-use crate::backends::terms::Terms;
+use crate::backends::scheduling_options::SchedulingOptions;
 use crate::openai::{ChatRequest, CompletionRequest, EmbeddingRequest, Input, Request};
 use crate::units::AttemptId;
 
-/// What the engine is told of a request.
-pub(super) fn order(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind> {
+/// The message for the request's first choice.
+pub(super) fn message(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind> {
     let attempt = job.attempt;
     Ok(match &*job.request {
         Request::Chat(request) => ToEngine::Submit(chat(attempt, request, job.terms, config)?),
@@ -22,11 +22,10 @@ pub(super) fn order(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind> {
     })
 }
 
-/// What the engine needs to know of a conversation, with OpenAI's defaults filled in.
 fn chat(
     attempt: AttemptId,
     request: &ChatRequest,
-    terms: Terms,
+    terms: SchedulingOptions,
     config: &Config,
 ) -> Result<Submission, ErrorKind> {
     let output_limit = request.output_limit().unwrap_or(config.max_output_tokens);
@@ -46,11 +45,11 @@ fn chat(
     })
 }
 
-/// For the first prompt and its first choice.
+/// The message for the first prompt.
 fn raw(
     attempt: AttemptId,
     request: &CompletionRequest,
-    terms: Terms,
+    terms: SchedulingOptions,
 ) -> Result<Submission, ErrorKind> {
     check(request)?;
     let first = request.prompt.0.first().cloned().unwrap_or_else(|| Input::Text(String::new()));
@@ -67,7 +66,7 @@ fn raw(
     })
 }
 
-fn embed(attempt: AttemptId, request: &EmbeddingRequest, terms: Terms) -> Embed {
+fn embed(attempt: AttemptId, request: &EmbeddingRequest, terms: SchedulingOptions) -> Embed {
     let inputs = request.input.0.clone();
     Embed { attempt, inputs, dimensions: request.dimensions, deadline: terms.deadline }
 }
@@ -90,7 +89,7 @@ fn check(request: &CompletionRequest) -> Result<(), ErrorKind> {
 
 fn unsupported(param: &str, what: &str) -> ErrorKind {
     ErrorKind::InvalidRequest {
-        message: format!("`{param}`: local models do not give {what}"),
+        message: format!("`{param}`: local models do not support {what}"),
         param: Some(param.to_owned()),
         code: Some("unsupported_parameter".to_owned()),
     }

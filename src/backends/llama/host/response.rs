@@ -1,18 +1,14 @@
-//! One answer on its way to the gateway: its events, from what the supervisor reports.
-//!
-//! What the engine has said so far lies in a `watch` cell per answer, so a slow client delays nobody and holds at most its
-//! own answer in memory.
+//! The response stream of one choice: backend events from the supervisor's.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_stream::try_stream;
 use futures::StreamExt;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use super::attempt_event::{AttemptEvent, End, EventReceiver, Output};
 use super::command::CancelOnDrop;
-use super::progress::Progress;
 use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream};
 use crate::backends::llama::wire::logprobs::{self, TokenLogprobs};
 use crate::backends::llama::wire::outcome::Counts;
@@ -20,58 +16,60 @@ use crate::backends::llama::wire::piece::Piece;
 use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{RankedToken, TokenLogprob, Usage};
 
-/// How much of an answer has been passed on.
-#[derive(Clone, Copy, Default)]
-struct Told {
-    pieces: usize,
-    logprobs: usize,
-    confidences: usize,
-}
+/// Maximum events taken from the channel at once: more than a step brings.
+const BATCH_MAX: usize = 64;
 
-/// One answer on its way.
-pub(super) struct Answer {
+/// A response that has been submitted.
+pub(super) struct Response {
     pub(super) model: Arc<str>,
-    pub(super) progress: watch::Receiver<Progress>,
-    /// The answer is vectors.
+    pub(super) events: EventReceiver,
+    /// The response is vectors.
     pub(super) embeds: bool,
     pub(super) first_token_timeout: Duration,
     pub(super) cancel: CancelOnDrop,
 }
 
-impl Answer {
+/// Events that arrived together.
+#[derive(Default)]
+struct Batch {
+    admitted: Option<u32>,
+    output: Output,
+    vectors: Vec<Vec<f32>>,
+    end: Option<End>,
+}
+
+impl Response {
     pub(super) fn events(mut self) -> EventStream {
         let model = Arc::clone(&self.model);
         let deadline = Instant::now() + self.first_token_timeout;
-        let mut told = Told::default();
-        let mut started = false;
-        let embeds = self.embeds;
         let events = try_stream! {
+            let mut vectors = Vec::new();
+            let mut awaits_first = true;
             loop {
-                let news = self.next(told, deadline).await?;
-                if news.admitted && !started {
-                    started = true;
+                let mut batch = self.next(awaits_first.then_some(deadline)).await?;
+                if let Some(dropped_turns) = batch.admitted {
                     yield Event::Started;
-                    if news.dropped_turns > 0 {
-                        yield Event::Truncated { turns: news.dropped_turns };
+                    if dropped_turns > 0 {
+                        yield Event::Truncated { turns: dropped_turns };
                     }
                 }
-                if !news.confidences.is_empty() {
-                    told.confidences += news.confidences.len();
-                    yield Event::Confidence(news.confidences);
+                awaits_first &= batch.output.pieces.is_empty() && batch.vectors.is_empty();
+                vectors.append(&mut batch.vectors);
+                let Output { pieces, logprobs, confidences } = batch.output;
+                if !confidences.is_empty() {
+                    yield Event::Confidence(confidences);
                 }
-                if !news.logprobs.is_empty() {
-                    told.logprobs += news.logprobs.len();
-                    yield Event::Logprobs(for_client(news.logprobs));
+                if !logprobs.is_empty() {
+                    yield Event::Logprobs(for_client(logprobs));
                 }
-                told.pieces += news.pieces.len();
-                for piece in joined(news.pieces) {
+                for piece in joined(pieces) {
                     yield event(piece);
                 }
-                if let Some(end) = news.end {
+                if let Some(end) = batch.end {
                     self.cancel.disarm();
                     let (reason, counts) = end?;
-                    if embeds {
-                        yield Event::Embeddings(news.vectors);
+                    if self.embeds {
+                        yield Event::Embeddings(vectors);
                     }
                     yield Event::Usage(usage(counts));
                     yield Event::Done(reason);
@@ -86,33 +84,34 @@ impl Answer {
             .boxed()
     }
 
-    /// Waits for something that was not told yet.
-    async fn next(&mut self, told: Told, deadline: Instant) -> Result<Progress, ErrorKind> {
-        let silent = told.pieces == 0 && self.progress.borrow().vectors.is_empty();
-        let changed = if silent {
-            timeout_at(deadline, self.progress.changed())
+    /// Waits for events; takes all that have arrived.
+    async fn next(&mut self, deadline: Option<Instant>) -> Result<Batch, ErrorKind> {
+        let mut received = Vec::new();
+        let receiving = self.events.recv_many(&mut received, BATCH_MAX);
+        match deadline {
+            Some(deadline) => timeout_at(deadline, receiving)
                 .await
-                .map_err(|_| ErrorKind::Timeout { after: self.first_token_timeout })?
-        } else {
-            self.progress.changed().await
+                .map_err(|_| ErrorKind::Timeout { after: self.first_token_timeout })?,
+            None => receiving.await,
         };
-        // The supervisor always leaves an end; without one it was dropped with everything it owned.
-        changed.map_err(|_| ErrorKind::EngineDied)?;
-        let progress = self.progress.borrow_and_update();
-        Ok(Progress {
-            admitted: progress.admitted,
-            dropped_turns: progress.dropped_turns,
-            // Vectors are of use only together.
-            vectors: progress.end.as_ref().map_or_else(Vec::new, |_| progress.vectors.clone()),
-            pieces: progress.pieces[told.pieces..].to_vec(),
-            logprobs: progress.logprobs[told.logprobs..].to_vec(),
-            confidences: progress.confidences[told.confidences..].to_vec(),
-            end: progress.end.clone(),
-        })
+        // The supervisor always sends an end, unless it is dropped itself or the engine overran.
+        if received.is_empty() {
+            return Err(ErrorKind::EngineDied);
+        }
+        let mut batch = Batch::default();
+        for event in received {
+            match event {
+                AttemptEvent::Admitted { dropped_turns } => batch.admitted = Some(dropped_turns),
+                AttemptEvent::Output(output) => batch.output.append(output),
+                AttemptEvent::Vector(vector) => batch.vectors.push(vector),
+                AttemptEvent::End(end) => batch.end = Some(end),
+            }
+        }
+        Ok(batch)
     }
 }
 
-/// Pieces that came together, in as few as say the same.
+/// Pieces merged where they are of the same kind.
 fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
     let mut joined: Vec<Piece> = Vec::with_capacity(1);
     for piece in pieces {
@@ -153,11 +152,11 @@ fn usage(counts: Counts) -> Usage {
     }
 }
 
-/// As clients see them.
+/// Log-probabilities in the format of the API.
 fn for_client(tokens: Vec<TokenLogprobs>) -> Vec<TokenLogprob> {
     let ranked = |token: logprobs::TokenLogprob| RankedToken {
         token: String::from_utf8_lossy(&token.bytes).into_owned(),
-        // JSON has no infinity; OpenAI writes −9999 for what has next to no probability.
+        // JSON has no infinity; OpenAI uses −9999 for negligible probability.
         logprob: token.logprob.max(-9999.0),
         bytes: token.bytes,
     };

@@ -1,5 +1,5 @@
-//! What a supervisor does while no engine runs: holds requests, waits until somebody wants the model, and gets it
-//! a place in memory.
+//! Standby of a model without an engine process: queues requests, waits until the model is needed,
+//! and leases memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,137 +8,139 @@ use tracing::warn;
 
 use super::command::{Command, ControlError, RETRY_AFTER, Unload};
 use super::state::Phase;
-use super::supervisor_state::Link;
+use super::supervisor_state::SupervisorState;
 use crate::backends::backend::ErrorKind;
 use crate::backends::llama::config::Config;
-use crate::backends::llama::memory::budget::{Claim, Residency, TooLarge};
-use crate::backends::llama::memory::estimate::Footprint;
+use crate::backends::llama::memory::budget::{Lease, MemoryBudget, TooLarge};
+use crate::backends::llama::memory::estimate::MemoryEstimate;
 use crate::backends::llama::memory::gguf;
+use crate::backends::llama::wire::settings::Kernels;
 
 const NO_MEMORY: ErrorKind = ErrorKind::NotLoaded {
-    reason: "the memory it needs is taken by models that are busy",
+    reason: "busy models hold the memory it needs",
     retry_after: RETRY_AFTER,
 };
 
-impl Link {
-    /// Returns when the model is to be loaded and has its place in memory.
+impl SupervisorState {
+    /// Returns when the model must be loaded and has its memory.
     pub(super) async fn standby(
         &mut self,
         gguf: &Path,
-        residency: &Arc<Residency>,
-    ) -> Result<Claim, TooLarge> {
-        let bytes = self.measure(gguf).await;
-        if self.keep {
-            // Nobody is evicted for a model that nobody has asked for.
-            if let Some(claim) = residency.try_claim(&self.model, bytes, false)? {
-                self.state.send_modify(|state| state.on_demand = false);
-                return Ok(claim);
+        budget: &Arc<MemoryBudget>,
+    ) -> Result<Lease, TooLarge> {
+        let bytes = self.estimate(gguf).await;
+        if self.keep_loaded {
+            // Loading without a request evicts no other model.
+            if let Some(lease) = budget.try_lease(&self.model, bytes, false)? {
+                self.published.send_modify(|state| state.on_demand = false);
+                return Ok(lease);
             }
             warn!(
                 model.name = %self.model,
-                "{} does not fit beside the loaded models: it is loaded on demand", self.model
+                "{} does not fit next to the loaded models; the next request loads it", self.model
             );
-            self.keep = false;
+            self.keep_loaded = false;
         }
         loop {
-            self.until_wanted().await;
-            let bytes = self.measure(gguf).await;
-            if let Some(claim) = self.claim(residency, bytes).await? {
-                return Ok(claim);
+            self.until_needed().await;
+            let bytes = self.estimate(gguf).await;
+            if let Some(lease) = self.lease(budget, bytes).await? {
+                return Ok(lease);
             }
         }
     }
 
-    /// Memory the model will take: its file may have come or changed since the last look.
-    async fn measure(&self, gguf: &Path) -> u64 {
-        let (path, config) = (gguf.to_owned(), Arc::clone(&self.config));
-        let measured = tokio::task::spawn_blocking(move || look(&path, &config)).await;
-        let (footprint, no_chat_template) = measured.unwrap_or_default();
-        self.state.send_modify(|state| {
-            state.footprint = footprint;
+    /// Estimates the model's memory again, because its file may have changed.
+    async fn estimate(&self, gguf: &Path) -> u64 {
+        let (path, config, kernels) = (gguf.to_owned(), Arc::clone(&self.config), self.kernels);
+        let estimated = tokio::task::spawn_blocking(move || inspect(&path, &config, kernels)).await;
+        let (memory, no_chat_template) = estimated.unwrap_or_default();
+        self.published.send_modify(|state| {
+            state.memory = memory;
             state.no_chat_template = no_chat_template;
         });
-        footprint.bytes()
+        memory.bytes()
     }
 
-    async fn until_wanted(&mut self) {
-        if self.is_wanted() {
+    async fn until_needed(&mut self) {
+        if self.is_needed() {
             return;
         }
-        self.state.send_modify(|state| {
+        self.published.send_modify(|state| {
             state.phase = Phase::Unloaded;
             state.on_demand = true;
         });
-        while !self.is_wanted() {
+        while !self.is_needed() {
             match self.commands.recv().await {
-                Some(command) => self.obey_on_standby(command),
-                // Every handle is gone; only the stop signal is left to wait for.
+                Some(command) => self.on_standby_command(command),
+                // All backends are dropped; only the stop signal can follow.
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Waits in line for memory, as long as somebody wants the model.
-    async fn claim(
+    /// Waits for memory; `None` if the model is no longer needed.
+    async fn lease(
         &mut self,
-        residency: &Arc<Residency>,
+        budget: &Arc<MemoryBudget>,
         bytes: u64,
-    ) -> Result<Option<Claim>, TooLarge> {
-        self.state.send_modify(|state| {
+    ) -> Result<Option<Lease>, TooLarge> {
+        self.published.send_modify(|state| {
             state.phase = Phase::Loading { percent: 0 };
             state.on_demand = true;
         });
         let model = Arc::clone(&self.model);
-        let claiming = residency.claim(&model, bytes);
-        tokio::pin!(claiming);
-        while self.is_wanted() {
+        let leasing = budget.lease(&model, bytes);
+        tokio::pin!(leasing);
+        while self.is_needed() {
             tokio::select! {
-                claim = &mut claiming => return claim.map(Some),
-                Some(command) = self.commands.recv() => self.obey_on_standby(command),
-                () = self.waiting.next_deadline() => self.waiting.expire(&NO_MEMORY),
+                lease = &mut leasing => return lease.map(Some),
+                Some(command) = self.commands.recv() => self.on_standby_command(command),
+                () = self.backlog.next_deadline() => self.backlog.expire(&NO_MEMORY),
             }
         }
         Ok(None)
     }
 
-    fn is_wanted(&mut self) -> bool {
-        // An operator who has hung up no longer waits for the load.
-        self.asked.retain(|answer| !answer.is_closed());
-        !self.asked.is_empty() || !self.waiting.is_empty()
+    fn is_needed(&mut self) -> bool {
+        // An operator's connection may have closed.
+        self.load_waiters.retain(|reply| !reply.is_closed());
+        !self.load_waiters.is_empty() || !self.backlog.is_empty()
     }
 
-    fn obey_on_standby(&mut self, command: Command) {
+    fn on_standby_command(&mut self, command: Command) {
         match command {
-            Command::Submit(submit) => self.waiting.push(submit, self.config.load_timeout()),
-            Command::Cancel(attempt) => self.waiting.cancel(attempt),
-            Command::Load(answer) => self.asked.push(answer),
+            Command::Submit(attempt) => self.backlog.push(attempt, self.config.load_timeout()),
+            Command::Cancel(attempt) => self.backlog.cancel(attempt),
+            Command::Load(reply) => self.load_waiters.push(reply),
             Command::Unload(unload) => self.unload_on_standby(unload),
         }
     }
 
-    /// There is nothing to unload, unless somebody waits for the load that is about to begin.
+    /// Cancels a load that only operators wait for; refuses if requests do.
     fn unload_on_standby(&mut self, unload: Unload) {
-        let answer = if self.waiting.is_empty() {
-            for asked in self.asked.drain(..) {
-                let _gone = asked.send(Err(ControlError::Failed("it was unloaded again".into())));
+        let result = if self.backlog.is_empty() {
+            for waiter in self.load_waiters.drain(..) {
+                let failed = ControlError::Failed("cancelled by an unload".into());
+                let _gone = waiter.send(Err(failed));
             }
             Ok(())
         } else {
             Err(ControlError::Busy)
         };
-        let _gone = unload.answer.send(answer);
+        let _gone = unload.reply.send(result);
     }
 }
 
-/// What the model takes, and whether it lacks a chat template, by the file's header.
-fn look(gguf: &Path, config: &Config) -> (Footprint, bool) {
+/// The model's memory, and whether it lacks a chat template, from the file's header.
+fn inspect(gguf: &Path, config: &Config, kernels: Kernels) -> (MemoryEstimate, bool) {
     let bytes_of = |path: &Path| path.metadata().map_or(0, |file| file.len());
-    let (mut footprint, has_template) = gguf::read_shape(gguf).map_or_else(
-        // The load will say what is wrong with it.
-        |_| (Footprint::of_file(bytes_of(gguf)), true),
-        |shape| (Footprint::of(&shape, config), shape.has_chat_template),
+    let (mut memory, has_template) = gguf::read_shape(gguf).map_or_else(
+        // The load reports what is wrong with it.
+        |_| (MemoryEstimate::of_file(bytes_of(gguf)), true),
+        |shape| (MemoryEstimate::of(&shape, config, kernels), shape.has_chat_template),
     );
     let lora_bytes = config.lora.as_deref().map_or(0, bytes_of);
-    footprint.weights_bytes = footprint.weights_bytes.saturating_add(lora_bytes);
-    (footprint, !has_template && config.chat_template.is_none())
+    memory.weights_bytes = memory.weights_bytes.saturating_add(lora_bytes);
+    (memory, !has_template && config.chat_template.is_none())
 }

@@ -1,26 +1,26 @@
-//! What an engine is doing, as everybody may watch it, and what that means for a request.
+//! The published state of an engine: its phase, its memory, and whether it takes requests.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backends::llama::memory::estimate::Footprint;
+use crate::backends::llama::memory::estimate::MemoryEstimate;
 use crate::backends::llama::wire::protocol::EngineFacts;
 
-/// What the engine is doing just now.
+/// The current state of an engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineState {
     pub phase: Phase,
-    /// The process, while there is one.
+    /// Process id; `None` without a process.
     pub pid: Option<u32>,
-    /// How often it had to be started anew.
+    /// Number of restarts after failures.
     pub restarts: u32,
-    /// The present load, if there is one, was caused by requests: more of them may wait for it.
+    /// A request causes the load, so further requests may wait for it.
     pub on_demand: bool,
-    /// Memory it takes once loaded, as its header and settings say.
-    pub footprint: Footprint,
-    /// Neither its file nor the config has a chat template: it only continues raw prompts.
+    /// Estimated memory once loaded.
+    pub memory: MemoryEstimate,
+    /// Neither the file nor the config has a chat template: the model only continues raw prompts.
     pub no_chat_template: bool,
-    /// How long the last load took.
+    /// Duration of the last load.
     pub last_load: Option<Duration>,
 }
 
@@ -30,9 +30,9 @@ pub enum Phase {
         percent: u8,
     },
     Ready(EngineFacts),
-    /// Not in memory; a request loads it.
+    /// Not in memory; the next request loads it.
     Unloaded,
-    /// Not running, for this reason; it will be tried again.
+    /// Not running for this reason; the supervisor retries.
     Down(Arc<str>),
     /// The gateway is shutting down.
     Stopped,
@@ -44,14 +44,14 @@ impl Default for Phase {
     }
 }
 
-/// Why an engine was ended though nothing was wrong with it.
+/// Why a working engine was unloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnloadReason {
-    /// Keeping it warm has cost what loading it again will.
+    /// Idle for its keep-alive time.
     Idle,
     /// Another model needed the memory.
     Evicted,
-    /// An operator asked.
+    /// Requested by an operator.
     Admin,
 }
 
@@ -65,14 +65,14 @@ impl UnloadReason {
     }
 }
 
-/// Whether requests find the model loaded.
+/// Availability of the model for requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadState {
     Loaded,
     Loading,
-    /// A request would load it.
+    /// The next request loads it.
     Unloaded,
-    /// It cannot be loaded just now.
+    /// Currently not loadable.
     Down,
 }
 
@@ -87,10 +87,10 @@ impl LoadState {
     }
 }
 
-/// Bytes a second at which a model is loaded that was never loaded here: a file that has to come from an ordinary SSD.
+/// Assumed load rate, in bytes per second, before the first load: a file on an ordinary SSD.
 const LOAD_BYTES_PER_S: f64 = 500e6;
-/// What starting a process and its buffers takes on top.
-const LOAD_LEAST_MS: f64 = 200.0;
+/// Fixed part of a load: process start and buffers.
+const LOAD_MIN_MS: f64 = 200.0;
 
 impl EngineState {
     pub fn load_state(&self) -> LoadState {
@@ -102,7 +102,7 @@ impl EngineState {
         }
     }
 
-    /// Whether a request can be taken: at once, or after the load that it causes or joins.
+    /// Whether requests are accepted, now or after a load that they cause or join.
     pub fn takes_requests(&self) -> bool {
         match self.phase {
             Phase::Ready(_) | Phase::Unloaded => true,
@@ -111,9 +111,9 @@ impl EngineState {
         }
     }
 
-    /// How long a load is expected to take from its start, milliseconds: as the last one did, or a guess by size.
+    /// Expected duration of a load in milliseconds: that of the last one, or an estimate by size.
     pub fn load_ms(&self) -> f64 {
-        let guess = || self.footprint.weights_bytes as f64 / LOAD_BYTES_PER_S * 1e3 + LOAD_LEAST_MS;
-        self.last_load.map_or_else(guess, |took| took.as_secs_f64() * 1e3)
+        let by_size = || self.memory.weights_bytes as f64 / LOAD_BYTES_PER_S * 1e3 + LOAD_MIN_MS;
+        self.last_load.map_or_else(by_size, |took| took.as_secs_f64() * 1e3)
     }
 }

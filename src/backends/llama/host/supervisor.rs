@@ -1,11 +1,11 @@
-//! Keeps one engine process running: starts it, and starts it again when it has died or hung. What is said with it is
-//! `dialogue.rs`'s; what stays between two processes is `link.rs`'s.
+//! Supervisor of one engine process: starts it, and restarts it after a death or a hang.
 //!
-//! Between two processes the model is on standby (`standby.rs`): unloaded, or waiting for memory. A model that is kept
-//! loaded is started again by itself; any other one when somebody asks for it.
+//! `connection` exchanges messages with a process, `supervisor_state` is kept between processes.
+//! Without a process the model is on standby (`standby`): unloaded, or waiting for memory. A model
+//! that is kept loaded restarts by itself, any other with the next request.
 //!
-//! One task per model, owned by whoever calls [`Supervisor::run`]. It never computes and never blocks on an engine or
-//! a client. Dropping our end of the socket is how a process is told to leave.
+//! One task per model, owned by the caller of [`Supervisor::run`]. Never computes and never blocks
+//! on an engine or a client. Dropping the supervisor's end of the socket ends the process.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,161 +23,172 @@ use super::backlog::Backlog;
 use super::observer::EngineObserver;
 use super::process::EngineProcess;
 use super::state::{EngineState, Phase};
-use super::supervisor_state::{Ended, Link};
+use super::supervisor_state::{ExitReason, SupervisorState};
 use crate::backends::llama::config::{Config, LoadWhen};
-use crate::backends::llama::memory::budget::{Claim, Residency};
+use crate::backends::llama::memory::budget::{Lease, MemoryBudget};
+use crate::backends::llama::wire::settings::{Kernels, is_script};
 
-/// First pause before a dead engine is started again; doubles with every death in a row.
-const BACKOFF_FIRST: Duration = Duration::from_millis(250);
-const BACKOFF_MOST: Duration = Duration::from_secs(30);
+/// First pause before a restart; doubles with each death in a row.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// A process that was ready this long is well: the next death starts over with the first pause.
+/// A process that was ready for this long resets the pause.
 const STABLE_AFTER: Duration = Duration::from_mins(1);
 
-/// Pause after a load that failed: only someone who puts the right file there, or frees memory, can help.
+/// Pause after a failed load: only another file or more memory helps.
 const LOAD_RETRY: Duration = Duration::from_secs(30);
 
 /// The owner of one model's engine process.
 pub struct Supervisor {
-    link: Link,
+    state: SupervisorState,
     gguf: PathBuf,
     binary: PathBuf,
-    residency: Arc<Residency>,
+    budget: Arc<MemoryBudget>,
 }
 
-/// Makes a local model: the handle answers once the supervisor runs and the engine has loaded `gguf`.
-///
-/// `binary` is the program whose hidden subcommand `engine` is the engine process: usually this one.
+/// A local model to create.
+#[derive(Debug)]
+pub struct LocalModel {
+    pub name: Arc<str>,
+    pub config: Config,
+    pub gguf: PathBuf,
+    /// The program with the hidden subcommand `engine`: usually this one.
+    pub binary: PathBuf,
+    pub kernels: Kernels,
+}
+
+/// Creates a local model. The backend answers once the supervisor runs and the engine is loaded.
 pub fn local_model(
-    model: Arc<str>,
-    config: Config,
-    gguf: PathBuf,
-    binary: PathBuf,
+    model: LocalModel,
     observer: Arc<dyn EngineObserver>,
-    residency: Arc<Residency>,
+    budget: Arc<MemoryBudget>,
 ) -> (LlamaBackend, Supervisor) {
-    let places = config.admissions();
-    // Each place sends at most a submission and a cancellation; twice that covers answers that have ended but whose
-    // streams are not dropped yet.
-    let (sender, commands) = mpsc::channel(4 * places);
-    let keep = config.load == LoadWhen::Preload;
+    let LocalModel { name: model, config, gguf, binary, kernels } = model;
+    let permits = config.admissions();
+    // Each permit sends at most a submission and a cancellation; twice that covers answers that
+    // have ended but whose streams are not dropped yet.
+    let (sender, commands) = mpsc::channel(4 * permits);
+    let keep_loaded = config.load == LoadWhen::Preload;
     // A request may come before the supervisor runs.
-    let phase = if keep { Phase::Loading { percent: 0 } } else { Phase::Unloaded };
-    let first = EngineState { phase, on_demand: !keep, ..EngineState::default() };
-    let (state, watched) = watch::channel(first);
+    let phase = if keep_loaded { Phase::Loading { percent: 0 } } else { Phase::Unloaded };
+    let first = EngineState { phase, on_demand: !keep_loaded, ..EngineState::default() };
+    let (published, watched) = watch::channel(first);
     let config = Arc::new(config);
     let backend = LlamaBackend {
         model: Arc::clone(&model),
         config: Arc::clone(&config),
         commands: sender,
-        places: Arc::new(Semaphore::new(places)),
+        permits: Arc::new(Semaphore::new(permits)),
         state: watched,
         observer: Arc::clone(&observer),
     };
-    let link = Link {
+    let state = SupervisorState {
         model,
         config,
+        kernels,
         observer,
         commands,
-        state,
+        published,
         attempts: Attempts::default(),
-        waiting: Backlog::default(),
-        asked: Vec::new(),
-        leaving: None,
-        keep,
+        backlog: Backlog::default(),
+        load_waiters: Vec::new(),
+        pending_unload: None,
+        keep_loaded,
         ready_since: None,
     };
-    (backend, Supervisor { link, gguf, binary, residency })
+    (backend, Supervisor { state, gguf, binary, budget })
 }
 
 impl Supervisor {
-    /// Runs the engine, again and again, until `stop`; returns when its last process has ended.
+    /// Runs the engine until `stop`; returns when its last process has ended.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut backoff = BACKOFF_FIRST;
+        let mut backoff = BACKOFF_MIN;
         loop {
-            let claim = tokio::select! {
-                claim = self.link.standby(&self.gguf, &self.residency) => claim,
+            let lease = tokio::select! {
+                lease = self.state.standby(&self.gguf, &self.budget) => lease,
                 () = stop.cancelled() => break,
             };
-            let ended = match claim {
-                Ok(claim) => self.live(claim, &stop).await,
-                Err(too_large) => self.link.too_large(too_large),
+            let exit = match lease {
+                Ok(lease) => self.run_process(lease, &stop).await,
+                Err(too_large) => self.state.too_large(too_large),
             };
-            let pause = match ended {
-                Ended::Stopped => break,
-                Ended::Unloaded(_) => continue,
-                Ended::LoadFailed(_) => LOAD_RETRY,
-                Ended::Died(_) => pause_after_death(self.link.ready_since, &mut backoff),
+            let pause = match exit {
+                ExitReason::Stopped => break,
+                ExitReason::Unloaded(_) => continue,
+                ExitReason::LoadFailed(_) => LOAD_RETRY,
+                ExitReason::Died(_) => pause_after_death(self.state.ready_since, &mut backoff),
             };
             tokio::select! {
-                () = self.link.refuse_for(pause) => {}
+                () = self.state.refuse_for(pause) => {}
                 () = stop.cancelled() => break,
             }
-            self.link.state.send_modify(|state| state.restarts += 1);
+            self.state.published.send_modify(|state| state.restarts += 1);
         }
-        self.link.take_down(&Ended::Stopped);
+        self.state.take_down(&ExitReason::Stopped);
     }
 
-    /// One process from its start to its end. Its place in memory is free when it has ended.
-    async fn live(&mut self, mut claim: Claim, stop: &CancellationToken) -> Ended {
-        let link = &mut self.link;
-        link.ready_since = None;
-        link.set_phase(Phase::Loading { percent: 0 });
-        let (process, socket) = match start(&link.model, &self.gguf, &self.binary).await {
+    /// Runs one process from start to end. Its memory is free on return.
+    async fn run_process(&mut self, mut lease: Lease, stop: &CancellationToken) -> ExitReason {
+        let state = &mut self.state;
+        state.ready_since = None;
+        state.set_phase(Phase::Loading { percent: 0 });
+        let (process, socket) = match start(&state.model, &self.gguf, &self.binary).await {
             Ok(started) => started,
-            Err(ended) => {
-                link.take_down(&ended);
-                return ended;
+            Err(exit) => {
+                state.take_down(&exit);
+                return exit;
             }
         };
         let pid = process.pid;
-        link.observer.engine_started(&link.model, pid);
-        link.state.send_modify(|state| state.pid = Some(pid));
-        info!(model = %link.model, pid, "engine started");
+        state.observer.engine_started(&state.model, pid);
+        state.published.send_modify(|state| state.pid = Some(pid));
+        info!(model = %state.model, pid, "engine started");
         let started = Instant::now();
-        let ended = tokio::select! {
-            ended = link.converse(socket, &self.gguf, &mut claim, started) => ended,
-            () = stop.cancelled() => Ended::Stopped,
+        let exit = tokio::select! {
+            exit = state.run(socket, &self.gguf, &mut lease, started) => exit,
+            () = stop.cancelled() => ExitReason::Stopped,
         };
-        link.take_down(&ended);
-        // Before it is reaped: its last CPU time can still be read.
-        link.observer.engine_stopped(&link.model, pid);
-        let status = match ended {
-            Ended::Stopped | Ended::Unloaded(_) => process.leave().await,
-            Ended::LoadFailed(_) | Ended::Died(_) => process.end().await,
+        state.take_down(&exit);
+        // Before the process is reaped: its CPU time can still be read.
+        state.observer.engine_stopped(&state.model, pid);
+        let status = match exit {
+            ExitReason::Stopped | ExitReason::Unloaded(_) => process.exit().await,
+            ExitReason::LoadFailed(_) | ExitReason::Died(_) => process.end().await,
         };
-        link.state.send_modify(|state| state.pid = None);
-        info!(model = %link.model, pid, status, "engine ended");
-        if let Ended::Unloaded(reason) = ended {
-            link.observer.engine_unloaded(&link.model, reason);
-            // From now on it is loaded when somebody asks.
-            link.keep = false;
+        state.published.send_modify(|state| state.pid = None);
+        info!(model = %state.model, pid, status, "engine exited");
+        if let ExitReason::Unloaded(reason) = exit {
+            state.observer.engine_unloaded(&state.model, reason);
+            // The next request loads it.
+            state.keep_loaded = false;
         }
-        for answer in link.leaving.take().into_iter().flat_map(|leaving| leaving.answers) {
-            let _gone = answer.send(Ok(()));
+        let pending = state.pending_unload.take();
+        for reply in pending.into_iter().flat_map(|unload| unload.replies) {
+            let _gone = reply.send(Ok(()));
         }
-        ended
+        exit
     }
 }
 
-/// Starts a process, if there is something for it to load.
+/// Starts a process if the model's file exists.
 async fn start(
     model: &str,
     gguf: &Path,
     binary: &Path,
-) -> Result<(EngineProcess, UnixStream), Ended> {
+) -> Result<(EngineProcess, UnixStream), ExitReason> {
     tokio::fs::metadata(gguf)
         .await
-        .map_err(|error| Ended::LoadFailed(format!("{}: {error}", gguf.display())))?;
-    EngineProcess::spawn(binary, model)
-        .map_err(|error| Ended::Died(format!("{} did not start: {error}", binary.display())))
+        .map_err(|error| ExitReason::LoadFailed(format!("{}: {error}", gguf.display())))?;
+    EngineProcess::spawn(binary, model, is_script(gguf)).map_err(|error| {
+        ExitReason::Died(format!("{} could not be started: {error}", binary.display()))
+    })
 }
 
 fn pause_after_death(ready_since: Option<Instant>, backoff: &mut Duration) -> Duration {
     if ready_since.is_some_and(|since| since.elapsed() >= STABLE_AFTER) {
-        *backoff = BACKOFF_FIRST;
+        *backoff = BACKOFF_MIN;
     }
     let pause = *backoff;
-    *backoff = (pause * 2).min(BACKOFF_MOST);
+    *backoff = (pause * 2).min(BACKOFF_MAX);
     pause
 }

@@ -1,5 +1,5 @@
-//! What a supervisor keeps of its model while processes come and go, and what happens between two of them: whoever waited is
-//! told, and whoever comes is refused until it is tried again.
+//! The state of a supervisor across processes of its engine, and its transitions when a process
+//! ends: running attempts fail, and new ones are refused until the next start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,115 +10,117 @@ use tracing::{error, info, warn};
 
 use super::attempts::Attempts;
 use super::backlog::Backlog;
-use super::command::{Answer, Command, ControlError};
+use super::command::{Command, ControlError, Reply};
 use super::observer::EngineObserver;
 use super::state::{EngineState, Phase, UnloadReason};
 use crate::backends::backend::ErrorKind;
 use crate::backends::llama::config::Config;
 use crate::backends::llama::memory::budget::TooLarge;
+use crate::backends::llama::wire::settings::Kernels;
 
-/// What stays while processes come and go.
-pub(super) struct Link {
+/// State that outlives an engine process.
+pub(super) struct SupervisorState {
     pub(super) model: Arc<str>,
     pub(super) config: Arc<Config>,
+    pub(super) kernels: Kernels,
     pub(super) observer: Arc<dyn EngineObserver>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) state: watch::Sender<EngineState>,
+    pub(super) published: watch::Sender<EngineState>,
     pub(super) attempts: Attempts,
-    /// What came while the model was not loaded.
-    pub(super) waiting: Backlog,
-    /// Operators who wait for the load.
-    pub(super) asked: Vec<Answer>,
-    /// It is to leave once it is idle.
-    pub(super) leaving: Option<Leaving>,
-    /// It is loaded, and after a death loaded again, without being asked for.
-    pub(super) keep: bool,
-    /// When the present process finished loading.
+    /// Attempts that wait for the model to load.
+    pub(super) backlog: Backlog,
+    /// Operators that wait for the model to load.
+    pub(super) load_waiters: Vec<Reply>,
+    /// An unload that waits until the engine is idle.
+    pub(super) pending_unload: Option<PendingUnload>,
+    /// Load without a request, also after the engine has died.
+    pub(super) keep_loaded: bool,
+    /// When the current process finished loading.
     pub(super) ready_since: Option<Instant>,
 }
 
 /// An unload that waits for the last answer.
-pub(super) struct Leaving {
+pub(super) struct PendingUnload {
     pub(super) reason: UnloadReason,
-    pub(super) answers: Vec<Answer>,
+    pub(super) replies: Vec<Reply>,
 }
 
-/// How a process's life ended.
-pub(super) enum Ended {
-    /// We were told to stop.
+/// Why an engine process ended.
+pub(super) enum ExitReason {
+    /// The gateway is stopping.
     Stopped,
-    /// Its memory is better used otherwise.
+    /// Unloaded on purpose.
     Unloaded(UnloadReason),
-    /// It said so itself, or there was nothing to load.
+    /// The engine reported it, or there was no file to load.
     LoadFailed(String),
     Died(String),
 }
 
-impl Link {
-    /// After a death or a failed load: what was sent in the meantime is refused at once, until it is tried again. An
-    /// operator may cut the pause short by asking for the load, or keep the model from coming back by unloading it.
+impl SupervisorState {
+    /// Refuses attempts for the duration of `pause`, after a death or a failed load. An operator
+    /// ends the pause by a load, or keeps the model from being restarted by an unload.
     pub(super) async fn refuse_for(&mut self, pause: Duration) {
         let refuse_all = async {
             while let Some(command) = self.commands.recv().await {
                 match command {
-                    Command::Submit(submit) => submit.refuse(&not_running()),
+                    Command::Submit(attempt) => attempt.refuse(&not_running()),
                     Command::Cancel(_) => {}
-                    Command::Load(answer) => return self.asked.push(answer),
+                    Command::Load(reply) => return self.load_waiters.push(reply),
                     Command::Unload(unload) => {
-                        self.keep = false;
-                        let _gone = unload.answer.send(Ok(()));
+                        self.keep_loaded = false;
+                        let _gone = unload.reply.send(Ok(()));
                     }
                 }
             }
             std::future::pending::<()>().await;
         };
-        // The time is what ends this.
         let _elapsed = timeout(pause, refuse_all).await;
     }
 
-    /// From now on nobody is sent here, and whoever was waiting is told.
-    pub(super) fn take_down(&mut self, ended: &Ended) {
-        // Whoever waited was never sent to the engine: nothing was spent on it.
-        let (phase, kind) = match ended {
-            Ended::Stopped => {
+    /// Publishes the end of the process, and fails all attempts and load waiters, except after an
+    /// unload.
+    pub(super) fn take_down(&mut self, exit: &ExitReason) {
+        let (phase, kind) = match exit {
+            ExitReason::Stopped => {
                 (Phase::Stopped, ErrorKind::Unavailable("it is shutting down".to_owned()))
             }
-            Ended::Unloaded(reason) => {
-                info!(model = %self.model, reason = reason.label(), "the model is unloaded");
-                self.state.send_modify(|state| {
+            ExitReason::Unloaded(reason) => {
+                info!(model = %self.model, reason = reason.label(), "model unloaded");
+                self.published.send_modify(|state| {
                     state.phase = Phase::Unloaded;
                     state.on_demand = true;
                 });
                 return;
             }
-            Ended::LoadFailed(reason) => {
-                error!(model = %self.model, "the model could not be loaded: {reason}");
+            ExitReason::LoadFailed(reason) => {
+                error!(model = %self.model, "model could not be loaded: {reason}");
                 let down = format!("it could not be loaded: {reason}");
                 (Phase::Down(down.as_str().into()), ErrorKind::Unavailable(down))
             }
-            Ended::Died(reason) => {
-                let next = if self.keep { "is started anew" } else { "ended" };
-                warn!(model = %self.model, "the engine {next}: {reason}");
-                let down = format!("its engine died: {reason}");
+            ExitReason::Died(reason) => {
+                let next = if self.keep_loaded { "restarting" } else { "stays unloaded" };
+                warn!(model = %self.model, "engine failed, {next}: {reason}");
+                let down = format!("its engine failed: {reason}");
                 (Phase::Down(down.as_str().into()), ErrorKind::Unavailable(down))
             }
         };
         self.set_phase(phase);
         self.attempts.fail_all();
-        for answer in self.asked.drain(..) {
-            let _gone = answer.send(Err(ControlError::Failed(kind.to_string().into())));
+        for reply in self.load_waiters.drain(..) {
+            let _gone = reply.send(Err(ControlError::Failed(kind.to_string().into())));
         }
-        self.waiting.fail_all(&kind);
+        // Attempts of the backlog were never sent to the engine and used no energy.
+        self.backlog.fail_all(&kind);
     }
 
-    pub(super) fn too_large(&mut self, too_large: TooLarge) -> Ended {
-        let ended = Ended::LoadFailed(too_large.to_string());
-        self.take_down(&ended);
-        ended
+    pub(super) fn too_large(&mut self, too_large: TooLarge) -> ExitReason {
+        let exit = ExitReason::LoadFailed(too_large.to_string());
+        self.take_down(&exit);
+        exit
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
-        self.state.send_modify(|state| state.phase = phase);
+        self.published.send_modify(|state| state.phase = phase);
     }
 }
 

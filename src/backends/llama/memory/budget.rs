@@ -1,7 +1,8 @@
-//! Who may be in memory: the table of loaded engines that all supervisors of a gateway share.
+//! Memory budget for loaded models, shared by all supervisors of a gateway.
 //!
-//! What to evict is decided in [`super::eviction`]; here are the table, the waiting and the asking. Evicting is asking: a
-//! model's own supervisor ends its engine, and does not if a request came in the meantime.
+//! [`super::eviction`] chooses the models to evict; this file has the table and the waiting.
+//! Eviction is a request: a model's own supervisor ends its engine, unless a request has arrived
+//! for it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,15 +12,15 @@ use tokio::sync::{Notify, Semaphore};
 use super::eviction::{Resident, Room, room};
 use super::threads;
 
-/// The memory table of one gateway.
+/// Loaded models and the memory they hold.
 #[derive(Debug)]
-pub struct Residency {
+pub struct MemoryBudget {
     budget_bytes: u64,
     cores: usize,
     table: Mutex<Vec<Entry>>,
-    /// Something left the table or became idle.
+    /// A model has left the table or become idle.
     changed: Notify,
-    /// Whoever waits for memory waits in line: a small model must not overtake a large one for ever.
+    /// Waiters form a queue, so that a small model does not overtake a large one indefinitely.
     turn: Semaphore,
 }
 
@@ -30,7 +31,7 @@ struct Entry {
     evict: Arc<Notify>,
 }
 
-/// A loaded model that nobody uses just now.
+/// A loaded model without requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idle {
     pub model: Arc<str>,
@@ -38,7 +39,7 @@ pub struct Idle {
     pub since: Duration,
 }
 
-/// The model would not fit even alone.
+/// The model exceeds the whole budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it needs {} MiB and [engines] memory_budget_mib allows {}: use fewer slots, a shorter context or a smaller file",
@@ -49,18 +50,18 @@ pub struct TooLarge {
     pub budget_bytes: u64,
 }
 
-/// A place in memory, given back when dropped. Busy at first: it loads.
+/// Memory of one loaded model, returned on drop. Busy at first, while the model loads.
 #[derive(Debug)]
-pub struct Claim {
-    residency: Arc<Residency>,
+pub struct Lease {
+    budget: Arc<MemoryBudget>,
     evict: Arc<Notify>,
     busy: bool,
-    /// Engines loaded at the same time, this one included, when it was granted.
+    /// Number of loaded engines when the lease was granted, including this one.
     pub engines: usize,
 }
 
-impl Residency {
-    /// `cores`: what this process may use.
+impl MemoryBudget {
+    /// `cores` is the number this process may use.
     pub fn new(budget_bytes: u64, cores: usize) -> Arc<Self> {
         Arc::new(Self {
             budget_bytes,
@@ -71,25 +72,27 @@ impl Residency {
         })
     }
 
-    /// Waits until `bytes` fit, asking idle models to leave. May wait for ever; dropping it gives up.
-    pub async fn claim(self: &Arc<Self>, model: &Arc<str>, bytes: u64) -> Result<Claim, TooLarge> {
+    /// Waits until `bytes` are free, evicting idle models. Waits without limit; dropping the future
+    /// gives up.
+    pub async fn lease(self: &Arc<Self>, model: &Arc<str>, bytes: u64) -> Result<Lease, TooLarge> {
         // The semaphore is never closed.
         let _turn = self.turn.acquire().await;
         loop {
-            if let Some(claim) = self.try_claim(model, bytes, true)? {
-                return Ok(claim);
+            if let Some(lease) = self.try_lease(model, bytes, true)? {
+                return Ok(lease);
             }
             self.changed.notified().await;
         }
     }
 
-    /// Takes the memory if it is free; with `evict`, asks idle models to leave if it is not.
-    pub fn try_claim(
+    /// Leases the memory if it is free; otherwise, with `evict`, asks idle models to leave and
+    /// returns `None`.
+    pub fn try_lease(
         self: &Arc<Self>,
         model: &Arc<str>,
         bytes: u64,
         evict: bool,
-    ) -> Result<Option<Claim>, TooLarge> {
+    ) -> Result<Option<Lease>, TooLarge> {
         let mut table = self.lock();
         let residents: Vec<_> = table.iter().map(|entry| entry.resident).collect();
         match room(&residents, self.budget_bytes, bytes) {
@@ -109,10 +112,10 @@ impl Residency {
         let resident = Resident { bytes, busy: true, last_used: Instant::now() };
         table.push(Entry { model: Arc::clone(model), resident, evict: Arc::clone(&evict) });
         let engines = table.len();
-        Ok(Some(Claim { residency: Arc::clone(self), evict, busy: true, engines }))
+        Ok(Some(Lease { budget: Arc::clone(self), evict, busy: true, engines }))
     }
 
-    /// Loaded models that nobody uses, with how long already.
+    /// Loaded models without requests.
     pub fn idle(&self) -> Vec<Idle> {
         let idle = |entry: &Entry| Idle {
             model: Arc::clone(&entry.model),
@@ -122,36 +125,36 @@ impl Residency {
         self.lock().iter().filter(|entry| !entry.resident.busy).map(idle).collect()
     }
 
-    /// Nothing under this lock can be left half done.
+    /// A poisoned lock is usable: each change is a single operation.
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Claim {
-    /// Notes whether the engine has anything to do. Cheap when nothing changes.
+impl Lease {
+    /// Sets whether the engine has work. Cheap if unchanged.
     pub fn set_busy(&mut self, busy: bool) {
         if std::mem::replace(&mut self.busy, busy) == busy {
             return;
         }
-        for entry in self.residency.lock().iter_mut().filter(|entry| self.is(entry)) {
+        for entry in self.budget.lock().iter_mut().filter(|entry| self.is(entry)) {
             entry.resident.busy = busy;
             entry.resident.last_used = Instant::now();
         }
         if !busy {
-            self.residency.changed.notify_one();
+            self.budget.changed.notify_one();
         }
     }
 
-    /// Resolves when somebody needs this memory.
+    /// Resolves when another model needs this memory.
     pub fn wanted_back(&self) -> impl Future<Output = ()> + use<> {
         let evict = Arc::clone(&self.evict);
         async move { evict.notified().await }
     }
 
-    /// Threads for an engine whose config leaves that open.
+    /// Number of threads for an engine without a configured one.
     pub fn threads(&self) -> usize {
-        threads::share(self.residency.cores, self.engines)
+        threads::share(self.budget.cores, self.engines)
     }
 
     fn is(&self, entry: &Entry) -> bool {
@@ -159,10 +162,10 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for Lease {
     fn drop(&mut self) {
-        self.residency.lock().retain(|entry| !Arc::ptr_eq(&entry.evict, &self.evict));
-        self.residency.changed.notify_one();
+        self.budget.lock().retain(|entry| !Arc::ptr_eq(&entry.evict, &self.evict));
+        self.budget.changed.notify_one();
     }
 }
 
@@ -177,15 +180,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_busy_model_is_waited_for_and_an_idle_one_is_asked_to_leave() {
-        let residency = Residency::new(100, 4);
-        let mut first = residency.claim(&name("first"), 60).await.unwrap();
+    async fn a_busy_model_is_waited_for_and_an_idle_one_is_evicted() {
+        let budget = MemoryBudget::new(100, 4);
+        let mut first = budget.lease(&name("first"), 60).await.unwrap();
         let second = name("second");
-        let mut waiting = Box::pin(residency.claim(&second, 60));
+        let mut waiting = Box::pin(budget.lease(&second, 60));
         assert!((&mut waiting).now_or_never().is_none(), "the first one loads");
         assert!(first.wanted_back().now_or_never().is_none(), "a busy model is left alone");
         first.set_busy(false);
-        assert_eq!(residency.idle()[0].model, name("first"));
+        assert_eq!(budget.idle()[0].model, name("first"));
         assert!((&mut waiting).now_or_never().is_none());
         assert!(first.wanted_back().now_or_never().is_some());
         drop(first);
@@ -195,23 +198,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_model_does_not_overtake_a_large_one() {
-        let residency = Residency::new(100, 4);
-        let first = residency.claim(&name("first"), 60).await.unwrap();
+        let budget = MemoryBudget::new(100, 4);
+        let first = budget.lease(&name("first"), 60).await.unwrap();
         let (large, small) = (name("large"), name("small"));
-        let mut waiting = Box::pin(residency.claim(&large, 90));
+        let mut waiting = Box::pin(budget.lease(&large, 90));
         assert!((&mut waiting).now_or_never().is_none());
-        let mut behind = Box::pin(residency.claim(&small, 10));
+        let mut behind = Box::pin(budget.lease(&small, 10));
         assert!((&mut behind).now_or_never().is_none());
-        // Whoever gives up leaves the line.
+        // Dropping a waiter removes it from the queue.
         drop(waiting);
         assert!(behind.now_or_never().is_some());
         drop(first);
     }
 
     #[test]
-    fn what_never_fits_is_told_at_once() {
-        let residency = Residency::new(100 << 20, 4);
-        let error = residency.try_claim(&name("big"), 200 << 20, true).unwrap_err();
+    fn a_model_that_never_fits_is_refused_at_once() {
+        let budget = MemoryBudget::new(100 << 20, 4);
+        let error = budget.try_lease(&name("big"), 200 << 20, true).unwrap_err();
         assert!(error.to_string().contains("needs 200 MiB"), "{error}");
     }
 }

@@ -1,29 +1,28 @@
-//! Which loaded models make room for another one. Pure: the memory table comes in, the ones to unload come out.
+//! Choice of the models to evict for another one. Pure: memory table in, models to unload out.
 
-/// One loaded model in the memory table.
+/// A loaded model in the memory table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resident<Time> {
     pub bytes: u64,
-    /// It loads, or works on requests: never evicted.
+    /// Loading or working on requests: never evicted.
     pub busy: bool,
     pub last_used: Time,
 }
 
-/// What a model that wants `needed` bytes has to do.
+/// The way to load a model of `needed` bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// It fits beside the others.
+    /// Fits now.
     Free,
-    /// It fits once these are gone (indices), least recently used first.
+    /// Fits after evicting these (indices), least recently used first.
     Evict(Vec<usize>),
-    /// Too much is busy: wait, and evict nobody for nothing.
+    /// Busy models hold too much: wait, and evict none.
     Wait,
-    /// It would not fit alone.
+    /// Exceeds the whole budget.
     Never,
 }
 
-/// Makes room for `needed` bytes under `budget`: takes idle models, the least recently used first, and no more of them
-/// than it must.
+/// Chooses idle models, least recently used first, and no more than necessary.
 pub fn room<Time: Ord + Copy>(residents: &[Resident<Time>], budget: u64, needed: u64) -> Room {
     let Some(allowed) = budget.checked_sub(needed) else { return Room::Never };
     let mut used: u64 = residents.iter().fold(0, |sum, one| sum.saturating_add(one.bytes));
@@ -77,7 +76,7 @@ mod tests {
             match room(&table, budget, needed) {
                 Room::Free => prop_assert!(total + needed <= budget),
                 Room::Never => prop_assert!(needed > budget),
-                // Waiting is right only if not even all idle ones would do.
+                // Waiting is right only if evicting all idle models is not enough.
                 Room::Wait => prop_assert!(needed <= budget && busy + needed > budget),
                 Room::Evict(victims) => {
                     let gone: u64 = victims.iter().map(|&index| table[index].bytes).sum();

@@ -1,7 +1,9 @@
-//! Reads from a GGUF's header what its memory use follows from. No llama.cpp, so the gateway may do it before a load.
+//! Parser of GGUF headers, for the values that determine memory use. Without llama.cpp, so that the
+//! gateway may run it before a load.
 //!
-//! Files come from anywhere: every length is checked against what may still be read, nothing is allocated by a number
-//! in the file alone, and arrays are walked without being kept. Says nothing about whether llama.cpp can run the model.
+//! Files are untrusted: every length is checked against the remaining bytes, no allocation follows
+//! a length in the file alone, and arrays are skipped without being stored. Does not decide whether
+//! llama.cpp can run the model.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -17,27 +19,27 @@ mod tensors;
 pub use self::error::GgufError;
 pub use self::tensors::Tensor;
 
-/// Most bytes of metadata read: the largest vocabularies with their merges take about 20 MiB.
-const METADATA_MOST: u64 = 128 << 20;
+/// Maximum bytes of metadata read: the largest vocabularies with their merges take about 20 MiB.
+const METADATA_MAX: u64 = 128 << 20;
 
-/// The shape of a model, as far as its header tells. Units: counts, and bytes where the name says so.
+/// The shape of a model by its header. Counts, and bytes where the name says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// The whole file: the weights, and a header that is small beside them.
+    /// The whole file: weights and a small header.
     pub file_bytes: u64,
     pub layers: u64,
     pub embedding: u64,
     pub vocabulary: u64,
-    /// Longest sequence the model was trained for; 0 if the header does not say.
+    /// Maximum sequence length in training; 0 if not in the header.
     pub context_tokens: u64,
     pub heads: u64,
     /// Sum over the layers; most models have the same number in each.
     pub kv_heads_of_all_layers: u64,
     pub key_length: u64,
     pub value_length: u64,
-    /// The model was made for conversations, and says how they are written.
+    /// The file has a chat template.
     pub has_chat_template: bool,
-    /// The tokens' embeddings, if the output has no weights of its own and uses them too.
+    /// The token embeddings, if the output shares their weights.
     pub tied: Option<Tensor>,
 }
 
@@ -50,7 +52,7 @@ pub fn read_shape(path: &Path) -> Result<Shape, GgufError> {
 
 /// Parses a header; `file_bytes` is the length of the whole file.
 pub fn parse(source: impl Read, file_bytes: u64) -> Result<Shape, GgufError> {
-    let readable = METADATA_MOST.min(file_bytes);
+    let readable = METADATA_MAX.min(file_bytes);
     let mut reader = Reader::new(source, readable);
     if !reader.bytes().is_ok_and(|magic| &magic == b"GGUF") {
         return Err(GgufError::NotGguf);
@@ -68,14 +70,14 @@ pub fn parse(source: impl Read, file_bytes: u64) -> Result<Shape, GgufError> {
         metadata.take(&key, kind, &mut reader)?;
     }
     let tensors = Tensors::read(&mut reader, tensors)?;
-    // Their data begins after the header.
+    // Tensor data begins after the header.
     if tensors.last_offset > file_bytes - (readable - reader.left()) {
-        return Err(GgufError::Broken("a tensor lies beyond the end of the file"));
+        return Err(GgufError::Broken("a tensor is beyond the end of the file"));
     }
     Ok(Shape { tied: tensors.tied(), ..metadata.shape(file_bytes) })
 }
 
-/// The entries that matter, by the part of the key after the architecture's name.
+/// The relevant entries, by key after the architecture's name.
 #[derive(Default)]
 struct Metadata {
     layers: u64,
@@ -135,7 +137,7 @@ impl Metadata {
             kv_heads.most.saturating_mul(self.layers)
         };
         let heads = self.heads.most;
-        // llama.cpp's own default where the header leaves the lengths out.
+        // llama.cpp's default if the header omits the lengths.
         let head_length = self.embedding.checked_div(heads).unwrap_or(0);
         Shape {
             file_bytes,
@@ -235,18 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn tensors_that_cannot_be_are_refused() {
+    fn impossible_tensors_are_refused() {
         let with = |tensor: Vec<u8>| file(&entries(), &[tensor]);
         assert!(broken(&with(tensor("a", &[1], 0, 1))).contains("beyond the end"));
         assert!(broken(&with(tensor("a", &[1 << 40, 1 << 40], 0, 0))).contains("larger than"));
         assert!(broken(&with(tensor("a", &[1; 5], 0, 0))).contains("dimensions"));
         let mut countless = file(&entries(), &[]);
         countless[8..16].fill(0xff);
-        assert!(broken(&countless).contains("ends too soon"));
+        assert!(broken(&countless).contains("unexpected end"));
     }
 
     #[test]
-    fn the_shape_is_read_and_the_rest_is_walked_over() {
+    fn the_shape_is_read_and_other_entries_are_skipped() {
         let bytes = sample();
         let shape = parse(bytes.as_slice(), bytes.len() as u64).unwrap();
         let expected = Shape {
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_gguf_is_told_apart() {
+    fn other_files_and_versions_are_refused() {
         assert!(matches!(parse(&b"PK\x03\x04"[..], 4), Err(GgufError::NotGguf)));
         assert!(matches!(parse(&b""[..], 0), Err(GgufError::NotGguf)));
         let mut old = sample();
@@ -286,7 +288,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is broken in a header, reading it ends, with a shape or an error.
+        /// Parsing any broken header terminates, with a shape or an error.
         #[test]
         fn hostile_headers_are_survived(changes in prop::collection::vec((8usize..400, any::<u8>()), 0..12), cut in 8usize..500) {
             let mut bytes = sample();

@@ -1,29 +1,30 @@
-//! When an idle model costs more warm than it would to load it again. Pure.
+//! Keep-alive time of idle models: break-even between staying loaded and loading again. Pure.
 
 use std::time::Duration;
 
 use crate::units::{Joules, Watts};
 
-/// How long a model may be idle, whatever it costs.
+/// Bounds of the keep-alive time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    pub least: Duration,
-    pub most: Duration,
+    pub min: Duration,
+    pub max: Duration,
 }
 
-/// How long to keep an idle model: until keeping it has cost as much as loading it again, within the bounds.
+/// Keep-alive time of an idle model: until staying loaded has cost as much as loading again, within
+/// the bounds.
 ///
-/// The ski-rental rule: without knowledge of the next request it costs at most twice what the best hindsight would.
-/// Unknown load energy is not zero: such a model stays as long as allowed. So does one that costs nothing to keep.
-pub fn keep_for(load: Option<Joules>, warm: Watts, bounds: Bounds) -> Duration {
+/// The ski-rental rule: without knowledge of the next request it costs at most twice the optimum. A
+/// model with unknown load energy, or without keep-alive cost, stays as long as allowed.
+pub fn keep_alive(load: Option<Joules>, warm: Watts, bounds: Bounds) -> Duration {
     let break_even_s = match load {
         Some(Joules(joules)) if warm.0 > 0.0 => joules / warm.0,
         _ => f64::INFINITY,
     };
-    let most_s = bounds.most.as_secs_f64();
-    // A NaN becomes the floor.
-    let seconds = break_even_s.max(bounds.least.as_secs_f64()).min(most_s);
-    Duration::try_from_secs_f64(seconds).unwrap_or(bounds.most)
+    let max_s = bounds.max.as_secs_f64();
+    // NaN becomes the minimum.
+    let seconds = break_even_s.max(bounds.min.as_secs_f64()).min(max_s);
+    Duration::try_from_secs_f64(seconds).unwrap_or(bounds.max)
 }
 
 #[cfg(test)]
@@ -32,11 +33,10 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds =
-        Bounds { least: Duration::from_secs(10), most: Duration::from_secs(1000) };
+    const BOUNDS: Bounds = Bounds { min: Duration::from_secs(10), max: Duration::from_secs(1000) };
 
     fn seconds(load: Option<f64>, warm: f64) -> f64 {
-        keep_for(load.map(Joules), Watts(warm), BOUNDS).as_secs_f64()
+        keep_alive(load.map(Joules), Watts(warm), BOUNDS).as_secs_f64()
     }
 
     #[test]
@@ -51,14 +51,14 @@ mod tests {
     }
 
     #[test]
-    fn the_unknown_is_kept_as_long_as_allowed() {
+    fn a_model_with_unknown_cost_is_kept_for_the_maximum_time() {
         assert!((seconds(None, 0.5) - 1000.0).abs() < 1e-9);
         assert!((seconds(Some(60.0), 0.0) - 1000.0).abs() < 1e-9);
     }
 
     proptest! {
         #[test]
-        fn dearer_loads_keep_longer_and_dearer_warmth_shorter(
+        fn time_grows_with_load_energy_and_falls_with_keep_alive_power(
             load in 0.0f64..1e6, more in 0.0f64..1e6, warm in 0.001f64..100.0, hotter in 0.0f64..100.0,
         ) {
             let kept = seconds(Some(load), warm);

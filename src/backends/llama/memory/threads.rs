@@ -1,12 +1,13 @@
-//! How many threads an engine gets when the config leaves that open. Pure.
+//! Number of threads for engines without a configured one. Pure.
 
-/// Threads for one of `engines` that are loaded at the same time on `cores` usable cores.
+/// Threads for each of `engines` loaded engines on `cores` usable cores.
 ///
-/// Engines seldom compute at the same moment, so each may use all cores as long as all together want at most twice as
-/// many threads as there are cores: with threads that sleep when they have to wait for a core (`barrier.rs`), two engines of 2
-/// threads each lost nothing on 2 cores against 1 thread each (49 and 47 tokens/s, research notes on llama.cpp), and the
-/// one that computes alone is twice as fast. Beyond that, threads that wait for each other at ggml's
-/// barriers would wait for cores too: from the third engine on the shares shrink.
+/// Engines rarely compute at the same time, so each may use all cores while the total is at most
+/// twice the number of cores. With threads that sleep while they wait for a core
+/// (`openmp_barrier.rs`), two engines of 2 threads each lost nothing on 2 cores against 1 thread
+/// each (49 and 47 tokens/s, research notes on llama.cpp), and one that computes alone is twice as
+/// fast. Beyond that, threads that wait at ggml's barriers would also wait for cores, so shares
+/// shrink from the third engine on.
 pub fn share(cores: usize, engines: usize) -> usize {
     let cores = cores.max(1);
     (2 * cores / engines.max(1)).clamp(1, cores)

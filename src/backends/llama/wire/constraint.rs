@@ -1,19 +1,17 @@
-//! What a client may demand of an answer's form, as it crosses to the engine, and how it can fail.
-//!
-//! Types only; what they mean is the grammar's business.
+//! Constraints that a client sets on an answer, and the errors of their schemas.
 
 use serde::{Deserialize, Serialize};
 
-/// What an answer must be.
+/// A constraint on an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Constraint {
     /// Any JSON object.
     JsonObject,
-    /// JSON that is valid for this schema (its text).
+    /// JSON that is valid under this schema, given as text.
     JsonSchema(String),
 }
 
-/// A schema that cannot be worked with, in a client's words.
+/// An unusable schema; the text is shown to clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum GrammarError {
     #[error("the schema is not valid JSON: {0}")]

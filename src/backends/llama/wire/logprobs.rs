@@ -1,18 +1,18 @@
-//! Log-probabilities of the tokens of an answer, as the engine reports them.
+//! Log-probabilities of the tokens of an answer.
 
 use serde::{Deserialize, Serialize};
 
-/// One token of an answer, with the most probable ones in its place.
+/// A token of an answer with its most probable alternatives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprobs {
     pub chosen: TokenLogprob,
-    /// The most probable first.
+    /// Most probable first.
     pub top: Vec<TokenLogprob>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprob {
-    /// A part of a character, if need be.
+    /// Possibly an incomplete character.
     pub bytes: Vec<u8>,
     /// Natural logarithm of the probability.
     pub logprob: f32,

@@ -1,4 +1,4 @@
-//! How an attempt ends in the engine: its token counts, or the reason of a refusal.
+//! Outcomes of attempts: token counts of a finished answer, or the reason of a refusal.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub enum Outcome {
     },
     Refused(Refusal),
     Cancelled,
-    /// Its deadline came first.
+    /// The deadline has passed.
     Expired,
 }
 
@@ -23,45 +23,45 @@ pub enum Outcome {
 pub struct Counts {
     pub prompt_tokens: u32,
     pub cached_tokens: u32,
-    /// Every token sampled, the one that ended the turn included.
+    /// All sampled tokens, including the end token.
     pub completion_tokens: u32,
-    /// Those of them that were reasoning.
+    /// Completion tokens that are reasoning.
     pub reasoning_tokens: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     Scheduler(Rejection),
-    /// There is no chat template to write a conversation with.
+    /// The model has no chat template.
     NoChatTemplate,
-    /// The model's template does not take these turns, in its own words.
+    /// The template's own error message.
     Template(String),
-    /// A prompt's token that is not in the vocabulary of so many.
+    /// A prompt token outside of the vocabulary.
     UnknownToken {
         token: u32,
         vocabulary: u32,
     },
-    /// `logit_bias` names a token that the vocabulary of so many does not have.
+    /// A token in `logit_bias` outside of the vocabulary.
     UnknownBias {
         token: Token,
         vocabulary: u32,
     },
-    /// The answer cannot have the form asked for.
+    /// The answer's constraint is unusable.
     Grammar(GrammarError),
-    /// Calls of the tool in this place, which is strict, cannot keep to its schema.
+    /// The schema of this strict tool is unusable.
     Tool {
         place: usize,
         error: GrammarError,
     },
-    /// The model's vectors are shorter than asked for.
+    /// More dimensions requested than the model's vectors have.
     Dimensions {
         most: u32,
     },
-    /// The model gives vectors and text was asked for, or the other way round.
+    /// Text requested from an embedding model, or vectors from a text model.
     OtherTask,
 }
 
-/// Why a request was not taken.
+/// Reasons of the scheduler for refusing a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Rejection {
     #[error("the engine's queue is full")]

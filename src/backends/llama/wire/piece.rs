@@ -1,18 +1,18 @@
-//! Stretches of an answer: text, reasoning and tool calls.
+//! Pieces of an answer: text, reasoning and tool calls.
 
 use serde::{Deserialize, Serialize};
 
-/// A stretch of an answer.
+/// A piece of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Piece {
     Text(String),
     Reasoning(String),
-    /// A call of a tool begins; calls are numbered from 0.
+    /// Start of a tool call; calls are numbered from 0.
     Call {
         index: u32,
         name: String,
     },
-    /// More of its arguments, which are JSON text.
+    /// More of the call's arguments, which are JSON text.
     Arguments {
         index: u32,
         text: String,
@@ -20,7 +20,7 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// Joins `next` to this one if they are of a kind; gives it back if not.
+    /// Appends `next` if it is of the same kind; returns it otherwise.
     pub fn join(&mut self, next: Self) -> Option<Self> {
         match (self, next) {
             (Self::Text(text), Self::Text(more))

@@ -1,7 +1,9 @@
-//! The frames between gateway and engine process: a big-endian u32 length, then a postcard-encoded message.
+//! Frames between gateway and engine process: a big-endian u32 length, then a postcard-encoded
+//! message.
 //!
-//! Both ends are the same binary, so there is no version to negotiate. Bounded, so that neither end can make the
-//! other allocate without limit. The socket's end is the message "the other one is gone".
+//! Both ends are the same binary, so there is no version. Lengths are bounded, so that neither end
+//! can make the other allocate without limit. A closed socket means that the other process has
+//! ended.
 
 use std::io::{self, Read, Write};
 
@@ -14,27 +16,27 @@ use super::logprobs::TokenLogprobs;
 use super::outcome::Outcome;
 use super::piece::Piece;
 use super::sampling::Sampling;
-use super::settings::Settings;
+use super::settings::EngineSettings;
 use super::step::StepReport;
 use crate::backends::backend::TokenConfidence;
-use crate::backends::terms::Terms;
+use crate::backends::scheduling_options::SchedulingOptions;
 use crate::openai::Input;
 use crate::units::{AttemptId, MonotonicNs};
 
-/// Longest message in bytes: a prompt of millions of tokens fits.
+/// Maximum message length in bytes: enough for a prompt of millions of tokens.
 pub const MAX_FRAME: usize = 32 << 20;
 
-/// Bytes of the length before each message.
+/// Bytes of a frame's length field.
 const HEADER: usize = size_of::<u32>();
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToEngine {
-    /// The first frame, once.
-    Load(Settings),
+    /// Sent once, as the first frame.
+    Load(EngineSettings),
     Submit(Submission),
-    /// For an engine with an embedding model.
+    /// For engines with an embedding model.
     Embed(Embed),
-    /// Answered by `Closed`, whatever the attempt was doing.
+    /// The engine replies with `Closed` in every state of the attempt.
     Cancel(AttemptId),
 }
 
@@ -45,20 +47,20 @@ pub struct Submission {
     pub sampling: Sampling,
     pub output_limit: u32,
     pub stop: Vec<String>,
-    /// Go on where the model would end its turn.
+    /// Continue past the end of the model's turn.
     pub ignore_eos: bool,
-    /// Tell each token's log-probability, and those of so many of the most probable tokens.
+    /// Report each token's log-probability and those of this many most probable tokens.
     pub logprobs: Option<u8>,
     pub constraint: Option<Constraint>,
-    pub terms: Terms,
+    pub terms: SchedulingOptions,
 }
 
-/// What an answer continues.
+/// The prompt of an answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Prompt {
-    /// Rendered by the model's chat template.
+    /// Rendered with the model's chat template.
     Chat(Conversation),
-    /// Read as it is.
+    /// Tokenised as it is.
     Raw(Input),
 }
 
@@ -67,9 +69,9 @@ pub enum Prompt {
 pub struct Embed {
     pub attempt: AttemptId,
     pub inputs: Vec<Input>,
-    /// Length of the vectors; none: the model's own.
+    /// Length of the vectors; `None` for the model's own.
     pub dimensions: Option<u32>,
-    /// When the vectors stop being of use.
+    /// Deadline, after which the vectors are useless.
     pub deadline: Option<MonotonicNs>,
 }
 
@@ -79,15 +81,15 @@ pub enum FromEngine {
         percent: u8,
     },
     Ready(EngineFacts),
-    /// The engine cannot work with this file or these settings; it exits.
+    /// The file or the settings are unusable; the process exits.
     LoadFailed {
         reason: String,
     },
-    /// The attempt has a slot, since `at`.
+    /// The attempt got a slot at `at`.
     Admitted {
         attempt: AttemptId,
         at: MonotonicNs,
-        /// Turns left out so that the rest fits.
+        /// Turns dropped so that the conversation fits.
         dropped_turns: u32,
     },
     /// The vector of the attempt's next text.
@@ -95,43 +97,47 @@ pub enum FromEngine {
         attempt: AttemptId,
         vector: Vec<f32>,
     },
-    /// One batch was evaluated; `pieces` is what may be sent on because of it, `logprobs` tells of the same tokens.
+    /// One evaluated batch: its report, and the output that it releases. `logprobs` are of the
+    /// tokens of `pieces`.
     Step {
         report: StepReport,
         pieces: Vec<(AttemptId, Piece)>,
         logprobs: Vec<(AttemptId, Vec<TokenLogprobs>)>,
-        /// How sure the model was of the first tokens of each answer.
+        /// Confidence in the first tokens of each answer.
         confidences: Vec<(AttemptId, TokenConfidence)>,
     },
-    /// The last word about an attempt.
+    /// The last message about an attempt.
     Closed {
         attempt: AttemptId,
         outcome: Outcome,
     },
 }
 
-/// What a loaded engine can do.
+/// Properties of a loaded engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineFacts {
     /// Per slot.
     pub context_tokens: u32,
     pub slots: u32,
-    /// The GGUF brings a chat template, or the config does; if not, it only continues raw prompts.
+    /// The GGUF or the config has a chat template; without one, the engine only continues raw
+    /// prompts.
     pub has_chat_template: bool,
-    /// Conversations with tools fit its template, by its own means or by the fallback.
+    /// The template accepts tools, in its own format or by the fallback.
     pub takes_tools: bool,
-    /// Architecture, parameters and size, for a log line.
+    /// Weight tensors packed for Wattgate's own kernels; 0 if they are off or support none of them.
+    pub packed_tensors: u32,
+    /// Architecture, parameters and size, for the log.
     pub description: String,
 }
 
-/// A frame that could not be written or read.
+/// Errors of writing or reading frames.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    #[error("a frame of {bytes} bytes is over the limit of {MAX_FRAME}")]
+    #[error("a frame of {bytes} bytes exceeds the limit of {MAX_FRAME}")]
     TooLong { bytes: usize },
-    #[error("a frame was not understood: {0}")]
+    #[error("invalid frame: {0}")]
     Malformed(#[from] postcard::Error),
-    #[error("the engine's socket failed: {0}")]
+    #[error("engine socket failed: {0}")]
     Socket(#[from] io::Error),
 }
 
@@ -165,7 +171,7 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, FrameError> {
     Ok(postcard::from_bytes(bytes)?)
 }
 
-/// Reads one frame, blocking; `None` when the other end is gone.
+/// Reads one frame, blocking; `None` if the other end is closed.
 pub fn read_frame<M: DeserializeOwned>(socket: &mut impl Read) -> Result<Option<M>, FrameError> {
     let mut length = [0; HEADER];
     match socket.read_exact(&mut length) {
@@ -188,7 +194,7 @@ mod tests {
     use crate::openai::Role;
 
     #[test]
-    fn frames_survive_the_way_and_the_end_is_seen() {
+    fn frames_round_trip_and_the_end_is_none() {
         let mut wire = Vec::new();
         append_frame(&mut wire, &ToEngine::Cancel(AttemptId(7))).unwrap();
         let submission = Submission {
@@ -204,7 +210,7 @@ mod tests {
             ignore_eos: false,
             logprobs: None,
             constraint: None,
-            terms: Terms::default(),
+            terms: SchedulingOptions::default(),
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();
         let mut wire = wire.as_slice();

@@ -1,23 +1,23 @@
-//! The tags around a model's reasoning: the engine finds them in answers, the gateway in earlier turns.
+//! Tags around a model's reasoning: the engine finds them in answers, the gateway in earlier turns.
 //!
 //! Pure. As documented by the makers of DeepSeek-R1, Qwen 3 and Magistral.
 
-/// The tags around a stretch of an answer.
+/// A pair of tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tags {
     pub open: &'static str,
     pub close: &'static str,
 }
 
-/// The tags of all known models.
+/// Reasoning tags of all known models.
 pub const REASONING: [Tags; 2] =
     [Tags { open: "<think>", close: "</think>" }, Tags { open: "[THINK]", close: "[/THINK]" }];
 
-/// An assistant's earlier answer without the reasoning it begins with: what a model thought is not said again.
+/// An earlier answer without its leading reasoning, which is not part of the next prompt.
 pub fn without_reasoning(answer: &str) -> &str {
     let reasoned = |tags: &Tags| {
-        let (_, said) = answer.trim_start().strip_prefix(tags.open)?.split_once(tags.close)?;
-        Some(said.trim_start())
+        let (_, rest) = answer.trim_start().strip_prefix(tags.open)?.split_once(tags.close)?;
+        Some(rest.trim_start())
     };
     REASONING.iter().find_map(reasoned).unwrap_or(answer)
 }

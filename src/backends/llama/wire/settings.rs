@@ -1,11 +1,11 @@
-//! Settings of an engine process, as the gateway sends them with its first frame.
+//! EngineSettings of an engine process, sent with the first frame.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Settings {
+pub struct EngineSettings {
     pub gguf: PathBuf,
     pub context_tokens: u32,
     pub slots: u32,
@@ -18,52 +18,69 @@ pub struct Settings {
     pub kv_type: KvType,
     pub mmap: bool,
     pub mlock: bool,
-    /// An adapter's file, and how strongly it is applied.
+    /// Path and scale of a LoRA adapter.
     pub lora: Option<(PathBuf, f32)>,
-    /// Instead of the GGUF's own chat template: a file, or `chatml`.
+    /// Replaces the GGUF's chat template: a file, or `chatml`.
     pub chat_template: Option<PathBuf>,
-    /// Bytes of host memory for sequences that lost their slot.
+    /// Size of the host-memory cache of sequences without a slot.
     pub host_cache_bytes: u64,
-    /// Most tokens guessed in one step, for all answers together.
+    /// Maximum draft tokens per step, over all answers.
     pub draft_tokens: u32,
-    /// How many times longer a step may take that reads prompts while answers are written.
+    /// Allowed duration of a step with prompt rows, relative to one without.
     pub prefill_stretch: f64,
     pub overflow: Overflow,
-    /// The model gives vectors instead of text.
+    pub kernels: Kernels,
+    /// The model computes embeddings instead of text.
     pub embedding: bool,
-    /// How a text's vectors become one; none: as the GGUF says.
+    /// Pooling of token vectors; `None` for the GGUF's.
     pub pooling: Option<Pooling>,
 }
 
-impl Settings {
-    /// Tokens of a slot of a model that was trained for `trained` of them; 0: its file does not say.
+impl EngineSettings {
+    /// Maximum commands in flight. The gateway opens at most as many attempts as it has permits,
+    /// each with a submission and a cancellation: more is a protocol error.
+    pub fn commands_max(&self) -> usize {
+        4 * (self.slots as usize + self.queue as usize)
+    }
+
+    /// Context of a slot for a model trained for `trained` tokens; 0 if unknown.
     pub fn context_within(&self, trained: u32) -> u32 {
         self.context_tokens.clamp(1, if trained == 0 { u32::MAX } else { trained })
     }
 }
 
-/// How the vectors of a text's tokens become one.
+/// Pooling of a text's token vectors into one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
     Mean,
-    /// The first token's, which BERT reserves for this.
+    /// The first token's, reserved for this by BERT.
     Cls,
     Last,
+}
+
+/// Use of Wattgate's own CPU kernels and thread barrier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernels {
+    /// If the build has them and the CPU supports them.
+    #[default]
+    Auto,
+    Off,
 }
 
 /// llama.cpp's flash attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FlashAttention {
-    /// Where the device can.
+    /// If the device supports it.
     #[default]
     Auto,
     On,
     Off,
 }
 
-/// Type of the numbers in the KV cache.
+/// Number type of the KV cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KvType {
@@ -73,13 +90,18 @@ pub enum KvType {
     Q4_0,
 }
 
-/// What to do with a conversation that does not fit into the context.
+/// Handling of conversations that exceed the context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
-    /// Answer with an error that tells the lengths.
+    /// Refuse with an error that states the lengths.
     #[default]
     Refuse,
-    /// Leave out the oldest turns, as few as make it fit with room for an answer.
+    /// Drop the oldest turns, as few as leave room for an answer.
     DropOldestTurns,
+}
+
+/// Whether the file is a script of the fake engine, a test aid, and not a model.
+pub fn is_script(file: &Path) -> bool {
+    file.to_string_lossy().ends_with(".fake.toml")
 }

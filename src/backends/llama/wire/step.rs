@@ -1,4 +1,4 @@
-//! Reports of evaluated batches: the facts that energy metering needs, no energy.
+//! Reports of evaluated batches: the input of energy metering.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,8 +6,8 @@ use crate::units::{AttemptId, MonotonicNs};
 
 /// One evaluation of one batch.
 ///
-/// While the engine is busy, a step begins where the one before ended, so that all busy time is covered; an idle
-/// engine's first step begins when it wakes.
+/// While the engine is busy, a step begins at the end of the previous one, so that steps cover all
+/// busy time; an idle engine's first step begins when it wakes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepReport {
     pub start: MonotonicNs,
@@ -17,30 +17,30 @@ pub struct StepReport {
     pub drafted: Drafted,
 }
 
-/// Guesses of how answers go on that were evaluated with this step.
+/// Speculative tokens evaluated in a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drafted {
     pub tokens: u32,
-    /// Those that the model would have written itself.
+    /// Those that matched the model's own choice.
     pub accepted: u32,
 }
 
-/// Prompt tokens that did not have to be evaluated, by where their keys and values were; of the prompts that were
-/// placed with this step.
+/// Cached prompt tokens of the prompts placed in a step, by location of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reused {
-    /// In the slot the request got.
+    /// In the request's slot.
     pub slot: u32,
-    /// In another slot: a prefix that several prompts share.
+    /// In another slot: a shared prefix.
     pub shared: u32,
     /// In host memory.
     pub host: u32,
 }
 
-/// What a step did for one attempt.
+/// Work of a step for one attempt.
 ///
-/// Prompt tokens from the cache are never evaluated and not counted. Neither is the last token of an answer: an
-/// attempt's decode tokens are one less than its completion tokens, and more by every guess that failed: that was work.
+/// Cached prompt tokens are not evaluated and not counted. The last token of an answer is not
+/// evaluated either: decode tokens are one less than completion tokens, plus rejected drafts, which
+/// are work too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRow {
     pub attempt: AttemptId,

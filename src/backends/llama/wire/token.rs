@@ -1,4 +1,4 @@
-//! Token ids, as llama.cpp counts them.
+//! Token ids, in llama.cpp's type.
 
-/// An index into the model's vocabulary.
+/// Index into the model's vocabulary.
 pub type Token = i32;

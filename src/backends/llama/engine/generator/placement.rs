@@ -1,11 +1,12 @@
-//! Where a request's prompt finds what is known of it: in its slot, in another slot, or in host memory.
+//! Reuse of evaluated prompts: from the request's slot, another slot, or host memory.
 //!
-//! Sequences move by their saved state, not by llama.cpp's own copy between streams: that copy is put off until the next
-//! batch, so a state taken or set in between would be a wrong one, and it moves the whole buffer of a slot.
+//! Copies sequences by saved state, not by llama.cpp's copy between streams: that copy is deferred
+//! to the next batch, so a state read or set before it would be wrong, and it copies a slot's whole
+//! buffer.
 
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 
-use super::{Engine, as_index, count};
+use super::{Generator, as_index, count};
 use crate::backends::llama::engine::error::EngineError;
 use crate::backends::llama::engine::schedule::kv_host_cache::Entry;
 use crate::backends::llama::engine::schedule::placement::{Admission, Transfer, WORTH_MOVING};
@@ -14,8 +15,8 @@ use crate::backends::llama::wire::protocol::FromEngine;
 use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
-impl Engine<'_> {
-    /// Gives slots to those who wait and prefixes to those who share one.
+impl Generator<'_> {
+    /// Assigns slots to queued requests and copies shared prefixes.
     pub(crate) fn fill_slots(&mut self) -> Result<(), EngineError> {
         while let Some(admission) = self.scheduler.admit() {
             self.admit(&admission)?;
@@ -34,7 +35,7 @@ impl Engine<'_> {
     fn admit(&mut self, admission: &Admission) -> Result<(), EngineError> {
         let &Admission { attempt, slot, prompt_tokens, expected_tokens, .. } = admission;
         let prompt = self.scheduler.prompt(slot).to_vec();
-        // Taken before the displaced sequence is kept, which may push it out.
+        // Before the displaced sequence is stored, which may evict this one.
         let found = self.host.take(&prompt[..prompt_tokens - 1], expected_tokens + WORTH_MOVING);
         self.keep(slot, &admission.displaced);
         let mut cached_tokens = admission.cached_tokens;
@@ -53,25 +54,25 @@ impl Engine<'_> {
         }
         self.found(attempt, prompt_tokens, cached_tokens);
         let dropped_turns =
-            self.running.get(&attempt).map_or(0, |running| running.work.dropped_turns);
+            self.sequences.get(&attempt).map_or(0, |sequence| sequence.state.dropped_turns);
         let at = MonotonicNs::now();
         let admitted = FromEngine::Admitted { attempt, at, dropped_turns };
         Ok(self.outbox.push(&admitted)?)
     }
 
-    /// Saves a sequence that is about to lose its slot.
+    /// Saves a sequence that loses its slot.
     fn keep(&mut self, slot: usize, displaced: &[Token]) {
         if displaced.is_empty() || !self.host.wants(displaced) {
             return;
         }
-        // A state that cannot be saved is one that will be evaluated again, no more.
+        // A state that cannot be saved is evaluated again later.
         if let Ok(state) = self.context.state_seq_get(as_index(slot), LlamaStateSeqFlags::empty()) {
             let bytes = state.byte_len();
             self.host.put(Entry { tokens: displaced.to_vec(), state, bytes });
         }
     }
 
-    /// Puts the first `tokens` of a saved sequence into the slot; returns how many the slot then has.
+    /// Restores the first `tokens` of a saved sequence into the slot; returns the slot's length.
     fn restore(
         &mut self,
         slot: usize,
@@ -94,7 +95,7 @@ impl Engine<'_> {
         let state = self.context.state_seq_get(as_index(from), flags);
         let set = state.is_ok_and(|state| self.context.state_seq_set(&state, as_index(to)).is_ok());
         let prompt_tokens = self.scheduler.prompt(to).len();
-        let counts = self.running.get(&attempt).map(|running| running.counts);
+        let counts = self.sequences.get(&attempt).map(|sequence| sequence.counts);
         let own_tokens = counts.map_or(0, |counts| counts.cached_tokens as usize).min(tokens);
         if set && self.trim(to, tokens)? {
             self.reused.shared += count(tokens - own_tokens);
@@ -106,22 +107,22 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Notes how much of the prompt need not be evaluated.
+    /// Records the cached length of the prompt.
     fn found(&mut self, attempt: AttemptId, prompt_tokens: usize, cached_tokens: usize) {
-        if let Some(running) = self.running.get_mut(&attempt) {
+        if let Some(sequence) = self.sequences.get_mut(&attempt) {
             let (prompt_tokens, cached_tokens) = (count(prompt_tokens), count(cached_tokens));
-            running.counts = Counts { prompt_tokens, cached_tokens, ..Counts::default() };
+            sequence.counts = Counts { prompt_tokens, cached_tokens, ..Counts::default() };
         }
     }
 
-    /// The slot has nothing of its prompt: a model that cannot roll back (recurrent), or a state that did not fit.
+    /// Empties the slot: the model cannot truncate its cache (recurrent), or a state did not fit.
     fn clear(&mut self, slot: usize) -> Result<(), EngineError> {
         self.scheduler.forget_cache(slot);
         self.trim(slot, 0)?;
         Ok(())
     }
 
-    /// Drops everything from position `kept` on; false if the model cannot.
+    /// Truncates the slot to `kept` tokens; false if the model cannot.
     pub(crate) fn trim(&mut self, slot: usize, kept: usize) -> Result<bool, EngineError> {
         let (slot, kept) = (u32::try_from(slot).ok(), u32::try_from(kept).ok());
         self.context

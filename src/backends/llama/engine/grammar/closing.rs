@@ -1,21 +1,24 @@
-//! The shortest-looking way from the middle of a JSON answer to its end, for answers that near their output limit.
+//! A short path from the middle of a constrained answer to its end, for answers near their output
+//! limit.
 //!
-//! A search would be dear; a fixed preference is nearly as short: close what is open, else go on to the next demanded
-//! member, with an empty string or a single digit where a value is due. Asks of single tokens whether they may come,
-//! which takes microseconds; a mask over the whole vocabulary takes a thousand times as long.
+//! A search would be expensive; a fixed preference is nearly as short: close what is open, else
+//! continue with the next required member, with an empty string or a single digit as its value.
+//! Validates single tokens, which takes microseconds; a mask over the whole vocabulary takes a
+//! thousand times as long.
 
 use llguidance::Matcher;
 use llguidance::toktrie::{SimpleVob, TokTrie};
 
-/// Outside of strings, and within those of a pattern, in order of preference. Where a colon or a comma is due no quote
-/// is, but within a pattern all three may be; `@`, `Z` and `.` lead to the end of addresses and of times.
+/// Preferred bytes outside of strings, and within strings of a pattern, in order. Where a colon or
+/// a comma may come no quote may, but within a pattern all three may; `@`, `Z` and `.` lead to the
+/// end of addresses and times.
 const OUTSIDE: &[u8] = b"@}]\":,[{Z.0123456789ntf";
 
-/// Tokens that a way out prefers.
+/// The preferred tokens of a vocabulary.
 #[derive(Debug, Default)]
 pub(crate) struct Closers {
     quote: Option<u32>,
-    /// Both may come only within strings.
+    /// Both are allowed at the same time only within strings.
     brackets: Vec<u32>,
     outside: Vec<u32>,
 }
@@ -27,8 +30,8 @@ impl Closers {
         Self { quote: token(&b'"'), brackets: tokens(b"}]"), outside: tokens(OUTSIDE) }
     }
 
-    /// Tokens that complete the answer from where `matcher` is; `None` if `most` do not suffice. `ends` are those that
-    /// end free texts.
+    /// Tokens that complete the answer from the state of `matcher`; `None` if more than `most` are
+    /// needed. `ends` are the terminators of free texts.
     pub(crate) fn way_out(
         &self,
         matcher: &Matcher,
@@ -49,8 +52,8 @@ impl Closers {
         (!matcher.is_error()).then_some(way)
     }
 
-    /// What comes anyway, else what ends a text, else a closer, else the longest, which gets furthest through what is
-    /// demanded.
+    /// Forced bytes, else a terminator of a text, else a closer, else the longest token, which
+    /// covers most of what is required.
     fn next(&self, matcher: &mut Matcher, ends: &[Vec<u32>], trie: &TokTrie) -> Option<Vec<u32>> {
         let forced = matcher.compute_ff_bytes();
         if !forced.contains(&TokTrie::SPECIAL_TOKEN_MARKER) {

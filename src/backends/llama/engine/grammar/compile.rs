@@ -1,9 +1,7 @@
-//! Answers that are valid JSON by construction: which tokens a schema allows next, from llguidance.
+//! Compiler of answer shapes to llguidance grammars, for one vocabulary.
 //!
-//! Also at the output limit: an answer that nears it is completed in the shortest way, if there is one that fits.
-//!
-//! The vocabulary becomes a trie once per engine, a form a grammar on the reader thread; the latest are remembered,
-//! because applications demand the same ones again and again. Knows neither logits nor HTTP.
+//! Builds the trie of the vocabulary once per engine and caches the latest grammars, because
+//! applications repeat the same few. Runs on the grammar thread.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,31 +16,32 @@ use super::closing::Closers;
 use super::complexity;
 use super::lark::{lark, schema_name};
 use super::matcher::Grammar;
-use super::shape::{Form, Part, Schema};
+use super::shape::{AnswerShape, Part, Schema};
 use crate::backends::llama::wire::constraint::GrammarError;
 
-/// Whitespace between tokens of JSON: one space, or a line with its indentation. Without a bound, small models write
-/// nothing else.
+/// Whitespace between tokens of JSON: one space, or a line end with indentation. Without a bound,
+/// small models never stop generating whitespace.
 const WHITESPACE: &str = r" |\n {0,16}";
 
-/// States of one answer's lexer; each takes 1 to 2 kB.
+/// Maximum lexer states of one answer; each takes 1 to 2 kB.
 const LEXER_STATES: usize = 50_000;
 
-/// Grammars that are remembered.
+/// Number of cached grammars.
 const REMEMBERED: usize = 16;
 
-/// Makes grammars for one vocabulary.
+/// Grammar compiler and cache.
 pub(crate) struct Grammars {
     factory: ParserFactory,
     closers: Arc<Closers>,
-    /// Control tokens by their text.
+    /// Ids of control tokens by their text.
     controls: HashMap<String, u32>,
-    /// Never advanced, so that what their copies learn does not pile up here; the latest first.
-    remembered: Mutex<VecDeque<(Form, Grammar)>>,
+    /// Most recently used first. Never advanced, so that state learnt by copies does not accumulate
+    /// here.
+    remembered: Mutex<VecDeque<(AnswerShape, Grammar)>>,
 }
 
 impl Grammars {
-    /// Fails for a vocabulary without a token that ends an answer.
+    /// Returns an error if the vocabulary has no token that ends an answer.
     pub(crate) fn new(model: &LlamaModel) -> Result<Self, GrammarError> {
         let vocabulary = vocabulary(model)?;
         let closers = Arc::new(Closers::new(vocabulary.tok_trie()));
@@ -50,14 +49,14 @@ impl Grammars {
         let controls = controls(model);
         let mut grammars = Self { factory, closers, controls, remembered: Mutex::default() };
         grammars.factory.quiet();
-        // Errors reach clients and logs: they must not quote the schema or the answer.
+        // Errors reach clients and logs: they must not quote schema or answer.
         let limits = grammars.factory.limits_mut();
         limits.verbose_errors = false;
         limits.max_lexer_states = LEXER_STATES;
         Ok(grammars)
     }
 
-    pub(crate) fn grammar(&self, form: &Form) -> Result<Grammar, GrammarError> {
+    pub(crate) fn grammar(&self, form: &AnswerShape) -> Result<Grammar, GrammarError> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = remembered.iter().position(|(known, _)| known == form)
             && let Some(known) = remembered.remove(place)
@@ -72,7 +71,7 @@ impl Grammars {
         Ok(grammar.fresh())
     }
 
-    fn compile(&self, form: &Form) -> Result<Grammar, GrammarError> {
+    fn compile(&self, form: &AnswerShape) -> Result<Grammar, GrammarError> {
         form.schemas().try_for_each(|schema| complexity::check(&schema.json))?;
         let parser = self.factory.create_parser(self.source(form));
         let matcher = Matcher::new(Ok(parser.map_err(unsupported)?));
@@ -80,7 +79,7 @@ impl Grammars {
         Ok(Grammar::new(matcher, ends, Arc::clone(&self.closers)))
     }
 
-    fn source(&self, form: &Form) -> TopLevelGrammar {
+    fn source(&self, form: &AnswerShape) -> TopLevelGrammar {
         if let [sequence] = form.0.as_slice()
             && let [Part::Json(schema)] = sequence.as_slice()
         {
@@ -97,7 +96,7 @@ impl Grammars {
     }
 }
 
-/// The schema with our options written over whatever options a client's brings.
+/// The schema with our options, which replace those of the client.
 fn with_options(schema: &Schema) -> Value {
     let options = JsonCompileOptions {
         whitespace_pattern: Some(WHITESPACE.to_owned()),
@@ -111,7 +110,7 @@ fn with_options(schema: &Schema) -> Value {
 
 fn unsupported(error: impl std::fmt::Display) -> GrammarError {
     let text = error.to_string();
-    // llguidance catches its own panics and tells of them with a backtrace.
+    // llguidance catches its own panics and reports them with a backtrace.
     let panicked = text.starts_with("panic");
     GrammarError::Unsupported(if panicked { "it cannot be read".to_owned() } else { text })
 }
@@ -123,7 +122,8 @@ fn controls(model: &LlamaModel) -> HashMap<String, u32> {
     spelled.map(|(bytes, id)| (String::from_utf8_lossy(&bytes).into_owned(), id)).collect()
 }
 
-/// The vocabulary as a trie of bytes; tokens without text of their own are marked so that no grammar allows them.
+/// The vocabulary as a trie of bytes; tokens without text are marked so that no grammar allows
+/// them.
 fn vocabulary(model: &LlamaModel) -> Result<TokEnv, GrammarError> {
     const SPECIAL: u8 = TokTrie::SPECIAL_TOKEN_MARKER;
     let vocab = model.vocab();

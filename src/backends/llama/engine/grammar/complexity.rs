@@ -1,8 +1,8 @@
-//! What a schema comes to before it is compiled: a bound on the work and the memory that compiling it may take.
+//! Size estimate of a schema before it is compiled: bounds the time and memory of compiling.
 //!
-//! Pure. llguidance merges what must hold together: each alternative of one part with each of the other, references
-//! replaced by what they stand for. A schema of a few lines can come to billions, or follow references until the stack
-//! is full, so both are counted first.
+//! Pure. llguidance merges what must hold together: each alternative of one part with each of the
+//! other, with references expanded. A schema of a few lines can expand to billions of alternatives,
+//! or recurse until the stack overflows, so both are estimated first.
 
 use std::collections::HashMap;
 
@@ -10,23 +10,24 @@ use serde_json::Value;
 
 use crate::backends::llama::wire::constraint::GrammarError;
 
-/// Members, values and alternatives after merging: the largest schemas of real interfaces come to some ten thousands.
+/// Maximum members, values and alternatives after merging; the largest schemas of real interfaces
+/// reach some ten thousand.
 const SIZE: usize = 100_000;
-/// Schemas within schemas, those behind references included.
+/// Maximum nesting depth, including references.
 const DEPTH: usize = 192;
 
-/// Refuses what would take too long.
+/// Returns an error for schemas that take too long to compile.
 pub(crate) fn check(schema: &Value) -> Result<(), GrammarError> {
     let mut survey = Survey { root: schema, behind: HashMap::new(), size: 0 };
     let whole = survey.weigh(schema, 0)?;
     survey.add(whole.size)
 }
 
-/// What a schema comes to.
+/// Size of a schema.
 #[derive(Clone, Copy)]
 struct Weight {
     alternatives: usize,
-    /// Of all alternatives together.
+    /// Sum over all alternatives.
     size: usize,
 }
 
@@ -53,9 +54,9 @@ impl Weight {
 
 struct Survey<'s> {
     root: &'s Value,
-    /// What references stand for; nothing yet for one that is being followed.
+    /// Weights of expanded references; [`Weight::ONE`] while one is being expanded.
     behind: HashMap<&'s str, Weight>,
-    /// Of all that references stand for.
+    /// Sum over all references.
     size: usize,
 }
 
@@ -63,9 +64,7 @@ impl<'s> Survey<'s> {
     fn add(&mut self, size: usize) -> Result<(), GrammarError> {
         self.size = self.size.saturating_add(size);
         if self.size > SIZE {
-            let most = format!(
-                "with all that its parts allow together, it comes to more than {SIZE} members"
-            );
+            let most = format!("it expands to more than {SIZE} members");
             return Err(GrammarError::TooComplex(most));
         }
         Ok(())
@@ -73,7 +72,7 @@ impl<'s> Survey<'s> {
 
     fn weigh(&mut self, schema: &'s Value, depth: usize) -> Result<Weight, GrammarError> {
         if depth > DEPTH {
-            let deep = format!("it is more than {DEPTH} schemas deep, or its references are");
+            let deep = format!("it is nested more than {DEPTH} levels deep, including references");
             return Err(GrammarError::TooComplex(deep));
         }
         let Value::Object(fields) = schema else { return Ok(Weight::ONE) };
@@ -123,7 +122,8 @@ impl<'s> Survey<'s> {
         Ok(together.into_iter().fold(own, Weight::and))
     }
 
-    /// Adds a member's schema. A mere reference stays one until something else must hold too.
+    /// Adds a member's schema. A bare reference counts as one: it is expanded only if something
+    /// else must hold too.
     fn hold(
         &mut self,
         own: &mut Weight,
@@ -148,7 +148,7 @@ impl<'s> Survey<'s> {
         }
         self.behind.insert(place, Weight::ONE);
         let found = place.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
-        // What is not found, compiling will refuse.
+        // Compiling reports references that do not resolve.
         let Some(found) = found else { return Ok(Weight::ONE) };
         let weight = self.weigh(found, depth + 1)?;
         self.add(weight.size)?;
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn references_are_followed_once_and_not_for_ever() {
+    fn references_are_followed_once_even_if_cyclic() {
         let chain = |long: usize| {
             let next = |at: usize| json!({"properties": {"a": {"$ref": format!("#/$defs/d{at}")}}});
             let defs: Value = (0..long).map(|at| (format!("d{at}"), next(at + 1))).collect();

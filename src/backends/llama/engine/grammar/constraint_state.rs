@@ -1,50 +1,51 @@
-//! What binds the next token of an answer: the form of the answer, that of a call it has begun, or nothing.
+//! The grammar in force at each token of an answer: that of the answer, that of a begun call, or
+//! none.
 //!
-//! A model may think before it answers, so a form waits until the reasoning is over. A call that the model begins by
-//! itself is bound from its tag on; where its format has no tag, from the tool's name on.
+//! A constraint on the answer takes effect after the reasoning. A call that the model begins itself
+//! is constrained from its tag on or, in formats without a tag, from the tool's name on.
 
 use super::matcher::{Chosen, Grammar};
-use crate::backends::llama::engine::output::parser::AnswerParser;
+use crate::backends::llama::engine::output::parser::OutputParser;
 use crate::backends::llama::engine::sample::sampler::Mask;
 use crate::backends::llama::wire::constraint::GrammarError;
 use crate::openai::FinishReason;
 
 #[derive(Default)]
-pub(crate) struct Binding {
-    /// Binds now.
+pub(crate) struct ConstraintState {
+    /// In force now.
     active: Option<Grammar>,
-    /// Binds the answer as soon as the model does not reason.
+    /// In force after the reasoning.
     answer: Option<Grammar>,
-    /// As every call begins.
+    /// Initial state for each call.
     call: Option<Grammar>,
-    /// The token with which the model may begin to reason, though a form is demanded.
-    thought: Option<u32>,
+    /// The token that may open reasoning before a constrained answer.
+    reasoning_token: Option<u32>,
 }
 
-impl Binding {
+impl ConstraintState {
     pub(crate) fn new(
         answer: Option<Grammar>,
         call: Option<Grammar>,
-        thought: Option<u32>,
+        reasoning_token: Option<u32>,
     ) -> Self {
-        Self { active: None, answer, call, thought }
+        Self { active: None, answer, call, reasoning_token }
     }
 
-    /// The next token of an answer that has come as far as `said` and may have `left` more of them. `sample` chooses
-    /// among all tokens, or among those allowed.
+    /// The next token of an answer with `parser` so far and at most `left` tokens to come. `sample`
+    /// chooses among all tokens, or among those of a mask.
     pub(crate) fn choose(
         &mut self,
-        said: &AnswerParser,
+        parser: &OutputParser,
         left: usize,
         sample: impl FnOnce(Option<Mask<'_>>) -> usize,
     ) -> Result<Chosen, GrammarError> {
-        self.bind(said);
+        self.update(parser);
         let Some(grammar) = &mut self.active else {
             return Ok(Chosen { token: sample(None), end: None });
         };
-        let thought = self.thought.filter(|_| said.may_reason());
-        let chosen = grammar.choose(left, thought, |mask| sample(Some(mask)))?;
-        if thought.is_some_and(|thought| thought as usize == chosen.token) {
+        let reasoning_token = self.reasoning_token.filter(|_| parser.may_reason());
+        let chosen = grammar.choose(left, reasoning_token, |mask| sample(Some(mask)))?;
+        if reasoning_token.is_some_and(|reasoning_token| reasoning_token as usize == chosen.token) {
             self.answer = self.active.take();
         } else if chosen.end == Some(FinishReason::Stop) {
             self.active = None;
@@ -52,14 +53,14 @@ impl Binding {
         Ok(chosen)
     }
 
-    fn bind(&mut self, said: &AnswerParser) {
-        if self.active.is_some() || said.is_reasoning() {
+    fn update(&mut self, parser: &OutputParser) {
+        if self.active.is_some() || parser.is_reasoning() {
             return;
         }
         self.active = self.answer.take();
-        if let (None, Some(begun), Some(fresh)) = (&self.active, said.begun_call(), &self.call) {
+        if let (None, Some(begun), Some(fresh)) = (&self.active, parser.begun_call(), &self.call) {
             let mut grammar = fresh.clone();
-            // A model that spells calls in a way of its own goes on unbound.
+            // A call in another spelling continues without constraint.
             match grammar.read(begun) {
                 Ok(()) => self.active = Some(grammar),
                 Err(_) => self.call = None,

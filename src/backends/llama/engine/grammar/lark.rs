@@ -1,23 +1,27 @@
-//! A form in Lark's syntax, as llguidance reads it, its schemas by reference.
+//! Answer shapes in llguidance's Lark syntax, with schemas by reference.
 //!
-//! Pure. Schemas stay out of the text, so that no error message can quote one.
+//! Pure. Schemas are not part of the text, so that no error message can quote one.
 
 use std::fmt::Write;
 
-use super::shape::{Form, Part, Schema};
+use super::shape::{AnswerShape, Part, Schema};
 
-/// Name of the grammar of the schema in this place.
+/// Grammar name of the schema with this index.
 pub(crate) fn schema_name(place: usize) -> String {
     format!("schema{place}")
 }
 
-/// The form's grammar and the schemas it refers to. `control` knows the ids of tags that are control tokens.
-pub(crate) fn lark(form: &Form, control: impl Fn(&str) -> Option<u32>) -> (String, Vec<&Schema>) {
+/// The shape's grammar and the schemas it refers to. `control` returns the ids of tags that are
+/// control tokens.
+pub(crate) fn lark(
+    form: &AnswerShape,
+    control: impl Fn(&str) -> Option<u32>,
+) -> (String, Vec<&Schema>) {
     let mut terms = Terms { schemas: Vec::new(), ends: Vec::new(), control };
     let sequences: Vec<String> = form.0.iter().map(|parts| terms.sequence(parts)).collect();
     let mut text = format!("start: {}\n", sequences.join("\n  | "));
     for (place, end) in terms.ends.iter().enumerate() {
-        // The first such end is the end. Writing to a string cannot fail.
+        // The text ends at the first terminator. Writing to a string cannot fail.
         let _ = writeln!(text, "until{place}[suffix={}]: /(?s:.*)/", quoted(end));
     }
     text.push_str("BLANK: /[ \\n]{1,4}/\nID: /[a-zA-Z0-9]{9}/\n");
@@ -26,7 +30,7 @@ pub(crate) fn lark(form: &Form, control: impl Fn(&str) -> Option<u32>) -> (Strin
 
 struct Terms<'f, C> {
     schemas: Vec<&'f Schema>,
-    /// Texts with which a free text ends.
+    /// Terminators of free texts.
     ends: Vec<&'static str>,
     control: C,
 }
@@ -89,7 +93,7 @@ mod tests {
         let maybe = Part::Maybe(vec![Part::Tag("[T]"), Part::Id]);
         let texts = Part::OneOf(vec!["a".into(), "\"".into()]);
         let free = || Part::Until("</p>");
-        let form = Form(vec![
+        let form = AnswerShape(vec![
             call,
             vec![Part::Tag("<t>"), Part::Json(schema)],
             vec![maybe, texts, free(), free()],

@@ -1,4 +1,5 @@
-//! The grammar of one answer: which tokens may come next, and the shortest way to its end near the output limit.
+//! State of one answer's grammar: the tokens allowed next, and a short path to the end near the
+//! output limit.
 //!
 //! Knows neither logits nor HTTP.
 
@@ -10,28 +11,29 @@ use super::closing::Closers;
 use crate::backends::llama::wire::constraint::GrammarError;
 use crate::openai::FinishReason;
 
-/// The grammar of one answer, as far as the answer has come.
+/// The grammar of one answer after the tokens so far.
 #[derive(Clone)]
 pub(crate) struct Grammar {
     matcher: Matcher,
     closers: Arc<Closers>,
-    /// What ends its free texts.
+    /// Terminators of its free texts.
     ends: Arc<[Vec<u32>]>,
-    /// From so many tokens before the limit on, each token is taken only if the answer can still be completed after it.
+    /// Within this many tokens of the limit, a token is accepted only if the answer can still be
+    /// completed after it.
     reserve: usize,
-    /// How the answer could be completed from here, in reverse, once the reserve is reached.
+    /// Tokens that complete the answer from here, in reverse; set within the reserve.
     way_out: Option<Vec<u32>>,
-    /// The answer is being completed this way, in reverse; nothing is sampled any more.
+    /// The rest of the answer, in reverse, once it is being completed; sampling has ended.
     closing: Option<Vec<u32>>,
 }
 
-/// A token, and why the answer ends with it, if it does.
+/// A token, and the finish reason if the answer ends with it.
 pub(crate) struct Chosen {
     pub(crate) token: usize,
     pub(crate) end: Option<FinishReason>,
 }
 
-/// Tokens of a way out at most.
+/// Maximum length of the completion.
 const LONGEST_WAY_OUT: usize = 256;
 
 impl Grammar {
@@ -41,20 +43,21 @@ impl Grammar {
         Self { matcher, closers, ends, reserve, way_out: None, closing: None }
     }
 
-    /// A copy that shares nothing that its answer changes.
+    /// A copy that shares no mutable state.
     pub(super) fn fresh(&self) -> Self {
         Self { matcher: self.matcher.deep_clone(), ..self.clone() }
     }
 
-    /// Takes what has been written already.
+    /// Advances over text that exists already.
     pub(crate) fn read(&mut self, text: &str) -> Result<(), GrammarError> {
         let tokens = self.matcher.tok_env().map_err(too_complex)?.tokenize_bytes(text.as_bytes());
         tokens.into_iter().try_for_each(|token| self.take(token as usize))
     }
 
-    /// Takes the next token, which `sample` chooses among those allowed (one bit each). `left` tokens, this one
-    /// included, may still come: if they would not suffice, the answer is completed in the shortest way instead.
-    /// The token `beside` is allowed too, and changes nothing here.
+    /// Advances by the next token, which `sample` chooses from a mask of one bit per token. `left`
+    /// is the number of tokens that may still come, including this one: if they would not suffice,
+    /// the answer is completed instead. The token `beside` is allowed too and does not advance the
+    /// grammar.
     pub(crate) fn choose(
         &mut self,
         left: usize,
@@ -93,11 +96,11 @@ impl Grammar {
         Ok(Chosen { token, end })
     }
 
-    /// The next token of the way out.
+    /// The next token of the completion.
     fn close(&mut self) -> Result<Chosen, GrammarError> {
         let end = self.matcher.tok_env().map_err(too_complex)?.tok_trie().eos_token();
         let way = self.closing.get_or_insert_default();
-        // A way of no tokens: the answer is complete, and only its end is missing.
+        // An empty completion: the answer is complete and lacks only its end token.
         let token = way.pop().unwrap_or(end) as usize;
         let end = way.is_empty().then_some(FinishReason::Length);
         self.take(token)?;

@@ -1,6 +1,6 @@
-//! What an answer, or the rest of one, must look like: tags, fixed text and JSON by schema, in a row.
+//! Shapes of answers: sequences of tags, fixed text and JSON by schema.
 //!
-//! Pure. Fixed text is spelled as Python's `json.dumps` spells it, because that is what models saw in training.
+//! Pure. Fixed text follows Python's `json.dumps`, because models saw that in training.
 
 use std::collections::BTreeSet;
 
@@ -13,36 +13,36 @@ use crate::backends::llama::engine::tool_schema::{
 use crate::backends::llama::wire::constraint::{Constraint, GrammarError};
 use crate::backends::llama::wire::conversation::{MustCall, OfferedTool, ToolUse};
 
-/// Sequences of which the answer must be one.
+/// Alternative sequences; the answer is one of them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Form(pub Vec<Vec<Part>>);
+pub(crate) struct AnswerShape(pub Vec<Vec<Part>>);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Part {
-    /// A tag of the model's dialect, which may be a control token.
+    /// A tag of the model's format, which may be a control token.
     Tag(&'static str),
     Text(String),
-    /// Nothing, or a few spaces and line ends.
+    /// Optional spaces and line ends.
     Blank,
     Json(Schema),
-    /// Any text that ends with this one.
+    /// Any text up to and including this terminator.
     Until(&'static str),
     OneOf(Vec<String>),
-    /// Nothing, or these.
+    /// Optional parts.
     Maybe(Vec<Part>),
-    /// An id as a model gives it to its calls.
+    /// A call id as models generate it.
     Id,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Schema {
     pub(crate) json: Value,
-    /// Pass over what cannot be kept to, rather than refuse it.
+    /// Ignore keywords that cannot be enforced, rather than refuse them.
     pub(crate) lenient: bool,
 }
 
-impl Form {
-    /// JSON as a client demands it.
+impl AnswerShape {
+    /// The JSON that a client requests.
     pub(crate) fn of(constraint: &Constraint) -> Result<Self, GrammarError> {
         let json = match constraint {
             Constraint::JsonObject => json!({"type": "object"}),
@@ -58,7 +58,7 @@ impl Form {
         Ok(Self(vec![vec![Part::Json(Schema { json, lenient: false })]]))
     }
 
-    /// One call of any of the tools that may be called: what comes after its tag.
+    /// One call of any allowed tool, after its tag.
     pub(crate) fn call(tools: &ToolUse, format: CallFormat) -> Self {
         let may_call = |tool: &&OfferedTool| match &tools.must_call {
             MustCall::No | MustCall::Any => true,
@@ -68,7 +68,8 @@ impl Form {
         Self(called.map(|tool| [vec![Part::Blank], call(tool, format)].concat()).collect())
     }
 
-    /// How every call begins: with its tag, after which `call` binds it. A format that needs no tag begins with the call.
+    /// The beginning of every call: its tag, after which `call` applies. In formats without a tag,
+    /// the call itself.
     pub(crate) fn call_begins(tools: &ToolUse, format: CallFormat) -> Self {
         match opening(format) {
             "" => Self::call(tools, format),
@@ -76,7 +77,7 @@ impl Form {
         }
     }
 
-    /// The schemas within it.
+    /// All schemas of the shape.
     pub(crate) fn schemas(&self) -> impl Iterator<Item = &Schema> {
         self.parts().filter_map(|part| match part {
             Part::Json(schema) => Some(schema),
@@ -84,7 +85,7 @@ impl Form {
         })
     }
 
-    /// What ends the free texts within it, each once.
+    /// Terminators of the free texts, each once.
     pub(crate) fn ends(&self) -> impl Iterator<Item = &'static str> {
         let ends = self.parts().filter_map(|part| match part {
             Part::Until(end) => Some(*end),
@@ -100,7 +101,7 @@ impl Form {
         })
     }
 
-    /// This form or the other.
+    /// Either shape.
     #[must_use]
     pub(crate) fn or(mut self, other: Self) -> Self {
         self.0.extend(other.0);
@@ -108,8 +109,8 @@ impl Form {
     }
 }
 
-/// How the answer begins if a call must be made now, as far as that is certain: the model need not write it itself. It
-/// ends before the arguments begin, and where a token would end.
+/// The certain beginning of an answer that must be a call, so that the model need not generate it.
+/// Ends before the arguments, at a token boundary.
 pub(crate) fn forced_beginning(tools: &ToolUse, format: CallFormat) -> Option<String> {
     let mut certain = opening(format).to_owned();
     let only = match (&tools.must_call, tools.tools.as_slice()) {
@@ -124,7 +125,7 @@ pub(crate) fn forced_beginning(tools: &ToolUse, format: CallFormat) -> Option<St
     Some(certain)
 }
 
-/// What comes before the call itself.
+/// Text before the call itself.
 fn opening(format: CallFormat) -> &'static str {
     match format {
         CallFormat::Hermes | CallFormat::QwenCoder => "<tool_call>\n",
@@ -134,8 +135,8 @@ fn opening(format: CallFormat) -> &'static str {
     }
 }
 
-/// The call up to where its arguments, or what stands before them, begin. The name comes first, and is letters, digits,
-/// `_` and `-`: a JSON string as it is.
+/// The call up to its arguments, or to an id before them. A tool's name has letters, digits, `_`
+/// and `-` only, so it needs no JSON escapes.
 fn head(name: &str, format: CallFormat) -> String {
     match format {
         CallFormat::Hermes | CallFormat::Llama3 | CallFormat::Mistral => {
@@ -172,7 +173,7 @@ fn call(tool: &OfferedTool, format: CallFormat) -> Vec<Part> {
     }
 }
 
-/// One argument as Qwen3-Coder spells it.
+/// One argument in Qwen3-Coder's format.
 fn argument(parameter: &Parameter<'_>, root: &Value, lenient: bool) -> Vec<Part> {
     let Parameter { name, schema, required } = parameter;
     let mut parts = vec![Part::Text(format!("<parameter={name}>\n"))];
@@ -187,7 +188,7 @@ fn argument(parameter: &Parameter<'_>, root: &Value, lenient: bool) -> Vec<Part>
     if *required { parts } else { vec![Part::Maybe(parts)] }
 }
 
-/// Refuses a strict tool that cannot be kept to, whatever grammar there is, for how the format spells its arguments.
+/// Returns an error for a strict tool whose arguments this format cannot constrain.
 pub(crate) fn check_spelling(tool: &OfferedTool, format: CallFormat) -> Result<(), GrammarError> {
     if !tool.strict || !format.spells_each_argument() {
         return Ok(());
@@ -196,7 +197,7 @@ pub(crate) fn check_spelling(tool: &OfferedTool, format: CallFormat) -> Result<(
     let refused = |what: String| Err(GrammarError::Unsupported(what));
     let Some(parameters) = parameters(&root) else {
         return refused(
-            "this model's calls need an object of `properties` and nothing else".to_owned(),
+            "this model's call format requires an object schema with only `properties`".to_owned(),
         );
     };
     for Parameter { name, schema, .. } in parameters {
@@ -204,7 +205,9 @@ pub(crate) fn check_spelling(tool: &OfferedTool, format: CallFormat) -> Result<(
             && choices(schema).is_none()
             && !(is_text(schema, &root) && is_any_text(schema));
         if unkeepable {
-            return refused(format!("this model's calls spell the text `{name}` without bounds"));
+            return refused(format!(
+                "this model's call format cannot enforce bounds on the text `{name}`"
+            ));
         }
     }
     Ok(())
@@ -258,14 +261,14 @@ mod tests {
             let head = format!("{{\"name\": \"{name}\", \"arguments\": ");
             vec![Part::Blank, Part::Text(head), arguments(name), text("}")]
         };
-        let any = Form::call(&tools(&["f", "g"], MustCall::Any), CallFormat::Mistral);
-        assert_eq!(any, Form(vec![called("f"), called("g")]));
+        let any = AnswerShape::call(&tools(&["f", "g"], MustCall::Any), CallFormat::Mistral);
+        assert_eq!(any, AnswerShape(vec![called("f"), called("g")]));
         let named = tools(&["f", "g"], MustCall::Named("g".into()));
-        assert_eq!(Form::call(&named, CallFormat::Hermes), Form(vec![called("g")]));
-        let tag = Form(vec![vec![Part::Tag("<tool_call>")]]);
-        assert_eq!(Form::call_begins(&named, CallFormat::Hermes), tag);
-        let whole = Form::call(&named, CallFormat::Llama3);
-        assert_eq!(Form::call_begins(&named, CallFormat::Llama3), whole);
+        assert_eq!(AnswerShape::call(&named, CallFormat::Hermes), AnswerShape(vec![called("g")]));
+        let tag = AnswerShape(vec![vec![Part::Tag("<tool_call>")]]);
+        assert_eq!(AnswerShape::call_begins(&named, CallFormat::Hermes), tag);
+        let whole = AnswerShape::call(&named, CallFormat::Llama3);
+        assert_eq!(AnswerShape::call_begins(&named, CallFormat::Llama3), whole);
     }
 
     #[test]
@@ -275,7 +278,7 @@ mod tests {
         }});
         let mut used = tools(&[], MustCall::Any);
         used.tools.push(OfferedTool::new("open", "", &schema.to_string()));
-        let form = &Form::call(&used, CallFormat::QwenCoder).0[0];
+        let form = &AnswerShape::call(&used, CallFormat::QwenCoder).0[0];
         let end = || text("\n</parameter>\n");
         let integer = Schema { json: json!({"type": "integer"}), lenient: true };
         let modes = Part::OneOf(vec!["r".into(), "w".into()]);
@@ -311,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_schema_must_be_an_object_and_true_is_any_json() {
-        let of = |text: &str| Form::of(&Constraint::JsonSchema(text.to_owned()));
+        let of = |text: &str| AnswerShape::of(&Constraint::JsonSchema(text.to_owned()));
         assert_eq!(of("true"), of("{}"));
         assert!(matches!(of("7"), Err(GrammarError::Unsupported(_))));
         assert!(matches!(of("{"), Err(GrammarError::NotJson(_))));

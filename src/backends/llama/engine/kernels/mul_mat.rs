@@ -1,9 +1,11 @@
-//! Products of quantised weights with vectors on x86 CPUs, faster than llama.cpp's own where it has no tuned layout:
-//! `Q4_1` (AVX2, AVX-512) and `Q8_0` (AVX-512). Found at run time, so that one binary runs everywhere.
+//! Products of quantised weights with vectors on x86 CPUs, faster than llama.cpp's for types
+//! without a tuned layout: `Q4_1` (AVX2, AVX-512) and `Q8_0` (AVX-512). CPU features are detected
+//! at run time.
 //!
-//! llama.cpp multiplies these types row by row and vector by vector and unpacks the weights each time. Here sixteen
-//! rows are packed beside each other when a model is loaded, and each weight that is unpacked meets up to eight vectors.
-//! A product is summed in the same order whatever stands beside it in the batch. `ggml_bridge.cpp` is the way in.
+//! llama.cpp multiplies these types row by row and vector by vector and unpacks the weights each
+//! time. Here sixteen rows are interleaved when a model is loaded, and each unpacked weight is used
+//! for up to eight vectors. The order of summation does not depend on the batch. `ggml_bridge.cpp`
+//! is the interface to ggml.
 
 #![expect(
     unsafe_code,
@@ -12,6 +14,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::slice;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use llama_cpp_sys_2::{GGML_TYPE_Q4_1, GGML_TYPE_Q8_0};
 
@@ -25,7 +28,7 @@ mod avx512;
 mod layout;
 mod tiles;
 
-/// What `ggml_bridge.cpp` calls; the same as its `wattgate_kernels`.
+/// Function table for `ggml_bridge.cpp`; mirrors its `wattgate_kernels`.
 #[repr(C)]
 struct Kernels {
     packs: extern "C" fn(c_int, usize, usize) -> bool,
@@ -50,17 +53,26 @@ unsafe extern "C" {
     fn wattgate_register_kernels(kernels: *const Kernels);
 }
 
+/// Number of packed matrices.
+static PACKED: AtomicU32 = AtomicU32::new(0);
+
 static KERNELS: Kernels = Kernels { packs, pack, quantised_bytes, quantise, multiply };
 
-/// Offers the kernels to llama.cpp, if this CPU has any. Call it once, before the first model is loaded.
+/// Registers the kernels with llama.cpp if the CPU supports them. Call once, before the first model
+/// is loaded.
 pub(super) fn register() {
     if has_avx2_kernels() {
-        // SAFETY: the table lives for ever, and no other thread uses llama.cpp yet.
+        // SAFETY: the table is static, and no other thread uses llama.cpp yet.
         unsafe { wattgate_register_kernels(&raw const KERNELS) };
     }
 }
 
-/// The types that there are kernels for.
+/// Number of matrices packed so far.
+pub(super) fn packed_tensors() -> u32 {
+    PACKED.load(Ordering::Relaxed)
+}
+
+/// Weight types with kernels.
 #[derive(Clone, Copy)]
 enum Type {
     Q4_1,
@@ -83,7 +95,7 @@ extern "C" fn packs(ggml_type: c_int, columns: usize, rows: usize) -> bool {
 
 /// # Safety
 ///
-/// `plain` and `packed` hold a matrix for which [`packs`] is true.
+/// `plain` and `packed` have the size of a matrix for which [`packs`] is true.
 unsafe extern "C" fn pack(
     ggml_type: c_int,
     plain: *const c_void,
@@ -91,8 +103,9 @@ unsafe extern "C" fn pack(
     columns: usize,
     rows: usize,
 ) {
+    PACKED.fetch_add(1, Ordering::Relaxed);
     let (blocks, packed_blocks) = (columns / BLOCK, columns / BLOCK * rows / ROWS);
-    // SAFETY: a packed matrix takes as many bytes as a plain one, and the caller promises them.
+    // SAFETY: a packed matrix has the size of a plain one, which the caller guarantees.
     unsafe {
         match Type::of(ggml_type) {
             Some(Type::Q4_1) => {
@@ -117,9 +130,9 @@ extern "C" fn quantised_bytes(columns: usize) -> usize {
 
 /// # Safety
 ///
-/// `vector` has `columns` floats, `quantised` has [`quantised_bytes`] of them, and kernels were registered.
+/// `vector` has `columns` floats, `quantised` has [`quantised_bytes`], and kernels are registered.
 unsafe extern "C" fn quantise(vector: *const f32, quantised: *mut c_void, columns: usize) {
-    // SAFETY: as the caller promises; only CPUs with AVX2 have kernels.
+    // SAFETY: guaranteed by the caller; kernels are registered only on CPUs with AVX2.
     unsafe {
         let vector = slice::from_raw_parts(vector, columns);
         let blocks = slice::from_raw_parts_mut(quantised.cast(), columns / BLOCK);
@@ -129,8 +142,9 @@ unsafe extern "C" fn quantise(vector: *const f32, quantised: *mut c_void, column
 
 /// # Safety
 ///
-/// `packed` was made by [`pack`] of this type and size, `quantised` holds so many vectors by [`quantise`], `out` has
-/// `stride` (at least `rows`) floats for each of them, and every thread has another of the `parts`.
+/// `packed` was written by [`pack`] for this type and size, `quantised` holds `vectors` results of
+/// [`quantise`], `out` has `stride` (at least `rows`) floats for each of them, and each thread has
+/// its own `part`.
 unsafe extern "C" fn multiply(
     ggml_type: c_int,
     packed: *const c_void,
@@ -145,7 +159,7 @@ unsafe extern "C" fn multiply(
 ) {
     let blocks = columns / BLOCK;
     let packed_blocks = rows / ROWS * blocks;
-    // SAFETY: as the caller promises; the kernels are called only where they are available.
+    // SAFETY: guaranteed by the caller; kernels are called only on CPUs that support them.
     unsafe {
         let vectors = slice::from_raw_parts(quantised.cast(), vectors * blocks);
         match Type::of(ggml_type) {
@@ -168,7 +182,7 @@ unsafe extern "C" fn multiply(
     }
 }
 
-/// A function that computes its part of a job with a kernel, in tiles of each width that is listed.
+/// A function that computes its part of a job, in tiles of the listed widths.
 macro_rules! multiply {
     ($name:ident, $features:literal, $block:ty, $module:ident::$kernel:ident, $($width:literal)+) => {
         #[target_feature(enable = $features)]

@@ -1,6 +1,6 @@
-//! Reads one tool call, character by character, and tells its arguments as JSON while they come.
+//! Character-by-character reader of one tool call; emits its arguments as JSON while they arrive.
 //!
-//! Pure. What turns out to be no call of a known tool is given back as the text it was.
+//! Pure. Text that is not a call of a known tool is returned unchanged.
 
 pub(crate) mod expected;
 mod named;
@@ -14,10 +14,10 @@ use self::object::ObjectCall;
 use self::parameters::ParametersCall;
 use crate::backends::llama::engine::tool_format::CallFormat;
 
-/// One call on its way.
+/// One call that is being read.
 #[derive(Debug)]
 pub(super) struct CallReader {
-    /// The tag that came before; shown if this is no call.
+    /// The tag before the call; becomes text if this is not a call.
     pub(super) opener: &'static str,
     /// Everything read since, until the call has begun.
     pub(super) read: String,
@@ -33,7 +33,7 @@ enum Spelled {
 }
 
 impl CallReader {
-    /// `opener` is empty where the call begins without a tag; `in_array`: it stands first in an array.
+    /// `opener` is empty if the call has no tag; `in_array` if it is the first of an array.
     pub(super) fn new(format: CallFormat, opener: &'static str, in_array: bool) -> Self {
         let spelled = match format {
             CallFormat::Hermes | CallFormat::Llama3 | CallFormat::Mistral => {
@@ -45,17 +45,17 @@ impl CallReader {
         Self { opener, read: String::new(), has_begun: false, spelled }
     }
 
-    /// Whether a tag came before, which has no other meaning.
+    /// Whether the call follows a tag, which has no other meaning.
     pub(super) fn is_tagged(&self) -> bool {
         !self.opener.is_empty()
     }
 
-    /// Whether a client has been told of the call.
+    /// Whether the call has been sent to the client.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// What was read of the call, if it is bound to be one and its arguments have not begun.
+    /// The text read so far, if it can only be a call and its arguments have not begun.
     pub(super) fn surely_begun(&self, known: &[String]) -> Option<&str> {
         if self.has_begun {
             return None;
@@ -63,7 +63,7 @@ impl CallReader {
         match &self.spelled {
             Spelled::Object(call) => call.surely_begun(&self.read, self.is_tagged(), known),
             Spelled::Named(_) => Some(self.read.as_str()).filter(|read| !read.contains('[')),
-            // Either opener is one that has no other meaning.
+            // Neither opener has another meaning.
             Spelled::Parameters(_) => Some(&self.read),
         }
     }

@@ -1,7 +1,7 @@
-//! Takes an answer apart as it comes: text, reasoning, tool calls.
+//! Streaming parser of an answer: text, reasoning and tool calls.
 //!
-//! Pure, and works character by character, so that it cannot matter how the text was cut. What may yet become a tag
-//! is held back; whitespace is held back too, until it is known that it does not end at a tag.
+//! Pure. Works character by character, so the result does not depend on how tokens divide the text.
+//! Holds back a possible tag prefix, and whitespace until it is known not to end at a tag.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -14,21 +14,21 @@ use crate::backends::llama::wire::reasoning::Tags;
 
 /// The parser of one answer.
 #[derive(Debug)]
-pub(crate) struct AnswerParser {
-    /// Neither reasoning nor calls: all is text, as it comes.
+pub(crate) struct OutputParser {
+    /// Neither reasoning nor calls: passes everything through as text.
     plain: bool,
     reasoning: Option<Tags>,
     calls: Option<ExpectedCalls>,
     state: State,
-    /// Characters to read; more than one only after something turned out to be no call.
+    /// Unread characters; more than one only after a supposed call is returned as text.
     input: VecDeque<char>,
-    /// What may begin a tag.
+    /// A possible prefix of a tag.
     held: String,
-    /// Whitespace that is shown once something follows it.
+    /// Whitespace to emit before the next character.
     blank: String,
-    /// Only whitespace has come since the answer, or its text, began.
+    /// Nothing but whitespace since the answer, or its text, began.
     fresh: bool,
-    /// Whitespace here stands next to a tag and is not shown.
+    /// Whitespace here is next to a tag and is dropped.
     drops_blank: bool,
     calls_made: u32,
     pieces: Vec<Piece>,
@@ -40,7 +40,7 @@ enum State {
     Reasoning,
     Call(CallReader),
     BetweenCalls,
-    /// What follows the last call is for nobody.
+    /// Output after the last call is dropped.
     Over,
 }
 
@@ -51,8 +51,8 @@ enum Opener {
     Call { tag: &'static str, bare: bool },
 }
 
-impl AnswerParser {
-    /// `reasons_already`: the prompt ends with the tag that opens the reasoning.
+impl OutputParser {
+    /// `reasons_already` if the prompt ends with the tag that opens the reasoning.
     pub(crate) fn new(
         reasoning: Option<Tags>,
         reasons_already: bool,
@@ -74,7 +74,7 @@ impl AnswerParser {
         }
     }
 
-    /// Takes more of the answer and tells what is certain.
+    /// Reads more of the answer; returns the pieces that can no longer change.
     pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
         if self.plain {
             return if text.is_empty() { vec![] } else { vec![Piece::Text(text.to_owned())] };
@@ -83,14 +83,14 @@ impl AnswerParser {
         mem::take(&mut self.pieces)
     }
 
-    /// As `push`, for a beginning that was given to the model: what it tells comes with the next `push`.
+    /// As `push`, for a beginning that is part of the prompt: the next `push` returns its pieces.
     pub(crate) fn prime(&mut self, text: &str) {
         self.input.extend(text.chars());
         self.read();
     }
 
-    /// The answer has ended. What is left is text, unless the answer was `cut` off at a limit: then half a tag, or
-    /// half a call after one, is no more than that.
+    /// Ends the answer. The rest becomes text, unless the answer was `cut` off at a limit: then an
+    /// incomplete tag, or an incomplete call after one, is dropped.
     pub(crate) fn finish(&mut self, cut: bool) -> Vec<Piece> {
         while let State::Call(reader) = &self.state
             && !reader.has_begun()
@@ -111,7 +111,7 @@ impl AnswerParser {
         mem::take(&mut self.pieces)
     }
 
-    /// Whether everything is text, as it comes.
+    /// Whether everything passes through as text.
     pub(crate) fn is_plain(&self) -> bool {
         self.plain
     }
@@ -124,7 +124,7 @@ impl AnswerParser {
             && self.held.is_empty()
     }
 
-    /// What there is so far of a call's object that has surely begun, but for its arguments.
+    /// The text so far of a call that has certainly begun, up to its arguments.
     pub(crate) fn begun_call(&self) -> Option<&str> {
         match (&self.state, &self.calls) {
             (State::Call(reader), Some(calls)) => reader.surely_begun(&calls.names),
@@ -132,12 +132,12 @@ impl AnswerParser {
         }
     }
 
-    /// Whether a call has begun, or has ended and another may follow.
+    /// Whether a call has begun, or another may follow.
     pub(crate) fn is_calling(&self) -> bool {
         matches!(self.state, State::Call(_) | State::BetweenCalls)
     }
 
-    /// Whether nothing that follows can be part of the answer: the model need not go on.
+    /// Whether no later output can be part of the answer, so that generation can stop.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
@@ -184,7 +184,7 @@ impl AnswerParser {
     fn openers(&self) -> impl Iterator<Item = (&'static str, Opener)> + use<> {
         let reasoning = self.reasoning.filter(|_| self.fresh);
         let format = self.calls.as_ref().map(|calls| calls.format);
-        // Anything may stand in braces, but not at the beginning of an answer.
+        // A brace begins a call only at the start of an answer.
         let bare = format.and_then(CallFormat::bare_opener).filter(|tag| self.fresh || *tag != "{");
         let call = |tag, bare| (tag, Opener::Call { tag, bare });
         reasoning
@@ -298,7 +298,7 @@ impl AnswerParser {
         }
     }
 
-    /// What was read was no call: its opening is shown as text, and the rest read again.
+    /// Not a call: emits its opening as text and reads the rest again.
     fn give_back(&mut self) {
         let State::Call(reader) = mem::replace(&mut self.state, State::Text) else { return };
         let (opening, rest) = match reader.opener {

@@ -1,100 +1,101 @@
-//! An answer from token bytes to pieces that may be sent: characters, then reasoning and calls, then stop strings.
+//! Streaming from token bytes to the pieces to send: characters, then reasoning and calls, then
+//! stop strings.
 //!
-//! Pure. Stop strings are looked for in the text alone: what is shown as the answer ends before them, while a line end
-//! in the reasoning, or in a call's arguments, ends nothing.
+//! Pure. Stop strings apply to the answer's text only: a line end in the reasoning, or in a call's
+//! arguments, does not end the answer.
 
-use super::parser::AnswerParser;
+use super::parser::OutputParser;
 use super::utf8_stops::{Released, TextStream};
 use crate::backends::llama::wire::piece::Piece;
 use crate::openai::FinishReason;
 
-/// One answer on its way out.
+/// The output of one answer.
 #[derive(Debug)]
-pub(crate) struct Transcript {
-    /// Makes characters of bytes for the parser.
+pub(crate) struct OutputStream {
+    /// Assembles characters from bytes for the parser.
     characters: TextStream,
-    answer: AnswerParser,
+    parser: OutputParser,
     text: TextStream,
-    /// A call has been told.
+    /// A call has been emitted.
     called: bool,
 }
 
-/// What became certain.
+/// Output that can no longer change.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Heard {
+pub(crate) struct Emitted {
     pub(crate) pieces: Vec<Piece>,
-    /// The characters it is about, tags included.
+    /// The characters behind the pieces, including tags.
     pub(crate) characters: String,
-    /// Nothing that follows can be part of the answer.
+    /// No later output can be part of the answer.
     pub(crate) ended: bool,
 }
 
-impl Transcript {
-    pub(crate) fn new(answer: AnswerParser, stops: Vec<String>) -> Self {
+impl OutputStream {
+    pub(crate) fn new(parser: OutputParser, stops: Vec<String>) -> Self {
         let characters = TextStream::new(Vec::new());
-        Self { characters, answer, text: TextStream::new(stops), called: false }
+        Self { characters, parser, text: TextStream::new(stops), called: false }
     }
 
-    pub(crate) fn answer(&self) -> &AnswerParser {
-        &self.answer
+    pub(crate) fn parser(&self) -> &OutputParser {
+        &self.parser
     }
 
     /// Takes a token's bytes.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Heard {
-        let mut heard = Heard::default();
-        if self.answer.is_plain() {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Emitted {
+        let mut emitted = Emitted::default();
+        if self.parser.is_plain() {
             let Released { text, stopped } = self.text.push(bytes);
-            heard.characters.clone_from(&text);
-            heard.ended = stopped;
-            heard.say(text);
+            emitted.characters.clone_from(&text);
+            emitted.ended = stopped;
+            emitted.add_text(text);
         } else {
-            heard.characters = self.characters.push(bytes).text;
-            let pieces = self.answer.push(&heard.characters);
-            self.look_for_stops(pieces, &mut heard);
-            heard.ended |= self.answer.is_over();
+            emitted.characters = self.characters.push(bytes).text;
+            let pieces = self.parser.push(&emitted.characters);
+            self.look_for_stops(pieces, &mut emitted);
+            emitted.ended |= self.parser.is_over();
         }
-        heard
+        emitted
     }
 
-    /// The answer is over, for this reason as far as the engine knows: adds what is left of it to what was `heard`
-    /// last, and tells the reason a client is given.
-    pub(crate) fn end(&mut self, reason: FinishReason, heard: &mut Heard) -> FinishReason {
+    /// Ends the answer for the engine's `reason`: adds the rest to the last `emitted` output and
+    /// returns the reason for the client.
+    pub(crate) fn end(&mut self, reason: FinishReason, emitted: &mut Emitted) -> FinishReason {
         let cut = reason == FinishReason::Length;
-        if !self.answer.is_plain() && !heard.ended {
+        if !self.parser.is_plain() && !emitted.ended {
             let rest = self.characters.finish();
-            heard.characters.push_str(&rest);
-            let mut pieces = self.answer.push(&rest);
-            pieces.extend(self.answer.finish(cut));
-            self.look_for_stops(pieces, heard);
+            emitted.characters.push_str(&rest);
+            let mut pieces = self.parser.push(&rest);
+            pieces.extend(self.parser.finish(cut));
+            self.look_for_stops(pieces, emitted);
         }
         let rest = self.text.finish();
-        if self.answer.is_plain() {
-            heard.characters.push_str(&rest);
+        if self.parser.is_plain() {
+            emitted.characters.push_str(&rest);
         }
-        heard.say(rest);
+        emitted.add_text(rest);
         if self.called && !cut { FinishReason::ToolCalls } else { reason }
     }
 
-    fn look_for_stops(&mut self, pieces: Vec<Piece>, heard: &mut Heard) {
+    fn look_for_stops(&mut self, pieces: Vec<Piece>, emitted: &mut Emitted) {
         for piece in pieces {
             if let Piece::Text(text) = piece {
                 let Released { text, stopped } = self.text.push(text.as_bytes());
-                heard.say(text);
+                emitted.add_text(text);
                 if stopped {
-                    heard.ended = true;
+                    emitted.ended = true;
                     return;
                 }
             } else {
-                heard.say(self.text.finish());
+                emitted.add_text(self.text.finish());
                 self.called |= matches!(piece, Piece::Call { .. });
-                heard.pieces.push(piece);
+                emitted.pieces.push(piece);
             }
         }
     }
 }
 
-impl Heard {
-    fn say(&mut self, text: String) {
+impl Emitted {
+    fn add_text(&mut self, text: String) {
         if !text.is_empty() {
             self.pieces.push(Piece::Text(text));
         }
@@ -112,19 +113,19 @@ mod tests {
 
     const THINK: Tags = Tags { open: "<think>", close: "</think>" };
 
-    fn hear(answer: AnswerParser, stop: &str, tokens: &[&str]) -> (Vec<Piece>, bool) {
-        let mut transcript = Transcript::new(answer, vec![stop.to_owned()]);
+    fn stream(parser: OutputParser, stop: &str, tokens: &[&str]) -> (Vec<Piece>, bool) {
+        let mut output_stream = OutputStream::new(parser, vec![stop.to_owned()]);
         let mut pieces = Vec::new();
         for token in tokens {
-            let heard = transcript.push(token.as_bytes());
-            pieces.extend(heard.pieces);
-            if heard.ended {
+            let emitted = output_stream.push(token.as_bytes());
+            pieces.extend(emitted.pieces);
+            if emitted.ended {
                 return (pieces, true);
             }
         }
-        let mut heard = Heard::default();
-        transcript.end(FinishReason::Stop, &mut heard);
-        pieces.extend(heard.pieces);
+        let mut emitted = Emitted::default();
+        output_stream.end(FinishReason::Stop, &mut emitted);
+        pieces.extend(emitted.pieces);
         (pieces, false)
     }
 
@@ -134,13 +135,13 @@ mod tests {
 
     #[test]
     fn a_stop_string_ends_the_text_and_not_the_reasoning() {
-        let parser = || AnswerParser::new(Some(THINK), false, None);
+        let parser = || OutputParser::new(Some(THINK), false, None);
         let (pieces, ended) =
-            hear(parser(), "\n\n", &["<think>a\n\nb", "</think>", "\n\nYes", ".\n\nNo"]);
+            stream(parser(), "\n\n", &["<think>a\n\nb", "</think>", "\n\nYes", ".\n\nNo"]);
         let reasoning = Piece::Reasoning("a\n\nb".into());
         assert_eq!((pieces, ended), (vec![reasoning, text("Yes"), text(".")], true));
-        // Half a stop string is text after all.
-        assert_eq!(hear(parser(), "###", &["a #", "#"]).0.len(), 2);
+        // An incomplete stop string is text.
+        assert_eq!(stream(parser(), "###", &["a #", "#"]).0.len(), 2);
     }
 
     #[test]
@@ -151,43 +152,43 @@ mod tests {
             schemas: vec![],
             parallel: false,
         };
-        let parser = AnswerParser::new(None, false, Some(calls));
+        let parser = OutputParser::new(None, false, Some(calls));
         let tokens = ["So:", "\n<tool_call>\n{\"name\": \"f\", \"arguments\": ", "{\"a\":\n1}}"];
-        let (pieces, ended) = hear(parser, "\n", &tokens);
+        let (pieces, ended) = stream(parser, "\n", &tokens);
         let call = Piece::Call { index: 0, name: "f".into() };
         let arguments = Piece::Arguments { index: 0, text: "{\"a\":\n1}".into() };
         assert_eq!((pieces, ended), (vec![text("So:"), call, arguments], true));
     }
 
     #[test]
-    fn a_plain_answer_passes_as_it_is() {
+    fn a_plain_answer_is_unchanged() {
         let (pieces, ended) =
-            hear(AnswerParser::new(None, false, None), "END", &["a <think> ", "EN", "DE"]);
+            stream(OutputParser::new(None, false, None), "END", &["a <think> ", "EN", "DE"]);
         assert_eq!((pieces, ended), (vec![text("a <think> ")], true));
     }
 
-    /// All that is told of an answer whose tokens are `cuts` bytes long, in as few pieces as say the same, and its end.
-    fn told(
-        mut transcript: Transcript,
+    /// All pieces of an answer with tokens of `cuts` bytes, joined, and its end.
+    fn collected(
+        mut output_stream: OutputStream,
         answer: &str,
         cuts: &[usize],
     ) -> (Vec<Piece>, FinishReason) {
-        let (mut told, mut rest): (Vec<Piece>, _) = (Vec::new(), answer.as_bytes());
+        let (mut collected, mut rest): (Vec<Piece>, _) = (Vec::new(), answer.as_bytes());
         for cut in cuts.iter().cycle() {
             let (token, after) = rest.split_at((*cut).min(rest.len()));
             rest = after;
-            let mut heard = transcript.push(token);
-            let ends = heard.ended || rest.is_empty();
-            let reason = ends.then(|| transcript.end(FinishReason::Stop, &mut heard));
-            for piece in heard.pieces {
-                let left = match told.last_mut() {
+            let mut emitted = output_stream.push(token);
+            let ends = emitted.ended || rest.is_empty();
+            let reason = ends.then(|| output_stream.end(FinishReason::Stop, &mut emitted));
+            for piece in emitted.pieces {
+                let left = match collected.last_mut() {
                     Some(last) => last.join(piece),
                     None => Some(piece),
                 };
-                told.extend(left);
+                collected.extend(left);
             }
             if let Some(reason) = reason {
-                return (told, reason);
+                return (collected, reason);
             }
         }
         unreachable!("there are cuts");
@@ -196,7 +197,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1000))]
 
-        /// Tokens may end anywhere, also within a character: what is told is the same.
+        /// Tokens may end anywhere, even within a character: the pieces are the same.
         #[test]
         fn cuts_do_not_matter(
             parts in prop::collection::vec(prop::sample::select(vec![
@@ -207,7 +208,7 @@ mod tests {
             (reasons, calls, parallel) in any::<(bool, bool, bool)>(),
         ) {
             let answer = parts.concat();
-            let transcript = || {
+            let output_stream = || {
                 let names = vec!["f".to_owned()];
                 let calls = calls.then_some(ExpectedCalls {
                     format: CallFormat::Hermes,
@@ -215,11 +216,11 @@ mod tests {
                     schemas: vec![],
                     parallel,
                 });
-                let parser = AnswerParser::new(reasons.then_some(THINK), false, calls);
-                Transcript::new(parser, vec!["stop".to_owned(), "\n\n".to_owned()])
+                let parser = OutputParser::new(reasons.then_some(THINK), false, calls);
+                OutputStream::new(parser, vec!["stop".to_owned(), "\n\n".to_owned()])
             };
-            let whole = told(transcript(), &answer, &[answer.len().max(1)]);
-            prop_assert_eq!(told(transcript(), &answer, &cuts), whole);
+            let whole = collected(output_stream(), &answer, &[answer.len().max(1)]);
+            prop_assert_eq!(collected(output_stream(), &answer, &cuts), whole);
         }
     }
 }

@@ -1,29 +1,29 @@
-//! From token bytes to text that may be sent: whole UTF-8 characters, and nothing past a stop string.
+//! Token bytes to text: complete UTF-8 characters, and nothing past a stop string.
 //!
-//! Pure. A token may end in the middle of a character or of a stop string, so the least possible is held back.
+//! Pure. A token may end within a character or a stop string; holds back as little as possible.
 
 use std::mem;
 
-/// The text of one answer on its way out.
+/// The text of one answer.
 #[derive(Debug, Default)]
 pub(crate) struct TextStream {
     stops: Vec<String>,
-    /// Bytes that are not yet a whole character; at most 3.
+    /// An incomplete character; at most 3 bytes.
     partial: Vec<u8>,
-    /// Text that may still turn out to begin a stop string.
+    /// A possible prefix of a stop string.
     held: String,
 }
 
-/// What one more token made available.
+/// Text released by one more token.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Released {
     pub(crate) text: String,
-    /// A stop string was met; it and all after it are dropped.
+    /// A stop string matched; it and everything after it are dropped.
     pub(crate) stopped: bool,
 }
 
 impl TextStream {
-    /// Empty stop strings are ignored: they would end every answer before it began.
+    /// Ignores empty stop strings: they would end every answer at once.
     pub(crate) fn new(stops: Vec<String>) -> Self {
         Self {
             stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(),
@@ -31,7 +31,7 @@ impl TextStream {
         }
     }
 
-    /// Takes a token's bytes and releases what can no longer change.
+    /// Takes a token's bytes; releases text that can no longer change.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Released {
         self.partial.extend_from_slice(bytes);
         self.decode();
@@ -44,7 +44,7 @@ impl TextStream {
         Released { text: mem::replace(&mut self.held, kept), stopped: false }
     }
 
-    /// The answer is over: releases the rest. Half a character becomes U+FFFD.
+    /// Ends the answer and releases the rest. An incomplete character becomes U+FFFD.
     pub(crate) fn finish(&mut self) -> String {
         let mut text = mem::take(&mut self.held);
         text.push_str(&String::from_utf8_lossy(&self.partial));
@@ -52,13 +52,13 @@ impl TextStream {
         text
     }
 
-    /// Moves whole characters from `partial` to `held`; bytes that can never become one turn into U+FFFD.
+    /// Moves complete characters from `partial` to `held`; invalid bytes become U+FFFD.
     fn decode(&mut self) {
         let bytes = mem::take(&mut self.partial);
         for chunk in bytes.utf8_chunks() {
             self.held.push_str(chunk.valid());
             let invalid = chunk.invalid();
-            // An error at the very end that more bytes could mend has no length.
+            // `None`: incomplete at the end, more bytes may complete it.
             let unfinished =
                 std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
             if unfinished {
@@ -69,12 +69,13 @@ impl TextStream {
         }
     }
 
-    /// Where the stop string begins that was complete first, so that it does not matter how the answer was cut.
+    /// Start of the stop string that completes first, so that the result does not depend on token
+    /// boundaries.
     fn first_stop(&self) -> Option<usize> {
         first_complete(&self.held, &self.stops)
     }
 
-    /// Length of the longest end of `held` with which a stop string begins.
+    /// Length of the longest suffix of `held` that is a prefix of a stop string.
     fn undecided_len(&self) -> usize {
         let undecided = |stop: &String| {
             let longest = (stop.len() - 1).min(self.held.len());
@@ -86,7 +87,7 @@ impl TextStream {
     }
 }
 
-/// Start of the stop string that ends first in `text`; of two that end together, of the longer.
+/// Start of the stop string that ends first in `text`; of two with the same end, the longer.
 fn first_complete(text: &str, stops: &[String]) -> Option<usize> {
     let found = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop.len())));
     found.min_by_key(|&(start, len)| (start + len, start)).map(|(start, _)| start)
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_character_waits_for_the_other_half() {
+    fn an_incomplete_character_is_held_back() {
         let mut text = stream(&[]);
         let [first, second @ ..] = "é".as_bytes() else { panic!("two bytes") };
         assert_eq!(text.push(&[b'a', *first]).text, "a");
@@ -113,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_character_are_replaced_at_once() {
+    fn invalid_bytes_are_replaced_at_once() {
         assert_eq!(stream(&[]).push(b"a\xffb").text, "a\u{fffd}b");
     }
 
     #[test]
-    fn a_stop_string_across_tokens_is_never_shown() {
+    fn a_stop_string_across_tokens_is_never_emitted() {
         let mut text = stream(&["###"]);
         assert_eq!(text.push(b"one #").text, "one ");
         assert_eq!(text.push(b"# two").text, "## two");
@@ -140,8 +141,8 @@ mod tests {
     }
 
     #[test]
-    fn the_stop_that_is_complete_first_counts() {
-        // Regression: the longer one begins earlier, but the answer ends before it is complete.
+    fn the_stop_string_that_completes_first_ends_the_answer() {
+        // Regression: the longer string begins earlier, but the answer ends before it completes.
         let mut at_once = stream(&["b", "abc"]);
         assert_eq!(at_once.push(b"xabc").text, "xa");
         let mut bytewise = stream(&["b", "abc"]);
@@ -151,7 +152,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut into tokens, the text is the same as if they came at once.
+        /// The text does not depend on how bytes are divided into tokens.
         #[test]
         fn cuts_do_not_matter(
             answer in "[abé世🦀]{0,40}",

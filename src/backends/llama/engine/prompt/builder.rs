@@ -1,6 +1,7 @@
-//! From a submission to the tokens the engine evaluates: template, control-token guard, tokeniser.
+//! Builder of prompts: from a submission to tokens, by template, control-token guard and tokeniser.
 //!
-//! Runs on the reader thread; touches the model's vocabulary, which is immutable, and never the context.
+//! Runs on the reader and grammar threads; uses the model's vocabulary, which is immutable, and
+//! never the context.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,18 +9,18 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
-use super::control_tokens::{Guard, pieces};
+use super::control_tokens::{ControlTokenGuard, pieces};
 use super::overflow::{roomy_tokens, shorten};
 use super::template::{CHATML, ChatTemplate};
 use super::tool_fallback;
-use crate::backends::llama::engine::command::{Order, Texts, Work};
+use crate::backends::llama::engine::command::{EmbeddingInput, EngineCommand, SequenceState};
 use crate::backends::llama::engine::grammar::compile::Grammars;
-use crate::backends::llama::engine::grammar::constraint_state::Binding;
+use crate::backends::llama::engine::grammar::constraint_state::ConstraintState;
 use crate::backends::llama::engine::grammar::matcher::Grammar;
-use crate::backends::llama::engine::grammar::shape::{self, Form};
+use crate::backends::llama::engine::grammar::shape::{self, AnswerShape};
 use crate::backends::llama::engine::output::call::expected::ExpectedCalls;
-use crate::backends::llama::engine::output::parser::AnswerParser;
-use crate::backends::llama::engine::output::stream::Transcript;
+use crate::backends::llama::engine::output::parser::OutputParser;
+use crate::backends::llama::engine::output::stream::OutputStream;
 use crate::backends::llama::engine::sample::logprobs::Logprobs;
 use crate::backends::llama::engine::sample::sampler::Sampler;
 use crate::backends::llama::engine::schedule::request::Request;
@@ -36,46 +37,46 @@ use crate::openai::{Input, Role};
 
 const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 
-/// The schema of a tool whose calls cannot be bound to its own.
+/// Schema of a tool whose own cannot be enforced.
 const ANY_ARGUMENTS: &str = r#"{"type":"object"}"#;
 
-/// A model's template and tokeniser.
-pub(crate) struct Prompter {
+/// Template, tokeniser and grammars of one model.
+pub(crate) struct PromptBuilder {
     model: Arc<LlamaModel>,
     template: ChatTemplate,
-    /// Whether `template` is meant for this model; if not, it is asked for no conversation.
+    /// Whether `template` belongs to this model; if not, conversations are refused.
     has_template: bool,
-    guard: Guard,
-    /// Control tokens that are part of the template's dialect, so the answer's parser must see them.
+    guard: ControlTokenGuard,
+    /// Control tokens that are tags of the model's format: the output parser needs their text.
     tags: Arc<[Token]>,
-    /// The token that opens the reasoning, where it is one.
-    thought: Option<u32>,
+    /// The token that opens the reasoning, if it is a single one.
+    reasoning_token: Option<u32>,
     overflow: Overflow,
     context_tokens: usize,
-    /// Tokens at which the model ends its turn.
+    /// Tokens that end the model's turn.
     ends: Vec<Token>,
-    /// Made for the first request that needs it: it takes a moment and some memory.
+    /// Built on first use: takes time and memory.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
 }
 
-/// A prompt, how to read what the model answers to it, and what binds the answer.
-struct Question<P> {
+/// A prompt with the parser and the constraints of its answer.
+struct RenderedPrompt<P> {
     prompt: P,
-    answer: AnswerParser,
-    forms: Forms,
+    answer: OutputParser,
+    forms: AnswerShapes,
 }
 
-/// What binds an answer and its calls.
+/// Constraints on an answer and its calls.
 #[derive(Default)]
-struct Forms {
-    /// The whole answer, but for reasoning that comes first.
-    answer: Option<Form>,
-    /// A call that the model begins by itself.
-    call: Option<Form>,
+struct AnswerShapes {
+    /// The answer after its reasoning.
+    answer: Option<AnswerShape>,
+    /// A call that the model begins itself.
+    call: Option<AnswerShape>,
 }
 
-impl Prompter {
-    /// `template` goes before the model's own; `context_tokens` is what a prompt and its answer must fit into.
+impl PromptBuilder {
+    /// `template` replaces the model's own. Prompt and answer together fit into `context_tokens`.
     pub(crate) fn new(
         model: Arc<LlamaModel>,
         template: Option<String>,
@@ -90,11 +91,11 @@ impl Prompter {
         let is_tag = |spelling: &str| template.dialect().tags().any(|tag| tag == spelling);
         let tags = controls.iter().filter(|(_, spelling)| is_tag(spelling));
         let tags = tags.map(|(token, _)| token.0).collect();
-        let guard = Guard::new(controls.into_iter().map(|(_, spelling)| spelling));
+        let guard = ControlTokenGuard::new(controls.into_iter().map(|(_, spelling)| spelling));
         let vocab = model.vocab();
         let open = template.dialect().reasoning.map(|tags| tags.open);
         let opening = open.map(|tag| vocab.tokenize(tag.as_bytes(), false, true));
-        let thought = opening.as_deref().and_then(|tokens| match tokens {
+        let reasoning_token = opening.as_deref().and_then(|tokens| match tokens {
             [token] => u32::try_from(token.0).ok(),
             _ => None,
         });
@@ -107,7 +108,7 @@ impl Prompter {
             has_template,
             guard,
             tags,
-            thought,
+            reasoning_token,
             overflow,
             context_tokens,
             ends,
@@ -119,50 +120,57 @@ impl Prompter {
         self.has_template
     }
 
-    /// Whether a conversation with tools can be put to the model. One without a template was trained for no
-    /// conversation at all; some templates refuse a system turn, which the fallback needs.
+    /// Whether the model accepts conversations with tools. Models without a template were not
+    /// trained for conversations; some templates refuse the system turn that the fallback needs.
     pub(crate) fn takes_tools(&self) -> bool {
         self.has_template
             && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), "", None).is_ok()
     }
 
-    /// What the engine is to do about a submission: work on it, or pass the refusal on.
-    pub(crate) fn order(&self, submission: Submission) -> Order {
+    /// The engine's command for a submission: a sequence to generate, or a refusal.
+    pub(crate) fn command(&self, submission: Submission) -> EngineCommand {
         let attempt = submission.attempt;
-        self.accept(submission).unwrap_or_else(|refusal| Order::Refuse(attempt, refusal))
+        self.accept(submission).unwrap_or_else(|refusal| EngineCommand::Refuse(attempt, refusal))
     }
 
-    fn accept(&self, submission: Submission) -> Result<Order, Refusal> {
+    fn accept(&self, submission: Submission) -> Result<EngineCommand, Refusal> {
         let Submission { attempt, prompt, mut sampling, output_limit, stop, terms, .. } =
             submission;
         let output_limit = output_limit as usize;
-        let form = submission.constraint.as_ref().map(Form::of);
+        let form = submission.constraint.as_ref().map(AnswerShape::of);
         let form = form.transpose().map_err(Refusal::Grammar)?;
-        let (Question { prompt, answer, forms }, dropped_turns) = match &prompt {
+        let (RenderedPrompt { prompt, answer, forms }, dropped_turns) = match &prompt {
             Prompt::Chat(_) if !self.has_template => return Err(Refusal::NoChatTemplate),
             Prompt::Chat(conversation) => {
                 self.fitting(conversation, output_limit, form.as_ref())?
             }
             Prompt::Raw(input) => {
-                let answer = AnswerParser::new(None, false, None);
-                (Question { prompt: self.raw(input, true)?, answer, forms: Forms::default() }, 0)
+                let answer = OutputParser::new(None, false, None);
+                (
+                    RenderedPrompt {
+                        prompt: self.raw(input, true)?,
+                        answer,
+                        forms: AnswerShapes::default(),
+                    },
+                    0,
+                )
             }
         };
         self.check_bias(&sampling.logit_bias)?;
-        // An answer with a form ends where the form does.
+        // A constrained answer ends where its grammar does.
         if submission.ignore_eos && forms.answer.is_none() {
             sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
         }
-        let work = Work {
+        let state = SequenceState {
             sampler: Sampler::new(sampling, &prompt),
-            transcript: Transcript::new(answer, stop),
+            output_stream: OutputStream::new(answer, stop),
             tags: Arc::clone(&self.tags),
-            binding: self.binding(&forms).map_err(Refusal::Grammar)?,
+            constraint: self.constraint(&forms).map_err(Refusal::Grammar)?,
             logprobs: submission.logprobs.map(|top| Logprobs::new(top.into())),
             dropped_turns: u32::try_from(dropped_turns).unwrap_or(u32::MAX),
         };
         let request = Request { attempt, prompt, output_limit, terms };
-        Ok(Order::Work { request, work: Box::new(work) })
+        Ok(EngineCommand::Generate { request, state: Box::new(state) })
     }
 
     fn check_bias(&self, bias: &[(Token, f32)]) -> Result<(), Refusal> {
@@ -176,18 +184,23 @@ impl Prompter {
         }
     }
 
-    fn binding(&self, forms: &Forms) -> Result<Binding, GrammarError> {
-        let grammar = |form: &Option<Form>| form.as_ref().map(|f| self.grammar(f)).transpose();
-        Ok(Binding::new(grammar(&forms.answer)?, grammar(&forms.call)?, self.thought))
+    fn constraint(&self, forms: &AnswerShapes) -> Result<ConstraintState, GrammarError> {
+        let grammar =
+            |form: &Option<AnswerShape>| form.as_ref().map(|f| self.grammar(f)).transpose();
+        Ok(ConstraintState::new(
+            grammar(&forms.answer)?,
+            grammar(&forms.call)?,
+            self.reasoning_token,
+        ))
     }
 
-    fn grammar(&self, form: &Form) -> Result<Grammar, GrammarError> {
+    fn grammar(&self, form: &AnswerShape) -> Result<Grammar, GrammarError> {
         let grammars = self.grammars.get_or_init(|| Grammars::new(&self.model));
         grammars.as_ref().map_err(Clone::clone)?.grammar(form)
     }
 
-    /// The tools as calls can be bound to them: one whose schema is beyond the grammar takes any arguments, unless it
-    /// is strict.
+    /// The tools with enforceable schemas: one beyond the grammar's limits accepts any arguments,
+    /// or is refused if it is strict.
     fn bindable(&self, mut tools: ToolUse) -> Result<ToolUse, Refusal> {
         let format = self.call_format();
         let check = |place: usize, tool: &OfferedTool| {
@@ -196,13 +209,13 @@ impl Prompter {
         for (place, tool) in tools.tools.iter().enumerate() {
             check(place, tool)?;
         }
-        if self.grammar(&Form::call(&tools, format)).is_ok() {
+        if self.grammar(&AnswerShape::call(&tools, format)).is_ok() {
             return Ok(tools);
         }
         for (place, tool) in tools.tools.iter_mut().enumerate() {
             let alone =
                 ToolUse { tools: vec![tool.clone()], must_call: MustCall::Any, parallel: false };
-            match self.grammar(&Form::call(&alone, format)) {
+            match self.grammar(&AnswerShape::call(&alone, format)) {
                 Ok(_) => {}
                 Err(error) if tool.strict => return Err(Refusal::Tool { place, error }),
                 Err(_) => ANY_ARGUMENTS.clone_into(&mut tool.schema),
@@ -211,28 +224,30 @@ impl Prompter {
         Ok(tools)
     }
 
-    /// How the model is told to call tools, be it by its own template or by the fallback.
+    /// The call format of the model's template, or of the fallback.
     fn call_format(&self) -> CallFormat {
         self.template.dialect().calls.unwrap_or(tool_fallback::FORMAT)
     }
 
-    /// What the embedder is to do about texts.
-    pub(crate) fn embedding(&self, embed: Embed) -> Order {
+    /// The embedder's command for a request.
+    pub(crate) fn embedding(&self, embed: Embed) -> EngineCommand {
         let Embed { attempt, inputs, dimensions, deadline } = embed;
         let read = inputs.iter().map(|input| self.raw(input, false)).collect();
         match read {
-            Ok(inputs) => Order::Embed(Texts { attempt, inputs, dimensions, deadline }),
-            Err(refusal) => Order::Refuse(attempt, refusal),
+            Ok(inputs) => {
+                EngineCommand::Embed(EmbeddingInput { attempt, inputs, dimensions, deadline })
+            }
+            Err(refusal) => EngineCommand::Refuse(attempt, refusal),
         }
     }
 
-    /// The conversation's tokens, and how many of its turns were left out so that it fits.
+    /// The conversation's tokens, and the number of turns that were dropped so that it fits.
     fn fitting(
         &self,
         conversation: &Conversation,
         output_limit: usize,
-        form: Option<&Form>,
-    ) -> Result<(Question<Vec<Token>>, usize), Refusal> {
+        form: Option<&AnswerShape>,
+    ) -> Result<(RenderedPrompt<Vec<Token>>, usize), Refusal> {
         let Conversation { turns, tools, variables } = conversation;
         let tools = tools.clone().map(|tools| self.bindable(tools)).transpose()?;
         let most = match self.overflow {
@@ -240,21 +255,22 @@ impl Prompter {
             Overflow::DropOldestTurns => roomy_tokens(self.context_tokens, output_limit),
         };
         let ask = |turns: &[Turn]| {
-            let Question { prompt, answer, forms } =
+            let RenderedPrompt { prompt, answer, forms } =
                 self.render(turns, tools.as_ref(), variables, form)?;
-            Ok::<_, Error>(Question { prompt: self.tokenise(&prompt), answer, forms })
+            Ok::<_, Error>(RenderedPrompt { prompt: self.tokenise(&prompt), answer, forms })
         };
         shorten(turns, ask, |question| question.prompt.len() <= most)
             .map_err(|error| Refusal::Template(error.to_string()))
     }
 
-    /// The tokens of a raw prompt, whose author may write control tokens (`control`), or of a text, which has none.
+    /// Tokens of a raw prompt, which may contain control tokens (`control`), or of a text to embed,
+    /// which may not.
     fn raw(&self, input: &Input, control: bool) -> Result<Vec<Token>, Refusal> {
         let vocab = self.model.vocab();
         match input {
             Input::Text(text) => {
                 let tokens = vocab.tokenize(text.as_bytes(), true, control);
-                // Who writes the beginning-of-sequence token out wants one of it, not two.
+                // A client that spells out the beginning-of-sequence token means one, not two.
                 let doubled = tokens.starts_with(&[vocab.bos(), vocab.bos()]);
                 Ok(tokens.into_iter().skip(usize::from(doubled)).map(|token| token.0).collect())
             }
@@ -262,7 +278,7 @@ impl Prompter {
         }
     }
 
-    /// A token llama.cpp may be given: any other would end the process.
+    /// Validates a token id: an unknown one would abort the process.
     fn known(&self, token: u32) -> Result<Token, Refusal> {
         let vocabulary = self.model.vocab().n_tokens();
         Token::try_from(token)
@@ -271,14 +287,15 @@ impl Prompter {
             .ok_or(Refusal::UnknownToken { token, vocabulary: vocabulary.unsigned_abs() })
     }
 
-    /// Renders the template and begins the answer as far as it is decided. `form` is that of an answer in words.
+    /// Renders the template and the certain beginning of the answer. `form` constrains an answer
+    /// without calls.
     fn render(
         &self,
         turns: &[Turn],
         tools: Option<&ToolUse>,
         variables: &str,
-        form: Option<&Form>,
-    ) -> Result<Question<String>, Error> {
+        form: Option<&AnswerShape>,
+    ) -> Result<RenderedPrompt<String>, Error> {
         let dialect = self.template.dialect();
         let mut prompt = if dialect.calls.is_some() {
             self.template.render(turns, tools, variables, &self.guard)?
@@ -287,19 +304,19 @@ impl Prompter {
             self.template.render(&turns, None, variables, &self.guard)?
         };
         let ends_with = |tag: &str| prompt.trim_end().ends_with(tag);
-        // A template may close the reasoning before it began: then there is none.
+        // A template may close the reasoning at once, which disables it.
         let reasoning = dialect.reasoning.filter(|tags| !ends_with(tags.close));
         let opened = reasoning.is_some_and(|tags| ends_with(tags.open));
         let Some(used) = tools else {
-            let answer = AnswerParser::new(reasoning, opened, None);
-            let forms = Forms { answer: form.cloned(), call: None };
-            return Ok(Question { prompt, answer, forms });
+            let answer = OutputParser::new(reasoning, opened, None);
+            let forms = AnswerShapes { answer: form.cloned(), call: None };
+            return Ok(RenderedPrompt { prompt, answer, forms });
         };
         let format = self.call_format();
-        let mut answer = AnswerParser::new(reasoning, opened, Some(expected(used, format)));
-        let begins = || Form::call_begins(used, format);
+        let mut answer = OutputParser::new(reasoning, opened, Some(expected_calls(used, format)));
+        let begins = || AnswerShape::call_begins(used, format);
         let bound = match shape::forced_beginning(used, format) {
-            // A call that must be made is begun for the model, which then has less to compute.
+            // The beginning of a required call is part of the prompt: fewer tokens to generate.
             Some(beginning) if reasoning.is_none() && !beginning.is_empty() => {
                 prompt.push_str(&beginning);
                 answer.prime(&beginning);
@@ -308,8 +325,8 @@ impl Prompter {
             Some(_) => Some(begins()),
             None => form.map(|form| form.clone().or(begins())),
         };
-        let forms = Forms { answer: bound, call: Some(Form::call(used, format)) };
-        Ok(Question { prompt, answer, forms })
+        let forms = AnswerShapes { answer: bound, call: Some(AnswerShape::call(used, format)) };
+        Ok(RenderedPrompt { prompt, answer, forms })
     }
 
     fn tokenise(&self, rendered: &str) -> Vec<Token> {
@@ -318,7 +335,8 @@ impl Prompter {
         for piece in pieces(rendered) {
             tokens.extend(vocab.tokenize(piece.as_bytes(), false, true));
         }
-        // Most templates write the beginning-of-sequence token themselves; two of them would degrade the answer.
+        // Most templates write the beginning-of-sequence token themselves; a second one would
+        // degrade the answer.
         if vocab.should_add_bos() && tokens.first() != Some(&vocab.bos()) {
             tokens.insert(0, vocab.bos());
         }
@@ -326,7 +344,8 @@ impl Prompter {
     }
 }
 
-fn expected(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
+/// The calls that an answer may have.
+pub(crate) fn expected_calls(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
     let schemas = tools.tools.iter().filter(|_| format.spells_each_argument());
     ExpectedCalls {
         format,
@@ -338,7 +357,7 @@ fn expected(tools: &ToolUse, format: CallFormat) -> ExpectedCalls {
     }
 }
 
-/// How every token that is recognised in text as a control token is spelled.
+/// All control tokens and their text.
 fn control_tokens(model: &LlamaModel) -> Vec<(LlamaToken, String)> {
     let vocab = model.vocab();
     vocab
@@ -348,7 +367,7 @@ fn control_tokens(model: &LlamaModel) -> Vec<(LlamaToken, String)> {
         .collect()
 }
 
-/// A token's text; empty if the vocabulary has no such token.
+/// A token's text; empty for tokens outside of the vocabulary.
 fn spelling(model: &LlamaModel, token: LlamaToken) -> String {
     if token.0 < 0 {
         return String::new();
@@ -356,7 +375,7 @@ fn spelling(model: &LlamaModel, token: LlamaToken) -> String {
     model.vocab().text(token).map_or_else(String::new, |text| text.to_string_lossy().into_owned())
 }
 
-/// A tool for a try-out of the template.
+/// A sample tool to test the template with.
 fn sample() -> ToolUse {
     let tools = vec![OfferedTool::new("f", "", r#"{"type":"object","properties":{}}"#)];
     ToolUse { tools, must_call: MustCall::No, parallel: false }

@@ -1,27 +1,27 @@
-//! Keeps control tokens that a client spells out in a message from being read as control tokens.
+//! ControlTokenGuard against control tokens that clients spell out in messages.
 //!
-//! Pure. A prompt is tokenised with its control tokens recognised, because the template writes them as text. A user
-//! who writes `<|im_end|>` could then end their own turn and write the assistant's. So every such spelling in a
-//! message is cut in two by a mark before the template is rendered, and the rendered prompt is tokenised in the pieces
-//! between the marks: no piece contains the whole spelling. Messages without one, that is nearly all, are
-//! tokenised exactly as without the guard.
+//! Pure. Prompts are tokenised with control tokens recognised, because templates write them as
+//! text. A user who writes `<|im_end|>` could then end their own turn and write the assistant's. So
+//! each such spelling in a message is divided by a mark before the template is rendered, and the
+//! pieces between marks are tokenised separately: no piece contains the whole spelling. Messages
+//! without one are tokenised as if there were no guard.
 
 use std::borrow::Cow;
 
-/// A Unicode noncharacter, reserved for use inside a program: it never stands in text meant for exchange. One that a
-/// client sends all the same is dropped, being a mark like any other.
+/// A Unicode noncharacter, reserved for internal use. One from a client acts as another mark and is
+/// dropped.
 const MARK: char = '\u{fdd0}';
 
-/// The spellings to look for.
+/// The spellings of a vocabulary's control tokens.
 #[derive(Debug, Default)]
-pub(crate) struct Guard {
-    /// First character of some spelling; a quick no for nearly every position.
+pub(crate) struct ControlTokenGuard {
+    /// First characters of the spellings: a fast rejection of nearly every position.
     first: Vec<char>,
     spellings: Vec<String>,
 }
 
-impl Guard {
-    /// Texts of the vocabulary's control tokens. Those of fewer than two characters cannot be cut and are ignored.
+impl ControlTokenGuard {
+    /// Ignores spellings of one character, which cannot be divided.
     pub(crate) fn new(spellings: impl IntoIterator<Item = String>) -> Self {
         let spellings: Vec<String> =
             spellings.into_iter().filter(|text| text.chars().nth(1).is_some()).collect();
@@ -32,7 +32,8 @@ impl Guard {
         Self { first, spellings }
     }
 
-    /// Cuts every control token's spelling in `text`, overlapping ones too, after its first character.
+    /// Inserts a mark after the first character of each spelling in `text`, including overlapping
+    /// ones.
     pub(crate) fn mark<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let spelled = |at: usize, char: char| {
             self.first.contains(&char)
@@ -52,7 +53,7 @@ impl Guard {
     }
 }
 
-/// The pieces of a rendered prompt, each to be tokenised by itself.
+/// The pieces of a rendered prompt, each to be tokenised separately.
 pub(crate) fn pieces(rendered: &str) -> impl Iterator<Item = &str> {
     rendered.split(MARK).filter(|piece| !piece.is_empty())
 }
@@ -61,8 +62,12 @@ pub(crate) fn pieces(rendered: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    fn guard() -> Guard {
-        Guard::new(["<|im_end|>".to_owned(), "<|im_start|>".to_owned(), "<<a".to_owned()])
+    fn guard() -> ControlTokenGuard {
+        ControlTokenGuard::new([
+            "<|im_end|>".to_owned(),
+            "<|im_start|>".to_owned(),
+            "<<a".to_owned(),
+        ])
     }
 
     #[test]

@@ -1,19 +1,20 @@
-//! Making a conversation fit that is too long: which turns may be left out, and how few suffice.
+//! Shortening of conversations that exceed the context: drops the oldest turns, as few as possible.
 //!
-//! Pure. The instructions (system turns) always stay, and so does everything from the last question on.
+//! Pure. Always keeps instructions (system turns) and everything from the last question on.
 
 use crate::backends::llama::wire::conversation::Turn;
 use crate::openai::Role;
 
-/// Prompt tokens that leave room for an answer: its limit, or a quarter of the context if that is less.
+/// Maximum prompt tokens that leave room for the answer: its limit, or a quarter of the context if
+/// less.
 pub(crate) fn roomy_tokens(context_tokens: usize, output_limit: usize) -> usize {
     context_tokens - output_limit.min(context_tokens / 4)
 }
 
-/// Renders the conversation with as few of the oldest turns left out as make it fit, and says how many were. If even
-/// the last question alone does not fit, the whole conversation comes back.
+/// Renders the conversation without its oldest turns, as few as possible, and returns their number.
+/// Renders it whole if even the last question does not fit.
 ///
-/// Fewer turns are never longer, so the number is found by halving: a long conversation is rendered a few times only.
+/// Fewer turns are never longer, so a binary search finds the number in a few renderings.
 pub(crate) fn shorten<P, E>(
     turns: &[Turn],
     render: impl Fn(&[Turn]) -> Result<P, E>,
@@ -40,8 +41,8 @@ pub(crate) fn shorten<P, E>(
     Ok(shortest_cut.unwrap_or((whole, 0)))
 }
 
-/// Where a shortened conversation may begin: at a user turn, because templates demand it and because an answer or a
-/// tool's result without its question means nothing. Not at the first, which is the whole conversation.
+/// Possible first turns of a shortened conversation: user turns, because templates require it, and
+/// because an answer or a tool's result is meaningless without its question. Excludes the first.
 fn later_starts(turns: &[Turn]) -> Vec<usize> {
     let of_user = turns.iter().enumerate().filter(|(_, turn)| turn.role == Role::User);
     let spoken = turns.iter().position(|turn| !is_instruction(turn));
@@ -63,7 +64,8 @@ mod tests {
 
     use super::*;
 
-    /// A conversation from words: `s` system, `u` user, `a` assistant, `t` tool; the text is the word.
+    /// A conversation from words: `s` system, `u` user, `a` assistant, `t` tool; the word is the
+    /// text.
     fn conversation(words: &str) -> Vec<Turn> {
         let role = |word: &str| match &word[..1] {
             "s" => Role::System,
@@ -75,7 +77,7 @@ mod tests {
         words.split(' ').map(turn).collect()
     }
 
-    /// What is left when at most `most` turns fit, and how many were dropped.
+    /// The turns left if at most `most` fit, and the number dropped.
     fn shortened(words: &str, most: usize) -> (String, usize) {
         let render = |turns: &[Turn]| {
             Ok::<_, Infallible>(turns.iter().map(|turn| turn.text.clone()).collect::<Vec<_>>())
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_stays_whole() {
+    fn a_conversation_that_fits_is_unchanged() {
         assert_eq!(shortened("s u1 a1 u2", 4), ("s u1 a1 u2".into(), 0));
     }
 
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_stay_wherever_they_stand() {
+    fn instructions_are_kept_at_any_position() {
         assert_eq!(shortened("s1 u1 s2 a1 u2", 3), ("s1 s2 u2".into(), 2));
     }
 

@@ -1,4 +1,4 @@
-//! JSON as Python's `json.dumps` writes it, because that is what models saw in training.
+//! JSON in the format of Python's `json.dumps`, which models saw in training.
 
 use std::io;
 
@@ -8,11 +8,12 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
-/// The filter `tojson` of Hugging Face's templates: nothing escaped for HTML, a space after `,` and `:`.
+/// The filter `tojson` of Hugging Face's templates: nothing escaped for HTML, a space after `,` and
+/// `:`.
 #[expect(clippy::needless_pass_by_value, reason = "how minijinja calls filters")]
 pub(crate) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
-    // Python's other options only repeat what is the default here.
+    // Python's other options repeat the defaults of this filter.
     for option in ["ensure_ascii", "separators", "sort_keys"] {
         options.get::<Option<Value>>(option)?;
     }
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_pythons_json() {
+    fn the_output_equals_pythons_json() {
         let mut environment = Environment::new();
         environment.add_filter("tojson", tojson);
         let json = r#"{"z": "<é'&\n", "a": [1, 2.0, null], "e": {}}"#;

@@ -1,21 +1,21 @@
-//! Turning a conversation into the text a model was trained on, with the GGUF's own Jinja template.
+//! Rendering of conversations with the GGUF's own Jinja template.
 //!
-//! No llama.cpp: its built-in templates are a fixed list that differs from what models ship. The environment follows
-//! what templates are written for, Hugging Face's `apply_chat_template`: trimmed blocks, Python's methods on
-//! strings and maps, `raise_exception`, `strftime_now`.
+//! Does not use llama.cpp's built-in templates, a fixed list that differs from what models ship.
+//! The environment follows Hugging Face's `apply_chat_template`, which templates are written for:
+//! trimmed blocks, Python's methods on strings and maps, `raise_exception`, `strftime_now`.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::control_tokens::Guard;
+use super::control_tokens::ControlTokenGuard;
 use super::python_json::tojson;
-use crate::backends::llama::engine::tool_format::{CallFormat, Dialect};
+use crate::backends::llama::engine::tool_format::{CallFormat, OutputFormat};
 use crate::backends::llama::wire::conversation::{PastCall, ToolUse, Turn};
 use crate::openai::Role;
 
-/// What most instruction models without a template of their own were trained on.
+/// The format most instruction models without a template were trained on.
 pub(crate) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + \
     message['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
@@ -26,11 +26,12 @@ const NAME: &str = "chat";
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
-    dialect: Dialect,
+    dialect: OutputFormat,
 }
 
 impl ChatTemplate {
-    /// Compiles a template. `bos` and `eos` are the texts of the model's tokens that begin and end a sequence.
+    /// Compiles a template. `bos` and `eos` are the texts of the tokens that begin and end a
+    /// sequence.
     pub(crate) fn new(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
         let mut environment = Environment::new();
         environment
@@ -44,28 +45,28 @@ impl ChatTemplate {
         environment.add_template_owned(NAME, source.to_owned())?;
         let takes_tools =
             environment.get_template(NAME)?.undeclared_variables(false).contains("tools");
-        let dialect = Dialect::of(source, takes_tools);
+        let dialect = OutputFormat::of(source, takes_tools);
         Ok(Self { environment, dialect })
     }
 
-    pub(crate) fn dialect(&self) -> Dialect {
+    pub(crate) fn dialect(&self) -> OutputFormat {
         self.dialect
     }
 
-    /// The prompt up to where the assistant's answer begins. Control tokens spelled out in a turn or a tool are marked
-    /// by `guard`. Tools are for templates of a dialect with calls; others do not look at them. `variables` is JSON.
+    /// The prompt up to the assistant's answer. `guard` marks control tokens that turns and tools
+    /// spell out. Only templates with a call format read `tools`. `variables` is JSON.
     pub(crate) fn render(
         &self,
         turns: &[Turn],
         tools: Option<&ToolUse>,
         variables: &str,
-        guard: &Guard,
+        guard: &ControlTokenGuard,
     ) -> Result<String, Error> {
         let messages: Vec<Value> = turns.iter().map(|turn| self.message(turn, guard)).collect();
-        // Templates ask for `tools is not none`, as Hugging Face passes none where there are none.
+        // Templates test `tools is not none`: Hugging Face passes `None` if there are none.
         let tools: Option<Vec<Value>> = tools
             .map(|used| used.tools.iter().map(|tool| guarded_json(&tool.json, guard)).collect());
-        // What stands first here has precedence.
+        // Earlier entries take precedence.
         let variables = Some(variables).filter(|json| !json.is_empty());
         let variables = variables.map_or_else(|| context! {}, |json| guarded_json(json, guard));
         self.environment.get_template(NAME)?.render(context! {
@@ -73,11 +74,11 @@ impl ChatTemplate {
         })
     }
 
-    fn message(&self, turn: &Turn, guard: &Guard) -> Value {
+    fn message(&self, turn: &Turn, guard: &ControlTokenGuard) -> Value {
         let text = |text: &str| Value::from(guard.mark(text).into_owned());
         let mut fields =
             vec![("role", Value::from(role(turn.role))), ("content", text(&turn.text))];
-        // Present only where they mean something: templates ask whether they are defined.
+        // Set only if present: templates test whether they are defined.
         if let Some(reasoning) = &turn.reasoning {
             fields.push(("reasoning_content", text(reasoning)));
         }
@@ -94,7 +95,7 @@ impl ChatTemplate {
         Value::from_pairs(fields)
     }
 
-    fn call(&self, call: &PastCall, guard: &Guard) -> Value {
+    fn call(&self, call: &PastCall, guard: &ControlTokenGuard) -> Value {
         context! {
             id => guard.mark(&self.call_id(&call.id)),
             type => "function",
@@ -105,7 +106,7 @@ impl ChatTemplate {
         }
     }
 
-    /// A call's id as the template takes it: Mistral's refuse what is not 9 letters and digits.
+    /// A call id that the template accepts: Mistral's require 9 letters and digits.
     fn call_id(&self, id: &str) -> String {
         const MISTRAL_ID: usize = 9;
         let fits = id.len() == MISTRAL_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -114,20 +115,21 @@ impl ChatTemplate {
         if !is_mistral || fits {
             return id.to_owned();
         }
-        // The id's own end is its random part; filled up, it is as good a name for the call within one conversation.
+        // The end of an id is its random part; padded, it is unique within a conversation.
         let end: Vec<char> =
             id.chars().rev().filter(char::is_ascii_alphanumeric).take(MISTRAL_ID).collect();
         format!("{:0>9}", end.into_iter().rev().collect::<String>())
     }
 }
 
-/// JSON text as a template's value; text that is none, as a small model may have written it, as a string.
-fn guarded_json(json: &str, guard: &Guard) -> Value {
+/// JSON text as a template value; invalid JSON, which a small model may have generated, as a
+/// string.
+fn guarded_json(json: &str, guard: &ControlTokenGuard) -> Value {
     let value = serde_json::from_str(json).unwrap_or_else(|_| Value::from(json));
     guarded(&value, guard)
 }
 
-fn guarded(value: &Value, guard: &Guard) -> Value {
+fn guarded(value: &Value, guard: &ControlTokenGuard) -> Value {
     let inner = |value: Value| guarded(&value, guard);
     match value.kind() {
         ValueKind::String => guard.mark(value.as_str().unwrap_or_default()).into_owned().into(),
@@ -144,7 +146,7 @@ fn guarded(value: &Value, guard: &Guard) -> Value {
     }
 }
 
-/// The names templates know: they predate `developer` and `function`.
+/// Role names that templates know: they predate `developer` and `function`.
 fn role(role: Role) -> &'static str {
     match role {
         Role::System | Role::Developer => "system",
@@ -154,14 +156,14 @@ fn role(role: Role) -> &'static str {
     }
 }
 
-/// The date as templates ask for it, in UTC.
+/// The current date in UTC.
 fn strftime_now(format: &str) -> Result<String, Error> {
     let now = jiff::fmt::strtime::BrokenDownTime::from(jiff::Timestamp::now());
     now.to_string(format)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 
-/// How a template refuses a conversation, such as two user turns in a row.
+/// Called by templates to refuse a conversation, such as two user turns in a row.
 fn raise_exception(message: &str) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
 }

@@ -1,32 +1,36 @@
-//! Tools for a model whose template knows none: described in the system turn, called and answered in plain text.
+//! Tools for models whose template has no tool format: described in the system turn, called in
+//! plain text.
 //!
-//! Pure. The format is Hermes's, which many small models have seen:
+//! Pure. Uses the Hermes format, which many small models have seen:
 //!
 //! - the system turn ends with one JSON object a tool in `<tools>` and how to call them;
 //! - a call is `<tool_call>{"name": …, "arguments": {…}}</tool_call>` in the assistant's turn;
-//! - results come in a user's turn, each in `<tool_response>`.
+//! - a user's turn holds results, each in `<tool_response>`.
 
 use crate::backends::llama::engine::tool_format::CallFormat;
 use crate::backends::llama::wire::conversation::{MustCall, ToolUse, Turn};
 use crate::openai::Role;
 
-/// How the model calls.
+/// The call format of the fallback.
 pub(crate) const FORMAT: CallFormat = CallFormat::Hermes;
 
-/// The conversation in turns that only say something.
+/// The conversation as plain text turns.
 pub(crate) fn plain_turns(turns: &[Turn], tools: Option<&ToolUse>) -> Vec<Turn> {
     let mut plain: Vec<Turn> = Vec::with_capacity(turns.len() + 1);
     let mut in_results = false;
     for turn in turns {
         let is_result = matches!(turn.role, Role::Tool | Role::Function);
         match (is_result, plain.last_mut()) {
-            // Results that come together make one turn: many templates want user and assistant to alternate.
+            // Consecutive results form one turn: many templates require user and assistant to
+            // alternate.
             (true, Some(last)) if in_results => {
                 last.text.push('\n');
                 last.text.push_str(&result(turn));
             }
             (true, _) => plain.push(Turn::new(Role::User, result(turn))),
-            (false, _) => plain.push(Turn { text: said(turn), calls: Vec::new(), ..turn.clone() }),
+            (false, _) => {
+                plain.push(Turn { text: as_text(turn), calls: Vec::new(), ..turn.clone() })
+            }
         }
         in_results = is_result;
     }
@@ -45,8 +49,8 @@ fn result(turn: &Turn) -> String {
     format!("<tool_response>\n{}\n</tool_response>", turn.text)
 }
 
-/// An assistant's turn with its calls spelled out.
-fn said(turn: &Turn) -> String {
+/// An assistant's turn with its calls as text.
+fn as_text(turn: &Turn) -> String {
     let calls = turn.calls.iter().map(|call| {
         let name = serde_json::Value::from(call.name.as_str());
         format!(

@@ -1,8 +1,9 @@
-//! Choosing the next token from logits: bias, penalties, mask, temperature, min-p, top-k, top-p; reproducible by seed.
+//! Sampler: chooses the next token from logits by bias, penalties, mask, temperature, min-p, top-k
+//! and top-p; reproducible by seed.
 //!
-//! Pure. Written here rather than with llama.cpp's sampler chain, which builds and copies a record of 12 bytes for
-//! every word of the vocabulary and token; this reads the logits where they are, and copies them only for a request
-//! that changes them.
+//! Pure. llama.cpp's sampler chain builds and copies a record of 12 bytes for every word of the
+//! vocabulary and every token; this one reads the logits in place and copies them only if a request
+//! changes them.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -11,23 +12,23 @@ use super::softmax::{Scored, exp, greatest, leaders, mass};
 use crate::backends::llama::wire::sampling::Sampling;
 use crate::backends::llama::wire::token::Token;
 
-/// Tokens that a grammar allows, one bit each, the lowest of the first word first.
+/// Allowed tokens, one bit each, lowest bit first.
 pub(crate) type Mask<'a> = &'a [u32];
 
-/// The sampler of one answer, with its own random sequence.
+/// The sampler of one answer, with its own random numbers.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
     past: Past,
-    // Kept between tokens for their memory.
+    // Reused buffers.
     changed: Vec<f32>,
     candidates: Vec<Scored>,
     sums: Vec<f32>,
 }
 
 impl Sampler {
-    /// `prompt` counts for the repeat penalty only.
+    /// Only the repeat penalty looks at `prompt`.
     pub(crate) fn new(sampling: Sampling, prompt: &[Token]) -> Self {
         let mut past = Past::default();
         if sampling.looks_back() {
@@ -43,7 +44,7 @@ impl Sampler {
         }
     }
 
-    /// Index of the chosen logit. `logits` is not empty; `mask`, if there is one, allows at least one of them.
+    /// Index of the chosen logit. `logits` is not empty; `mask` allows at least one of them.
     pub(crate) fn sample(&mut self, logits: &[f32], mask: Option<Mask<'_>>) -> usize {
         let remembers = self.sampling.looks_back();
         let token = if remembers || mask.is_some() || !self.sampling.logit_bias.is_empty() {
@@ -88,7 +89,8 @@ impl Sampler {
         }
     }
 
-    /// Draws by the softmax of all logits: a sum for each block of them, then a walk through the one block it falls in.
+    /// Samples from the softmax of all logits: one sum per block, then a walk through the chosen
+    /// block.
     fn draw_from_all(&mut self, logits: &[f32], top: f32) -> Option<usize> {
         const BLOCK: usize = 512;
         let sharpness = self.sampling.temperature.recip();
@@ -106,14 +108,14 @@ impl Sampler {
         walk(weights.map(|(token, &logit)| (exp((logit - top) * sharpness), token)), left)
     }
 
-    /// Draws from what min-p, top-k and top-p leave, the most probable first.
+    /// Samples from the tokens left by min-p, top-k and top-p, most probable first.
     fn draw_from_few(&mut self, logits: &[f32], top: f32) -> Option<usize> {
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         let sharpness = temperature.recip();
         let (mut least, mut whole) = (min_p, None);
         if top_k == 0 && least <= 0.0 {
-            // All tokens lighter than this weigh less than 1 − top_p together, so the nucleus needs none of them;
-            // without them there is little to sort.
+            // Tokens below this weight have less than 1 − top_p of the mass together, so the
+            // nucleus excludes them, and few are left to sort.
             let mass = mass(logits, top, sharpness);
             least = (1.0 - top_p) * mass / logits.len() as f32;
             whole = Some(f64::from(mass));
@@ -136,7 +138,7 @@ fn total(weights: &[Scored]) -> f64 {
     weights.iter().map(|&(weight, _)| f64::from(weight)).sum()
 }
 
-/// The token in whose weight `left` falls; the last one with any weight if rounding left none.
+/// The token at cumulative weight `left`; the last one with any weight if rounding leaves none.
 fn walk(weights: impl Iterator<Item = Scored>, mut left: f64) -> Option<usize> {
     let mut last = None;
     for (weight, token) in weights.filter(|&(weight, _)| weight > 0.0) {
@@ -149,7 +151,7 @@ fn walk(weights: impl Iterator<Item = Scored>, mut left: f64) -> Option<usize> {
     last
 }
 
-/// Keeps the least number of candidates, sorted by probability, whose mass is `enough`.
+/// Keeps the shortest prefix of the sorted candidates with mass `enough`.
 fn keep_nucleus(candidates: &mut Vec<Scored>, enough: f64) {
     let mut mass = 0.0;
     let reached = candidates.iter().position(|&(weight, _)| {
@@ -159,7 +161,7 @@ fn keep_nucleus(candidates: &mut Vec<Scored>, enough: f64) {
     candidates.truncate(reached.map_or(candidates.len(), |last| last + 1).max(1));
 }
 
-/// Makes what the mask does not allow impossible.
+/// Sets the logits of masked tokens to −∞.
 fn forbid(mask: Mask<'_>, logits: &mut [f32]) {
     for (place, logits) in logits.chunks_mut(32).enumerate() {
         match mask.get(place).copied().unwrap_or(0) {
@@ -176,13 +178,13 @@ fn forbid(mask: Mask<'_>, logits: &mut [f32]) {
     }
 }
 
-/// Tokens that count for the repeat penalty, llama.cpp's default.
+/// Window of the repeat penalty, llama.cpp's default.
 const RECENT: usize = 64;
 
-/// The tokens that penalties look back at; empty while there are none.
+/// Previous tokens for the penalties; empty without any.
 #[derive(Debug, Default)]
 struct Past {
-    /// How often each token stands in the answer.
+    /// Occurrences of each token in the answer.
     counts: HashMap<Token, u32>,
     /// The last [`RECENT`] tokens of prompt and answer.
     recent: VecDeque<Token>,
@@ -225,7 +227,8 @@ fn as_token(index: usize) -> Token {
     Token::try_from(index).unwrap_or(Token::MAX)
 }
 
-/// Sebastiano Vigna's `SplitMix64` (public domain): one addition and two multiplications per number, any seed is good.
+/// Sebastiano Vigna's `SplitMix64` (public domain). Written out, because the same seed must give
+/// the same answer in every version.
 #[derive(Debug, Clone)]
 struct SplitMix64(u64);
 

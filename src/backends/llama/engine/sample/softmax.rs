@@ -1,7 +1,7 @@
 //! Maxima, sums and exponentials over the logits of a whole vocabulary.
 //!
-//! Pure, and read for every token of every answer: loops are written in lanes that a compiler turns into vector
-//! instructions, and nothing is copied but the few entries that are asked for.
+//! Pure and hot: runs for every token of every answer. Loops use lanes that compile to vector
+//! instructions, and only requested entries are copied.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ const LANES: usize = 8;
 /// A token with its logit.
 pub(crate) type Scored = (f32, usize);
 
-/// The first greatest logit.
+/// The greatest logit and its first index.
 pub(crate) fn greatest(logits: &[f32]) -> Scored {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = logits.as_chunks::<LANES>();
@@ -36,12 +36,12 @@ pub(crate) fn mass(logits: &[f32], top: f32, sharpness: f32) -> f32 {
     lanes.into_iter().chain(rest).sum()
 }
 
-/// The `count` greatest of the logits that are at least `floor`, greatest first, the first token first among equals;
-/// all of them if `count` is 0. `kept` is overwritten; it is passed in for its memory.
+/// The `count` greatest logits of at least `floor`, in descending order, ties by index; all of them
+/// if `count` is 0. Overwrites `kept`, a reused buffer.
 pub(crate) fn leaders(logits: &[f32], count: usize, floor: f32, kept: &mut Vec<Scored>) {
     kept.clear();
     let most = if count == 0 { usize::MAX } else { 2 * count + 64 };
-    // What is not greater than `beaten` has lost against `count` others.
+    // At least `count` others are greater than or equal to `beaten`.
     let mut beaten = f32::NEG_INFINITY;
     for (token, &logit) in logits.iter().enumerate() {
         if logit >= floor && logit > beaten {
@@ -63,13 +63,15 @@ fn by_rank(a: &Scored, b: &Scored) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// eˣ for x ≤ 0 within 3 units in the last place; 0 below −87, where f32 has no normal numbers left.
+/// eˣ for x ≤ 0 within 3 units in the last place; 0 below −87, where f32 has no normal numbers
+/// left.
 ///
-/// Splits x into n·ln 2 + r with |r| ≤ ln 2 / 2 (Cody and Waite's two-part ln 2) and sums the Taylor series of eʳ to
-/// its sixth power, whose remainder is below 2⁻²³. Unlike the standard library's, it is free of branches and calls.
+/// Splits x into n·ln 2 + r with |r| ≤ ln 2 / 2 (Cody and Waite's two-part ln 2) and sums the
+/// Taylor series of eʳ to its sixth power, whose remainder is below 2⁻²³. Unlike the standard
+/// library's, it is free of branches and calls.
 #[inline]
 pub(crate) fn exp(x: f32) -> f32 {
-    /// Adding and subtracting 1.5 × 2²³ rounds to a whole number, which then stands in the lowest bits.
+    /// Adding and subtracting 1.5 × 2²³ rounds to an integer, which is then in the lowest bits.
     const ROUNDER: f32 = 12_582_912.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -83,7 +85,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let series = series * r + 0.5;
     let series = series * r + 1.0;
     let series = series * r + 1.0;
-    // The bias of the exponent is 127; all above the exponent's bits falls off the top.
+    // The exponent's bias is 127; higher bits are shifted out.
     let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     if x < -87.0 { 0.0 } else { series * power }
 }
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exponential_is_the_exponential() {
+    fn exp_is_accurate_to_four_parts_in_ten_million() {
         for step in 0..=870_000_u32 {
             let x = step as f32 * -1e-4;
             let (ours, exact) = (f64::from(exp(x)), f64::from(x).exp());
@@ -105,7 +107,7 @@ mod tests {
     }
 
     fn logits() -> impl Strategy<Value = Vec<f32>> {
-        // Few different values, so that many are equal.
+        // Few distinct values, so that many are equal.
         let logit = prop_oneof![
             4 => (-60..20_i8).prop_map(|half| f32::from(half) / 2.0),
             1 => Just(f32::NEG_INFINITY),

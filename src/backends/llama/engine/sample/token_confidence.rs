@@ -1,19 +1,19 @@
-//! How sure the model itself was of each token: one pass over the logits that sampling reads anyway.
+//! The model's confidence in each token: one pass over its logits.
 //!
-//! Pure. Of the model's own distribution, as the log-probabilities that clients can ask for.
+//! Pure. Of the model's own distribution, like the log-probabilities.
 
 use super::softmax::{exp, greatest};
 use crate::backends::backend::TokenConfidence;
 
 const LANES: usize = 8;
 
-/// Tokens of an answer that are looked at; later ones say nothing new.
+/// Number of leading tokens of an answer that are reported; later ones add nothing.
 pub(crate) const TOKENS: u32 = 256;
 
-/// Logits so far below the greatest weigh nothing; a vocabulary's unused words may have infinite ones.
+/// Logits this far below the greatest have no weight; unused words of a vocabulary may have −∞.
 const FAR_BELOW: f32 = -80.0;
 
-/// What the logits say of the token chosen from them.
+/// Confidence in the token chosen from `logits`.
 pub(crate) fn of(logits: &[f32], token: usize) -> TokenConfidence {
     let (top, _) = greatest(logits);
     let (mass, moment) = moments(logits, top);

@@ -10,15 +10,16 @@ pub(crate) struct Chunk {
     /// Position of the first token in its sequence.
     pub(crate) start: usize,
     pub(crate) len: usize,
-    pub(crate) phase: Phase,
+    pub(crate) kind: ChunkKind,
     /// The sequence is fully evaluated after this chunk: its last row yields the next token.
     pub(crate) completes: bool,
-    /// So many of the last rows are guesses; with them, the row before the first one yields the next token.
+    /// Number of trailing draft rows; the row before the first of them, and each accepted one,
+    /// yields the next token.
     pub(crate) drafts: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum ChunkKind {
     Prefill,
     Decode,
 }

@@ -1,4 +1,5 @@
-//! Which texts are embedded together: many short ones make one batch, and no request waits for all of another's.
+//! Batching of texts to embed: many short ones share a batch, and no request waits for all texts of
+//! another.
 //!
 //! Pure: no llama types, no clock, no I/O.
 
@@ -7,10 +8,10 @@ use std::collections::VecDeque;
 use crate::backends::llama::wire::token::Token;
 use crate::units::AttemptId;
 
-/// What one batch holds; all at least 1.
+/// Capacity of one batch; all at least 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Texts of one batch.
+    /// EmbeddingInput of one batch.
     pub(crate) sequences: usize,
     /// Tokens of one batch. At least the longest text.
     pub(crate) batch_tokens: usize,
@@ -20,13 +21,13 @@ pub(crate) struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pick {
     pub(crate) attempt: AttemptId,
-    /// Place of the text in its request.
+    /// Index of the text in its request.
     pub(crate) input: usize,
 }
 
-/// Requests whose texts are not all embedded, in the order in which they get their turn.
+/// Requests with texts left to embed, in turn order.
 #[derive(Debug)]
-pub(crate) struct Packing {
+pub(crate) struct EmbeddingBatcher {
     limits: Limits,
     requests: VecDeque<Request>,
 }
@@ -35,21 +36,21 @@ pub(crate) struct Packing {
 struct Request {
     attempt: AttemptId,
     inputs: Vec<Vec<Token>>,
-    /// How many of `inputs` are embedded: always the first ones.
+    /// Number of leading `inputs` that are embedded.
     done: usize,
 }
 
-impl Packing {
+impl EmbeddingBatcher {
     pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, requests: VecDeque::new() }
     }
 
-    /// Queues a request; `inputs` is not empty and none of them is longer than a batch.
+    /// Queues a request; `inputs` is not empty and each fits a batch.
     pub(crate) fn submit(&mut self, attempt: AttemptId, inputs: Vec<Vec<Token>>) {
         self.requests.push_back(Request { attempt, inputs, done: 0 });
     }
 
-    /// Forgets a request. Returns whether it was there.
+    /// Removes a request; false if unknown.
     pub(crate) fn cancel(&mut self, attempt: AttemptId) -> bool {
         let before = self.requests.len();
         self.requests.retain(|request| request.attempt != attempt);
@@ -60,7 +61,7 @@ impl Packing {
         self.requests.is_empty()
     }
 
-    /// The next batch: one text of each request in turn, until nothing more fits. Empty only when nothing waits.
+    /// The next batch: one text of each request in turn while it fits. Empty only if the queue is.
     pub(crate) fn next_batch(&self) -> Vec<Pick> {
         let mut picks = Vec::new();
         let mut room = self.limits.batch_tokens;
@@ -81,13 +82,13 @@ impl Packing {
         }
     }
 
-    /// The tokens of one text; none if its request was cancelled.
+    /// The tokens of one text; empty if its request was cancelled.
     pub(crate) fn tokens(&self, pick: Pick) -> &[Token] {
         let request = self.requests.iter().find(|request| request.attempt == pick.attempt);
         request.and_then(|request| request.inputs.get(pick.input)).map_or(&[], Vec::as_slice)
     }
 
-    /// The batch was evaluated. Returns the requests that are complete now; they are forgotten.
+    /// Records an evaluated batch; removes and returns the requests that are complete.
     pub(crate) fn evaluated(&mut self, batch: &[Pick]) -> Vec<AttemptId> {
         for request in &mut self.requests {
             request.done += batch.iter().filter(|pick| pick.attempt == request.attempt).count();
@@ -96,7 +97,8 @@ impl Packing {
         let finished = self.requests.iter().filter(|request| complete(request));
         let finished = finished.map(|request| request.attempt).collect();
         self.requests.retain(|request| !complete(request));
-        // Whoever came first in this batch comes last in the next, so that no long text waits for ever for room.
+        // The first request of this batch goes last in the next, so a long text always gets its
+        // turn.
         if !self.requests.is_empty() {
             self.requests.rotate_left(1);
         }
@@ -110,8 +112,8 @@ mod tests {
 
     use super::*;
 
-    fn packing(sequences: usize, batch_tokens: usize, requests: &[&[usize]]) -> Packing {
-        let mut packing = Packing::new(Limits { sequences, batch_tokens });
+    fn packing(sequences: usize, batch_tokens: usize, requests: &[&[usize]]) -> EmbeddingBatcher {
+        let mut packing = EmbeddingBatcher::new(Limits { sequences, batch_tokens });
         for (attempt, lengths) in (0..).zip(requests) {
             let inputs = lengths.iter().map(|&length| vec![1; length]).collect();
             packing.submit(AttemptId(attempt), inputs);
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_fills_the_batch_does_not_wait_for_ever() {
+    fn a_text_that_fills_the_batch_gets_its_turn() {
         let mut packing = packing(8, 10, &[&[3, 3, 3, 3, 3, 3, 3, 3, 3], &[10]]);
         let mut steps = 0;
         while !packing.evaluated(&packing.next_batch()).contains(&AttemptId(1)) {
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_request_is_gone() {
+    fn a_cancelled_request_is_removed() {
         let mut packing = packing(8, 10, &[&[3], &[3]]);
         assert!(packing.cancel(AttemptId(0)) && !packing.cancel(AttemptId(0)));
         assert_eq!(names(&packing.next_batch()), [(1, 0)]);

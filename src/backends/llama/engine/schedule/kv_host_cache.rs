@@ -1,13 +1,13 @@
-//! Sequences that lost their slot, kept in host memory under a byte budget until a prompt continues them.
+//! Host-memory cache of sequences that lost their slot, within a byte budget.
 //!
-//! Pure: what a state is, how it is taken from llama.cpp and put back, is the engine's business.
+//! Pure: the generator moves the states between llama.cpp and this cache.
 
 use std::collections::VecDeque;
 
 use super::slot::common_prefix;
 use crate::backends::llama::wire::token::Token;
 
-/// Evicted sequences, the least recently used first.
+/// Displaced sequences, least recently used first.
 #[derive(Debug)]
 pub(crate) struct HostCache<S> {
     entries: VecDeque<Entry<S>>,
@@ -15,7 +15,7 @@ pub(crate) struct HostCache<S> {
     budget: usize,
 }
 
-/// One sequence and what restores it.
+/// One sequence and its saved state.
 #[derive(Debug)]
 pub(crate) struct Entry<S> {
     pub(crate) tokens: Vec<Token>,
@@ -25,18 +25,18 @@ pub(crate) struct Entry<S> {
 }
 
 impl<S> HostCache<S> {
-    /// A budget of 0 bytes keeps nothing.
+    /// A budget of 0 bytes disables the cache.
     pub(crate) fn new(budget: usize) -> Self {
         Self { entries: VecDeque::new(), bytes: 0, budget }
     }
 
-    /// Whether it is worth asking llama.cpp for the state of `tokens`: there is a budget, and nothing kept already
-    /// begins with them.
+    /// Whether saving the state of `tokens` is useful: there is a budget, and no entry begins with
+    /// them.
     pub(crate) fn wants(&self, tokens: &[Token]) -> bool {
         self.budget > 0 && !self.entries.iter().any(|entry| entry.tokens.starts_with(tokens))
     }
 
-    /// Keeps a sequence as the most recently used; whatever it continues is superseded.
+    /// Stores a sequence as the most recently used; replaces entries that it continues.
     pub(crate) fn put(&mut self, entry: Entry<S>) {
         self.drop_where(|kept| entry.tokens.starts_with(&kept.tokens));
         self.bytes += entry.bytes;
@@ -48,8 +48,9 @@ impl<S> HostCache<S> {
         }
     }
 
-    /// Takes the sequence that has most of `prompt`, if that is more than `more_than` tokens, and how many it has.
-    /// One that the prompt does not continue to its end should be put back: someone else may.
+    /// Removes and returns the entry with the longest prefix of `prompt`, if it has more than
+    /// `more_than` tokens of it, with that length. The caller puts back an entry that the prompt
+    /// uses only in part.
     pub(crate) fn take(&mut self, prompt: &[Token], more_than: usize) -> Option<(Entry<S>, usize)> {
         let common = |entry: &Entry<S>| common_prefix(&entry.tokens, prompt);
         let (index, tokens) = self
@@ -106,14 +107,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_budget_nothing_is_wanted() {
+    fn without_a_budget_nothing_is_stored() {
         assert!(!HostCache::<()>::new(0).wants(&[1]));
     }
 
     proptest! {
-        /// The budget holds after every step, the books are right, and what was used last stays longest.
+        /// The budget holds after every operation, byte counts are right, and the least recently
+        /// used entry goes first.
         #[test]
-        fn the_budget_is_never_passed(
+        fn the_budget_is_never_exceeded(
             puts in prop::collection::vec((prop::collection::vec(0..3i32, 1..6), 1..50usize), 1..40),
         ) {
             let mut cache = HostCache::new(100);

@@ -1,7 +1,7 @@
 //! A tokenised request, as the scheduler and its queue hold it.
 
 use crate::backends::llama::wire::token::Token;
-use crate::backends::terms::Terms;
+use crate::backends::scheduling_options::SchedulingOptions;
 use crate::units::AttemptId;
 
 /// A tokenised request.
@@ -9,7 +9,7 @@ use crate::units::AttemptId;
 pub(crate) struct Request {
     pub(crate) attempt: AttemptId,
     pub(crate) prompt: Vec<Token>,
-    /// Most tokens to generate; at least 1.
+    /// Maximum number of tokens to generate; at least 1.
     pub(crate) output_limit: usize,
-    pub(crate) terms: Terms,
+    pub(crate) terms: SchedulingOptions,
 }

@@ -1,31 +1,31 @@
-//! Continuous batching as a pure rule: slots and waiting requests in, the next batch out.
+//! Continuous batching as a pure function: slots and queued requests in, the next batch out.
 //!
-//! No llama types, no clock, no I/O. Decode rows come first, then prefill chunks share the rest of the batch budget;
-//! guesses of how an answer goes on are among its rows. A finished sequence stays in its slot as cache for the next
-//! prompt that begins like it.
+//! Pure: no llama types, no clock, no I/O. Decode rows, with drafts among them, come first; prefill
+//! chunks share the rest of the batch budget. A finished sequence stays in its slot as cache for
+//! the next prompt with the same prefix.
 
-use super::batch::{Chunk, Phase};
-use super::queue::Waiting;
+use super::batch::{Chunk, ChunkKind};
+use super::queue::Queue;
 use super::request::Request;
 use super::slot::Slot;
 use crate::backends::llama::wire::outcome::Rejection;
 use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
-/// What the engine can hold; all at least 1.
+/// Capacity of the engine; all at least 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Sequences worked on at once.
+    /// Sequences evaluated at the same time.
     pub(crate) slots: usize,
-    /// Longest prompt plus answer of one sequence, in tokens.
+    /// Maximum length of prompt plus answer of one sequence, in tokens.
     pub(crate) context_tokens: usize,
-    /// Most rows of one batch. At least `slots`, so that every sequence advances in every step.
+    /// Maximum rows of one batch. At least `slots`, so that every sequence advances in every step.
     pub(crate) batch_tokens: usize,
-    /// Requests that may wait for a slot.
+    /// Maximum queued requests without a slot.
     pub(crate) queue: usize,
 }
 
-/// What cancelling found.
+/// State of an attempt when it was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cancelled {
     Waiting,
@@ -33,13 +33,13 @@ pub(crate) enum Cancelled {
     Unknown,
 }
 
-/// The scheduler's whole state.
+/// Slots and queue of one engine.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     pub(super) limits: Limits,
     pub(super) slots: Vec<Slot>,
-    pub(super) waiting: Waiting,
-    /// Counts admissions, to find the slot whose cache is the oldest.
+    pub(super) queue: Queue,
+    /// Number of admissions, which orders slots by age of their cache.
     pub(super) admissions: u64,
 }
 
@@ -47,7 +47,7 @@ impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Self {
         debug_assert!(limits.batch_tokens >= limits.slots, "every sequence must fit into a batch");
         let slots = (0..limits.slots).map(|_| Slot::default()).collect();
-        Self { limits, slots, waiting: Waiting::default(), admissions: 0 }
+        Self { limits, slots, queue: Queue::default(), admissions: 0 }
     }
 
     /// Queues a request.
@@ -63,65 +63,69 @@ impl Scheduler {
                 context_tokens: count(context),
             });
         }
-        let idle = self.slots.iter().filter(|slot| slot.work.is_none()).count();
-        if self.waiting.len() >= self.limits.queue + idle {
+        let idle = self.slots.iter().filter(|slot| slot.assignment.is_none()).count();
+        if self.queue.len() >= self.limits.queue + idle {
             return Err(Rejection::QueueFull);
         }
-        self.waiting.push(request);
+        self.queue.push(request);
         Ok(())
     }
 
-    /// The prompt that the slot works on, and what it has answered so far.
+    /// Prompt and answer so far of the slot's sequence.
     pub(crate) fn prompt(&self, slot: usize) -> &[Token] {
         &self.slots[slot].tokens
     }
 
-    /// The slots whose answers get their next token with the next batch.
+    /// The slots that decode in the next batch.
     pub(crate) fn answering(&self) -> Vec<(usize, AttemptId)> {
         let pending = self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index));
-        let decodes = pending.filter(|chunk| chunk.phase == Phase::Decode);
+        let decodes = pending.filter(|chunk| chunk.kind == ChunkKind::Decode);
         decodes.map(|chunk| (chunk.slot, chunk.attempt)).collect()
     }
 
-    /// Adds a guess how the slot's answer goes on to the next batch, as far as it has room and use for it: every slot
-    /// keeps its row, and the last token of an answer is never evaluated. Call once a step and slot, after
-    /// [`Self::answering`] named it.
-    pub(crate) fn propose(&mut self, slot: usize, guess: &[Token]) {
+    /// Adds draft tokens for the slot to the next batch, as far as there is room: every slot keeps
+    /// its row, and the last token of an answer is never evaluated. Call at most once per step and
+    /// slot, for slots from [`Self::answering`].
+    pub(crate) fn propose(&mut self, slot: usize, draft: &[Token]) {
         let drafted: usize = self.slots.iter().map(|slot| slot.drafts.len()).sum();
         let rows = self.limits.batch_tokens.saturating_sub(self.slots.len() + drafted);
         let slot = &mut self.slots[slot];
-        let Some(work) = &slot.work else { return };
-        let useful = work.end.saturating_sub(slot.tokens.len() + 1);
-        slot.drafts = guess[..guess.len().min(rows).min(useful)].to_vec();
+        let Some(assignment) = &slot.assignment else { return };
+        let useful = assignment.end.saturating_sub(slot.tokens.len() + 1);
+        slot.drafts = draft[..draft.len().min(rows).min(useful)].to_vec();
         slot.tokens.extend_from_slice(&slot.drafts);
     }
 
-    /// Whether the next token's logits are there already: the last token was guessed and evaluated.
+    /// Whether the next token's logits exist already: the last token was a draft and is evaluated.
     pub(crate) fn is_ahead(&self, slot: usize) -> bool {
         let slot = &self.slots[slot];
-        slot.work.is_some() && slot.evaluated == slot.tokens.len()
+        slot.assignment.is_some() && slot.evaluated == slot.tokens.len()
     }
 
-    /// How much of its sequence the slot has in the KV cache; what lies there behind it is of guesses that failed.
+    /// Valid length of the slot's sequence in the KV cache; rejected drafts follow it.
     pub(crate) fn kept(&self, slot: usize) -> usize {
         self.slots[slot].evaluated
     }
 
-    /// The next batch, in slot order (llama.cpp evaluates consecutive sequence ids together); empty when idle.
+    /// The next batch, in slot order (llama.cpp evaluates consecutive sequence ids together); empty
+    /// when idle.
     ///
-    /// Each decoding sequence gets its one row. The rest of the budget, at most what `prompt_rows` says for the
-    /// number of decode rows, is shared among prefills, the shortest first, so that a long prompt never keeps a
-    /// short one from starting. Each gets at least one row.
+    /// Each decoding sequence gets one row. Prefills share the rest of the budget, at most
+    /// `prompt_rows` for the number of decode rows, the shortest first, so that a long prompt does
+    /// not delay a short one. Each gets at least one row.
     pub(crate) fn next_batch(&self, prompt_rows: impl Fn(usize) -> usize) -> Vec<Chunk> {
         let mut batch: Vec<Chunk> =
             self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index)).collect();
-        let decodes: usize =
-            batch.iter().filter(|chunk| chunk.phase == Phase::Decode).map(|chunk| chunk.len).sum();
+        let decodes: usize = batch
+            .iter()
+            .filter(|chunk| chunk.kind == ChunkKind::Decode)
+            .map(|chunk| chunk.len)
+            .sum();
         let mut prefills: Vec<&mut Chunk> =
-            batch.iter_mut().filter(|chunk| chunk.phase == Phase::Prefill).collect();
+            batch.iter_mut().filter(|chunk| chunk.kind == ChunkKind::Prefill).collect();
         prefills.sort_by_key(|chunk| chunk.len);
         let count = prefills.len();
-        // There are never more chunks than slots, and a batch has room for one row of each.
+        // There are at most as many chunks as slots, and a batch has room for one row of each.
         let mut budget = (self.limits.batch_tokens - decodes).min(prompt_rows(decodes).max(count));
         for (served, chunk) in prefills.into_iter().enumerate() {
             let share = budget / (count - served);
@@ -134,12 +138,12 @@ impl Scheduler {
         batch
     }
 
-    /// The tokens a chunk evaluates.
+    /// The tokens of a chunk.
     pub(crate) fn tokens(&self, chunk: &Chunk) -> &[Token] {
         &self.slots[chunk.slot].tokens[chunk.start..chunk.start + chunk.len]
     }
 
-    /// The batch was evaluated: its tokens are in the KV cache now.
+    /// Records an evaluated batch: its tokens are in the KV cache.
     pub(crate) fn evaluated(&mut self, batch: &[Chunk]) {
         for chunk in batch {
             let slot = &mut self.slots[chunk.slot];
@@ -150,8 +154,7 @@ impl Scheduler {
         }
     }
 
-    /// Appends a sampled token. Returns whether the sequence may go on; if not, it reached its output limit or
-    /// its context.
+    /// Appends a sampled token; false if the sequence has reached its output limit or its context.
     pub(crate) fn push(&mut self, slot: usize, token: Token) -> bool {
         let slot = &mut self.slots[slot];
         slot.tokens.push(token);
@@ -161,23 +164,25 @@ impl Scheduler {
         } else {
             slot.drafts.clear();
         }
-        slot.work.as_ref().is_some_and(|work| slot.tokens.len() < work.end)
+        slot.assignment.as_ref().is_some_and(|assignment| slot.tokens.len() < assignment.end)
     }
 
-    /// Ends the slot's work and keeps what was evaluated as cache.
+    /// Ends the slot's sequence; its evaluated part stays as cache.
     pub(crate) fn release(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         slot.tokens.truncate(slot.evaluated);
         slot.drafts.clear();
-        slot.work = None;
+        slot.assignment = None;
     }
 
-    /// Forgets an attempt, wherever it is. Its slot is idle at once.
+    /// Removes an attempt from queue or slot. Its slot is idle at once.
     pub(crate) fn cancel(&mut self, attempt: AttemptId) -> Cancelled {
-        if self.waiting.remove(attempt) {
+        if self.queue.remove(attempt) {
             return Cancelled::Waiting;
         }
-        let holds = |slot: &Slot| slot.work.as_ref().is_some_and(|work| work.attempt == attempt);
+        let holds = |slot: &Slot| {
+            slot.assignment.as_ref().is_some_and(|assignment| assignment.attempt == attempt)
+        };
         match self.slots.iter().position(holds) {
             Some(slot) => {
                 self.release(slot);
@@ -187,12 +192,14 @@ impl Scheduler {
         }
     }
 
-    /// Ends everything whose deadline has come, waiting or running.
+    /// Removes and returns attempts past their deadline, queued or running.
     pub(crate) fn expire(&mut self, now: MonotonicNs) -> Vec<AttemptId> {
-        let mut expired = self.waiting.expire(now);
+        let mut expired = self.queue.expire(now);
         for slot in 0..self.slots.len() {
-            let work = self.slots[slot].work.as_ref();
-            if let Some(late) = work.filter(|work| work.deadline.is_some_and(|at| at <= now)) {
+            let assignment = self.slots[slot].assignment.as_ref();
+            if let Some(late) =
+                assignment.filter(|assignment| assignment.deadline.is_some_and(|at| at <= now))
+            {
                 expired.push(late.attempt);
                 self.release(slot);
             }

@@ -1,16 +1,16 @@
-//! Why a GGUF header could not be read.
+//! Errors of reading a GGUF header.
 
 use std::io;
 
-/// Why a header could not be read.
+/// The reason why a header cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
-    #[error("it cannot be read: {0}")]
+    #[error("cannot read the file: {0}")]
     Io(#[from] io::Error),
-    #[error("it is no GGUF file")]
+    #[error("not a GGUF file")]
     NotGguf,
-    #[error("its GGUF version {0} is unknown")]
+    #[error("unknown GGUF version {0}")]
     Version(u32),
-    #[error("its header is broken: {0}")]
+    #[error("invalid GGUF header: {0}")]
     Broken(&'static str),
 }

@@ -1,16 +1,16 @@
-//! The values of a GGUF header, one after the other. Checks every length against what may still be read before it is
-//! used, and keeps nothing that is walked over.
+//! Sequential reader of a GGUF header's values. Checks every length against the remaining bytes
+//! before use; stores nothing that it skips.
 
 use std::io::{self, Read};
 
 use super::error::GgufError;
 
-/// Longest key or string that is looked at; longer ones are walked over.
-const TEXT_MOST: u64 = 1 << 10;
-/// Arrays of arrays do not occur; this is only a bound.
-const DEPTH_MOST: u32 = 4;
+/// Maximum length of a key or string that is read; longer ones are skipped.
+const TEXT_MAX: u64 = 1 << 10;
+/// Maximum nesting of arrays, which do not occur in practice.
+const DEPTH_MAX: u32 = 4;
 
-/// A number, or one for each layer.
+/// A number, or the sum and maximum of one per layer.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Total {
     pub(super) sum: u64,
@@ -18,7 +18,7 @@ pub(super) struct Total {
     pub(super) per_layer: bool,
 }
 
-/// The value types of GGUF.
+/// GGUF's ids of value types.
 pub(super) const STRING: u32 = 8;
 pub(super) const ARRAY: u32 = 9;
 
@@ -33,7 +33,7 @@ fn fixed_size(kind: u32) -> Option<u64> {
     }
 }
 
-/// Walks over a header, and never beyond the bytes it may read.
+/// Reader limited to a number of bytes.
 pub(super) struct Reader<R> {
     source: io::Take<R>,
 }
@@ -51,7 +51,9 @@ impl<R: Read> Reader<R> {
 
     pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {
         let mut bytes = [0; N];
-        self.source.read_exact(&mut bytes).map_err(|_| GgufError::Broken("it ends too soon"))?;
+        self.source
+            .read_exact(&mut bytes)
+            .map_err(|_| GgufError::Broken("unexpected end of file"))?;
         Ok(bytes)
     }
 
@@ -65,16 +67,16 @@ impl<R: Read> Reader<R> {
 
     fn skip(&mut self, bytes: u64) -> Result<(), GgufError> {
         if bytes > self.source.limit() {
-            return Err(GgufError::Broken("a length goes beyond the file"));
+            return Err(GgufError::Broken("a length exceeds the file"));
         }
         let skipped = io::copy(&mut self.source.by_ref().take(bytes), &mut io::sink())?;
-        if skipped == bytes { Ok(()) } else { Err(GgufError::Broken("it ends too soon")) }
+        if skipped == bytes { Ok(()) } else { Err(GgufError::Broken("unexpected end of file")) }
     }
 
-    /// A string, or nothing if it is too long to be one that matters.
+    /// A string; `None` if it is longer than any relevant one.
     pub(super) fn text(&mut self) -> Result<Option<String>, GgufError> {
         let length = self.u64()?;
-        if length > TEXT_MOST {
+        if length > TEXT_MAX {
             self.skip(length)?;
             return Ok(None);
         }
@@ -89,7 +91,7 @@ impl<R: Read> Reader<R> {
                 let length = self.u64()?;
                 self.skip(length)
             }
-            ARRAY if depth < DEPTH_MOST => {
+            ARRAY if depth < DEPTH_MAX => {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 self.skip_elements(kind, count, depth + 1)
             }
@@ -101,24 +103,25 @@ impl<R: Read> Reader<R> {
         if let Some(size) = fixed_size(kind) {
             return self.skip(count.saturating_mul(size));
         }
-        // Each element takes at least its length's bytes, so a count too high runs into the end soon.
+        // Each element takes at least its length's bytes, so an excessive count reaches the end
+        // soon.
         for _ in 0..count {
             self.skip_value(kind, depth)?;
         }
         Ok(())
     }
 
-    /// Number of elements of an array, which is walked over.
+    /// Skips an array; returns its number of elements.
     pub(super) fn array(&mut self, kind: u32) -> Result<u64, GgufError> {
         if kind != ARRAY {
-            return Err(GgufError::Broken("the vocabulary is no list"));
+            return Err(GgufError::Broken("the vocabulary must be an array"));
         }
         let (kind, count) = (self.u32()?, self.u64()?);
         self.skip_elements(kind, count, 1)?;
         Ok(count)
     }
 
-    /// A whole number, or an array of them.
+    /// An integer, or an array of them.
     pub(super) fn total(&mut self, kind: u32) -> Result<Total, GgufError> {
         if kind != ARRAY {
             let value = self.whole(kind)?;
@@ -142,7 +145,7 @@ impl<R: Read> Reader<R> {
             5 => Ok(u64::try_from(i32::from_le_bytes(self.bytes()?)).unwrap_or(0)),
             10 => self.u64(),
             11 => Ok(u64::try_from(i64::from_le_bytes(self.bytes()?)).unwrap_or(0)),
-            _ => Err(GgufError::Broken("a count is no whole number")),
+            _ => Err(GgufError::Broken("a count must be an integer")),
         }
     }
 }

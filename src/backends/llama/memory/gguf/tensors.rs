@@ -1,4 +1,4 @@
-//! The list of tensors at the end of a GGUF header: what little of it memory use follows from.
+//! The tensor list at the end of a GGUF header, for the values that determine memory use.
 
 use std::io::Read;
 
@@ -8,22 +8,22 @@ use super::reader::Reader;
 /// A matrix of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
-    /// ggml's number for how the weights are written.
+    /// ggml's id of the weight type.
     pub kind: u32,
     pub weights: u64,
 }
 
-/// What is noted of all tensors.
+/// Summary of the list.
 #[derive(Default)]
 pub(super) struct Tensors {
     embeddings: Option<Tensor>,
     has_output: bool,
-    /// Where the last one begins, counted from the end of the header.
+    /// Greatest offset, counted from the end of the header.
     pub(super) last_offset: u64,
 }
 
-/// ggml knows no more.
-const DIMENSIONS_MOST: u32 = 4;
+/// ggml's limit.
+const DIMENSIONS_MAX: u32 = 4;
 
 impl Tensors {
     pub(super) fn read(reader: &mut Reader<impl Read>, count: u64) -> Result<Self, GgufError> {
@@ -31,7 +31,7 @@ impl Tensors {
         for _ in 0..count {
             let name = reader.text()?.unwrap_or_default();
             let dimensions = reader.u32()?;
-            if dimensions > DIMENSIONS_MOST {
+            if dimensions > DIMENSIONS_MAX {
                 return Err(GgufError::Broken("a tensor has too many dimensions"));
             }
             let mut weights: u64 = 1;

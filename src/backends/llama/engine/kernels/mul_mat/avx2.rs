@@ -1,4 +1,4 @@
-//! The kernels for CPUs with AVX2, and the quantising of vectors, which every CPU with kernels does so.
+//! Kernels for AVX2, and the quantising of vectors for all CPUs with kernels.
 
 use std::arch::x86_64::{
     __m256, __m256i, _mm_loadu_si128, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_ps,
@@ -13,12 +13,13 @@ use std::arch::x86_64::{
 use super::layout::{BLOCK, Nibbles, ROWS, Values};
 use super::tiles::Job;
 
-/// Rows that one register holds.
+/// Rows in one register.
 const LANES: usize = ROWS / 2;
 
-/// Products of sixteen rows of `Q4_1` with `N` vectors, which follow each other in `job.vectors` from `first` on.
+/// Products of sixteen rows of `Q4_1` with `N` consecutive vectors of `job.vectors`, from `first`
+/// on.
 ///
-/// Every product is summed in the same order whatever `N` is, so that an answer does not depend on its neighbours.
+/// The order of summation does not depend on `N`, so an answer does not depend on its batch.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q4_1<const N: usize>(job: &Job<'_, Nibbles>, group: usize, first: usize) {
     let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
@@ -47,7 +48,7 @@ pub(super) fn q4_1<const N: usize>(job: &Job<'_, Nibbles>, group: usize, first: 
             }
         }
         for (vector, &sum) in sums.iter().enumerate() {
-            // SAFETY: `place` points at room for sixteen floats that no other thread writes.
+            // SAFETY: `place` points to sixteen floats that no other thread writes.
             unsafe {
                 _mm256_storeu_ps(job.place(group, first + vector).add(half * LANES), sum);
             }
@@ -55,8 +56,8 @@ pub(super) fn q4_1<const N: usize>(job: &Job<'_, Nibbles>, group: usize, first: 
     }
 }
 
-/// Quantises a vector to bytes, each block of it by its greatest magnitude, as llama.cpp does for `Q8_0` and `Q8_1`,
-/// except that the scales are not rounded to 16 bits.
+/// Quantises a vector to bytes, each block by its greatest magnitude, like llama.cpp's `Q8_0` and
+/// `Q8_1`, but without rounding the scales to 16 bits.
 #[target_feature(enable = "avx2")]
 pub(super) fn quantise(vector: &[f32], blocks: &mut [Values]) {
     let in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
@@ -65,7 +66,7 @@ pub(super) fn quantise(vector: &[f32], blocks: &mut [Values]) {
         let mut eights = [_mm256_setzero_ps(); BLOCK / 8];
         let mut most = _mm256_setzero_ps();
         for (eight, values) in eights.iter_mut().zip(values.as_chunks::<8>().0) {
-            // SAFETY: 32 bytes, and the load asks for no alignment.
+            // SAFETY: 32 bytes, and the load needs no alignment.
             *eight = unsafe { _mm256_loadu_ps(values.as_ptr()) };
             most = _mm256_max_ps(most, _mm256_and_ps(*eight, no_sign));
         }
@@ -78,7 +79,7 @@ pub(super) fn quantise(vector: &[f32], blocks: &mut [Values]) {
         let [a, b, c, d] = quants;
         let sums = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
         let sum: i32 = whole(sums).into_iter().sum();
-        // Packing works on halves of registers, which leaves groups of four out of order.
+        // EmbeddingBatcher operates on halves of registers and leaves groups of four out of order.
         let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
         let scale = most / 127.0;
         *block = Values {
@@ -94,7 +95,7 @@ pub(super) fn quantise(vector: &[f32], blocks: &mut [Values]) {
 #[target_feature(enable = "avx2")]
 fn load(bytes: &[u8; 4 * ROWS], half: usize) -> __m256i {
     let half = &bytes.as_chunks::<{ 4 * LANES }>().0[half];
-    // SAFETY: 32 bytes, and the load asks for no alignment.
+    // SAFETY: 32 bytes, and the load needs no alignment.
     unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
 }
 
@@ -102,7 +103,7 @@ fn load(bytes: &[u8; 4 * ROWS], half: usize) -> __m256i {
 #[target_feature(enable = "avx2,f16c")]
 fn halves(numbers: &[u16; ROWS], half: usize) -> __m256 {
     let half = &numbers.as_chunks::<LANES>().0[half];
-    // SAFETY: 16 bytes, and the load asks for no alignment.
+    // SAFETY: 16 bytes, and the load needs no alignment.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(half.as_ptr().cast()) })
 }
 
@@ -110,7 +111,7 @@ fn halves(numbers: &[u16; ROWS], half: usize) -> __m256 {
 #[target_feature(enable = "avx2")]
 fn floats(register: __m256) -> [f32; 8] {
     let mut floats = [0.0; 8];
-    // SAFETY: 32 bytes, and the store asks for no alignment.
+    // SAFETY: 32 bytes, and the store needs no alignment.
     unsafe { _mm256_storeu_ps(floats.as_mut_ptr(), register) };
     floats
 }
@@ -119,7 +120,7 @@ fn floats(register: __m256) -> [f32; 8] {
 #[target_feature(enable = "avx2")]
 fn whole(register: __m256i) -> [i32; 8] {
     let mut numbers = [0; 8];
-    // SAFETY: 32 bytes, and the store asks for no alignment.
+    // SAFETY: 32 bytes, and the store needs no alignment.
     unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), register) };
     numbers
 }

@@ -1,4 +1,4 @@
-//! The kernels for CPUs with AVX-512 and its byte products (VNNI): a block of sixteen rows in ten instructions.
+//! Kernels for AVX-512 with byte products (VNNI): a block of sixteen rows in ten instructions.
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm256_loadu_si256, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtph_ps,
@@ -10,9 +10,10 @@ use std::arch::x86_64::{
 use super::layout::{Bytes, Nibbles, ROWS, Values};
 use super::tiles::Job;
 
-/// Products of sixteen rows of `Q4_1` with `N` vectors, which follow each other in `job.vectors` from `first` on.
+/// Products of sixteen rows of `Q4_1` with `N` consecutive vectors of `job.vectors`, from `first`
+/// on.
 ///
-/// Every product is summed in the same order whatever `N` is, so that an answer does not depend on its neighbours.
+/// The order of summation does not depend on `N`, so an answer does not depend on its batch.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn q4_1<const N: usize>(job: &Job<'_, Nibbles>, group: usize, first: usize) {
     let low = _mm512_set1_epi8(15);
@@ -35,7 +36,7 @@ pub(super) fn q4_1<const N: usize>(job: &Job<'_, Nibbles>, group: usize, first: 
     store(job, group, first, &sums);
 }
 
-/// The same of `Q8_0`.
+/// As [`q4_1`], for `Q8_0`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) fn q8_0<const N: usize>(job: &Job<'_, Bytes>, group: usize, first: usize) {
     let mut sums = [_mm512_setzero_ps(); N];
@@ -75,14 +76,14 @@ fn scaled(sum: __m512, dot: __m512i, scales: __m512, values: &Values) -> __m512 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; 4 * ROWS]) -> __m512i {
-    // SAFETY: 64 bytes, and the load asks for no alignment.
+    // SAFETY: 64 bytes, and the load needs no alignment.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn halves(numbers: &[u16; ROWS]) -> __m512 {
-    // SAFETY: 32 bytes, and the load asks for no alignment.
+    // SAFETY: 32 bytes, and the load needs no alignment.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) })
 }
 
@@ -90,7 +91,7 @@ fn halves(numbers: &[u16; ROWS]) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn store<B>(job: &Job<'_, B>, group: usize, first: usize, sums: &[__m512]) {
     for (vector, &sum) in sums.iter().enumerate() {
-        // SAFETY: `place` points at room for sixteen floats that no other thread writes.
+        // SAFETY: `place` points to sixteen floats that no other thread writes.
         unsafe { _mm512_storeu_ps(job.place(group, first + vector), sum) };
     }
 }

@@ -1,8 +1,8 @@
-// The C++ edge of the CPU kernels: tells ggml that it may keep some weights in Wattgate's layout, and calls Wattgate's
-// functions (Rust, ../kernels.rs) to pack them and to multiply with them. Decides nothing and computes nothing.
+// Bridge between ggml and the CPU kernels: registers a weight layout with ggml, and calls Wattgate's functions (Rust,
+// ../mul_mat.rs) to pack weights and to multiply with them. Contains no arithmetic.
 //
-// ggml asks every "extra buffer type" of its CPU backend whether it wants a weight, as it does for its own repacked
-// layouts. The list is ggml's; it must be added to before the first model is loaded.
+// ggml offers each weight to the "extra buffer types" of its CPU backend, as for its own repacked layouts. The list
+// belongs to ggml and must be extended before the first model is loaded.
 
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
@@ -12,13 +12,13 @@
 #include <cstddef>
 #include <vector>
 
-// The same as `Kernels` in ../kernels.rs. A matrix has `rows` of `columns` weights each, `type` is ggml's number.
+// Mirrors `Kernels` in ../mul_mat.rs. A matrix has `rows` of `columns` weights each, `type` is ggml's id.
 struct wattgate_kernels {
     bool (*packs)(int type, size_t columns, size_t rows);
     void (*pack)(int type, const void * plain, void * packed, size_t columns, size_t rows);
     size_t (*quantised_bytes)(size_t columns);
     void (*quantise)(const float * vector, void * quantised, size_t columns);
-    // Part `part` of `parts` of the products of all rows with all vectors; one of them fills `stride` floats of `out`.
+    // Part `part` of `parts` of the products of all rows with all vectors; each vector fills `stride` floats of `out`.
     void (*multiply)(int type, const void * packed, size_t columns, size_t rows, const void * quantised, size_t vectors,
                      float * out, size_t stride, size_t part, size_t parts);
 };
@@ -29,7 +29,7 @@ const wattgate_kernels * kernels = nullptr;
 
 ggml_backend_buffer_type_t packed_buffer_type();
 
-// Up to so many vectors are quantised by every thread for itself, which is sooner done than waiting for each other.
+// Up to this number of vectors, each thread quantises all of them, which is faster than a barrier.
 constexpr size_t OWN_VECTORS = 4;
 
 bool is_packed(const ggml_tensor * weights) {
@@ -131,7 +131,7 @@ ggml_backend_buffer_type_t packed_buffer_type() {
 
 }  // namespace
 
-// Call once, before the first model is loaded; `table` must live for ever.
+// Call once, before the first model is loaded; `table` must be static.
 extern "C" void wattgate_register_kernels(const wattgate_kernels * table) {
     kernels = table;
     auto & types = ggml_backend_cpu_get_extra_buffer_types();

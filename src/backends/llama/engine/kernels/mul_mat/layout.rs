@@ -1,13 +1,14 @@
-//! How weights and vectors lie in memory for the kernels: sixteen rows beside each other, so that one vector register
+//! Memory layout of weights and vectors: sixteen interleaved rows, so that one vector register
 //! holds four weights of each. Pure.
 
-/// Rows that are multiplied together: as many as a 512-bit register has lanes.
+/// Interleaved rows: the lanes of a 512-bit register.
 pub(super) const ROWS: usize = 16;
 
 /// Weights of a row that share a scale, in GGUF's types.
 pub(super) const BLOCK: usize = 32;
 
-/// Bytes of a block of one row in GGUF: f16 scale, f16 minimum, then nibbles, element i and i + 16 in one byte.
+/// Bytes of a row's block in GGUF: f16 scale, f16 minimum, then nibbles, elements i and i + 16 in
+/// one byte.
 const Q4_1_BYTES: usize = 20;
 /// f16 scale, then signed bytes.
 const Q8_0_BYTES: usize = 34;
@@ -20,7 +21,8 @@ pub(super) struct Nibbles {
     pub(super) scales: [u16; ROWS],
     /// f16.
     pub(super) minima: [u16; ROWS],
-    /// In the i-th 64 bytes, four for each row: weights 8i to 8i + 3 in the low halves, the next four in the high ones.
+    /// The i-th 64 bytes hold four bytes per row: weights 8i to 8i + 3 in the low halves, the next
+    /// four in the high ones.
     pub(super) quants: [[u8; 4 * ROWS]; BLOCK / 8],
 }
 
@@ -28,26 +30,26 @@ pub(super) struct Nibbles {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bytes {
-    /// In the i-th 64 bytes weights 4i to 4i + 3, four bytes for each row.
+    /// The i-th 64 bytes hold weights 4i to 4i + 3, four bytes per row.
     pub(super) quants: [[u8; 4 * ROWS]; BLOCK / 4],
     /// f16.
     pub(super) scales: [u16; ROWS],
 }
 
-/// A block of a vector: value = scale × quant, the greatest quant ±127.
+/// A block of a vector: value = scale × quant; the greatest quant is ±127.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Values {
     pub(super) scale: f32,
     /// scale × Σ quants.
     pub(super) sum: f32,
-    /// −128 × Σ quants: what [`Bytes`] are too great by.
+    /// −128 × Σ quants: corrects the offset of [`Bytes`].
     pub(super) excess: i32,
-    /// Four signed bytes in each, the first in the lowest byte.
+    /// Four signed bytes each, the first in the lowest byte.
     pub(super) quants: [i32; BLOCK / 4],
 }
 
-/// Packs rows of `Q4_1`, each of `blocks` blocks. `packed` has a block for sixteen of `plain`.
+/// Packs rows of `Q4_1` with `blocks` blocks each. `packed` has one block for sixteen of `plain`.
 pub(super) fn pack_q4_1(plain: &[u8], blocks: usize, packed: &mut [Nibbles]) {
     each_row(plain, blocks, Q4_1_BYTES, |place, row, block| {
         let packed = &mut packed[place];
@@ -64,7 +66,7 @@ pub(super) fn pack_q4_1(plain: &[u8], blocks: usize, packed: &mut [Nibbles]) {
     });
 }
 
-/// Packs rows of `Q8_0`, each of `blocks` blocks. `packed` has a block for sixteen of `plain`.
+/// Packs rows of `Q8_0` with `blocks` blocks each. `packed` has one block for sixteen of `plain`.
 pub(super) fn pack_q8_0(plain: &[u8], blocks: usize, packed: &mut [Bytes]) {
     each_row(plain, blocks, Q8_0_BYTES, |place, row, block| {
         let packed = &mut packed[place];
@@ -78,7 +80,7 @@ pub(super) fn pack_q8_0(plain: &[u8], blocks: usize, packed: &mut [Bytes]) {
     });
 }
 
-/// Calls `pack` with the place of the packed block, the row in it, and the plain block.
+/// Calls `pack` with the index of the packed block, the row in it, and the plain block.
 fn each_row(plain: &[u8], blocks: usize, bytes: usize, mut pack: impl FnMut(usize, usize, &[u8])) {
     for (index, block) in plain.chunks_exact(bytes).enumerate() {
         let (row, column) = (index / blocks, index % blocks);

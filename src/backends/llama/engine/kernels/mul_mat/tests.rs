@@ -1,21 +1,21 @@
-//! The products against plain arithmetic, and each kernel against the other.
+//! Tests of the products against plain arithmetic, and of the kernels against each other.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A matrix in a GGUF's bytes, with the numbers that they mean.
+/// A matrix in GGUF's bytes, with the values they encode.
 #[derive(Debug)]
 struct Matrix {
     ggml_type: u32,
     columns: usize,
     rows: usize,
     plain: Vec<u8>,
-    /// By row; exactly what the bytes say.
+    /// By row; exact.
     weights: Vec<f64>,
 }
 
-/// Powers of two, so that they are the same in 16 bits: sign, exponent 2^(bits − 15), no fraction.
+/// Powers of two, exact in 16 bits: sign, exponent 2^(bits − 15), no fraction.
 fn half(exponent: u8, negative: bool) -> (u16, f64) {
     let exponent = u16::from(10 + exponent % 4);
     let value = f64::powi(2.0, i32::from(exponent) - 15);
@@ -63,12 +63,13 @@ impl Matrix {
     fn packed(&self) -> Vec<u8> {
         let mut packed = vec![0; self.plain.len()];
         let (plain, into) = (self.plain.as_ptr().cast(), packed.as_mut_ptr().cast());
-        // SAFETY: the buffers have the size of the matrix. Vectors of bytes from this allocator are aligned to 16.
+        // SAFETY: the buffers have the size of the matrix. Vectors of bytes from this allocator are
+        // aligned to 16.
         unsafe { pack(self.ggml_type(), plain, into, self.columns, self.rows) };
         packed
     }
 
-    /// What the kernels make of it, in three threads' parts.
+    /// The kernels' result, computed in three parts.
     fn times(&self, packed: &[u8], vectors: &[Vec<f32>]) -> Vec<f32> {
         let mut quantised = vec![Values::default(); vectors.len() * self.columns / BLOCK];
         for (vector, into) in vectors.iter().zip(quantised.chunks_mut(self.columns / BLOCK)) {
@@ -96,7 +97,7 @@ impl Matrix {
         out
     }
 
-    /// The product as it is, and the sum of the magnitudes of its terms.
+    /// The exact product, and the sum of the magnitudes of its terms.
     fn exactly(&self, vector: &[f32], row: usize) -> (f64, f64) {
         let weights = &self.weights[row * self.columns..][..self.columns];
         let terms = weights.iter().zip(vector).map(|(weight, &value)| weight * f64::from(value));
@@ -114,7 +115,8 @@ fn matrices() -> impl Strategy<Value = Matrix> {
     )
 }
 
-/// Values that bytes hold exactly (the greatest of each block is 127): then only the kernels' sums are inexact.
+/// Values that bytes hold exactly (the greatest of each block is 127): then only the kernels' sums
+/// are inexact.
 fn vectors(columns: usize, count: usize, noise: &[i8]) -> Vec<Vec<f32>> {
     let mut noise = noise.iter().map(|&number| f32::from(number.max(-127))).cycle();
     let mut vector = || {
@@ -134,7 +136,7 @@ proptest! {
         count in 1..20_usize,
         noise in prop::collection::vec(any::<i8>(), 331),
     ) {
-        // A CPU without kernels leaves the work to llama.cpp.
+        // Without kernels llama.cpp computes the product.
         prop_assume!(has_avx2_kernels());
         prop_assume!(packs(matrix.ggml_type(), matrix.columns, matrix.rows));
         let (packed, vectors) = (matrix.packed(), vectors(matrix.columns, count, &noise));
@@ -150,7 +152,7 @@ proptest! {
         }
     }
 
-    /// The kernels of an older CPU, on this one.
+    /// The AVX2 kernel on a CPU with AVX-512.
     #[test]
     fn both_kernels_of_q4_1_give_the_same(
         noise in prop::collection::vec(any::<u8>(), 997),
@@ -197,7 +199,7 @@ proptest! {
 }
 
 #[test]
-fn a_vector_of_zeros_stays_one() {
+fn a_zero_vector_quantises_to_zeros() {
     if has_avx2_kernels() {
         let mut blocks = [Values { scale: 7.0, ..Values::default() }];
         // SAFETY: the CPU was asked.

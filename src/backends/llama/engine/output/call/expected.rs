@@ -18,10 +18,10 @@ pub(crate) struct ExpectedCalls {
     pub(crate) parallel: bool,
 }
 
-/// What one more character was.
+/// The effect of one more character.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// Nothing to tell yet.
+    /// Nothing to emit yet.
     More,
     /// The name is known, and the arguments begin.
     Begun { name: String, arguments: String },
@@ -29,8 +29,9 @@ pub(crate) enum Read {
     Arguments(String),
     /// A whole call whose arguments came before its name.
     Whole { name: String, arguments: String },
-    /// A call that was begun has ended, with the last of its arguments; the character belongs to it unless `left`.
+    /// The end of a begun call, with the last of its arguments. The character is part of it unless
+    /// `left`.
     Done { arguments: String, left: bool },
-    /// No call of a known tool.
+    /// Not a call of a known tool.
     NoCall,
 }

@@ -1,6 +1,6 @@
-//! A call that is a name, a tag and one JSON object, `name[ARGS]{…}`: Mistral from v11 on.
+//! Calls of a name, a tag and one JSON object, `name[ARGS]{…}`: Mistral from v11 on.
 //!
-//! Pure. An id between name and arguments is passed over: clients get one that is unique among all calls.
+//! Pure. Skips an id between name and arguments: clients get one that is unique among all calls.
 
 use super::expected::Read;
 use super::scan::JsonScan;
@@ -34,7 +34,7 @@ impl NamedCall {
     }
 }
 
-/// What stands before the arguments, their opening brace included.
+/// The text before the arguments, including their opening brace.
 #[derive(Debug, PartialEq)]
 enum Head<'r> {
     Part,

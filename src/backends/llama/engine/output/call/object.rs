@@ -1,6 +1,6 @@
-//! A call that is one JSON object with a name and arguments: Hermes, Llama 3, Mistral to v7.
+//! Calls of one JSON object with a name and arguments: Hermes, Llama 3, Mistral up to v7.
 //!
-//! Pure. The fields may come in any order; the arguments can be told as they come only after the name.
+//! Pure. Fields may have any order; arguments are streamed only if they follow the name.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,9 +10,9 @@ use super::scan::JsonScan;
 
 #[derive(Debug)]
 pub(super) struct ObjectCall {
-    /// Where in what was read that may be the object begins, blanks included.
+    /// Offset in the read text of the possible object, including blanks.
     body: usize,
-    /// Where the object begins.
+    /// Offset of the object.
     object: usize,
     stage: Stage,
     scan: JsonScan,
@@ -36,7 +36,7 @@ impl ObjectCall {
         Self { body: 0, object: 0, stage, scan: JsonScan::default() }
     }
 
-    /// What was read of the object, if it stands after a tag, or begins with the name of a known tool.
+    /// The object's text so far, if it follows a tag or begins with the name of a known tool.
     pub(super) fn surely_begun<'r>(
         &self,
         read: &'r str,
@@ -86,7 +86,7 @@ impl ObjectCall {
                 self.stage = Stage::MoreFields;
                 Read::More
             }
-            // Small models forget the object's own closing brace: the call is whole all the same.
+            // Small models omit the object's own closing brace: the call is complete without it.
             Stage::AfterArguments => done(char != '}'),
             Stage::MoreFields => {
                 self.scan.feed(char);
@@ -138,14 +138,14 @@ struct Whole<'a> {
     arguments: Option<&'a RawValue>,
 }
 
-/// Whether the field whose colon `object` ends with may stand in a call.
+/// Whether the field whose colon ends `object` can be part of a call.
 fn is_calls_field(object: &str) -> bool {
     let field = object.trim_end_matches(':').trim_end().strip_suffix('"');
     let name = field.and_then(|field| field.rsplit_once('"')).map(|(_, name)| name);
     name.is_some_and(|name| ["name", "arguments", "parameters", "type", "id"].contains(&name))
 }
 
-/// Whether `object`, which ends with a comma, has a name that is not among the known ones.
+/// Whether `object`, which ends with a comma, names an unknown tool.
 fn names_none(object: &str, known: &[String]) -> bool {
     #[derive(Deserialize)]
     struct Named {
@@ -156,8 +156,8 @@ fn names_none(object: &str, known: &[String]) -> bool {
         .is_ok_and(|named| !known.contains(&named.name))
 }
 
-/// The call's name, if `object` ends with the brace that opens its arguments: then a number in that place makes the
-/// object whole.
+/// The call's name, if `object` ends with the brace that opens its arguments: a number in place of
+/// the brace then completes the object.
 fn name_before_arguments(object: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Head {

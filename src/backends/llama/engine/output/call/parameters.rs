@@ -1,7 +1,8 @@
-//! A call whose arguments are spelled one by one, `<function=name><parameter=name>value</parameter></function>`:
-//! Qwen3-Coder. They are told as one JSON object.
+//! Calls with one tag per argument, `<function=name><parameter=name>value</parameter></function>`:
+//! Qwen3-Coder. Emits them as one JSON object.
 //!
-//! Pure. A text is told as it comes; anything else when it is whole, as only then it is known to be JSON.
+//! Pure. Streams text values; other values are emitted when complete, because only then are they
+//! known to be JSON.
 
 use serde_json::Value;
 
@@ -11,15 +12,15 @@ use crate::backends::llama::engine::tool_schema::{is_text, meant, of_name};
 const FUNCTION: &str = "<function=";
 const END: &str = "</function>";
 const PARAMETER: &str = "<parameter=";
-/// The line end before it belongs to it.
+/// Includes the line end before the tag.
 const VALUE_END: &str = "\n</parameter>";
 
 #[derive(Debug, Default)]
 pub(super) struct ParametersCall {
     stage: Stage,
-    /// Where in the client's list of tools the called one stands.
+    /// Index of the called tool in the client's list.
     tool: usize,
-    /// What was read of the tag, the name or the value, as far as it has not been told.
+    /// The part of the tag, name or value that has not been emitted.
     held: String,
     parameters: usize,
 }
@@ -31,7 +32,7 @@ enum Stage {
     /// Before the next parameter, or the end.
     Between,
     ParameterName,
-    /// In the value of this argument. `Some(text)`: it is a text, and whether any of it has been read.
+    /// Inside an argument's value; `begun` once a character of it has been read.
     Value {
         name: String,
         is_text: bool,
@@ -51,15 +52,15 @@ impl ParametersCall {
                 let comma = if self.parameters > 0 { ", " } else { "" };
                 self.parameters += 1;
                 let quote = if is_text { "\"" } else { "" };
-                let told = format!("{comma}{}: {quote}", Value::from(name.as_str()));
+                let collected = format!("{comma}{}: {quote}", Value::from(name.as_str()));
                 self.stage = Stage::Value { name, is_text, begun: false };
-                Read::Arguments(told)
+                Read::Arguments(collected)
             }
             Stage::ParameterName => {
                 self.held.push(char);
                 Read::More
             }
-            // The line end after the tag is no part of the value.
+            // The line end after the tag is not part of the value.
             Stage::Value { begun: begun @ false, .. } => {
                 *begun = true;
                 if char == '\n' { Read::More } else { self.in_value(char, calls) }
@@ -97,7 +98,7 @@ impl ParametersCall {
         } else if PARAMETER.starts_with(&self.held) || END.starts_with(&self.held) {
             Read::More
         } else {
-            // Small models forget the end: the call is whole all the same.
+            // Small models omit the end tag: the call is complete without it.
             Read::Done { arguments: "}".to_owned(), left: true }
         }
     }
@@ -108,11 +109,15 @@ impl ParametersCall {
         let end = VALUE_END.trim_start();
         let Some(value) = self.held.strip_suffix(end) else {
             let undecided = if *is_text { undecided(&self.held) } else { self.held.len() };
-            let told: String = self.held.drain(..self.held.len() - undecided).collect();
-            return if told.is_empty() { Read::More } else { Read::Arguments(escaped(&told)) };
+            let collected: String = self.held.drain(..self.held.len() - undecided).collect();
+            return if collected.is_empty() {
+                Read::More
+            } else {
+                Read::Arguments(escaped(&collected))
+            };
         };
         let value = value.strip_suffix('\n').unwrap_or(value);
-        let told = if *is_text {
+        let collected = if *is_text {
             format!("{}\"", escaped(value))
         } else {
             let root = calls.schemas.get(self.tool).unwrap_or(&Value::Null);
@@ -120,11 +125,11 @@ impl ParametersCall {
         };
         self.held.clear();
         self.stage = Stage::Between;
-        Read::Arguments(told)
+        Read::Arguments(collected)
     }
 }
 
-/// Length of the end of `text` with which the end of the value may begin.
+/// Length of the suffix of `text` that may begin the value's end tag.
 fn undecided(text: &str) -> usize {
     let begins = |len: &usize| {
         let ends = [VALUE_END, VALUE_END.trim_start()];
@@ -133,7 +138,7 @@ fn undecided(text: &str) -> usize {
     (1..VALUE_END.len()).rev().find(begins).unwrap_or(0)
 }
 
-/// As it stands within the quotes of a JSON string.
+/// The text as inside a JSON string.
 fn escaped(text: &str) -> String {
     let quoted = Value::from(text).to_string();
     quoted[1..quoted.len() - 1].to_owned()

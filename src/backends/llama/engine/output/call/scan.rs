@@ -1,4 +1,4 @@
-//! Knows, character by character, how deep in a JSON value the text is. Checks nothing.
+//! Nesting depth within a JSON value, character by character. Pure; does not validate.
 
 #[derive(Debug, Default)]
 pub(super) struct JsonScan {

@@ -1,10 +1,10 @@
-//! What the parser makes of answers as the families of models write them, and of every way to cut them.
+//! Tests of the parser: answers of each model family, divided in every way.
 
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::backends::llama::engine::tool_format::{CallFormat, Dialect};
+use crate::backends::llama::engine::tool_format::{CallFormat, OutputFormat};
 
 const THINK: Tags = Tags { open: "<think>", close: "</think>" };
 
@@ -14,27 +14,27 @@ fn expected(format: CallFormat, parallel: bool) -> ExpectedCalls {
     ExpectedCalls { format, names, schemas: vec![weather, json!({})], parallel }
 }
 
-fn parser(format: CallFormat) -> AnswerParser {
-    AnswerParser::new(None, false, Some(expected(format, format.allows_parallel())))
+fn parser(format: CallFormat) -> OutputParser {
+    OutputParser::new(None, false, Some(expected(format, format.allows_parallel())))
 }
 
-/// Everything a parser tells of `cuts`, joined.
-fn parse(mut parser: AnswerParser, cuts: &[&str], cut_off: bool) -> Vec<Piece> {
-    let mut told: Vec<Piece> = Vec::new();
+/// All pieces for `cuts`, joined.
+fn parse(mut parser: OutputParser, cuts: &[&str], cut_off: bool) -> Vec<Piece> {
+    let mut collected: Vec<Piece> = Vec::new();
     let mut add = |pieces: Vec<Piece>| {
         for piece in pieces {
-            let left = match told.last_mut() {
+            let left = match collected.last_mut() {
                 Some(last) => last.join(piece),
                 None => Some(piece),
             };
-            told.extend(left);
+            collected.extend(left);
         }
     };
     for text in cuts {
         add(parser.push(text));
     }
     add(parser.finish(cut_off));
-    told
+    collected
 }
 
 fn read(format: CallFormat, answer: &str) -> Vec<Piece> {
@@ -58,10 +58,10 @@ fn call(index: u32, name: &str, arguments: &str) -> [Piece; 2] {
 fn hermes_calls_may_follow_text_and_each_other() {
     let answer = "Let me look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Par}is\"}}\n\
                   </tool_call>\n<tool_call>\n{\"arguments\": {\"a\": [1, {}]}, \"name\": \"time\"}\n</tool_call>";
-    let mut told = vec![text("Let me look.")];
-    told.extend(call(0, "weather", "{\"city\": \"Par}is\"}"));
-    told.extend(call(1, "time", "{\"a\": [1, {}]}"));
-    assert_eq!(read(CallFormat::Hermes, answer), told);
+    let mut collected = vec![text("Let me look.")];
+    collected.extend(call(0, "weather", "{\"city\": \"Par}is\"}"));
+    collected.extend(call(1, "time", "{\"a\": [1, {}]}"));
+    assert_eq!(read(CallFormat::Hermes, answer), collected);
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn llama_calls_are_the_whole_answer() {
 }
 
 #[test]
-fn mistral_calls_stand_in_an_array() {
+fn mistral_calls_are_read_from_an_array() {
     let answer = "[TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}, \"id\": \"a{b}c\"}, \
                   {\"name\": \"time\", \"arguments\": {}}]";
-    let mut told = call(0, "weather", "{\"city\": \"Oslo\"}").to_vec();
-    told.extend(call(1, "time", "{}"));
-    assert_eq!(read(CallFormat::Mistral, answer), told);
+    let mut collected = call(0, "weather", "{\"city\": \"Oslo\"}").to_vec();
+    collected.extend(call(1, "time", "{}"));
+    assert_eq!(read(CallFormat::Mistral, answer), collected);
 }
 
 #[test]
@@ -92,9 +92,9 @@ fn later_mistral_calls_name_the_tool_before_their_arguments() {
         "[TOOL_CALLS]weather[ARGS]{\"city\": \"[ARGS]\"}[TOOL_CALLS]time[ARGS]{}",
         "[TOOL_CALLS]weather[CALL_ID]a1b2c3d4e[ARGS]{\"city\": \"[ARGS]\"}\n[TOOL_CALLS] time[CALL_ID]000000000[ARGS] {}",
     ] {
-        let mut told = call(0, "weather", "{\"city\": \"[ARGS]\"}").to_vec();
-        told.extend(call(1, "time", "{}"));
-        assert_eq!(read(CallFormat::MistralArgs, answer), told, "{answer}");
+        let mut collected = call(0, "weather", "{\"city\": \"[ARGS]\"}").to_vec();
+        collected.extend(call(1, "time", "{}"));
+        assert_eq!(read(CallFormat::MistralArgs, answer), collected, "{answer}");
     }
     for answer in ["[TOOL_CALLS]rm[ARGS]{}", "[TOOL_CALLS]time[ARGS]now", "[TOOL_CALLS]time"] {
         assert_eq!(read(CallFormat::MistralArgs, answer), [text(answer)]);
@@ -113,11 +113,11 @@ fn qwen_coders_arguments_become_json_by_their_types() {
         parameter("more", "[1, {\"a\": true}]"),
     );
     let arguments = r#"{"city": "say \"Oslo\"\n\n</p>\\é", "days": 3, "more": [1,{"a":true}]}"#;
-    let mut told = vec![text("Well.")];
-    told.extend(call(0, "weather", arguments));
-    told.extend(call(1, "time", "{}"));
-    assert_eq!(read(CallFormat::QwenCoder, &answer), told);
-    // Without the tag, without line ends, and a number that is none.
+    let mut collected = vec![text("Well.")];
+    collected.extend(call(0, "weather", arguments));
+    collected.extend(call(1, "time", "{}"));
+    assert_eq!(read(CallFormat::QwenCoder, &answer), collected);
+    // Without the tag, without line ends, and with an invalid number.
     let bare =
         "<function=weather><parameter=days>soon</parameter><parameter=city></parameter></function>";
     let soon = call(0, "weather", r#"{"days": "soon", "city": ""}"#);
@@ -133,7 +133,7 @@ fn qwen_coders_arguments_become_json_by_their_types() {
 }
 
 #[test]
-fn a_text_argument_is_told_while_it_is_written() {
+fn a_text_argument_is_streamed() {
     let mut parser = parser(CallFormat::QwenCoder);
     assert_eq!(parser.push("<tool_call>\n<function=weather"), []);
     assert_eq!(parser.push(">\n<parameter=city>\nOs"), call(0, "weather", "{\"city\": \"Os"));
@@ -145,7 +145,7 @@ fn a_text_argument_is_told_while_it_is_written() {
 }
 
 #[test]
-fn arguments_are_told_while_they_are_written() {
+fn arguments_are_streamed() {
     let mut parser = parser(CallFormat::Hermes);
     assert_eq!(parser.push("<tool_call>{\"name\": \"weather\", \"arguments\":"), []);
     assert_eq!(parser.push(" {\"ci"), call(0, "weather", "{\"ci"));
@@ -154,16 +154,16 @@ fn arguments_are_told_while_they_are_written() {
 }
 
 #[test]
-fn half_a_tag_waits_and_is_never_shown() {
+fn an_incomplete_tag_is_held_back_and_never_emitted() {
     let mut parser = parser(CallFormat::Hermes);
     assert_eq!(parser.push("a < b <tool_"), [text("a < b")]);
     assert_eq!(parser.finish(true), []);
-    // An answer that ended by itself meant what it said.
+    // An answer that ended by itself is complete.
     assert_eq!(read(CallFormat::Hermes, "if a <"), [text("if a <")]);
 }
 
 #[test]
-fn what_is_no_call_of_a_known_tool_is_text() {
+fn a_call_of_an_unknown_tool_is_text() {
     for answer in [
         "<tool_call>{\"name\": \"rm\", \"arguments\": {}}</tool_call>",
         "<tool_call>{\"name\": \"time\", \"arguments\": \"now\"}</tool_call>",
@@ -180,17 +180,17 @@ fn what_is_no_call_of_a_known_tool_is_text() {
 #[test]
 fn a_broken_beginning_does_not_hide_a_call_after_it() {
     let answer = "<tool_call><tool_call>{\"name\": \"time\", \"arguments\": {}}";
-    let mut told = vec![text("<tool_call>")];
-    told.extend(call(0, "time", "{}"));
-    assert_eq!(read(CallFormat::Hermes, answer), told);
+    let mut collected = vec![text("<tool_call>")];
+    collected.extend(call(0, "time", "{}"));
+    assert_eq!(read(CallFormat::Hermes, answer), collected);
 }
 
 #[test]
-fn a_call_without_its_last_brace_is_whole_and_ends_at_what_follows() {
+fn a_call_without_its_last_brace_is_complete() {
     let answer = "<tool_call>{\"name\": \"time\", \"arguments\": {}</tool_call><tool_call>{\"name\": \"time\"}";
-    let mut told = call(0, "time", "{}").to_vec();
-    told.extend(call(1, "time", "{}"));
-    assert_eq!(read(CallFormat::Hermes, answer), told);
+    let mut collected = call(0, "time", "{}").to_vec();
+    collected.extend(call(1, "time", "{}"));
+    assert_eq!(read(CallFormat::Hermes, answer), collected);
 }
 
 #[test]
@@ -202,13 +202,13 @@ fn after_the_last_call_the_answer_is_over() {
     assert_eq!(many.push("\nThe time is noon"), []);
     assert!(many.is_over());
     let calls = Some(expected(CallFormat::Hermes, false));
-    let mut one = AnswerParser::new(None, false, calls);
+    let mut one = OutputParser::new(None, false, calls);
     one.push(&answer[..answer.len() - "</tool_call>".len()]);
     assert!(one.is_over());
 }
 
 #[test]
-fn a_beginning_that_was_given_counts_as_written() {
+fn a_call_begun_in_the_prompt_counts_as_generated() {
     for (format, beginning) in [
         (CallFormat::Hermes, "<tool_call>\n{\"name\": \"weather\", \"arguments\":"),
         (CallFormat::Llama3, "{\"name\": \"weather\", \"parameters\":"),
@@ -222,14 +222,14 @@ fn a_beginning_that_was_given_counts_as_written() {
 }
 
 #[test]
-fn json_that_is_no_call_is_shown_as_soon_as_that_is_certain() {
+fn json_that_is_not_a_call_is_emitted_as_soon_as_that_is_certain() {
     let mut other = parser(CallFormat::Llama3);
     assert_eq!(other.push("{\"answer\""), []);
     assert_eq!(other.push(": 4"), [text("{\"answer\": 4")]);
     let mut unknown = parser(CallFormat::Llama3);
     assert_eq!(unknown.push("{\"name\": \"Bob\""), []);
     assert_eq!(unknown.push(", "), [text("{\"name\": \"Bob\",")]);
-    // What was cut off may have been meant as it stands; after a tag it may not.
+    // Text that was cut off is kept; an incomplete call after a tag is not.
     assert_eq!(
         parse(parser(CallFormat::Llama3), &["{\"name\": \"we"], true),
         [text("{\"name\": \"we")]
@@ -238,7 +238,7 @@ fn json_that_is_no_call_is_shown_as_soon_as_that_is_certain() {
 }
 
 #[test]
-fn a_call_that_has_surely_begun_is_told_with_what_there_is_of_it() {
+fn a_certain_call_is_reported_with_its_text_so_far() {
     let begun = |format, text: &str| {
         let mut parser = parser(format);
         parser.push(text);
@@ -262,34 +262,34 @@ fn a_call_that_has_surely_begun_is_told_with_what_there_is_of_it() {
 }
 
 #[test]
-fn reasoning_is_split_off_where_the_model_opens_it() {
-    let parser = || AnswerParser::new(Some(THINK), false, None);
-    let told = parse(parser(), &["<think>\nA < B?\n\n</think>\n\nYes. <think>"], false);
-    assert_eq!(told, [reasoning("A < B?"), text("Yes. <think>")]);
+fn reasoning_is_separated_if_the_model_opens_it() {
+    let parser = || OutputParser::new(Some(THINK), false, None);
+    let collected = parse(parser(), &["<think>\nA < B?\n\n</think>\n\nYes. <think>"], false);
+    assert_eq!(collected, [reasoning("A < B?"), text("Yes. <think>")]);
     assert_eq!(parse(parser(), &["No thought.\n"], false), [text("No thought.\n")]);
     assert_eq!(parse(parser(), &["<think>\n\n</think>\n\nHi"], false), [text("Hi")]);
     assert_eq!(parse(parser(), &["<think>cut </th"], true), [reasoning("cut")]);
 }
 
 #[test]
-fn reasoning_is_split_off_where_the_prompt_opened_it_and_calls_follow_it() {
+fn reasoning_opened_by_the_prompt_is_separated_and_calls_follow() {
     let calls = Some(expected(CallFormat::Hermes, true));
-    let mut parser = AnswerParser::new(Some(THINK), true, calls);
+    let mut parser = OutputParser::new(Some(THINK), true, calls);
     assert!(parser.is_reasoning());
     assert_eq!(parser.push("\nMaybe <tool_call>?</think>"), [reasoning("Maybe <tool_call>?")]);
     assert!(!parser.is_reasoning());
-    let told = parser.push("\n\n<tool_call>{\"name\": \"time\", \"arguments\": {}}");
-    assert_eq!(told, call(0, "time", "{}"));
+    let collected = parser.push("\n\n<tool_call>{\"name\": \"time\", \"arguments\": {}}");
+    assert_eq!(collected, call(0, "time", "{}"));
 }
 
 #[test]
-fn dialects_are_read_off_templates() {
-    let dialect = |template, tools| Dialect::of(template, tools);
+fn formats_are_detected_from_templates() {
+    let dialect = |template, tools| OutputFormat::of(template, tools);
     assert_eq!(dialect("… <tool_call> …", true).calls, Some(CallFormat::Hermes));
     assert_eq!(dialect("… [TOOL_CALLS] …", true).calls, Some(CallFormat::Mistral));
     assert_eq!(dialect("… <|python_tag|> …", true).calls, Some(CallFormat::Llama3));
     assert_eq!(dialect("<|start_header_id|>ipython", true).calls, Some(CallFormat::Llama3));
-    assert_eq!(dialect("… <tool_call> …", false), Dialect::default());
+    assert_eq!(dialect("… <tool_call> …", false), OutputFormat::default());
     let coder = dialect("<tool_call><function=…><parameter=…>", true);
     assert_eq!(coder.calls, Some(CallFormat::QwenCoder));
     let later = dialect("[TOOL_CALLS]…[ARGS]", true);
@@ -304,7 +304,7 @@ fn dialects_are_read_off_templates() {
     assert_eq!(tags, ["<tool_call>", "</tool_call>", "<think>", "</think>"]);
 }
 
-/// Answers made of the very pieces the parser looks for, whole and broken.
+/// Answers composed of the parser's own tags, complete and broken.
 fn answers() -> impl Strategy<Value = String> {
     let fragment = prop::sample::select(vec![
         "<think>",
@@ -347,7 +347,7 @@ fn answers() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// However an answer is cut, the same is told; and nothing is told twice or invented.
+    /// The pieces do not depend on how the answer is divided; nothing is repeated or invented.
     #[test]
     fn cuts_do_not_matter(
         answer in answers(),
@@ -355,7 +355,7 @@ proptest! {
         format in prop::sample::select(CallFormat::ALL.to_vec()),
         (reasons, opened, calls, parallel, cut_off) in any::<(bool, bool, bool, bool, bool)>(),
     ) {
-        let parser = || AnswerParser::new(
+        let parser = || OutputParser::new(
             reasons.then_some(THINK),
             reasons && opened,
             calls.then(|| expected(format, parallel)),
@@ -373,15 +373,15 @@ proptest! {
         let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
         let whole = parse(parser(), &[&answer], cut_off);
         prop_assert_eq!(&parse(parser(), &pieces, cut_off), &whole);
-        let told: usize = whole.iter().map(|piece| match piece {
-            // `{}` stands for arguments that were left out.
+        let collected: usize = whole.iter().map(|piece| match piece {
+            // `{}` replaces missing arguments.
             Piece::Arguments { text, .. } if text == "{}" => 0,
             Piece::Text(text) | Piece::Reasoning(text) | Piece::Arguments { text, .. } => text.len(),
             Piece::Call { .. } => 0,
         }).sum();
-        // What stands as it is gains the escapes of a JSON string.
+        // A text argument gains the escapes of a JSON string.
         let most = if format.spells_each_argument() { 2 * answer.len() } else { answer.len() };
-        prop_assert!(told <= most);
+        prop_assert!(collected <= most);
         if !calls && !reasons {
             prop_assert_eq!(whole, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
         }
@@ -393,8 +393,8 @@ proptest! {
         prop_assume!(!answer.trim_start().starts_with('{'));
         for format in CallFormat::ALL {
             let calls = Some(expected(format, true));
-            let told = parse(AnswerParser::new(Some(THINK), false, calls), &[&answer], false);
-            prop_assert_eq!(told, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
+            let collected = parse(OutputParser::new(Some(THINK), false, calls), &[&answer], false);
+            prop_assert_eq!(collected, if answer.is_empty() { vec![] } else { vec![text(&answer)] });
         }
     }
 }

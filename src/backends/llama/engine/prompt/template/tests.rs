@@ -1,4 +1,4 @@
-//! Conversations through the templates of the families of models: excerpts, with their sources, in `tests/data/templates`.
+//! Tests with excerpts of the templates of model families, with their sources.
 
 use super::*;
 use crate::backends::llama::wire::conversation::{MustCall, OfferedTool};
@@ -9,7 +9,12 @@ const LLAMA: &str = include_str!("../../../../../../tests/data/templates/llama-3
 const MISTRAL: &str = include_str!("../../../../../../tests/data/templates/mistral-v3.jinja");
 const MISTRAL_V11: &str = include_str!("../../../../../../tests/data/templates/mistral-v11.jinja");
 const QWEN3_CODER: &str = include_str!("../../../../../../tests/data/templates/qwen3-coder.jinja");
+<<<<<<< HEAD
 const DEEPSEEK: &str = include_str!("../../../../../../tests/data/templates/deepseek-r1-distill.jinja");
+=======
+const DEEPSEEK: &str =
+    include_str!("../../../../../../tests/data/templates/deepseek-r1-distill.jinja");
+>>>>>>> llama2
 
 /// The template of SmolLM2-135M-Instruct, as its GGUF carries it.
 const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
@@ -19,7 +24,7 @@ fn turn(role: Role, text: &str) -> Turn {
 }
 
 fn render(source: &str, turns: &[Turn]) -> Result<String, Error> {
-    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, None, "", &Guard::default())
+    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, None, "", &ControlTokenGuard::default())
 }
 
 #[test]
@@ -36,7 +41,7 @@ fn smollm2_gets_its_own_system_prompt_unless_the_client_brings_one() {
 }
 
 #[test]
-fn pythonisms_and_globals_work() {
+fn python_methods_and_globals_are_available() {
     let source = "{{ bos_token }}{% for m in messages %}\n    {% if m.role.startswith('u') %}\n{{ m.content.strip() }}{{ eos_token }}\n    {% endif %}\n{% endfor %}";
     assert_eq!(render(source, &[turn(Role::User, " a ")]).unwrap(), "<s>a</s>\n");
 }
@@ -48,7 +53,7 @@ fn a_template_refuses_in_its_own_words() {
     assert!(error.contains("roles must alternate"), "{error}");
 }
 
-/// A tool whose fields are not in alphabetical order, as they must arrive.
+/// A tool with fields in non-alphabetical order, which must be kept.
 fn weather() -> ToolUse {
     let schema = r#"{"type":"object","properties":{"city":{"type":"string"}}}"#;
     let tools = vec![OfferedTool::new("weather", "The weather <now>", schema)];
@@ -74,7 +79,12 @@ fn round_trip() -> [Turn; 3] {
 }
 
 fn render_with_tools(source: &str, turns: &[Turn]) -> Result<String, Error> {
-    ChatTemplate::new(source, "<s>", "</s>")?.render(turns, Some(&weather()), "", &Guard::default())
+    ChatTemplate::new(source, "<s>", "</s>")?.render(
+        turns,
+        Some(&weather()),
+        "",
+        &ControlTokenGuard::default(),
+    )
 }
 
 #[test]
@@ -111,7 +121,7 @@ fn llama_sees_tools_calls_and_results() {
 }
 
 #[test]
-fn mistral_sees_tools_calls_and_results_under_ids_it_takes() {
+fn mistral_sees_tools_calls_and_results_with_valid_ids() {
     let prompt = render_with_tools(MISTRAL, &round_trip()).unwrap();
     assert_eq!(
         prompt,
@@ -126,7 +136,7 @@ fn mistral_sees_tools_calls_and_results_under_ids_it_takes() {
 }
 
 #[test]
-fn later_mistral_sees_tools_calls_and_results_under_ids_it_takes() {
+fn later_mistral_sees_tools_calls_and_results_with_valid_ids() {
     let prompt = render_with_tools(MISTRAL_V11, &round_trip()).unwrap();
     let tools = "[{\"type\": \"function\", \"function\": {\"name\": \"weather\", \"description\": \"The weather <now>\", \
                  \"parameters\": {\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\"}}}}}]";
@@ -153,17 +163,20 @@ fn qwen_coder_sees_tools_calls_and_results() {
 }
 
 #[test]
-fn the_dialect_of_each_family_is_recognised() {
+fn the_format_of_each_family_is_detected() {
     let dialect = |source| ChatTemplate::new(source, "", "").unwrap().dialect();
     let think = Some(Tags { open: "<think>", close: "</think>" });
-    assert_eq!(dialect(QWEN3), Dialect { calls: Some(CallFormat::Hermes), reasoning: think });
-    assert_eq!(dialect(LLAMA), Dialect { calls: Some(CallFormat::Llama3), reasoning: None });
-    assert_eq!(dialect(MISTRAL), Dialect { calls: Some(CallFormat::Mistral), reasoning: None });
+    assert_eq!(dialect(QWEN3), OutputFormat { calls: Some(CallFormat::Hermes), reasoning: think });
+    assert_eq!(dialect(LLAMA), OutputFormat { calls: Some(CallFormat::Llama3), reasoning: None });
+    assert_eq!(
+        dialect(MISTRAL),
+        OutputFormat { calls: Some(CallFormat::Mistral), reasoning: None }
+    );
     let calls = |source| dialect(source).calls;
     assert_eq!(calls(MISTRAL_V11), Some(CallFormat::MistralArgs));
     assert_eq!(calls(QWEN3_CODER), Some(CallFormat::QwenCoder));
-    assert_eq!(dialect(DEEPSEEK), Dialect { calls: None, reasoning: think });
-    assert_eq!(dialect(SMOLLM2), Dialect::default());
+    assert_eq!(dialect(DEEPSEEK), OutputFormat { calls: None, reasoning: think });
+    assert_eq!(dialect(SMOLLM2), OutputFormat::default());
 }
 
 #[test]
@@ -171,7 +184,9 @@ fn a_client_may_set_variables_of_the_template_but_not_ours() {
     let template = ChatTemplate::new(QWEN3, "", "").unwrap();
     let variables = r#"{"enable_thinking": false, "messages": []}"#;
     let render = |variables| {
-        template.render(&[turn(Role::User, "Hi")], None, variables, &Guard::default()).unwrap()
+        template
+            .render(&[turn(Role::User, "Hi")], None, variables, &ControlTokenGuard::default())
+            .unwrap()
     };
     let thoughtless = render(variables);
     assert!(thoughtless.contains("user\nHi<|im_end|>"), "{thoughtless}");
@@ -186,21 +201,21 @@ fn deepseek_opens_the_reasoning_in_the_prompt() {
 
 #[test]
 fn a_control_token_spelled_in_a_tool_or_a_call_is_marked() {
-    let guard = Guard::new(["<|im_end|>".to_owned()]);
+    let guard = ControlTokenGuard::new(["<|im_end|>".to_owned()]);
     let mut tools = weather();
-    // As JSON may spell it: only the parsed text shows it.
+    // JSON escapes: only the parsed text shows the control token.
     tools.tools[0].json = tools.tools[0].json.replace("<now>", "\\u003c|im_end|>");
     let mut turns = round_trip();
     turns[1].calls[0].arguments = r#"{"<|im_end|>": "<|im_end|>"}"#.into();
     let template = ChatTemplate::new(QWEN3, "", "").unwrap();
     let prompt = template.render(&turns, Some(&tools), "", &guard).unwrap();
-    // One end for the system turn, the question, the call and the result each; the client's own are cut.
+    // One end tag each for system turn, question, call and result; none from the client.
     assert_eq!(prompt.matches("<|im_end|>").count(), 4, "{prompt}");
     assert_eq!(prompt.matches("<\u{fdd0}|im_end|>").count(), 3, "{prompt}");
 }
 
 #[test]
-fn arguments_that_are_no_json_reach_the_template_as_text() {
+fn invalid_json_arguments_reach_the_template_as_text() {
     let mut turns = round_trip();
     turns[1].calls[0].arguments = "{\"city\": ".into();
     let prompt = render_with_tools(QWEN3, &turns).unwrap();

@@ -1,4 +1,4 @@
-//! The sampler against what is expected of it, and against a naive one that sorts whole vectors in f64.
+//! Tests of the sampler, some against a naive one that sorts whole vectors.
 
 use proptest::prelude::*;
 
@@ -70,7 +70,7 @@ fn only_the_recent_tokens_of_a_prompt_are_penalised() {
     assert_eq!((first(&[]), first(&[1]), first(&[1, 4])), (1, 4, 2));
     let long = [vec![1], vec![0; RECENT]].concat();
     assert_eq!((first(&long), first(&long[..RECENT])), (1, 4));
-    // What the prompt says is none of the other penalties' business.
+    // The other penalties ignore the prompt.
     let presence = Sampling { presence_penalty: 2.0, ..greedy() };
     assert_eq!(Sampler::new(presence, &[1]).sample(&LOGITS, None), 1);
 }
@@ -85,7 +85,8 @@ fn a_mask_leaves_only_what_it_allows() {
     assert_eq!(sampler.sample(&long, Some(&[u32::MAX, 0b10])), 33);
 }
 
-/// The same rule, written for the eye: whole vectors, f64, sorted. Returns tokens and probabilities in drawing order.
+/// The same rule, written for the eye: whole vectors, f64, sorted. Returns tokens and probabilities
+/// in drawing order.
 fn naive(
     sampling: &Sampling,
     past: &[usize],
@@ -151,10 +152,10 @@ prop_compose! {
 }
 
 proptest! {
-    /// Each draw is the one that the naive sampler makes with the same random number, or lies at a border of it that
-    /// rounding can move.
+    /// Each sample equals that of the naive sampler with the same random number, or is at a
+    /// boundary that rounding can move.
     #[test]
-    fn every_draw_is_the_naive_ones(
+    fn every_sample_equals_that_of_the_naive_sampler(
         sampling in samplings(),
         logits in prop::collection::vec(-12.0..12.0_f32, 5..1500),
         masked in prop_oneof![Just(None), (1..7_usize).prop_map(Some)],
@@ -175,7 +176,8 @@ proptest! {
                 .iter()
                 .map(|&(p, token)| { let start = end; end += p; (start, end, token) })
                 .collect();
-            // The borders of min-p, top-k and top-p may fall the other way by one token, which moves all spans.
+            // The borders of min-p, top-k and top-p may fall the other way by one token, which
+            // moves all spans.
             let last = expected.last().map_or(0.0, |&(p, _)| p);
             let slack = if expected.len() < logits.len() { 1e-4 + last } else { 1e-4 };
             let near = spans.iter().any(|&(start, end, t)| t == token && start - slack <= unit && unit <= end + slack);

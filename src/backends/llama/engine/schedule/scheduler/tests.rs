@@ -1,16 +1,17 @@
-//! Unit and property tests of the scheduler, driven as the engine drives it but with a model that is a function.
+//! Unit and property tests of the scheduler, driven as the engine drives it but with a model that
+//! is a function.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::backends::llama::engine::schedule::placement::Transfer;
-use crate::backends::terms::{Priority, Terms};
+use crate::backends::scheduling_options::{Priority, SchedulingOptions};
 
 const LIMITS: Limits = Limits { slots: 2, context_tokens: 16, batch_tokens: 6, queue: 2 };
 
 fn request(attempt: u64, prompt: &[Token], output_limit: usize) -> Request {
     let (attempt, prompt) = (AttemptId(attempt), prompt.to_vec());
-    Request { attempt, prompt, output_limit, terms: Terms::default() }
+    Request { attempt, prompt, output_limit, terms: SchedulingOptions::default() }
 }
 
 /// Admits all it can, evaluates one batch and samples `token` for each completed sequence.
@@ -27,19 +28,19 @@ fn step(scheduler: &mut Scheduler, token: Token) -> Vec<Chunk> {
     batch
 }
 
-fn phases(batch: &[Chunk]) -> Vec<(u64, Phase, usize)> {
-    batch.iter().map(|chunk| (chunk.attempt.0, chunk.phase, chunk.len)).collect()
+fn phases(batch: &[Chunk]) -> Vec<(u64, ChunkKind, usize)> {
+    batch.iter().map(|chunk| (chunk.attempt.0, chunk.kind, chunk.len)).collect()
 }
 
 #[test]
 fn a_decode_row_is_never_delayed_by_a_long_prompt() {
     let mut scheduler = Scheduler::new(LIMITS);
     scheduler.submit(request(1, &[1, 2], 8)).unwrap();
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 2)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, ChunkKind::Prefill, 2)]);
     scheduler.submit(request(2, &[5; 12], 2)).unwrap();
     for (prefilled, completes) in [(5, false), (5, false), (2, true)] {
         let batch = step(&mut scheduler, 9);
-        assert_eq!(phases(&batch), [(1, Phase::Decode, 1), (2, Phase::Prefill, prefilled)]);
+        assert_eq!(phases(&batch), [(1, ChunkKind::Decode, 1), (2, ChunkKind::Prefill, prefilled)]);
         assert_eq!(batch[1].completes, completes);
     }
 }
@@ -50,12 +51,12 @@ fn prefills_share_the_budget_and_the_short_one_starts_first() {
     scheduler.submit(request(1, &[1; 12], 1)).unwrap();
     scheduler.submit(request(2, &[2; 2], 1)).unwrap();
     let batch = step(&mut scheduler, 9);
-    assert_eq!(phases(&batch), [(1, Phase::Prefill, 4), (2, Phase::Prefill, 2)]);
+    assert_eq!(phases(&batch), [(1, ChunkKind::Prefill, 4), (2, ChunkKind::Prefill, 2)]);
     assert!(batch[1].completes && !batch[0].completes);
 }
 
 #[test]
-fn a_conversation_finds_its_slot_and_a_stranger_leaves_it_alone() {
+fn a_conversation_finds_its_slot_and_another_does_not_take_it() {
     let mut scheduler = Scheduler::new(LIMITS);
     scheduler.submit(request(1, &[1, 2, 3, 4], 1)).unwrap();
     step(&mut scheduler, 9);
@@ -75,7 +76,8 @@ fn busy_slots_stay_together() {
         scheduler.submit(request(attempt, &[7], 8)).unwrap();
     }
     step(&mut scheduler, 9);
-    // Slot 0 leaves a cache behind, slots 1 and 2 stay busy: the empty neighbour is next, not slot 4 or 5.
+    // Slot 0 leaves a cache behind, slots 1 and 2 stay busy: the empty neighbour is next, not slot
+    // 4 or 5.
     scheduler.cancel(AttemptId(0));
     scheduler.submit(request(3, &[5, 5, 5], 8)).unwrap();
     assert_eq!(scheduler.admit().unwrap().slot, 3);
@@ -97,7 +99,7 @@ fn the_same_prompt_again_still_evaluates_its_last_token() {
 }
 
 #[test]
-fn refusals_are_exact() {
+fn requests_are_refused_at_the_exact_limits() {
     let mut scheduler = Scheduler::new(LIMITS);
     assert_eq!(scheduler.submit(request(1, &[], 1)), Err(Rejection::EmptyPrompt));
     assert_eq!(
@@ -116,15 +118,15 @@ fn cancelling_frees_the_slot_for_the_next_batch() {
     scheduler.submit(request(1, &[1; 10], 4)).unwrap();
     scheduler.submit(request(2, &[2, 2], 1)).unwrap();
     scheduler.submit(request(3, &[3, 3], 1)).unwrap();
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 6)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, ChunkKind::Prefill, 6)]);
     assert_eq!(scheduler.cancel(AttemptId(1)), Cancelled::Running { slot: 0 });
     assert_eq!(scheduler.cancel(AttemptId(2)), Cancelled::Waiting);
     assert_eq!(scheduler.cancel(AttemptId(2)), Cancelled::Unknown);
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(3, Phase::Prefill, 2)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(3, ChunkKind::Prefill, 2)]);
 }
 
 #[test]
-fn a_prompt_beside_answers_is_read_in_the_rows_it_is_given() {
+fn a_prompt_next_to_answers_gets_only_its_rows() {
     let mut scheduler = Scheduler::new(Limits { slots: 3, ..LIMITS });
     scheduler.submit(request(1, &[1, 2], 8)).unwrap();
     step(&mut scheduler, 9);
@@ -141,13 +143,13 @@ fn a_prompt_beside_answers_is_read_in_the_rows_it_is_given() {
     let lens = |batch: Vec<Chunk>| batch.iter().map(|chunk| chunk.len).collect::<Vec<_>>();
     assert_eq!(lens(given(3)), [1, 2, 1]);
     assert_eq!(asked.get(), 1, "decode rows");
-    // Nobody gets nothing, and nobody more than the batch holds.
+    // Every prefill gets at least one row, and all together fit the batch.
     assert_eq!(lens(given(0)), [1, 1, 1]);
     assert_eq!(lens(given(usize::MAX)), [1, 3, 2]);
 }
 
 #[test]
-fn a_deadline_ends_the_waiting_and_the_running() {
+fn a_deadline_ends_queued_and_running_requests() {
     let mut scheduler = Scheduler::new(Limits { slots: 1, ..LIMITS });
     for attempt in 1..=3 {
         let mut late = request(attempt, &[1, 2], 8);
@@ -159,13 +161,13 @@ fn a_deadline_ends_the_waiting_and_the_running() {
     assert_eq!(scheduler.expire(MonotonicNs(20)), [AttemptId(2), AttemptId(1)]);
     assert_eq!(
         phases(&step(&mut scheduler, 9)),
-        [(3, Phase::Prefill, 1)],
+        [(3, ChunkKind::Prefill, 1)],
         "its first token is cached"
     );
 }
 
 #[test]
-fn priority_decides_who_is_next() {
+fn priority_orders_the_queue() {
     let mut scheduler = Scheduler::new(Limits { slots: 1, ..LIMITS });
     for (attempt, priority) in [(1, Priority::Normal), (2, Priority::Low), (3, Priority::High)] {
         let mut request = request(attempt, &[7], 1);
@@ -200,21 +202,22 @@ fn a_shared_prefix_is_read_once_and_then_moved() {
     // The whole budget is the first one's until it has read what the others wait for.
     for _ in 0..2 {
         assert_eq!(scheduler.next_transfer(), None);
-        assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 40)]);
+        assert_eq!(phases(&step(&mut scheduler, 9)), [(1, ChunkKind::Prefill, 40)]);
     }
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, Phase::Prefill, 30)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(1, ChunkKind::Prefill, 30)]);
     for (to, attempt) in [(1, 2), (2, 3)] {
         let attempt = AttemptId(attempt);
         let expected = Transfer { from: 0, to, attempt, tokens: 100 };
         assert_eq!(scheduler.next_transfer(), Some(expected));
     }
     let batch = step(&mut scheduler, 9);
-    let expected = [(1, Phase::Decode, 1), (2, Phase::Prefill, 10), (3, Phase::Prefill, 10)];
+    let expected =
+        [(1, ChunkKind::Decode, 1), (2, ChunkKind::Prefill, 10), (3, ChunkKind::Prefill, 10)];
     assert_eq!(phases(&batch), expected);
 }
 
 #[test]
-fn a_cancelled_source_gives_what_it_has() {
+fn a_cancelled_source_shares_its_evaluated_prefix() {
     for (steps, moved) in [(0, None), (1, Some(40)), (2, Some(80))] {
         let mut scheduler = Scheduler::new(LONG);
         for attempt in 1..=2 {
@@ -232,7 +235,7 @@ fn a_cancelled_source_gives_what_it_has() {
 }
 
 #[test]
-fn a_conversation_that_loses_its_slot_is_handed_over() {
+fn a_displaced_conversation_is_returned_for_saving() {
     let mut scheduler = Scheduler::new(Limits { slots: 1, ..LONG });
     let long = shared_prompt(60, 7);
     scheduler.submit(request(1, &long, 1)).unwrap();
@@ -246,7 +249,7 @@ fn a_conversation_that_loses_its_slot_is_handed_over() {
     scheduler.submit(request(3, &[6, 6], 1)).unwrap();
     assert!(scheduler.admit().unwrap().displaced.is_empty(), "too short to be worth it");
     scheduler.restored(0, 1);
-    assert_eq!(phases(&step(&mut scheduler, 9)), [(3, Phase::Prefill, 1)]);
+    assert_eq!(phases(&step(&mut scheduler, 9)), [(3, ChunkKind::Prefill, 1)]);
 }
 
 mod properties;

@@ -1,10 +1,11 @@
-//! Whatever arrives, is cancelled or expires: nothing that reaches llama.cpp is out of its limits, and all work ends.
+//! Property tests of the scheduler: with any arrivals, cancellations and deadlines, the batches
+//! stay within llama.cpp's limits and all work ends.
 
 use std::collections::HashMap;
 
 use super::*;
 
-/// What happens to the engine between two steps.
+/// An event between two steps.
 #[derive(Clone, Debug)]
 enum Happening {
     Submit { prompt: Vec<Token>, output_limit: usize, priority: u8, patience: Option<u64> },
@@ -15,7 +16,7 @@ enum Happening {
 const CONTEXT: usize = 120;
 
 fn happening() -> impl Strategy<Value = Happening> {
-    // Two beginnings that many share, longer than what is worth moving, and an end of few words.
+    // Two common prefixes, longer than the minimum worth moving, and a short rest.
     let prompt = (0..3i32, 0..110usize, prop::collection::vec(0..3i32, 1..12)).prop_map(
         |(shared, len, end)| (0..).map(|n| n * shared).take(len).chain(end).collect::<Vec<_>>(),
     );
@@ -30,7 +31,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// The KV cache as the batches and transfers make it, and the attempts that are not over.
+/// The KV cache after all batches and transfers, and the open attempts.
 struct World {
     scheduler: Scheduler,
     limits: Limits,
@@ -89,9 +90,10 @@ impl World {
         Ok(())
     }
 
-    /// One batch; whether there was anything in it.
+    /// Evaluates one batch; false if it was empty.
     fn step(&mut self, prompt_rows: usize) -> Result<bool, TestCaseError> {
-        // Guesses that hold (the world only says 1), that fail at once, and that fail later.
+        // Drafts that are accepted (the model always outputs 1), rejected at once, and rejected
+        // later.
         for (slot, attempt) in self.scheduler.answering() {
             let guess: &[Token] = match (attempt.0 + self.now) % 4 {
                 0 => &[],
@@ -138,8 +140,8 @@ impl World {
 }
 
 proptest! {
-    /// Batches keep every bound, each row continues its sequence where the KV cache ends, every active sequence
-    /// advances, the cache always holds what the scheduler believes, and all work ends.
+    /// Batches keep every bound, each row continues its sequence at the end of the KV cache, every
+    /// active sequence advances, the cache equals the scheduler's view, and all work ends.
     #[test]
     fn every_bound_holds_and_everything_ends(
         happenings in prop::collection::vec(happening(), 1..60),
@@ -169,6 +171,6 @@ proptest! {
             }
         }
         prop_assert!(world.open.is_empty(), "work never ends");
-        prop_assert_eq!(world.scheduler.waiting.len(), 0);
+        prop_assert_eq!(world.scheduler.queue.len(), 0);
     }
 }
