@@ -9,12 +9,8 @@ const LLAMA: &str = include_str!("../../../../../../tests/data/templates/llama-3
 const MISTRAL: &str = include_str!("../../../../../../tests/data/templates/mistral-v3.jinja");
 const MISTRAL_V11: &str = include_str!("../../../../../../tests/data/templates/mistral-v11.jinja");
 const QWEN3_CODER: &str = include_str!("../../../../../../tests/data/templates/qwen3-coder.jinja");
-<<<<<<< HEAD
-const DEEPSEEK: &str = include_str!("../../../../../../tests/data/templates/deepseek-r1-distill.jinja");
-=======
 const DEEPSEEK: &str =
     include_str!("../../../../../../tests/data/templates/deepseek-r1-distill.jinja");
->>>>>>> llama2
 
 /// The template of SmolLM2-135M-Instruct, as its GGUF carries it.
 const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
