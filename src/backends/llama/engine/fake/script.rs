@@ -15,7 +15,7 @@
 //! # die_after = 3            # the process dies before this token, counted from 0
 //! # hang_after = 3           # the process hangs before this token
 //!
-//! [[answers]]                # as [default], for prompts that contain a text; the first one applies
+//! [[answers]]                # as [default], for prompts that contain `when`; the first applies
 //! when = "weather"           # part of the last turn, or of the raw prompt
 //! text = "<think>hm</think>It rains."
 //! ```
