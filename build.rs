@@ -36,7 +36,7 @@ fn compile() {
         .compile("wattgate_kernels");
 }
 
-/// The source folder of llama.cpp. llama-cpp-sys-2 exports only its build folder, whose CMake cache has the rest.
+/// The source folder of llama.cpp. llama-cpp-sys-2 exports only its build folder, whose `CMake` cache has the rest.
 #[cfg(feature = "cpu-kernels")]
 fn llama_cpp_source() -> Result<PathBuf, String> {
     let exports = env::var("DEP_LLAMA_GGML_CMAKE_DIR").map_err(|error| error.to_string())?;
