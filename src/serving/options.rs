@@ -1,7 +1,7 @@
 //! Options of one request beyond its content: policy overrides, scheduling, and who and which
 //! conversation it is. Pure.
 
-use crate::backends::Terms;
+use crate::backends::SchedulingOptions;
 use crate::routing::PolicyOverrides;
 
 /// Client settings other than the request itself, from headers and body.
@@ -9,7 +9,7 @@ use crate::routing::PolicyOverrides;
 pub struct RequestOptions {
     pub overrides: PolicyOverrides,
     /// Priority and deadline.
-    pub scheduling: Terms,
+    pub scheduling: SchedulingOptions,
     /// The client's credentials, which keep its conversations apart from other clients'; only ever
     /// hashed.
     pub credentials: Vec<u8>,

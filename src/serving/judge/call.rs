@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer_capture::upstream_text;
 use super::prompts::{JudgeError, Schema};
-use crate::backends::{Event, Job, Priority, Terms};
+use crate::backends::{Event, Job, Priority, SchedulingOptions};
 use crate::locality::Locality;
 use crate::openai::{ChatRequest, Message, Request};
 use crate::routing::{Features, Route};
@@ -64,7 +64,7 @@ impl JudgePrompt {
             attempt: gateway.next_attempt(),
             request: Arc::new(Request::Chat(request)),
             body: Bytes::from(body),
-            terms: Terms { priority: Priority::Low, deadline: None },
+            terms: SchedulingOptions { priority: Priority::Low, deadline: None },
         })
     }
 }
