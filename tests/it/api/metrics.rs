@@ -12,6 +12,7 @@ fn value(metrics: &str, series: &str) -> f64 {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn every_engine_metric_moves_with_work() {
     let app = TestApp::start(&smol("slots = 2\nload = \"on_demand\"\n")).await;
     let mut request = ask("smol", "Tell me of rivers, of bridges and of the bread of old towns.");

@@ -20,6 +20,8 @@ use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, Terms};
 use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
 
+use crate::rig::fake_engine::{self, FAKE};
+
 /// Timeout of every wait for an engine; only a failing test reaches it, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -143,11 +145,14 @@ pub fn small() -> Config {
 
 impl Local {
     pub fn start(config: Config, gguf: PathBuf) -> Self {
+        Self::start_at(config, gguf, PathBuf::from(env!("CARGO_BIN_EXE_wattgate")))
+    }
+
+    fn start_at(config: Config, gguf: PathBuf, binary: PathBuf) -> Self {
         // A failing test prints why its engine ended.
         let _set_already = tracing_subscriber::fmt().with_test_writer().try_init();
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
-        let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
         let residency = Residency::new(u64::MAX, 2);
         let (backend, supervisor) =
             local_model("smol".into(), config, gguf, binary, observer, residency);
@@ -159,6 +164,13 @@ impl Local {
 
     pub async fn ready(config: Config) -> Self {
         let local = Self::start(config, model_path());
+        local.until(|phase| matches!(phase, Phase::Ready(_))).await;
+        local
+    }
+
+    /// A running fake engine.
+    pub async fn fake(config: Config) -> Self {
+        let local = Self::start_at(config, FAKE.path().to_owned(), fake_engine::binary());
         local.until(|phase| matches!(phase, Phase::Ready(_))).await;
         local
     }

@@ -19,6 +19,11 @@ impl Gguf {
         self.entry(key, STRING, &text(value))
     }
 
+    pub fn number(self, key: &str, value: u32) -> Self {
+        const U32: u32 = 4;
+        self.entry(key, U32, &value.to_le_bytes())
+    }
+
     pub fn float(self, key: &str, value: f32) -> Self {
         const F32: u32 = 6;
         self.entry(key, F32, &value.to_le_bytes())
