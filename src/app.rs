@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::cloud::SetupError;
-use crate::backends::llama::Residency;
+use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
 use crate::http::server;
@@ -83,7 +83,8 @@ impl App {
             meter: meter.handle(),
             metrics: Arc::clone(&metrics),
             engine_binary,
-            residency: Residency::new(config.engines.budget_bytes(), cores),
+            residency: MemoryBudget::new(config.engines.budget_bytes(), cores),
+            kernels: config.engines.kernels,
             stop: stop_engines.clone(),
         };
         let router = assemble::router(&config, &parts, &mut engines)?;

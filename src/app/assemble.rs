@@ -12,7 +12,7 @@ use super::AppError;
 use super::observe::Observer;
 use super::warmth::{OnDemand, Warmth};
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
-use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
+use crate::backends::llama::{self, LoadWhen, MemoryBudget, Overflow};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::models::{self, Sha256, Source, State};
@@ -40,7 +40,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub engine_binary: PathBuf,
     /// Memory, shared by all engines.
-    pub residency: Arc<Residency>,
+    pub residency: Arc<MemoryBudget>,
+    pub kernels: llama::Kernels,
     /// Stops the engines.
     pub stop: CancellationToken,
 }
@@ -164,14 +165,14 @@ fn local(
 ) -> Model {
     let observer =
         Arc::new(Observer { meter: parts.meter.clone(), metrics: Arc::clone(&parts.metrics) });
-    let (backend, supervisor) = llama::local_model(
-        Arc::clone(&name),
-        llama.clone(),
+    let model = llama::LocalModel {
+        name: Arc::clone(&name),
+        config: llama.clone(),
         gguf,
-        parts.engine_binary.clone(),
-        observer,
-        Arc::clone(&parts.residency),
-    );
+        binary: parts.engine_binary.clone(),
+        kernels: parts.kernels,
+    };
+    let (backend, supervisor) = llama::local_model(model, observer, Arc::clone(&parts.residency));
     engines.spawn(supervisor.run(parts.stop.clone()));
     Model {
         name,

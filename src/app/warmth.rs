@@ -1,6 +1,6 @@
 //! Unloads models that cost more warm than loading them again would.
 //!
-//! The rule is [`keep_for`]; here are the clock and the asking. A model that is kept loaded by the config is left alone, and a
+//! The rule is [`keep_alive`]; here are the clock and the asking. A model that is kept loaded by the config is left alone, and a
 //! supervisor that is busy by then does not obey.
 
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::llama::break_even::keep_for;
-use crate::backends::llama::{Control, EnginesConfig, Idle, Residency, UnloadReason};
+use crate::backends::llama::{
+    Control, EnginesConfig, Idle, MemoryBudget, UnloadReason, keep_alive,
+};
 use crate::energy::MeterHandle;
 use crate::units::Watts;
 
@@ -19,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Watches idle models.
 pub struct Warmth {
     pub config: EnginesConfig,
-    pub residency: Arc<Residency>,
+    pub residency: Arc<MemoryBudget>,
     pub meter: MeterHandle,
     pub models: Vec<OnDemand>,
 }
@@ -44,7 +45,7 @@ impl Warmth {
                 let Some(model) = self.models.iter().find(|model| model.name == idle.model) else {
                     continue;
                 };
-                if idle.since > self.keep_for(model, &idle) {
+                if idle.since > self.keep_alive(model, &idle) {
                     // Refused when it is busy by now; asked again when it is idle again.
                     let _busy = model.control.unload(UnloadReason::Idle, false).await;
                 }
@@ -52,10 +53,10 @@ impl Warmth {
         }
     }
 
-    fn keep_for(&self, model: &OnDemand, idle: &Idle) -> Duration {
-        let weights_bytes = model.control.state().footprint.weights_bytes;
+    fn keep_alive(&self, model: &OnDemand, idle: &Idle) -> Duration {
+        let weights_bytes = model.control.state().memory.weights_bytes;
         let load = self.meter.load_energy(&model.name, weights_bytes).joules;
         let warm = model.warm_watts.unwrap_or_else(|| self.config.warm_watts(idle.bytes));
-        keep_for(load, warm, self.config.bounds())
+        keep_alive(load, warm, self.config.bounds())
     }
 }

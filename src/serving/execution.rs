@@ -25,7 +25,7 @@ use super::options::RequestOptions;
 use super::plan::Plan;
 use super::recorder::RequestRecorder;
 use super::remote_metering::RemoteMetering;
-use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
+use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, SchedulingOptions};
 use crate::openai::Request;
 use crate::routing::cascade::WINDOW_TOKENS;
 use crate::routing::reason::Why;
@@ -40,7 +40,7 @@ pub struct Execution {
     /// The client's body, for backends that forward it.
     body: Bytes,
     pub plan: Plan,
-    scheduling: Terms,
+    scheduling: SchedulingOptions,
     /// `None` unless the request is a conversation.
     fingerprint: Option<Fingerprint>,
     recorder: RequestRecorder,

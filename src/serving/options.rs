@@ -1,6 +1,6 @@
 //! Options of one request beyond its content: policy overrides, scheduling, and who and which conversation it is. Pure.
 
-use crate::backends::Terms;
+use crate::backends::SchedulingOptions;
 use crate::routing::PolicyOverrides;
 
 /// Everything a client sets besides the request itself, read from headers and body by the edge.
@@ -8,7 +8,7 @@ use crate::routing::PolicyOverrides;
 pub struct RequestOptions {
     pub overrides: PolicyOverrides,
     /// Priority and deadline.
-    pub scheduling: Terms,
+    pub scheduling: SchedulingOptions,
     /// The client's credentials, which keep its conversations apart from other clients'; only ever hashed.
     pub credentials: Vec<u8>,
     /// The client's own name of the conversation.

@@ -97,9 +97,9 @@ pub fn card_of(model: &Model) -> ModelCard {
     let Kind::Local { control, .. } = &model.kind else { return card };
     let state = control.state();
     let memory = Memory {
-        budgeted_bytes: state.footprint.bytes(),
-        weights_bytes: state.footprint.weights_bytes,
-        kv_bytes: state.footprint.kv_bytes,
+        budgeted_bytes: state.memory.bytes(),
+        weights_bytes: state.memory.weights_bytes,
+        kv_bytes: state.memory.kv_bytes,
         resident_bytes: control.resident_bytes(),
     };
     ModelCard {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer_capture::upstream_text;
 use super::prompts::{JudgeError, Schema};
-use crate::backends::{Event, Job, Priority, Terms};
+use crate::backends::{Event, Job, Priority, SchedulingOptions};
 use crate::energy::cloud::estimate;
 use crate::energy::{EnergyFigure, Source};
 use crate::openai::{ChatRequest, Message, Request, Usage};
@@ -59,7 +59,7 @@ impl Prompt {
             attempt: gateway.next_attempt(),
             request: Arc::new(Request::Chat(request)),
             body: Bytes::from(body),
-            terms: Terms { priority: Priority::Low, deadline: None },
+            terms: SchedulingOptions { priority: Priority::Low, deadline: None },
         })
     }
 }

@@ -168,7 +168,7 @@ impl Model {
             llama::Phase::Unloaded => Some(LoadCost {
                 state: NotLoaded::Unloaded,
                 ms: engine.load_ms(),
-                joules: meter.load_energy(&self.name, engine.footprint.weights_bytes).joules,
+                joules: meter.load_energy(&self.name, engine.memory.weights_bytes).joules,
             }),
             llama::Phase::Loading { percent } if engine.on_demand => Some(LoadCost {
                 state: NotLoaded::Loading,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::rig::app::{Reply, Sse, TestApp, ask, ask_streaming, cloud_model};
-use crate::rig::fake_engine::{FakeModel, Script};
+use crate::rig::fake_engine::FakeModel;
 use crate::rig::local_models::{local_model, short, smol};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
@@ -16,7 +16,7 @@ async fn one_slot(extra: &str) -> TestApp {
 }
 
 async fn one_fake_slot(extra: &str) -> TestApp {
-    let slow = FakeModel::with("scheduling", &Script { step_ms: 20, ..Script::default() });
+    let slow = FakeModel::new("scheduling", "step_ms = 20");
     let config = local_model("smol", slow.path(), &format!("slots = 1\n{extra}"));
     let app = TestApp::start_fake(&config).await;
     app.until_loaded("smol").await;
@@ -51,9 +51,8 @@ async fn an_invalid_scheduling_header_is_refused_by_name() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn queued_requests_are_served_in_order_of_priority() {
-    let app = one_slot("").await;
+    let app = one_fake_slot("").await;
     let occupied = occupy(&app).await;
     let ended = |priority: &'static str, before: usize| {
         let app = &app;

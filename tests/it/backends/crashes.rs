@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 use wattgate::backends::llama::Phase;
 
 use crate::rig::app::{PATIENCE, Sse, TestApp, ask_streaming, cloud_model, eventually};
-use crate::rig::fake_engine::{FAKE, FakeModel, Script};
+use crate::rig::fake_engine::{FAKE, FakeModel};
 use crate::rig::local_models::{engine_pid, engine_state, local_model, short};
 use crate::rig::mock_upstream::MockUpstream;
+
+/// Long enough for a crash in the middle of a load.
+const LOADS_SLOWLY: &str = "load_ms = 20000";
 
 const SIGNALS: [Signal; 2] = [Signal::SEGV, Signal::KILL];
 
@@ -79,7 +82,7 @@ async fn assert_books(app: TestApp, count: usize) {
 
 #[tokio::test]
 async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones() {
-    let slow = FakeModel::with("slow_steps", &Script { step_ms: 20, ..Script::default() });
+    let slow = FakeModel::new("slow_steps", "step_ms = 20");
     let (app, _upstream) = three_models(&slow, "preload").await;
     for signal in SIGNALS {
         app.until_loaded("smol").await;
@@ -111,7 +114,7 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
 
 #[tokio::test]
 async fn a_crash_during_prefill_moves_the_request_to_another_model() {
-    let slow = FakeModel::with("slow_prefill", &Script { step_ms: 2000, ..Script::default() });
+    let slow = FakeModel::new("slow_prefill", "step_ms = 2000");
     let (app, _upstream) = three_models(&slow, "preload").await;
     let mut request = ask_streaming("auto", &"word ".repeat(800));
     request["max_tokens"] = json!(2);
@@ -140,8 +143,7 @@ async fn until_loading(app: &TestApp) {
 
 #[tokio::test]
 async fn a_crash_while_loading_moves_waiting_requests_to_another_model() {
-    let held = FakeModel::new("crash_moves");
-    held.hold_loads();
+    let held = FakeModel::new("crash_moves", LOADS_SLOWLY);
     let (app, _upstream) = three_models(&held, "on_demand").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         let other = witness(&app).await;
@@ -160,15 +162,14 @@ async fn a_crash_while_loading_moves_waiting_requests_to_another_model() {
         eventually(|| async { engine_state(&app, "smol").borrow().takes_requests().then_some(()) })
             .await;
     }
-    held.release_loads();
+    held.set("");
     assert_eq!(app.chat(&short("smol", "hi")).await.status, 200, "the next one loads it");
     assert_books(app, 5).await;
 }
 
 #[tokio::test]
 async fn a_crash_while_loading_is_retried_and_others_answer_meanwhile() {
-    let held = FakeModel::new("crash_retried");
-    held.hold_loads();
+    let held = FakeModel::new("crash_retried", LOADS_SLOWLY);
     let (app, _upstream) = three_models(&held, "preload").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         until_loading(&app).await;
@@ -179,7 +180,7 @@ async fn a_crash_while_loading_is_retried_and_others_answer_meanwhile() {
         let again = state.wait_for(|state| state.restarts >= restarts);
         tokio::time::timeout(PATIENCE, again).await.unwrap().unwrap();
     }
-    held.release_loads();
+    held.set("");
     app.until_loaded("smol").await;
     assert_eq!(app.chat(&short("smol", "hi")).await.status, 200);
     assert_books(app, 3).await;

@@ -12,11 +12,12 @@ use futures::future::join_all;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 use tokio::time::timeout;
-use wattgate::backends::llama::conversation::{Conversation, Turn};
-use wattgate::backends::llama::protocol::{self, FromEngine, ToEngine};
-use wattgate::backends::llama::sampling::Sampling;
-use wattgate::backends::llama::{Config, FlashAttention, KvType, Overflow, Phase};
-use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Terms};
+use wattgate::backends::llama::wire::conversation::{Conversation, Turn};
+use wattgate::backends::llama::wire::protocol::{self, FromEngine, ToEngine};
+use wattgate::backends::llama::wire::sampling::Sampling;
+use wattgate::backends::llama::wire::settings::EngineSettings;
+use wattgate::backends::llama::{Config, FlashAttention, Kernels, KvType, Overflow, Phase};
+use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, SchedulingOptions};
 use wattgate::openai::{FinishReason, Role, Usage};
 use wattgate::units::AttemptId;
 
@@ -288,7 +289,7 @@ impl ByHand {
 #[ignore = "needs a model: `make test` pulls it"]
 fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
     let mut engine = ByHand::start();
-    engine.send(&ToEngine::Load(protocol::Settings {
+    engine.send(&ToEngine::Load(EngineSettings {
         gguf: model_path(),
         context_tokens: 8192,
         slots: 1,
@@ -303,6 +304,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         lora: None,
         chat_template: None,
         overflow: Overflow::Refuse,
+        kernels: Kernels::Auto,
         embedding: false,
         pooling: None,
         host_cache_bytes: 0,
@@ -325,7 +327,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         ignore_eos: false,
         logprobs: None,
         constraint: None,
-        terms: Terms::default(),
+        terms: SchedulingOptions::default(),
     }));
     // Time to enter that step; an exit before it is correct as well.
     std::thread::sleep(Duration::from_secs(1));

@@ -16,7 +16,6 @@ use wattgate::energy::{Books, SensorChoice};
 use wattgate::serving::Gateway;
 use wattgate::traffic::{Line, Record, read_log};
 
-use crate::rig::fake_engine;
 use crate::rig::mock_upstream::MockUpstream;
 use crate::rig::rapl::Package;
 
@@ -42,16 +41,15 @@ impl TestApp {
     }
 
     pub async fn start_with(text: &str, change: impl FnOnce(&mut Config)) -> Self {
-        let engine = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
-        Self::start_at(text, engine, None, change).await
+        Self::start_at(text, None, change).await
     }
 
-    /// As [`Self::start`], with fake engines on a machine that draws 40 W.
+    /// As [`Self::start`], for fake models, on a machine that draws 40 W.
     pub async fn start_fake(text: &str) -> Self {
         let sysfs = TempDir::new().unwrap();
         let package = Package::start(sysfs.path(), 40);
         let root = sysfs.path().to_owned();
-        Self::start_at(text, fake_engine::binary(), Some((package, sysfs)), |config| {
+        Self::start_at(text, Some((package, sysfs)), |config| {
             config.energy.sensors = SensorChoice::Rapl;
             config.energy.sysfs_root = root;
         })
@@ -60,7 +58,6 @@ impl TestApp {
 
     async fn start_at(
         text: &str,
-        engine: PathBuf,
         machine: Option<(Package, TempDir)>,
         change: impl FnOnce(&mut Config),
     ) -> Self {
@@ -70,6 +67,7 @@ impl TestApp {
         config.server.listen = "127.0.0.1:0".parse().unwrap();
         config.traffic.dir = dir.path().join("traffic");
         change(&mut config);
+        let engine = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
         let app = App::build(config, engine).await.unwrap();
         let (address, gateway) = (app.address(), Arc::clone(app.gateway()));
         let (stop, stopped) = oneshot::channel::<()>();

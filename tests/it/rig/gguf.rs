@@ -1,6 +1,6 @@
 //! Writes small GGUF files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const ALIGNMENT: usize = 32;
 
@@ -72,4 +72,16 @@ impl Gguf {
 
 fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}
+
+/// A header of SmolLM2's shape without weights: enough for an estimate of its memory.
+pub fn header_only(folder: &Path) -> PathBuf {
+    Gguf::default()
+        .text("general.architecture", "llama")
+        .number("llama.block_count", 30)
+        .number("llama.embedding_length", 576)
+        .number("llama.context_length", 8192)
+        .number("llama.attention.head_count", 9)
+        .number("llama.attention.head_count_kv", 3)
+        .write(folder.join("header.gguf"))
 }

@@ -28,6 +28,13 @@ pub fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
     )
 }
 
+/// A model of the fake engine, which answers from `script`: needs no model file.
+pub fn fake_model(dir: &std::path::Path, name: &str, script: &str, extra: &str) -> String {
+    let path = dir.join(format!("{name}.fake.toml"));
+    std::fs::write(&path, script).unwrap();
+    local_model(name, &path, extra)
+}
+
 /// State of the model's engine.
 pub fn engine_state(app: &TestApp, model: &str) -> watch::Receiver<EngineState> {
     match &app.gateway.router.model(model).unwrap().kind {

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::rig::app::{TestApp, cloud_model};
-use crate::rig::fake_engine::{FakeModel, Script};
+use crate::rig::fake_engine::FakeModel;
 use crate::rig::local_models::{fake_smol, local_model, short, smol};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
@@ -181,7 +181,7 @@ async fn withholding_ends_in_time_and_a_client_that_leaves_meanwhile_frees_the_s
     let (_, receipt) = answer(&app, &request).await;
     assert!(receipt["attempts"][0]["confidence"].is_number(), "{receipt}");
 
-    let slow = FakeModel::with("cascade", &Script { step_ms: 20, ..Script::default() });
+    let slow = FakeModel::new("cascade", "step_ms = 20");
     let cascade = "threshold = 1.0\nwithhold_tokens = 256\nwithhold_ms = 60000";
     let local = local_model("smol", slow.path(), "");
     let app = loaded(TestApp::start_fake(&config(&local, &upstream, cascade)).await).await;
