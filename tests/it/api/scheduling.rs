@@ -6,16 +6,10 @@ use serde_json::{Value, json};
 
 use crate::rig::app::{Reply, Sse, TestApp, ask, ask_streaming, cloud_model};
 use crate::rig::fake_engine::FakeModel;
-use crate::rig::local_models::{local_model, short, smol};
+use crate::rig::local_models::{local_model, short};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
 async fn one_slot(extra: &str) -> TestApp {
-    let app = TestApp::start(&smol(&format!("slots = 1\n{extra}"))).await;
-    app.until_loaded("smol").await;
-    app
-}
-
-async fn one_fake_slot(extra: &str) -> TestApp {
     let slow = FakeModel::new("scheduling", "step_ms = 20");
     let config = local_model("smol", slow.path(), &format!("slots = 1\n{extra}"));
     let app = TestApp::start_fake(&config).await;
@@ -52,7 +46,7 @@ async fn an_invalid_scheduling_header_is_refused_by_name() {
 
 #[tokio::test]
 async fn queued_requests_are_served_in_order_of_priority() {
-    let app = one_fake_slot("").await;
+    let app = one_slot("").await;
     let occupied = occupy(&app).await;
     let ended = |priority: &'static str, before: usize| {
         let app = &app;
@@ -76,7 +70,7 @@ async fn queued_requests_are_served_in_order_of_priority() {
 
 #[tokio::test]
 async fn a_deadline_ends_a_queued_and_a_running_request() {
-    let app = one_fake_slot("").await;
+    let app = one_slot("").await;
     let mut occupied = occupy(&app).await;
     let late = chat_with(&app, ("x-wattgate-deadline-ms", "300"), &short("smol", "hi")).await;
     assert_eq!(late.error(), (504, "api_error", "deadline_exceeded"), "{}", late.text);
@@ -114,7 +108,7 @@ async fn a_deadline_ends_an_upstream_request() {
 
 #[tokio::test]
 async fn a_full_queue_is_refused_with_its_length() {
-    let app = one_fake_slot("queue = 1").await;
+    let app = one_slot("queue = 1").await;
     let occupied = occupy(&app).await;
     let second = short("smol", "hi");
     let waiting = app.chat(&second);
@@ -137,7 +131,6 @@ async fn a_full_queue_is_refused_with_its_length() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn engine_work_appears_in_metrics() {
     let app = one_slot("").await;
     let mut usage = json!({});
