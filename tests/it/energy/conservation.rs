@@ -1,4 +1,4 @@
-//! Sixteen concurrent streams on the real model, while clients leave, another model is loaded and
+//! Sixteen concurrent streams with a fake engine, while clients leave, another model is loaded and
 //! unloaded, and the engine is killed: the ledgers add up to the meter, to the microjoule, at every
 //! check.
 //!
@@ -16,9 +16,8 @@ use wattgate::traffic::Record;
 use wattgate::units::Microjoules;
 
 use crate::rig::app::{TestApp, ask, ask_streaming, eventually};
-use crate::rig::engine::model_path;
-use crate::rig::local_models::{engine_pid, local_model, smol};
-use crate::rig::rapl::Package;
+use crate::rig::fake_engine::FAKE;
+use crate::rig::local_models::{engine_pid, fake_smol, local_model};
 
 const STREAMS: u64 = 16;
 
@@ -179,8 +178,9 @@ fn summary(run: &Run, seconds: f64, checks: u64, books: &Books) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_streams_lose_no_microjoule() {
     let seconds = std::env::var("WATTGATE_CONSERVATION_S").map_or(4, |text| text.parse().unwrap());
-    let config = [smol("slots = 16"), local_model("twin", &model_path(), "load = \"on_demand\"")];
-    let app = TestApp::start(&config.concat()).await;
+    let config =
+        [fake_smol("slots = 16"), local_model("twin", FAKE.path(), "load = \"on_demand\"")];
+    let app = TestApp::start_fake(&config.concat()).await;
     app.until_loaded("smol").await;
     let run = Run::of(Duration::from_secs(seconds));
     let streams = join_all((0..STREAMS).map(|number| stream(&app, number, &run)));
@@ -202,13 +202,8 @@ async fn sixteen_streams_lose_no_microjoule() {
 /// Regression: each share was counted twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_share_of_idle_energy_is_counted_once() {
-    let tree = tempfile::tempdir().unwrap();
-    let _package = Package::start(tree.path(), 40);
-    let app = TestApp::start_with(
-        &format!("[energy]\nsensors = \"rapl\"\nidle_watts = 25.0\n{}", smol("")),
-        |config| config.energy.sysfs_root = tree.path().to_owned(),
-    )
-    .await;
+    let config = format!("[energy]\nidle_watts = 25.0\n{}", fake_smol(""));
+    let app = TestApp::start_fake(&config).await;
     app.until_loaded("smol").await;
     let mut request = ask("smol", "Who wrote Hamlet?");
     request["max_tokens"] = json!(16);

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model, eventually};
-use crate::rig::local_models::{short, smol};
+use crate::rig::local_models::{fake_smol, short, smol};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
 fn config(answering: &MockUpstream, judge: &MockUpstream, mode: &str) -> String {
@@ -117,9 +117,9 @@ async fn a_single_grade_becomes_a_score_and_an_unparsable_one_none() {
 #[tokio::test]
 async fn a_local_only_conversation_is_never_sent_to_a_remote_judge() {
     let judge = MockUpstream::start().await;
-    let text = smol("") + &cloud_model("judge", 4.0, &judge);
+    let text = fake_smol("") + &cloud_model("judge", 4.0, &judge);
     let on = format!("[judge]\nshare = 1.0\nmodel = \"judge\"\n{text}");
-    let app = TestApp::start(&on).await;
+    let app = TestApp::start_fake(&on).await;
     app.until_loaded("smol").await;
     let request = app.request("/v1/chat/completions").header("x-wattgate-local-only", "true");
     let sent = request.json(&short("auto", "My secret is Xyzzy.")).send().await.unwrap();
@@ -127,7 +127,7 @@ async fn a_local_only_conversation_is_never_sent_to_a_remote_judge() {
     until_metric(&app, "wattgate_judgements_total{model=\"judge\",outcome=\"local_only\"} 1").await;
     assert!(judge.requests().is_empty());
 
-    let app = TestApp::start(&text).await;
+    let app = TestApp::start_fake(&text).await;
     app.until_loaded("smol").await;
     app.chat(&short("smol", "hi")).await;
     app.until_logged(1).await;
@@ -136,6 +136,7 @@ async fn a_local_only_conversation_is_never_sent_to_a_remote_judge() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_local_judge_answers_in_the_schema_and_its_joules_are_overhead() {
     let text = smol("") + "[judge]\nshare = 1.0\nmodel = \"smol\"\nmode = \"pointwise\"\n";
     let app = TestApp::start(&text).await;
