@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use super::FAILED;
 use crate::config;
-use crate::energy::sensor::Band;
-use crate::energy::sensors::{Finding, Kind, Place};
+use crate::energy::discovery::Finding;
+use crate::energy::sensors::sensor::Band;
+use crate::energy::sensors::{Kind, Place};
 use crate::energy::{Config, Quality, SensorChoice, survey};
 
 mod elsewhere;
@@ -168,8 +169,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::energy::sensor::SensorError;
     use crate::energy::sensors::Why;
+    use crate::energy::sensors::sensor::SensorError;
 
     fn row(device: &str, kind: Kind, why: Option<Why>) -> Row {
         let finding = Finding {

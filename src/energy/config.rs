@@ -7,13 +7,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::cpu_model::CpuModel;
-use super::estimate::PRIOR_CPU_SECONDS;
-use super::ledger::TokenWeights;
-use super::profile::{Linear, nanojoules};
-use super::rates::CarbonConfig;
-use super::sensors::{Kind, nvml, prometheus, rapl, wall};
-use super::tariff;
+use super::grid::rates::CarbonConfig;
+use super::grid::tariff;
+use super::prediction::estimate::PRIOR_CPU_SECONDS;
+use super::prediction::profile::{Linear, nanojoules};
+use super::sensors::discovered::Kind;
+use super::sensors::library::nvml;
+use super::sensors::process::cpu_model::CpuModel;
+use super::sensors::remote::{prometheus, wall};
+use super::sensors::sysfs::rapl;
+use super::work::TokenWeights;
 use crate::units::Watts;
 
 /// Settings of the energy meter.

@@ -14,21 +14,23 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::accounts::{Accounts, Books, DeviceId, Settings, Settled};
-use super::cgroup;
+use super::attribution::device::Serves;
+use super::attribution::{Accounts, Books, DeviceId, Settings, Settled};
 use super::config::{Config, SensorChoice};
-use super::cpu_model::ProcessSensor;
-use super::device::Serves;
-use super::estimate::ExpectedTime;
+use super::discovery::{self, Survey, refusals};
 use super::figure::{EnergyFigure, Source};
-use super::profile::{Profile, ProfileError};
-use super::rates::Rates;
-use super::sensor::{Sample, Sensor, SensorError};
-use super::sensors::Place;
-use super::sensors::survey::{self, Survey, refusals};
-use super::sleep::SleepWatch;
+use super::grid::rates::Rates;
+use super::prediction::estimate::ExpectedTime;
+use super::prediction::profile::{Profile, ProfileError};
+use super::sensors::discovered::Place;
+use super::sensors::process::cgroup;
+use super::sensors::process::cpu_model::ProcessSensor;
+use super::sensors::sensor::{Sample, Sensor, SensorError};
 use super::work::{Tokens, WorkSpan};
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
+use suspend::SleepWatch;
+
+mod suspend;
 
 /// The running meter. Owns its thread: stopping or dropping it takes a last reading and joins.
 #[derive(Debug)]
@@ -233,7 +235,7 @@ impl Shared {
     fn new(config: &Config) -> Result<Self, MeterError> {
         let survey = match config.sensors {
             SensorChoice::None => Survey::default(),
-            _ => survey::survey(config),
+            _ => discovery::survey(config),
         };
         if let Some(kind) = config.sensors.kind()
             && !survey.meters_here()

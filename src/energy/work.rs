@@ -70,3 +70,25 @@ impl AddAssign for Tokens {
         self.decode = self.decode.saturating_add(other.decode);
     }
 }
+
+/// What a token of one model weighs when active energy is split: the nanojoules it is expected to take, so that models that
+/// share a device compare. Only the proportions count; the energy that is split is the device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenWeights {
+    pub prefill: u64,
+    pub decode: u64,
+}
+
+impl TokenWeights {
+    /// For a model that was never measured. Prefill runs in wide batches and costs a fraction of decoding per token: 0.15,
+    /// between the ratios of input to output joules of served models (0.1 to 0.3 in the cloud table) and of prompt to
+    /// generation speed on CPUs. A decoded token takes what [`super::prediction::estimate`] assumes of one.
+    pub const DEFAULT: Self = Self { prefill: 12_375_000, decode: 82_500_000 };
+
+    /// Saturates at absurd counts.
+    pub fn weigh(self, tokens: Tokens) -> u64 {
+        let prefill = self.prefill.saturating_mul(tokens.prefill);
+        let decode = self.decode.saturating_mul(tokens.decode);
+        prefill.saturating_add(decode)
+    }
+}

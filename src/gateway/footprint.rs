@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::model::{Kind, Model};
-use crate::energy::carbon::CarbonFigure;
+use crate::energy::grid::emissions::CarbonFigure;
 use crate::energy::{MeterHandle, Source};
 use crate::routing::Route;
 use crate::traffic::Attempt;

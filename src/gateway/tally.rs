@@ -12,7 +12,7 @@ use super::remote::Remote;
 use super::state::Gateway;
 use super::watch::Watch;
 use crate::backends::{ErrorKind, Event};
-use crate::energy::cloud::{PerToken, estimate};
+use crate::energy::prediction::cloud_table::{PerToken, estimate};
 use crate::energy::{EnergyFigure, MeterHandle, Source};
 use crate::openai::{FinishReason, Request, Usage};
 use crate::routing::cascade::WINDOW_TOKENS;

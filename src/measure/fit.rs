@@ -11,8 +11,8 @@ use super::journal::Row;
 use super::least_squares::{Equation, non_negative};
 use super::stats::{Interval, bootstrap, quantile_of};
 use crate::energy::Tokens;
-use crate::energy::estimate::Tracked;
-use crate::energy::profile::{Cost, Linear};
+use crate::energy::prediction::estimate::Tracked;
+use crate::energy::prediction::profile::{Cost, Linear};
 use crate::routing::text::fnv1a;
 use crate::units::Joules;
 

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wattgate::energy::accounts::{Accounts, DeviceId, Settings};
-use wattgate::energy::cpu_model::CpuModel;
-use wattgate::energy::profile::{Cost, Linear, ModelProfile, Profile};
-use wattgate::energy::sensor::{Band, DeviceInfo, Sample};
+use wattgate::energy::attribution::{Accounts, DeviceId, Settings};
+use wattgate::energy::prediction::profile::{Cost, Linear, ModelProfile, Profile};
+use wattgate::energy::sensors::process::cpu_model::CpuModel;
+use wattgate::energy::sensors::sensor::{Band, DeviceInfo, Sample};
 use wattgate::energy::{Config, Quality, Serves, Source, Tokens, WorkRow, WorkSpan};
 use wattgate::measure::least_squares::{Equation, non_negative};
 use wattgate::units::{AttemptId, Joules, Microjoules, MonotonicNs};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
-use crate::energy::cloud::{Class, OwnFigures, PerToken};
+use crate::energy::prediction::cloud_table::{Class, OwnFigures, PerToken};
 use crate::openai::{Request, Usage};
 use crate::units::Dollars;
 

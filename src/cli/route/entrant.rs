@@ -7,10 +7,11 @@ use crate::app::assemble;
 use crate::backends::cloud as upstream;
 use crate::backends::llama::Overflow;
 use crate::config::{Config, Engine, Model};
-use crate::energy::carbon::{Grid, grams};
-use crate::energy::estimate::Estimator;
-use crate::energy::rates::Rates;
-use crate::energy::{Profile, Tokens, cloud};
+use crate::energy::grid::emissions::{Grid, grams};
+use crate::energy::grid::rates::Rates;
+use crate::energy::prediction::cloud_table;
+use crate::energy::prediction::estimate::Estimator;
+use crate::energy::{Profile, Tokens};
 use crate::openai::Usage;
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, OutputLength, Route};
@@ -31,7 +32,7 @@ pub(super) struct Entrant {
 
 enum Energy {
     Unknown,
-    Cloud(Option<cloud::PerToken>),
+    Cloud(Option<cloud_table::PerToken>),
     /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
     Local(Estimator),
 }
@@ -145,7 +146,7 @@ impl Entrant {
         };
         let joules = match &self.energy {
             Energy::Unknown => None,
-            Energy::Cloud(per_token) => cloud::estimate(*per_token, prompt, 0, output).joules,
+            Energy::Cloud(per_token) => cloud_table::estimate(*per_token, prompt, 0, output).joules,
             Energy::Local(estimator) => {
                 estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
             }

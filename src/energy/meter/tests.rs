@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::super::device::DeviceBook;
-use super::super::figure::Quality;
-use super::super::sensors::nvml;
-use super::super::work::WorkRow;
 use super::*;
+use crate::energy::attribution::device::DeviceBook;
+use crate::energy::figure::Quality;
+use crate::energy::sensors::library::nvml;
+use crate::energy::work::WorkRow;
 use crate::units::{Joules, Watts};
 
 /// Polls until `poll` has something; the limit only ends a test that would hang.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::sensor::SensorError;
+use super::sensor::SensorError;
 
 /// Power readings further apart than this tell nothing of the time between.
 pub const LONGEST_GAP: Duration = Duration::from_millis(2500);

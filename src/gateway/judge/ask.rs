@@ -11,7 +11,7 @@ use super::super::model::{Kind, Model};
 use super::super::state::Gateway;
 use super::verdict::{Failure, Schema};
 use crate::backends::{Event, Job, Priority, Terms};
-use crate::energy::cloud::estimate;
+use crate::energy::prediction::cloud_table::estimate;
 use crate::energy::{EnergyFigure, Source};
 use crate::openai::{ChatRequest, Message, Request, Usage};
 

@@ -1,0 +1,358 @@
+//! Counters that wrap, start over, hold garbage, stand still, cannot be read or slept, through counters, devices and
+//! ledgers, while attempts come, work, leave early and are cancelled, models load and engines die: not a microjoule may go
+//! astray.
+//!
+//! Plays some ten thousand intervals; `WATTGATE_INTERVALS=1000000` plays that many.
+
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use super::tests::{accounts, engine, info, joules, ms};
+use super::*;
+use crate::energy::sensors::counter::{Counter, Overflow};
+use crate::energy::sensors::power_integral::PowerIntegral;
+use crate::energy::sensors::sensor::{Sample, SensorError};
+use crate::energy::work::WorkRow;
+use crate::units::Watts;
+
+const BEATS: u32 = 100;
+const DEVICES: usize = 4;
+/// Their places: a package whose counter wraps, a card whose counter is reset, a board that tells its power, an engine's
+/// CPU time.
+const PACKAGE: usize = 0;
+const CARD: usize = 1;
+const BOARD: usize = 2;
+const ENGINE: usize = 3;
+
+/// What the package counts to.
+const RANGE: u64 = 40_000_000;
+/// Power readings of the board further apart than this are a gap.
+const LONGEST_GAP: Duration = Duration::from_millis(2500);
+
+fn cases() -> u32 {
+    let wanted = std::env::var("WATTGATE_INTERVALS").ok().and_then(|text| text.parse().ok());
+    let intervals: u32 = wanted.unwrap_or(15_000);
+    intervals.div_ceil(BEATS * u32::try_from(DEVICES).unwrap())
+}
+
+/// One beat of the meter.
+#[derive(Clone, Debug)]
+struct Beat {
+    length_ms: u64,
+    /// Of package, card and engine.
+    used: [u64; 3],
+    microwatts: u64,
+    fault: Fault,
+    opened: bool,
+    /// How long the step took and the tokens of each attempt in it; none if its report is lost.
+    step: Option<(u64, u32, u32)>,
+    closed: Option<usize>,
+    /// Whether a load begins, or the one that goes on ends.
+    load: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Fault {
+    None,
+    Unreadable(usize),
+    Reset,
+    Garbage(u64),
+    /// Nothing moves for so long that no counter can be counting.
+    Still,
+    Sleep,
+    /// The engine ends and another one comes; whether its last reading could be taken.
+    Death(bool),
+}
+
+fn beat() -> impl Strategy<Value = Beat> {
+    let fault = prop_oneof![
+        14 => Just(Fault::None),
+        4 => (0..DEVICES).prop_map(Fault::Unreadable),
+        1 => Just(Fault::Reset),
+        1 => any::<u64>().prop_map(Fault::Garbage),
+        1 => Just(Fault::Still),
+        1 => Just(Fault::Sleep),
+        1 => any::<bool>().prop_map(Fault::Death),
+    ];
+    (
+        prop_oneof![8 => Just(50u64), 1 => 1u64..50, 1 => 50u64..9000],
+        [0u64..3_000_000, 0u64..9_000_000, 0u64..400_000],
+        0u64..400_000_000,
+        fault,
+        any::<bool>(),
+        prop::option::weighted(0.8, (1u64..400, 0u32..500, 0u32..3)),
+        prop::option::weighted(0.4, 0usize..8),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(length_ms, used, microwatts, fault, opened, step, closed, load)| Beat {
+            length_ms: if matches!(fault, Fault::Still) { length_ms + 6000 } else { length_ms },
+            used: if matches!(fault, Fault::Still) { [0; 3] } else { used },
+            microwatts,
+            fault,
+            opened,
+            step,
+            closed,
+            load,
+        })
+}
+
+/// How often each thing happened, over all cases: a generator that never does it proves nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    intervals: u32,
+    wraps: u32,
+    resets: u32,
+    garbage: u32,
+    gaps: u32,
+    standstills: u32,
+    sleeps: u32,
+    unreadable: u32,
+    deaths: u32,
+    loads: u32,
+    /// Attempts closed while their step went on, which is reported afterwards.
+    cancels: u32,
+    unknown: u32,
+}
+
+struct Rig<'a> {
+    accounts: Accounts,
+    model: Arc<str>,
+    loading: Arc<str>,
+    ids: [DeviceId; DEVICES],
+    package: Counter,
+    card: Counter,
+    board: PowerIntegral,
+    raw: [u64; 2],
+    /// CPU energy of the engine that runs now.
+    spent: u64,
+    /// What each sensor has said in all, those of the engine's predecessors too.
+    said: [u64; DEVICES],
+    /// What they had said when the engine began.
+    before: u64,
+    now: u64,
+    open: Vec<AttemptId>,
+    cancelled: Option<AttemptId>,
+    loads_now: bool,
+    opened: u64,
+    settled: Vec<Settled>,
+    seen: &'a RefCell<Seen>,
+}
+
+impl<'a> Rig<'a> {
+    fn new(seen: &'a RefCell<Seen>) -> Self {
+        let mut accounts = accounts();
+        let model: Arc<str> = "m".into();
+        let mut shared =
+            |name| accounts.add_device(info(name, Some(Watts(3.0))), Serves::AllEngines, ms(0));
+        let [package, card, board] = ["package-0", "nvidia-0", "board"].map(&mut shared);
+        let ids = [package, card, board, engine(&mut accounts, &model, ms(0))];
+        let wraps = Overflow::WrapsAt(Microjoules(RANGE));
+        Self {
+            accounts,
+            model,
+            loading: "n".into(),
+            ids,
+            package: Counter::starting_at(1, ms(0), "package-0".into(), wraps),
+            card: Counter::starting_at(1, ms(0), "nvidia-0".into(), Overflow::Never),
+            board: PowerIntegral::starting_at(0, ms(0), LONGEST_GAP),
+            raw: [1, 1],
+            spent: 0,
+            said: [0; DEVICES],
+            before: 0,
+            now: 0,
+            open: Vec::new(),
+            cancelled: None,
+            loads_now: false,
+            opened: 0,
+            settled: Vec::new(),
+            seen,
+        }
+    }
+
+    fn play(&mut self, beat: &Beat) {
+        if beat.opened {
+            self.opened += 1;
+            let attempt = AttemptId(self.opened);
+            self.accounts.open(&self.model, attempt, ms(self.now));
+            self.open.push(attempt);
+        }
+        self.now += beat.length_ms;
+        self.seen.borrow_mut().gaps += u32::from(beat.length_ms > 2500);
+        self.work(beat);
+        if let Some(index) = beat.closed.filter(|&index| index < self.open.len()) {
+            let attempt = self.open.remove(index);
+            self.accounts.close(&self.model, attempt, ms(self.now));
+            self.cancelled = Some(attempt);
+        }
+        if beat.load {
+            self.load();
+        }
+        let used = self.raw[PACKAGE] + beat.used[0];
+        self.seen.borrow_mut().wraps += u32::from(used >= RANGE);
+        self.raw = [used % RANGE, self.raw[CARD] + beat.used[1]];
+        self.spent += beat.used[2];
+        self.read(beat);
+        self.settle();
+    }
+
+    /// A step for all that are open, and for who was cancelled while it went on.
+    fn work(&mut self, beat: &Beat) {
+        let cancelled = self.cancelled.take();
+        let Some((length, prefill_tokens, decode_tokens)) = beat.step else { return };
+        self.seen.borrow_mut().cancels += u32::from(cancelled.is_some());
+        let row = |&attempt| WorkRow { attempt, prefill_tokens, decode_tokens };
+        let rows = self.open.iter().chain(&cancelled).map(row).collect();
+        let start = ms(self.now.saturating_sub(length));
+        self.accounts.work(&self.model, WorkSpan { start, end: ms(self.now), rows }, ms(self.now));
+    }
+
+    fn load(&mut self) {
+        self.loads_now = !self.loads_now;
+        if self.loads_now {
+            self.seen.borrow_mut().loads += 1;
+            self.accounts.load_started(&self.loading, ms(self.now));
+        } else {
+            self.accounts.load_ended(&self.loading, true, ms(self.now));
+        }
+    }
+
+    fn read(&mut self, beat: &Beat) {
+        let now = ms(self.now);
+        let mut shown = self.raw;
+        let mut seen = self.seen.borrow_mut();
+        match beat.fault {
+            Fault::None | Fault::Still => {}
+            Fault::Unreadable(_) => seen.unreadable += 1,
+            Fault::Reset => {
+                seen.resets += 1;
+                self.raw[CARD] = beat.used[1] / 2;
+                shown = self.raw;
+            }
+            Fault::Garbage(garbage) => {
+                seen.garbage += 1;
+                shown = [garbage, garbage];
+            }
+            Fault::Sleep => {
+                seen.sleeps += 1;
+                self.accounts.slept(Duration::from_hours(1));
+            }
+            Fault::Death(_) => seen.deaths += 1,
+        }
+        drop(seen);
+        if let Fault::Death(was_read) = beat.fault {
+            self.replace_engine(was_read);
+        }
+        for device in 0..DEVICES {
+            let failed = matches!(beat.fault, Fault::Unreadable(broken) if broken == device);
+            let sample = match device {
+                _ if failed => Err(SensorError::Gone { path: "/".into() }),
+                PACKAGE => self.package.advance(shown[0], now),
+                CARD => self.card.advance(shown[1], now),
+                BOARD => Ok(self.board.add(beat.microwatts, now)),
+                _ => Ok(Sample { at: now, total: Microjoules(self.spent), whole: true }),
+            };
+            self.book(device, &sample);
+        }
+    }
+
+    /// The engine dies; another one begins to count from 0.
+    fn replace_engine(&mut self, was_read: bool) {
+        let now = ms(self.now);
+        if was_read {
+            let total = Microjoules(self.spent);
+            self.book(ENGINE, &Ok(Sample { at: now, total, whole: true }));
+            self.accounts.retire(self.ids[ENGINE]);
+        } else {
+            self.accounts.lost(self.ids[ENGINE], now);
+        }
+        self.before = self.said[ENGINE];
+        self.spent = 0;
+        assert_eq!(engine(&mut self.accounts, &self.model, now), self.ids[ENGINE]);
+    }
+
+    fn book(&mut self, device: usize, sample: &Result<Sample, SensorError>) {
+        let mut seen = self.seen.borrow_mut();
+        match *sample {
+            Ok(sample) => {
+                seen.intervals += 1;
+                let before = if device == ENGINE { self.before } else { 0 };
+                self.said[device] = before + sample.total.0;
+                self.accounts.reading(self.ids[device], ms(self.now), sample, 0);
+            }
+            Err(ref error) => {
+                seen.standstills += u32::from(error.label() == "frozen");
+                self.accounts.read_failed(self.ids[device]);
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        let settled = self.accounts.settle(ms(self.now), 100);
+        assert_eq!(self.accounts.conservation_error(), Microjoules(0));
+        self.settled.extend(settled);
+    }
+
+    /// Closes everything, and lets the deadline of what a dead counter holds up pass.
+    fn finish(&mut self) {
+        for attempt in std::mem::take(&mut self.open) {
+            self.accounts.close(&self.model, attempt, ms(self.now));
+        }
+        self.now += 16_000;
+        while !self.accounts.attempts.is_empty() {
+            self.settle();
+        }
+    }
+}
+
+fn lose_nothing(beats: &[Beat], seen: &RefCell<Seen>) -> Result<(), TestCaseError> {
+    let mut rig = Rig::new(seen);
+    for beat in beats {
+        rig.play(beat);
+    }
+    rig.finish();
+    let books = rig.accounts.books(ms(rig.now));
+    prop_assert_eq!(books.conservation_error(), Microjoules(0));
+    prop_assert_eq!(rig.settled.len() as u64, rig.opened);
+    for (book, said) in books.devices.iter().zip(rig.said) {
+        prop_assert_eq!(book.account.total + book.pending, Microjoules(said));
+    }
+    for settled in &rig.settled {
+        let (marginal, amortised) = (joules(settled.marginal), joules(settled.amortised));
+        prop_assert_eq!(marginal.is_some(), amortised.is_some());
+        if let (Some(marginal), Some(amortised)) = (marginal, amortised) {
+            prop_assert!(marginal >= 0.0 && amortised >= marginal && amortised.is_finite());
+        }
+        seen.borrow_mut().unknown += u32::from(marginal.is_none());
+    }
+    Ok(())
+}
+
+#[test]
+fn not_a_microjoule_goes_astray() {
+    let seen = RefCell::default();
+    let config =
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) };
+    let beats = prop::collection::vec(beat(), BEATS as usize);
+    let played = TestRunner::new(config).run(&beats, |beats| lose_nothing(&beats, &seen));
+    played.unwrap_or_else(|failure| panic!("{failure}"));
+    let seen = seen.into_inner();
+    println!("error 0 uJ: {seen:?}");
+    let Seen { wraps, resets, garbage, gaps, standstills, sleeps, .. } = seen;
+    let Seen { unreadable, deaths, loads, cancels, unknown, .. } = seen;
+    let kinds = [
+        wraps,
+        resets,
+        garbage,
+        gaps,
+        standstills,
+        sleeps,
+        unreadable,
+        deaths,
+        loads,
+        cancels,
+        unknown,
+    ];
+    assert!(kinds.iter().all(|&count| count >= 20), "something hardly ever happened: {seen:?}");
+}

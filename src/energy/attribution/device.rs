@@ -1,0 +1,221 @@
+//! One metered device: its ledger, its latest reading, and how well it has been read.
+//!
+//! No I/O and no clock: readings and times come in.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::interval::Interval;
+use super::ledger::{Account, Lateness, Ledger};
+use crate::energy::figure::EnergyFigure;
+use crate::energy::sensors::sensor::{DeviceInfo, Sample};
+use crate::units::{Joules, Microjoules, MonotonicNs, Watts};
+
+/// A device in the accounts. Its ledger outlives its sensor: an engine that is started again continues it.
+#[derive(Debug)]
+pub struct Device {
+    pub info: DeviceInfo,
+    pub serves: Serves,
+    pub ledger: Ledger,
+    pub read_errors: u64,
+    last: Reading,
+    /// When it was last asked with success: what it then said may be older.
+    asked: MonotonicNs,
+    /// The next sample is not the whole truth.
+    in_doubt: bool,
+    live: bool,
+    resets: u64,
+    gap_ns: u64,
+    recent: VecDeque<Reading>,
+}
+
+/// Whose work a device does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// No attempt's: all its energy is overhead (the gateway itself).
+    Overhead,
+    /// Every engine's on this machine (a CPU package).
+    AllEngines,
+    /// Those of some models, which run on another machine.
+    Elsewhere(Arc<[Arc<str>]>),
+    /// One model's engine.
+    Engine(Arc<str>),
+}
+
+impl Serves {
+    /// Whether it works for a model that runs here, or `elsewhere`.
+    pub fn model(&self, model: &str, elsewhere: bool) -> bool {
+        match self {
+            Self::Overhead => false,
+            Self::AllEngines => !elsewhere,
+            Self::Engine(own) => **own == *model,
+            Self::Elsewhere(models) => models.iter().any(|own| **own == *model),
+        }
+    }
+}
+
+/// A snapshot of one device's books.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceBook {
+    pub info: DeviceInfo,
+    pub serves: Serves,
+    pub account: Account,
+    /// What the loads of each model have taken; adds up to `account.load`.
+    pub loads: BTreeMap<Arc<str>, Microjoules>,
+    /// Energy read but not booked yet, because work in that time may still be reported.
+    pub pending: Microjoules,
+    /// Mean power over about the last second; unknown without recent readings.
+    pub watts: Option<Watts>,
+    /// Whether it is being read: false once its process has ended.
+    pub live: bool,
+    pub read_errors: u64,
+    /// How often its hardware counter started over.
+    pub resets: u64,
+    /// Time that passed between readings more than two cadences apart, beyond one cadence each, and asleep.
+    pub gap: Duration,
+    pub lateness: Lateness,
+    /// Must be 0.
+    pub conservation_error: Microjoules,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: MonotonicNs,
+    total: Microjoules,
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+impl Device {
+    /// A device whose sensor counts from 0 at `at`.
+    pub fn new(info: DeviceInfo, serves: Serves, at: MonotonicNs) -> Self {
+        let ledger = Ledger::new(microwatts(info.idle));
+        let start = Reading { at, total: Microjoules::ZERO };
+        Self {
+            info,
+            serves,
+            ledger,
+            read_errors: 0,
+            last: start,
+            asked: at,
+            in_doubt: false,
+            live: true,
+            resets: 0,
+            gap_ns: 0,
+            recent: VecDeque::from([start]),
+        }
+    }
+
+    /// Takes a new sensor, which counts from 0 at `at`: the engine was started again. The books go on.
+    pub fn restart(&mut self, info: DeviceInfo, at: MonotonicNs) {
+        self.info = info;
+        // Intervals must not overlap.
+        self.last = Reading { at: at.max(self.last.at), total: Microjoules::ZERO };
+        self.asked = self.last.at;
+        self.live = true;
+        self.recent = VecDeque::from([self.last]);
+    }
+
+    /// Takes a sample that was read at `now`. One that is no later than the one before is no news: the next one covers it.
+    pub fn reading(&mut self, now: MonotonicNs, sample: Sample, cadence_ns: u64) {
+        if now - self.asked > cadence_ns.saturating_mul(2) {
+            self.gap_ns += (now - self.asked) - cadence_ns;
+        }
+        self.asked = now.max(self.asked);
+        let Sample { at, total, whole } = sample;
+        if at <= self.last.at {
+            return;
+        }
+        if std::mem::take(&mut self.in_doubt) || !whole {
+            self.ledger.lose(self.last.at, at);
+        }
+        let total = total.max(self.last.total);
+        let energy = total.saturating_sub(self.last.total);
+        self.ledger.interval(Interval { start: self.last.at, end: at, energy });
+        self.last = Reading { at, total };
+        self.recent.push_back(self.last);
+        while self.recent.get(1).is_some_and(|next| at - next.at >= SECOND_NS) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// The machine slept for `missed` since the last sample: what the next one says of that time is anybody's guess.
+    pub fn slept(&mut self, missed: Duration) {
+        self.in_doubt = true;
+        self.gap_ns =
+            self.gap_ns.saturating_add(u64::try_from(missed.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    pub fn set_resets(&mut self, resets: u64) {
+        self.resets = resets;
+    }
+
+    /// No reading will follow: what the last one said stands.
+    pub fn retire(&mut self) {
+        self.live = false;
+        self.recent.clear();
+    }
+
+    /// No reading will follow, and there was none of its end: whoever was here since the last one used more than is known.
+    pub fn lost(&mut self, now: MonotonicNs) {
+        self.ledger.lose(self.last.at, now);
+        self.retire();
+    }
+
+    /// Up to when all energy has come in.
+    pub fn read_until(&self) -> MonotonicNs {
+        if self.live { self.last.at } else { MonotonicNs(u64::MAX) }
+    }
+
+    /// An amount of this device's energy with its quality and band.
+    pub fn figure(&self, amount: Microjoules, is_final: bool) -> EnergyFigure {
+        let joules = amount.joules();
+        EnergyFigure {
+            joules: Some(joules),
+            low: Some(Joules(joules.0 * self.info.band.low)),
+            high: Some(Joules(joules.0 * self.info.band.high)),
+            quality: self.info.quality,
+            source: self.info.source,
+            is_final,
+        }
+    }
+
+    pub fn book(&self, now: MonotonicNs) -> DeviceBook {
+        DeviceBook {
+            info: self.info.clone(),
+            serves: self.serves.clone(),
+            account: self.ledger.account(),
+            loads: self.ledger.loads().clone(),
+            pending: self.ledger.pending(),
+            watts: self.watts(now),
+            live: self.live,
+            read_errors: self.read_errors,
+            resets: self.resets,
+            gap: Duration::from_nanos(self.gap_ns),
+            lateness: self.ledger.lateness(),
+            conservation_error: self.ledger.conservation_error(),
+        }
+    }
+
+    fn watts(&self, now: MonotonicNs) -> Option<Watts> {
+        let (first, last) = (self.recent.front()?, self.recent.back()?);
+        let elapsed_ns = last.at - first.at;
+        // A slow device's next sample takes as long as its last one did.
+        let stale = now - last.at > 2 * SECOND_NS + elapsed_ns;
+        if elapsed_ns == 0 || stale {
+            return None;
+        }
+        let joules = last.total.saturating_sub(first.total).joules().0;
+        Some(Watts(joules / (elapsed_ns as f64 / 1e9)))
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "validated to be 0 to 10,000 W; a float cast saturates"
+)]
+fn microwatts(idle: Option<Watts>) -> u64 {
+    idle.map_or(0, |watts| (watts.0 * 1e6).round() as u64)
+}

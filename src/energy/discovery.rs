@@ -1,0 +1,283 @@
+//! Looks at everything a machine has to meter energy with, and settles what is used.
+//!
+//! Reads each device once or twice and starts nothing that outlives it but what the sensors in use need.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::config::{Config, SensorChoice};
+use super::figure::Quality;
+use super::sensors::discovered::{Candidate, Kind, Place, Why, info};
+use super::sensors::library::{apple, nvml};
+use super::sensors::process::cpu_model;
+use super::sensors::remote::{prometheus, wall};
+use super::sensors::sensor::{Band, Sample, Sensor, SensorError};
+use super::sensors::sysfs::{battery, hwmon, ina3221, rapl};
+use crate::units::Watts;
+
+mod selection;
+
+/// What was found and what is used of it.
+#[derive(Default)]
+pub struct Survey {
+    pub findings: Vec<Finding>,
+    pub used: Vec<Used>,
+    /// Whether processes are metered by their CPU time, since nothing in use covers the processor.
+    pub cpu_model: bool,
+}
+
+/// A sensor in use and what it covers.
+pub struct Used {
+    pub sensor: Box<dyn Sensor>,
+    pub place: Place,
+    /// The models whose engines it covers, if it is not everything here.
+    pub models: Vec<Arc<str>>,
+}
+
+/// One device, or one kind of which there is none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    pub kind: Kind,
+    pub device: Arc<str>,
+    pub at: String,
+    pub place: Place,
+    /// What its figures are labelled with.
+    pub quality: Quality,
+    /// Factors from a figure of its to the ends of its band.
+    pub band: Band,
+    pub used: bool,
+    /// Why it is not used, with what would change that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+    /// What an operator can do about that beyond what it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<&'static str>,
+}
+
+/// What a device drew while it was watched: nothing to tell if its counter did not move.
+pub type Watched = (Arc<str>, Result<Option<Watts>, SensorError>);
+
+/// What the CPU-time model is called among devices.
+pub const CPU_TIME: &str = "cpu-time";
+
+/// Looks for every kind and chooses.
+pub fn survey(config: &Config) -> Survey {
+    let candidates = candidates(config);
+    let verdicts = selection::select(config.sensors, &candidates);
+    let whys: Vec<Option<String>> = candidates
+        .iter()
+        .zip(verdicts)
+        .map(|(one, verdict)| {
+            let own = one.sensor.as_ref().err().map(ToString::to_string);
+            own.or(verdict.map(|why| why.to_string()))
+        })
+        .collect();
+    let findings = candidates.iter().zip(&whys).map(|(one, why)| finding(one, why.clone()));
+    let mut findings: Vec<Finding> = findings.collect();
+    let used: Vec<Used> = candidates
+        .into_iter()
+        .zip(&whys)
+        .filter(|(_, why)| why.is_none())
+        .filter_map(|(one, _)| {
+            let models = models_of(config, &one);
+            Some(Used { sensor: one.sensor.ok()?, place: one.place, models })
+        })
+        .collect();
+    let covered = used.iter().any(|one| matches!(one.place, Place::Processor | Place::Machine));
+    let cpu_time = cpu_time(config, covered);
+    let cpu_model = cpu_time.used;
+    findings.push(cpu_time);
+    Survey { findings, used, cpu_model }
+}
+
+/// Only a query knows whose energy it tells.
+fn models_of(config: &Config, one: &Candidate) -> Vec<Arc<str>> {
+    let query = config.prometheus.get(&*one.info.name).filter(|_| one.kind == Kind::Prometheus);
+    query.map_or_else(Vec::new, |query| {
+        query.models.iter().map(|name| name.as_str().into()).collect()
+    })
+}
+
+/// Everything found, in the order of preference, with a line for each kind of which there is nothing.
+fn candidates(config: &Config) -> Vec<Candidate> {
+    let root = &config.sysfs_root;
+    let kinds = [
+        Kind::Rapl,
+        Kind::Hwmon,
+        Kind::Ina3221,
+        Kind::Apple,
+        Kind::Nvml,
+        Kind::Prometheus,
+        Kind::Battery,
+        Kind::Wall,
+    ];
+    let found = kinds.into_iter().flat_map(|kind| {
+        let (enabled, found) = match kind {
+            Kind::Rapl => (config.rapl.enabled, rapl::find(root, config.rapl, config.idle_watts)),
+            Kind::Hwmon => (config.hwmon.enabled, hwmon::find(root)),
+            Kind::Ina3221 => (config.ina3221.enabled, ina3221::find(root)),
+            // Looking for cards would load the library.
+            Kind::Nvml if !config.nvml.enabled => (false, Vec::new()),
+            Kind::Nvml => (true, nvml::find(&config.nvml)),
+            Kind::Apple if !config.apple.enabled => (false, Vec::new()),
+            Kind::Apple => (true, apple::find()),
+            Kind::Prometheus => {
+                let queries = config.prometheus.iter();
+                (true, queries.map(|(name, query)| prometheus::candidate(name, query)).collect())
+            }
+            Kind::Wall => (true, wall::find(&config.wall)),
+            _ => (true, battery::find(root)),
+        };
+        let found = if enabled { found } else { Vec::new() };
+        match absent(kind, enabled) {
+            Some(why) if found.is_empty() => vec![missing(kind, why)],
+            _ => found,
+        }
+    });
+    found.collect()
+}
+
+/// What to say of a kind that found nothing.
+fn absent(kind: Kind, enabled: bool) -> Option<Why> {
+    if !enabled {
+        return Some(Why::Absent("is switched off in the config"));
+    }
+    Some(Why::Absent(match kind {
+        Kind::Rapl => {
+            "the kernel shows no powercap zones here, as in most virtual machines and containers; \
+             on a host of yours, mount its /sys read-only and name it in energy.sysfs_root"
+        }
+        Kind::Hwmon => "no driver here shows a card's or the machine's energy or power",
+        Kind::Ina3221 => "there is no such monitor: this is no Jetson board",
+        Kind::Apple => "this is no Mac with a chip of Apple's",
+        Kind::Prometheus => "no query is configured in [energy.prometheus.NAME]",
+        Kind::Wall => "no meter is configured in [energy.wall]",
+        _ => return None,
+    }))
+}
+
+fn missing(kind: Kind, why: Why) -> Candidate {
+    Candidate {
+        kind,
+        info: info(kind.label(), kind, Quality::Measured, Band::EXACT),
+        place: Place::Machine,
+        at: String::new(),
+        sensor: Err(why),
+    }
+}
+
+fn finding(one: &Candidate, why_not: Option<String>) -> Finding {
+    Finding {
+        kind: one.kind,
+        device: Arc::clone(&one.info.name),
+        at: one.at.clone(),
+        place: one.place,
+        quality: one.info.quality,
+        band: one.info.band,
+        used: why_not.is_none(),
+        why_not,
+        advice: one.sensor.as_ref().err().and_then(|why| why.advice(one.kind)),
+    }
+}
+
+fn cpu_time(config: &Config, covered: bool) -> Finding {
+    let modelled = matches!(config.sensors, SensorChoice::Auto | SensorChoice::CpuModel);
+    let why_not = match cpu_model::is_own(&config.proc_root) {
+        _ if covered => {
+            Some(Why::Absent("a sensor covers the processor, which is better than a model"))
+        }
+        _ if !modelled => Some(Why::NotAsked),
+        Err(error) => Some(error.into()),
+        Ok(false) => Some(Why::Absent(
+            "energy.proc_root numbers processes otherwise than this one: leave it at /proc, in a container too",
+        )),
+        Ok(true) => None,
+    };
+    let why_not = why_not.map(|why| why.to_string());
+    Finding {
+        kind: Kind::CpuModel,
+        device: CPU_TIME.into(),
+        at: config.proc_root.display().to_string(),
+        place: Place::Processor,
+        quality: Quality::Estimated,
+        band: config.cpu_model().band(),
+        used: why_not.is_none(),
+        why_not,
+        advice: None,
+    }
+}
+
+impl Survey {
+    /// Whether anything in use meters this machine.
+    pub fn meters_here(&self) -> bool {
+        self.used.iter().any(|one| one.place != Place::Elsewhere)
+    }
+
+    /// What figures of requests will be labelled with: the worst of what adds up to them. None: energy is unknown.
+    pub fn quality(&self) -> Option<Quality> {
+        let here = |finding: &&Finding| finding.used && finding.place != Place::Elsewhere;
+        self.findings.iter().filter(here).map(|finding| finding.quality).max()
+    }
+
+    /// Reads each sensor in use twice, `apart`, and says what it drew meanwhile. A device that cannot be read, or whose
+    /// counter did not move, has no power to tell.
+    pub fn watch(&mut self, apart: Duration) -> Vec<Watched> {
+        let first: Vec<Result<Sample, SensorError>> =
+            self.used.iter_mut().map(|one| first_answer(&mut *one.sensor)).collect();
+        thread::sleep(apart);
+        let pairs = self.used.iter_mut().zip(first);
+        let power = |earlier: Sample, later: Sample| {
+            let seconds = (later.at - earlier.at) as f64 / 1e9;
+            let joules = later.total.saturating_sub(earlier.total).joules().0;
+            (seconds > 0.0 && later.whole).then(|| Watts(joules / seconds))
+        };
+        pairs
+            .map(|(one, earlier)| {
+                let watts = earlier.and_then(|earlier| Ok(power(earlier, one.sensor.read()?)));
+                (Arc::clone(&one.sensor.device().name), watts)
+            })
+            .collect()
+    }
+}
+
+/// Reads a sensor; one that asks another machine is given a moment.
+fn first_answer(sensor: &mut dyn Sensor) -> Result<Sample, SensorError> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    const STEP: Duration = Duration::from_millis(20);
+    for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
+        match sensor.read() {
+            Err(SensorError::Waiting { .. }) => thread::sleep(STEP),
+            answer => return answer,
+        }
+    }
+    sensor.read()
+}
+
+/// One line for a log.
+impl fmt::Display for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used: Vec<&str> =
+            self.findings.iter().filter(|one| one.used).map(|one| &*one.device).collect();
+        let not: Vec<String> = self
+            .findings
+            .iter()
+            .filter_map(|one| Some(format!("{}: {}", one.device, one.why_not.as_ref()?)))
+            .collect();
+        write!(f, "used [{}], not used [{}]", used.join(", "), not.join("; "))
+    }
+}
+
+/// Why a sensor that was asked for by kind cannot be had.
+pub fn refusals(survey: &Survey, kind: Kind) -> String {
+    let of_kind = survey.findings.iter().filter(|one| one.kind == kind);
+    let whys: Vec<String> = of_kind
+        .filter_map(|one| {
+            Some(format!("{} {}: {}", one.at, one.device, one.why_not.as_ref()?).trim().to_owned())
+        })
+        .collect();
+    whys.join("; ")
+}

@@ -1,0 +1,201 @@
+//! The grid's intensity of the hour, from an HTTP source that answers as Electricity Maps does.
+//!
+//! Asked rarely and remembered; whoever needs a figure never waits. One that is too old is none, and the table's yearly
+//! average takes its place, which says so.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::emissions::GramsPerKwh;
+use crate::energy::polling::http_config::{broken, http_url, timeout_rule, url_rule};
+use crate::energy::polling::poller::{Poller, Question};
+use crate::units::MonotonicNs;
+
+/// `[energy.carbon.live]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to ask, zone included. Default unset: nobody is asked.
+    pub url: Option<String>,
+    /// Environment variable that holds the token. Default: none is sent.
+    pub token_env: Option<String>,
+    /// Header in which the token is sent. Default `auth-token`.
+    pub token_header: String,
+    /// Seconds between questions, 60 to 86400. Default 900.
+    pub every_s: u64,
+    /// Milliseconds until a question is given up, 100 to 30000. Default 5000.
+    pub timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            token_env: None,
+            token_header: "auth-token".to_owned(),
+            every_s: 900,
+            timeout_ms: 5000,
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with it: the key at fault, and why.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let header = self.token_header.parse::<HeaderName>().is_ok();
+        let rules = [
+            (header, "token_header", "must be the name of an HTTP header"),
+            ((60..=86_400).contains(&self.every_s), "every_s", "must be 60 to 86400 seconds"),
+            timeout_rule(self.timeout_ms),
+        ];
+        broken(self.url.as_deref().map(url_rule).into_iter().chain(rules))
+    }
+
+    fn question(&self) -> Option<Question> {
+        let secret = self.token_env.as_deref().and_then(|variable| {
+            let mut value = HeaderValue::from_str(&std::env::var(variable).ok()?).ok()?;
+            value.set_sensitive(true);
+            Some((self.token_header.parse().ok()?, value))
+        });
+        Some(Question {
+            url: http_url(self.url.as_deref()?)?,
+            secret,
+            every: Duration::from_secs(self.every_s),
+            timeout: Duration::from_millis(self.timeout_ms),
+        })
+    }
+}
+
+/// The source, asked as long as this lives.
+#[derive(Debug)]
+pub struct LiveGrid {
+    latest: Arc<Mutex<Latest>>,
+    _poller: Poller,
+}
+
+impl LiveGrid {
+    /// Starts asking; none if nobody is to be asked.
+    pub fn start(config: &Config) -> Option<Self> {
+        let question = config.question()?;
+        let latest = Arc::new(Mutex::new(Latest::of(question.every)));
+        let into = Arc::clone(&latest);
+        let deliver = move |at, answer: Result<Vec<u8>, String>| {
+            let mut latest = into.lock().unwrap_or_else(PoisonError::into_inner);
+            latest.put(at, answer.and_then(|body| intensity(&body)));
+        };
+        match Poller::start(question, deliver) {
+            Ok(poller) => Some(Self { latest, _poller: poller }),
+            Err(error) => {
+                tracing::warn!(%error, "the grid's live intensity cannot be asked for");
+                None
+            }
+        }
+    }
+
+    /// The newest figure, unless it is too old.
+    pub fn grams_per_kwh(&self) -> Option<GramsPerKwh> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).fresh(MonotonicNs::now())
+    }
+}
+
+/// A grid changes over hours.
+const FRESH: Duration = Duration::from_hours(1);
+
+#[derive(Debug)]
+struct Latest {
+    fresh_for: Duration,
+    figure: Option<(MonotonicNs, GramsPerKwh)>,
+    failing: bool,
+}
+
+impl Latest {
+    /// One question may fail before a rare source's figure is too old.
+    fn of(every: Duration) -> Self {
+        Self { fresh_for: FRESH.max(every * 2), figure: None, failing: false }
+    }
+
+    fn put(&mut self, at: MonotonicNs, answer: Result<GramsPerKwh, String>) {
+        match answer {
+            Ok(figure) => {
+                self.figure = Some((at, figure));
+                self.failing = false;
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(%why, "the grid's live intensity is not to be had: the year's average will stand in");
+                }
+            }
+        }
+    }
+
+    fn fresh(&self, now: MonotonicNs) -> Option<GramsPerKwh> {
+        let (at, figure) = self.figure?;
+        (u128::from(now - at) <= self.fresh_for.as_nanos()).then_some(figure)
+    }
+}
+
+/// The figure of an answer, in grams of CO2-equivalent per kilowatt-hour.
+fn intensity(body: &[u8]) -> Result<GramsPerKwh, String> {
+    let answer: Option<Value> = serde_json::from_slice(body).ok();
+    let figure = answer.and_then(|answer| answer.get("carbonIntensity")?.as_f64());
+    let figure = figure.ok_or("the answer holds no number `carbonIntensity`")?;
+    let possible = (0.0..=5000.0).contains(&figure);
+    possible.then_some(GramsPerKwh(figure)).ok_or_else(|| format!("the answer says {figure} g/kWh"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minutes: u64) -> MonotonicNs {
+        MonotonicNs(minutes * 60_000_000_000)
+    }
+
+    #[test]
+    fn an_answer_is_read_and_nonsense_refused() {
+        let body = br#"{"zone":"DE","carbonIntensity":302,"isEstimated":true}"#;
+        assert_eq!(intensity(body), Ok(GramsPerKwh(302.0)));
+        for wrong in [
+            "",
+            "{}",
+            "[302]",
+            "<html>302</html>",
+            r#"{"error":"invalid auth token"}"#,
+            r#"{"carbonIntensity":null}"#,
+            r#"{"carbonIntensity":"302"}"#,
+            r#"{"carbonIntensity":-3}"#,
+            r#"{"carbonIntensity":1e9}"#,
+        ] {
+            assert!(intensity(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        assert!(intensity(&[0xff, 0xfe]).is_err());
+    }
+
+    #[test]
+    fn a_figure_outlives_failures_for_an_hour_and_no_longer() {
+        let mut latest = Latest::of(Duration::from_mins(15));
+        assert_eq!(latest.fresh(at(0)), None);
+        latest.put(at(0), Ok(GramsPerKwh(300.0)));
+        latest.put(at(15), Err("no answer".to_owned()));
+        assert_eq!(latest.fresh(at(60)), Some(GramsPerKwh(300.0)));
+        assert_eq!(latest.fresh(at(61)), None);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let wrong = Config {
+            url: Some("ftp://grid".into()),
+            token_header: "a b".into(),
+            every_s: 1,
+            timeout_ms: 0,
+            ..Config::default()
+        };
+        let keys: Vec<&str> = wrong.problems().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["url", "token_header", "every_s", "timeout_ms"]);
+        assert_eq!(Config::default().problems(), []);
+    }
+}

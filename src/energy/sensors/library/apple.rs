@@ -1,0 +1,188 @@
+//! Apple's chips, by the energy model of their own power management: processor, graphics, neural engine and memory.
+//!
+//! The interface is private and only tells a mean over a time it blocks for, so it is read in a thread of its own. Needs
+//! no root. A mean of zero is no figure: newer systems freeze these counters for programs without an entitlement.
+
+use crate::energy::sensors::discovered::Candidate;
+
+/// The chip of this machine, if it is one of Apple's.
+#[cfg(not(target_os = "macos"))]
+pub fn find() -> Vec<Candidate> {
+    Vec::new()
+}
+
+#[cfg(target_os = "macos")]
+pub fn find() -> Vec<Candidate> {
+    /// Milliseconds that one reading takes.
+    const READING_MS: u32 = 200;
+    let candidate = chip::candidate(|| {
+        let mut sampler = macmon::Sampler::new().map_err(|error| error.to_string())?;
+        Ok(move || {
+            let means = sampler.get_metrics(READING_MS).map_err(|error| error.to_string())?;
+            // The sum holds processor, graphics and neural engine.
+            Ok(f64::from(means.all_power) + f64::from(means.ram_power))
+        })
+    });
+    vec![candidate]
+}
+
+#[cfg(any(test, target_os = "macos"))]
+mod chip {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex, PoisonError};
+    use std::thread::{self, JoinHandle};
+    use std::time::{Duration, Instant};
+
+    use crate::energy::figure::Quality;
+    use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info};
+    use crate::energy::sensors::remote::latest_figure::{Figure, Inbox};
+    use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
+    use crate::units::MonotonicNs;
+
+    /// A mean older than this is none.
+    const STALE_AFTER: Duration = Duration::from_secs(5);
+
+    /// A judgement: Apple publishes no accuracy of its model.
+    const BAND: Band = Band { low: 0.9, high: 1.1 };
+
+    /// The chip as one device; `open` makes what blocks for a while and gives the mean watts of that while.
+    pub(super) fn candidate<F, G>(open: F) -> Candidate
+    where
+        F: FnOnce() -> Result<G, String> + Send + 'static,
+        G: FnMut() -> Result<f64, String>,
+    {
+        let info = info("apple-soc", Kind::Apple, Quality::Estimated, BAND);
+        let sensor = ChipSensor::start(info.clone(), open);
+        Candidate {
+            kind: Kind::Apple,
+            info,
+            place: Place::Processor,
+            at: "IOReport".to_owned(),
+            sensor,
+        }
+    }
+
+    struct ChipSensor {
+        info: DeviceInfo,
+        inbox: Arc<Mutex<Inbox>>,
+        stopping: Arc<AtomicBool>,
+        thread: Option<JoinHandle<()>>,
+    }
+
+    impl ChipSensor {
+        fn start<F, G>(info: DeviceInfo, open: F) -> Result<Box<dyn Sensor>, Why>
+        where
+            F: FnOnce() -> Result<G, String> + Send + 'static,
+            G: FnMut() -> Result<f64, String>,
+        {
+            let inbox = Arc::new(Mutex::new(Inbox::new(Arc::clone(&info.name), STALE_AFTER)));
+            let stopping = Arc::new(AtomicBool::new(false));
+            let (filled, stopped) = (Arc::clone(&inbox), Arc::clone(&stopping));
+            let put = move |figure| {
+                let mut inbox = filled.lock().unwrap_or_else(PoisonError::into_inner);
+                inbox.put(MonotonicNs::now(), figure);
+            };
+            let thread = thread::Builder::new()
+                .name("energy-apple".to_owned())
+                .spawn(move || match open() {
+                    Ok(mean_watts) => sum(mean_watts, &stopped, put),
+                    Err(why) => put(Err(why)),
+                })
+                .map_err(|error| Why::Driver(error.to_string()))?;
+            Ok(Box::new(Self { info, inbox, stopping, thread: Some(thread) }))
+        }
+    }
+
+    /// Sums the means until told to stop; a mean holds for all the time since the one before.
+    fn sum(
+        mut mean_watts: impl FnMut() -> Result<f64, String>,
+        stopping: &AtomicBool,
+        put: impl Fn(Result<Figure, String>),
+    ) {
+        let (mut joules, mut last) = (0.0, Instant::now());
+        while !stopping.load(Ordering::Relaxed) {
+            let mean = mean_watts();
+            let seconds = last.elapsed().as_secs_f64();
+            last = Instant::now();
+            put(mean.and_then(|watts| {
+                if watts <= 0.0 || !watts.is_finite() {
+                    return Err(format!("the chip's energy model says {watts} W"));
+                }
+                joules += watts * seconds;
+                Ok(Figure::Joules(joules))
+            }));
+        }
+    }
+
+    impl Sensor for ChipSensor {
+        fn device(&self) -> &DeviceInfo {
+            &self.info
+        }
+
+        fn read(&mut self) -> Result<Sample, SensorError> {
+            let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+            inbox.newest(MonotonicNs::now())
+        }
+    }
+
+    impl Drop for ChipSensor {
+        fn drop(&mut self) {
+            self.stopping.store(true, Ordering::Relaxed);
+            if let Some(thread) = self.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("the thread that reads the chip's energy model panicked");
+            }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// A sensor over a chip that draws `watts`, ten times a tenth of a second.
+        fn reading(watts: f64) -> Result<Sample, SensorError> {
+            let open = move || {
+                Ok(move || {
+                    thread::sleep(Duration::from_millis(5));
+                    Ok(watts)
+                })
+            };
+            let mut sensor = candidate(open).sensor.unwrap();
+            let patience = Instant::now() + Duration::from_mins(1);
+            loop {
+                assert!(Instant::now() < patience);
+                match sensor.read() {
+                    Err(SensorError::Waiting { .. }) => thread::sleep(Duration::from_millis(1)),
+                    Ok(sample) if sample.total.0 < 100_000 => {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    answer => return answer,
+                }
+            }
+        }
+
+        #[test]
+        fn means_are_summed_over_the_time_they_stand_for() {
+            let sample = reading(20.0).unwrap();
+            assert!(sample.whole && sample.total.0 >= 100_000, "{sample:?}");
+        }
+
+        #[test]
+        fn a_frozen_energy_model_is_no_zero() {
+            let error = reading(0.0).unwrap_err();
+            assert!(error.to_string().contains("says 0 W"), "{error}");
+        }
+
+        #[test]
+        fn a_chip_that_cannot_be_opened_says_why() {
+            let open = || -> Result<fn() -> Result<f64, String>, String> { Err("no chip".into()) };
+            let mut sensor = candidate(open).sensor.unwrap();
+            let patience = Instant::now() + Duration::from_mins(1);
+            while matches!(sensor.read(), Err(SensorError::Waiting { .. })) {
+                assert!(Instant::now() < patience);
+            }
+            assert!(sensor.read().unwrap_err().to_string().contains("no chip"));
+        }
+    }
+}

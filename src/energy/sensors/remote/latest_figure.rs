@@ -1,0 +1,254 @@
+//! A sensor whose figures come from another machine: the newest one is looked up, however it got here.
+//!
+//! A figure that is too old is no figure. Time before the first one, and gaps in power readings, are unknown.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::energy::polling::poller::{Poller, Question};
+use crate::energy::sensors::counter::{Counter, Overflow};
+use crate::energy::sensors::discovered::Why;
+use crate::energy::sensors::power_integral::PowerIntegral;
+use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
+use crate::units::{Microjoules, MonotonicNs};
+
+/// One figure from another machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Figure {
+    /// Energy since whenever.
+    Joules(f64),
+    Watts(f64),
+}
+
+/// How a figure is read from an answer.
+pub type Parse = Box<dyn Fn(&[u8]) -> Result<Figure, String> + Send>;
+
+/// Asks for figures as long as it lives.
+pub struct RemoteSensor {
+    info: DeviceInfo,
+    inbox: Arc<Mutex<Inbox>>,
+    _poller: Poller,
+}
+
+impl RemoteSensor {
+    /// Starts asking. Figures older than `stale_after` are none.
+    pub fn start(
+        info: DeviceInfo,
+        question: Question,
+        stale_after: Duration,
+        parse: Parse,
+    ) -> Result<Box<dyn Sensor>, Why> {
+        let inbox = Arc::new(Mutex::new(Inbox::new(Arc::clone(&info.name), stale_after)));
+        let filled = Arc::clone(&inbox);
+        let deliver = move |at, answer: Result<Vec<u8>, String>| {
+            let figure = answer.and_then(|body| parse(&body));
+            filled.lock().unwrap_or_else(PoisonError::into_inner).put(at, figure);
+        };
+        let poller =
+            Poller::start(question, deliver).map_err(|error| Why::Driver(error.to_string()))?;
+        Ok(Box::new(Self { info, inbox, _poller: poller }))
+    }
+}
+
+impl Sensor for RemoteSensor {
+    fn device(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn read(&mut self) -> Result<Sample, SensorError> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).newest(MonotonicNs::now())
+    }
+
+    fn resets(&self) -> u64 {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).resets()
+    }
+}
+
+/// The newest figure and what came of those before.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    device: Arc<str>,
+    stale_after: Duration,
+    meter: Option<Meter>,
+    newest: Option<Result<Sample, SensorError>>,
+    /// Why the last question brought nothing.
+    problem: Option<String>,
+}
+
+#[derive(Debug)]
+enum Meter {
+    Counter(Counter),
+    Power(PowerIntegral),
+}
+
+/// More than any site draws: the answer held garbage.
+const IMPLAUSIBLE_WATTS: f64 = 20_000.0;
+
+impl Inbox {
+    pub(super) fn new(device: Arc<str>, stale_after: Duration) -> Self {
+        Self { device, stale_after, meter: None, newest: None, problem: None }
+    }
+
+    pub(super) fn put(&mut self, at: MonotonicNs, figure: Result<Figure, String>) {
+        match figure.and_then(micro) {
+            Err(problem) => self.problem = Some(problem),
+            Ok((figure, micro)) => {
+                self.problem = None;
+                self.newest = Some(self.advance(at, figure, micro));
+            }
+        }
+    }
+
+    fn advance(
+        &mut self,
+        at: MonotonicNs,
+        figure: Figure,
+        micro: u64,
+    ) -> Result<Sample, SensorError> {
+        match &mut self.meter {
+            Some(Meter::Counter(counter)) => counter.advance(micro, at),
+            Some(Meter::Power(integral)) => Ok(integral.add(micro, at)),
+            None => {
+                let device = Arc::clone(&self.device);
+                let meter = match figure {
+                    Figure::Joules(_) => Meter::Counter(
+                        Counter::starting_at(micro, at, device, Overflow::Never)
+                            .standing_still_after(self.stale_after),
+                    ),
+                    Figure::Watts(_) => {
+                        Meter::Power(PowerIntegral::starting_at(micro, at, self.stale_after))
+                    }
+                };
+                self.meter = Some(meter);
+                // What ran before the first figure used nobody knows how much.
+                Ok(Sample { at, whole: false, total: Microjoules::ZERO })
+            }
+        }
+    }
+
+    pub(super) fn newest(&self, now: MonotonicNs) -> Result<Sample, SensorError> {
+        let device = || Arc::clone(&self.device);
+        match &self.newest {
+            None => match &self.problem {
+                None => Err(SensorError::Waiting { device: device() }),
+                Some(why) => Err(SensorError::Refused { device: device(), why: why.clone() }),
+            },
+            Some(Err(SensorError::Frozen { seconds, .. })) => {
+                Err(SensorError::Frozen { device: device(), seconds: *seconds })
+            }
+            Some(Err(error)) => {
+                Err(SensorError::Refused { device: device(), why: error.to_string() })
+            }
+            Some(Ok(sample)) => {
+                let age_ns = now - sample.at;
+                if u128::from(age_ns) <= self.stale_after.as_nanos() {
+                    return Ok(*sample);
+                }
+                Err(match &self.problem {
+                    Some(why) => SensorError::Refused { device: device(), why: why.clone() },
+                    None => {
+                        SensorError::Stale { device: device(), seconds: age_ns / 1_000_000_000 }
+                    }
+                })
+            }
+        }
+    }
+
+    fn resets(&self) -> u64 {
+        match &self.meter {
+            Some(Meter::Counter(counter)) => counter.resets(),
+            _ => 0,
+        }
+    }
+}
+
+/// The figure in millionths of its unit, if it is one that can be.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float cast saturates, and what is used is checked to be below 2⁶³"
+)]
+fn micro(figure: Figure) -> Result<(Figure, u64), String> {
+    let (amount, limit, unit) = match figure {
+        // 2⁶³ µJ.
+        Figure::Joules(joules) => (joules, 9.2e12, "J"),
+        Figure::Watts(watts) => (watts, IMPLAUSIBLE_WATTS, "W"),
+    };
+    // A NaN lies in no range, and nothing that runs draws no power.
+    let micro = (amount * 1e6).round() as u64;
+    let draws = micro > 0 || matches!(figure, Figure::Joules(_));
+    if !(0.0..=limit).contains(&amount) || !draws {
+        return Err(format!("answers with {amount} {unit}"));
+    }
+    Ok((figure, micro))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> MonotonicNs {
+        MonotonicNs(seconds * 1_000_000_000)
+    }
+
+    fn inbox() -> Inbox {
+        Inbox::new("far".into(), Duration::from_secs(30))
+    }
+
+    fn sample(at: u64, microjoules: u64, whole: bool) -> Sample {
+        Sample { at: s(at), total: Microjoules(microjoules), whole }
+    }
+
+    #[test]
+    fn before_the_first_figure_nothing_is_known_and_it_is_not_zero() {
+        let mut inbox = inbox();
+        assert_eq!(inbox.newest(s(1)).unwrap_err().label(), "waiting");
+        inbox.put(s(1), Err("cannot be reached".to_owned()));
+        assert!(inbox.newest(s(1)).unwrap_err().to_string().contains("cannot be reached"));
+        inbox.put(s(2), Ok(Figure::Joules(500.0)));
+        assert_eq!(inbox.newest(s(2)).unwrap(), sample(2, 0, false));
+    }
+
+    #[test]
+    fn a_counter_covers_the_time_since_it_last_moved_and_a_stale_one_is_unknown() {
+        let mut inbox = inbox();
+        inbox.put(s(0), Ok(Figure::Joules(500.0)));
+        inbox.put(s(5), Ok(Figure::Joules(500.0)));
+        inbox.put(s(10), Ok(Figure::Joules(512.5)));
+        assert_eq!(inbox.newest(s(11)).unwrap(), sample(10, 12_500_000, true));
+        inbox.put(s(20), Err("no answer in 2000 ms".to_owned()));
+        assert_eq!(inbox.newest(s(25)).unwrap(), sample(10, 12_500_000, true));
+        assert_eq!(inbox.newest(s(41)).unwrap_err().label(), "refused");
+        inbox.put(s(45), Ok(Figure::Joules(520.0)));
+        assert_eq!(inbox.newest(s(45)).unwrap(), sample(45, 20_000_000, true));
+    }
+
+    #[test]
+    fn a_gauge_is_summed_and_its_gaps_are_unknown() {
+        let mut inbox = inbox();
+        inbox.put(s(0), Ok(Figure::Watts(100.0)));
+        inbox.put(s(10), Ok(Figure::Watts(100.0)));
+        assert_eq!(inbox.newest(s(10)).unwrap(), sample(10, 1_000_000_000, true));
+        inbox.put(s(100), Ok(Figure::Watts(100.0)));
+        assert_eq!(inbox.newest(s(100)).unwrap(), sample(100, 1_000_000_000, false));
+    }
+
+    #[test]
+    fn a_machine_that_draws_nothing_is_a_meter_that_does_not_work() {
+        let mut inbox = inbox();
+        inbox.put(s(0), Ok(Figure::Watts(0.0)));
+        assert!(inbox.newest(s(0)).unwrap_err().to_string().contains("0 W"));
+        inbox.put(s(1), Ok(Figure::Joules(0.0)));
+        assert!(inbox.newest(s(1)).is_ok(), "a counter may just have been reset");
+    }
+
+    #[test]
+    fn figures_that_cannot_be_are_none() {
+        for wrong in [f64::NAN, f64::INFINITY, -1.0, 1e19] {
+            let mut inbox = inbox();
+            inbox.put(s(0), Ok(Figure::Watts(wrong)));
+            inbox.put(s(0), Ok(Figure::Joules(wrong)));
+            assert_eq!(inbox.newest(s(0)).unwrap_err().label(), "refused", "{wrong}");
+        }
+    }
+}

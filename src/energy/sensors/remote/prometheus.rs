@@ -1,0 +1,246 @@
+//! Energy or power of another machine, asked of a Prometheus server: Kepler, DCGM, smart-plug exporters.
+//!
+//! An instant query over HTTP that gives one number. The server forgets samples older than the time after which a
+//! figure is stale here, so an exporter that died is noticed.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::latest_figure::{Figure, RemoteSensor};
+use crate::energy::figure::Quality;
+use crate::energy::polling::http_config::{
+    URL_RULE, broken, every_rule, http_url, timeout_rule, url_rule,
+};
+use crate::energy::polling::poller::Question;
+use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info};
+use crate::energy::sensors::sensor::Band;
+
+/// `[energy.prometheus.NAME]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Root of the Prometheus server. Required.
+    pub url: String,
+    /// `PromQL` that gives one number. Required.
+    pub query: String,
+    /// What the number is. Default `joules`.
+    pub unit: Unit,
+    /// What it covers: another machine (the default), or this `machine`, its `processor` or an `accelerator`.
+    pub covers: Place,
+    /// The models whose engines run there; for another machine only, and then at least one.
+    pub models: Vec<String>,
+    /// How good the exporter's figures are. Default `estimated`: exporters in virtual machines model.
+    pub quality: Quality,
+    /// Milliseconds between questions, 500 to 60000. Default 5000.
+    pub every_ms: u64,
+    /// Milliseconds until a question is given up, 100 to 30000. Default 2000.
+    pub timeout_ms: u64,
+    /// Seconds after which a figure is no figure, 2 to 3600. Default 60.
+    pub stale_after_s: u64,
+    /// Environment variable that holds a bearer token. Default: none is sent.
+    pub token_env: Option<String>,
+}
+
+/// What the number of a query is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// A counter.
+    #[default]
+    Joules,
+    /// A gauge, summed over time.
+    Watts,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            query: String::new(),
+            unit: Unit::Joules,
+            covers: Place::Elsewhere,
+            models: Vec::new(),
+            quality: Quality::Estimated,
+            every_ms: 5000,
+            timeout_ms: 2000,
+            stale_after_s: 60,
+            token_env: None,
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with it: the key at fault, and why.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let elsewhere = self.covers == Place::Elsewhere;
+        let rules = [
+            url_rule(&self.url),
+            (
+                !self.query.trim().is_empty(),
+                "query",
+                "is missing: a PromQL expression that gives one number",
+            ),
+            (
+                elsewhere != self.models.is_empty(),
+                "models",
+                "must name the models whose engines run on that other machine, and is for other machines only",
+            ),
+            (
+                self.covers != Place::Memory,
+                "covers",
+                "must be `elsewhere`, `machine`, `processor` or `accelerator`",
+            ),
+            (
+                matches!(self.quality, Quality::Measured | Quality::Estimated),
+                "quality",
+                "must be `measured` or `estimated`",
+            ),
+            every_rule(self.every_ms),
+            timeout_rule(self.timeout_ms),
+            (
+                (2..=3600).contains(&self.stale_after_s),
+                "stale_after_s",
+                "must be 2 to 3600 seconds",
+            ),
+        ];
+        broken(rules)
+    }
+
+    fn question(&self) -> Option<Question> {
+        let mut url = http_url(&self.url)?;
+        url.path_segments_mut().ok()?.pop_if_empty().extend(["api", "v1", "query"]);
+        url.query_pairs_mut()
+            .append_pair("query", &self.query)
+            .append_pair("lookback_delta", &format!("{}s", self.stale_after_s));
+        Some(Question {
+            url,
+            secret: self.token_env.as_deref().and_then(Question::bearer),
+            every: Duration::from_millis(self.every_ms),
+            timeout: Duration::from_millis(self.timeout_ms),
+        })
+    }
+}
+
+/// The sensor of one query, by the name of its table.
+pub fn candidate(name: &str, config: &Config) -> Candidate {
+    let band = match config.unit {
+        Unit::Joules => Band::EXACT,
+        // What passed between two scrapes is only sampled.
+        Unit::Watts => Band { low: 0.85, high: 1.15 },
+    };
+    let info = info(name, Kind::Prometheus, config.quality, band);
+    let unit = config.unit;
+    let parse = Box::new(move |body: &[u8]| number(body).map(|number| unit.figure(number)));
+    let stale_after = Duration::from_secs(config.stale_after_s);
+    let sensor = match config.question() {
+        None => Err(Why::Absent(URL_RULE)),
+        Some(question) => RemoteSensor::start(info.clone(), question, stale_after, parse),
+    };
+    Candidate { kind: Kind::Prometheus, info, place: config.covers, at: config.url.clone(), sensor }
+}
+
+impl Unit {
+    fn figure(self, number: f64) -> Figure {
+        match self {
+            Self::Joules => Figure::Joules(number),
+            Self::Watts => Figure::Watts(number),
+        }
+    }
+}
+
+/// The one number of an answer to an instant query.
+fn number(body: &[u8]) -> Result<f64, String> {
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|_| "does not answer as Prometheus does".to_owned())?;
+    let data = &body["data"];
+    let value = match (data["resultType"].as_str(), data["result"].as_array()) {
+        (Some("scalar"), Some(value)) => value,
+        (Some("vector"), Some(series)) => match series.as_slice() {
+            [] => return Err("the query finds nothing (any more): is the exporter up?".to_owned()),
+            [one] => one["value"].as_array().ok_or("does not answer as Prometheus does")?,
+            more => {
+                let count = more.len();
+                return Err(format!("the query finds {count} series: put it in sum()"));
+            }
+        },
+        _ => return Err("the query gives no single number".to_owned()),
+    };
+    let text = value.get(1).and_then(Value::as_str).unwrap_or_default();
+    text.parse().map_err(|_| "the query gives no number".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            url: "http://127.0.0.1:9090/prom/".into(),
+            query: "sum(kepler_node_cpu_joules_total)".into(),
+            models: vec!["vllm".into()],
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn the_question_is_an_instant_query_below_the_servers_path() {
+        let url = config().question().unwrap().url;
+        assert_eq!(
+            url.as_str(),
+            "http://127.0.0.1:9090/prom/api/v1/query?query=sum%28kepler_node_cpu_joules_total%29&lookback_delta=60s"
+        );
+    }
+
+    #[test]
+    fn one_number_is_read_and_anything_else_refused_with_a_reason() {
+        let read = |text: &str| number(text.as_bytes());
+        let vector = |series: &str| {
+            format!(
+                r#"{{"status":"success","data":{{"resultType":"vector","result":[{series}]}}}}"#
+            )
+        };
+        let one = r#"{"metric":{},"value":[1.7e9,"123.25"]}"#;
+        assert_eq!(read(&vector(one)), Ok(123.25));
+        assert_eq!(read(r#"{"data":{"resultType":"scalar","result":[1,"7"]}}"#), Ok(7.0));
+        assert!(read(&vector("")).unwrap_err().contains("finds nothing"));
+        assert!(read(&vector(&format!("{one},{one}"))).unwrap_err().contains("sum()"));
+        for wrong in ["", "[]", "{}", r#"{"data":{"resultType":"matrix","result":[]}}"#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        assert!(read(&vector(r#"{"value":[1,"many"]}"#)).is_err());
+        assert!(read(&vector(r#"{"value":[1,"NaN"]}"#)).unwrap().is_nan(), "refused by the inbox");
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        assert_eq!(config().problems(), []);
+        let wrong = Config {
+            url: "http://me:secret@h/".into(),
+            query: " ".into(),
+            covers: Place::Memory,
+            quality: Quality::Calibrated,
+            every_ms: 1,
+            timeout_ms: 1,
+            stale_after_s: 1,
+            ..config()
+        };
+        let problems = wrong.problems();
+        let keys: Vec<&str> = problems.iter().map(|(key, _)| *key).collect();
+        assert_eq!(
+            keys,
+            [
+                "url",
+                "query",
+                "models",
+                "covers",
+                "quality",
+                "every_ms",
+                "timeout_ms",
+                "stale_after_s"
+            ]
+        );
+        assert!(!format!("{problems:?}").contains("secret"));
+    }
+}

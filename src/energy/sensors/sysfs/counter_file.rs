@@ -1,0 +1,31 @@
+//! A sensor whose whole device is one sysfs file with a growing count, as RAPL zones and hwmon's energy channels are.
+
+use std::path::PathBuf;
+
+use super::file;
+use crate::energy::sensors::counter::Counter;
+use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
+use crate::units::MonotonicNs;
+
+/// The file, and what its count has come to.
+#[derive(Debug)]
+pub struct CounterFile {
+    pub info: DeviceInfo,
+    pub path: PathBuf,
+    pub counter: Counter,
+}
+
+impl Sensor for CounterFile {
+    fn device(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn read(&mut self) -> Result<Sample, SensorError> {
+        let raw = file::count(&self.path)?;
+        self.counter.advance(raw, MonotonicNs::now())
+    }
+
+    fn resets(&self) -> u64 {
+        self.counter.resets()
+    }
+}
