@@ -18,10 +18,10 @@ pub mod config;
 pub mod discovery;
 pub mod meter;
 
-pub use attribution::device::{DeviceBook, Serves};
-pub use attribution::{Books, Settled};
+pub use attribution::device::{DeviceSnapshot, Scope};
+pub use attribution::{MeterSnapshot, Settled};
 pub use config::{Config, ConfigError, SensorChoice};
-pub use discovery::survey;
+pub use discovery::discover;
 pub use figure::{EnergyFigure, Quality, Source};
 pub use hardware::Hardware;
 pub use meter::{Meter, MeterError, MeterHandle};

@@ -15,7 +15,7 @@ use super::sensors::process::cpu_model::CpuModel;
 use super::sensors::sensor::{DeviceInfo, Sample};
 use super::work::{TokenWeights, WorkSpan};
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
-use device::{Device, DeviceBook, Serves};
+use device::{Device, DeviceSnapshot, Scope};
 
 pub mod apportion;
 pub mod device;
@@ -25,14 +25,14 @@ pub mod ledger;
 pub mod load_energy;
 mod settlement;
 
-/// Names a device of the accounts.
+/// Names a device of the attribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceId(usize);
 
 /// All devices, engines and unsettled attempts of one meter.
 #[derive(Debug)]
-pub struct Accounts {
-    settings: Settings,
+pub struct Attribution {
+    parameters: Parameters,
     devices: Vec<Device>,
     /// End of the last step each engine reported.
     steps: BTreeMap<Arc<str>, MonotonicNs>,
@@ -56,7 +56,7 @@ struct Attempt {
 
 /// The constants of the books.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct Parameters {
     pub cadence: Duration,
     /// Of models that the profile does not know.
     pub weights: TokenWeights,
@@ -66,10 +66,10 @@ pub struct Settings {
     /// What is named as the source of a figure nobody could read.
     pub source: Source,
     /// Engines are metered one by one from their start on: an attempt that none of them saw was not worked on.
-    pub engines_apart: bool,
+    pub per_engine: bool,
 }
 
-impl Settings {
+impl Parameters {
     fn weights_of(&self, model: &str) -> TokenWeights {
         let measured = self.profile.model(model).and_then(ModelProfile::weights);
         measured.unwrap_or(self.weights)
@@ -89,8 +89,8 @@ pub struct Settled {
 
 /// A snapshot of all devices.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Books {
-    pub devices: Vec<DeviceBook>,
+pub struct MeterSnapshot {
+    pub devices: Vec<DeviceSnapshot>,
     /// Attempts not settled yet.
     pub open_attempts: usize,
     /// Attempts that settled as unknown because a device could not be read in time, or lost energy of theirs.
@@ -99,19 +99,19 @@ pub struct Books {
     pub meter_cpu: Duration,
 }
 
-impl Books {
+impl MeterSnapshot {
     /// How far all books together are from adding up; anything but 0 is a bug.
     pub fn conservation_error(&self) -> Microjoules {
         self.devices.iter().map(|device| device.conservation_error).sum()
     }
 }
 
-impl Accounts {
-    pub fn new(settings: Settings) -> Self {
-        let profile = Arc::clone(&settings.profile);
-        let estimator = Estimator::new(settings.prior, settings.cpu_model, profile);
+impl Attribution {
+    pub fn new(parameters: Parameters) -> Self {
+        let profile = Arc::clone(&parameters.profile);
+        let estimator = Estimator::new(parameters.prior, parameters.cpu_model, profile);
         Self {
-            settings,
+            parameters,
             devices: Vec::new(),
             steps: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -123,21 +123,21 @@ impl Accounts {
     }
 
     /// Adds a device whose sensor counts from 0 at `at`, or continues the books of one with that name.
-    pub fn add_device(&mut self, info: DeviceInfo, serves: Serves, at: MonotonicNs) -> DeviceId {
-        if let Serves::Elsewhere(models) = &serves {
+    pub fn add_device(&mut self, info: DeviceInfo, scope: Scope, at: MonotonicNs) -> DeviceId {
+        if let Scope::Elsewhere(models) = &scope {
             self.elsewhere.extend(models.iter().cloned());
         }
         let known = self.devices.iter().position(|device| device.info.name == info.name);
         let index = known.unwrap_or(self.devices.len());
         match self.devices.get_mut(index) {
             Some(device) => device.restart(info, at),
-            None => self.devices.push(Device::new(info, serves, at)),
+            None => self.devices.push(Device::new(info, scope, at)),
         }
         let device = &mut self.devices[index];
         for (&id, attempt) in &self.attempts {
             let elsewhere = self.elsewhere.contains(&attempt.model);
-            if attempt.closed.is_none() && device.serves.model(&attempt.model, elsewhere) {
-                device.ledger.open(id, self.settings.weights_of(&attempt.model), attempt.opened);
+            if attempt.closed.is_none() && device.scope.covers(&attempt.model, elsewhere) {
+                device.ledger.open(id, self.parameters.weights_of(&attempt.model), attempt.opened);
             }
         }
         DeviceId(index)
@@ -150,21 +150,21 @@ impl Accounts {
 
     fn devices_of(&mut self, model: &str) -> impl Iterator<Item = &mut Device> {
         let elsewhere = self.elsewhere.contains(model);
-        self.devices.iter_mut().filter(move |device| device.serves.model(model, elsewhere))
+        self.devices.iter_mut().filter(move |device| device.scope.covers(model, elsewhere))
     }
 
     /// A good reading of a device at `now`, and how often its counter has started over.
     pub fn reading(&mut self, id: DeviceId, now: MonotonicNs, sample: Sample, resets: u64) {
-        let cadence_ns = nanoseconds(self.settings.cadence);
+        let cadence_ns = nanoseconds(self.parameters.cadence);
         let device = &mut self.devices[id.0];
         device.reading(now, sample, cadence_ns);
         device.set_resets(resets);
     }
 
-    /// The machine slept for `missed` since the last readings.
-    pub fn slept(&mut self, missed: Duration) {
+    /// The machine suspended for `missed` since the last readings.
+    pub fn suspended(&mut self, missed: Duration) {
         for device in &mut self.devices {
-            device.slept(missed);
+            device.suspended(missed);
         }
     }
 
@@ -208,7 +208,7 @@ impl Accounts {
             closed: None,
             served: true,
         });
-        let weights = self.settings.weights_of(model);
+        let weights = self.parameters.weights_of(model);
         for device in self.devices_of(model) {
             device.ledger.open(id, weights, now);
         }
@@ -255,9 +255,9 @@ impl Accounts {
         self.devices.iter().map(|device| device.ledger.conservation_error()).sum()
     }
 
-    pub fn books(&self, now: MonotonicNs) -> Books {
-        Books {
-            devices: self.devices.iter().map(|device| device.book(now)).collect(),
+    pub fn snapshot(&self, now: MonotonicNs) -> MeterSnapshot {
+        MeterSnapshot {
+            devices: self.devices.iter().map(|device| device.snapshot(now)).collect(),
             open_attempts: self.attempts.len(),
             unknown_settlements: self.unknown_settlements,
             meter_cpu: Duration::ZERO,

@@ -19,7 +19,7 @@ use super::sensors::sysfs::rapl;
 use super::work::TokenWeights;
 use crate::units::Watts;
 
-/// Settings of the energy meter.
+/// Parameters of the energy meter.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {

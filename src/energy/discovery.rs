@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::config::{Config, SensorChoice};
 use super::figure::Quality;
-use super::sensors::discovered::{Candidate, Kind, Place, Why, info};
+use super::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use super::sensors::library::{apple, nvml};
 use super::sensors::process::cpu_model;
 use super::sensors::remote::{prometheus, wall};
@@ -23,17 +23,17 @@ mod selection;
 
 /// What was found and what is used of it.
 #[derive(Default)]
-pub struct Survey {
+pub struct Discovery {
     pub findings: Vec<Finding>,
-    pub used: Vec<Used>,
+    pub used: Vec<SelectedSensor>,
     /// Whether processes are metered by their CPU time, since nothing in use covers the processor.
     pub cpu_model: bool,
 }
 
 /// A sensor in use and what it covers.
-pub struct Used {
+pub struct SelectedSensor {
     pub sensor: Box<dyn Sensor>,
-    pub place: Place,
+    pub coverage: Coverage,
     /// The models whose engines it covers, if it is not everything here.
     pub models: Vec<Arc<str>>,
 }
@@ -44,7 +44,8 @@ pub struct Finding {
     pub kind: Kind,
     pub device: Arc<str>,
     pub at: String,
-    pub place: Place,
+    #[serde(rename = "place")]
+    pub coverage: Coverage,
     /// What its figures are labelled with.
     pub quality: Quality,
     /// Factors from a figure of its to the ends of its band.
@@ -59,13 +60,13 @@ pub struct Finding {
 }
 
 /// What a device drew while it was watched: nothing to tell if its counter did not move.
-pub type Watched = (Arc<str>, Result<Option<Watts>, SensorError>);
+pub type MeasuredPower = (Arc<str>, Result<Option<Watts>, SensorError>);
 
 /// What the CPU-time model is called among devices.
 pub const CPU_TIME: &str = "cpu-time";
 
 /// Looks for every kind and chooses.
-pub fn survey(config: &Config) -> Survey {
+pub fn discover(config: &Config) -> Discovery {
     let candidates = candidates(config);
     let verdicts = selection::select(config.sensors, &candidates);
     let whys: Vec<Option<String>> = candidates
@@ -78,24 +79,25 @@ pub fn survey(config: &Config) -> Survey {
         .collect();
     let findings = candidates.iter().zip(&whys).map(|(one, why)| finding(one, why.clone()));
     let mut findings: Vec<Finding> = findings.collect();
-    let used: Vec<Used> = candidates
+    let used: Vec<SelectedSensor> = candidates
         .into_iter()
         .zip(&whys)
         .filter(|(_, why)| why.is_none())
         .filter_map(|(one, _)| {
             let models = models_of(config, &one);
-            Some(Used { sensor: one.sensor.ok()?, place: one.place, models })
+            Some(SelectedSensor { sensor: one.sensor.ok()?, coverage: one.coverage, models })
         })
         .collect();
-    let covered = used.iter().any(|one| matches!(one.place, Place::Processor | Place::Machine));
+    let covered =
+        used.iter().any(|one| matches!(one.coverage, Coverage::Processor | Coverage::Machine));
     let cpu_time = cpu_time(config, covered);
     let cpu_model = cpu_time.used;
     findings.push(cpu_time);
-    Survey { findings, used, cpu_model }
+    Discovery { findings, used, cpu_model }
 }
 
 /// Only a query knows whose energy it tells.
-fn models_of(config: &Config, one: &Candidate) -> Vec<Arc<str>> {
+fn models_of(config: &Config, one: &Discovered) -> Vec<Arc<str>> {
     let query = config.prometheus.get(&*one.info.name).filter(|_| one.kind == Kind::Prometheus);
     query.map_or_else(Vec::new, |query| {
         query.models.iter().map(|name| name.as_str().into()).collect()
@@ -103,7 +105,7 @@ fn models_of(config: &Config, one: &Candidate) -> Vec<Arc<str>> {
 }
 
 /// Everything found, in the order of preference, with a line for each kind of which there is nothing.
-fn candidates(config: &Config) -> Vec<Candidate> {
+fn candidates(config: &Config) -> Vec<Discovered> {
     let root = &config.sysfs_root;
     let kinds = [
         Kind::Rapl,
@@ -142,11 +144,11 @@ fn candidates(config: &Config) -> Vec<Candidate> {
 }
 
 /// What to say of a kind that found nothing.
-fn absent(kind: Kind, enabled: bool) -> Option<Why> {
+fn absent(kind: Kind, enabled: bool) -> Option<SkipReason> {
     if !enabled {
-        return Some(Why::Absent("is switched off in the config"));
+        return Some(SkipReason::Absent("is switched off in the config"));
     }
-    Some(Why::Absent(match kind {
+    Some(SkipReason::Absent(match kind {
         Kind::Rapl => {
             "the kernel shows no powercap zones here, as in most virtual machines and containers; \
              on a host of yours, mount its /sys read-only and name it in energy.sysfs_root"
@@ -160,22 +162,22 @@ fn absent(kind: Kind, enabled: bool) -> Option<Why> {
     }))
 }
 
-fn missing(kind: Kind, why: Why) -> Candidate {
-    Candidate {
+fn missing(kind: Kind, why: Why) -> Discovered {
+    Discovered {
         kind,
         info: info(kind.label(), kind, Quality::Measured, Band::EXACT),
-        place: Place::Machine,
+        coverage: Coverage::Machine,
         at: String::new(),
         sensor: Err(why),
     }
 }
 
-fn finding(one: &Candidate, why_not: Option<String>) -> Finding {
+fn finding(one: &Discovered, why_not: Option<String>) -> Finding {
     Finding {
         kind: one.kind,
         device: Arc::clone(&one.info.name),
         at: one.at.clone(),
-        place: one.place,
+        coverage: one.coverage,
         quality: one.info.quality,
         band: one.info.band,
         used: why_not.is_none(),
@@ -188,11 +190,11 @@ fn cpu_time(config: &Config, covered: bool) -> Finding {
     let modelled = matches!(config.sensors, SensorChoice::Auto | SensorChoice::CpuModel);
     let why_not = match cpu_model::is_own(&config.proc_root) {
         _ if covered => {
-            Some(Why::Absent("a sensor covers the processor, which is better than a model"))
+            Some(SkipReason::Absent("a sensor covers the processor, which is better than a model"))
         }
-        _ if !modelled => Some(Why::NotAsked),
+        _ if !modelled => Some(SkipReason::NotAsked),
         Err(error) => Some(error.into()),
-        Ok(false) => Some(Why::Absent(
+        Ok(false) => Some(SkipReason::Absent(
             "energy.proc_root numbers processes otherwise than this one: leave it at /proc, in a container too",
         )),
         Ok(true) => None,
@@ -202,7 +204,7 @@ fn cpu_time(config: &Config, covered: bool) -> Finding {
         kind: Kind::CpuModel,
         device: CPU_TIME.into(),
         at: config.proc_root.display().to_string(),
-        place: Place::Processor,
+        coverage: Coverage::Processor,
         quality: Quality::Estimated,
         band: config.cpu_model().band(),
         used: why_not.is_none(),
@@ -211,21 +213,21 @@ fn cpu_time(config: &Config, covered: bool) -> Finding {
     }
 }
 
-impl Survey {
+impl Discovery {
     /// Whether anything in use meters this machine.
     pub fn meters_here(&self) -> bool {
-        self.used.iter().any(|one| one.place != Place::Elsewhere)
+        self.used.iter().any(|one| one.coverage != Coverage::Elsewhere)
     }
 
     /// What figures of requests will be labelled with: the worst of what adds up to them. None: energy is unknown.
     pub fn quality(&self) -> Option<Quality> {
-        let here = |finding: &&Finding| finding.used && finding.place != Place::Elsewhere;
+        let here = |finding: &&Finding| finding.used && finding.coverage != Coverage::Elsewhere;
         self.findings.iter().filter(here).map(|finding| finding.quality).max()
     }
 
     /// Reads each sensor in use twice, `apart`, and says what it drew meanwhile. A device that cannot be read, or whose
     /// counter did not move, has no power to tell.
-    pub fn watch(&mut self, apart: Duration) -> Vec<Watched> {
+    pub fn measure_power(&mut self, apart: Duration) -> Vec<MeasuredPower> {
         let first: Vec<Result<Sample, SensorError>> =
             self.used.iter_mut().map(|one| first_answer(&mut *one.sensor)).collect();
         thread::sleep(apart);
@@ -258,7 +260,7 @@ fn first_answer(sensor: &mut dyn Sensor) -> Result<Sample, SensorError> {
 }
 
 /// One line for a log.
-impl fmt::Display for Survey {
+impl fmt::Display for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let used: Vec<&str> =
             self.findings.iter().filter(|one| one.used).map(|one| &*one.device).collect();
@@ -272,8 +274,8 @@ impl fmt::Display for Survey {
 }
 
 /// Why a sensor that was asked for by kind cannot be had.
-pub fn refusals(survey: &Survey, kind: Kind) -> String {
-    let of_kind = survey.findings.iter().filter(|one| one.kind == kind);
+pub fn refusals(discovery: &Discovery, kind: Kind) -> String {
+    let of_kind = discovery.findings.iter().filter(|one| one.kind == kind);
     let whys: Vec<String> = of_kind
         .filter_map(|one| {
             Some(format!("{} {}: {}", one.at, one.device, one.why_not.as_ref()?).trim().to_owned())

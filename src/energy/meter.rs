@@ -2,7 +2,7 @@
 //! report to it.
 //!
 //! All effects of the energy module are here: the thread, the clock, the locks. What follows from readings and reports
-//! is decided in [`super::accounts`], which is pure.
+//! is decided in [`super::attribution`], which is pure.
 
 use std::io;
 use std::process;
@@ -14,21 +14,21 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::attribution::device::Serves;
-use super::attribution::{Accounts, Books, DeviceId, Settings, Settled};
+use super::attribution::device::Scope;
+use super::attribution::{Attribution, DeviceId, MeterSnapshot, Parameters, Settled};
 use super::config::{Config, SensorChoice};
-use super::discovery::{self, Survey, refusals};
+use super::discovery::{self, Discovery, refusals};
 use super::figure::{EnergyFigure, Source};
 use super::grid::rates::Rates;
 use super::prediction::estimate::ExpectedTime;
 use super::prediction::profile::{Profile, ProfileError};
-use super::sensors::discovered::Place;
+use super::sensors::discovered::Coverage;
 use super::sensors::process::cgroup;
 use super::sensors::process::cpu_model::ProcessSensor;
 use super::sensors::sensor::{Sample, Sensor, SensorError};
 use super::work::{Tokens, WorkSpan};
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
-use suspend::SleepWatch;
+use suspend::SuspendDetector;
 
 mod suspend;
 
@@ -54,7 +54,7 @@ impl Meter {
         let mut ticker = Ticker {
             shared: Arc::clone(&shared),
             settlements: sender,
-            sleep: SleepWatch::start(),
+            sleep: SuspendDetector::start(),
             conserving: true,
         };
         let thread = thread::Builder::new()
@@ -101,17 +101,17 @@ impl MeterHandle {
     /// An engine process began. Call it at once after the spawn: energy since its birth is booked from here on.
     pub fn engine_started(&self, model: &Arc<str>, pid: u32) {
         self.probe_engine(model, pid);
-        lock(&self.shared.accounts).load_started(model, MonotonicNs::now());
+        lock(&self.shared.attribution).load_started(model, MonotonicNs::now());
     }
 
     /// The engine has loaded its model: what it used so far was the load.
     pub fn engine_ready(&self, model: &Arc<str>) {
-        lock(&self.shared.accounts).load_ended(model, true, MonotonicNs::now());
+        lock(&self.shared.attribution).load_ended(model, true, MonotonicNs::now());
     }
 
     /// Expected energy of loading a local model from a file of `bytes`.
     pub fn load_energy(&self, model: &str, bytes: u64) -> EnergyFigure {
-        lock(&self.shared.accounts).load_energy(model, bytes)
+        lock(&self.shared.attribution).load_energy(model, bytes)
     }
 
     fn probe_engine(&self, model: &Arc<str>, pid: u32) {
@@ -122,60 +122,60 @@ impl MeterHandle {
         // A first look, which is not booked, so that a later process with this pid is told from this one.
         drop(sensor.read());
         let mut probes = lock(&self.shared.probes);
-        let serves = Serves::Engine(Arc::clone(model));
-        self.shared.end(&mut probes, |probe| probe.serves == serves);
-        probes.push(self.shared.probe(sensor, serves, Some(pid)));
+        let scope = Scope::Engine(Arc::clone(model));
+        self.shared.end(&mut probes, |probe| probe.scope == scope);
+        probes.push(self.shared.probe(sensor, scope, Some(pid)));
     }
 
     /// An engine process ended. To be called before the child is reaped, while its last CPU time can still be read; afterwards
     /// what it used since the last tick is unknown, and so is the energy of whoever was there.
     pub fn engine_stopped(&self, model: &Arc<str>, pid: u32) {
         let mut probes = lock(&self.shared.probes);
-        let serves = Serves::Engine(Arc::clone(model));
-        self.shared.end(&mut probes, |probe| probe.serves == serves && probe.pid == Some(pid));
+        let scope = Scope::Engine(Arc::clone(model));
+        self.shared.end(&mut probes, |probe| probe.scope == scope && probe.pid == Some(pid));
         drop(probes);
-        lock(&self.shared.accounts).load_ended(model, false, MonotonicNs::now());
+        lock(&self.shared.attribution).load_ended(model, false, MonotonicNs::now());
     }
 
     /// Whether a model that runs elsewhere is metered there: its attempts and work are to be reported like a local one's.
     pub fn meters_elsewhere(&self, model: &str) -> bool {
-        lock(&self.shared.accounts).meters_elsewhere(model)
+        lock(&self.shared.attribution).meters_elsewhere(model)
     }
 
     /// An attempt is about to be handed to the model's engine. Every attempt opened must be closed.
     pub fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId) {
-        lock(&self.shared.accounts).open(model, attempt, MonotonicNs::now());
+        lock(&self.shared.attribution).open(model, attempt, MonotonicNs::now());
     }
 
     /// The engine finished a step.
     pub fn work(&self, model: &Arc<str>, span: WorkSpan) {
-        lock(&self.shared.accounts).work(model, span, MonotonicNs::now());
+        lock(&self.shared.attribution).work(model, span, MonotonicNs::now());
     }
 
     /// The attempt ended, however it did. Best called when the engine has let go of it: a step reported after the attempt
     /// has settled is counted as dropped, and its energy goes to the others or stays unattributed.
     pub fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
-        lock(&self.shared.accounts).close(model, attempt, MonotonicNs::now());
+        lock(&self.shared.attribution).close(model, attempt, MonotonicNs::now());
     }
 
     /// The attempt ended before any engine heard of it. Instead of opening and closing it.
     pub fn attempt_unserved(&self, model: &Arc<str>, attempt: AttemptId) {
-        lock(&self.shared.accounts).unserved(model, attempt, MonotonicNs::now());
+        lock(&self.shared.attribution).unserved(model, attempt, MonotonicNs::now());
     }
 
     /// Marginal energy of an attempt so far; unknown once it has settled.
     pub fn provisional(&self, attempt: AttemptId) -> EnergyFigure {
-        lock(&self.shared.accounts).provisional(attempt)
+        lock(&self.shared.attribution).provisional(attempt)
     }
 
     /// Expected marginal energy of an answer by a local model, for routing.
     pub fn expected(&self, model: &str, tokens: Tokens) -> EnergyFigure {
-        lock(&self.shared.accounts).expected(model, tokens)
+        lock(&self.shared.attribution).expected(model, tokens)
     }
 
     /// Expected time of an answer with nobody else there, where `wattgate measure` has measured it.
     pub fn expected_time(&self, model: &str, tokens: Tokens) -> Option<ExpectedTime> {
-        lock(&self.shared.accounts).expected_time(model, tokens)
+        lock(&self.shared.attribution).expected_time(model, tokens)
     }
 
     /// What a joule causes beside heat, here and elsewhere.
@@ -183,10 +183,10 @@ impl MeterHandle {
         &self.shared.rates
     }
 
-    pub fn books(&self) -> Books {
+    pub fn snapshot(&self) -> MeterSnapshot {
         let meter_cpu = Duration::from_nanos(self.shared.busy_ns.load(Ordering::Relaxed));
-        let books = lock(&self.shared.accounts).books(MonotonicNs::now());
-        Books { meter_cpu, ..books }
+        let snapshot = lock(&self.shared.attribution).snapshot(MonotonicNs::now());
+        MeterSnapshot { meter_cpu, ..snapshot }
     }
 }
 
@@ -201,12 +201,12 @@ pub enum MeterError {
     Thread(io::Error),
 }
 
-/// Locks are always taken in this order: probes, accounts.
+/// Locks are always taken in this order: probes, attribution.
 #[derive(Debug)]
 struct Shared {
     /// The sensors being read. The thread holds this lock while it reads files, so requests never wait for it.
     probes: Mutex<Vec<Probe>>,
-    accounts: Mutex<Accounts>,
+    attribution: Mutex<Attribution>,
     profile: Arc<Profile>,
     /// Set when processes are metered by the CPU model.
     process_model: Option<Config>,
@@ -217,7 +217,7 @@ struct Shared {
 
 struct Probe {
     device: DeviceId,
-    serves: Serves,
+    scope: Scope,
     /// Of the engine process, if it is one's.
     pid: Option<u32>,
     sensor: Box<dyn Sensor>,
@@ -233,80 +233,80 @@ impl std::fmt::Debug for Probe {
 
 impl Shared {
     fn new(config: &Config) -> Result<Self, MeterError> {
-        let survey = match config.sensors {
-            SensorChoice::None => Survey::default(),
-            _ => discovery::survey(config),
+        let found = match config.sensors {
+            SensorChoice::None => Discovery::default(),
+            _ => discovery::discover(config),
         };
         if let Some(kind) = config.sensors.kind()
-            && !survey.meters_here()
+            && !found.meters_here()
         {
-            let why = refusals(&survey, kind);
+            let why = refusals(&found, kind);
             return Err(MeterError::NoSensor { kind: kind.label(), why });
         }
         let profile = Arc::new(Profile::configured(config.profile.as_deref())?);
-        tracing::info!(sensors = %survey, "energy sensors chosen");
-        let first = survey.used.first().map(|used| used.sensor.device().source);
-        let settings = Settings {
+        tracing::info!(sensors = %found, "energy sensors chosen");
+        let first = found.used.first().map(|used| used.sensor.device().source);
+        let parameters = Parameters {
             cadence: Duration::from_millis(config.cadence_ms),
             weights: config.token_weights(),
             prior: config.prior_cost(),
             profile: Arc::clone(&profile),
             cpu_model: config.cpu_model(),
             source: first.unwrap_or(Source::CpuModel),
-            engines_apart: survey.cpu_model,
+            per_engine: found.cpu_model,
         };
         let shared = Self {
             probes: Mutex::default(),
-            accounts: Mutex::new(Accounts::new(settings)),
+            attribution: Mutex::new(Attribution::new(parameters)),
             profile,
             // What covers the processor contains every process: counting those too would count twice.
-            process_model: survey.cpu_model.then(|| config.clone()),
+            process_model: found.cpu_model.then(|| config.clone()),
             rates: Rates::new(&config.carbon, &config.price),
             busy_ns: AtomicU64::new(0),
         };
-        lock(&shared.probes).extend(shared.first_probes(survey));
+        lock(&shared.probes).extend(shared.first_probes(found));
         Ok(shared)
     }
 
     /// The sensors in use, and the gateway's own process where processes are metered; engines follow as they start.
-    fn first_probes(&self, survey: Survey) -> Vec<Probe> {
+    fn first_probes(&self, found: Discovery) -> Vec<Probe> {
         let gateway = self.process_model.as_ref().map(|config| {
             let (name, root, model) = ("gateway".into(), &config.proc_root, config.cpu_model());
             let sensor = ProcessSensor::new(name, root, process::id(), model);
-            self.probe(Box::new(sensor), Serves::Overhead, None)
+            self.probe(Box::new(sensor), Scope::Overhead, None)
         });
-        let used = survey.used.into_iter();
+        let used = found.used.into_iter();
         let used = used.map(|used| {
-            let serves = match used.place {
-                Place::Elsewhere => Serves::Elsewhere(used.models.into()),
-                _ => Serves::AllEngines,
+            let scope = match used.coverage {
+                Coverage::Elsewhere => Scope::Elsewhere(used.models.into()),
+                _ => Scope::AllEngines,
             };
-            self.probe(used.sensor, serves, None)
+            self.probe(used.sensor, scope, None)
         });
         used.chain(gateway).collect()
     }
 
-    fn probe(&self, sensor: Box<dyn Sensor>, serves: Serves, pid: Option<u32>) -> Probe {
+    fn probe(&self, sensor: Box<dyn Sensor>, scope: Scope, pid: Option<u32>) -> Probe {
         let sensor = match &self.profile.calibration {
             Some(calibration) => calibration.apply(sensor),
             None => sensor,
         };
         let info = sensor.device().clone();
-        let device = lock(&self.accounts).add_device(info, serves.clone(), MonotonicNs::now());
-        Probe { device, serves, pid, sensor, failing: false }
+        let device = lock(&self.attribution).add_device(info, scope.clone(), MonotonicNs::now());
+        Probe { device, scope, pid, sensor, failing: false }
     }
 
     /// Takes the probes out that have ended, with a last reading if there still is one to take.
     fn end(&self, probes: &mut Vec<Probe>, ended: impl Fn(&Probe) -> bool) {
         for mut probe in probes.extract_if(.., |probe| ended(probe)) {
             let reading = probe.sensor.read();
-            let (mut accounts, now) = (lock(&self.accounts), MonotonicNs::now());
+            let (mut attribution, now) = (lock(&self.attribution), MonotonicNs::now());
             match reading {
                 Ok(sample) => {
-                    accounts.reading(probe.device, now, sample, probe.sensor.resets());
-                    accounts.retire(probe.device);
+                    attribution.reading(probe.device, now, sample, probe.sensor.resets());
+                    attribution.retire(probe.device);
                 }
-                Err(_) => accounts.lost(probe.device, now),
+                Err(_) => attribution.lost(probe.device, now),
             }
         }
     }
@@ -316,8 +316,8 @@ impl Shared {
 struct Ticker {
     shared: Arc<Shared>,
     settlements: mpsc::Sender<Settled>,
-    sleep: SleepWatch,
-    /// False once the books did not add up: that is logged once and stays visible in [`Books`].
+    sleep: SuspendDetector,
+    /// False once the books did not add up: that is logged once and stays visible in [`MeterSnapshot`].
     conserving: bool,
 }
 
@@ -342,7 +342,7 @@ impl Ticker {
 
     fn tick(&mut self) {
         let mut probes = lock(&self.shared.probes);
-        let slept = self.sleep.slept();
+        let suspended = self.sleep.suspended();
         let readings: Vec<(MonotonicNs, Result<Sample, SensorError>)> = probes
             .iter_mut()
             .map(|probe| {
@@ -350,18 +350,21 @@ impl Ticker {
                 (MonotonicNs::now(), reading)
             })
             .collect();
-        let mut accounts = lock(&self.shared.accounts);
-        if let Some(missed) = slept {
-            tracing::warn!(?missed, "the machine slept: the energy of what ran then is unknown");
-            accounts.slept(missed);
+        let mut attribution = lock(&self.shared.attribution);
+        if let Some(missed) = suspended {
+            tracing::warn!(
+                ?missed,
+                "the machine suspended: the energy of what ran then is unknown"
+            );
+            attribution.suspended(missed);
         }
         let mut readings = readings.into_iter();
         probes.retain_mut(|probe| {
-            readings.next().is_none_or(|(at, reading)| probe.book(&mut accounts, at, reading))
+            readings.next().is_none_or(|(at, reading)| probe.book(&mut attribution, at, reading))
         });
-        let settled = accounts.settle(MonotonicNs::now(), self.settlements.capacity());
-        let error = accounts.conservation_error();
-        drop((accounts, probes));
+        let settled = attribution.settle(MonotonicNs::now(), self.settlements.capacity());
+        let error = attribution.conservation_error();
+        drop((attribution, probes));
         if error > Microjoules::ZERO && std::mem::take(&mut self.conserving) {
             tracing::error!(%error, "the energy books do not add up");
         }
@@ -373,10 +376,10 @@ impl Ticker {
 }
 
 impl Probe {
-    /// Books a reading; false when the device has ended.
+    /// MeterSnapshot a reading; false when the device has ended.
     fn book(
         &mut self,
-        accounts: &mut Accounts,
+        attribution: &mut Attribution,
         at: MonotonicNs,
         reading: Result<Sample, SensorError>,
     ) -> bool {
@@ -386,19 +389,19 @@ impl Probe {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!(%device, "the energy sensor can be read again");
                 }
-                accounts.reading(self.device, at, sample, self.sensor.resets());
+                attribution.reading(self.device, at, sample, self.sensor.resets());
                 true
             }
             // A process that has ended is no failure. A counter that is gone may come back.
             Err(SensorError::Gone { .. }) if self.sensor.device().source == Source::CpuModel => {
-                accounts.lost(self.device, at);
+                attribution.lost(self.device, at);
                 false
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(%device, %error, "an energy sensor cannot be read: its energy is unknown until it can");
                 }
-                accounts.read_failed(self.device);
+                attribution.read_failed(self.device);
                 true
             }
         }

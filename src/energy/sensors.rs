@@ -13,4 +13,4 @@ pub mod remote;
 pub mod sensor;
 pub mod sysfs;
 
-pub use discovered::{Candidate, Kind, Place, Why};
+pub use discovered::{Coverage, Discovered, Kind, SkipReason};

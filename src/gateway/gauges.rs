@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::model::{Kind, Model};
 use super::state::Gateway;
-use crate::energy::DeviceBook;
+use crate::energy::DeviceSnapshot;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{
     BuildLabels, DeviceLabels, DeviceNameLabels, GridLabels, IdleLabels, LogLabels,
@@ -24,7 +24,7 @@ impl Gateway {
         let remembered = self.router.conversations.remembered();
         metrics.conversations_remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
         self.refresh_drift();
-        let books = self.router.meter.books();
+        let books = self.router.meter.snapshot();
         let mut loads: BTreeMap<&Arc<str>, Microjoules> = BTreeMap::new();
         for device in &books.devices {
             refresh_device(metrics, device);
@@ -98,7 +98,7 @@ fn refresh_model(metrics: &Metrics, model: &Model) {
     }
 }
 
-fn refresh_device(metrics: &Metrics, device: &DeviceBook) {
+fn refresh_device(metrics: &Metrics, device: &DeviceSnapshot) {
     let name = Arc::clone(&device.info.name);
     let (source, quality) = (device.info.source.label(), device.info.quality.label());
     let labels = DeviceLabels { device: Arc::clone(&name), source, quality };

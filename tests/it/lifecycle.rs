@@ -143,7 +143,7 @@ async fn the_energy_of_a_load_is_booked_as_such_and_nothing_is_lost() {
     let app = TestApp::start(&on_demand("smol")).await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     app.until_logged(1).await;
-    let books = app.gateway.router.meter.books();
+    let books = app.gateway.router.meter.snapshot();
     let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
     assert!(load > 0, "{books:?}");
     assert_eq!(books.conservation_error().0, 0);
@@ -372,7 +372,7 @@ async fn who_is_too_late_for_a_running_load_has_spent_nothing_and_the_load_is_bo
     kill_process(engine, Signal::CONT).unwrap();
     until_state(&app, "smol", "loaded").await;
     eventually(|| async {
-        let books = app.gateway.router.meter.books();
+        let books = app.gateway.router.meter.snapshot();
         let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
         assert_eq!((books.conservation_error().0, books.unknown_settlements), (0, 0));
         (load > 0).then_some(())

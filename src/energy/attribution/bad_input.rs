@@ -1,6 +1,6 @@
 //! What sensors, clocks and engines must not be able to do to the books: negative, `NaN` or silent zero.
 
-use super::tests::{accounts, info, joules, ms, read};
+use super::tests::{attribution, info, joules, ms, read};
 use super::*;
 use crate::energy::sensors::counter::{Counter, Overflow};
 use crate::energy::work::WorkRow;
@@ -9,8 +9,8 @@ use crate::units::{Joules, Watts};
 const A: AttemptId = AttemptId(1);
 const B: AttemptId = AttemptId(2);
 
-fn package(accounts: &mut Accounts) -> DeviceId {
-    accounts.add_device(info("package-0", Some(Watts(2.0))), Serves::AllEngines, ms(0))
+fn package(attribution: &mut Attribution) -> DeviceId {
+    attribution.add_device(info("package-0", Some(Watts(2.0))), Scope::AllEngines, ms(0))
 }
 
 fn span(start: u64, end: u64, rows: &[(AttemptId, u32, u32)]) -> WorkSpan {
@@ -24,25 +24,25 @@ fn span(start: u64, end: u64, rows: &[(AttemptId, u32, u32)]) -> WorkSpan {
 
 #[test]
 fn what_no_engine_heard_of_used_nothing_whether_or_not_there_are_devices() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    accounts.unserved(&model, A, ms(1));
-    let settled = accounts.settle(ms(2), 9);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    attribution.unserved(&model, A, ms(1));
+    let settled = attribution.settle(ms(2), 9);
     assert_eq!(
         (settled[0].marginal.joules, settled[0].marginal.is_final),
         (Some(Joules(0.0)), true)
     );
     assert_eq!(settled[0].amortised.joules, Some(Joules(0.0)));
     // One that was opened stays what it is.
-    accounts.open(&model, B, ms(3));
-    accounts.unserved(&model, B, ms(4));
-    assert_eq!(accounts.settle(ms(5), 9), []);
-    assert_eq!(accounts.books(ms(5)).unknown_settlements, 0);
+    attribution.open(&model, B, ms(3));
+    attribution.unserved(&model, B, ms(4));
+    assert_eq!(attribution.settle(ms(5), 9), []);
+    assert_eq!(attribution.snapshot(ms(5)).unknown_settlements, 0);
 }
 
 /// One settlement of each attempt, by attempt.
-fn settle(accounts: &mut Accounts, now: u64) -> BTreeMap<AttemptId, Settled> {
-    let settled = accounts.settle(ms(now), usize::MAX);
-    assert_eq!(accounts.conservation_error(), Microjoules(0));
+fn settle(attribution: &mut Attribution, now: u64) -> BTreeMap<AttemptId, Settled> {
+    let settled = attribution.settle(ms(now), usize::MAX);
+    assert_eq!(attribution.conservation_error(), Microjoules(0));
     for figure in settled.iter().flat_map(|one| [one.marginal, one.amortised]) {
         for joules in [figure.joules, figure.low, figure.high].into_iter().flatten() {
             assert!(joules.0 >= 0.0 && joules.0.is_finite(), "{figure:?}");
@@ -53,148 +53,148 @@ fn settle(accounts: &mut Accounts, now: u64) -> BTreeMap<AttemptId, Settled> {
 
 #[test]
 fn whoever_was_there_when_a_counter_started_over_is_unknown_and_the_next_is_not() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = package(&mut accounts);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = package(&mut attribution);
     let mut counter = Counter::starting_at(9_000_000, ms(0), "p".into(), Overflow::Never);
-    accounts.open(&model, A, ms(0));
-    accounts.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
+    attribution.open(&model, A, ms(0));
+    attribution.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
     let after_reload = counter.advance(400_000, ms(50)).unwrap();
-    accounts.reading(device, ms(50), after_reload, counter.resets());
-    assert_eq!(joules(accounts.provisional(A)), None);
-    accounts.close(&model, A, ms(50));
-    accounts.open(&model, B, ms(55));
-    accounts.work(&model, span(55, 90, &[(B, 0, 1)]), ms(90));
-    accounts.close(&model, B, ms(90));
-    accounts.reading(device, ms(100), counter.advance(900_000, ms(100)).unwrap(), 1);
-    let settled = settle(&mut accounts, 101);
+    attribution.reading(device, ms(50), after_reload, counter.resets());
+    assert_eq!(joules(attribution.provisional(A)), None);
+    attribution.close(&model, A, ms(50));
+    attribution.open(&model, B, ms(55));
+    attribution.work(&model, span(55, 90, &[(B, 0, 1)]), ms(90));
+    attribution.close(&model, B, ms(90));
+    attribution.reading(device, ms(100), counter.advance(900_000, ms(100)).unwrap(), 1);
+    let settled = settle(&mut attribution, 101);
     assert_eq!(joules(settled[&A].marginal), None);
     assert_eq!(joules(settled[&B].marginal), Some(0.4), "0.5 J less 2 W idle");
-    let books = accounts.books(ms(101));
-    assert_eq!((books.unknown_settlements, books.devices[0].resets), (1, 1));
-    assert_eq!(books.devices[0].account.total, Microjoules(900_000));
+    let snapshot = attribution.snapshot(ms(101));
+    assert_eq!((snapshot.unknown_settlements, snapshot.devices[0].resets), (1, 1));
+    assert_eq!(snapshot.devices[0].account.total, Microjoules(900_000));
 }
 
 #[test]
 fn a_counter_that_jumps_charges_nobody() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = package(&mut accounts);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = package(&mut attribution);
     let mut counter = Counter::starting_at(1000, ms(0), "p".into(), Overflow::Never);
-    accounts.open(&model, A, ms(0));
-    accounts.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
-    accounts.close(&model, A, ms(45));
-    accounts.reading(device, ms(50), counter.advance(u64::MAX / 2, ms(50)).unwrap(), 1);
-    assert_eq!(joules(settle(&mut accounts, 51)[&A].marginal), None);
-    assert_eq!(accounts.books(ms(51)).devices[0].account.total, Microjoules(0));
+    attribution.open(&model, A, ms(0));
+    attribution.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
+    attribution.close(&model, A, ms(45));
+    attribution.reading(device, ms(50), counter.advance(u64::MAX / 2, ms(50)).unwrap(), 1);
+    assert_eq!(joules(settle(&mut attribution, 51)[&A].marginal), None);
+    assert_eq!(attribution.snapshot(ms(51)).devices[0].account.total, Microjoules(0));
 }
 
 /// Others printed 0 W and went on.
 #[test]
 fn a_counter_that_stands_still_settles_its_attempts_as_unknown_and_shows_no_power() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = package(&mut accounts);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = package(&mut attribution);
     let mut counter = Counter::starting_at(1000, ms(0), "p".into(), Overflow::Never);
-    accounts.open(&model, A, ms(0));
-    accounts.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
-    accounts.close(&model, A, ms(45));
+    attribution.open(&model, A, ms(0));
+    attribution.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
+    attribution.close(&model, A, ms(45));
     let mut settled = BTreeMap::new();
     for tick in 1..=400 {
         match counter.advance(1000, ms(tick * 50)) {
-            Ok(sample) => accounts.reading(device, ms(tick * 50), sample, 0),
-            Err(_) => accounts.read_failed(device),
+            Ok(sample) => attribution.reading(device, ms(tick * 50), sample, 0),
+            Err(_) => attribution.read_failed(device),
         }
-        settled.extend(settle(&mut accounts, tick * 50));
+        settled.extend(settle(&mut attribution, tick * 50));
     }
     assert_eq!(joules(settled[&A].marginal), None);
-    let book = accounts.books(ms(20_000)).devices.remove(0);
+    let book = attribution.snapshot(ms(20_000)).devices.remove(0);
     assert_eq!((book.watts, book.read_errors), (None, 301), "an error from the fifth second on");
 }
 
 /// Others learnt the idle power from whatever ran first, or let it vanish under load.
 #[test]
 fn idle_power_is_what_was_said_from_the_first_interval_to_the_busiest() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = package(&mut accounts);
-    accounts.open(&model, A, ms(0));
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = package(&mut attribution);
+    attribution.open(&model, A, ms(0));
     for second in 1..=10 {
-        accounts.work(
+        attribution.work(
             &model,
             span((second - 1) * 1000, second * 1000, &[(A, 0, 1)]),
             ms(second * 1000),
         );
-        read(&mut accounts, device, ms(second * 1000), second * 200_000_000);
+        read(&mut attribution, device, ms(second * 1000), second * 200_000_000);
     }
-    settle(&mut accounts, 10_000);
-    let account = accounts.books(ms(10_000)).devices[0].account;
+    settle(&mut attribution, 10_000);
+    let account = attribution.snapshot(ms(10_000)).devices[0].account;
     assert_eq!(account.idle_occupied, Microjoules(10 * 2_000_000), "2 W of 200");
 }
 
 #[test]
 fn an_engine_that_ends_unread_makes_those_it_worked_for_unknown_and_nobody_before() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = super::tests::engine(&mut accounts, &model, ms(0));
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = super::tests::engine(&mut attribution, &model, ms(0));
     for (attempt, start) in [(A, 0), (B, 50)] {
-        accounts.open(&model, attempt, ms(start));
-        accounts.work(&model, span(start, start + 40, &[(attempt, 0, 1)]), ms(start + 40));
-        accounts.close(&model, attempt, ms(start + 45));
+        attribution.open(&model, attempt, ms(start));
+        attribution.work(&model, span(start, start + 40, &[(attempt, 0, 1)]), ms(start + 40));
+        attribution.close(&model, attempt, ms(start + 45));
     }
-    read(&mut accounts, device, ms(50), 3_000_000);
-    accounts.lost(device, ms(100));
-    let settled = settle(&mut accounts, 101);
+    read(&mut attribution, device, ms(50), 3_000_000);
+    attribution.lost(device, ms(100));
+    let settled = settle(&mut attribution, 101);
     assert_eq!((joules(settled[&A].marginal), joules(settled[&B].marginal)), (Some(3.0), None));
 }
 
 #[test]
 fn who_slept_with_the_machine_is_unknown_and_the_time_is_a_gap() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = package(&mut accounts);
-    accounts.open(&model, A, ms(0));
-    accounts.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
-    read(&mut accounts, device, ms(50), 5_000_000);
-    accounts.slept(Duration::from_hours(8));
-    read(&mut accounts, device, ms(100), 9_000_000);
-    accounts.close(&model, A, ms(110));
-    accounts.open(&model, B, ms(120));
-    accounts.work(&model, span(120, 140, &[(B, 0, 1)]), ms(140));
-    accounts.close(&model, B, ms(140));
-    read(&mut accounts, device, ms(150), 10_000_000);
-    let settled = settle(&mut accounts, 151);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = package(&mut attribution);
+    attribution.open(&model, A, ms(0));
+    attribution.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
+    read(&mut attribution, device, ms(50), 5_000_000);
+    attribution.suspended(Duration::from_hours(8));
+    read(&mut attribution, device, ms(100), 9_000_000);
+    attribution.close(&model, A, ms(110));
+    attribution.open(&model, B, ms(120));
+    attribution.work(&model, span(120, 140, &[(B, 0, 1)]), ms(140));
+    attribution.close(&model, B, ms(140));
+    read(&mut attribution, device, ms(150), 10_000_000);
+    let settled = settle(&mut attribution, 151);
     assert_eq!(joules(settled[&A].marginal), None);
     assert!(joules(settled[&B].marginal).is_some());
-    assert_eq!(accounts.books(ms(151)).devices[0].gap, Duration::from_hours(8));
+    assert_eq!(attribution.snapshot(ms(151)).devices[0].gap, Duration::from_hours(8));
 }
 
 #[test]
 fn a_clock_that_steps_back_changes_nothing() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = package(&mut accounts);
-    accounts.open(&model, A, ms(90));
-    read(&mut accounts, device, ms(100), 1_000_000);
-    read(&mut accounts, device, ms(40), 1_500_000);
-    accounts.work(&model, span(120, 90, &[(A, 0, 1)]), ms(120));
-    accounts.close(&model, A, ms(80));
-    read(&mut accounts, device, ms(150), 2_000_000);
-    assert!(settle(&mut accounts, 151).contains_key(&A));
-    assert_eq!(accounts.books(ms(151)).devices[0].account.total, Microjoules(2_000_000));
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = package(&mut attribution);
+    attribution.open(&model, A, ms(90));
+    read(&mut attribution, device, ms(100), 1_000_000);
+    read(&mut attribution, device, ms(40), 1_500_000);
+    attribution.work(&model, span(120, 90, &[(A, 0, 1)]), ms(120));
+    attribution.close(&model, A, ms(80));
+    read(&mut attribution, device, ms(150), 2_000_000);
+    assert!(settle(&mut attribution, 151).contains_key(&A));
+    assert_eq!(attribution.snapshot(ms(151)).devices[0].account.total, Microjoules(2_000_000));
 }
 
 #[test]
 fn no_tokens_cost_no_active_energy_and_a_million_prompt_tokens_their_share() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = package(&mut accounts);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = package(&mut attribution);
     let (none, long, short) = (AttemptId(1), AttemptId(2), AttemptId(3));
     for attempt in [none, long, short] {
-        accounts.open(&model, attempt, ms(0));
+        attribution.open(&model, attempt, ms(0));
     }
-    accounts.work(
+    attribution.work(
         &model,
         span(0, 50, &[(none, 0, 0), (long, 1_000_000, 0), (short, 0, 1)]),
         ms(50),
     );
     for attempt in [none, long, short] {
-        accounts.close(&model, attempt, ms(50));
+        attribution.close(&model, attempt, ms(50));
     }
-    read(&mut accounts, device, ms(50), 100_000 + 150_001);
-    let settled = settle(&mut accounts, 51);
+    read(&mut attribution, device, ms(50), 100_000 + 150_001);
+    let settled = settle(&mut attribution, 51);
     // 0.15 of a token a million times against one.
     assert_eq!(joules(settled[&none].marginal), Some(0.0));
     assert_eq!(joules(settled[&long].marginal), Some(0.15));
@@ -204,28 +204,28 @@ fn no_tokens_cost_no_active_energy_and_a_million_prompt_tokens_their_share() {
 
 #[test]
 fn five_hundred_engines_share_one_package_to_the_microjoule() {
-    let mut accounts = accounts();
-    let device = package(&mut accounts);
+    let mut attribution = attribution();
+    let device = package(&mut attribution);
     let models: Vec<Arc<str>> = (0..500).map(|n| format!("m{n}").into()).collect();
     let attempts = || models.iter().zip(1..).map(|(model, id)| (model, AttemptId(id)));
     for (model, attempt) in attempts() {
-        accounts.open(model, attempt, ms(0));
+        attribution.open(model, attempt, ms(0));
     }
     for step in 0..20 {
         for (model, attempt) in attempts() {
             let (start, end) = (step * 50 + attempt.0 % 7, (step + 1) * 50);
-            accounts.work(model, span(start, end, &[(attempt, 1, 1)]), ms(end));
+            attribution.work(model, span(start, end, &[(attempt, 1, 1)]), ms(end));
         }
-        read(&mut accounts, device, ms((step + 1) * 50), (step + 1) * 7_777_777);
-        assert!(settle(&mut accounts, (step + 1) * 50).is_empty());
+        read(&mut attribution, device, ms((step + 1) * 50), (step + 1) * 7_777_777);
+        assert!(settle(&mut attribution, (step + 1) * 50).is_empty());
     }
     for (model, attempt) in attempts() {
-        accounts.close(model, attempt, ms(1000));
+        attribution.close(model, attempt, ms(1000));
     }
-    read(&mut accounts, device, ms(1001), 20 * 7_777_777 + 1);
-    let settled = settle(&mut accounts, 1002);
+    read(&mut attribution, device, ms(1001), 20 * 7_777_777 + 1);
+    let settled = settle(&mut attribution, 1002);
     let sum: f64 = settled.values().map(|one| joules(one.marginal).unwrap() * 1e6).sum();
-    let account = accounts.books(ms(1002)).devices[0].account;
+    let account = attribution.snapshot(ms(1002)).devices[0].account;
     assert_eq!(settled.len(), 500);
     assert!((sum - account.attributed.0 as f64).abs() < 0.5, "{sum} {account:?}");
     assert!(settled.values().all(|one| joules(one.marginal) > Some(0.0)));
@@ -233,23 +233,23 @@ fn five_hundred_engines_share_one_package_to_the_microjoule() {
 
 #[test]
 fn a_meter_elsewhere_that_is_scraped_rarely_is_waited_for_and_charges_its_models_only() {
-    let (mut accounts, near, far): (Accounts, Arc<str>, Arc<str>) =
-        (accounts(), "near".into(), "far".into());
-    let package = package(&mut accounts);
-    let serves = Serves::Elsewhere([Arc::clone(&far)].into());
-    let box_far = accounts.add_device(info("box", None), serves, ms(0));
-    assert!(accounts.meters_elsewhere("far") && !accounts.meters_elsewhere("near"));
+    let (mut attribution, near, far): (Attribution, Arc<str>, Arc<str>) =
+        (attribution(), "near".into(), "far".into());
+    let package = package(&mut attribution);
+    let scope = Scope::Elsewhere([Arc::clone(&far)].into());
+    let box_far = attribution.add_device(info("box", None), scope, ms(0));
+    assert!(attribution.meters_elsewhere("far") && !attribution.meters_elsewhere("near"));
     for (model, attempt) in [(&near, A), (&far, B)] {
-        accounts.open(model, attempt, ms(0));
-        accounts.work(model, span(0, 100, &[(attempt, 0, 1)]), ms(100));
-        accounts.close(model, attempt, ms(100));
+        attribution.open(model, attempt, ms(0));
+        attribution.work(model, span(0, 100, &[(attempt, 0, 1)]), ms(100));
+        attribution.close(model, attempt, ms(100));
     }
-    read(&mut accounts, package, ms(150), 1_300_000);
-    let first = settle(&mut accounts, 150);
+    read(&mut attribution, package, ms(150), 1_300_000);
+    let first = settle(&mut attribution, 150);
     assert_eq!(joules(first[&A].marginal), Some(1.0), "1.3 J less 2 W idle");
-    assert!(settle(&mut accounts, 20_000).is_empty());
-    read(&mut accounts, box_far, ms(20_000), 7_000_000);
-    let second = settle(&mut accounts, 20_001);
+    assert!(settle(&mut attribution, 20_000).is_empty());
+    read(&mut attribution, box_far, ms(20_000), 7_000_000);
+    let second = settle(&mut attribution, 20_001);
     assert_eq!(
         joules(second[&B].marginal),
         Some(7.0),

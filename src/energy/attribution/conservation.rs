@@ -1,4 +1,4 @@
-//! Counters that wrap, start over, hold garbage, stand still, cannot be read or slept, through counters, devices and
+//! Counters that wrap, start over, hold garbage, stand still, cannot be read or suspended, through counters, devices and
 //! ledgers, while attempts come, work, leave early and are cancelled, models load and engines die: not a microjoule may go
 //! astray.
 //!
@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::tests::{accounts, engine, info, joules, ms};
+use super::tests::{attribution, engine, info, joules, ms};
 use super::*;
 use crate::energy::sensors::counter::{Counter, Overflow};
 use crate::energy::sensors::power_integral::PowerIntegral;
@@ -117,7 +117,7 @@ struct Seen {
 }
 
 struct Rig<'a> {
-    accounts: Accounts,
+    attribution: Attribution,
     model: Arc<str>,
     loading: Arc<str>,
     ids: [DeviceId; DEVICES],
@@ -142,15 +142,15 @@ struct Rig<'a> {
 
 impl<'a> Rig<'a> {
     fn new(seen: &'a RefCell<Seen>) -> Self {
-        let mut accounts = accounts();
+        let mut attribution = attribution();
         let model: Arc<str> = "m".into();
         let mut shared =
-            |name| accounts.add_device(info(name, Some(Watts(3.0))), Serves::AllEngines, ms(0));
+            |name| attribution.add_device(info(name, Some(Watts(3.0))), Scope::AllEngines, ms(0));
         let [package, card, board] = ["package-0", "nvidia-0", "board"].map(&mut shared);
-        let ids = [package, card, board, engine(&mut accounts, &model, ms(0))];
+        let ids = [package, card, board, engine(&mut attribution, &model, ms(0))];
         let wraps = Overflow::WrapsAt(Microjoules(RANGE));
         Self {
-            accounts,
+            attribution,
             model,
             loading: "n".into(),
             ids,
@@ -175,7 +175,7 @@ impl<'a> Rig<'a> {
         if beat.opened {
             self.opened += 1;
             let attempt = AttemptId(self.opened);
-            self.accounts.open(&self.model, attempt, ms(self.now));
+            self.attribution.open(&self.model, attempt, ms(self.now));
             self.open.push(attempt);
         }
         self.now += beat.length_ms;
@@ -183,7 +183,7 @@ impl<'a> Rig<'a> {
         self.work(beat);
         if let Some(index) = beat.closed.filter(|&index| index < self.open.len()) {
             let attempt = self.open.remove(index);
-            self.accounts.close(&self.model, attempt, ms(self.now));
+            self.attribution.close(&self.model, attempt, ms(self.now));
             self.cancelled = Some(attempt);
         }
         if beat.load {
@@ -205,16 +205,20 @@ impl<'a> Rig<'a> {
         let row = |&attempt| WorkRow { attempt, prefill_tokens, decode_tokens };
         let rows = self.open.iter().chain(&cancelled).map(row).collect();
         let start = ms(self.now.saturating_sub(length));
-        self.accounts.work(&self.model, WorkSpan { start, end: ms(self.now), rows }, ms(self.now));
+        self.attribution.work(
+            &self.model,
+            WorkSpan { start, end: ms(self.now), rows },
+            ms(self.now),
+        );
     }
 
     fn load(&mut self) {
         self.loads_now = !self.loads_now;
         if self.loads_now {
             self.seen.borrow_mut().loads += 1;
-            self.accounts.load_started(&self.loading, ms(self.now));
+            self.attribution.load_started(&self.loading, ms(self.now));
         } else {
-            self.accounts.load_ended(&self.loading, true, ms(self.now));
+            self.attribution.load_ended(&self.loading, true, ms(self.now));
         }
     }
 
@@ -236,7 +240,7 @@ impl<'a> Rig<'a> {
             }
             Fault::Sleep => {
                 seen.sleeps += 1;
-                self.accounts.slept(Duration::from_hours(1));
+                self.attribution.suspended(Duration::from_hours(1));
             }
             Fault::Death(_) => seen.deaths += 1,
         }
@@ -263,13 +267,13 @@ impl<'a> Rig<'a> {
         if was_read {
             let total = Microjoules(self.spent);
             self.book(ENGINE, &Ok(Sample { at: now, total, whole: true }));
-            self.accounts.retire(self.ids[ENGINE]);
+            self.attribution.retire(self.ids[ENGINE]);
         } else {
-            self.accounts.lost(self.ids[ENGINE], now);
+            self.attribution.lost(self.ids[ENGINE], now);
         }
         self.before = self.said[ENGINE];
         self.spent = 0;
-        assert_eq!(engine(&mut self.accounts, &self.model, now), self.ids[ENGINE]);
+        assert_eq!(engine(&mut self.attribution, &self.model, now), self.ids[ENGINE]);
     }
 
     fn book(&mut self, device: usize, sample: &Result<Sample, SensorError>) {
@@ -279,28 +283,28 @@ impl<'a> Rig<'a> {
                 seen.intervals += 1;
                 let before = if device == ENGINE { self.before } else { 0 };
                 self.said[device] = before + sample.total.0;
-                self.accounts.reading(self.ids[device], ms(self.now), sample, 0);
+                self.attribution.reading(self.ids[device], ms(self.now), sample, 0);
             }
             Err(ref error) => {
                 seen.standstills += u32::from(error.label() == "frozen");
-                self.accounts.read_failed(self.ids[device]);
+                self.attribution.read_failed(self.ids[device]);
             }
         }
     }
 
     fn settle(&mut self) {
-        let settled = self.accounts.settle(ms(self.now), 100);
-        assert_eq!(self.accounts.conservation_error(), Microjoules(0));
+        let settled = self.attribution.settle(ms(self.now), 100);
+        assert_eq!(self.attribution.conservation_error(), Microjoules(0));
         self.settled.extend(settled);
     }
 
     /// Closes everything, and lets the deadline of what a dead counter holds up pass.
     fn finish(&mut self) {
         for attempt in std::mem::take(&mut self.open) {
-            self.accounts.close(&self.model, attempt, ms(self.now));
+            self.attribution.close(&self.model, attempt, ms(self.now));
         }
         self.now += 16_000;
-        while !self.accounts.attempts.is_empty() {
+        while !self.attribution.attempts.is_empty() {
             self.settle();
         }
     }
@@ -312,10 +316,10 @@ fn lose_nothing(beats: &[Beat], seen: &RefCell<Seen>) -> Result<(), TestCaseErro
         rig.play(beat);
     }
     rig.finish();
-    let books = rig.accounts.books(ms(rig.now));
-    prop_assert_eq!(books.conservation_error(), Microjoules(0));
+    let snapshot = rig.attribution.snapshot(ms(rig.now));
+    prop_assert_eq!(snapshot.conservation_error(), Microjoules(0));
     prop_assert_eq!(rig.settled.len() as u64, rig.opened);
-    for (book, said) in books.devices.iter().zip(rig.said) {
+    for (book, said) in snapshot.devices.iter().zip(rig.said) {
         prop_assert_eq!(book.account.total + book.pending, Microjoules(said));
     }
     for settled in &rig.settled {

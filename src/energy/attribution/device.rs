@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::interval::Interval;
-use super::ledger::{Account, Lateness, Ledger};
+use super::ledger::{Account, LateReports, Ledger};
 use crate::energy::figure::EnergyFigure;
 use crate::energy::sensors::sensor::{DeviceInfo, Sample};
 use crate::units::{Joules, Microjoules, MonotonicNs, Watts};
 
-/// A device in the accounts. Its ledger outlives its sensor: an engine that is started again continues it.
+/// A device in the attribution. Its ledger outlives its sensor: an engine that is started again continues it.
 #[derive(Debug)]
 pub struct Device {
     pub info: DeviceInfo,
-    pub serves: Serves,
+    pub scope: Scope,
     pub ledger: Ledger,
     pub read_errors: u64,
     last: Reading,
@@ -32,7 +32,7 @@ pub struct Device {
 
 /// Whose work a device does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Serves {
+pub enum Scope {
     /// No attempt's: all its energy is overhead (the gateway itself).
     Overhead,
     /// Every engine's on this machine (a CPU package).
@@ -43,9 +43,9 @@ pub enum Serves {
     Engine(Arc<str>),
 }
 
-impl Serves {
+impl Scope {
     /// Whether it works for a model that runs here, or `elsewhere`.
-    pub fn model(&self, model: &str, elsewhere: bool) -> bool {
+    pub fn covers(&self, model: &str, elsewhere: bool) -> bool {
         match self {
             Self::Overhead => false,
             Self::AllEngines => !elsewhere,
@@ -57,9 +57,9 @@ impl Serves {
 
 /// A snapshot of one device's books.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DeviceBook {
+pub struct DeviceSnapshot {
     pub info: DeviceInfo,
-    pub serves: Serves,
+    pub scope: Scope,
     pub account: Account,
     /// What the loads of each model have taken; adds up to `account.load`.
     pub loads: BTreeMap<Arc<str>, Microjoules>,
@@ -74,7 +74,7 @@ pub struct DeviceBook {
     pub resets: u64,
     /// Time that passed between readings more than two cadences apart, beyond one cadence each, and asleep.
     pub gap: Duration,
-    pub lateness: Lateness,
+    pub late_reports: LateReports,
     /// Must be 0.
     pub conservation_error: Microjoules,
 }
@@ -89,12 +89,12 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 impl Device {
     /// A device whose sensor counts from 0 at `at`.
-    pub fn new(info: DeviceInfo, serves: Serves, at: MonotonicNs) -> Self {
+    pub fn new(info: DeviceInfo, scope: Scope, at: MonotonicNs) -> Self {
         let ledger = Ledger::new(microwatts(info.idle));
         let start = Reading { at, total: Microjoules::ZERO };
         Self {
             info,
-            serves,
+            scope,
             ledger,
             read_errors: 0,
             last: start,
@@ -128,7 +128,7 @@ impl Device {
             return;
         }
         if std::mem::take(&mut self.in_doubt) || !whole {
-            self.ledger.lose(self.last.at, at);
+            self.ledger.mark_gap(self.last.at, at);
         }
         let total = total.max(self.last.total);
         let energy = total.saturating_sub(self.last.total);
@@ -140,8 +140,8 @@ impl Device {
         }
     }
 
-    /// The machine slept for `missed` since the last sample: what the next one says of that time is anybody's guess.
-    pub fn slept(&mut self, missed: Duration) {
+    /// The machine suspended for `missed` since the last sample: what the next one says of that time is anybody's guess.
+    pub fn suspended(&mut self, missed: Duration) {
         self.in_doubt = true;
         self.gap_ns =
             self.gap_ns.saturating_add(u64::try_from(missed.as_nanos()).unwrap_or(u64::MAX));
@@ -159,7 +159,7 @@ impl Device {
 
     /// No reading will follow, and there was none of its end: whoever was here since the last one used more than is known.
     pub fn lost(&mut self, now: MonotonicNs) {
-        self.ledger.lose(self.last.at, now);
+        self.ledger.mark_gap(self.last.at, now);
         self.retire();
     }
 
@@ -181,10 +181,10 @@ impl Device {
         }
     }
 
-    pub fn book(&self, now: MonotonicNs) -> DeviceBook {
-        DeviceBook {
+    pub fn snapshot(&self, now: MonotonicNs) -> DeviceSnapshot {
+        DeviceSnapshot {
             info: self.info.clone(),
-            serves: self.serves.clone(),
+            scope: self.scope.clone(),
             account: self.ledger.account(),
             loads: self.ledger.loads().clone(),
             pending: self.ledger.pending(),
@@ -193,7 +193,7 @@ impl Device {
             read_errors: self.read_errors,
             resets: self.resets,
             gap: Duration::from_nanos(self.gap_ns),
-            lateness: self.ledger.lateness(),
+            late_reports: self.ledger.late_reports(),
             conservation_error: self.ledger.conservation_error(),
         }
     }

@@ -1,14 +1,14 @@
 //! What is told before anything is final: of attempts that go on, and of answers and loads to come.
 //!
-//! Pure, as all of the accounts.
+//! Pure, as all of the attribution.
 
-use super::{Accounts, Settings};
+use super::{Attribution, Parameters};
 use crate::energy::figure::{EnergyFigure, Quality};
 use crate::energy::prediction::estimate::{ExpectedTime, load_before_any};
 use crate::energy::work::Tokens;
 use crate::units::{AttemptId, Joules, Microjoules};
 
-impl Accounts {
+impl Attribution {
     /// Expected energy of loading the model from a file of `bytes`: the mean of its loads so far, failed tries included; until
     /// some energy of one was read, what the profile says, or else assumed from the size.
     pub fn load_energy(&self, model: &str, bytes: u64) -> EnergyFigure {
@@ -17,8 +17,8 @@ impl Accounts {
             let total = device.ledger.loads().get(model).copied()?;
             (total > Microjoules::ZERO).then(|| device.figure(Microjoules(total.0 / count), false))
         });
-        let assumed = || load_before_any(self.settings.cpu_model, bytes);
-        let measured = || self.settings.measured_load(model);
+        let assumed = || load_before_any(self.parameters.cpu_model, bytes);
+        let measured = || self.parameters.measured_load(model);
         figures.reduce(EnergyFigure::plus).or_else(measured).unwrap_or_else(assumed)
     }
 
@@ -26,7 +26,7 @@ impl Accounts {
     /// cost before. Unknown while nothing of it is known; never final.
     pub fn provisional(&self, id: AttemptId) -> EnergyFigure {
         let nothing_known =
-            EnergyFigure { is_final: false, ..EnergyFigure::unknown(self.settings.source) };
+            EnergyFigure { is_final: false, ..EnergyFigure::unknown(self.parameters.source) };
         let Some(attempt) = self.attempts.get(&id).filter(|_| !self.is_incomplete(id)) else {
             return nothing_known;
         };
@@ -64,7 +64,7 @@ impl Accounts {
     }
 }
 
-impl Settings {
+impl Parameters {
     fn measured_load(&self, model: &str) -> Option<EnergyFigure> {
         let profile = self.profile.model(model)?;
         let joules = profile.load_joules?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::apportion::largest_remainder;
 use super::interval::Interval;
-use super::load_energy::Loads;
+use super::load_energy::LoadEnergy;
 use crate::energy::work::{TokenWeights, Tokens, WorkSpan};
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
 
@@ -55,7 +55,7 @@ impl Share {
 
 /// Reports that came too late to be booked where they belong. Their energy is not lost: it stays in the books.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lateness {
+pub struct LateReports {
     /// Spans that began in an interval already closed; their weight counts in the next open one.
     pub late_spans: u64,
     /// Rows for attempts already settled or never opened; their energy goes to the others or stays unattributed.
@@ -67,12 +67,12 @@ pub struct Lateness {
 pub struct Ledger {
     idle_microwatts: u64,
     account: Account,
-    lateness: Lateness,
-    attempts: BTreeMap<AttemptId, Tenancy>,
+    late_reports: LateReports,
+    attempts: BTreeMap<AttemptId, AttemptEntry>,
     /// Sum of the shares of attempts that were taken out.
-    departed: Share,
+    removed_total: Share,
     spans: Vec<Span>,
-    loads: Loads,
+    loads: LoadEnergy,
     pending: VecDeque<Interval>,
     closed_until: MonotonicNs,
     /// Energy of all intervals ever received: what the books must add up to.
@@ -81,7 +81,7 @@ pub struct Ledger {
 
 /// One attempt at this device.
 #[derive(Clone, Copy, Debug)]
-struct Tenancy {
+struct AttemptEntry {
     opened: MonotonicNs,
     closed: Option<MonotonicNs>,
     last_work: MonotonicNs,
@@ -113,11 +113,11 @@ impl Ledger {
         Self {
             idle_microwatts,
             account: Account::default(),
-            lateness: Lateness::default(),
+            late_reports: LateReports::default(),
             attempts: BTreeMap::new(),
-            departed: Share::default(),
+            removed_total: Share::default(),
             spans: Vec::new(),
-            loads: Loads::default(),
+            loads: LoadEnergy::default(),
             pending: VecDeque::new(),
             closed_until: MonotonicNs(0),
             received: Microjoules::ZERO,
@@ -132,7 +132,7 @@ impl Ledger {
 
     /// `weights` of the model that works on the attempt. The first opening counts.
     pub fn open(&mut self, attempt: AttemptId, weights: TokenWeights, at: MonotonicNs) {
-        self.attempts.entry(attempt).or_insert(Tenancy {
+        self.attempts.entry(attempt).or_insert(AttemptEntry {
             opened: at,
             closed: None,
             last_work: at,
@@ -147,30 +147,30 @@ impl Ledger {
 
     /// The first close counts.
     pub fn close(&mut self, attempt: AttemptId, at: MonotonicNs) {
-        if let Some(tenancy) = self.attempts.get_mut(&attempt) {
-            tenancy.closed.get_or_insert(at.max(tenancy.opened));
+        if let Some(entry) = self.attempts.get_mut(&attempt) {
+            entry.closed.get_or_insert(at.max(entry.opened));
         }
     }
 
     /// Takes in a step of an engine. What of it lies in closed intervals is moved to the next open one.
     pub fn work(&mut self, span: &WorkSpan) {
         if span.start < self.closed_until {
-            self.lateness.late_spans += 1;
+            self.late_reports.late_spans += 1;
         }
         let start = span.start.max(self.closed_until);
         // A span without length still has its weight: it is a point, held by whichever interval contains it.
         let end = span.end.max(MonotonicNs(start.0.saturating_add(1)));
         let mut rows = Vec::with_capacity(span.rows.len());
         for row in &span.rows {
-            let Some(tenancy) = self.attempts.get_mut(&row.attempt) else {
-                self.lateness.dropped_rows += 1;
+            let Some(entry) = self.attempts.get_mut(&row.attempt) else {
+                self.late_reports.dropped_rows += 1;
                 continue;
             };
             let tokens = row.tokens();
-            let weight = tenancy.weights.weigh(tokens);
-            tenancy.tokens += tokens;
-            tenancy.weight = tenancy.weight.saturating_add(weight);
-            tenancy.last_work = tenancy.last_work.max(end);
+            let weight = entry.weights.weigh(tokens);
+            entry.tokens += tokens;
+            entry.weight = entry.weight.saturating_add(weight);
+            entry.last_work = entry.last_work.max(end);
             rows.push((row.attempt, weight));
         }
         if !rows.is_empty() {
@@ -180,16 +180,16 @@ impl Ledger {
 
     /// The device used energy from `start` to `end` that no interval holds: whoever was here then has used more than its
     /// share says. To be called when that time is over, before attempts of it are taken out.
-    pub fn lose(&mut self, start: MonotonicNs, end: MonotonicNs) {
-        for tenancy in self.attempts.values_mut() {
-            let until = tenancy.closed.map_or(end, |closed| closed.max(tenancy.last_work));
-            tenancy.incomplete |= tenancy.opened < end && until > start;
+    pub fn mark_gap(&mut self, start: MonotonicNs, end: MonotonicNs) {
+        for entry in self.attempts.values_mut() {
+            let until = entry.closed.map_or(end, |closed| closed.max(entry.last_work));
+            entry.incomplete |= entry.opened < end && until > start;
         }
     }
 
     /// Whether energy of the attempt's time was lost.
     pub fn is_incomplete(&self, attempt: AttemptId) -> bool {
-        self.attempts.get(&attempt).is_some_and(|tenancy| tenancy.incomplete)
+        self.attempts.get(&attempt).is_some_and(|entry| entry.incomplete)
     }
 
     /// A model begins to load at this device.
@@ -261,9 +261,9 @@ impl Ledger {
             }
             for &(attempt, weight) in &span.rows {
                 // An attempt may have been taken out while its last span was still waiting.
-                let Some(tenancy) = self.attempts.get_mut(&attempt) else { continue };
+                let Some(entry) = self.attempts.get_mut(&attempt) else { continue };
                 let part = scaled_part(weight, overlap, span.end - span.start);
-                tenancy.booked_weight = tenancy.booked_weight.saturating_add(part);
+                entry.booked_weight = entry.booked_weight.saturating_add(part);
                 let sum = weights.entry(attempt).or_default();
                 *sum = sum.saturating_add(part);
             }
@@ -275,53 +275,53 @@ impl Ledger {
     fn presence_in(&self, interval: Interval) -> Vec<(AttemptId, u128)> {
         self.attempts
             .iter()
-            .map(|(&attempt, tenancy)| {
-                let end = tenancy.closed.unwrap_or(interval.end);
-                (attempt, u128::from(interval.overlap_ns(tenancy.opened, end)))
+            .map(|(&attempt, entry)| {
+                let end = entry.closed.unwrap_or(interval.end);
+                (attempt, u128::from(interval.overlap_ns(entry.opened, end)))
             })
             .collect()
     }
 
     fn credit(&mut self, attempt: AttemptId, share: Share) {
-        if let Some(tenancy) = self.attempts.get_mut(&attempt) {
-            tenancy.share.add(share);
+        if let Some(entry) = self.attempts.get_mut(&attempt) {
+            entry.share.add(share);
         }
     }
 
     /// Whether nothing can change the attempt's share any more, given that all intervals up to `read_until` have come in.
     /// True for an attempt this device does not know.
     pub fn is_final(&self, attempt: AttemptId, read_until: MonotonicNs) -> bool {
-        let Some(tenancy) = self.attempts.get(&attempt) else { return true };
-        let Some(closed) = tenancy.closed else { return false };
-        let until = closed.max(tenancy.last_work);
+        let Some(entry) = self.attempts.get(&attempt) else { return true };
+        let Some(closed) = entry.closed else { return false };
+        let until = closed.max(entry.last_work);
         read_until >= until && self.pending.front().is_none_or(|next| next.start >= until)
     }
 
     /// What is attributed to the attempt so far, and the tokens of its work still waiting in open intervals. `None` if it
     /// never was here.
     pub fn share(&self, attempt: AttemptId) -> Option<(Share, Tokens)> {
-        let tenancy = self.attempts.get(&attempt)?;
-        let booked = u64::try_from(tenancy.booked_weight / RESOLUTION).unwrap_or(u64::MAX);
-        let waiting = tenancy.weight.saturating_sub(booked);
-        Some((tenancy.share, tenancy.tokens.part(waiting, tenancy.weight)))
+        let entry = self.attempts.get(&attempt)?;
+        let booked = u64::try_from(entry.booked_weight / RESOLUTION).unwrap_or(u64::MAX);
+        let waiting = entry.weight.saturating_sub(booked);
+        Some((entry.share, entry.tokens.part(waiting, entry.weight)))
     }
 
     /// Takes the attempt out and returns its share and the tokens of all its work.
     pub fn take_out(&mut self, attempt: AttemptId) -> Option<(Share, Tokens)> {
-        let tenancy = self.attempts.remove(&attempt)?;
-        self.departed.add(tenancy.share);
+        let entry = self.attempts.remove(&attempt)?;
+        self.removed_total.add(entry.share);
         // Without readings no interval closes, and spans would pile up for attempts that are long gone.
         self.spans
             .retain(|span| span.rows.iter().any(|(other, _)| self.attempts.contains_key(other)));
-        Some((tenancy.share, tenancy.tokens))
+        Some((entry.share, entry.tokens))
     }
 
     pub fn account(&self) -> Account {
         self.account
     }
 
-    pub fn lateness(&self) -> Lateness {
-        self.lateness
+    pub fn late_reports(&self) -> LateReports {
+        self.late_reports
     }
 
     /// Energy received and not booked yet.
@@ -334,9 +334,9 @@ impl Ledger {
     pub fn conservation_error(&self) -> Microjoules {
         let Account { attributed, load, unattributed, idle_occupied, idle_empty, total } =
             self.account;
-        let mut shares = self.departed;
-        for tenancy in self.attempts.values() {
-            shares.add(tenancy.share);
+        let mut shares = self.removed_total;
+        for entry in self.attempts.values() {
+            shares.add(entry.share);
         }
         let marginal_view = attributed + load + unattributed + idle_occupied + idle_empty;
         let amortised_view = shares.amortised() + load + unattributed + idle_empty;

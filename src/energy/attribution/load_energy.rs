@@ -13,7 +13,7 @@ use crate::units::{Microjoules, MonotonicNs};
 
 /// The loads of one device.
 #[derive(Clone, Debug, Default)]
-pub struct Loads {
+pub struct LoadEnergy {
     running: Vec<Load>,
     totals: BTreeMap<Arc<str>, Microjoules>,
 }
@@ -25,7 +25,7 @@ struct Load {
     end: Option<MonotonicNs>,
 }
 
-impl Loads {
+impl LoadEnergy {
     pub fn start(&mut self, model: &Arc<str>, at: MonotonicNs) {
         self.end(model, at);
         self.running.push(Load { model: Arc::clone(model), start: at, end: None });
@@ -38,7 +38,7 @@ impl Loads {
         }
     }
 
-    /// Books the part of `active` that loads took and returns it. `worked_ns`: how long of the interval steps were evaluated.
+    /// MeterSnapshot the part of `active` that loads took and returns it. `worked_ns`: how long of the interval steps were evaluated.
     /// Intervals come in order.
     pub fn book(&mut self, interval: Interval, active: Microjoules, worked_ns: u64) -> Microjoules {
         let overlap =
@@ -59,7 +59,7 @@ impl Loads {
         taken
     }
 
-    /// What all loads of each model have taken here; their sum is all that [`Loads::book`] returned.
+    /// What all loads of each model have taken here; their sum is all that [`LoadEnergy::book`] returned.
     pub fn totals(&self) -> &BTreeMap<Arc<str>, Microjoules> {
         &self.totals
     }
@@ -75,8 +75,8 @@ mod tests {
         Interval { start: MonotonicNs(start), end: MonotonicNs(end), energy: Microjoules(energy) }
     }
 
-    fn loads(spans: &[(&str, u64, Option<u64>)]) -> Loads {
-        let mut loads = Loads::default();
+    fn loads(spans: &[(&str, u64, Option<u64>)]) -> LoadEnergy {
+        let mut loads = LoadEnergy::default();
         for &(model, start, end) in spans {
             loads.start(&model.into(), MonotonicNs(start));
             if let Some(end) = end {

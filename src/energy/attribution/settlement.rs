@@ -1,12 +1,12 @@
 //! When an interval may be closed, and when an attempt's energy is final.
 //!
-//! Pure, as all of the accounts.
+//! Pure, as all of the attribution.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::device::Serves;
-use super::{Accounts, Settled, nanoseconds};
+use super::device::Scope;
+use super::{Attribution, Settled, nanoseconds};
 use crate::energy::figure::{EnergyFigure, Quality};
 use crate::energy::work::Tokens;
 use crate::units::{AttemptId, Joules, MonotonicNs};
@@ -18,11 +18,11 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
 /// The same for one elsewhere, whose meter may be scraped every 20 s only; receipts wait for 30 s.
 const SETTLE_DEADLINE_ELSEWHERE: Duration = Duration::from_secs(28);
 
-impl Accounts {
+impl Attribution {
     /// Closes what can be closed and returns the attempts that are final by now, at most `room` of them; the rest wait.
     pub fn settle(&mut self, now: MonotonicNs, room: usize) -> Vec<Settled> {
         for index in 0..self.devices.len() {
-            let watermark = self.watermark(&self.devices[index].serves, now);
+            let watermark = self.watermark(&self.devices[index].scope, now);
             self.devices[index].ledger.close_until(watermark);
         }
         let ready: Vec<(AttemptId, bool)> = self
@@ -47,11 +47,11 @@ impl Accounts {
     /// Up to when all work on a device has been reported. An engine with open attempts has told everything up to the end
     /// of its last step, or up to when the first of them was opened; without any, up to now. An engine that stays silent
     /// holds the books up for `REPORT_LAG` and no longer.
-    fn watermark(&self, serves: &Serves, now: MonotonicNs) -> MonotonicNs {
+    fn watermark(&self, scope: &Scope, now: MonotonicNs) -> MonotonicNs {
         let mut holds: BTreeMap<&str, MonotonicNs> = BTreeMap::new();
         for attempt in self.attempts.values() {
             let elsewhere = self.elsewhere.contains(&attempt.model);
-            if attempt.closed.is_none() && serves.model(&attempt.model, elsewhere) {
+            if attempt.closed.is_none() && scope.covers(&attempt.model, elsewhere) {
                 let first = holds.entry(&attempt.model).or_insert(attempt.opened);
                 *first = attempt.opened.min(*first);
             }
@@ -66,7 +66,7 @@ impl Accounts {
     fn take_out(&mut self, id: AttemptId, is_final: bool) -> Option<Settled> {
         let attempt = self.attempts.remove(&id)?;
         if !attempt.served {
-            let nothing = EnergyFigure::nothing(self.settings.source);
+            let nothing = EnergyFigure::nothing(self.parameters.source);
             let (model, marginal, amortised) = (attempt.model, nothing, nothing);
             return Some(Settled { attempt: id, model, marginal, amortised });
         }
@@ -83,7 +83,7 @@ impl Accounts {
             self.unknown_settlements += 1;
         }
         let figures = figures.or_else(|| self.never_worked_on(&attempt.model));
-        let unknown = EnergyFigure::unknown(self.settings.source);
+        let unknown = EnergyFigure::unknown(self.parameters.source);
         let (marginal, amortised) = figures.filter(|_| is_known).unwrap_or((unknown, unknown));
         self.estimator.learn(&attempt.model, marginal, tokens);
         Some(Settled { attempt: id, model: attempt.model, marginal, amortised })
@@ -91,10 +91,10 @@ impl Accounts {
 
     /// What an attempt took that no device knows of: nothing, where each engine is a device and none came; unknown elsewhere.
     fn never_worked_on(&self, model: &str) -> Option<(EnergyFigure, EnergyFigure)> {
-        let engine_never_came = self.settings.engines_apart && !self.elsewhere.contains(model);
+        let engine_never_came = self.parameters.per_engine && !self.elsewhere.contains(model);
         engine_never_came.then(|| {
             let nothing = Some(Joules(0.0));
-            let unknown = EnergyFigure::unknown(self.settings.source);
+            let unknown = EnergyFigure::unknown(self.parameters.source);
             let quality = Quality::Estimated;
             let figure =
                 EnergyFigure { joules: nothing, low: nothing, high: nothing, quality, ..unknown };

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::tests::{accounts, engine, info, joules, ms, read};
+use super::tests::{attribution, engine, info, joules, ms, read};
 use super::*;
 use crate::energy::work::WorkRow;
 use crate::units::Watts;
@@ -43,7 +43,7 @@ fn tick() -> impl Strategy<Value = Tick> {
 
 /// A gateway in miniature: attempts are opened on two engines, steps reported or lost, devices read or not.
 struct Simulation {
-    accounts: Accounts,
+    attribution: Attribution,
     models: [Arc<str>; 2],
     ids: Vec<DeviceId>,
     totals: [u64; 3],
@@ -55,14 +55,18 @@ struct Simulation {
 
 impl Simulation {
     fn new() -> Self {
-        let mut accounts = accounts();
+        let mut attribution = attribution();
         let models: [Arc<str>; 2] = ["m".into(), "n".into()];
-        let mut ids = vec![engine(&mut accounts, &models[0], ms(0))];
+        let mut ids = vec![engine(&mut attribution, &models[0], ms(0))];
         for name in ["package-0", "package-1"] {
-            ids.push(accounts.add_device(info(name, Some(Watts(3.0))), Serves::AllEngines, ms(0)));
+            ids.push(attribution.add_device(
+                info(name, Some(Watts(3.0))),
+                Scope::AllEngines,
+                ms(0),
+            ));
         }
         Self {
-            accounts,
+            attribution,
             models,
             ids,
             totals: [0; 3],
@@ -77,7 +81,7 @@ impl Simulation {
         if let Some(engine) = tick.opened {
             self.opened += 1;
             let id = AttemptId(self.opened);
-            self.accounts.open(&self.models[engine], id, ms(self.now));
+            self.attribution.open(&self.models[engine], id, ms(self.now));
             self.live.push((engine, id));
         }
         self.now += tick.length_ms;
@@ -89,12 +93,12 @@ impl Simulation {
             let start = ms(self.now.saturating_sub(step_ms));
             let span = WorkSpan { start, end: ms(self.now), rows };
             if arrives {
-                self.accounts.work(&self.models[engine], span, ms(self.now));
+                self.attribution.work(&self.models[engine], span, ms(self.now));
             }
         }
         if tick.restart {
-            self.accounts.retire(self.ids[0]);
-            engine(&mut self.accounts, &self.models[0], ms(self.now));
+            self.attribution.retire(self.ids[0]);
+            engine(&mut self.attribution, &self.models[0], ms(self.now));
             // What the old process used after its last good reading is lost with it.
             self.totals[0] = 0;
         }
@@ -104,7 +108,7 @@ impl Simulation {
         }
         if let Some(index) = tick.closed.filter(|&index| index < self.live.len()) {
             let (engine, id) = self.live.remove(index);
-            self.accounts.close(&self.models[engine], id, ms(self.now));
+            self.attribution.close(&self.models[engine], id, ms(self.now));
         }
         self.settle();
     }
@@ -113,22 +117,22 @@ impl Simulation {
         if readable {
             // At the time of a restart, a reading at the same instant is left to the next one.
             let (id, total) = (self.ids[device], self.totals[device]);
-            read(&mut self.accounts, id, ms(self.now), total);
+            read(&mut self.attribution, id, ms(self.now), total);
         } else {
-            self.accounts.read_failed(self.ids[device]);
+            self.attribution.read_failed(self.ids[device]);
         }
     }
 
     fn settle(&mut self) {
-        self.settled.extend(self.accounts.settle(ms(self.now), 100));
-        let books = self.accounts.books(ms(self.now));
-        assert_eq!(books.conservation_error(), Microjoules(0));
+        self.settled.extend(self.attribution.settle(ms(self.now), 100));
+        let snapshot = self.attribution.snapshot(ms(self.now));
+        assert_eq!(snapshot.conservation_error(), Microjoules(0));
     }
 
     /// Closes everything and waits until all of it has settled.
     fn finish(&mut self) {
         for (engine, id) in std::mem::take(&mut self.live) {
-            self.accounts.close(&self.models[engine], id, ms(self.now));
+            self.attribution.close(&self.models[engine], id, ms(self.now));
         }
         self.now += 50;
         (0..3).for_each(|device| self.read_device(device, true));
@@ -145,14 +149,14 @@ proptest! {
  }
         simulation.finish();
         prop_assert_eq!(simulation.settled.len() as u64, simulation.opened);
-        let books = simulation.accounts.books(ms(simulation.now));
-        prop_assert_eq!(books.open_attempts, 0);
-        let sum = |pick: fn(&DeviceBook) -> Microjoules| books.devices.iter().map(pick).sum::<Microjoules>().0;
+        let snapshot = simulation.attribution.snapshot(ms(simulation.now));
+        prop_assert_eq!(snapshot.open_attempts, 0);
+        let sum = |pick: fn(&DeviceSnapshot) -> Microjoules| snapshot.devices.iter().map(pick).sum::<Microjoules>().0;
         let receipts = |pick: fn(&Settled) -> EnergyFigure| {
             simulation.settled.iter().map(|settled| joules(pick(settled)).unwrap_or(0.0)).sum::<f64>() * 1e6
         };
         let (unattributed, empty) = (sum(|d| d.account.unattributed), sum(|d| d.account.idle_empty));
-        if books.unknown_settlements == 0 {
+        if snapshot.unknown_settlements == 0 {
             let total = sum(|d| d.account.total) as f64;
             let marginal_view =
                 receipts(|s| s.marginal) + (unattributed + empty + sum(|d| d.account.idle_occupied)) as f64;
@@ -162,7 +166,7 @@ proptest! {
         }
         // Packages never restart, so everything they used is in the books, failed readings or not.
         for device in 1..3 {
-            let book = &books.devices[device];
+            let book = &snapshot.devices[device];
             prop_assert_eq!(book.account.total + book.pending, Microjoules(simulation.totals[device]));
         }
     }

@@ -13,15 +13,15 @@ pub(super) fn ms(ms: u64) -> MonotonicNs {
     MonotonicNs(ms * 1_000_000)
 }
 
-pub(super) fn accounts() -> Accounts {
-    Accounts::new(Settings {
+pub(super) fn attribution() -> Attribution {
+    Attribution::new(Parameters {
         cadence: CADENCE,
         weights: TokenWeights::DEFAULT,
         prior: Config::default().prior_cost(),
         profile: Arc::default(),
         cpu_model: CpuModel::DEFAULT,
         source: Source::CpuModel,
-        engines_apart: false,
+        per_engine: false,
     })
 }
 
@@ -30,14 +30,14 @@ pub(super) fn info(name: &str, idle: Option<Watts>) -> DeviceInfo {
     DeviceInfo { name: name.into(), source, quality, band: Band { low: 0.5, high: 2.0 }, idle }
 }
 
-pub(super) fn engine(accounts: &mut Accounts, model: &Arc<str>, at: MonotonicNs) -> DeviceId {
-    accounts.add_device(info("engine:m", None), Serves::Engine(Arc::clone(model)), at)
+pub(super) fn engine(attribution: &mut Attribution, model: &Arc<str>, at: MonotonicNs) -> DeviceId {
+    attribution.add_device(info("engine:m", None), Scope::Engine(Arc::clone(model)), at)
 }
 
 /// A device's sample of this instant.
-pub(super) fn read(accounts: &mut Accounts, device: DeviceId, at: MonotonicNs, total: u64) {
+pub(super) fn read(attribution: &mut Attribution, device: DeviceId, at: MonotonicNs, total: u64) {
     let sample = Sample { at, total: Microjoules(total), whole: true };
-    accounts.reading(device, at, sample, 0);
+    attribution.reading(device, at, sample, 0);
 }
 
 fn decode(start: u64, end: u64, attempt: u64) -> WorkSpan {
@@ -54,36 +54,39 @@ const B: AttemptId = AttemptId(2);
 
 #[test]
 fn an_attempt_settles_with_the_first_reading_past_its_end() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = engine(&mut accounts, &model, ms(0));
-    accounts.open(&model, A, ms(10));
-    accounts.work(&model, decode(10, 40, 1), ms(40));
-    accounts.close(&model, A, ms(60));
-    read(&mut accounts, device, ms(50), 3_000_000);
-    assert_eq!(accounts.settle(ms(61), 9), []);
-    read(&mut accounts, device, ms(100), 4_000_000);
-    let settled = accounts.settle(ms(101), 9);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = engine(&mut attribution, &model, ms(0));
+    attribution.open(&model, A, ms(10));
+    attribution.work(&model, decode(10, 40, 1), ms(40));
+    attribution.close(&model, A, ms(60));
+    read(&mut attribution, device, ms(50), 3_000_000);
+    assert_eq!(attribution.settle(ms(61), 9), []);
+    read(&mut attribution, device, ms(100), 4_000_000);
+    let settled = attribution.settle(ms(101), 9);
     let [Settled { attempt: A, marginal, .. }] = settled[..] else { panic!("{settled:?}") };
     assert_eq!((marginal.joules, marginal.is_final), (Some(Joules(3.0)), true));
     assert_eq!((marginal.low, marginal.high), (Some(Joules(1.5)), Some(Joules(6.0))));
-    assert_eq!(accounts.books(ms(101)).devices[0].account.unattributed, Microjoules(1_000_000));
+    assert_eq!(
+        attribution.snapshot(ms(101)).devices[0].account.unattributed,
+        Microjoules(1_000_000)
+    );
 }
 
 #[test]
 fn an_interval_waits_for_the_step_that_is_still_running() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = engine(&mut accounts, &model, ms(0));
-    accounts.open(&model, A, ms(0));
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = engine(&mut attribution, &model, ms(0));
+    attribution.open(&model, A, ms(0));
     for tick in 1..=4 {
-        read(&mut accounts, device, ms(tick * 50), tick * 1_000_000);
-        accounts.settle(ms(tick * 50), 9);
+        read(&mut attribution, device, ms(tick * 50), tick * 1_000_000);
+        attribution.settle(ms(tick * 50), 9);
     }
-    let before = accounts.books(ms(200));
+    let before = attribution.snapshot(ms(200));
     assert_eq!(before.devices[0].pending, Microjoules(4_000_000));
     assert_eq!(before.devices[0].watts, Some(Watts(20.0)));
-    accounts.work(&model, decode(0, 190, 1), ms(200));
-    accounts.settle(ms(200), 9);
-    let account = accounts.books(ms(200)).devices[0].account;
+    attribution.work(&model, decode(0, 190, 1), ms(200));
+    attribution.settle(ms(200), 9);
+    let account = attribution.snapshot(ms(200)).devices[0].account;
     assert_eq!(
         (account.attributed, account.unattributed),
         (Microjoules(3_000_000), Microjoules(0))
@@ -92,98 +95,98 @@ fn an_interval_waits_for_the_step_that_is_still_running() {
 
 #[test]
 fn a_silent_engine_holds_the_books_up_for_ten_seconds_only() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = engine(&mut accounts, &model, ms(0));
-    accounts.open(&model, A, ms(0));
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = engine(&mut attribution, &model, ms(0));
+    attribution.open(&model, A, ms(0));
     for second in 1..=11 {
-        read(&mut accounts, device, ms(second * 1000), second);
-        accounts.settle(ms(second * 1000), 9);
+        read(&mut attribution, device, ms(second * 1000), second);
+        attribution.settle(ms(second * 1000), 9);
     }
-    assert_eq!(accounts.books(ms(11_000)).devices[0].account.unattributed, Microjoules(1));
-    accounts.work(&model, decode(0, 11_000, 1), ms(11_000));
-    assert_eq!(accounts.books(ms(11_000)).devices[0].lateness.late_spans, 1);
+    assert_eq!(attribution.snapshot(ms(11_000)).devices[0].account.unattributed, Microjoules(1));
+    attribution.work(&model, decode(0, 11_000, 1), ms(11_000));
+    assert_eq!(attribution.snapshot(ms(11_000)).devices[0].late_reports.late_spans, 1);
 }
 
 #[test]
 fn a_device_that_cannot_be_read_settles_its_attempts_as_unknown() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = engine(&mut accounts, &model, ms(0));
-    accounts.open(&model, A, ms(0));
-    accounts.work(&model, decode(0, 30, 1), ms(30));
-    accounts.close(&model, A, ms(40));
-    accounts.read_failed(device);
-    assert_eq!(accounts.settle(ms(15_000), 9), []);
-    let settled = accounts.settle(ms(15_100), 9);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = engine(&mut attribution, &model, ms(0));
+    attribution.open(&model, A, ms(0));
+    attribution.work(&model, decode(0, 30, 1), ms(30));
+    attribution.close(&model, A, ms(40));
+    attribution.read_failed(device);
+    assert_eq!(attribution.settle(ms(15_000), 9), []);
+    let settled = attribution.settle(ms(15_100), 9);
     assert_eq!((settled.len(), settled[0].marginal.joules), (1, None));
     // The counter ran on: when it can be read again, the energy is in the books, but nobody's.
-    read(&mut accounts, device, ms(15_200), 500);
-    accounts.settle(ms(15_200), 9);
-    let books = accounts.books(ms(15_200));
-    assert_eq!(books.devices[0].account.unattributed, Microjoules(500));
+    read(&mut attribution, device, ms(15_200), 500);
+    attribution.settle(ms(15_200), 9);
+    let snapshot = attribution.snapshot(ms(15_200));
+    assert_eq!(snapshot.devices[0].account.unattributed, Microjoules(500));
     let gap = Duration::from_millis(15_150);
-    assert_eq!((books.devices[0].read_errors, books.devices[0].gap), (1, gap));
-    assert_eq!((books.unknown_settlements, books.conservation_error()), (1, Microjoules(0)));
+    assert_eq!((snapshot.devices[0].read_errors, snapshot.devices[0].gap), (1, gap));
+    assert_eq!((snapshot.unknown_settlements, snapshot.conservation_error()), (1, Microjoules(0)));
 }
 
 #[test]
 fn an_engine_that_dies_and_returns_keeps_one_book() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = engine(&mut accounts, &model, ms(0));
-    accounts.open(&model, A, ms(0));
-    accounts.work(&model, decode(0, 40, 1), ms(40));
-    read(&mut accounts, device, ms(50), 70);
-    accounts.retire(device);
-    accounts.close(&model, A, ms(90));
-    let settled = accounts.settle(ms(95), 9);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = engine(&mut attribution, &model, ms(0));
+    attribution.open(&model, A, ms(0));
+    attribution.work(&model, decode(0, 40, 1), ms(40));
+    read(&mut attribution, device, ms(50), 70);
+    attribution.retire(device);
+    attribution.close(&model, A, ms(90));
+    let settled = attribution.settle(ms(95), 9);
     assert_eq!(settled[0].marginal.joules, Some(Joules(70e-6)), "its last reading stands");
-    accounts.open(&model, B, ms(100));
-    assert_eq!(engine(&mut accounts, &model, ms(120)), device);
-    read(&mut accounts, device, ms(170), 5);
-    accounts.close(&model, B, ms(171));
-    accounts.settle(ms(172), 9);
-    let books = accounts.books(ms(172));
-    assert_eq!(books.devices[0].account.total, Microjoules(75));
-    assert!(books.devices[0].live);
+    attribution.open(&model, B, ms(100));
+    assert_eq!(engine(&mut attribution, &model, ms(120)), device);
+    read(&mut attribution, device, ms(170), 5);
+    attribution.close(&model, B, ms(171));
+    attribution.settle(ms(172), 9);
+    let snapshot = attribution.snapshot(ms(172));
+    assert_eq!(snapshot.devices[0].account.total, Microjoules(75));
+    assert!(snapshot.devices[0].live);
 }
 
 #[test]
 fn without_any_device_energy_is_unknown_at_once() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    accounts.open(&model, A, ms(0));
-    accounts.close(&model, A, ms(1));
-    assert_eq!(accounts.settle(ms(2), 9)[0].marginal.joules, None);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    attribution.open(&model, A, ms(0));
+    attribution.close(&model, A, ms(1));
+    assert_eq!(attribution.settle(ms(2), 9)[0].marginal.joules, None);
 }
 
 #[test]
 fn a_provisional_figure_estimates_what_is_not_booked_and_says_so() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
-    let device = engine(&mut accounts, &model, ms(0));
-    accounts.open(&model, A, ms(0));
-    assert_eq!(accounts.provisional(A).joules, None, "unknown is not zero");
-    accounts.work(&model, decode(0, 50, 1), ms(50));
-    let prior = accounts.provisional(A);
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
+    let device = engine(&mut attribution, &model, ms(0));
+    attribution.open(&model, A, ms(0));
+    assert_eq!(attribution.provisional(A).joules, None, "unknown is not zero");
+    attribution.work(&model, decode(0, 50, 1), ms(50));
+    let prior = attribution.provisional(A);
     assert_eq!((joules(prior), prior.quality), (Some(0.0825), Quality::Assumed));
-    read(&mut accounts, device, ms(50), 2_000_000);
-    accounts.settle(ms(50), 9);
-    let booked = accounts.provisional(A);
+    read(&mut attribution, device, ms(50), 2_000_000);
+    attribution.settle(ms(50), 9);
+    let booked = attribution.provisional(A);
     assert_eq!((joules(booked), booked.quality), (Some(2.0), Quality::Estimated));
     assert!(!booked.is_final);
-    accounts.close(&model, A, ms(50));
-    accounts.settle(ms(51), 9);
+    attribution.close(&model, A, ms(50));
+    attribution.settle(ms(51), 9);
     // The next attempt's waiting token is expected to cost what the first one's did.
-    accounts.open(&model, B, ms(60));
-    accounts.work(&model, decode(60, 70, 2), ms(70));
-    assert_eq!(joules(accounts.provisional(B)), Some(2.0));
-    assert_eq!(joules(accounts.expected("m", Tokens { prefill: 0, decode: 3 })), Some(6.0));
+    attribution.open(&model, B, ms(60));
+    attribution.work(&model, decode(60, 70, 2), ms(70));
+    assert_eq!(joules(attribution.provisional(B)), Some(2.0));
+    assert_eq!(joules(attribution.expected("m", Tokens { prefill: 0, decode: 3 })), Some(6.0));
 }
 
 #[test]
 fn settlements_wait_while_there_is_no_room() {
-    let (mut accounts, model): (Accounts, Arc<str>) = (accounts(), "m".into());
+    let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     for id in [A, B] {
-        accounts.open(&model, id, ms(0));
-        accounts.close(&model, id, ms(1));
+        attribution.open(&model, id, ms(0));
+        attribution.close(&model, id, ms(1));
     }
-    assert_eq!(accounts.settle(ms(2), 0), []);
-    assert_eq!((accounts.settle(ms(2), 1).len(), accounts.settle(ms(2), 1).len()), (1, 1));
+    assert_eq!(attribution.settle(ms(2), 0), []);
+    assert_eq!((attribution.settle(ms(2), 1).len(), attribution.settle(ms(2), 1).len()), (1, 1));
 }

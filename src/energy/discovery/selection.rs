@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 
 use crate::energy::config::SensorChoice;
-use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why};
+use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason};
 
 /// For each candidate, in the order of preference, why it is not used; nothing for those that are.
-pub fn select(wanted: SensorChoice, candidates: &[Candidate]) -> Vec<Option<Why>> {
+pub fn select(wanted: SensorChoice, candidates: &[Discovered]) -> Vec<Option<SkipReason>> {
     let mut names = BTreeSet::new();
     let usable: Vec<bool> = candidates
         .iter()
@@ -18,35 +18,35 @@ pub fn select(wanted: SensorChoice, candidates: &[Candidate]) -> Vec<Option<Why>
         .collect();
     let ready =
         || candidates.iter().zip(&usable).filter(|(_, usable)| **usable).map(|(one, _)| one);
-    let processor = ready().find(|one| one.place == Place::Processor).map(|one| one.kind);
-    let is_local = |one: &&Candidate| one.place != Place::Elsewhere;
+    let processor = ready().find(|one| one.coverage == Coverage::Processor).map(|one| one.kind);
+    let is_local = |one: &&Discovered| one.coverage != Coverage::Elsewhere;
     let only_walls = ready().filter(is_local).all(|one| one.kind == Kind::Wall);
     let whole = ready()
-        .filter(|one| one.place == Place::Machine && processor.is_none())
+        .filter(|one| one.coverage == Coverage::Machine && processor.is_none())
         .find(|one| one.kind != Kind::Wall || only_walls)
         .map(|one| &one.info.name);
-    let verdict = |(one, usable): (&Candidate, &bool)| match one.place {
-        _ if one.kind == Kind::Wall && whole != Some(&one.info.name) => Some(Why::Reference),
-        _ if !admits(wanted, one) => Some(Why::NotAsked),
-        _ if !usable => Some(Why::Twin),
-        Place::Elsewhere => None,
-        Place::Processor => {
-            processor.filter(|kind| *kind != one.kind).map(|kind| Why::Counted(kind.label()))
+    let verdict = |(one, usable): (&Discovered, &bool)| match one.coverage {
+        _ if one.kind == Kind::Wall && whole != Some(&one.info.name) => Some(SkipReason::Reference),
+        _ if !admits(wanted, one) => Some(SkipReason::NotAsked),
+        _ if !usable => Some(SkipReason::Twin),
+        Coverage::Elsewhere => None,
+        Coverage::Processor => {
+            processor.filter(|kind| *kind != one.kind).map(|kind| SkipReason::Counted(kind.label()))
         }
-        Place::Machine if processor.is_some() => Some(Why::Contains),
-        Place::Machine | Place::Memory | Place::Accelerator => {
-            whole.filter(|whole| **whole != one.info.name).map(|whole| Why::Within(whole.clone()))
-        }
+        Coverage::Machine if processor.is_some() => Some(SkipReason::Contains),
+        Coverage::Machine | Coverage::Memory | Coverage::Accelerator => whole
+            .filter(|whole| **whole != one.info.name)
+            .map(|whole| SkipReason::Within(whole.clone())),
     };
     candidates.iter().zip(&usable).map(verdict).collect()
 }
 
 /// What is elsewhere was configured by name and overlaps with nothing here.
-fn admits(wanted: SensorChoice, one: &Candidate) -> bool {
+fn admits(wanted: SensorChoice, one: &Discovered) -> bool {
     match wanted {
         SensorChoice::Auto => one.kind != Kind::Battery,
         SensorChoice::None => false,
-        wanted => one.place == Place::Elsewhere || wanted.kind() == Some(one.kind),
+        wanted => one.coverage == Coverage::Elsewhere || wanted.kind() == Some(one.kind),
     }
 }
 
@@ -69,23 +69,23 @@ mod tests {
         }
     }
 
-    fn candidate((name, kind, place): (&str, Kind, Place)) -> Candidate {
+    fn candidate((name, kind, coverage): (&str, Kind, Coverage)) -> Discovered {
         let info = info(name, kind, Quality::Measured, Band::EXACT);
         let sensor: Box<dyn Sensor> = Box::new(Still(info.clone()));
-        Candidate { kind, info, place, at: String::new(), sensor: Ok(sensor) }
+        Discovered { kind, info, coverage, at: String::new(), sensor: Ok(sensor) }
     }
 
-    const PACKAGE: (&str, Kind, Place) = ("package-0", Kind::Rapl, Place::Processor);
-    const DRAM: (&str, Kind, Place) = ("dram-0", Kind::Rapl, Place::Memory);
-    const PSYS: (&str, Kind, Place) = ("psys", Kind::Rapl, Place::Machine);
-    const APU: (&str, Kind, Place) = ("amd-apu", Kind::Hwmon, Place::Processor);
-    const ACPI: (&str, Kind, Place) = ("acpi", Kind::Hwmon, Place::Machine);
-    const CARD: (&str, Kind, Place) = ("nvidia-0", Kind::Nvml, Place::Accelerator);
-    const FAR: (&str, Kind, Place) = ("far", Kind::Prometheus, Place::Elsewhere);
-    const PLUG: (&str, Kind, Place) = ("plug", Kind::Wall, Place::Machine);
+    const PACKAGE: (&str, Kind, Coverage) = ("package-0", Kind::Rapl, Coverage::Processor);
+    const DRAM: (&str, Kind, Coverage) = ("dram-0", Kind::Rapl, Coverage::Memory);
+    const PSYS: (&str, Kind, Coverage) = ("psys", Kind::Rapl, Coverage::Machine);
+    const APU: (&str, Kind, Coverage) = ("amd-apu", Kind::Hwmon, Coverage::Processor);
+    const ACPI: (&str, Kind, Coverage) = ("acpi", Kind::Hwmon, Coverage::Machine);
+    const CARD: (&str, Kind, Coverage) = ("nvidia-0", Kind::Nvml, Coverage::Accelerator);
+    const FAR: (&str, Kind, Coverage) = ("far", Kind::Prometheus, Coverage::Elsewhere);
+    const PLUG: (&str, Kind, Coverage) = ("plug", Kind::Wall, Coverage::Machine);
 
-    fn used(wanted: SensorChoice, found: &[(&'static str, Kind, Place)]) -> Vec<&'static str> {
-        let candidates: Vec<Candidate> = found.iter().copied().map(candidate).collect();
+    fn used(wanted: SensorChoice, found: &[(&'static str, Kind, Coverage)]) -> Vec<&'static str> {
+        let candidates: Vec<Discovered> = found.iter().copied().map(candidate).collect();
         let verdicts = select(wanted, &candidates);
         let used = found.iter().zip(&verdicts).filter(|(_, why)| why.is_none());
         used.map(|((name, ..), _)| *name).collect()

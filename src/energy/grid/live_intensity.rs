@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::emissions::GramsPerKwh;
 use crate::energy::polling::http_config::{broken, http_url, timeout_rule, url_rule};
-use crate::energy::polling::poller::{Poller, Question};
+use crate::energy::polling::poller::{PollTarget, Poller};
 use crate::units::MonotonicNs;
 
 /// `[energy.carbon.live]`.
@@ -55,13 +55,13 @@ impl Config {
         broken(self.url.as_deref().map(url_rule).into_iter().chain(rules))
     }
 
-    fn question(&self) -> Option<Question> {
+    fn poll_target(&self) -> Option<PollTarget> {
         let secret = self.token_env.as_deref().and_then(|variable| {
             let mut value = HeaderValue::from_str(&std::env::var(variable).ok()?).ok()?;
             value.set_sensitive(true);
             Some((self.token_header.parse().ok()?, value))
         });
-        Some(Question {
+        Some(PollTarget {
             url: http_url(self.url.as_deref()?)?,
             secret,
             every: Duration::from_secs(self.every_s),
@@ -72,22 +72,22 @@ impl Config {
 
 /// The source, asked as long as this lives.
 #[derive(Debug)]
-pub struct LiveGrid {
+pub struct LiveIntensity {
     latest: Arc<Mutex<Latest>>,
     _poller: Poller,
 }
 
-impl LiveGrid {
+impl LiveIntensity {
     /// Starts asking; none if nobody is to be asked.
     pub fn start(config: &Config) -> Option<Self> {
-        let question = config.question()?;
-        let latest = Arc::new(Mutex::new(Latest::of(question.every)));
+        let target = config.poll_target()?;
+        let latest = Arc::new(Mutex::new(Latest::of(target.every)));
         let into = Arc::clone(&latest);
         let deliver = move |at, answer: Result<Vec<u8>, String>| {
             let mut latest = into.lock().unwrap_or_else(PoisonError::into_inner);
             latest.put(at, answer.and_then(|body| intensity(&body)));
         };
-        match Poller::start(question, deliver) {
+        match Poller::start(target, deliver) {
             Ok(poller) => Some(Self { latest, _poller: poller }),
             Err(error) => {
                 tracing::warn!(%error, "the grid's live intensity cannot be asked for");

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::emissions::{Basis, CarbonFigure, GramsPerKwh, Grid};
 use super::intensity;
-use super::live_intensity::{self, LiveGrid};
+use super::live_intensity::{self, LiveIntensity};
 use super::tariff::{self, Tariff};
 use crate::energy::figure::EnergyFigure;
 
@@ -65,7 +65,7 @@ pub fn zone_problem(zone: &str) -> Option<String> {
 #[derive(Debug, Default)]
 pub struct Rates {
     here: Option<Grid>,
-    live: Option<LiveGrid>,
+    live: Option<LiveIntensity>,
     tariff: Option<Tariff>,
 }
 
@@ -73,7 +73,7 @@ impl Rates {
     /// Starts asking the live source, if there is one.
     pub fn new(carbon: &CarbonConfig, price: &tariff::Config) -> Self {
         let here = carbon.grid();
-        let live = here.as_ref().and_then(|_| LiveGrid::start(&carbon.live));
+        let live = here.as_ref().and_then(|_| LiveIntensity::start(&carbon.live));
         Self { here, live, tariff: price.tariff() }
     }
 
@@ -85,7 +85,7 @@ impl Rates {
     /// The grid of this machine; none unless configured.
     pub fn here(&self) -> Option<Grid> {
         let here = self.here.as_ref()?;
-        let live = self.live.as_ref().and_then(LiveGrid::grams_per_kwh);
+        let live = self.live.as_ref().and_then(LiveIntensity::grams_per_kwh);
         Some(match live {
             None => here.clone(),
             Some(grams_per_kwh) => Grid { grams_per_kwh, basis: Basis::Live, ..here.clone() },

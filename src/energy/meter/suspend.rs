@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Compares a clock that stands still in sleep with one that does not.
 #[derive(Debug)]
-pub struct SleepWatch {
+pub struct SuspendDetector {
     /// By how much the second was ahead when last looked at.
     ahead: Duration,
 }
@@ -12,20 +12,20 @@ pub struct SleepWatch {
 /// Two clocks read one after the other differ by less than this on a machine that is awake.
 const AWAKE: Duration = Duration::from_millis(100);
 
-impl SleepWatch {
+impl SuspendDetector {
     pub fn start() -> Self {
         Self { ahead: ahead() }
     }
 
-    /// How long the machine slept since the last look; nothing if it did not.
-    pub fn slept(&mut self) -> Option<Duration> {
+    /// How long the machine suspended since the last look; nothing if it did not.
+    pub fn suspended(&mut self) -> Option<Duration> {
         self.compare(ahead())
     }
 
     fn compare(&mut self, ahead: Duration) -> Option<Duration> {
-        let slept = ahead.checked_sub(self.ahead)?;
+        let suspended = ahead.checked_sub(self.ahead)?;
         self.ahead = ahead;
-        (slept > AWAKE).then_some(slept)
+        (suspended > AWAKE).then_some(suspended)
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn only_a_growing_difference_is_sleep() {
-        let mut watch = SleepWatch { ahead: Duration::from_secs(5) };
+        let mut watch = SuspendDetector { ahead: Duration::from_secs(5) };
         assert_eq!(watch.compare(Duration::from_millis(5020)), None);
         assert_eq!(watch.compare(Duration::from_secs(65)), Some(Duration::from_millis(59_980)));
         assert_eq!(watch.compare(Duration::from_secs(65)), None);
@@ -58,6 +58,6 @@ mod tests {
 
     #[test]
     fn a_machine_that_runs_this_test_is_awake() {
-        assert_eq!(SleepWatch::start().slept(), None);
+        assert_eq!(SuspendDetector::start().suspended(), None);
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
-use crate::energy::attribution::device::DeviceBook;
+use crate::energy::attribution::device::DeviceSnapshot;
 use crate::energy::figure::Quality;
 use crate::energy::sensors::library::nvml;
 use crate::energy::work::WorkRow;
@@ -90,13 +90,13 @@ fn an_attempt_is_charged_exactly_what_the_counter_gained_over_a_wrap_and_a_read_
     handle.attempt_opened(&model, attempt);
     package.use_energy(250_000);
     wait_for("the wrap to be read", || {
-        (handle.books().devices[0].pending == Microjoules(250_000)).then_some(())
+        (handle.snapshot().devices[0].pending == Microjoules(250_000)).then_some(())
     });
     fs::remove_file(package.zone().join("energy_uj")).unwrap();
-    wait_for("a read error", || (handle.books().devices[0].read_errors > 1).then_some(()));
+    wait_for("a read error", || (handle.snapshot().devices[0].read_errors > 1).then_some(()));
     package.use_energy(300_000);
     wait_for("all of it to be read", || {
-        (handle.books().devices[0].pending == Microjoules(550_000)).then_some(())
+        (handle.snapshot().devices[0].pending == Microjoules(550_000)).then_some(())
     });
     handle.work(&model, decoded(attempt, start));
     handle.attempt_closed(&model, attempt);
@@ -105,7 +105,7 @@ fn an_attempt_is_charged_exactly_what_the_counter_gained_over_a_wrap_and_a_read_
     let settled = next_settled(&mut settlements);
     assert_eq!((settled.attempt, settled.marginal.joules), (attempt, Some(Joules(0.550_001))));
     assert_eq!((settled.marginal.quality, settled.marginal.is_final), (Quality::Measured, true));
-    let book = handle.books().devices.remove(0);
+    let book = handle.snapshot().devices.remove(0);
     assert_eq!((book.resets, book.conservation_error), (0, Microjoules(0)));
     meter.stop();
     assert!(settlements.try_recv().is_err());
@@ -116,7 +116,7 @@ fn an_attempt_is_charged_exactly_what_the_counter_gained_over_a_wrap_and_a_read_
 fn what_is_no_count_is_an_error_at_every_tick_and_the_next_count_covers_it() {
     let mut package = FakePackage::at(RANGE_UJ - 100_000);
     let (meter, _settlements) = Meter::start(&package.config()).unwrap();
-    let book = || meter.handle().books().devices.remove(0);
+    let book = || meter.handle().snapshot().devices.remove(0);
     let file = package.zone().join("energy_uj");
     let long = "9".repeat(40);
     for garbage in ["", "\n", "on", "-5\n", "1.5\n", "18446744073709551616\n", "\u{0}", &long] {
@@ -149,12 +149,12 @@ fn who_is_there_when_a_counter_jumps_back_is_unknown_and_the_next_is_not() {
         if attempt == AttemptId(1) {
             package.energy_uj = 7;
             package.write();
-            wait_for("the reset", || (handle.books().devices[0].resets == 1).then_some(()));
+            wait_for("the reset", || (handle.snapshot().devices[0].resets == 1).then_some(()));
         } else {
-            let before = handle.books().devices[0].account.total;
+            let before = handle.snapshot().devices[0].account.total;
             package.use_energy(400_000);
             let read = || {
-                let book = handle.books().devices.remove(0);
+                let book = handle.snapshot().devices.remove(0);
                 (book.account.total + book.pending > before).then_some(())
             };
             wait_for("the energy to be read", read);
@@ -166,7 +166,7 @@ fn who_is_there_when_a_counter_jumps_back_is_unknown_and_the_next_is_not() {
         let settled = next_settled(&mut settlements);
         assert_eq!((settled.attempt, settled.marginal.joules), (attempt, joules));
     }
-    assert_eq!(handle.books().unknown_settlements, 1);
+    assert_eq!(handle.snapshot().unknown_settlements, 1);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn five_hundred_engines_a_million_tokens_and_none_share_what_was_counted() {
     attempts().for_each(|(model, attempt)| handle.attempt_opened(model, attempt));
     package.use_energy(30_000_000);
     wait_for("the energy to be read", || {
-        let book = handle.books().devices.remove(0);
+        let book = handle.snapshot().devices.remove(0);
         (book.account.total + book.pending == Microjoules(30_000_000)).then_some(())
     });
     let end = MonotonicNs::now();
@@ -198,7 +198,7 @@ fn five_hundred_engines_a_million_tokens_and_none_share_what_was_counted() {
         microjoules(settled.iter().find(|one| one.attempt == wanted).unwrap().marginal)
     };
     let sum: u64 = settled.iter().map(|one| microjoules(one.marginal)).sum();
-    assert_eq!(sum, handle.books().devices[0].account.attributed.0);
+    assert_eq!(sum, handle.snapshot().devices[0].account.attributed.0);
     // 0.15 a prompt token: the long prompt weighs as 150,001 of the others.
     assert!(sum >= 30_000_000 && of(none) == 0 && of(AttemptId(2)) > 0);
     assert!(of(long) > sum / 100 * 99, "{} of {sum}", of(long));
@@ -226,14 +226,14 @@ fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
         }
     });
     wait_for("all energy to be read", || {
-        let book = meter.handle().books().devices.remove(0);
+        let book = meter.handle().snapshot().devices.remove(0);
         (book.account.total + book.pending == Microjoules(160 * 1_000_003)).then_some(())
     });
     // A counter that stands still has no news of the last moments.
     lock(&package).use_energy(1);
     let settled: Vec<Settled> = (0..8).map(|_| next_settled(&mut settlements)).collect();
-    let book: DeviceBook = wait_for("all energy to be booked", || {
-        let book = meter.handle().books().devices.remove(0);
+    let book: DeviceSnapshot = wait_for("all energy to be booked", || {
+        let book = meter.handle().snapshot().devices.remove(0);
         (book.account.total == Microjoules(160 * 1_000_003 + 1)).then_some(book)
     });
     let account = book.account;
@@ -254,8 +254,8 @@ fn an_engine_process_is_charged_its_cpu_time_to_the_last_tick() {
     let (handle, model, attempt) = (meter.handle(), "m".into(), AttemptId(1));
     let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
     let engine = |handle: &MeterHandle| {
-        let of_model = Serves::Engine("m".into());
-        handle.books().devices.into_iter().find(|book| book.serves == of_model).unwrap()
+        let of_model = Scope::Engine("m".into());
+        handle.snapshot().devices.into_iter().find(|book| book.scope == of_model).unwrap()
     };
     handle.engine_started(&model, child.id());
     handle.engine_ready(&model);
@@ -328,9 +328,9 @@ fn without_counters_rapl_refuses_and_auto_falls_back_to_the_cpu_model() {
     let refusal = Meter::start(&config(SensorChoice::Rapl)).unwrap_err().to_string();
     assert!(refusal.contains("no powercap zones"), "{refusal}");
     let (meter, _settlements) = Meter::start(&config(SensorChoice::Auto)).unwrap();
-    let devices = meter.handle().books().devices;
+    let devices = meter.handle().snapshot().devices;
     assert_eq!((&*devices[0].info.name, devices.len()), ("gateway", 1));
-    assert_eq!(devices[0].serves, Serves::Overhead);
+    assert_eq!(devices[0].scope, Scope::Overhead);
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn two_meters_on_one_counter_each_see_all_of_it() {
     for (meter, mut settlements) in meters {
         let handle = meter.handle();
         wait_for("the energy to be read", || {
-            let book = handle.books().devices.remove(0);
+            let book = handle.snapshot().devices.remove(0);
             (book.account.total + book.pending >= Microjoules(400_000)).then_some(())
         });
         handle.work(&model, decoded(attempt, start));
@@ -384,10 +384,10 @@ fn overhead(zones: u64, seconds: u64) -> f64 {
     let cadence_ms = Config::default().cadence_ms;
     let (meter, _settlements) = Meter::start(&Config { cadence_ms, ..package.config() }).unwrap();
     thread::sleep(Duration::from_secs(seconds));
-    let books = meter.handle().books();
-    assert_eq!(books.devices.len() as u64, zones);
-    assert!(books.meter_cpu > Duration::ZERO);
-    books.meter_cpu.as_secs_f64() / seconds as f64
+    let snapshot = meter.handle().snapshot();
+    assert_eq!(snapshot.devices.len() as u64, zones);
+    assert!(snapshot.meter_cpu > Duration::ZERO);
+    snapshot.meter_cpu.as_secs_f64() / seconds as f64
 }
 
 #[test]

@@ -18,7 +18,7 @@ const MAX_BYTES: usize = 64 << 10;
 
 /// What to ask, and how often.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct PollTarget {
     pub url: Url,
     /// A header with a secret, and what it holds; never shown.
     pub secret: Option<(HeaderName, HeaderValue)>,
@@ -26,7 +26,7 @@ pub struct Question {
     pub timeout: Duration,
 }
 
-impl Question {
+impl PollTarget {
     /// A bearer token, from the variable that holds it.
     pub fn bearer(variable: &str) -> Option<(HeaderName, HeaderValue)> {
         let mut value =
@@ -48,26 +48,26 @@ impl Poller {
     /// Asks now, and again and again. `deliver` gets each answer with the time between question and answer, or why
     /// there was none.
     pub fn start(
-        question: Question,
+        target: PollTarget,
         mut deliver: impl FnMut(MonotonicNs, Result<Vec<u8>, String>) + Send + 'static,
     ) -> io::Result<Self> {
         let (running, mut stopped) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = client(&question).map_err(io::Error::other)?;
+        let client = client(&target).map_err(io::Error::other)?;
         let asking = async move {
-            let mut beat = interval(question.every);
-            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut ticker = interval(target.every);
+            ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
                     _ = &mut stopped => break,
-                    _ = beat.tick() => {}
+                    _ = ticker.tick() => {}
                 }
                 let asked = MonotonicNs::now();
                 let answer = tokio::select! {
                     _ = &mut stopped => break,
-                    answer = timeout(question.timeout, ask(&client, &question)) => answer,
+                    answer = timeout(target.timeout, ask(&client, &target)) => answer,
                 };
-                let late = |_| Err(format!("no answer in {} ms", question.timeout.as_millis()));
+                let late = |_| Err(format!("no answer in {} ms", target.timeout.as_millis()));
                 // The figure was true somewhere between question and answer.
                 let middle = MonotonicNs(asked.0 + (MonotonicNs::now() - asked) / 2);
                 deliver(middle, answer.unwrap_or_else(late));
@@ -91,32 +91,32 @@ impl Drop for Poller {
     }
 }
 
-fn client(question: &Question) -> reqwest::Result<Client> {
+fn client(target: &PollTarget) -> reqwest::Result<Client> {
     // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut headers = HeaderMap::new();
-    if let Some((name, value)) = question.secret.clone() {
+    if let Some((name, value)) = target.secret.clone() {
         headers.insert(name, value);
     }
     let builder = Client::builder()
         .user_agent(concat!("wattgate/", env!("CARGO_PKG_VERSION")))
         .default_headers(headers)
         .redirect(redirect::Policy::none());
-    let plain = question.url.scheme() == "http";
-    let loopback = matches!(question.url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let plain = target.url.scheme() == "http";
+    let loopback = matches!(target.url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     // Without TLS no certificates are needed, and a small container may have none.
     let builder = if plain { builder.tls_certs_only([]) } else { builder };
     // A proxy for the outside world cannot reach this machine's own servers.
     if loopback { builder.no_proxy() } else { builder }.build()
 }
 
-async fn ask(client: &Client, question: &Question) -> Result<Vec<u8>, String> {
+async fn ask(client: &Client, target: &PollTarget) -> Result<Vec<u8>, String> {
     // Errors of the client name the address, which may hold what is nobody's business.
     let broken = |error: reqwest::Error| match error.without_url() {
         error if error.is_connect() => "cannot be reached".to_owned(),
         error => error.to_string(),
     };
-    let mut response = client.get(question.url.clone()).send().await.map_err(broken)?;
+    let mut response = client.get(target.url.clone()).send().await.map_err(broken)?;
     if !response.status().is_success() {
         return Err(format!("answers with HTTP status {}", response.status().as_u16()));
     }
@@ -144,9 +144,9 @@ mod tests {
         let url = format!("http://{}/figure", listener.local_addr().unwrap()).parse().unwrap();
         let (told, answers) = mpsc::channel();
         let timeout = Duration::from_millis(timeout_ms);
-        let question = Question { url, secret: None, every: Duration::from_secs(1), timeout };
+        let target = PollTarget { url, secret: None, every: Duration::from_secs(1), timeout };
         let deliver = move |_, answer| drop(told.send(answer));
-        let poller = Poller::start(question, deliver).unwrap();
+        let poller = Poller::start(target, deliver).unwrap();
         let (mut client, _) = listener.accept().unwrap();
         let _asked = client.read(&mut [0; 4096]).unwrap();
         // A client that has heard enough hangs up.
@@ -185,8 +185,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         let hour = Duration::from_hours(1);
-        let question = Question { url, secret: None, every: hour, timeout: hour };
-        let poller = Poller::start(question, |_, _| ()).unwrap();
+        let target = PollTarget { url, secret: None, every: hour, timeout: hour };
+        let poller = Poller::start(target, |_, _| ()).unwrap();
         let _asked = listener.accept().unwrap();
         drop(poller);
     }

@@ -48,7 +48,7 @@ pub struct Estimator {
     prior: Linear,
     prior_band: Band,
     profile: Arc<Profile>,
-    models: BTreeMap<Arc<str>, Learned>,
+    models: BTreeMap<Arc<str>, Correction>,
 }
 
 /// How many answers back the correction looks. What a token costs follows the state of the machine: beside another busy
@@ -57,13 +57,13 @@ const RECENT: f64 = 8.0;
 
 /// Joules that answers took, and what was expected of the same work: of the last `RECENT` or so, older ones fade.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tracked {
+pub struct RecentRatio {
     joules: f64,
     expected: f64,
     answers: f64,
 }
 
-impl Tracked {
+impl RecentRatio {
     /// As if so many answers had just taken what was expected of them, all together.
     pub fn as_expected(joules: f64, answers: f64) -> Self {
         Self { joules, expected: joules, answers }.faded_to(RECENT)
@@ -97,8 +97,8 @@ impl Tracked {
 
 /// What the settled attempts of one model add up to.
 #[derive(Clone, Copy, Debug)]
-struct Learned {
-    tracked: Tracked,
+struct Correction {
+    recent_ratio: RecentRatio,
     /// The cheapest and the dearest attempt seen, over what was expected: how far answers differ, which no sensor's band
     /// covers.
     band: Band,
@@ -130,13 +130,13 @@ impl Estimator {
                 return None;
             };
             // The requests that were measured count as the latest that have settled.
-            let learned = Learned {
-                tracked: Tracked::as_expected(total_joules.0, requests as f64),
+            let correction = Correction {
+                recent_ratio: RecentRatio::as_expected(total_joules.0, requests as f64),
                 band: Band { low, high },
                 quality: model.quality,
                 source: model.source,
             };
-            Some((name.as_str().into(), learned))
+            Some((name.as_str().into(), correction))
         });
         let models = seeds.collect();
         Self { prior, prior_band, profile, models }
@@ -154,17 +154,17 @@ impl Estimator {
         if tokens == Tokens::NONE || expected <= 0.0 {
             return;
         }
-        let learned = self.models.entry(Arc::clone(model)).or_insert(Learned {
-            tracked: Tracked::default(),
+        let correction = self.models.entry(Arc::clone(model)).or_insert(Correction {
+            recent_ratio: RecentRatio::default(),
             band: Band { low: f64::INFINITY, high: 0.0 },
             quality: marginal.quality,
             source: marginal.source,
         });
-        learned.tracked.add(joules, expected);
-        learned.band.low = learned.band.low.min(low / expected);
-        learned.band.high = learned.band.high.max(high / expected);
-        learned.quality = learned.quality.max(marginal.quality);
-        learned.source = marginal.source;
+        correction.recent_ratio.add(joules, expected);
+        correction.band.low = correction.band.low.min(low / expected);
+        correction.band.high = correction.band.high.max(high / expected);
+        correction.quality = correction.quality.max(marginal.quality);
+        correction.source = marginal.source;
     }
 
     /// Expected marginal energy of an answer: prompt tokens not in a cache, and tokens generated. Never better than
@@ -190,9 +190,9 @@ impl Estimator {
     }
 
     fn figure(&self, model: &str, joules: f64) -> EnergyFigure {
-        let learned = self.models.get(model);
-        let learned = learned.and_then(|one| Some((one.tracked.ratio()?, one)));
-        let (ratio, band, quality, source) = match learned {
+        let correction = self.models.get(model);
+        let correction = correction.and_then(|one| Some((one.recent_ratio.ratio()?, one)));
+        let (ratio, band, quality, source) = match correction {
             None => (1.0, self.prior_band, Quality::Assumed, Source::CpuModel),
             Some((ratio, one)) => (ratio, one.band, one.quality, one.source),
         };
@@ -283,18 +283,18 @@ mod tests {
 
     #[test]
     fn the_correction_follows_a_machine_that_becomes_slow_within_a_few_answers() {
-        let mut tracked = Tracked::default();
+        let mut recent_ratio = RecentRatio::default();
         for _ in 0..200 {
-            tracked.add(2.0, 2.0);
+            recent_ratio.add(2.0, 2.0);
         }
         let after = |answers: u32| {
-            let mut tracked = tracked;
-            (0..answers).for_each(|_| tracked.add(2.8, 2.0));
-            format!("{:.3}", tracked.ratio().unwrap())
+            let mut recent_ratio = recent_ratio;
+            (0..answers).for_each(|_| recent_ratio.add(2.8, 2.0));
+            format!("{:.3}", recent_ratio.ratio().unwrap())
         };
         // All but (7/8)^n of the way.
         assert_eq!([after(0), after(1), after(5), after(20)], ["1.000", "1.050", "1.195", "1.372"]);
-        assert_eq!(Tracked::default().ratio(), None);
+        assert_eq!(RecentRatio::default().ratio(), None);
     }
 
     #[test]

@@ -10,21 +10,21 @@ use crate::energy::figure::{Quality, Source};
 use crate::units::Watts;
 
 /// A device that might be metered.
-pub struct Candidate {
+pub struct Discovered {
     pub kind: Kind,
     pub info: DeviceInfo,
-    pub place: Place,
+    pub coverage: Coverage,
     /// Where it is read: a path, an address, an index.
     pub at: String,
     /// Ready to be read, or why not.
-    pub sensor: Result<Box<dyn Sensor>, Why>,
+    pub sensor: Result<Box<dyn Sensor>, SkipReason>,
 }
 
-impl fmt::Debug for Candidate {
+impl fmt::Debug for Discovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Candidate")
+        f.debug_struct("Discovered")
             .field("name", &self.info.name)
-            .field("place", &self.place)
+            .field("coverage", &self.coverage)
             .field("why", &self.sensor.as_ref().err())
             .finish_non_exhaustive()
     }
@@ -69,7 +69,7 @@ impl Kind {
 /// What of a machine a device's figure covers. Machine contains all the others but those elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum Coverage {
     /// All of it, or all that computes.
     Machine,
     /// A CPU package with what sits in it.
@@ -82,7 +82,7 @@ pub enum Place {
     Elsewhere,
 }
 
-impl Place {
+impl Coverage {
     pub fn label(self) -> &'static str {
         match self {
             Self::Machine => "machine",
@@ -96,7 +96,7 @@ impl Place {
 
 /// Why a device is not used.
 #[derive(Debug, thiserror::Error)]
-pub enum Why {
+pub enum SkipReason {
     #[error("contains devices that are counted one by one")]
     Contains,
     #[error("is counted within {0}")]
@@ -139,7 +139,7 @@ To let every user read RAPL's counters from now on (who reads them can guess at 
   echo 'SUBSYSTEM==\"powercap\", ACTION==\"add\", RUN+=\"/bin/chmod a+r /sys%p/energy_uj\"' | sudo tee /etc/udev/rules.d/60-wattgate.rules
   sudo udevadm control --reload && sudo udevadm trigger --action=add --subsystem-match=powercap";
 
-impl Why {
+impl SkipReason {
     /// What an operator can do about it beyond what the reason says.
     pub fn advice(&self, kind: Kind) -> Option<&'static str> {
         let denied = matches!(self, Self::Unreadable(SensorError::Denied { .. }));

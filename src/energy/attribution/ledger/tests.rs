@@ -112,7 +112,7 @@ fn a_late_span_moves_to_the_next_open_interval_and_is_counted() {
     assert!(!ledger.is_final(AttemptId(1), at(50)), "its work waits");
     ledger.interval(interval(50, 100, 20));
     ledger.close_until(at(100));
-    assert_eq!((share(&ledger, 1).0, ledger.lateness().late_spans), (20, 1));
+    assert_eq!((share(&ledger, 1).0, ledger.late_reports().late_spans), (20, 1));
     assert!(ledger.is_final(AttemptId(1), at(100)));
 }
 
@@ -131,7 +131,7 @@ fn final_means_closed_read_and_booked() {
     assert!(ledger.is_final(AttemptId(1), at(100)));
     assert_eq!(ledger.take_out(AttemptId(1)).unwrap().0.marginal, Microjoules(16));
     ledger.work(&step(60, 70, &[1]));
-    assert_eq!(ledger.lateness().dropped_rows, 1);
+    assert_eq!(ledger.late_reports().dropped_rows, 1);
 }
 
 #[test]

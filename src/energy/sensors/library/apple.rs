@@ -3,16 +3,16 @@
 //! The interface is private and only tells a mean over a time it blocks for, so it is read in a thread of its own. Needs
 //! no root. A mean of zero is no figure: newer systems freeze these counters for programs without an entitlement.
 
-use crate::energy::sensors::discovered::Candidate;
+use crate::energy::sensors::discovered::Discovered;
 
 /// The chip of this machine, if it is one of Apple's.
 #[cfg(not(target_os = "macos"))]
-pub fn find() -> Vec<Candidate> {
+pub fn find() -> Vec<Discovered> {
     Vec::new()
 }
 
 #[cfg(target_os = "macos")]
-pub fn find() -> Vec<Candidate> {
+pub fn find() -> Vec<Discovered> {
     /// Milliseconds that one reading takes.
     const READING_MS: u32 = 200;
     let candidate = chip::candidate(|| {
@@ -34,8 +34,8 @@ mod chip {
     use std::time::{Duration, Instant};
 
     use crate::energy::figure::Quality;
-    use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info};
-    use crate::energy::sensors::remote::latest_figure::{Figure, Inbox};
+    use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
+    use crate::energy::sensors::remote::latest_figure::{Figure, LatestFigure};
     use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
     use crate::units::MonotonicNs;
 
@@ -46,17 +46,17 @@ mod chip {
     const BAND: Band = Band { low: 0.9, high: 1.1 };
 
     /// The chip as one device; `open` makes what blocks for a while and gives the mean watts of that while.
-    pub(super) fn candidate<F, G>(open: F) -> Candidate
+    pub(super) fn candidate<F, G>(open: F) -> Discovered
     where
         F: FnOnce() -> Result<G, String> + Send + 'static,
         G: FnMut() -> Result<f64, String>,
     {
         let info = info("apple-soc", Kind::Apple, Quality::Estimated, BAND);
         let sensor = ChipSensor::start(info.clone(), open);
-        Candidate {
+        Discovered {
             kind: Kind::Apple,
             info,
-            place: Place::Processor,
+            coverage: Coverage::Processor,
             at: "IOReport".to_owned(),
             sensor,
         }
@@ -64,23 +64,24 @@ mod chip {
 
     struct ChipSensor {
         info: DeviceInfo,
-        inbox: Arc<Mutex<Inbox>>,
+        latest: Arc<Mutex<LatestFigure>>,
         stopping: Arc<AtomicBool>,
         thread: Option<JoinHandle<()>>,
     }
 
     impl ChipSensor {
-        fn start<F, G>(info: DeviceInfo, open: F) -> Result<Box<dyn Sensor>, Why>
+        fn start<F, G>(info: DeviceInfo, open: F) -> Result<Box<dyn Sensor>, SkipReason>
         where
             F: FnOnce() -> Result<G, String> + Send + 'static,
             G: FnMut() -> Result<f64, String>,
         {
-            let inbox = Arc::new(Mutex::new(Inbox::new(Arc::clone(&info.name), STALE_AFTER)));
+            let latest =
+                Arc::new(Mutex::new(LatestFigure::new(Arc::clone(&info.name), STALE_AFTER)));
             let stopping = Arc::new(AtomicBool::new(false));
-            let (filled, stopped) = (Arc::clone(&inbox), Arc::clone(&stopping));
+            let (filled, stopped) = (Arc::clone(&latest), Arc::clone(&stopping));
             let put = move |figure| {
-                let mut inbox = filled.lock().unwrap_or_else(PoisonError::into_inner);
-                inbox.put(MonotonicNs::now(), figure);
+                let mut latest = filled.lock().unwrap_or_else(PoisonError::into_inner);
+                latest.put(MonotonicNs::now(), figure);
             };
             let thread = thread::Builder::new()
                 .name("energy-apple".to_owned())
@@ -88,8 +89,8 @@ mod chip {
                     Ok(mean_watts) => sum(mean_watts, &stopped, put),
                     Err(why) => put(Err(why)),
                 })
-                .map_err(|error| Why::Driver(error.to_string()))?;
-            Ok(Box::new(Self { info, inbox, stopping, thread: Some(thread) }))
+                .map_err(|error| SkipReason::Driver(error.to_string()))?;
+            Ok(Box::new(Self { info, latest, stopping, thread: Some(thread) }))
         }
     }
 
@@ -120,8 +121,8 @@ mod chip {
         }
 
         fn read(&mut self) -> Result<Sample, SensorError> {
-            let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-            inbox.newest(MonotonicNs::now())
+            let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            latest.newest(MonotonicNs::now())
         }
     }
 

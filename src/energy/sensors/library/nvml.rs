@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::energy::figure::Quality;
 use crate::energy::sensors::counter::{Counter, Overflow};
-use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info, with_idle};
+use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info, with_idle};
 use crate::energy::sensors::gauge::{LONGEST_GAP, running};
 use crate::energy::sensors::power_integral::PowerIntegral;
 use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
@@ -41,7 +41,7 @@ impl Default for Config {
 const POWER_BAND: Band = Band { low: 0.95, high: 1.05 };
 
 /// Looks for cards. Loading the library takes some 10 ms where there is a driver.
-pub fn find(config: &Config) -> Vec<Candidate> {
+pub fn find(config: &Config) -> Vec<Discovered> {
     let nvml = match load(&config.library) {
         Ok(nvml) => Arc::new(nvml),
         Err(why) => return vec![not_usable("nvml", &config.library, why)],
@@ -67,17 +67,17 @@ fn said(error: &NvmlError) -> String {
     format!("the NVIDIA driver says: {error}")
 }
 
-fn not_usable(name: &str, library: &Path, why: String) -> Candidate {
-    Candidate {
+fn not_usable(name: &str, library: &Path, why: String) -> Discovered {
+    Discovered {
         kind: Kind::Nvml,
         info: info(name, Kind::Nvml, Quality::Measured, Band::EXACT),
-        place: Place::Accelerator,
+        coverage: Coverage::Accelerator,
         at: library.display().to_string(),
-        sensor: Err(Why::Driver(why)),
+        sensor: Err(SkipReason::Driver(why)),
     }
 }
 
-fn card(nvml: &Arc<Nvml>, index: u32, idle: Option<Watts>) -> Candidate {
+fn card(nvml: &Arc<Nvml>, index: u32, idle: Option<Watts>) -> Discovered {
     let name = format!("nvidia-{index}");
     let counts = nvml.device_by_index(index).and_then(|device| device.total_energy_consumption());
     let (quality, band) = match counts {
@@ -89,14 +89,14 @@ fn card(nvml: &Arc<Nvml>, index: u32, idle: Option<Watts>) -> Candidate {
     let at =
         model.map_or_else(|_| format!("card {index}"), |model| format!("card {index}, {model}"));
     let sensor = open(nvml, index, info.clone());
-    Candidate { kind: Kind::Nvml, info, place: Place::Accelerator, at, sensor }
+    Discovered { kind: Kind::Nvml, info, coverage: Coverage::Accelerator, at, sensor }
 }
 
-fn open(nvml: &Arc<Nvml>, index: u32, info: DeviceInfo) -> Result<Box<dyn Sensor>, Why> {
-    let refused = |error: NvmlError| Why::Driver(said(&error));
+fn open(nvml: &Arc<Nvml>, index: u32, info: DeviceInfo) -> Result<Box<dyn Sensor>, SkipReason> {
+    let refused = |error: NvmlError| SkipReason::Driver(said(&error));
     let device = nvml.device_by_index(index).map_err(refused)?;
     if device.mig_mode().is_ok_and(|mode| mode.current != 0) {
-        return Err(Why::Mig);
+        return Err(SkipReason::Mig);
     }
     let (now, name) = (MonotonicNs::now(), Arc::clone(&info.name));
     let reading = if let Ok(raw) = millijoules(&device) {

@@ -5,9 +5,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::energy::polling::poller::{Poller, Question};
+use crate::energy::polling::poller::{PollTarget, Poller};
 use crate::energy::sensors::counter::{Counter, Overflow};
-use crate::energy::sensors::discovered::Why;
+use crate::energy::sensors::discovered::SkipReason;
 use crate::energy::sensors::power_integral::PowerIntegral;
 use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::{Microjoules, MonotonicNs};
@@ -26,7 +26,7 @@ pub type Parse = Box<dyn Fn(&[u8]) -> Result<Figure, String> + Send>;
 /// Asks for figures as long as it lives.
 pub struct RemoteSensor {
     info: DeviceInfo,
-    inbox: Arc<Mutex<Inbox>>,
+    latest: Arc<Mutex<LatestFigure>>,
     _poller: Poller,
 }
 
@@ -34,19 +34,19 @@ impl RemoteSensor {
     /// Starts asking. Figures older than `stale_after` are none.
     pub fn start(
         info: DeviceInfo,
-        question: Question,
+        target: PollTarget,
         stale_after: Duration,
         parse: Parse,
-    ) -> Result<Box<dyn Sensor>, Why> {
-        let inbox = Arc::new(Mutex::new(Inbox::new(Arc::clone(&info.name), stale_after)));
-        let filled = Arc::clone(&inbox);
+    ) -> Result<Box<dyn Sensor>, SkipReason> {
+        let latest = Arc::new(Mutex::new(LatestFigure::new(Arc::clone(&info.name), stale_after)));
+        let filled = Arc::clone(&latest);
         let deliver = move |at, answer: Result<Vec<u8>, String>| {
             let figure = answer.and_then(|body| parse(&body));
             filled.lock().unwrap_or_else(PoisonError::into_inner).put(at, figure);
         };
-        let poller =
-            Poller::start(question, deliver).map_err(|error| Why::Driver(error.to_string()))?;
-        Ok(Box::new(Self { info, inbox, _poller: poller }))
+        let poller = Poller::start(target, deliver)
+            .map_err(|error| SkipReason::Driver(error.to_string()))?;
+        Ok(Box::new(Self { info, latest, _poller: poller }))
     }
 }
 
@@ -56,17 +56,17 @@ impl Sensor for RemoteSensor {
     }
 
     fn read(&mut self) -> Result<Sample, SensorError> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).newest(MonotonicNs::now())
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).newest(MonotonicNs::now())
     }
 
     fn resets(&self) -> u64 {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).resets()
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).resets()
     }
 }
 
 /// The newest figure and what came of those before.
 #[derive(Debug)]
-pub(super) struct Inbox {
+pub(super) struct LatestFigure {
     device: Arc<str>,
     stale_after: Duration,
     meter: Option<Meter>,
@@ -84,7 +84,7 @@ enum Meter {
 /// More than any site draws: the answer held garbage.
 const IMPLAUSIBLE_WATTS: f64 = 20_000.0;
 
-impl Inbox {
+impl LatestFigure {
     pub(super) fn new(device: Arc<str>, stale_after: Duration) -> Self {
         Self { device, stale_after, meter: None, newest: None, problem: None }
     }
@@ -191,8 +191,8 @@ mod tests {
         MonotonicNs(seconds * 1_000_000_000)
     }
 
-    fn inbox() -> Inbox {
-        Inbox::new("far".into(), Duration::from_secs(30))
+    fn latest() -> LatestFigure {
+        LatestFigure::new("far".into(), Duration::from_secs(30))
     }
 
     fn sample(at: u64, microjoules: u64, whole: bool) -> Sample {
@@ -201,54 +201,54 @@ mod tests {
 
     #[test]
     fn before_the_first_figure_nothing_is_known_and_it_is_not_zero() {
-        let mut inbox = inbox();
-        assert_eq!(inbox.newest(s(1)).unwrap_err().label(), "waiting");
-        inbox.put(s(1), Err("cannot be reached".to_owned()));
-        assert!(inbox.newest(s(1)).unwrap_err().to_string().contains("cannot be reached"));
-        inbox.put(s(2), Ok(Figure::Joules(500.0)));
-        assert_eq!(inbox.newest(s(2)).unwrap(), sample(2, 0, false));
+        let mut latest = latest();
+        assert_eq!(latest.newest(s(1)).unwrap_err().label(), "waiting");
+        latest.put(s(1), Err("cannot be reached".to_owned()));
+        assert!(latest.newest(s(1)).unwrap_err().to_string().contains("cannot be reached"));
+        latest.put(s(2), Ok(Figure::Joules(500.0)));
+        assert_eq!(latest.newest(s(2)).unwrap(), sample(2, 0, false));
     }
 
     #[test]
     fn a_counter_covers_the_time_since_it_last_moved_and_a_stale_one_is_unknown() {
-        let mut inbox = inbox();
-        inbox.put(s(0), Ok(Figure::Joules(500.0)));
-        inbox.put(s(5), Ok(Figure::Joules(500.0)));
-        inbox.put(s(10), Ok(Figure::Joules(512.5)));
-        assert_eq!(inbox.newest(s(11)).unwrap(), sample(10, 12_500_000, true));
-        inbox.put(s(20), Err("no answer in 2000 ms".to_owned()));
-        assert_eq!(inbox.newest(s(25)).unwrap(), sample(10, 12_500_000, true));
-        assert_eq!(inbox.newest(s(41)).unwrap_err().label(), "refused");
-        inbox.put(s(45), Ok(Figure::Joules(520.0)));
-        assert_eq!(inbox.newest(s(45)).unwrap(), sample(45, 20_000_000, true));
+        let mut latest = latest();
+        latest.put(s(0), Ok(Figure::Joules(500.0)));
+        latest.put(s(5), Ok(Figure::Joules(500.0)));
+        latest.put(s(10), Ok(Figure::Joules(512.5)));
+        assert_eq!(latest.newest(s(11)).unwrap(), sample(10, 12_500_000, true));
+        latest.put(s(20), Err("no answer in 2000 ms".to_owned()));
+        assert_eq!(latest.newest(s(25)).unwrap(), sample(10, 12_500_000, true));
+        assert_eq!(latest.newest(s(41)).unwrap_err().label(), "refused");
+        latest.put(s(45), Ok(Figure::Joules(520.0)));
+        assert_eq!(latest.newest(s(45)).unwrap(), sample(45, 20_000_000, true));
     }
 
     #[test]
     fn a_gauge_is_summed_and_its_gaps_are_unknown() {
-        let mut inbox = inbox();
-        inbox.put(s(0), Ok(Figure::Watts(100.0)));
-        inbox.put(s(10), Ok(Figure::Watts(100.0)));
-        assert_eq!(inbox.newest(s(10)).unwrap(), sample(10, 1_000_000_000, true));
-        inbox.put(s(100), Ok(Figure::Watts(100.0)));
-        assert_eq!(inbox.newest(s(100)).unwrap(), sample(100, 1_000_000_000, false));
+        let mut latest = latest();
+        latest.put(s(0), Ok(Figure::Watts(100.0)));
+        latest.put(s(10), Ok(Figure::Watts(100.0)));
+        assert_eq!(latest.newest(s(10)).unwrap(), sample(10, 1_000_000_000, true));
+        latest.put(s(100), Ok(Figure::Watts(100.0)));
+        assert_eq!(latest.newest(s(100)).unwrap(), sample(100, 1_000_000_000, false));
     }
 
     #[test]
     fn a_machine_that_draws_nothing_is_a_meter_that_does_not_work() {
-        let mut inbox = inbox();
-        inbox.put(s(0), Ok(Figure::Watts(0.0)));
-        assert!(inbox.newest(s(0)).unwrap_err().to_string().contains("0 W"));
-        inbox.put(s(1), Ok(Figure::Joules(0.0)));
-        assert!(inbox.newest(s(1)).is_ok(), "a counter may just have been reset");
+        let mut latest = latest();
+        latest.put(s(0), Ok(Figure::Watts(0.0)));
+        assert!(latest.newest(s(0)).unwrap_err().to_string().contains("0 W"));
+        latest.put(s(1), Ok(Figure::Joules(0.0)));
+        assert!(latest.newest(s(1)).is_ok(), "a counter may just have been reset");
     }
 
     #[test]
     fn figures_that_cannot_be_are_none() {
         for wrong in [f64::NAN, f64::INFINITY, -1.0, 1e19] {
-            let mut inbox = inbox();
-            inbox.put(s(0), Ok(Figure::Watts(wrong)));
-            inbox.put(s(0), Ok(Figure::Joules(wrong)));
-            assert_eq!(inbox.newest(s(0)).unwrap_err().label(), "refused", "{wrong}");
+            let mut latest = latest();
+            latest.put(s(0), Ok(Figure::Watts(wrong)));
+            latest.put(s(0), Ok(Figure::Joules(wrong)));
+            assert_eq!(latest.newest(s(0)).unwrap_err().label(), "refused", "{wrong}");
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::energy::figure::Quality;
 use crate::energy::polling::http_config::{
     URL_RULE, broken, every_rule, http_url, timeout_rule, url_rule,
 };
-use crate::energy::polling::poller::Question;
-use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info};
+use crate::energy::polling::poller::PollTarget;
+use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::sensor::Band;
 
 /// `[energy.prometheus.NAME]`.
@@ -28,7 +28,7 @@ pub struct Config {
     /// What the number is. Default `joules`.
     pub unit: Unit,
     /// What it covers: another machine (the default), or this `machine`, its `processor` or an `accelerator`.
-    pub covers: Place,
+    pub covers: Coverage,
     /// The models whose engines run there; for another machine only, and then at least one.
     pub models: Vec<String>,
     /// How good the exporter's figures are. Default `estimated`: exporters in virtual machines model.
@@ -60,7 +60,7 @@ impl Default for Config {
             url: String::new(),
             query: String::new(),
             unit: Unit::Joules,
-            covers: Place::Elsewhere,
+            covers: Coverage::Elsewhere,
             models: Vec::new(),
             quality: Quality::Estimated,
             every_ms: 5000,
@@ -74,7 +74,7 @@ impl Default for Config {
 impl Config {
     /// What is wrong with it: the key at fault, and why.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let elsewhere = self.covers == Place::Elsewhere;
+        let elsewhere = self.covers == Coverage::Elsewhere;
         let rules = [
             url_rule(&self.url),
             (
@@ -88,7 +88,7 @@ impl Config {
                 "must name the models whose engines run on that other machine, and is for other machines only",
             ),
             (
-                self.covers != Place::Memory,
+                self.covers != Coverage::Memory,
                 "covers",
                 "must be `elsewhere`, `machine`, `processor` or `accelerator`",
             ),
@@ -108,15 +108,15 @@ impl Config {
         broken(rules)
     }
 
-    fn question(&self) -> Option<Question> {
+    fn poll_target(&self) -> Option<PollTarget> {
         let mut url = http_url(&self.url)?;
         url.path_segments_mut().ok()?.pop_if_empty().extend(["api", "v1", "query"]);
         url.query_pairs_mut()
             .append_pair("query", &self.query)
             .append_pair("lookback_delta", &format!("{}s", self.stale_after_s));
-        Some(Question {
+        Some(PollTarget {
             url,
-            secret: self.token_env.as_deref().and_then(Question::bearer),
+            secret: self.token_env.as_deref().and_then(PollTarget::bearer),
             every: Duration::from_millis(self.every_ms),
             timeout: Duration::from_millis(self.timeout_ms),
         })
@@ -124,7 +124,7 @@ impl Config {
 }
 
 /// The sensor of one query, by the name of its table.
-pub fn candidate(name: &str, config: &Config) -> Candidate {
+pub fn candidate(name: &str, config: &Config) -> Discovered {
     let band = match config.unit {
         Unit::Joules => Band::EXACT,
         // What passed between two scrapes is only sampled.
@@ -134,11 +134,17 @@ pub fn candidate(name: &str, config: &Config) -> Candidate {
     let unit = config.unit;
     let parse = Box::new(move |body: &[u8]| number(body).map(|number| unit.figure(number)));
     let stale_after = Duration::from_secs(config.stale_after_s);
-    let sensor = match config.question() {
-        None => Err(Why::Absent(URL_RULE)),
-        Some(question) => RemoteSensor::start(info.clone(), question, stale_after, parse),
+    let sensor = match config.poll_target() {
+        None => Err(SkipReason::Absent(URL_RULE)),
+        Some(target) => RemoteSensor::start(info.clone(), target, stale_after, parse),
     };
-    Candidate { kind: Kind::Prometheus, info, place: config.covers, at: config.url.clone(), sensor }
+    Discovered {
+        kind: Kind::Prometheus,
+        info,
+        coverage: config.covers,
+        at: config.url.clone(),
+        sensor,
+    }
 }
 
 impl Unit {
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_question_is_an_instant_query_below_the_servers_path() {
-        let url = config().question().unwrap().url;
+        let url = config().poll_target().unwrap().url;
         assert_eq!(
             url.as_str(),
             "http://127.0.0.1:9090/prom/api/v1/query?query=sum%28kepler_node_cpu_joules_total%29&lookback_delta=60s"
@@ -210,7 +216,7 @@ mod tests {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         assert!(read(&vector(r#"{"value":[1,"many"]}"#)).is_err());
-        assert!(read(&vector(r#"{"value":[1,"NaN"]}"#)).unwrap().is_nan(), "refused by the inbox");
+        assert!(read(&vector(r#"{"value":[1,"NaN"]}"#)).unwrap().is_nan(), "refused by the latest");
     }
 
     #[test]
@@ -219,7 +225,7 @@ mod tests {
         let wrong = Config {
             url: "http://me:secret@h/".into(),
             query: " ".into(),
-            covers: Place::Memory,
+            covers: Coverage::Memory,
             quality: Quality::Calibrated,
             every_ms: 1,
             timeout_ms: 1,

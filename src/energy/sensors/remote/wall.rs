@@ -13,8 +13,8 @@ use crate::energy::figure::Quality;
 use crate::energy::polling::http_config::{
     URL_RULE, broken, every_rule, http_url, timeout_rule, url_rule,
 };
-use crate::energy::polling::poller::Question;
-use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info};
+use crate::energy::polling::poller::PollTarget;
+use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::sensor::Band;
 
 /// `[energy.wall]`.
@@ -63,12 +63,12 @@ impl Config {
         broken(self.url.as_deref().map(url_rule).into_iter().chain(pace))
     }
 
-    fn question(&self) -> Option<Question> {
+    fn poll_target(&self) -> Option<PollTarget> {
         let mut url = http_url(self.url.as_deref()?)?;
         let (path, query) = self.api.path_and_query(self.channel);
         url.path_segments_mut().ok()?.pop_if_empty().extend(path);
         url.set_query(query.as_deref());
-        Some(Question {
+        Some(PollTarget {
             url,
             secret: None,
             every: Duration::from_millis(self.every_ms),
@@ -83,16 +83,16 @@ impl Config {
 }
 
 /// The meter that is configured, if one is.
-pub fn find(config: &Config) -> Vec<Candidate> {
+pub fn find(config: &Config) -> Vec<Discovered> {
     let Some(at) = config.url.clone() else { return Vec::new() };
     let info = info("wall", Kind::Wall, Quality::Measured, BAND);
     let (api, channel) = (config.api, usize::from(config.channel));
     let parse = Box::new(move |body: &[u8]| api.watts(channel, body).map(Figure::Watts));
-    let sensor = match config.question() {
-        None => Err(Why::Absent(URL_RULE)),
-        Some(question) => RemoteSensor::start(info.clone(), question, config.longest_gap(), parse),
+    let sensor = match config.poll_target() {
+        None => Err(SkipReason::Absent(URL_RULE)),
+        Some(target) => RemoteSensor::start(info.clone(), target, config.longest_gap(), parse),
     };
-    vec![Candidate { kind: Kind::Wall, info, place: Place::Machine, at, sensor }]
+    vec![Discovered { kind: Kind::Wall, info, coverage: Coverage::Machine, at, sensor }]
 }
 
 impl Api {
@@ -139,7 +139,7 @@ mod tests {
     fn url(api: Api) -> String {
         let config =
             Config { url: Some("http://10.0.0.9".into()), api, channel: 1, ..Config::default() };
-        config.question().unwrap().url.to_string()
+        config.poll_target().unwrap().url.to_string()
     }
 
     #[test]

@@ -4,23 +4,23 @@ use std::path::Path;
 
 use super::file;
 use crate::energy::figure::Quality;
-use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info};
+use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::sensor::Band;
 
 /// The batteries under `sysfs_root` that tell their power.
-pub fn find(sysfs_root: &Path) -> Vec<Candidate> {
+pub fn find(sysfs_root: &Path) -> Vec<Discovered> {
     let supplies = file::entries(&sysfs_root.join("class/power_supply")).into_iter();
     let batteries = supplies.filter(|(_, path)| {
         let battery = file::word(&path.join("type")).is_some_and(|word| word == "Battery");
         battery && ["power_now", "current_now"].iter().any(|name| path.join(name).exists())
     });
     batteries
-        .map(|(id, path)| Candidate {
+        .map(|(id, path)| Discovered {
             kind: Kind::Battery,
             info: info(id, Kind::Battery, Quality::Estimated, Band { low: 0.8, high: 1.2 }),
-            place: Place::Machine,
+            coverage: Coverage::Machine,
             at: path.display().to_string(),
-            sensor: Err(Why::Battery),
+            sensor: Err(SkipReason::Battery),
         })
         .collect()
 }

@@ -9,7 +9,7 @@ use super::counter_file::CounterFile;
 use super::file;
 use crate::energy::figure::Quality;
 use crate::energy::sensors::counter::{Counter, Overflow};
-use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info};
+use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::gauge::{LONGEST_GAP, running};
 use crate::energy::sensors::power_integral::PowerIntegral;
 use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
@@ -21,7 +21,7 @@ const AVERAGED: (Quality, Band) = (Quality::Measured, Band { low: 0.95, high: 1.
 pub const SAMPLED: (Quality, Band) = (Quality::Estimated, Band { low: 0.85, high: 1.15 });
 
 /// Looks at every device under `sysfs_root`; those of other drivers are not candidates.
-pub fn find(sysfs_root: &Path) -> Vec<Candidate> {
+pub fn find(sysfs_root: &Path) -> Vec<Discovered> {
     let devices = file::entries(&sysfs_root.join("class/hwmon"));
     devices
         .into_iter()
@@ -36,7 +36,7 @@ pub fn find(sysfs_root: &Path) -> Vec<Candidate> {
 }
 
 /// An AMD card, or the graphics part of an APU, whose figure is that of the whole package.
-fn amdgpu(id: &str, path: &Path) -> Vec<Candidate> {
+fn amdgpu(id: &str, path: &Path) -> Vec<Discovered> {
     // `average` is the driver's own mean; newer chips and APUs only tell the instant.
     let channels = [("power1_average", AVERAGED), ("power1_input", SAMPLED)];
     let exists = |name: &str| path.join(name).exists();
@@ -46,24 +46,24 @@ fn amdgpu(id: &str, path: &Path) -> Vec<Candidate> {
     // Only a card of its own has a fan, a junction sensor or a memory controller to watch.
     let signs = ["fan1_input", "pwm1", "temp2_input", "device/mem_busy_percent"];
     let own_card = signs.into_iter().any(exists);
-    let (name, place) = if own_card {
+    let (name, coverage) = if own_card {
         (
             format!("amdgpu-{}", pci_address(path).unwrap_or_else(|| id.to_owned())),
-            Place::Accelerator,
+            Coverage::Accelerator,
         )
     } else {
-        ("amd-apu".to_owned(), Place::Processor)
+        ("amd-apu".to_owned(), Coverage::Processor)
     };
-    let mut candidate = power(name, place, &path.join(channel), trust);
+    let mut candidate = power(name, coverage, &path.join(channel), trust);
     if own_card && file::count(&path.join(channel)).is_ok_and(|microwatts| microwatts == 0) {
-        candidate.sensor = Err(Why::SecondDie);
+        candidate.sensor = Err(SkipReason::SecondDie);
     }
     vec![candidate]
 }
 
 /// An Intel card: `i915` shows `energy1_input`, `xe` one for the card and one for the package on it. The devices
 /// `i915_gt0` and on are parts of the card and have names of their own.
-fn intel(id: &str, path: &Path) -> Vec<Candidate> {
+fn intel(id: &str, path: &Path) -> Vec<Discovered> {
     let channels: Vec<(PathBuf, Option<String>)> = (1..=2)
         .map(|n| {
             let label = file::word(&path.join(format!("energy{n}_label")));
@@ -74,37 +74,37 @@ fn intel(id: &str, path: &Path) -> Vec<Candidate> {
     let card = channels.iter().find(|(_, label)| label.as_deref() == Some("card"));
     let Some((channel, _)) = card.or(channels.first()) else { return Vec::new() };
     let name = format!("intel-gpu-{}", pci_address(path).unwrap_or_else(|| id.to_owned()));
-    vec![energy(name, Place::Accelerator, channel)]
+    vec![energy(name, Coverage::Accelerator, channel)]
 }
 
 /// ACPI power meters: the whole machine's, or, on NVIDIA's Grace, one for each part, told by its OEM string.
-fn power_meter(id: &str, path: &Path) -> Vec<Candidate> {
+fn power_meter(id: &str, path: &Path) -> Vec<Discovered> {
     let oem = file::word(&path.join("power1_oem_info")).unwrap_or_default();
     let socket = oem.rsplit(' ').next().unwrap_or_default();
-    let (name, place, part) = match oem.as_str() {
+    let (name, coverage, part) = match oem.as_str() {
         name if name.starts_with("Module Power Socket") => {
-            (format!("grace-module-{socket}"), Place::Machine, false)
+            (format!("grace-module-{socket}"), Coverage::Machine, false)
         }
         name if name.starts_with("Grace Power Socket") => {
-            (format!("grace-{socket}"), Place::Processor, false)
+            (format!("grace-{socket}"), Coverage::Processor, false)
         }
         name if name.starts_with("CPU Power Socket") => {
-            (format!("grace-cpu-{socket}"), Place::Processor, true)
+            (format!("grace-cpu-{socket}"), Coverage::Processor, true)
         }
         name if name.starts_with("SysIO Power Socket") => {
-            (format!("grace-sysio-{socket}"), Place::Processor, true)
+            (format!("grace-sysio-{socket}"), Coverage::Processor, true)
         }
-        _ => (format!("acpi-{id}"), Place::Machine, false),
+        _ => (format!("acpi-{id}"), Coverage::Machine, false),
     };
-    let mut candidate = power(name, place, &path.join("power1_average"), AVERAGED);
+    let mut candidate = power(name, coverage, &path.join("power1_average"), AVERAGED);
     if part {
-        candidate.sensor = Err(Why::PartOfPackage);
+        candidate.sensor = Err(SkipReason::PartOfPackage);
     }
     vec![candidate]
 }
 
 /// The counters of AMD's packages on kernels that had this driver: `Esocket0` and on; the cores' are parts of them.
-fn amd_energy(path: &Path) -> Vec<Candidate> {
+fn amd_energy(path: &Path) -> Vec<Discovered> {
     let sockets = (1..=1024).map_while(|n| {
         let label = file::word(&path.join(format!("energy{n}_label")))?;
         Some((label, path.join(format!("energy{n}_input"))))
@@ -112,7 +112,7 @@ fn amd_energy(path: &Path) -> Vec<Candidate> {
     sockets
         .filter_map(|(label, channel)| {
             let socket = label.strip_prefix("Esocket")?;
-            Some(energy(format!("package-{socket}"), Place::Processor, &channel))
+            Some(energy(format!("package-{socket}"), Coverage::Processor, &channel))
         })
         .collect()
 }
@@ -130,16 +130,16 @@ fn is_off(channel: &Path) -> bool {
     file::word(&channel.with_file_name(format!("{base}_enable"))).is_some_and(|word| word == "0")
 }
 
-fn energy(name: String, place: Place, channel: &Path) -> Candidate {
+fn energy(name: String, coverage: Coverage, channel: &Path) -> Discovered {
     let info = info(name, Kind::Hwmon, Quality::Measured, Band::EXACT);
     let at = channel.display().to_string();
     let sensor = open_energy(info.clone(), channel);
-    Candidate { kind: Kind::Hwmon, info, place, at, sensor }
+    Discovered { kind: Kind::Hwmon, info, coverage, at, sensor }
 }
 
-fn open_energy(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, Why> {
+fn open_energy(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, SkipReason> {
     if is_off(channel) {
-        return Err(Why::SwitchedOff);
+        return Err(SkipReason::SwitchedOff);
     }
     let raw = file::count(channel)?;
     let name = Arc::clone(&info.name);
@@ -148,16 +148,16 @@ fn open_energy(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, Why>
     Ok(Box::new(CounterFile { info, path: channel.to_owned(), counter }))
 }
 
-fn power(name: String, place: Place, channel: &Path, trust: (Quality, Band)) -> Candidate {
+fn power(name: String, coverage: Coverage, channel: &Path, trust: (Quality, Band)) -> Discovered {
     let info = info(name, Kind::Hwmon, trust.0, trust.1);
     let at = channel.display().to_string();
     let sensor = open_power(info.clone(), channel);
-    Candidate { kind: Kind::Hwmon, info, place, at, sensor }
+    Discovered { kind: Kind::Hwmon, info, coverage, at, sensor }
 }
 
-fn open_power(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, Why> {
+fn open_power(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, SkipReason> {
     if is_off(channel) {
-        return Err(Why::SwitchedOff);
+        return Err(SkipReason::SwitchedOff);
     }
     let microwatts = running(file::count(channel)?, &info.name)?;
     let integral = PowerIntegral::starting_at(microwatts, MonotonicNs::now(), LONGEST_GAP);
@@ -198,7 +198,7 @@ mod tests {
         path
     }
 
-    fn only(root: &Path) -> Candidate {
+    fn only(root: &Path) -> Discovered {
         let mut found = find(root);
         assert_eq!(found.len(), 1, "{found:?}");
         found.remove(0)
@@ -211,8 +211,8 @@ mod tests {
         device(card.path(), &files);
         device(apu.path(), &[("name", "amdgpu\n"), ("power1_input", "9000000\n")]);
         let (card, apu) = (only(card.path()), only(apu.path()));
-        assert_eq!((card.place, card.info.quality), (Place::Accelerator, Quality::Measured));
-        assert_eq!((apu.place, apu.info.quality), (Place::Processor, Quality::Estimated));
+        assert_eq!((card.coverage, card.info.quality), (Coverage::Accelerator, Quality::Measured));
+        assert_eq!((apu.coverage, apu.info.quality), (Coverage::Processor, Quality::Estimated));
         assert!(card.sensor.is_ok() && apu.sensor.is_ok());
     }
 
@@ -222,7 +222,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let files = [("name", "amdgpu\n"), ("power1_average", "0\n"), ("temp2_input", "30000")];
         device(root.path(), &files);
-        assert!(matches!(only(root.path()).sensor.err(), Some(Why::SecondDie)));
+        assert!(matches!(only(root.path()).sensor.err(), Some(SkipReason::SecondDie)));
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let files = [("name", "power_meter\n"), ("power1_average", "5"), ("power1_enable", "0\n")];
         device(root.path(), &files);
-        assert!(matches!(only(root.path()).sensor.err(), Some(Why::SwitchedOff)));
+        assert!(matches!(only(root.path()).sensor.err(), Some(SkipReason::SwitchedOff)));
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         assert!(error.to_string().contains("0 W"), "{error}");
         assert!(matches!(
             only(root.path()).sensor.err(),
-            Some(Why::Unreadable(SensorError::NoPower { .. }))
+            Some(SkipReason::Unreadable(SensorError::NoPower { .. }))
         ));
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{file, hwmon};
-use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info};
+use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::gauge::{self, LONGEST_GAP};
 use crate::energy::sensors::power_integral::PowerIntegral;
 use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
@@ -18,7 +18,7 @@ const INPUTS: [&str; 3] = ["VDD_IN", "POM_5V_IN", "VIN"];
 const FED_BY_OTHERS: [&str; 1] = ["VDDQ_VDD2_1V8AO"];
 
 /// Looks for rails of both drivers under `sysfs_root`.
-pub fn find(sysfs_root: &Path) -> Vec<Candidate> {
+pub fn find(sysfs_root: &Path) -> Vec<Discovered> {
     let drivers = sysfs_root.join("bus/i2c/drivers");
     let mut rails = Vec::new();
     for (_, chip) in file::entries(&drivers.join("ina3221")) {
@@ -32,13 +32,13 @@ pub fn find(sysfs_root: &Path) -> Vec<Candidate> {
             rails.extend((0..=2).filter_map(|n| Rail::milliwatts(&device, n)));
         }
     }
-    let mut found: Vec<Candidate> = rails.into_iter().map(Rail::candidate).collect();
-    let is_input = |rail: &&Candidate| rail.place == Place::Machine && rail.sensor.is_ok();
+    let mut found: Vec<Discovered> = rails.into_iter().map(Rail::candidate).collect();
+    let is_input = |rail: &&Discovered| rail.coverage == Coverage::Machine && rail.sensor.is_ok();
     let input = found.iter().find(is_input).map(|rail| Arc::clone(&rail.info.name));
     // The other rails of such a board leave things out, its memory above all.
     if let Some(input) = input {
-        for rail in found.iter_mut().filter(|rail| rail.place == Place::Processor) {
-            rail.sensor = Err(Why::Within(Arc::clone(&input)));
+        for rail in found.iter_mut().filter(|rail| rail.coverage == Coverage::Processor) {
+            rail.sensor = Err(SkipReason::Within(Arc::clone(&input)));
         }
     }
     found
@@ -72,20 +72,23 @@ impl Rail {
         Some(Self { name, off: false, meter })
     }
 
-    fn candidate(self) -> Candidate {
+    fn candidate(self) -> Discovered {
         let (quality, band) = hwmon::SAMPLED;
         let info = info(self.name.as_str(), Kind::Ina3221, quality, band);
-        let place =
-            if INPUTS.contains(&self.name.as_str()) { Place::Machine } else { Place::Processor };
+        let coverage = if INPUTS.contains(&self.name.as_str()) {
+            Coverage::Machine
+        } else {
+            Coverage::Processor
+        };
         let at = self.meter.path().display().to_string();
         let sensor = if self.off || self.name == "NC" {
-            Err(Why::SwitchedOff)
+            Err(SkipReason::SwitchedOff)
         } else if FED_BY_OTHERS.contains(&self.name.as_str()) {
-            Err(Why::Within("VIN_SYS_5V0".into()))
+            Err(SkipReason::Within("VIN_SYS_5V0".into()))
         } else {
-            self.meter.open(info.clone(), place == Place::Machine)
+            self.meter.open(info.clone(), coverage == Coverage::Machine)
         };
-        Candidate { kind: Kind::Ina3221, info, place, at, sensor }
+        Discovered { kind: Kind::Ina3221, info, coverage, at, sensor }
     }
 }
 
@@ -106,7 +109,7 @@ impl Meter {
     }
 
     /// `whole`: all of the board comes through the rail, so it never draws nothing, as an unused part may.
-    fn open(self, info: DeviceInfo, whole: bool) -> Result<Box<dyn Sensor>, Why> {
+    fn open(self, info: DeviceInfo, whole: bool) -> Result<Box<dyn Sensor>, SkipReason> {
         let microwatts = self.microwatts()?;
         let possible = if whole { gauge::running } else { gauge::plausible };
         let microwatts = possible(microwatts, &info.name)?;
@@ -161,17 +164,17 @@ mod tests {
             fs::write(device.join(name), text).unwrap();
         }
         let found = find(root.path());
-        let places: Vec<(&str, Place, bool)> =
-            found.iter().map(|c| (&*c.info.name, c.place, c.sensor.is_ok())).collect();
+        let places: Vec<(&str, Coverage, bool)> =
+            found.iter().map(|c| (&*c.info.name, c.coverage, c.sensor.is_ok())).collect();
         assert_eq!(
             places,
             [
-                ("VDD_IN", Place::Machine, true),
-                ("VDD_SOC", Place::Processor, false),
-                ("NC", Place::Processor, false),
+                ("VDD_IN", Coverage::Machine, true),
+                ("VDD_SOC", Coverage::Processor, false),
+                ("NC", Coverage::Processor, false),
             ]
         );
-        assert!(matches!(&found[1].sensor, Err(Why::Within(_))));
+        assert!(matches!(&found[1].sensor, Err(SkipReason::Within(_))));
         let Rail { meter, .. } = Rail::volts_and_amperes(&device, 1).unwrap();
         assert_eq!(meter.microwatts().unwrap(), 8_000_000);
     }

@@ -14,7 +14,7 @@ use super::counter_file::CounterFile;
 use super::file;
 use crate::energy::figure::Quality;
 use crate::energy::sensors::counter::{Counter, Overflow};
-use crate::energy::sensors::discovered::{Candidate, Kind, Place, Why, info, with_idle};
+use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info, with_idle};
 use crate::energy::sensors::sensor::{Band, DeviceInfo, Sensor, SensorError};
 use crate::units::{Microjoules, MonotonicNs, Watts};
 
@@ -36,14 +36,14 @@ impl Default for Config {
 
 /// Looks for RAPL zones under `sysfs_root` (`/sys` on a live system). `idle` is the power of one package with nothing
 /// to do, if the operator knows it.
-pub fn find(sysfs_root: &Path, config: Config, idle: Option<Watts>) -> Vec<Candidate> {
+pub fn find(sysfs_root: &Path, config: Config, idle: Option<Watts>) -> Vec<Discovered> {
     let zones = zones(&sysfs_root.join("class/powercap"));
     zones.into_iter().map(|zone| zone.candidate(config, idle)).collect()
 }
 
 struct Zone {
     path: PathBuf,
-    /// The directory's name, `intel-rapl:0:1`: its place in the tree.
+    /// The directory's name, `intel-rapl:0:1`: its position in the tree.
     id: String,
     name: Result<String, SensorError>,
 }
@@ -67,35 +67,35 @@ impl Zone {
         }
     }
 
-    fn candidate(self, config: Config, idle: Option<Watts>) -> Candidate {
+    fn candidate(self, config: Config, idle: Option<Watts>) -> Discovered {
         let device = info(self.device_name(), Kind::Rapl, Quality::Measured, Band::EXACT);
-        let (place, obstacle) = match &self.name {
-            Err(_) => (Place::Processor, None),
+        let (coverage, obstacle) = match &self.name {
+            Err(_) => (Coverage::Processor, None),
             Ok(name) => match name.as_str() {
-                "psys" => (Place::Machine, None),
-                "dram" => (Place::Memory, (!config.dram).then_some(Why::NotAsked)),
-                "core" | "uncore" => (Place::Processor, Some(Why::PartOfPackage)),
-                name if name.starts_with("package-") => (Place::Processor, None),
-                _ => (Place::Processor, Some(Why::UnknownZone)),
+                "psys" => (Coverage::Machine, None),
+                "dram" => (Coverage::Memory, (!config.dram).then_some(SkipReason::NotAsked)),
+                "core" | "uncore" => (Coverage::Processor, Some(SkipReason::PartOfPackage)),
+                name if name.starts_with("package-") => (Coverage::Processor, None),
+                _ => (Coverage::Processor, Some(SkipReason::UnknownZone)),
             },
         };
         // The operator's idle power is a package's, so it is not taken off memory.
-        let device = with_idle(device, idle.filter(|_| place != Place::Memory));
+        let device = with_idle(device, idle.filter(|_| coverage != Coverage::Memory));
         let at = self.path.display().to_string();
         let sensor = match obstacle {
             Some(why) => Err(why),
             None => self.open(device.clone()),
         };
-        Candidate { kind: Kind::Rapl, info: device, place, at, sensor }
+        Discovered { kind: Kind::Rapl, info: device, coverage, at, sensor }
     }
 
-    fn open(self, info: DeviceInfo) -> Result<Box<dyn Sensor>, Why> {
+    fn open(self, info: DeviceInfo) -> Result<Box<dyn Sensor>, SkipReason> {
         self.name?;
         let path = self.path.join("energy_uj");
         let range = file::count(&self.path.join("max_energy_range_uj"))?;
         let raw = file::count(&path)?;
         if raw == 0 {
-            return Err(Why::NeverCounted);
+            return Err(SkipReason::NeverCounted);
         }
         let overflow = Overflow::WrapsAt(Microjoules(range));
         let counter =
@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    fn find_in(root: &Path) -> Vec<Candidate> {
+    fn find_in(root: &Path) -> Vec<Discovered> {
         find(root, Config::default(), Some(Watts(12.0)))
     }
 
@@ -161,27 +161,27 @@ mod tests {
             write_zone(&zone(id), name, "5");
         }
         write_zone(&zone("intel-rapl:3"), "package-3", "0");
-        let found: Vec<(String, Place, Option<Watts>, Option<String>)> = find_in(tree.path())
+        let found: Vec<(String, Coverage, Option<Watts>, Option<String>)> = find_in(tree.path())
             .into_iter()
             .map(|c| {
                 let why = c.sensor.err().map(|why| why.to_string());
-                (c.info.name.to_string(), c.place, c.info.idle, why)
+                (c.info.name.to_string(), c.coverage, c.info.idle, why)
             })
             .collect();
         let idle = Some(Watts(12.0));
-        let row = |name: &str, place, idle, why: Option<Why>| {
-            (name.to_owned(), place, idle, why.map(|why| why.to_string()))
+        let row = |name: &str, coverage, idle, why: Option<SkipReason>| {
+            (name.to_owned(), coverage, idle, why.map(|why| why.to_string()))
         };
         assert_eq!(
             found,
             [
-                row("package-0", Place::Processor, idle, None),
-                row("core-0", Place::Processor, idle, Some(Why::PartOfPackage)),
-                row("dram-0", Place::Memory, None, None),
-                row("psys", Place::Machine, idle, None),
-                row("odd", Place::Processor, idle, Some(Why::UnknownZone)),
-                row("package-3", Place::Processor, idle, Some(Why::NeverCounted)),
-                row("package-0", Place::Processor, idle, None),
+                row("package-0", Coverage::Processor, idle, None),
+                row("core-0", Coverage::Processor, idle, Some(SkipReason::PartOfPackage)),
+                row("dram-0", Coverage::Memory, None, None),
+                row("psys", Coverage::Machine, idle, None),
+                row("odd", Coverage::Processor, idle, Some(SkipReason::UnknownZone)),
+                row("package-3", Coverage::Processor, idle, Some(SkipReason::NeverCounted)),
+                row("package-0", Coverage::Processor, idle, None),
             ]
         );
     }
@@ -226,7 +226,7 @@ mod tests {
         })
         .join()
         .unwrap();
-        assert!(matches!(why, Why::Unreadable(SensorError::Denied { .. })), "{why}");
+        assert!(matches!(why, SkipReason::Unreadable(SensorError::Denied { .. })), "{why}");
         assert!(why.to_string().contains("chmod a+r"), "{why}");
     }
 }

@@ -42,7 +42,7 @@ impl Driver {
         fs::rename(next, self.cards()).unwrap();
     }
 
-    fn find(&self) -> Vec<Candidate> {
+    fn find(&self) -> Vec<Discovered> {
         let idle_watts = Some(Watts(20.0));
         find(&Config { library: self.library(), idle_watts, ..Config::default() })
     }
@@ -69,8 +69,8 @@ fn cards_with_a_counter_without_one_and_with_mig_are_told_apart() {
     );
     assert_eq!(found[0].info.idle, Some(Watts(20.0)));
     assert!(found[0].sensor.is_ok() && found[1].sensor.is_ok());
-    assert!(matches!(found[2].sensor, Err(Why::Mig)));
-    let Err(Why::Driver(why)) = &found[3].sensor else { panic!("{:?}", found[3]) };
+    assert!(matches!(found[2].sensor, Err(SkipReason::Mig)));
+    let Err(SkipReason::Driver(why)) = &found[3].sensor else { panic!("{:?}", found[3]) };
     assert!(why.contains("not available on the target device"), "{why}");
 }
 
@@ -120,7 +120,7 @@ fn a_card_that_shows_no_power_is_an_error_and_not_a_zero() {
     let mut sensor = driver.only();
     driver.set("-1 0 -1 0\n");
     assert_eq!(sensor.read().unwrap_err().label(), "no_power");
-    assert!(matches!(driver.find().remove(0).sensor, Err(Why::Unreadable(_))));
+    assert!(matches!(driver.find().remove(0).sensor, Err(SkipReason::Unreadable(_))));
 }
 
 #[test]
@@ -134,12 +134,12 @@ fn mig_that_is_switched_on_later_makes_the_card_unknown() {
 #[test]
 fn no_driver_and_a_driver_that_fails_say_so() {
     let config = Config { library: "/nonexistent/libnvidia-ml.so.1".into(), ..Config::default() };
-    let Err(Why::Driver(why)) = find(&config).remove(0).sensor else { panic!() };
+    let Err(SkipReason::Driver(why)) = find(&config).remove(0).sensor else { panic!() };
     assert!(why.contains("no NVIDIA driver") && why.contains("--gpus all"), "{why}");
     let driver = Driver::with("");
-    let Err(Why::Driver(why)) = driver.find().remove(0).sensor else { panic!() };
+    let Err(SkipReason::Driver(why)) = driver.find().remove(0).sensor else { panic!() };
     assert_eq!(why, "the driver shows no card");
     fs::remove_file(driver.cards()).unwrap();
-    let Err(Why::Driver(why)) = driver.find().remove(0).sensor else { panic!() };
+    let Err(SkipReason::Driver(why)) = driver.find().remove(0).sensor else { panic!() };
     assert!(why.contains("driver is not loaded"), "{why}");
 }
