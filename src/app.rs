@@ -5,7 +5,7 @@
 
 pub mod assemble;
 pub mod observe;
-pub mod warmth;
+pub mod idle_unloader;
 
 use std::io;
 use std::net::SocketAddr;
@@ -82,8 +82,8 @@ impl App {
             stop: stop_engines.clone(),
         };
         let router = assemble::router(&config, &parts, &mut engines)?;
-        let warmth = assemble::warmth(&config, &parts, &router);
-        engines.spawn(warmth.run(stop_engines.clone()));
+        let idle_unloader = assemble::idle_unloader(&config, &parts, &router);
+        engines.spawn(idle_unloader.run(stop_engines.clone()));
         let footprint = Footprint::new(meter.handle(), &router.models);
         let books = Books::new(sink, footprint, Arc::clone(&metrics));
         let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);

@@ -1,10 +1,12 @@
-//! Energy: who used how much of it. Sensors, the meter thread, attribution to attempts, predictions and the grid.
+//! Energy metering: sensors, attribution of their readings to attempts, predictions, emissions and
+//! price.
 //!
-//! Knows devices, engines and attempts; knows nothing of the HTTP API, of answers' texts or of routing.
+//! Works on devices, engines and attempts; independent of the HTTP API, of answers' texts and of
+//! routing.
 //!
-//! Each room uses only those above it: `sensors` read devices, `prediction` estimates, `attribution` divides readings over
-//! attempts (pure), `grid` turns joules into grams and dollars, `discovery` finds and selects sensors, and `meter` runs
-//! them all on one thread.
+//! Modules in order of use: `sensors` read devices, `prediction` estimates energy, `attribution`
+//! divides readings over attempts (pure), `grid` converts joules to grams and dollars, `discovery`
+//! finds and selects sensors, `meter` runs them on one thread. Each uses only those before it.
 
 pub mod figure;
 pub mod hardware;

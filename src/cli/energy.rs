@@ -96,7 +96,15 @@ fn text(report: &Report) -> String {
             let Finding { kind, device, at, coverage, quality, band, .. } = &row.finding;
             let watts = row.watts.map(|watts| format!("{watts:.1} W"));
             let (now, band) = (watts.or(row.problem.clone()).unwrap_or_default(), band_text(*band));
-            table.add_row([device, kind.label(), coverage.label(), quality.label(), &band, &now, at]);
+            table.add_row([
+                device,
+                kind.label(),
+                coverage.label(),
+                quality.label(),
+                &band,
+                &now,
+                at,
+            ]);
         }
         let _ = writeln!(text, "\n{}", table.trim_fmt());
     }

@@ -1,8 +1,10 @@
-//! Joins devices, engines and attempts: takes in readings and reports, and keeps who was there when.
+//! Attribution of energy to attempts: takes in readings of devices and reports of engines, keeps
+//! which attempts were open when.
 //!
-//! When energy is final is decided in `settlement`; estimates before that are in `estimates`.
+//! `settlement` decides when an attempt's energy is final; `estimates` gives figures before that.
 //!
-//! Pure: readings, reports and the time come in; figures come out. The meter thread is the only writer of readings.
+//! Pure: readings, reports and the time are arguments, figures are results. Only the meter thread
+//! passes readings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +27,7 @@ pub mod ledger;
 pub mod load_energy;
 mod settlement;
 
-/// Names a device of the attribution.
+/// Index of a device in its [`Attribution`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceId(usize);
 
@@ -34,14 +36,14 @@ pub struct DeviceId(usize);
 pub struct Attribution {
     parameters: Parameters,
     devices: Vec<Device>,
-    /// End of the last step each engine reported.
+    /// End of the last step reported by each model's engine.
     steps: BTreeMap<Arc<str>, MonotonicNs>,
     attempts: BTreeMap<AttemptId, Attempt>,
     estimator: Estimator,
-    /// How often each model was loaded.
+    /// Successful loads of each model.
     loads: BTreeMap<Arc<str>, u64>,
     unknown_settlements: u64,
-    /// Models that devices elsewhere work for: nothing here is spent on them.
+    /// Models metered by devices on other machines: devices here spend nothing on them.
     elsewhere: BTreeSet<Arc<str>>,
 }
 
@@ -50,22 +52,23 @@ struct Attempt {
     model: Arc<str>,
     opened: MonotonicNs,
     closed: Option<MonotonicNs>,
-    /// An engine has heard of it.
+    /// Whether an engine received it.
     served: bool,
 }
 
-/// The constants of the books.
+/// The constants of an [`Attribution`].
 #[derive(Clone, Debug)]
 pub struct Parameters {
     pub cadence: Duration,
-    /// Of models that the profile does not know.
+    /// For models without a profile.
     pub weights: TokenWeights,
     pub prior: Linear,
     pub profile: Arc<Profile>,
     pub cpu_model: CpuModel,
-    /// What is named as the source of a figure nobody could read.
+    /// Source label of unknown figures.
     pub source: Source,
-    /// Engines are metered one by one from their start on: an attempt that none of them saw was not worked on.
+    /// Whether each engine is a device of its own from its start on: an attempt that no device
+    /// knows then used no energy.
     pub per_engine: bool,
 }
 
@@ -76,14 +79,14 @@ impl Parameters {
     }
 }
 
-/// The energy of one attempt, once nothing can change it any more.
+/// The final energy of one attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settled {
     pub attempt: AttemptId,
     pub model: Arc<str>,
-    /// What the attempt added.
+    /// Energy that the attempt added.
     pub marginal: EnergyFigure,
-    /// That plus its share of idle energy.
+    /// Marginal energy plus the attempt's share of idle energy.
     pub amortised: EnergyFigure,
 }
 
@@ -93,14 +96,15 @@ pub struct MeterSnapshot {
     pub devices: Vec<DeviceSnapshot>,
     /// Attempts not settled yet.
     pub open_attempts: usize,
-    /// Attempts that settled as unknown because a device could not be read in time, or lost energy of theirs.
+    /// Attempts settled as unknown, because a device could not be read in time or lost energy of
+    /// their time.
     pub unknown_settlements: u64,
-    /// CPU time that metering has taken.
+    /// CPU time of the meter thread.
     pub meter_cpu: Duration,
 }
 
 impl MeterSnapshot {
-    /// How far all books together are from adding up; anything but 0 is a bug.
+    /// Sum of the devices' conservation errors; anything but 0 is a bug.
     pub fn conservation_error(&self) -> Microjoules {
         self.devices.iter().map(|device| device.conservation_error).sum()
     }
@@ -122,7 +126,8 @@ impl Attribution {
         }
     }
 
-    /// Adds a device whose sensor counts from 0 at `at`, or continues the books of one with that name.
+    /// Adds a device whose sensor counts from 0 at `at`. A device of the same name continues with
+    /// the new sensor.
     pub fn add_device(&mut self, info: DeviceInfo, scope: Scope, at: MonotonicNs) -> DeviceId {
         if let Scope::Elsewhere(models) = &scope {
             self.elsewhere.extend(models.iter().cloned());
@@ -143,7 +148,7 @@ impl Attribution {
         DeviceId(index)
     }
 
-    /// Whether devices elsewhere work for the model, so that its attempts are metered though it does not run here.
+    /// Whether a device on another machine meters the model.
     pub fn meters_elsewhere(&self, model: &str) -> bool {
         self.elsewhere.contains(model)
     }
@@ -153,7 +158,7 @@ impl Attribution {
         self.devices.iter_mut().filter(move |device| device.scope.covers(model, elsewhere))
     }
 
-    /// A good reading of a device at `now`, and how often its counter has started over.
+    /// Takes in a sample read at `now` and the count of counter resets so far.
     pub fn reading(&mut self, id: DeviceId, now: MonotonicNs, sample: Sample, resets: u64) {
         let cadence_ns = nanoseconds(self.parameters.cadence);
         let device = &mut self.devices[id.0];
@@ -161,36 +166,36 @@ impl Attribution {
         device.set_resets(resets);
     }
 
-    /// The machine suspended for `missed` since the last readings.
+    /// Records that the system was suspended for `missed` since the last readings.
     pub fn suspended(&mut self, missed: Duration) {
         for device in &mut self.devices {
             device.suspended(missed);
         }
     }
 
-    /// A reading failed: nothing is booked, and the next good one covers the time.
+    /// Counts a failed reading. Nothing is booked; the next good reading covers the time.
     pub fn read_failed(&mut self, id: DeviceId) {
         self.devices[id.0].read_errors += 1;
     }
 
-    /// The device has ended; its last reading stands.
+    /// Ends a device whose last reading was complete.
     pub fn retire(&mut self, id: DeviceId) {
         self.devices[id.0].retire();
     }
 
-    /// The device has ended, and what it used since its last reading nobody will know.
+    /// Ends a device whose energy since its last reading is unknown.
     pub fn lost(&mut self, id: DeviceId, now: MonotonicNs) {
         self.devices[id.0].lost(now);
     }
 
-    /// A model begins to load. Devices that are added for it must be there.
+    /// Starts a load of the model. Devices of its engine must have been added before.
     pub fn load_started(&mut self, model: &Arc<str>, now: MonotonicNs) {
         for device in self.devices_of(model) {
             device.ledger.load_started(model, now);
         }
     }
 
-    /// It has loaded, or its engine has ended. Counts as a load only if it `succeeded`.
+    /// Ends a load. Only one that `succeeded` counts as a load in estimates.
     pub fn load_ended(&mut self, model: &Arc<str>, succeeded: bool, now: MonotonicNs) {
         for device in self.devices_of(model) {
             device.ledger.load_ended(model, now);
@@ -200,7 +205,7 @@ impl Attribution {
         }
     }
 
-    /// Opening twice changes nothing.
+    /// Opens an attempt; the first call counts.
     pub fn open(&mut self, model: &Arc<str>, id: AttemptId, now: MonotonicNs) {
         self.attempts.entry(id).or_insert_with(|| Attempt {
             model: Arc::clone(model),
@@ -214,9 +219,9 @@ impl Attribution {
         }
     }
 
-    /// A step of the model's engine.
+    /// Takes in a step of the model's engine.
     pub fn work(&mut self, model: &Arc<str>, mut span: WorkSpan, now: MonotonicNs) {
-        // No step ends in the future; one that says so would keep attempts from ever being final.
+        // An end in the future would keep attempts from becoming final.
         span.end = span.end.min(now);
         let last = self.steps.entry(Arc::clone(model)).or_insert(span.end);
         *last = span.end.max(*last);
@@ -225,7 +230,7 @@ impl Attribution {
         }
     }
 
-    /// Closing what is not open, or twice, changes nothing.
+    /// Closes an attempt; the first call counts, and an unknown attempt is ignored.
     pub fn close(&mut self, model: &str, id: AttemptId, now: MonotonicNs) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         attempt.closed.get_or_insert(now);
@@ -234,8 +239,8 @@ impl Attribution {
         }
     }
 
-    /// The attempt ended before an engine heard of it: it has used nothing, and no device needs to be read to know that.
-    /// Changes nothing for one that was opened.
+    /// Records an attempt that ended before any engine received it: it settles with 0 J, without a
+    /// reading. Ignored for an attempt that was opened.
     pub fn unserved(&mut self, model: &Arc<str>, id: AttemptId, now: MonotonicNs) {
         self.attempts.entry(id).or_insert_with(|| Attempt {
             model: Arc::clone(model),
@@ -245,7 +250,7 @@ impl Attribution {
         });
     }
 
-    /// Whether a device lost energy of the attempt's time.
+    /// Whether energy of the attempt's time was lost at a device.
     fn is_incomplete(&self, id: AttemptId) -> bool {
         self.devices.iter().any(|device| device.ledger.is_incomplete(id))
     }

@@ -1,6 +1,6 @@
-//! Looks at everything a machine has to meter energy with, and settles what is used.
+//! Discovery of all energy sensors of a machine, and the selection of those to use.
 //!
-//! Reads each device once or twice and starts nothing that outlives it but what the sensors in use need.
+//! Reads each device once or twice.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::config::{Config, SensorChoice};
 use super::figure::Quality;
 use super::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use super::sensors::library::{apple, nvml};
-use super::sensors::process::cpu_model;
+use super::sensors::process::stat;
 use super::sensors::remote::{prometheus, wall};
 use super::sensors::sensor::{Band, Sample, Sensor, SensorError};
 use super::sensors::sysfs::{battery, hwmon, ina3221, rapl};
@@ -21,24 +21,25 @@ use crate::units::Watts;
 
 mod selection;
 
-/// What was found and what is used of it.
+/// All devices found, and the selected sensors.
 #[derive(Default)]
 pub struct Discovery {
     pub findings: Vec<Finding>,
     pub used: Vec<SelectedSensor>,
-    /// Whether processes are metered by their CPU time, since nothing in use covers the processor.
+    /// Whether processes are metered by their CPU time, because no selected sensor covers the
+    /// processor.
     pub cpu_model: bool,
 }
 
-/// A sensor in use and what it covers.
+/// A selected sensor and its coverage.
 pub struct SelectedSensor {
     pub sensor: Box<dyn Sensor>,
     pub coverage: Coverage,
-    /// The models whose engines it covers, if it is not everything here.
+    /// The models it meters on another machine; empty for a sensor of this machine.
     pub models: Vec<Arc<str>>,
 }
 
-/// One device, or one kind of which there is none.
+/// One device, or one kind without a device.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     pub kind: Kind,
@@ -46,26 +47,26 @@ pub struct Finding {
     pub at: String,
     #[serde(rename = "place")]
     pub coverage: Coverage,
-    /// What its figures are labelled with.
+    /// Quality label of its figures.
     pub quality: Quality,
-    /// Factors from a figure of its to the ends of its band.
+    /// Factors from a figure to the ends of its band.
     pub band: Band,
     pub used: bool,
-    /// Why it is not used, with what would change that.
+    /// Why it is not used, with the remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
-    /// What an operator can do about that beyond what it says.
+    /// A longer remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<&'static str>,
 }
 
-/// What a device drew while it was watched: nothing to tell if its counter did not move.
+/// Mean power of a device over the interval; `None` if its counter did not change.
 pub type MeasuredPower = (Arc<str>, Result<Option<Watts>, SensorError>);
 
-/// What the CPU-time model is called among devices.
+/// Device name of the CPU model.
 pub const CPU_TIME: &str = "cpu-time";
 
-/// Looks for every kind and chooses.
+/// Finds the devices of all kinds and selects sensors.
 pub fn discover(config: &Config) -> Discovery {
     let candidates = candidates(config);
     let verdicts = selection::select(config.sensors, &candidates);
@@ -96,7 +97,7 @@ pub fn discover(config: &Config) -> Discovery {
     Discovery { findings, used, cpu_model }
 }
 
-/// Only a query knows whose energy it tells.
+/// The models named by a Prometheus query; empty for other sensors.
 fn models_of(config: &Config, one: &Discovered) -> Vec<Arc<str>> {
     let query = config.prometheus.get(&*one.info.name).filter(|_| one.kind == Kind::Prometheus);
     query.map_or_else(Vec::new, |query| {
@@ -104,7 +105,7 @@ fn models_of(config: &Config, one: &Discovered) -> Vec<Arc<str>> {
     })
 }
 
-/// Everything found, in the order of preference, with a line for each kind of which there is nothing.
+/// All devices in order of preference, with an entry for each kind without a device.
 fn candidates(config: &Config) -> Vec<Discovered> {
     let root = &config.sysfs_root;
     let kinds = [
@@ -122,7 +123,7 @@ fn candidates(config: &Config) -> Vec<Discovered> {
             Kind::Rapl => (config.rapl.enabled, rapl::find(root, config.rapl, config.idle_watts)),
             Kind::Hwmon => (config.hwmon.enabled, hwmon::find(root)),
             Kind::Ina3221 => (config.ina3221.enabled, ina3221::find(root)),
-            // Looking for cards would load the library.
+            // Finding cards would load the library.
             Kind::Nvml if !config.nvml.enabled => (false, Vec::new()),
             Kind::Nvml => (true, nvml::find(&config.nvml)),
             Kind::Apple if !config.apple.enabled => (false, Vec::new()),
@@ -143,7 +144,7 @@ fn candidates(config: &Config) -> Vec<Discovered> {
     found.collect()
 }
 
-/// What to say of a kind that found nothing.
+/// The reason to report for a kind without devices.
 fn absent(kind: Kind, enabled: bool) -> Option<SkipReason> {
     if !enabled {
         return Some(SkipReason::Absent("is switched off in the config"));
@@ -188,7 +189,7 @@ fn finding(one: &Discovered, why_not: Option<String>) -> Finding {
 
 fn cpu_time(config: &Config, covered: bool) -> Finding {
     let modelled = matches!(config.sensors, SensorChoice::Auto | SensorChoice::CpuModel);
-    let why_not = match cpu_model::is_own(&config.proc_root) {
+    let why_not = match stat::is_own(&config.proc_root) {
         _ if covered => {
             Some(SkipReason::Absent("a sensor covers the processor, which is better than a model"))
         }
@@ -214,19 +215,20 @@ fn cpu_time(config: &Config, covered: bool) -> Finding {
 }
 
 impl Discovery {
-    /// Whether anything in use meters this machine.
+    /// Whether a selected sensor meters this machine.
     pub fn meters_here(&self) -> bool {
         self.used.iter().any(|one| one.coverage != Coverage::Elsewhere)
     }
 
-    /// What figures of requests will be labelled with: the worst of what adds up to them. None: energy is unknown.
+    /// Quality of requests' figures: the worst among the selected sensors. `None` if energy is
+    /// unknown.
     pub fn quality(&self) -> Option<Quality> {
         let here = |finding: &&Finding| finding.used && finding.coverage != Coverage::Elsewhere;
         self.findings.iter().filter(here).map(|finding| finding.quality).max()
     }
 
-    /// Reads each sensor in use twice, `apart`, and says what it drew meanwhile. A device that cannot be read, or whose
-    /// counter did not move, has no power to tell.
+    /// Reads each selected sensor twice, `apart` from each other, and returns the mean power
+    /// between. Blocks.
     pub fn measure_power(&mut self, apart: Duration) -> Vec<MeasuredPower> {
         let first: Vec<Result<Sample, SensorError>> =
             self.used.iter_mut().map(|one| first_answer(&mut *one.sensor)).collect();
@@ -246,11 +248,11 @@ impl Discovery {
     }
 }
 
-/// Reads a sensor; one that asks another machine is given a moment.
+/// Reads a sensor; waits for the first reading of a polled one.
 fn first_answer(sensor: &mut dyn Sensor) -> Result<Sample, SensorError> {
-    const PATIENCE: Duration = Duration::from_secs(3);
+    const TIMEOUT: Duration = Duration::from_secs(3);
     const STEP: Duration = Duration::from_millis(20);
-    for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
+    for _ in 0..TIMEOUT.as_millis() / STEP.as_millis() {
         match sensor.read() {
             Err(SensorError::Waiting { .. }) => thread::sleep(STEP),
             answer => return answer,
@@ -259,7 +261,7 @@ fn first_answer(sensor: &mut dyn Sensor) -> Result<Sample, SensorError> {
     sensor.read()
 }
 
-/// One line for a log.
+/// One line for the log.
 impl fmt::Display for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let used: Vec<&str> =
@@ -273,7 +275,7 @@ impl fmt::Display for Discovery {
     }
 }
 
-/// Why a sensor that was asked for by kind cannot be had.
+/// Why no sensor of a configured kind can be used.
 pub fn refusals(discovery: &Discovery, kind: Kind) -> String {
     let of_kind = discovery.findings.iter().filter(|one| one.kind == kind);
     let whys: Vec<String> = of_kind

@@ -1,7 +1,7 @@
 //! Sensors: how the cumulative energy of a device is read, one file per mechanism.
 //!
-//! A sensor finds its devices and reports why one cannot be used. It neither selects among devices (`discovery`) nor
-//! attributes energy (`attribution`).
+//! A sensor finds its devices and reports why one cannot be used. It neither selects among devices
+//! (`discovery`) nor attributes energy (`attribution`).
 
 pub mod counter;
 pub mod discovered;

@@ -1,15 +1,14 @@
-//! Dividing a whole number into whole shares, exactly: the largest remainder method.
-//!
-//! Integers only: no float, no clock, no energy terms.
+//! Apportionment of an integer into integer shares by the largest remainder method. Pure.
 
 /// Splits `total` in proportion to `weights`, so that the shares sum to `total` exactly.
 ///
-/// Each share is the floor of its exact part; what is left over goes, one each, to the largest remainders, ties to
-/// the smaller key. `None` when no weight is positive: nobody has a claim, and the caller must book `total` elsewhere.
-/// Keys must be distinct; the result keeps their order.
+/// Each share is the floor of its exact part; the rest goes, one unit each, to the largest
+/// remainders, ties to the smaller key. `None` if no weight is positive: the caller must book
+/// `total` elsewhere. Keys must be distinct; the result keeps their order.
 ///
-/// Works in `u128`. Weights too large for that are first halved alike until their sum fits 63 bits; the total is still
-/// split exactly, and only weights some 2⁶⁰ times smaller than the largest can lose their share to it.
+/// Computes in `u128`. Weights too large for that are shifted right until their sum fits 63 bits;
+/// the total is still divided exactly, and only weights about 2⁶⁰ times smaller than the largest
+/// can lose their share.
 pub fn largest_remainder<K: Copy + Ord>(
     total: u64,
     weights: &[(K, u128)],
@@ -29,7 +28,7 @@ pub fn largest_remainder<K: Copy + Ord>(
         .collect();
     let given: u64 = parts.iter().map(|part| part.share).sum();
     parts.sort_unstable_by(|a, b| b.remainder.cmp(&a.remainder).then(a.key.cmp(&b.key)));
-    // Fewer units are left over than there are positive remainders, so nobody without weight gets one.
+    // There are fewer units left than positive remainders, so a key without weight gets none.
     let left = usize::try_from(total - given).unwrap_or(usize::MAX);
     for part in parts.iter_mut().take(left) {
         part.share += 1;
@@ -50,7 +49,8 @@ fn floor_share(exact: u128, sum: u128) -> u64 {
     u64::try_from(exact / sum).unwrap_or(u64::MAX)
 }
 
-/// How far the weights must be shifted so that their sum stays below 2⁶³ and times a `u64` total below 2¹²⁷.
+/// How far the weights must be shifted so that their sum stays below 2⁶³ and times a `u64` total
+/// below 2¹²⁷.
 fn excess_bits(weights: &[(impl Copy, u128)]) -> u32 {
     let widest = weights.iter().map(|(_, weight)| u128::BITS - weight.leading_zeros()).max();
     let count_bits = usize::BITS - weights.len().leading_zeros();

@@ -1,4 +1,5 @@
-//! What sensors, clocks and engines must not be able to do to the books: negative, `NaN` or silent zero.
+//! What sensors, clocks and engines must not be able to do to the books: negative, `NaN` or silent
+//! zero.
 
 use super::tests::{attribution, info, joules, ms, read};
 use super::*;

@@ -1,6 +1,6 @@
-//! Counters that wrap, start over, hold garbage, stand still, cannot be read or suspended, through counters, devices and
-//! ledgers, while attempts come, work, leave early and are cancelled, models load and engines die: not a microjoule may go
-//! astray.
+//! Counters that wrap, start over, hold garbage, stand still, cannot be read or suspended, through
+//! counters, devices and ledgers, while attempts come, work, leave early and are cancelled, models
+//! load and engines die: not a microjoule may go astray.
 //!
 //! Plays some ten thousand intervals; `WATTGATE_INTERVALS=1000000` plays that many.
 
@@ -19,8 +19,8 @@ use crate::units::Watts;
 
 const BEATS: u32 = 100;
 const DEVICES: usize = 4;
-/// Their places: a package whose counter wraps, a card whose counter is reset, a board that tells its power, an engine's
-/// CPU time.
+/// Their places: a package whose counter wraps, a card whose counter is reset, a board that tells
+/// its power, an engine's CPU time.
 const PACKAGE: usize = 0;
 const CARD: usize = 1;
 const BOARD: usize = 2;

@@ -1,6 +1,5 @@
-//! One metered device: its ledger, its latest reading, and how well it has been read.
-//!
-//! No I/O and no clock: readings and times come in.
+//! One metered device: its ledger, its latest reading and the quality of its readings. Pure:
+//! readings and times are arguments.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use crate::energy::figure::EnergyFigure;
 use crate::energy::sensors::sensor::{DeviceInfo, Sample};
 use crate::units::{Joules, Microjoules, MonotonicNs, Watts};
 
-/// A device in the attribution. Its ledger outlives its sensor: an engine that is started again continues it.
+/// A device. Its ledger outlives its sensor: a restarted engine continues it.
 #[derive(Debug)]
 pub struct Device {
     pub info: DeviceInfo,
@@ -20,9 +19,9 @@ pub struct Device {
     pub ledger: Ledger,
     pub read_errors: u64,
     last: Reading,
-    /// When it was last asked with success: what it then said may be older.
+    /// Time of the last good read. Its sample may be older.
     asked: MonotonicNs,
-    /// The next sample is not the whole truth.
+    /// Whether the next sample misses energy.
     in_doubt: bool,
     live: bool,
     resets: u64,
@@ -30,21 +29,21 @@ pub struct Device {
     recent: VecDeque<Reading>,
 }
 
-/// Whose work a device does.
+/// The engines whose work a device does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// No attempt's: all its energy is overhead (the gateway itself).
+    /// None: all its energy is overhead (the gateway's own process).
     Overhead,
-    /// Every engine's on this machine (a CPU package).
+    /// All engines on this machine (a CPU package).
     AllEngines,
-    /// Those of some models, which run on another machine.
+    /// The engines of these models, on another machine.
     Elsewhere(Arc<[Arc<str>]>),
-    /// One model's engine.
+    /// The engine of one model.
     Engine(Arc<str>),
 }
 
 impl Scope {
-    /// Whether it works for a model that runs here, or `elsewhere`.
+    /// Whether the device works for `model`; `elsewhere` if that runs on another machine.
     pub fn covers(&self, model: &str, elsewhere: bool) -> bool {
         match self {
             Self::Overhead => false,
@@ -55,24 +54,25 @@ impl Scope {
     }
 }
 
-/// A snapshot of one device's books.
+/// A snapshot of one device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceSnapshot {
     pub info: DeviceInfo,
     pub scope: Scope,
     pub account: Account,
-    /// What the loads of each model have taken; adds up to `account.load`.
+    /// Energy of the loads of each model; sums to `account.load`.
     pub loads: BTreeMap<Arc<str>, Microjoules>,
-    /// Energy read but not booked yet, because work in that time may still be reported.
+    /// Energy read but not booked yet, because work of that time may still be reported.
     pub pending: Microjoules,
-    /// Mean power over about the last second; unknown without recent readings.
+    /// Mean power over about the last second; `None` without recent readings.
     pub watts: Option<Watts>,
-    /// Whether it is being read: false once its process has ended.
+    /// Whether it is being read; false once its process has ended.
     pub live: bool,
     pub read_errors: u64,
-    /// How often its hardware counter started over.
+    /// Resets of its hardware counter.
     pub resets: u64,
-    /// Time that passed between readings more than two cadences apart, beyond one cadence each, and asleep.
+    /// Time without readings: between readings more than two cadences apart, less one cadence each,
+    /// and suspended.
     pub gap: Duration,
     pub late_reports: LateReports,
     /// Must be 0.
@@ -107,7 +107,8 @@ impl Device {
         }
     }
 
-    /// Takes a new sensor, which counts from 0 at `at`: the engine was started again. The books go on.
+    /// Replaces the sensor after a restart of the engine; the new one counts from 0 at `at`. The
+    /// ledger continues.
     pub fn restart(&mut self, info: DeviceInfo, at: MonotonicNs) {
         self.info = info;
         // Intervals must not overlap.
@@ -117,7 +118,8 @@ impl Device {
         self.recent = VecDeque::from([self.last]);
     }
 
-    /// Takes a sample that was read at `now`. One that is no later than the one before is no news: the next one covers it.
+    /// Takes in a sample read at `now`. A sample no later than the one before is ignored: the next
+    /// one covers its time.
     pub fn reading(&mut self, now: MonotonicNs, sample: Sample, cadence_ns: u64) {
         if now - self.asked > cadence_ns.saturating_mul(2) {
             self.gap_ns += (now - self.asked) - cadence_ns;
@@ -140,7 +142,8 @@ impl Device {
         }
     }
 
-    /// The machine suspended for `missed` since the last sample: what the next one says of that time is anybody's guess.
+    /// Records a suspension of `missed` since the last sample: the next sample is not reliable for
+    /// that time.
     pub fn suspended(&mut self, missed: Duration) {
         self.in_doubt = true;
         self.gap_ns =
@@ -151,19 +154,20 @@ impl Device {
         self.resets = resets;
     }
 
-    /// No reading will follow: what the last one said stands.
+    /// Ends the device; its last reading was complete.
     pub fn retire(&mut self) {
         self.live = false;
         self.recent.clear();
     }
 
-    /// No reading will follow, and there was none of its end: whoever was here since the last one used more than is known.
+    /// Ends the device without a last reading: attempts open since the one before are marked
+    /// incomplete.
     pub fn lost(&mut self, now: MonotonicNs) {
         self.ledger.mark_gap(self.last.at, now);
         self.retire();
     }
 
-    /// Up to when all energy has come in.
+    /// The time up to which all energy has been read.
     pub fn read_until(&self) -> MonotonicNs {
         if self.live { self.last.at } else { MonotonicNs(u64::MAX) }
     }
@@ -201,7 +205,8 @@ impl Device {
     fn watts(&self, now: MonotonicNs) -> Option<Watts> {
         let (first, last) = (self.recent.front()?, self.recent.back()?);
         let elapsed_ns = last.at - first.at;
-        // A slow device's next sample takes as long as its last one did.
+        // A slow device's next sample is due as long after the last as that one was after the one
+        // before.
         let stale = now - last.at > 2 * SECOND_NS + elapsed_ns;
         if elapsed_ns == 0 || stale {
             return None;

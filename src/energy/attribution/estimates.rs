@@ -1,6 +1,4 @@
-//! What is told before anything is final: of attempts that go on, and of answers and loads to come.
-//!
-//! Pure, as all of the attribution.
+//! Estimates before energy is final: of running attempts, of answers and loads to come. Pure.
 
 use super::{Attribution, Parameters};
 use crate::energy::figure::{EnergyFigure, Quality};
@@ -9,8 +7,9 @@ use crate::energy::work::Tokens;
 use crate::units::{AttemptId, Joules, Microjoules};
 
 impl Attribution {
-    /// Expected energy of loading the model from a file of `bytes`: the mean of its loads so far, failed tries included; until
-    /// some energy of one was read, what the profile says, or else assumed from the size.
+    /// Expected energy of loading the model from a file of `bytes`: the mean of its loads so far,
+    /// failed ones included. Before any energy of a load was read, the profile's figure; without
+    /// one, an assumption from the file size.
     pub fn load_energy(&self, model: &str, bytes: u64) -> EnergyFigure {
         let count = self.loads.get(model).copied().unwrap_or(0);
         let figures = self.devices.iter().filter(|_| count > 0).filter_map(|device| {
@@ -22,8 +21,8 @@ impl Attribution {
         figures.reduce(EnergyFigure::plus).or_else(measured).unwrap_or_else(assumed)
     }
 
-    /// The marginal energy of an attempt so far: what is booked, plus, for work in intervals still open, what such work has
-    /// cost before. Unknown while nothing of it is known; never final.
+    /// Marginal energy of an attempt so far: the booked part, plus an estimate for work in
+    /// intervals still open. Unknown while neither exists; never final.
     pub fn provisional(&self, id: AttemptId) -> EnergyFigure {
         let nothing_known =
             EnergyFigure { is_final: false, ..EnergyFigure::unknown(self.parameters.source) };
@@ -53,12 +52,13 @@ impl Attribution {
         }
     }
 
-    /// Expected marginal energy of an answer by a local model; see [`expected`](crate::energy::estimate::Estimator::expected).
+    /// Expected marginal energy of an answer by a local model; see
+    /// [`expected`](crate::energy::prediction::estimate::Estimator::expected).
     pub fn expected(&self, model: &str, tokens: Tokens) -> EnergyFigure {
         self.estimator.expected(model, tokens)
     }
 
-    /// Expected time of an answer with nobody else there, of a model in the profile.
+    /// Expected time of an answer on an idle machine; `None` if the model is not in the profile.
     pub fn expected_time(&self, model: &str, tokens: Tokens) -> Option<ExpectedTime> {
         self.estimator.expected_time(model, tokens)
     }

@@ -1,10 +1,11 @@
-//! The books of one device: which attempt caused which microjoule. Pure integer arithmetic.
+//! Ledger of one device: the attempt that caused each microjoule. Pure integer arithmetic.
 //!
-//! No clock, no I/O, no floats: time and energy come in as numbers. Whatever comes in late, twice, out of order or
-//! not at all, every microjoule the device reported is booked exactly once (`conservation_error` is 0).
+//! No clock, no I/O, no floats. Reports may be late, duplicated, out of order or missing: every
+//! microjoule read from the device is booked exactly once (`conservation_error` is 0).
 //!
-//! Per interval with energy ΔE: idle I = min(ΔE, idle power × Δt) is split over the attempts present by time; the rest
-//! A = ΔE − I over the attempts worked for, by tokens; what nobody claims is booked as such (DESIGN §5).
+//! Per interval with energy ΔE: idle I = min(ΔE, idle power × Δt) is divided over the open attempts
+//! by time; the rest A = ΔE − I over the attempts worked for, by weighted tokens; energy without an
+//! attempt is booked as such (DESIGN §5).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,18 +16,18 @@ use super::load_energy::LoadEnergy;
 use crate::energy::work::{TokenWeights, Tokens, WorkSpan};
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
 
-/// Where a device's energy went, over its whole life.
+/// Totals of a device's energy by use, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Active energy split over attempts.
+    /// Active energy divided over attempts.
     pub attributed: Microjoules,
     /// Active energy of loading models.
     pub load: Microjoules,
-    /// Active energy while no attempt was worked for: the engine's own housekeeping, other processes.
+    /// Active energy of times without work for an attempt: engine housekeeping, other processes.
     pub unattributed: Microjoules,
     /// Idle energy while at least one attempt was open.
     pub idle_occupied: Microjoules,
-    /// Idle energy with nobody there.
+    /// Idle energy while no attempt was open.
     pub idle_empty: Microjoules,
     /// All energy booked so far: the sum of the five.
     pub total: Microjoules,
@@ -35,9 +36,9 @@ pub struct Account {
 /// One attempt's part of a device's energy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Active energy: what the attempt added.
+    /// Active energy of the attempt.
     pub marginal: Microjoules,
-    /// Its part of the idle energy while it was open.
+    /// Part of the idle energy while the attempt was open.
     pub idle: Microjoules,
 }
 
@@ -53,29 +54,30 @@ impl Share {
     }
 }
 
-/// Reports that came too late to be booked where they belong. Their energy is not lost: it stays in the books.
+/// Reports that arrived after their interval was closed. Their energy is booked, but elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LateReports {
-    /// Spans that began in an interval already closed; their weight counts in the next open one.
+    /// Spans that began in a closed interval; their weight counts in the next open one.
     pub late_spans: u64,
-    /// Rows for attempts already settled or never opened; their energy goes to the others or stays unattributed.
+    /// Rows of attempts that had settled or were never opened; their energy goes to other attempts
+    /// or stays unattributed.
     pub dropped_rows: u64,
 }
 
-/// The books of one device. Intervals wait in `pending` until [`Ledger::close_until`] says all work in them is known.
+/// The ledger of one device. Intervals wait in `pending` until [`Ledger::close_until`] closes them.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     idle_microwatts: u64,
     account: Account,
     late_reports: LateReports,
     attempts: BTreeMap<AttemptId, AttemptEntry>,
-    /// Sum of the shares of attempts that were taken out.
+    /// Sum of the shares of attempts taken out.
     removed_total: Share,
     spans: Vec<Span>,
     loads: LoadEnergy,
     pending: VecDeque<Interval>,
     closed_until: MonotonicNs,
-    /// Energy of all intervals ever received: what the books must add up to.
+    /// Energy of all intervals received, which booked and pending energy must add up to.
     received: Microjoules,
 }
 
@@ -87,12 +89,12 @@ struct AttemptEntry {
     last_work: MonotonicNs,
     share: Share,
     weights: TokenWeights,
-    /// All its work that was reported.
+    /// All work reported for it.
     tokens: Tokens,
     weight: u64,
     /// The part of `weight` in closed intervals, in units of 1 / [`RESOLUTION`].
     booked_weight: u128,
-    /// Energy of some of its time was never reported: its share is too small by nobody knows how much.
+    /// Whether energy of its time was lost: its share is then too small by an unknown amount.
     incomplete: bool,
 }
 
@@ -104,11 +106,11 @@ struct Span {
     rows: Vec<(AttemptId, u64)>,
 }
 
-/// Parts of a weight are counted this finely, so that a token spread over many intervals keeps its proportions.
+/// Resolution of parts of a weight: a token spread over many intervals keeps its proportions.
 const RESOLUTION: u128 = 1 << 20;
 
 impl Ledger {
-    /// `idle_microwatts`: the device's power with nothing to do, 0 if unknown.
+    /// `idle_microwatts`: idle power of the device, 0 if unknown.
     pub fn new(idle_microwatts: u64) -> Self {
         Self {
             idle_microwatts,
@@ -124,13 +126,14 @@ impl Ledger {
         }
     }
 
-    /// Takes in an interval. Intervals come in order and do not overlap; there may be time between them.
+    /// Takes in an interval. Intervals must be in order and must not overlap; gaps between them are
+    /// allowed.
     pub fn interval(&mut self, interval: Interval) {
         self.received += interval.energy;
         self.pending.push_back(interval);
     }
 
-    /// `weights` of the model that works on the attempt. The first opening counts.
+    /// Opens an attempt with the token `weights` of its model; the first call counts.
     pub fn open(&mut self, attempt: AttemptId, weights: TokenWeights, at: MonotonicNs) {
         self.attempts.entry(attempt).or_insert(AttemptEntry {
             opened: at,
@@ -145,20 +148,20 @@ impl Ledger {
         });
     }
 
-    /// The first close counts.
+    /// Closes an attempt; the first call counts.
     pub fn close(&mut self, attempt: AttemptId, at: MonotonicNs) {
         if let Some(entry) = self.attempts.get_mut(&attempt) {
             entry.closed.get_or_insert(at.max(entry.opened));
         }
     }
 
-    /// Takes in a step of an engine. What of it lies in closed intervals is moved to the next open one.
+    /// Takes in a step of an engine. Its part in closed intervals is moved to the next open one.
     pub fn work(&mut self, span: &WorkSpan) {
         if span.start < self.closed_until {
             self.late_reports.late_spans += 1;
         }
         let start = span.start.max(self.closed_until);
-        // A span without length still has its weight: it is a point, held by whichever interval contains it.
+        // A span of length 0 keeps its weight: it becomes 1 ns long.
         let end = span.end.max(MonotonicNs(start.0.saturating_add(1)));
         let mut rows = Vec::with_capacity(span.rows.len());
         for row in &span.rows {
@@ -178,8 +181,9 @@ impl Ledger {
         }
     }
 
-    /// The device used energy from `start` to `end` that no interval holds: whoever was here then has used more than its
-    /// share says. To be called when that time is over, before attempts of it are taken out.
+    /// Records that the device used energy from `start` to `end` that no interval holds: attempts
+    /// open then are marked incomplete. Must be called after that time and before those attempts
+    /// are taken out.
     pub fn mark_gap(&mut self, start: MonotonicNs, end: MonotonicNs) {
         for entry in self.attempts.values_mut() {
             let until = entry.closed.map_or(end, |closed| closed.max(entry.last_work));
@@ -192,22 +196,23 @@ impl Ledger {
         self.attempts.get(&attempt).is_some_and(|entry| entry.incomplete)
     }
 
-    /// A model begins to load at this device.
+    /// Starts a load of the model at this device.
     pub fn load_started(&mut self, model: &Arc<str>, at: MonotonicNs) {
         self.loads.start(model, at);
     }
 
-    /// It has loaded, or given up.
+    /// Ends a load, successful or not.
     pub fn load_ended(&mut self, model: &str, at: MonotonicNs) {
         self.loads.end(model, at);
     }
 
-    /// What the loads of each model have taken; adds up to the account's `load`.
+    /// Energy of the loads of each model; sums to the account's `load`.
     pub fn loads(&self) -> &BTreeMap<Arc<str>, Microjoules> {
         self.loads.totals()
     }
 
-    /// Closes every interval that ends at or before `watermark`: all work up to then must be reported, or given up on.
+    /// Closes every interval that ends at or before `watermark`. Work up to then that is reported
+    /// later counts as late.
     pub fn close_until(&mut self, watermark: MonotonicNs) {
         while let Some(interval) = self.pending.pop_front_if(|next| next.end <= watermark) {
             self.closed_until = interval.end;
@@ -246,12 +251,13 @@ impl Ledger {
         self.account.total += interval.energy;
     }
 
-    /// How long of the interval steps were evaluated; those of several engines count each.
+    /// Time of the interval in which steps were evaluated, summed over engines.
     fn worked_ns(&self, interval: Interval) -> u64 {
         self.spans.iter().map(|span| interval.overlap_ns(span.start, span.end)).sum()
     }
 
-    /// Weight of each attempt's work inside the interval, in 1 / [`RESOLUTION`] of a nanojoule; remembers it as booked.
+    /// Weight of each attempt's work inside the interval, in 1 / [`RESOLUTION`] of a nanojoule;
+    /// marks it as booked.
     fn weights_in(&mut self, interval: Interval) -> Vec<(AttemptId, u128)> {
         let mut weights: BTreeMap<AttemptId, u128> = BTreeMap::new();
         for span in &self.spans {
@@ -260,7 +266,7 @@ impl Ledger {
                 continue;
             }
             for &(attempt, weight) in &span.rows {
-                // An attempt may have been taken out while its last span was still waiting.
+                // An attempt may have been taken out while its last span was pending.
                 let Some(entry) = self.attempts.get_mut(&attempt) else { continue };
                 let part = scaled_part(weight, overlap, span.end - span.start);
                 entry.booked_weight = entry.booked_weight.saturating_add(part);
@@ -288,8 +294,8 @@ impl Ledger {
         }
     }
 
-    /// Whether nothing can change the attempt's share any more, given that all intervals up to `read_until` have come in.
-    /// True for an attempt this device does not know.
+    /// Whether the attempt's share is final, given that all intervals up to `read_until` were
+    /// received. True for an attempt unknown to this device.
     pub fn is_final(&self, attempt: AttemptId, read_until: MonotonicNs) -> bool {
         let Some(entry) = self.attempts.get(&attempt) else { return true };
         let Some(closed) = entry.closed else { return false };
@@ -297,8 +303,8 @@ impl Ledger {
         read_until >= until && self.pending.front().is_none_or(|next| next.start >= until)
     }
 
-    /// What is attributed to the attempt so far, and the tokens of its work still waiting in open intervals. `None` if it
-    /// never was here.
+    /// The attempt's share so far, and the tokens of its work in open intervals. `None` for an
+    /// attempt unknown to this device.
     pub fn share(&self, attempt: AttemptId) -> Option<(Share, Tokens)> {
         let entry = self.attempts.get(&attempt)?;
         let booked = u64::try_from(entry.booked_weight / RESOLUTION).unwrap_or(u64::MAX);
@@ -310,7 +316,7 @@ impl Ledger {
     pub fn take_out(&mut self, attempt: AttemptId) -> Option<(Share, Tokens)> {
         let entry = self.attempts.remove(&attempt)?;
         self.removed_total.add(entry.share);
-        // Without readings no interval closes, and spans would pile up for attempts that are long gone.
+        // Without readings no interval closes, and spans of removed attempts would accumulate.
         self.spans
             .retain(|span| span.rows.iter().any(|(other, _)| self.attempts.contains_key(other)));
         Some((entry.share, entry.tokens))
@@ -329,8 +335,8 @@ impl Ledger {
         self.pending.iter().map(|interval| interval.energy).sum()
     }
 
-    /// How far the books are from adding up, in microjoules; anything but 0 is a bug. Checks both identities of DESIGN
-    /// §5 against what was received, the second one through the attempts' own shares.
+    /// Difference between received and booked energy; anything but 0 is a bug. Checks both
+    /// identities of DESIGN §5, the second one through the shares of the attempts.
     pub fn conservation_error(&self) -> Microjoules {
         let Account { attributed, load, unattributed, idle_occupied, idle_empty, total } =
             self.account;
@@ -355,7 +361,8 @@ fn idle_part(interval: Interval, idle_microwatts: u64) -> Microjoules {
     interval.energy.min(Microjoules(u64::try_from(idle).unwrap_or(u64::MAX)))
 }
 
-/// `weight · overlap / length` in units of 1 / [`RESOLUTION`]. Lengths beyond 2⁴⁴ ns (5 hours) are rounded to fit `u128`.
+/// `weight · overlap / length` in units of 1 / [`RESOLUTION`]. Lengths beyond 2⁴⁴ ns (5 hours) are
+/// rounded to fit `u128`.
 fn scaled_part(weight: u64, overlap_ns: u64, length_ns: u64) -> u128 {
     let shift = (u64::BITS - length_ns.leading_zeros()).saturating_sub(44);
     let (overlap, length) = (overlap_ns >> shift, (length_ns >> shift).max(1));

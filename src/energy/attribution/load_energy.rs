@@ -1,8 +1,9 @@
-//! The model loads at one device: which part of an interval's energy they take, and what each model's have taken so far.
-//! Pure integer arithmetic, like the ledger it belongs to.
+//! Energy of model loads at one device: their part of each interval, and totals per model. Pure
+//! integer arithmetic.
 //!
-//! A load is no work for any attempt and no idling either. It is weighed by time: alone it takes the energy of
-//! the time it lasted; beside steps at the same device (a counter that all engines share) it counts as much as a step.
+//! A load is neither work for an attempt nor idling. It is weighted by time: alone it takes the
+//! active energy of its duration; concurrent with steps at the same device (a counter that all
+//! engines share) it counts as much as a step.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,15 +32,15 @@ impl LoadEnergy {
         self.running.push(Load { model: Arc::clone(model), start: at, end: None });
     }
 
-    /// Ending what does not load changes nothing.
+    /// Ends a load; ignored if the model is not loading.
     pub fn end(&mut self, model: &str, at: MonotonicNs) {
         for load in self.running.iter_mut().filter(|load| *load.model == *model) {
             load.end.get_or_insert(at.max(load.start));
         }
     }
 
-    /// MeterSnapshot the part of `active` that loads took and returns it. `worked_ns`: how long of the interval steps were evaluated.
-    /// Intervals come in order.
+    /// Books the loads' part of `active` and returns it. `worked_ns`: time of the interval in which
+    /// steps were evaluated. Intervals must be in order.
     pub fn book(&mut self, interval: Interval, active: Microjoules, worked_ns: u64) -> Microjoules {
         let overlap =
             |load: &Load| interval.overlap_ns(load.start, load.end.unwrap_or(interval.end));
@@ -59,7 +60,7 @@ impl LoadEnergy {
         taken
     }
 
-    /// What all loads of each model have taken here; their sum is all that [`LoadEnergy::book`] returned.
+    /// Energy of all loads of each model; sums to the amounts returned by [`LoadEnergy::book`].
     pub fn totals(&self) -> &BTreeMap<Arc<str>, Microjoules> {
         &self.totals
     }

@@ -1,6 +1,5 @@
-//! When an interval may be closed, and when an attempt's energy is final.
-//!
-//! Pure, as all of the attribution.
+//! Settlement: closes intervals once all work in them is reported, and takes out attempts whose
+//! energy is final. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,15 +10,17 @@ use crate::energy::figure::{EnergyFigure, Quality};
 use crate::energy::work::Tokens;
 use crate::units::{AttemptId, Joules, MonotonicNs};
 
-/// How long an interval waits for work to be reported before it is closed with what is known.
+/// How long an interval waits for reports of work before it is closed without them.
 const REPORT_LAG: Duration = Duration::from_secs(10);
-/// How long a finished attempt waits for a device's reading before it is given up as unknown.
+/// How long a closed attempt waits for a device's reading before it settles as unknown.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
-/// The same for one elsewhere, whose meter may be scraped every 20 s only; receipts wait for 30 s.
+/// The same for an attempt metered on another machine, whose meter may be scraped only every 20 s.
+/// Receipts wait 30 s.
 const SETTLE_DEADLINE_ELSEWHERE: Duration = Duration::from_secs(28);
 
 impl Attribution {
-    /// Closes what can be closed and returns the attempts that are final by now, at most `room` of them; the rest wait.
+    /// Closes complete intervals and takes out attempts that are final by now, at most `room` of
+    /// them.
     pub fn settle(&mut self, now: MonotonicNs, room: usize) -> Vec<Settled> {
         for index in 0..self.devices.len() {
             let watermark = self.watermark(&self.devices[index].scope, now);
@@ -44,9 +45,10 @@ impl Attribution {
         ready.into_iter().filter_map(|(id, is_final)| self.take_out(id, is_final)).collect()
     }
 
-    /// Up to when all work on a device has been reported. An engine with open attempts has told everything up to the end
-    /// of its last step, or up to when the first of them was opened; without any, up to now. An engine that stays silent
-    /// holds the books up for `REPORT_LAG` and no longer.
+    /// The time up to which all work on a device has been reported. An engine with open attempts
+    /// has reported up to the end of its last step, or up to the opening of the first of them; one
+    /// without, up to now. An engine without reports delays the watermark by at most
+    /// [`REPORT_LAG`].
     fn watermark(&self, scope: &Scope, now: MonotonicNs) -> MonotonicNs {
         let mut holds: BTreeMap<&str, MonotonicNs> = BTreeMap::new();
         for attempt in self.attempts.values() {
@@ -56,11 +58,11 @@ impl Attribution {
                 *first = attempt.opened.min(*first);
             }
         }
-        let told = holds.into_iter().map(|(model, first_open)| {
+        let reported = holds.into_iter().map(|(model, first_open)| {
             self.steps.get(model).map_or(first_open, |&last_step| last_step.max(first_open))
         });
         let oldest = MonotonicNs(now.0.saturating_sub(nanoseconds(REPORT_LAG)));
-        told.min().unwrap_or(now).clamp(oldest, now)
+        reported.min().unwrap_or(now).clamp(oldest, now)
     }
 
     fn take_out(&mut self, id: AttemptId, is_final: bool) -> Option<Settled> {
@@ -82,17 +84,18 @@ impl Attribution {
         if !is_known {
             self.unknown_settlements += 1;
         }
-        let figures = figures.or_else(|| self.never_worked_on(&attempt.model));
+        let figures = figures.or_else(|| self.without_device(&attempt.model));
         let unknown = EnergyFigure::unknown(self.parameters.source);
         let (marginal, amortised) = figures.filter(|_| is_known).unwrap_or((unknown, unknown));
         self.estimator.learn(&attempt.model, marginal, tokens);
         Some(Settled { attempt: id, model: attempt.model, marginal, amortised })
     }
 
-    /// What an attempt took that no device knows of: nothing, where each engine is a device and none came; unknown elsewhere.
-    fn never_worked_on(&self, model: &str) -> Option<(EnergyFigure, EnergyFigure)> {
-        let engine_never_came = self.parameters.per_engine && !self.elsewhere.contains(model);
-        engine_never_came.then(|| {
+    /// Figures of an attempt that no device knows: 0 J where each engine is a device and none was
+    /// started, else `None`.
+    fn without_device(&self, model: &str) -> Option<(EnergyFigure, EnergyFigure)> {
+        let no_engine = self.parameters.per_engine && !self.elsewhere.contains(model);
+        no_engine.then(|| {
             let nothing = Some(Joules(0.0));
             let unknown = EnergyFigure::unknown(self.parameters.source);
             let quality = Quality::Estimated;

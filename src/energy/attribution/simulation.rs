@@ -1,4 +1,5 @@
-//! A gateway in miniature, played at random: receipts and books must add up to the meter whatever happens.
+//! A gateway in miniature, played at random: receipts and books must add up to the meter whatever
+//! happens.
 
 use proptest::prelude::*;
 
@@ -41,7 +42,8 @@ fn tick() -> impl Strategy<Value = Tick> {
         })
 }
 
-/// A gateway in miniature: attempts are opened on two engines, steps reported or lost, devices read or not.
+/// A gateway in miniature: attempts are opened on two engines, steps reported or lost, devices read
+/// or not.
 struct Simulation {
     attribution: Attribution,
     models: [Arc<str>; 2],

@@ -1,15 +1,16 @@
-//! Which of the devices found are metered, so that no joule is counted twice and as few as possible are missed.
+//! Selection among the devices found, so that no joule is counted twice and as few as possible are
+//! missed. Pure.
 //!
-//! Pure. Single parts come before the whole: packages and cards tell more than a board's or a machine's one figure, and
-//! move faster. The whole is used where no processor can be read. A wall meter counts more than computes, so it is
-//! used when there is nothing else, or when somebody says so.
+//! Parts are preferred to the whole: packages and cards give separate figures and update faster
+//! than a board or machine. The whole is used if no processor can be read. A wall meter includes
+//! non-computing parts, so it is used only without another sensor, or if configured.
 
 use std::collections::BTreeSet;
 
 use crate::energy::config::SensorChoice;
 use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason};
 
-/// For each candidate, in the order of preference, why it is not used; nothing for those that are.
+/// For each device, in order of preference, why it is not used; `None` for a selected one.
 pub fn select(wanted: SensorChoice, candidates: &[Discovered]) -> Vec<Option<SkipReason>> {
     let mut names = BTreeSet::new();
     let usable: Vec<bool> = candidates
@@ -41,7 +42,8 @@ pub fn select(wanted: SensorChoice, candidates: &[Discovered]) -> Vec<Option<Ski
     candidates.iter().zip(&usable).map(verdict).collect()
 }
 
-/// What is elsewhere was configured by name and overlaps with nothing here.
+/// Whether the config allows the device. Devices elsewhere are configured by name and overlap with
+/// none here.
 fn admits(wanted: SensorChoice, one: &Discovered) -> bool {
     match wanted {
         SensorChoice::Auto => one.kind != Kind::Battery,

@@ -1,6 +1,7 @@
-//! Grams of CO2-equivalent from joules. Pure: which grid, and how fresh its figure is, comes in.
+//! Emissions of used energy, in grams of CO2-equivalent. Pure.
 //!
-//! Location-based, as grids are averaged: nothing about contracts, and nothing of making the hardware.
+//! Location-based: averages of the grid, without supply contracts and without the manufacture of
+//! hardware.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::intensity;
 use crate::energy::figure::{EnergyFigure, Quality};
 use crate::units::{Grams, Joules};
 
-/// Grams of CO2-equivalent that one kilowatt-hour causes.
+/// Carbon intensity: grams of CO2-equivalent per kilowatt-hour.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GramsPerKwh(pub f64);
@@ -18,34 +19,34 @@ pub struct GramsPerKwh(pub f64);
 /// Joules per kilowatt-hour.
 pub const JOULES_PER_KWH: f64 = 3.6e6;
 
-/// Grams caused by `joules` of electricity of that intensity.
+/// Emissions of `joules` at that intensity.
 pub fn grams(joules: Joules, intensity: GramsPerKwh) -> Grams {
     Grams(joules.0 / JOULES_PER_KWH * intensity.0)
 }
 
-/// The grid some electricity comes from.
+/// The grid that supplies electricity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
-    /// As in the config: a country's ISO 3166-1 alpha-3 code, `world`, or a zone of the live source.
+    /// A country's ISO 3166-1 alpha-3 code, `world`, or a zone of the live source.
     pub zone: Arc<str>,
     pub grams_per_kwh: GramsPerKwh,
     pub basis: Basis,
 }
 
-/// Where a grid's figure comes from.
+/// Origin of a grid's intensity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
-    /// Average of that year, from the table.
+    /// The table's average of that year.
     Year(u16),
-    /// The operator's own figure.
+    /// The configured figure.
     Configured,
-    /// The live source's, at most an hour old.
+    /// A figure of the live source, at most an hour old.
     Live,
 }
 
 impl Basis {
-    /// A word for a metric label.
+    /// The metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Year(_) => "year",
@@ -56,14 +57,14 @@ impl Basis {
 }
 
 impl Grid {
-    /// The table's figure for a zone, if it has one.
+    /// The table's grid of a zone; `None` if the table has none.
     pub fn of_zone(zone: &str) -> Option<Self> {
         let row = intensity::find(zone)?;
         let grams_per_kwh = GramsPerKwh(f64::from(row.grams_per_kwh));
         Some(Self { zone: row.zone.into(), grams_per_kwh, basis: Basis::Year(row.year) })
     }
 
-    /// The world's average, for electricity from nobody knows where.
+    /// The world's average, for electricity of unknown origin.
     pub fn world() -> Self {
         Self::of_zone(intensity::WORLD).unwrap_or(Self {
             zone: intensity::WORLD.into(),
@@ -72,7 +73,7 @@ impl Grid {
         })
     }
 
-    /// A figure of the hour or of the country models this place; the world's average is somebody else's.
+    /// Estimated for a figure of the hour or of the country, assumed for the world's average.
     pub fn quality(&self) -> Quality {
         if *self.zone == *intensity::WORLD && self.basis != Basis::Live {
             Quality::Assumed
@@ -81,7 +82,8 @@ impl Grid {
         }
     }
 
-    /// What an amount of energy causes: its band scaled, its quality at best the grid's. Unknown energy stays unknown.
+    /// Emissions of an amount of energy: the band scales, the worse quality applies, unknown stays
+    /// unknown.
     pub fn carbon(&self, energy: EnergyFigure) -> CarbonFigure {
         let scale = |joules: Option<Joules>| joules.map(|joules| grams(joules, self.grams_per_kwh));
         CarbonFigure {
@@ -99,25 +101,25 @@ impl Grid {
 /// The zone of a sum over several grids.
 const MIXED: &str = "mixed";
 
-/// Grams of CO2-equivalent with their band and quality; part of the receipt. The band is that of the energy: how far
-/// the hour was from the grid's average is in neither end.
+/// Emissions with their band and quality; part of the receipt. The band covers only the energy, not
+/// the difference between the hour's intensity and the grid's average.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CarbonFigure {
-    /// Absent when the energy is unknown, which is not zero.
+    /// `None` if the energy is unknown, which is not zero.
     pub grams: Option<Grams>,
     pub low: Option<Grams>,
     pub high: Option<Grams>,
     pub quality: Quality,
     /// The grid's zone; `mixed` for a sum over several.
     pub zone: Arc<str>,
-    /// Absent for a sum over figures of different origin.
+    /// `None` for a sum of figures of different origin.
     pub basis: Option<Basis>,
     #[serde(rename = "final")]
     pub is_final: bool,
 }
 
 impl CarbonFigure {
-    /// Sum of two: bands add, the worst quality wins, unknown stays unknown.
+    /// Sum of two figures: bands add, the worst quality applies, unknown stays unknown.
     #[must_use]
     pub fn plus(self, other: &Self) -> Self {
         let add = |a: Option<Grams>, b: Option<Grams>| Some(a? + b?);

@@ -1,8 +1,10 @@
-//! How many grams of CO2-equivalent a kilowatt-hour of electricity causes, by country: yearly averages, data only.
+//! Carbon intensity of electricity by country, in grams of CO2-equivalent per kilowatt-hour: yearly
+//! averages, data only.
 //!
-//! Rounded from the figures of Our World in Data (after Ember and the Energy Institute) as compiled in `CodeCarbon` 3.3
-//! (MIT): generation inside the country, trade not counted. Countries with at least 15 terawatt-hours a year. An average of a year
-//! says nothing about an hour: at night, in a storm or at noon the same grid may be at half or at twice its figure.
+//! Rounded from Our World in Data (after Ember and the Energy Institute) as compiled in
+//! `CodeCarbon` 3.3 (MIT): generation inside the country, without trade, of countries with at least
+//! 15 terawatt-hours a year. The intensity of a single hour may be half or twice the yearly
+//! average.
 
 /// One country's grid, averaged over a year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,13 +15,13 @@ pub struct Row {
     pub year: u16,
 }
 
-/// The zone of whoever does not say where the electricity comes from.
+/// The zone of electricity of unknown origin.
 pub const WORLD: &str = "world";
 
-/// Who compiled the table.
+/// Source of the table.
 pub const SOURCE: &str = "Our World in Data, as in CodeCarbon 3.3";
 
-/// Looks a zone up, whatever its case.
+/// Looks a zone up, ignoring case.
 pub fn find(zone: &str) -> Option<Row> {
     TABLE.iter().copied().find(|row| row.zone.eq_ignore_ascii_case(zone))
 }
@@ -28,7 +30,8 @@ const fn row(zone: &'static str, grams_per_kwh: u16, year: u16) -> Row {
     Row { zone, grams_per_kwh, year }
 }
 
-/// By zone; the world first, which is the mean of all 213 countries of the source weighted by their generation.
+/// Sorted by zone after the world, the mean of all 213 countries of the source weighted by their
+/// generation.
 #[rustfmt::skip]
 pub const TABLE: [Row; 95] = [
     row(WORLD, 481, 2023),

@@ -1,7 +1,7 @@
-//! The grid's intensity of the hour, from an HTTP source that answers as Electricity Maps does.
+//! Live carbon intensity of the grid, polled from an HTTP source in the format of Electricity Maps.
 //!
-//! Asked rarely and remembered; whoever needs a figure never waits. One that is too old is none, and the table's yearly
-//! average takes its place, which says so.
+//! Readers never block: they get the newest figure, or `None` if it is stale; the table's yearly
+//! average, labelled as such, is used then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,15 +19,15 @@ use crate::units::MonotonicNs;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where to ask, zone included. Default unset: nobody is asked.
+    /// URL of the source, including the zone. Default unset: no live figures.
     pub url: Option<String>,
-    /// Environment variable that holds the token. Default: none is sent.
+    /// Environment variable with the token. Default unset: no token is sent.
     pub token_env: Option<String>,
-    /// Header in which the token is sent. Default `auth-token`.
+    /// Header for the token. Default `auth-token`.
     pub token_header: String,
-    /// Seconds between questions, 60 to 86400. Default 900.
+    /// Seconds between polls, 60 to 86400. Default 900.
     pub every_s: u64,
-    /// Milliseconds until a question is given up, 100 to 30000. Default 5000.
+    /// Timeout of a poll in milliseconds, 100 to 30000. Default 5000.
     pub timeout_ms: u64,
 }
 
@@ -44,7 +44,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with it: the key at fault, and why.
+    /// The invalid keys with the reasons.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let header = self.token_header.parse::<HeaderName>().is_ok();
         let rules = [
@@ -70,7 +70,7 @@ impl Config {
     }
 }
 
-/// The source, asked as long as this lives.
+/// The live source, polled until dropped.
 #[derive(Debug)]
 pub struct LiveIntensity {
     latest: Arc<Mutex<Latest>>,
@@ -78,7 +78,7 @@ pub struct LiveIntensity {
 }
 
 impl LiveIntensity {
-    /// Starts asking; none if nobody is to be asked.
+    /// Starts polling; `None` without a configured source.
     pub fn start(config: &Config) -> Option<Self> {
         let target = config.poll_target()?;
         let latest = Arc::new(Mutex::new(Latest::of(target.every)));
@@ -90,19 +90,19 @@ impl LiveIntensity {
         match Poller::start(target, deliver) {
             Ok(poller) => Some(Self { latest, _poller: poller }),
             Err(error) => {
-                tracing::warn!(%error, "the grid's live intensity cannot be asked for");
+                tracing::warn!(%error, "cannot poll the grid's live carbon intensity");
                 None
             }
         }
     }
 
-    /// The newest figure, unless it is too old.
+    /// The newest figure; `None` if it is stale.
     pub fn grams_per_kwh(&self) -> Option<GramsPerKwh> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).fresh(MonotonicNs::now())
     }
 }
 
-/// A grid changes over hours.
+/// Age up to which a figure is used: intensity changes over hours.
 const FRESH: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
@@ -113,7 +113,7 @@ struct Latest {
 }
 
 impl Latest {
-    /// One question may fail before a rare source's figure is too old.
+    /// With a long poll interval, one poll may fail before the figure is stale.
     fn of(every: Duration) -> Self {
         Self { fresh_for: FRESH.max(every * 2), figure: None, failing: false }
     }
@@ -126,7 +126,7 @@ impl Latest {
             }
             Err(why) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(%why, "the grid's live intensity is not to be had: the year's average will stand in");
+                    tracing::warn!(%why, "live carbon intensity unavailable; falling back to the yearly average");
                 }
             }
         }
@@ -138,13 +138,15 @@ impl Latest {
     }
 }
 
-/// The figure of an answer, in grams of CO2-equivalent per kilowatt-hour.
+/// The intensity in a response body, in grams of CO2-equivalent per kilowatt-hour.
 fn intensity(body: &[u8]) -> Result<GramsPerKwh, String> {
     let answer: Option<Value> = serde_json::from_slice(body).ok();
     let figure = answer.and_then(|answer| answer.get("carbonIntensity")?.as_f64());
-    let figure = figure.ok_or("the answer holds no number `carbonIntensity`")?;
+    let figure = figure.ok_or("the response has no number `carbonIntensity`")?;
     let possible = (0.0..=5000.0).contains(&figure);
-    possible.then_some(GramsPerKwh(figure)).ok_or_else(|| format!("the answer says {figure} g/kWh"))
+    possible
+        .then_some(GramsPerKwh(figure))
+        .ok_or_else(|| format!("the response has an implausible intensity, {figure} g/kWh"))
 }
 
 #[cfg(test)]

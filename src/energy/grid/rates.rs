@@ -1,4 +1,4 @@
-//! What a joule causes beside heat: grams of CO2-equivalent by the grid it comes from, and a bill. Nothing unless
+//! Configured rates of energy: carbon intensity of the grid and price of electricity. Absent unless
 //! configured.
 
 use serde::Deserialize;
@@ -9,20 +9,21 @@ use super::live_intensity::{self, LiveIntensity};
 use super::tariff::{self, Tariff};
 use crate::energy::figure::EnergyFigure;
 
-/// `[energy.carbon]`: the grid this machine is at. Without either key, carbon is absent everywhere.
+/// `[energy.carbon]`: the grid of this machine. Without a zone or a figure, emissions are absent
+/// everywhere.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CarbonConfig {
     /// ISO 3166-1 alpha-3 code of the country, or `world`. Default: unset.
     pub zone: Option<String>,
-    /// The operator's own figure, 0 to 5000, instead of the table's. Default: unset.
+    /// Grams per kilowatt-hour, 0 to 5000, instead of the table's. Default: unset.
     pub grams_per_kwh: Option<f64>,
-    /// A source of the hour's figure. Default unset: the year's average stands.
+    /// A source of live figures. Default unset: the yearly average is used.
     pub live: live::Config,
 }
 
 impl CarbonConfig {
-    /// The grid by table or by the operator's word; none unless configured.
+    /// The configured grid, or the table's for the configured zone; `None` without either.
     pub fn grid(&self) -> Option<Grid> {
         let zone = self.zone.as_deref();
         match self.grams_per_kwh {
@@ -35,14 +36,15 @@ impl CarbonConfig {
         }
     }
 
-    /// What is wrong with it: the key at fault, and why.
+    /// The invalid keys with the reasons.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let zone = self.zone.as_deref().and_then(zone_problem);
         let own = self.grams_per_kwh.filter(|own| !(0.0..=5000.0).contains(own));
         let own = own.map(|own| format!("must be 0 to 5000 grams, not {own}"));
         let alone = self.live.url.is_some() && self.zone.is_none() && self.grams_per_kwh.is_none();
-        let zone =
-            zone.or(alone.then(|| "is needed: its figure stands in for the live one".to_owned()));
+        let zone = zone
+            .or(alone
+                .then(|| "is required: its figure is the fallback for the live one".to_owned()));
         [("zone", zone), ("grams_per_kwh", own)]
             .into_iter()
             .filter_map(|(key, problem)| Some((key, problem?)))
@@ -50,7 +52,7 @@ impl CarbonConfig {
     }
 }
 
-/// Why a zone is none; nothing if it is one.
+/// Why a zone is not valid; `None` if it is.
 pub fn zone_problem(zone: &str) -> Option<String> {
     intensity::find(zone).is_none().then(|| {
         let known: Vec<&str> = intensity::TABLE.iter().map(|row| row.zone).collect();
@@ -61,7 +63,7 @@ pub fn zone_problem(zone: &str) -> Option<String> {
     })
 }
 
-/// The rates in force.
+/// The configured rates.
 #[derive(Debug, Default)]
 pub struct Rates {
     here: Option<Grid>,
@@ -70,19 +72,19 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Starts asking the live source, if there is one.
+    /// Starts polling the live source, if there is one.
     pub fn new(carbon: &CarbonConfig, price: &tariff::Config) -> Self {
         let here = carbon.grid();
         let live = here.as_ref().and_then(|_| LiveIntensity::start(&carbon.live));
         Self { here, live, tariff: price.tariff() }
     }
 
-    /// What electricity costs here; none unless configured.
+    /// The price of electricity here; `None` unless configured.
     pub fn tariff(&self) -> Option<&Tariff> {
         self.tariff.as_ref()
     }
 
-    /// The grid of this machine; none unless configured.
+    /// The grid of this machine; `None` unless configured.
     pub fn here(&self) -> Option<Grid> {
         let here = self.here.as_ref()?;
         let live = self.live.as_ref().and_then(LiveIntensity::grams_per_kwh);
@@ -92,19 +94,19 @@ impl Rates {
         })
     }
 
-    /// The grid of somebody else's machine in `zone`, the world's average where nobody knows; none unless this
-    /// machine's is configured, since half a sum would pass for the whole.
+    /// The grid of another machine in `zone`, the world's average if the zone is unknown. `None`
+    /// unless this machine's grid is configured: a sum over only some attempts would be misleading.
     pub fn elsewhere(&self, zone: Option<&str>) -> Option<Grid> {
         self.here.as_ref()?;
         Some(zone.and_then(Grid::of_zone).unwrap_or_else(Grid::world))
     }
 
-    /// Carbon of energy used here.
+    /// Emissions of energy used here.
     pub fn carbon_here(&self, energy: EnergyFigure) -> Option<CarbonFigure> {
         Some(self.here()?.carbon(energy))
     }
 
-    /// Carbon of energy used elsewhere.
+    /// Emissions of energy used elsewhere.
     pub fn carbon_elsewhere(
         &self,
         zone: Option<&str>,

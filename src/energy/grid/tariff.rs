@@ -1,4 +1,4 @@
-//! What a kilowatt-hour costs, by the time of day and week. Pure: the time comes in.
+//! Electricity price by time of day and week. Pure: the time is an argument.
 
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time, Weekday};
@@ -8,30 +8,31 @@ use serde::Deserialize;
 use super::emissions::JOULES_PER_KWH;
 use crate::units::{Dollars, Joules};
 
-/// `[energy.price]`: what this machine's electricity costs. Without `dollars_per_kwh`, its cost is absent everywhere.
+/// `[energy.price]`: price of this machine's electricity. Without `dollars_per_kwh`, its cost is
+/// absent everywhere.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Outside all windows, 0 to 10. Default unset: the cost is absent.
+    /// Price outside all windows in dollars, 0 to 10. Default unset: the cost is absent.
     pub dollars_per_kwh: Option<f64>,
-    /// Name of the zone whose clock the windows follow, as in the IANA database. Default `UTC`.
+    /// IANA time zone of the windows. Default `UTC`.
     pub time_zone: String,
-    /// Times with another price; the first that holds counts.
+    /// Times with another price; the first match applies.
     pub windows: Vec<Window>,
 }
 
-/// A time with another price.
+/// A time window with another price.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
     /// `HH:MM`, included.
     pub from: String,
-    /// `HH:MM`, excluded; at or before `from` it is the next day's.
+    /// `HH:MM`, excluded; on the next day if at or before `from`.
     pub to: String,
-    /// The days on which it begins. Default: all.
+    /// Days on which the window begins. Default: all.
     #[serde(default)]
     pub days: Vec<Day>,
-    /// 0 to 10.
+    /// Price in dollars, 0 to 10.
     pub dollars_per_kwh: f64,
 }
 
@@ -54,7 +55,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with it: the key at fault, and why.
+    /// The invalid keys with the reasons.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         let price = |price: f64| !(0.0..=10.0).contains(&price);
@@ -83,7 +84,7 @@ impl Config {
         problems
     }
 
-    /// The tariff; none without a price.
+    /// The tariff; `None` without a price.
     pub fn tariff(&self) -> Option<Tariff> {
         Some(Tariff {
             base: self.dollars_per_kwh?,
@@ -135,7 +136,7 @@ pub struct Tariff {
 }
 
 impl Tariff {
-    /// Dollars per kilowatt-hour at a moment, in milliseconds since the Unix epoch.
+    /// Dollars per kilowatt-hour at a time in milliseconds since the Unix epoch.
     pub fn dollars_per_kwh(&self, unix_ms: u64) -> f64 {
         let moment =
             i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
@@ -145,7 +146,7 @@ impl Tariff {
         window.map_or(self.base, |window| window.dollars_per_kwh)
     }
 
-    /// What `joules` cost at a moment.
+    /// Cost of `joules` at a time in milliseconds since the Unix epoch.
     pub fn cost(&self, joules: Joules, unix_ms: u64) -> Dollars {
         Dollars(joules.0 / JOULES_PER_KWH * self.dollars_per_kwh(unix_ms))
     }

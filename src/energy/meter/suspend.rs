@@ -1,15 +1,17 @@
-//! Tells when the machine was suspended: the monotonic clock stands still then, and energy counters may do anything.
+//! Detection of system suspension, during which the monotonic clock stops and energy counters are
+//! unreliable.
 
 use std::time::Duration;
 
-/// Compares a clock that stands still in sleep with one that does not.
+/// Compares a clock that stops during suspension with one that does not.
 #[derive(Debug)]
 pub struct SuspendDetector {
-    /// By how much the second was ahead when last looked at.
+    /// Lead of the second clock at the last comparison.
     ahead: Duration,
 }
 
-/// Two clocks read one after the other differ by less than this on a machine that is awake.
+/// Largest difference between the two clocks without suspension, since they are read one after the
+/// other.
 const AWAKE: Duration = Duration::from_millis(100);
 
 impl SuspendDetector {
@@ -17,7 +19,7 @@ impl SuspendDetector {
         Self { ahead: ahead() }
     }
 
-    /// How long the machine suspended since the last look; nothing if it did not.
+    /// Duration of suspension since the last call; `None` without one.
     pub fn suspended(&mut self) -> Option<Duration> {
         self.compare(ahead())
     }
@@ -37,7 +39,7 @@ fn ahead() -> Duration {
     read(ClockId::Boottime).saturating_sub(monotonic)
 }
 
-/// Elsewhere the monotonic clock goes on in sleep: the meter sees a long gap.
+/// On other systems the monotonic clock runs during suspension: the meter sees a long gap.
 #[cfg(not(target_os = "linux"))]
 fn ahead() -> Duration {
     Duration::ZERO

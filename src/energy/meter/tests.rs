@@ -370,8 +370,8 @@ fn two_meters_on_one_counter_each_see_all_of_it() {
     }
 }
 
-/// CPU time of the meter's thread for one second with `zones` counters, as a share of a core. A longer run,
-/// `WATTGATE_OVERHEAD_S=10`, tells it exactly.
+/// CPU time of the meter's thread for one second with `zones` counters, as a share of a core. A
+/// longer run, `WATTGATE_OVERHEAD_S=10`, tells it exactly.
 fn overhead(zones: u64, seconds: u64) -> f64 {
     let package = FakePackage::at(5);
     for zone in 1..zones {

@@ -1,4 +1,5 @@
-//! Asks an HTTP server at a steady pace from a thread of its own, so that the meter never waits for the network.
+//! Asks an HTTP server at a steady pace from a thread of its own, so that the meter never waits for
+//! the network.
 //!
 //! Bounded in time and size; ends at once when dropped. Knows nothing of what the answers mean.
 
@@ -45,8 +46,8 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Asks now, and again and again. `deliver` gets each answer with the time between question and answer, or why
-    /// there was none.
+    /// Asks now, and again and again. `deliver` gets each answer with the time between question and
+    /// answer, or why there was none.
     pub fn start(
         target: PollTarget,
         mut deliver: impl FnMut(MonotonicNs, Result<Vec<u8>, String>) + Send + 'static,
@@ -92,7 +93,8 @@ impl Drop for Poller {
 }
 
 fn client(target: &PollTarget) -> reqwest::Result<Client> {
-    // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is as good.
+    // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is
+    // as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut headers = HeaderMap::new();
     if let Some((name, value)) = target.secret.clone() {

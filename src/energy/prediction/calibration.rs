@@ -1,7 +1,7 @@
-//! A sensor corrected by what a wall meter said of it: its joules times a fitted gain.
+//! Calibration of a sensor against a wall meter: its joules times a fitted gain.
 //!
-//! The fit itself is `crate::measure::calibrate`; here it is only applied. What the machine draws with nothing to do
-//! (the fit's offset) belongs to no process and is kept for reports.
+//! `crate::measure::calibrate` makes the fit. Its offset, the machine's idle power, is attributed
+//! to no process and kept for reports.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,21 +13,22 @@ use crate::units::{Microjoules, Watts};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// The sensor it is about; others are left alone.
+    /// The calibrated kind of sensor; others are unchanged.
     pub source: Source,
     pub gain: f64,
-    /// What the wall meter shows when the sensor shows nothing.
+    /// Reading of the wall meter at a sensor reading of 0 W.
     pub offset: Watts,
-    /// Share of the variance explained; at least 0.9, or it would have been refused.
+    /// Share of the variance explained, 0.9 to 1.
     pub r_squared: f64,
-    /// Steps of load it was fitted on.
+    /// Number of load steps in the fit.
     pub steps: u32,
-    /// Wall watts above the offset, over the fitted ones, of steps left out of the fit in turn: the lowest and the highest.
+    /// Actual over fitted wall watts above the offset, in leave-one-out fits: the lowest and the
+    /// highest.
     pub low: f64,
     pub high: f64,
-    /// What stood at the wall: a file's or a device's kind, never an address.
+    /// Kind of the wall meter or file, never an address.
     pub meter: String,
-    /// When, as a UTC date.
+    /// Date of the calibration, UTC.
     pub measured: String,
 }
 
@@ -40,7 +41,7 @@ impl Calibration {
             && (1.0..=1e3).contains(&self.high)
     }
 
-    /// The sensor with its readings corrected, if it is the kind that was calibrated.
+    /// The sensor with corrected readings if it is of the calibrated kind, else the sensor itself.
     pub fn apply(&self, sensor: Box<dyn Sensor>) -> Box<dyn Sensor> {
         let info = sensor.device();
         if info.source != self.source || info.quality == Quality::Calibrated {

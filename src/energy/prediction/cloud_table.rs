@@ -1,14 +1,14 @@
-//! Energy of cloud answers, from a table of model classes: nobody outside can measure it, so every row is an assumption
-//! with a wide band, a stated boundary, a source and a date. An operator who knows better states figures of their own.
+//! Energy of cloud answers from a table of model classes. Pure.
 //!
-//! Pure. The table is about somebody else's hardware: its figures are never mixed with measured ones unlabelled.
+//! It cannot be measured from outside, so every row is an assumption with a wide band, a boundary,
+//! a source and a date. Configured figures override the table.
 
 use serde::{Deserialize, Serialize};
 
 use crate::energy::figure::{EnergyFigure, Quality, Source};
 use crate::units::Joules;
 
-/// How large a cloud model is, as far as its energy goes. Which class a proprietary model belongs to is itself a guess.
+/// Energy class of a cloud model. The class of a proprietary model is itself an assumption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
@@ -26,7 +26,7 @@ pub enum Class {
     FrontierXl,
 }
 
-/// What a row's joules include.
+/// System boundary of a row's joules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Boundary {
@@ -34,20 +34,21 @@ pub enum Boundary {
     Accelerator,
     /// The servers: accelerators and host, without cooling and the rest of the building.
     Server,
-    /// Everything the data centre draws for it: accelerator, host, idle reserve, cooling. No PUE is to be added.
+    /// The data centre: accelerators, hosts, idle reserve and cooling. No PUE is applied.
     #[default]
     Wall,
 }
 
-/// The wall's energy for one joule of an accelerator: accelerators were 58 % of the whole at Google (August 2025).
+/// Joules of the data centre per joule of an accelerator: accelerators took 58 % of the total at
+/// Google (August 2025).
 const WALL_PER_ACCELERATOR: f64 = 1.72;
-/// The overhead of the building that is within [`WALL_PER_ACCELERATOR`].
+/// PUE included in [`WALL_PER_ACCELERATOR`].
 const PUE_OF_THAT: f64 = 1.09;
-/// Overhead of a building nobody knows.
+/// PUE assumed for a data centre without a configured one.
 const UNKNOWN_PUE: f64 = 1.2;
 
 impl Boundary {
-    /// As in the config.
+    /// The value in the config.
     pub fn label(self) -> &'static str {
         match self {
             Self::Accelerator => "accelerator",
@@ -56,7 +57,8 @@ impl Boundary {
         }
     }
 
-    /// Wall joules per joule within the boundary; `pue` is the building's overhead if it is known.
+    /// Joules of the data centre per joule within the boundary; `pue` is the data centre's, if
+    /// known.
     fn to_wall(self, pue: Option<f64>) -> f64 {
         match self {
             Self::Accelerator => {
@@ -68,7 +70,7 @@ impl Boundary {
     }
 }
 
-/// `[models.NAME.openai.energy]`: figures that the operator knows better than the table.
+/// `[models.NAME.openai.energy]`: figures that override the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OwnFigures {
@@ -80,14 +82,15 @@ pub struct OwnFigures {
     pub joules_per_output_token_low: Option<f64>,
     /// Upper end of its band. Default: the figure itself.
     pub joules_per_output_token_high: Option<f64>,
-    /// What the figures include. Default `wall`: nothing is added.
+    /// Boundary of the figures. Default `wall`: nothing is added.
     pub boundary: Boundary,
-    /// The building's power usage effectiveness, 1 to 3. Default: unknown; 1.2 is assumed for servers.
+    /// Power usage effectiveness of the data centre, 1 to 3. Default: unknown; 1.2 is assumed for
+    /// servers.
     pub pue: Option<f64>,
 }
 
 impl OwnFigures {
-    /// What is wrong with them: the key at fault, and why.
+    /// The invalid keys with the reasons.
     pub fn problems(&self, class: Option<Class>) -> Vec<(&'static str, &'static str)> {
         let (low, high) = (self.joules_per_output_token_low, self.joules_per_output_token_high);
         let output = self.joules_per_output_token;
@@ -133,7 +136,7 @@ impl OwnFigures {
         rules.into_iter().filter(|(fine, ..)| !fine).map(|(_, key, why)| (key, why)).collect()
     }
 
-    /// Who says what a token takes, what that includes, and since when.
+    /// Origin of the joules per token: source, boundary and date.
     pub fn origin(self, class: Option<Class>) -> String {
         let own = [self.joules_per_input_token, self.joules_per_output_token];
         let own = own.into_iter().flatten().count();
@@ -149,7 +152,7 @@ impl OwnFigures {
         }
     }
 
-    /// What a token takes at the wall; unknown without figures or a class.
+    /// Joules per token at the data centre's wall; `None` without figures or a class.
     pub fn over(self, class: Option<Class>) -> Option<PerToken> {
         let row = class.map(|class| PerToken::from(class.row()));
         let scale = self.boundary.to_wall(self.pue);
@@ -168,7 +171,8 @@ impl OwnFigures {
     }
 }
 
-/// Joules at the wall per prompt token, and lower end, middle and upper end per generated token.
+/// Joules at the data centre's wall per prompt token, and lower end, middle and upper end per
+/// generated token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PerToken {
     #[serde(rename = "joules_per_input_token")]
@@ -190,17 +194,19 @@ pub struct Row {
     pub class: Class,
     /// Middle of the band, per prompt token.
     pub input: Joules,
-    /// Lower end, middle and upper end, per generated token. The band is a judgement, not a confidence interval: the
-    /// serving batch alone, which the provider chooses, moves joules per token by a factor of 5 to 15.
+    /// Lower end, middle and upper end, per generated token. The band is an assumption, not a
+    /// confidence interval: the provider's batch size alone changes joules per token by a factor of
+    /// 5 to 15.
     pub output: [Joules; 3],
     pub boundary: Boundary,
     pub source: &'static str,
-    /// When the row was compiled, ISO 8601.
+    /// Date of the row, ISO 8601.
     pub date: &'static str,
 }
 
-/// Measured accelerator joules per output token, scaled to the wall by Google's disclosed split (accelerator 58 % of the
-/// total); input joules from 2 FLOP per parameter and token at 40 % utilisation, checked against Epoch AI's estimate.
+/// Measured accelerator joules per output token, scaled to the wall by Google's disclosed ratio
+/// (accelerators 58 % of the total); input joules from 2 FLOP per parameter and token at 40 %
+/// utilisation, checked against Epoch AI's estimate.
 const MEASURED_OPEN: &str =
     "ML.ENERGY benchmark v3 (Dec 2025, H100/B200) × 1.72 after Google (Aug 2025); input derived";
 /// The same, with the class of undisclosed models inferred from published figures per query.
@@ -216,8 +222,8 @@ pub const TABLE: [Row; 6] = [
     row(Class::FrontierXl, 1.0, [3.5, 5.5, 24.0], INFERRED),
 ];
 
-/// A prompt token from the provider's cache costs this part of a computed one: an assumption, after what providers
-/// charge for it.
+/// Cost of a prompt token from the provider's cache relative to a computed one: assumed from
+/// providers' prices.
 const CACHED_INPUT: f64 = 0.1;
 
 const fn row(class: Class, input: f64, [low, middle, high]: [f64; 3], source: &'static str) -> Row {
@@ -227,7 +233,7 @@ const fn row(class: Class, input: f64, [low, middle, high]: [f64; 3], source: &'
 }
 
 impl Class {
-    /// As in the config.
+    /// The value in the config.
     pub fn label(self) -> &'static str {
         match self {
             Self::Nano => "nano",
@@ -244,11 +250,11 @@ impl Class {
     }
 }
 
-/// Energy of one cloud answer from its token counts; unknown where nothing is known of a token. `cached_tokens` are part
-/// of `prompt_tokens`; reasoning tokens are part of `generated_tokens`. Nothing better will ever come, so it is final.
+/// Energy of one cloud answer from its token counts, final at once; unknown without joules per
+/// token. `cached_tokens` are part of `prompt_tokens`, reasoning tokens part of `generated_tokens`.
 ///
-/// The band of input is taken as wide, relatively, as the row's band of output: both come from how the provider
-/// batches. Errors are systematic, so bands of many answers add and never shrink.
+/// The relative band of input is that of output: both come from the provider's batching. Errors are
+/// systematic, so bands of several answers add.
 pub fn estimate(
     per_token: Option<PerToken>,
     prompt_tokens: u64,

@@ -1,7 +1,5 @@
-//! Expected energy and time of an answer before it runs: from the profile `wattgate measure` made, or else from a prior, and
-//! in both cases corrected by the attempts of that model that have settled.
-//!
-//! Pure; it reads no sensor and predicts no answer length.
+//! Expected energy and time of an answer: from the profile written by `wattgate measure` or a
+//! prior, corrected by the settled attempts of the model. Pure; the answer's length is an argument.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +11,17 @@ use crate::energy::sensors::sensor::Band;
 use crate::energy::work::Tokens;
 use crate::units::{Joules, Watts};
 
-/// CPU seconds per decoded token assumed of a model that was never metered: what `SmolLM2` 135M (`Q4_1`) needs alone on
-/// two cores, 79 tokens/s. The band runs from the same model in full batches (164 tokens/s) to one
-/// ten times as large.
+/// CPU seconds per decoded token assumed for a model that was never metered, with the band:
+/// `SmolLM2` 135M (`Q4_1`) in full batches on two cores (164 tokens/s), the same model alone (79
+/// tokens/s), and a model ten times as large.
 pub const PRIOR_CPU_SECONDS: [f64; 3] = [0.012, 0.025, 0.25];
 
-/// CPU seconds assumed of a load that was never metered: starting the process and reading the vocabulary, and then per
-/// GiB of file, which is mapped and partly repacked.
+/// CPU seconds assumed for a load that was never metered, low, middle and high: for the process and
+/// the vocabulary, and per GiB of file, which is mapped and partly repacked.
 const PRIOR_LOAD_CPU_SECONDS: [f64; 3] = [0.1, 0.3, 1.0];
 const PRIOR_LOAD_CPU_SECONDS_PER_GIB: [f64; 3] = [0.2, 1.0, 5.0];
 
-/// What loading a model from a file of `bytes` may take, before any load of it was metered.
+/// Assumed energy of loading a model from a file of `bytes` before any load of it was metered.
 pub fn load_before_any(model: CpuModel, bytes: u64) -> EnergyFigure {
     let gib = bytes as f64 / f64::from(1 << 30);
     let joules = |index: usize, watts: Watts| {
@@ -41,21 +39,22 @@ pub fn load_before_any(model: CpuModel, bytes: u64) -> EnergyFigure {
     }
 }
 
-/// What tokens of each model cost.
+/// Expected costs per model.
 #[derive(Debug)]
 pub struct Estimator {
-    /// Of a model without a profile.
+    /// Joules of a model without a profile.
     prior: Linear,
     prior_band: Band,
     profile: Arc<Profile>,
     models: BTreeMap<Arc<str>, Correction>,
 }
 
-/// How many answers back the correction looks. What a token costs follows the state of the machine: beside another busy
-/// process, a model on two cores was seen to take 1.4 times the joules of one that was alone, from one answer to the next.
+/// Answers in the window of the correction. The cost of a token follows the state of the machine:
+/// with another busy process, a model on two cores took 1.4 times the joules it took alone, from
+/// one answer to the next.
 const RECENT: f64 = 8.0;
 
-/// Joules that answers took, and what was expected of the same work: of the last `RECENT` or so, older ones fade.
+/// Actual over expected joules of about the last [`RECENT`] answers; older ones decay.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecentRatio {
     joules: f64,
@@ -64,7 +63,7 @@ pub struct RecentRatio {
 }
 
 impl RecentRatio {
-    /// As if so many answers had just taken what was expected of them, all together.
+    /// The ratio after `answers` answers with the expected energy, `joules` in total.
     pub fn as_expected(joules: f64, answers: f64) -> Self {
         Self { joules, expected: joules, answers }.faded_to(RECENT)
     }
@@ -78,13 +77,13 @@ impl RecentRatio {
         };
     }
 
-    /// Joules taken over joules expected. A clock tick may be longer than a whole short answer: zero joules so far say
-    /// nothing about the next one.
+    /// Actual over expected joules; `None` without energy so far: a clock tick may be longer than a
+    /// short answer.
     pub fn ratio(self) -> Option<f64> {
         (self.joules > 0.0 && self.expected > 0.0).then(|| self.joules / self.expected)
     }
 
-    /// The same ratio, counting as at most so many answers.
+    /// The same ratio with a weight of at most `most` answers.
     fn faded_to(self, most: f64) -> Self {
         let part = if self.answers > most { most / self.answers } else { 1.0 };
         Self {
@@ -95,28 +94,28 @@ impl RecentRatio {
     }
 }
 
-/// What the settled attempts of one model add up to.
+/// Correction of one model's cost by its settled attempts.
 #[derive(Clone, Copy, Debug)]
 struct Correction {
     recent_ratio: RecentRatio,
-    /// The cheapest and the dearest attempt seen, over what was expected: how far answers differ, which no sensor's band
-    /// covers.
+    /// Lowest and highest actual over expected energy of an attempt: the spread of answers, which
+    /// no sensor's band covers.
     band: Band,
     quality: Quality,
     source: Source,
 }
 
-/// What an answer is expected to take.
+/// Expected time of an answer on an idle machine, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExpectedTime {
-    /// From arrival to the first token, with nobody else there.
+    /// From arrival to the first token.
     pub first_token_s: f64,
-    /// From arrival to the last.
+    /// From arrival to the last token.
     pub total_s: f64,
 }
 
 impl Estimator {
-    /// `prior`: joules of a model without a profile, beyond which only `model`'s band is known.
+    /// `prior`: joules of a model without a profile; its band comes from `model`.
     pub fn new(prior: Linear, model: CpuModel, profile: Arc<Profile>) -> Self {
         let [low, middle, high] = PRIOR_CPU_SECONDS;
         let watts = model.watts_per_busy_core.0;
@@ -129,7 +128,7 @@ impl Estimator {
             else {
                 return None;
             };
-            // The requests that were measured count as the latest that have settled.
+            // The measured requests count as the latest settled ones.
             let correction = Correction {
                 recent_ratio: RecentRatio::as_expected(total_joules.0, requests as f64),
                 band: Band { low, high },
@@ -142,8 +141,7 @@ impl Estimator {
         Self { prior, prior_band, profile, models }
     }
 
-    /// Takes in a settled attempt: its marginal energy and its tokens. Unknown energy teaches nothing, and neither does
-    /// an attempt without work.
+    /// Takes in a settled attempt. One with unknown energy or without work is ignored.
     pub fn learn(&mut self, model: &Arc<str>, marginal: EnergyFigure, tokens: Tokens) {
         let (Some(Joules(joules)), Some(Joules(low)), Some(Joules(high))) =
             (marginal.joules, marginal.low, marginal.high)
@@ -167,18 +165,19 @@ impl Estimator {
         correction.source = marginal.source;
     }
 
-    /// Expected marginal energy of an answer: prompt tokens not in a cache, and tokens generated. Never better than
-    /// estimated; assumed until an attempt of the model with some energy has settled, here or under `measure`.
+    /// Expected marginal energy of an answer with these computed prompt tokens and generated
+    /// tokens. At best estimated; assumed until an attempt of the model with energy above 0 has
+    /// settled or a profile exists.
     pub fn expected(&self, model: &str, tokens: Tokens) -> EnergyFigure {
         self.figure(model, self.cost(model).of(tokens))
     }
 
-    /// The same for a part of an answer.
+    /// Expected marginal energy of a part of an answer, without the fixed cost.
     pub fn expected_part(&self, model: &str, tokens: Tokens) -> EnergyFigure {
         self.figure(model, self.cost(model).of_tokens(tokens))
     }
 
-    /// Expected time, where it was measured.
+    /// Expected time; `None` without a profile of the model.
     pub fn expected_time(&self, model: &str, tokens: Tokens) -> Option<ExpectedTime> {
         let seconds = self.profile.model(model)?.alone.seconds;
         let first = Tokens { decode: 1, ..tokens };
@@ -241,7 +240,8 @@ mod tests {
     fn a_model_never_metered_gets_the_prior_and_says_it_is_assumed() {
         let expected = estimator(Profile::default()).expected("new", NO_PROMPT);
         assert_eq!((expected.quality, expected.is_final), (Quality::Assumed, false));
-        // CPU seconds of the prior times watts of the band: 0.012 · 1.1, 0.025 · 3.3 and 0.25 · 8 for each token.
+        // CPU seconds of the prior times watts of the band: 0.012 · 1.1, 0.025 · 3.3 and 0.25 · 8
+        // for each token.
         assert_eq!(joules(expected), "1.3200 8.2500 200.0000");
     }
 
@@ -268,7 +268,8 @@ mod tests {
         let expected = estimator.expected("m", tokens);
         assert_eq!(joules(expected), "2.7000 3.0000 3.6000");
         assert_eq!(expected.quality, Quality::Estimated);
-        // One request of 3 J that took twice as much, beside seven of the 2 J that they took on average.
+        // One request of 3 J that took twice as much, beside seven of the 2 J that they took on
+        // average.
         estimator.learn(&"m".into(), settled(6.0), tokens);
         let moved = (14.0 + 6.0) / (14.0 + 3.0);
         let figure = estimator.expected("m", tokens);

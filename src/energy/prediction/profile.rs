@@ -1,7 +1,6 @@
-//! What `wattgate measure` found out on this machine: joules and seconds per token of each model, loads, idle power, and
-//! the calibration against a wall meter. The file form (TOML) and its limits.
-//!
-//! Values only: nothing is measured, fitted or decided here.
+//! The energy profile of a machine, written by `wattgate measure`: joules and seconds per token of
+//! each model, load energy, idle power and the calibration against a wall meter. TOML format,
+//! limits, reading and writing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,82 +15,83 @@ use crate::energy::hardware::Hardware;
 use crate::energy::work::{TokenWeights, Tokens};
 use crate::units::{Joules, Watts};
 
-/// Version of the file; raised when a field changes its meaning.
+/// Version of the file format; incremented when a field changes its meaning.
 pub const PROFILE_VERSION: u32 = 2;
 
-/// What was measured on one machine.
+/// The profile of one machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     pub version: u32,
-    /// The kind of machine; absent: any.
+    /// The kind of machine; absent for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Hardware>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
-    /// By the names of the config.
+    /// By model name in the config.
     #[serde(default)]
     pub models: BTreeMap<String, ModelProfile>,
 }
 
-/// What was measured of one model.
+/// Measurements of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelProfile {
-    /// When, as a UTC date.
+    /// Date of the measurement, UTC.
     pub measured: String,
-    /// The weights that were measured; absent where they are elsewhere.
+    /// The measured weights; absent if they are on another machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<ModelFile>,
-    /// Of the joules below: a profile is never better than the sensor behind it.
+    /// Quality of the joules below: that of the sensor.
     pub quality: Quality,
     pub source: Source,
-    /// Energy of loading it once; absent where it was loaded elsewhere or nobody could read it.
+    /// Energy of one load; absent if it is unknown or the model runs on another machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_joules: Option<Joules>,
-    /// Power of its device with the model loaded and nothing to do.
+    /// Power of the device with the model loaded and idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_watts: Option<Watts>,
-    /// One request at a time.
+    /// Cost of one request at a time.
     pub alone: Cost,
-    /// Several at a time.
+    /// Cost of several requests at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batched: Option<Cost>,
 }
 
-/// Weights, told apart by where they come from and by their size: reading all of them would hold up every start.
+/// A weights file, identified by source and size: hashing it would delay every start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFile {
-    /// As the config names it.
+    /// The source in the config.
     pub source: String,
     pub bytes: u64,
 }
 
-/// What requests cost, as fitted.
+/// Fitted cost of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cost {
-    /// Requests at a time.
+    /// Concurrent requests.
     pub batch: u32,
-    /// Requests it was fitted on.
+    /// Number of requests in the fit.
     pub requests: u64,
-    /// Joules of those requests together.
+    /// Total energy of those requests.
     pub total_joules: Joules,
-    /// Actual over fitted joules of single requests that were held out: what 5 % lie below, and 5 % above.
+    /// Actual over fitted joules of held-out requests: 5th and 95th percentile.
     pub low: f64,
     pub high: f64,
-    /// Median of |fitted / actual − 1| over the requests held out, and what one in ten exceeds.
+    /// |fitted / actual − 1| of held-out requests: median and 90th percentile.
     pub median_error: f64,
     pub p90_error: f64,
-    /// Marginal joules; absent where nobody could read them.
+    /// Marginal joules; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules: Option<Linear>,
     /// Seconds from arrival to the last token.
     pub seconds: Linear,
 }
 
-/// `fixed + prefill_token · prompt tokens that are not cached + decode_token · output tokens`, none of the three negative.
+/// `fixed + prefill_token · computed prompt tokens + decode_token · output tokens`. No coefficient
+/// is negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Linear {
@@ -105,7 +105,7 @@ impl Linear {
         self.fixed + self.of_tokens(tokens)
     }
 
-    /// Without the fixed part.
+    /// The value without the fixed part.
     pub fn of_tokens(self, tokens: Tokens) -> f64 {
         self.prefill_token * tokens.prefill as f64 + self.decode_token * tokens.decode as f64
     }
@@ -120,17 +120,17 @@ impl Linear {
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
-    #[error("cannot read the energy profile {}: {source}; `wattgate measure` makes one", .path.display())]
+    #[error("cannot read the energy profile {}: {source}; `wattgate measure` creates one", .path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("the energy profile {} is not one: {source}", .path.display())]
+    #[error("the energy profile {} is not valid: {source}", .path.display())]
     Parse { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("the energy profile {} has version {found}, this build reads {PROFILE_VERSION}: measure again", .path.display())]
+    #[error("the energy profile {} has version {found}, this build reads {PROFILE_VERSION}; run `wattgate measure` again", .path.display())]
     Version { path: PathBuf, found: u32 },
     #[error(
         "the energy profile {} is not used: it was measured on another machine ({measured}; this one: {here}); run `wattgate measure` here, with a file of its own for the profile", .path.display()
     )]
     Elsewhere { path: PathBuf, measured: Hardware, here: Hardware },
-    #[error("the energy profile {}: {what} is out of its range: measure again", .path.display())]
+    #[error("the energy profile {}: {what} is out of its range; run `wattgate measure` again", .path.display())]
     Value { path: PathBuf, what: String },
     #[error("cannot write the energy profile {}: {source}", .path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -163,7 +163,7 @@ impl Profile {
         }
     }
 
-    /// The profile at `path`, refused if it is about another kind of machine.
+    /// Reads the profile at `path`; an error if it is of another kind of machine.
     pub fn of_here(path: &Path) -> Result<Self, ProfileError> {
         let mut profile = Self::load(path)?;
         let here = Hardware::here();
@@ -175,8 +175,9 @@ impl Profile {
         }
     }
 
-    /// The profile at `path`, or an empty one where none is configured. One of another machine is left aside, and the
-    /// config's warnings say so: a gateway that moved should serve, with figures that say that they are assumed.
+    /// Reads the profile at `path`; an empty one without a path. A profile of another kind of
+    /// machine is ignored, with a warning of the config: a gateway that was moved must serve, with
+    /// figures labelled as assumed.
     pub fn configured(path: Option<&Path>) -> Result<Self, ProfileError> {
         match path.map(Self::of_here) {
             None | Some(Err(ProfileError::Elsewhere { .. })) => Ok(Self::default()),
@@ -184,13 +185,14 @@ impl Profile {
         }
     }
 
-    /// The profile at `path` to write into, of this machine: an empty one if there is none yet.
+    /// Reads this machine's profile at `path` for an update; an empty one if the file does not
+    /// exist.
     pub fn to_update(path: &Path) -> Result<Self, ProfileError> {
         let found = if path.exists() { Self::of_here(path)? } else { Self::default() };
         Ok(Self { machine: Some(Hardware::here()), ..found })
     }
 
-    /// Replaces the file in one step.
+    /// Replaces the file atomically.
     pub fn save(&self, path: &Path) -> Result<(), ProfileError> {
         let failed = |source| ProfileError::Write { path: path.to_owned(), source };
         let text = toml::to_string(self).map_err(|error| failed(io::Error::other(error)))?;
@@ -215,8 +217,8 @@ impl Profile {
 }
 
 impl ModelProfile {
-    /// What its tokens weigh when several requests share a step: from the batched fit, where there is one, because reading
-    /// the weights is shared there.
+    /// Weights of its tokens when several requests share a step: from the batched fit if there is
+    /// one, because its requests share the reading of the weights.
     pub fn weights(&self) -> Option<TokenWeights> {
         let joules = self.batched.and_then(|cost| cost.joules).or(self.alone.joules)?;
         Some(TokenWeights {
@@ -242,7 +244,7 @@ impl ModelProfile {
     }
 }
 
-/// Not below one, so that work is never worth nothing.
+/// Nanojoules, at least 1, so that no work has weight 0.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -337,7 +339,7 @@ pub(super) mod tests {
             Profile::load(&dir.path().join("none"))
                 .unwrap_err()
                 .to_string()
-                .contains("`wattgate measure` makes one")
+                .contains("`wattgate measure` creates one")
         );
     }
 }

@@ -1,21 +1,23 @@
-//! Energy that an upstream reports of its own answer, in the one wire format in use (Neuralwatt's) or Wattgate's.
+//! Energy reported by an upstream for its answer, in Neuralwatt's wire format or Wattgate's own.
+//! Pure.
 //!
-//! Pure parsing of untrusted text: anything that is not a plausible amount is no figure, and never zero.
+//! Parses untrusted text: an implausible amount is ignored, never taken as zero.
 
 use serde::Deserialize;
 
 use crate::energy::figure::{EnergyFigure, Quality, Source};
 use crate::units::Joules;
 
-/// Reads the comment of an SSE stream, `: energy {"energy_joules": 4.2, …}`, with or without the leading colon.
+/// Reads the comment of an SSE stream, `: energy {"energy_joules": 4.2, …}`, with or without the
+/// leading colon.
 pub fn from_sse_comment(comment: &str) -> Option<EnergyFigure> {
     let payload = comment.trim_start_matches(':').trim_start().strip_prefix("energy")?;
     let report: Report = serde_json::from_str(payload).ok()?;
     report.figure()
 }
 
-/// Reads a whole response object or a stream chunk: a top-level `energy` object, `energy_joules` beside `choices`, or the
-/// receipt of another Wattgate.
+/// Reads a whole response object or a stream chunk: a top-level `energy` object, `energy_joules`
+/// next to `choices`, or the receipt of another Wattgate.
 pub fn from_body(body: &str) -> Option<EnergyFigure> {
     let body: Body = serde_json::from_str(body).ok()?;
     let nested = body.wattgate.and_then(|receipt| receipt.energy).or(body.energy);
@@ -24,7 +26,7 @@ pub fn from_body(body: &str) -> Option<EnergyFigure> {
         .or_else(|| Report { energy_joules: body.energy_joules, ..Report::default() }.figure())
 }
 
-/// The parts of a body that may hold energy. Other fields are the answer and are not looked at.
+/// The fields of a body that may contain energy.
 #[derive(Deserialize)]
 struct Body {
     #[serde(default)]
@@ -41,7 +43,7 @@ struct Receipt {
     energy: Option<Report>,
 }
 
-/// Either format; field names do not clash.
+/// Either format; their field names differ.
 #[derive(Default, Deserialize)]
 struct Report {
     #[serde(default)]
@@ -62,8 +64,8 @@ struct Report {
 const KWH: f64 = 3.6e6;
 
 impl Report {
-    /// Claims cannot be checked from here and shares of a batch are prorated, so a figure is at best estimated. An end of
-    /// the band that is not given is unknown.
+    /// The figure, at best estimated: a report cannot be verified, and shares of a batch are
+    /// prorated. An end of the band that is not reported is unknown.
     fn figure(&self) -> Option<EnergyFigure> {
         let claimed = self.energy_joules.or(self.joules);
         let joules = plausible(claimed.or(self.energy_kwh.map(|kwh| kwh * KWH)))?;
@@ -75,7 +77,7 @@ impl Report {
     }
 }
 
-/// Positive, finite, and below a gigawatt-hour: zero energy for an answer is a meter that did not work.
+/// Positive, finite, and below a gigawatt-hour: an answer with 0 J means a meter that did not work.
 fn plausible(joules: Option<f64>) -> Option<Joules> {
     joules.filter(|joules| *joules > 0.0 && *joules < 1e6 * KWH).map(Joules)
 }

@@ -1,6 +1,5 @@
-//! Turns a raw hardware counter into a cumulative one: wraps, resets, jumps and standstill told apart.
-//!
-//! No I/O and no clock: readings and times come in.
+//! Cumulative energy from a raw hardware counter; distinguishes wraps, resets, jumps and
+//! standstill. Pure: readings and times are arguments.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +10,13 @@ use crate::units::{Microjoules, MonotonicNs};
 /// What a decrease of a raw counter means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
-    /// It counts to this value and goes on from 0 (RAPL's `max_energy_range_uj`).
+    /// The counter wraps to 0 after this value (RAPL's `max_energy_range_uj`).
     WrapsAt(Microjoules),
-    /// It is wide enough never to wrap: a decrease is a driver reload.
+    /// The counter is wide enough never to wrap: a decrease is a driver reload.
     Never,
 }
 
-/// A raw counter in microjoules and what it has counted since it was first seen.
+/// A raw counter in microjoules and its gain since the first reading.
 #[derive(Debug)]
 pub struct Counter {
     device: Arc<str>,
@@ -30,14 +29,16 @@ pub struct Counter {
     resets: u64,
 }
 
-/// More than this from one device between two reads is neither consumption nor a wrap: the counter started over, as
-/// after a suspend, or holds garbage. No package and no card comes within a factor of 10 of it.
+/// Mean power between two reads above which the difference is neither consumption nor a wrap: the
+/// counter was reset, as after a suspend, or holds garbage. No package or card comes within a
+/// factor of 10 of it.
 const IMPLAUSIBLE_WATTS: u128 = 20_000;
 
-/// What may come at once on top of that: the step of a coarse counter.
+/// Microjoules allowed on top of that: the step of a coarse counter.
 const STEP: u128 = 10_000_000;
 
-/// A device's counter that has not moved for this long is not counting: even those of cards move every 100 ms.
+/// Nanoseconds without a change after which a counter is stuck; even those of cards change every
+/// 100 ms.
 const STANDSTILL_NS: u64 = 5_000_000_000;
 
 impl Counter {
@@ -55,15 +56,16 @@ impl Counter {
         }
     }
 
-    /// For a counter that moves more rarely than those of devices: how long it may stand still.
+    /// Sets the time without a change after which the counter is stuck, for one that changes more
+    /// rarely than a device's.
     #[must_use]
     pub fn standing_still_after(mut self, standstill: Duration) -> Self {
         self.standstill_ns = u64::try_from(standstill.as_nanos()).unwrap_or(u64::MAX);
         self
     }
 
-    /// Takes a good reading; failed ones are simply not passed. After a reset, what the counter has gained since it
-    /// restarted is counted, if it is plausible.
+    /// Takes in a good reading; failed ones must not be passed. After a reset, the gain since the
+    /// restart is counted if it is plausible.
     pub fn advance(&mut self, raw: u64, now: MonotonicNs) -> Result<Sample, SensorError> {
         let elapsed_ns = now - self.last.at;
         if raw == self.raw {
@@ -76,7 +78,7 @@ impl Counter {
         }
         let gained = self.gained(raw, elapsed_ns);
         self.resets += u64::from(gained.is_none());
-        // What a counter did not count while it stood still nobody knows.
+        // The gain while the counter was stuck is unknown.
         let whole = gained.is_some() && !std::mem::take(&mut self.stands_still);
         let gained = gained.or_else(|| plausible(raw, elapsed_ns)).unwrap_or(0);
         self.raw = raw;
@@ -88,11 +90,11 @@ impl Counter {
         self.resets
     }
 
-    /// The gain since the last reading; none if the counter has started over or jumped.
+    /// The gain since the last reading; `None` if the counter was reset or jumped.
     fn gained(&self, raw: u64, elapsed_ns: u64) -> Option<u64> {
         let gained = match raw.checked_sub(self.raw) {
             Some(gained) => gained,
-            // Up to the range, then from 0. Several wraps in one gap cannot be told apart from one.
+            // Up to the range, then from 0. Several wraps in one gap look like one.
             None => match self.overflow {
                 Overflow::WrapsAt(range) => range.0.checked_sub(self.raw)?.checked_add(raw)?,
                 Overflow::Never => return None,
@@ -103,7 +105,7 @@ impl Counter {
 }
 
 fn plausible(gained: u64, elapsed_ns: u64) -> Option<u64> {
-    // 1 W is 1 µJ each 1,000 ns.
+    // 1 W is 1 µJ per 1,000 ns.
     let most = u128::from(elapsed_ns) * IMPLAUSIBLE_WATTS / 1000 + STEP;
     (u128::from(gained) <= most).then_some(gained)
 }

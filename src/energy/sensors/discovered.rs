@@ -1,4 +1,5 @@
-//! A device that was found, with what it covers, how good its figures would be, and why it may not be usable.
+//! A discovered device: its coverage, the quality of its figures, and the sensor or the reason why
+//! it cannot be read.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use super::sensor::{Band, DeviceInfo, Sensor, SensorError};
 use crate::energy::figure::{Quality, Source};
 use crate::units::Watts;
 
-/// A device that might be metered.
+/// A device that was found.
 pub struct Discovered {
     pub kind: Kind,
     pub info: DeviceInfo,
     pub coverage: Coverage,
-    /// Where it is read: a path, an address, an index.
+    /// Location of the sensor: a path, a URL or an index.
     pub at: String,
-    /// Ready to be read, or why not.
+    /// The sensor, or why there is none.
     pub sensor: Result<Box<dyn Sensor>, SkipReason>,
 }
 
@@ -30,7 +31,7 @@ impl fmt::Debug for Discovered {
     }
 }
 
-/// What kind of sensor reads a device.
+/// Kind of sensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -46,7 +47,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The same word as the source of its figures.
+    /// The label of the source of its figures.
     pub fn label(self) -> &'static str {
         self.source().label()
     }
@@ -66,19 +67,20 @@ impl Kind {
     }
 }
 
-/// What of a machine a device's figure covers. Machine contains all the others but those elsewhere.
+/// The part of a machine that a device's figure covers. `Machine` contains all others except
+/// `Elsewhere`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Coverage {
-    /// All of it, or all that computes.
+    /// The whole machine, or all of its computing parts.
     Machine,
-    /// A CPU package with what sits in it.
+    /// A CPU package with all parts in it.
     Processor,
-    /// Memory beside a package.
+    /// Memory outside a package.
     Memory,
-    /// A card of its own.
+    /// A discrete card.
     Accelerator,
-    /// Another machine, whose engines are asked through the network.
+    /// Another machine, whose engines are reached over the network.
     Elsewhere,
 }
 
@@ -107,9 +109,9 @@ pub enum SkipReason {
     Twin,
     #[error("{0} already counts the processor")]
     Counted(&'static str),
-    #[error("is not a kind of zone that Wattgate knows how to add up")]
+    #[error("is an unknown kind of zone")]
     UnknownZone,
-    #[error("has never counted anything")]
+    #[error("has never counted: its counter is 0")]
     NeverCounted,
     #[error("its channel is switched off")]
     SwitchedOff,
@@ -119,11 +121,11 @@ pub enum SkipReason {
         "reads 0, as the second half of a card with two dies does: the first half's figure holds both"
     )]
     SecondDie,
-    #[error("MIG is on: the driver gives one figure for the whole card and none for its instances")]
+    #[error("MIG is enabled: the driver reports energy only for the whole card, not per instance")]
     Mig,
-    #[error("energy.sensors asks for something else")]
+    #[error("not selected by energy.sensors")]
     NotAsked,
-    #[error("serves as the reference for `wattgate measure --calibrate`; the parts are counted")]
+    #[error("is the reference for `wattgate measure --calibrate`; the machine's parts are counted")]
     Reference,
     #[error("{0}")]
     Absent(&'static str),
@@ -133,26 +135,26 @@ pub enum SkipReason {
     Unreadable(#[from] SensorError),
 }
 
-/// How to let everybody read RAPL's counters for good.
+/// Permanent read permission on RAPL's counters.
 const LASTING: &str = "\
-To let every user read RAPL's counters from now on (who reads them can guess at what others compute: CVE-2020-8694):
+To let every user read RAPL's counters permanently (a side channel on other users' computations: CVE-2020-8694):
   echo 'SUBSYSTEM==\"powercap\", ACTION==\"add\", RUN+=\"/bin/chmod a+r /sys%p/energy_uj\"' | sudo tee /etc/udev/rules.d/60-wattgate.rules
   sudo udevadm control --reload && sudo udevadm trigger --action=add --subsystem-match=powercap";
 
 impl SkipReason {
-    /// What an operator can do about it beyond what the reason says.
+    /// A remedy beyond the message, if there is one.
     pub fn advice(&self, kind: Kind) -> Option<&'static str> {
         let denied = matches!(self, Self::Unreadable(SensorError::Denied { .. }));
         (denied && kind == Kind::Rapl).then_some(LASTING)
     }
 }
 
-/// A device's description, before anything is known of its idle power.
+/// A device without known idle power.
 pub fn info(name: impl Into<Arc<str>>, kind: Kind, quality: Quality, band: Band) -> DeviceInfo {
     DeviceInfo { name: name.into(), source: kind.source(), quality, band, idle: None }
 }
 
-/// The same with the idle power that the operator knows.
+/// The device with the configured idle power.
 pub fn with_idle(info: DeviceInfo, idle: Option<Watts>) -> DeviceInfo {
     DeviceInfo { idle, ..info }
 }

@@ -1,34 +1,35 @@
-//! Energy of a device that tells only its power: the area under the readings.
+//! Energy of a device that reports only its power: the integral of its readings. Pure.
 //!
-//! No I/O and no clock. What passed between readings that are far apart is unknown, not the mean of both ends.
+//! Energy between readings that are far apart is unknown, not the mean of both ends.
 
 use std::time::Duration;
 
 use super::sensor::Sample;
 use crate::units::{Microjoules, MonotonicNs};
 
-/// Power readings summed up by the trapezoid rule, exact to the microjoule.
+/// Power readings integrated by the trapezoid rule, exact to the microjoule.
 #[derive(Debug)]
 pub struct PowerIntegral {
     longest_gap_ns: u64,
     microwatts: u64,
     last: Sample,
-    /// Of the sum, in microwatt-nanoseconds halved: what does not fill a microjoule yet.
+    /// Remainder of the sum below one microjoule, in half microwatt-nanoseconds.
     rest: u128,
 }
 
-/// Microwatt-nanoseconds of a microjoule, times two for the mean of two readings.
+/// Half microwatt-nanoseconds per microjoule; halves, for the mean of two readings.
 const UNIT: u128 = 2_000_000_000;
 
 impl PowerIntegral {
-    /// Starts at 0 with a first reading. Readings further apart than `longest_gap` tell nothing of the time between.
+    /// Starts at 0 with a first reading. Energy between readings further apart than `longest_gap`
+    /// is unknown.
     pub fn starting_at(microwatts: u64, at: MonotonicNs, longest_gap: Duration) -> Self {
         let longest_gap_ns = u64::try_from(longest_gap.as_nanos()).unwrap_or(u64::MAX);
         let last = Sample { at, total: Microjoules::ZERO, whole: true };
         Self { longest_gap_ns, microwatts, last, rest: 0 }
     }
 
-    /// Takes a reading. One that is no later than the last tells nothing new.
+    /// Takes in a reading. One no later than the last is ignored.
     pub fn add(&mut self, microwatts: u64, at: MonotonicNs) -> Sample {
         let elapsed_ns = at - self.last.at;
         if elapsed_ns == 0 {

@@ -2,3 +2,4 @@
 
 pub mod cgroup;
 pub mod cpu_model;
+pub mod stat;

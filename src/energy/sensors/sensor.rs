@@ -1,6 +1,7 @@
-//! The seam to energy sensors: cumulative energy of one device.
+//! The sensor interface: cumulative energy of one device.
 //!
-//! A sensor reads; it does not attribute, does not keep time for the meter, and never turns an error into a zero.
+//! A sensor reads; it neither attributes energy nor schedules its readings, and never turns an
+//! error into a zero.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,33 +14,38 @@ use crate::units::{Microjoules, MonotonicNs, Watts};
 
 /// A source of cumulative energy for one device.
 ///
-/// After a failed read the next good one covers the whole gap: where the hardware kept counting, that energy belongs
-/// to the interval that ends with the good read, so nothing is lost and nothing is invented.
+/// After a failed read the next good one covers the whole gap: energy counted by the hardware
+/// meanwhile belongs to the interval that ends with the good read.
 pub trait Sensor: Send {
     fn device(&self) -> &DeviceInfo;
 
-    /// The newest sample. Answers at once: what is slow is read elsewhere and only looked up here.
+    /// The newest sample. Must not block: slow sources are polled by a task and only looked up
+    /// here.
     fn read(&mut self) -> Result<Sample, SensorError>;
 
-    /// How often the hardware counter started over or jumped; the energy between the last read and that is lost.
+    /// Resets and jumps of the hardware counter so far; energy between the last read and a reset is
+    /// lost.
     fn resets(&self) -> u64 {
         0
     }
 }
 
-/// What a sensor says.
+/// A reading of a sensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// When this was the truth. The same as that of the sample before while there is nothing new: a slow counter's
-    /// energy then belongs to the whole time since it last moved, not to the tick in which it moved.
+    /// Time of the reading. Equal to that of the sample before while the counter has not changed:
+    /// energy of a slow counter belongs to the whole time since its last change, not to the tick of
+    /// the change.
     pub at: MonotonicNs,
-    /// Energy since the sensor was made (counters) or since its process began (models); never decreases.
+    /// Energy since the sensor was created (counters) or since its process started (models); never
+    /// decreases.
     pub total: Microjoules,
-    /// Whether all energy since the sample before is in `total`. If not, what ran then has used more than is known.
+    /// Whether `total` contains all energy since the sample before. If not, energy of that time is
+    /// unknown.
     pub whole: bool,
 }
 
-/// What a sensor measures and how far it can be trusted.
+/// A device and the quality of its sensor's figures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceInfo {
     /// Stable and unique among a meter's devices; fit for a metric label.
@@ -47,7 +53,7 @@ pub struct DeviceInfo {
     pub source: Source,
     pub quality: Quality,
     pub band: Band,
-    /// Power drawn with nothing to do, if known; split off as idle before attribution.
+    /// Idle power, if known; booked as idle energy before attribution.
     pub idle: Option<Watts>,
 }
 
@@ -59,11 +65,11 @@ pub struct Band {
 }
 
 impl Band {
-    /// A counter: the figure is what it says.
+    /// The band of a counter: the figure itself.
     pub const EXACT: Self = Self { low: 1.0, high: 1.0 };
 }
 
-/// Why a sensor gave no figure. Energy is then unknown, not zero.
+/// Why a sensor has no reading. Energy is then unknown, not zero.
 #[derive(Debug, thiserror::Error)]
 pub enum SensorError {
     #[error(
@@ -72,38 +78,38 @@ pub enum SensorError {
         .path.display()
     )]
     Denied { path: PathBuf },
-    /// The device or process does not exist any more.
-    #[error("{} is gone", .path.display())]
+    /// The device or process no longer exists.
+    #[error("{} no longer exists", .path.display())]
     Gone { path: PathBuf },
     #[error("cannot read {}: {source}", .path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("{} holds something other than a count", .path.display())]
     Malformed { path: PathBuf },
-    /// The count has not moved for so long that nothing can be counting.
-    #[error("{device} has not moved for {seconds} s, and nothing that runs draws no power")]
+    /// The counter has not changed for so long that it cannot be counting.
+    #[error("{device}: counter stuck for {seconds} s")]
     Frozen { device: Arc<str>, seconds: u64 },
-    /// A gauge of something that runs shows no power at all.
-    #[error("{device} shows 0 W, and nothing that runs draws no power")]
+    /// The gauge of an active device reads 0 W.
+    #[error("{device}: power reads 0 W on an active device")]
     NoPower { device: Arc<str> },
-    /// Another machine was asked and has not answered yet.
-    #[error("{device} has not answered yet")]
+    /// No poll has completed yet.
+    #[error("{device}: no reading yet")]
     Waiting { device: Arc<str> },
-    /// A driver or another machine gave no figure.
+    /// A driver or a remote server returned no usable figure.
     #[error("{device}: {why}")]
     Refused { device: Arc<str>, why: String },
-    /// The newest figure from another machine is too old to stand for now.
-    #[error("{device}: the newest figure is {seconds} s old")]
+    /// The newest figure from a remote server is too old.
+    #[error("{device}: the newest reading is {seconds} s old")]
     Stale { device: Arc<str>, seconds: u64 },
 }
 
 impl SensorError {
-    /// Sorts an I/O error by what the operator can do about it.
+    /// Classifies an I/O error by its remedy.
     pub fn from_io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::PermissionDenied => Self::Denied { path },
             io::ErrorKind::NotFound => Self::Gone { path },
-            // A process that ends while its file is open answers ESRCH.
+            // Reading the file of a process that has ended meanwhile fails with ESRCH.
             _ if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
                 Self::Gone { path }
             }
@@ -111,7 +117,7 @@ impl SensorError {
         }
     }
 
-    /// A short word for its kind.
+    /// The kind of error as a metric label.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Denied { .. } => "denied",

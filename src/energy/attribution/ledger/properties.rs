@@ -1,4 +1,5 @@
-//! What must hold of the books for any sequence of readings and reports, whatever is late, lost or out of order.
+//! What must hold of the books for any sequence of readings and reports, whatever is late, lost or
+//! out of order.
 
 use proptest::prelude::*;
 
@@ -29,7 +30,8 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Plays events against a ledger; checks the books after each. Returns it with all energy that was fed in.
+/// Plays events against a ledger; checks the books after each. Returns it with all energy that was
+/// fed in.
 fn play(events: &[Event], idle_watts: u64) -> (Ledger, u64) {
     let (mut ledger, mut now, mut fed) = (ledger(idle_watts, &[]), 100, 0);
     for event in events {

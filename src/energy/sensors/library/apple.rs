@@ -1,11 +1,13 @@
-//! Apple's chips, by the energy model of their own power management: processor, graphics, neural engine and memory.
+//! Sensor of Apple's chips: the energy model of their power management, for processor, GPU, neural
+//! engine and memory.
 //!
-//! The interface is private and only tells a mean over a time it blocks for, so it is read in a thread of its own. Needs
-//! no root. A mean of zero is no figure: newer systems freeze these counters for programs without an entitlement.
+//! The interface is private and blocks while it averages power, so a thread of its own reads it.
+//! Needs no root. A mean of 0 W is refused: newer systems freeze these counters for programs
+//! without an entitlement.
 
 use crate::energy::sensors::discovered::Discovered;
 
-/// The chip of this machine, if it is one of Apple's.
+/// The chip of this machine, if Apple made it.
 #[cfg(not(target_os = "macos"))]
 pub fn find() -> Vec<Discovered> {
     Vec::new()
@@ -13,13 +15,13 @@ pub fn find() -> Vec<Discovered> {
 
 #[cfg(target_os = "macos")]
 pub fn find() -> Vec<Discovered> {
-    /// Milliseconds that one reading takes.
+    /// Duration of one reading, in milliseconds.
     const READING_MS: u32 = 200;
     let candidate = chip::candidate(|| {
         let mut sampler = macmon::Sampler::new().map_err(|error| error.to_string())?;
         Ok(move || {
             let means = sampler.get_metrics(READING_MS).map_err(|error| error.to_string())?;
-            // The sum holds processor, graphics and neural engine.
+            // The sum of processor, GPU and neural engine.
             Ok(f64::from(means.all_power) + f64::from(means.ram_power))
         })
     });
@@ -39,13 +41,14 @@ mod chip {
     use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
     use crate::units::MonotonicNs;
 
-    /// A mean older than this is none.
+    /// Age above which a mean is stale.
     const STALE_AFTER: Duration = Duration::from_secs(5);
 
-    /// A judgement: Apple publishes no accuracy of its model.
+    /// An assumption: Apple publishes no accuracy of its model.
     const BAND: Band = Band { low: 0.9, high: 1.1 };
 
-    /// The chip as one device; `open` makes what blocks for a while and gives the mean watts of that while.
+    /// The chip as one device. `open` returns a function that blocks for a while and returns the
+    /// mean watts of that time.
     pub(super) fn candidate<F, G>(open: F) -> Discovered
     where
         F: FnOnce() -> Result<G, String> + Send + 'static,
@@ -94,7 +97,7 @@ mod chip {
         }
     }
 
-    /// Sums the means until told to stop; a mean holds for all the time since the one before.
+    /// Integrates the means until stopped; a mean covers the time since the one before.
     fn sum(
         mut mean_watts: impl FnMut() -> Result<f64, String>,
         stopping: &AtomicBool,
@@ -107,7 +110,7 @@ mod chip {
             last = Instant::now();
             put(mean.and_then(|watts| {
                 if watts <= 0.0 || !watts.is_finite() {
-                    return Err(format!("the chip's energy model says {watts} W"));
+                    return Err(format!("the chip's energy model reports {watts} W"));
                 }
                 joules += watts * seconds;
                 Ok(Figure::Joules(joules))
@@ -172,7 +175,7 @@ mod chip {
         #[test]
         fn a_frozen_energy_model_is_no_zero() {
             let error = reading(0.0).unwrap_err();
-            assert!(error.to_string().contains("says 0 W"), "{error}");
+            assert!(error.to_string().contains("reports 0 W"), "{error}");
         }
 
         #[test]

@@ -1,7 +1,7 @@
-//! NVIDIA cards through the driver's own library, loaded when it is there.
+//! Sensor of NVIDIA cards through the driver's library (NVML), loaded at run time if present.
 //!
-//! The energy counter (Volta and later) counts millijoules since the driver was loaded: a decrease is a reload. Where
-//! there is none, the card's power, a mean over up to a second, is summed up.
+//! The energy counter (Volta and later) counts millijoules since the driver was loaded: a decrease
+//! is a reload. Without a counter, the card's power, a mean over up to a second, is integrated.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub struct Config {
     pub enabled: bool,
     /// Name or path of the library. Default `libnvidia-ml.so.1`.
     pub library: PathBuf,
-    /// Watts of one card with nothing to do, 0 to 10000. Default unset: idle energy is not told apart.
+    /// Idle power of one card in watts, 0 to 10000. Default unset: idle energy is not separated.
     pub idle_watts: Option<Watts>,
 }
 
@@ -37,34 +37,34 @@ impl Default for Config {
     }
 }
 
-/// NVIDIA's own accuracy of a power reading.
+/// Accuracy of a power reading according to NVIDIA's documentation: ±5 %.
 const POWER_BAND: Band = Band { low: 0.95, high: 1.05 };
 
-/// Looks for cards. Loading the library takes some 10 ms where there is a driver.
+/// Finds cards. Loading the library takes about 10 ms where a driver is installed.
 pub fn find(config: &Config) -> Vec<Discovered> {
     let nvml = match load(&config.library) {
         Ok(nvml) => Arc::new(nvml),
         Err(why) => return vec![not_usable("nvml", &config.library, why)],
     };
     match nvml.device_count() {
-        Ok(0) => vec![not_usable("nvml", &config.library, "the driver shows no card".to_owned())],
+        Ok(0) => vec![not_usable("nvml", &config.library, "the driver lists no card".to_owned())],
         Ok(count) => (0..count).map(|index| card(&nvml, index, config.idle_watts)).collect(),
-        Err(error) => vec![not_usable("nvml", &config.library, said(&error))],
+        Err(error) => vec![not_usable("nvml", &config.library, driver_error(&error))],
     }
 }
 
 fn load(library: &Path) -> Result<Nvml, String> {
     Nvml::builder().lib_path(OsStr::new(library)).init().map_err(|error| match error {
         NvmlError::LibloadingError(_) => format!(
-            "{} cannot be loaded: there is no NVIDIA driver, or the container was not given it (`docker run --gpus all`)",
+            "{} cannot be loaded: no NVIDIA driver is installed, or the container has no access to it (start it with `docker run --gpus all`)",
             library.display()
         ),
-        error => said(&error),
+        error => driver_error(&error),
     })
 }
 
-fn said(error: &NvmlError) -> String {
-    format!("the NVIDIA driver says: {error}")
+fn driver_error(error: &NvmlError) -> String {
+    format!("NVIDIA driver error: {error}")
 }
 
 fn not_usable(name: &str, library: &Path, why: String) -> Discovered {
@@ -93,13 +93,13 @@ fn card(nvml: &Arc<Nvml>, index: u32, idle: Option<Watts>) -> Discovered {
 }
 
 fn open(nvml: &Arc<Nvml>, index: u32, info: DeviceInfo) -> Result<Box<dyn Sensor>, SkipReason> {
-    let refused = |error: NvmlError| SkipReason::Driver(said(&error));
+    let refused = |error: NvmlError| SkipReason::Driver(driver_error(&error));
     let device = nvml.device_by_index(index).map_err(refused)?;
     if device.mig_mode().is_ok_and(|mode| mode.current != 0) {
         return Err(SkipReason::Mig);
     }
     let (now, name) = (MonotonicNs::now(), Arc::clone(&info.name));
-    let reading = if let Ok(raw) = millijoules(&device) {
+    let reading = if let Ok(raw) = counter_microjoules(&device) {
         Reading::Counter(Counter::starting_at(raw, now, name, Overflow::Never))
     } else {
         let power = running(microwatts(&device).map_err(refused)?, &name)?;
@@ -108,17 +108,18 @@ fn open(nvml: &Arc<Nvml>, index: u32, info: DeviceInfo) -> Result<Box<dyn Sensor
     Ok(Box::new(NvmlSensor { info, nvml: Arc::clone(nvml), index, reading }))
 }
 
-/// The counter, in microjoules.
-fn millijoules(device: &Device<'_>) -> Result<u64, NvmlError> {
+/// The energy counter in microjoules, read in millijoules.
+fn counter_microjoules(device: &Device<'_>) -> Result<u64, NvmlError> {
     Ok(device.total_energy_consumption()?.saturating_mul(1000))
 }
 
-/// The power, from milliwatts.
+/// The power in microwatts, read in milliwatts.
 fn microwatts(device: &Device<'_>) -> Result<u64, NvmlError> {
     Ok(u64::from(device.power_usage()?) * 1000)
 }
 
-/// One card. Handles of devices borrow the library, so the card is asked for by its index, which costs little.
+/// One card. Device handles borrow the library, so each read looks the card up by its index, which
+/// is cheap.
 struct NvmlSensor {
     info: DeviceInfo,
     nvml: Arc<Nvml>,
@@ -136,7 +137,7 @@ impl NvmlSensor {
         let device = self.nvml.device_by_index(self.index)?;
         Ok(match &mut self.reading {
             Reading::Counter(counter) => {
-                let raw = millijoules(&device)?;
+                let raw = counter_microjoules(&device)?;
                 counter.advance(raw, MonotonicNs::now())
             }
             Reading::Power(integral) => {
@@ -155,7 +156,7 @@ impl Sensor for NvmlSensor {
     fn read(&mut self) -> Result<Sample, SensorError> {
         let device = Arc::clone(&self.info.name);
         self.sample()
-            .unwrap_or_else(|error| Err(SensorError::Refused { device, why: said(&error) }))
+            .unwrap_or_else(|error| Err(SensorError::Refused { device, why: driver_error(&error) }))
     }
 
     fn resets(&self) -> u64 {

@@ -1,17 +1,21 @@
-//! CPU time of an engine that has a control group of its own, which also holds what its processes started and ended.
+//! CPU time of an engine that has a control group of its own, which includes processes that have
+//! ended.
 //!
-//! Control groups version 2 only. An engine in the gateway's own group is metered by `/proc` instead.
+//! Control groups version 2 only. An engine in the gateway's own group is metered by `/proc`
+//! instead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
-use super::cpu_model::{CpuModel, ProcessSensor};
+use super::cpu_model::CpuModel;
+use super::stat::ProcessSensor;
 use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::{Microjoules, MonotonicNs};
 
-/// The best meter of an engine's CPU time: its group's if it has one for itself, else its process's.
+/// The sensor of an engine's CPU time: of its control group if no other process is in it, else of
+/// its process.
 pub fn engine_sensor(
     name: Arc<str>,
     sysfs_root: &Path,
@@ -26,7 +30,8 @@ pub fn engine_sensor(
     }
 }
 
-/// The directory of the group that holds `pid` and nobody else; none if it shares one, above all the gateway's.
+/// The directory of the control group that contains only `pid`; `None` if `pid` shares one, in
+/// particular the gateway's.
 fn own_group(sysfs_root: &Path, proc_root: &Path, pid: u32, gateway: u32) -> Option<PathBuf> {
     let group_of = |pid: u32| {
         let text = fs::read_to_string(proc_root.join(pid.to_string()).join("cgroup")).ok()?;
@@ -41,7 +46,7 @@ fn own_group(sysfs_root: &Path, proc_root: &Path, pid: u32, gateway: u32) -> Opt
     (members.trim() == pid.to_string()).then_some(directory)
 }
 
-/// Cumulative CPU energy of one control group since the sensor was made.
+/// Cumulative CPU energy of one control group since the sensor was created.
 struct CgroupSensor {
     info: DeviceInfo,
     path: PathBuf,
@@ -74,7 +79,8 @@ impl Sensor for CgroupSensor {
     }
 }
 
-/// `usage_usec` of a `cpu.stat`: user and system time of all that ever ran in the group.
+/// `usage_usec` of a `cpu.stat`, in microseconds: user and system time of all processes of the
+/// group so far.
 fn usage_us(path: &Path) -> Result<u64, SensorError> {
     let text = fs::read_to_string(path).map_err(|error| SensorError::from_io(path, error))?;
     let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok());
@@ -85,7 +91,8 @@ fn usage_us(path: &Path) -> Result<u64, SensorError> {
 mod tests {
     use super::*;
 
-    /// A machine where process 7 is in `group`, with `members`, and the gateway (process 1) in `/gw`.
+    /// A machine where process 7 is in `group`, with `members`, and the gateway (process 1) in
+    /// `/gw`.
     fn machine(group: &str, members: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (pid, group) in [(7, group), (1, "/gw")] {

@@ -1,6 +1,7 @@
-//! A sensor whose figures come from another machine: the newest one is looked up, however it got here.
+//! Sensor of a remote server: a poll stores the newest figure, a read looks it up.
 //!
-//! A figure that is too old is no figure. Time before the first one, and gaps in power readings, are unknown.
+//! A stale figure is an error. Energy before the first figure, and in gaps of power readings, is
+//! unknown.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,18 +13,18 @@ use crate::energy::sensors::power_integral::PowerIntegral;
 use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::{Microjoules, MonotonicNs};
 
-/// One figure from another machine.
+/// One figure of a remote server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Figure {
-    /// Energy since whenever.
+    /// Energy since an arbitrary start.
     Joules(f64),
     Watts(f64),
 }
 
-/// How a figure is read from an answer.
+/// Reads the figure from a response body.
 pub type Parse = Box<dyn Fn(&[u8]) -> Result<Figure, String> + Send>;
 
-/// Asks for figures as long as it lives.
+/// Polls for figures until dropped.
 pub struct RemoteSensor {
     info: DeviceInfo,
     latest: Arc<Mutex<LatestFigure>>,
@@ -31,7 +32,7 @@ pub struct RemoteSensor {
 }
 
 impl RemoteSensor {
-    /// Starts asking. Figures older than `stale_after` are none.
+    /// Starts polling. Figures older than `stale_after` are errors.
     pub fn start(
         info: DeviceInfo,
         target: PollTarget,
@@ -64,14 +65,14 @@ impl Sensor for RemoteSensor {
     }
 }
 
-/// The newest figure and what came of those before.
+/// The newest figure and the energy accumulated so far.
 #[derive(Debug)]
 pub(super) struct LatestFigure {
     device: Arc<str>,
     stale_after: Duration,
     meter: Option<Meter>,
     newest: Option<Result<Sample, SensorError>>,
-    /// Why the last question brought nothing.
+    /// Why the last poll returned no figure.
     problem: Option<String>,
 }
 
@@ -81,7 +82,7 @@ enum Meter {
     Power(PowerIntegral),
 }
 
-/// More than any site draws: the answer held garbage.
+/// Power above which a figure is garbage.
 const IMPLAUSIBLE_WATTS: f64 = 20_000.0;
 
 impl LatestFigure {
@@ -120,7 +121,7 @@ impl LatestFigure {
                     }
                 };
                 self.meter = Some(meter);
-                // What ran before the first figure used nobody knows how much.
+                // Energy before the first figure is unknown.
                 Ok(Sample { at, whole: false, total: Microjoules::ZERO })
             }
         }
@@ -162,7 +163,7 @@ impl LatestFigure {
     }
 }
 
-/// The figure in millionths of its unit, if it is one that can be.
+/// The figure in millionths of its unit, refused if it is implausible.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -174,11 +175,11 @@ fn micro(figure: Figure) -> Result<(Figure, u64), String> {
         Figure::Joules(joules) => (joules, 9.2e12, "J"),
         Figure::Watts(watts) => (watts, IMPLAUSIBLE_WATTS, "W"),
     };
-    // A NaN lies in no range, and nothing that runs draws no power.
+    // A NaN is in no range; 0 W on an active machine is an error.
     let micro = (amount * 1e6).round() as u64;
     let draws = micro > 0 || matches!(figure, Figure::Joules(_));
     if !(0.0..=limit).contains(&amount) || !draws {
-        return Err(format!("answers with {amount} {unit}"));
+        return Err(format!("reports {amount} {unit}"));
     }
     Ok((figure, micro))
 }

@@ -1,7 +1,7 @@
-//! Energy or power of another machine, asked of a Prometheus server: Kepler, DCGM, smart-plug exporters.
+//! Energy or power from a Prometheus server: Kepler, DCGM, smart-plug exporters.
 //!
-//! An instant query over HTTP that gives one number. The server forgets samples older than the time after which a
-//! figure is stale here, so an exporter that died is noticed.
+//! Each poll is an instant query over HTTP that must return one number. The lookback of the query
+//! is the age at which a figure is stale, so that a dead exporter is detected.
 
 use std::time::Duration;
 
@@ -21,36 +21,38 @@ use crate::energy::sensors::sensor::Band;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Root of the Prometheus server. Required.
+    /// Root URL of the Prometheus server. Required.
     pub url: String,
-    /// `PromQL` that gives one number. Required.
+    /// `PromQL` expression that returns one number. Required.
     pub query: String,
-    /// What the number is. Default `joules`.
+    /// Unit of the number. Default `joules`.
     pub unit: Unit,
-    /// What it covers: another machine (the default), or this `machine`, its `processor` or an `accelerator`.
+    /// Part covered: another machine (`elsewhere`, the default), or this `machine`, its `processor`
+    /// or an `accelerator`.
     pub covers: Coverage,
-    /// The models whose engines run there; for another machine only, and then at least one.
+    /// Models whose engines run on the other machine; required for `elsewhere`, else forbidden.
     pub models: Vec<String>,
-    /// How good the exporter's figures are. Default `estimated`: exporters in virtual machines model.
+    /// Quality of the exporter's figures. Default `estimated`: exporters in virtual machines use
+    /// models.
     pub quality: Quality,
-    /// Milliseconds between questions, 500 to 60000. Default 5000.
+    /// Milliseconds between polls, 500 to 60000. Default 5000.
     pub every_ms: u64,
-    /// Milliseconds until a question is given up, 100 to 30000. Default 2000.
+    /// Timeout of a poll in milliseconds, 100 to 30000. Default 2000.
     pub timeout_ms: u64,
-    /// Seconds after which a figure is no figure, 2 to 3600. Default 60.
+    /// Seconds after which a figure is stale, 2 to 3600. Default 60.
     pub stale_after_s: u64,
-    /// Environment variable that holds a bearer token. Default: none is sent.
+    /// Environment variable with a bearer token. Default unset: no token is sent.
     pub token_env: Option<String>,
 }
 
-/// What the number of a query is.
+/// Unit of a query's number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// A counter.
+    /// An energy counter.
     #[default]
     Joules,
-    /// A gauge, summed over time.
+    /// A power gauge, integrated over time.
     Watts,
 }
 
@@ -72,7 +74,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What is wrong with it: the key at fault, and why.
+    /// The invalid keys with the reasons.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let elsewhere = self.covers == Coverage::Elsewhere;
         let rules = [
@@ -80,12 +82,12 @@ impl Config {
             (
                 !self.query.trim().is_empty(),
                 "query",
-                "is missing: a PromQL expression that gives one number",
+                "is missing: set a PromQL expression that returns one number",
             ),
             (
                 elsewhere != self.models.is_empty(),
                 "models",
-                "must name the models whose engines run on that other machine, and is for other machines only",
+                "must name the models on the other machine when `covers` is `elsewhere`, and must be empty otherwise",
             ),
             (
                 self.covers != Coverage::Memory,
@@ -123,11 +125,11 @@ impl Config {
     }
 }
 
-/// The sensor of one query, by the name of its table.
+/// The sensor of one query, named after its config table.
 pub fn candidate(name: &str, config: &Config) -> Discovered {
     let band = match config.unit {
         Unit::Joules => Band::EXACT,
-        // What passed between two scrapes is only sampled.
+        // Power between two scrapes is not seen.
         Unit::Watts => Band { low: 0.85, high: 1.15 },
     };
     let info = info(name, Kind::Prometheus, config.quality, band);
@@ -156,25 +158,25 @@ impl Unit {
     }
 }
 
-/// The one number of an answer to an instant query.
+/// The number in the response to an instant query.
 fn number(body: &[u8]) -> Result<f64, String> {
     let body: Value = serde_json::from_slice(body)
-        .map_err(|_| "does not answer as Prometheus does".to_owned())?;
+        .map_err(|_| "response is not that of a Prometheus query".to_owned())?;
     let data = &body["data"];
     let value = match (data["resultType"].as_str(), data["result"].as_array()) {
         (Some("scalar"), Some(value)) => value,
         (Some("vector"), Some(series)) => match series.as_slice() {
-            [] => return Err("the query finds nothing (any more): is the exporter up?".to_owned()),
-            [one] => one["value"].as_array().ok_or("does not answer as Prometheus does")?,
+            [] => return Err("the query finds nothing: check that the exporter is up".to_owned()),
+            [one] => one["value"].as_array().ok_or("response is not that of a Prometheus query")?,
             more => {
                 let count = more.len();
-                return Err(format!("the query finds {count} series: put it in sum()"));
+                return Err(format!("the query returns {count} series: aggregate them with sum()"));
             }
         },
-        _ => return Err("the query gives no single number".to_owned()),
+        _ => return Err("the query returns no single number".to_owned()),
     };
     let text = value.get(1).and_then(Value::as_str).unwrap_or_default();
-    text.parse().map_err(|_| "the query gives no number".to_owned())
+    text.parse().map_err(|_| "the query returns no number".to_owned())
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Meters between the machine and the wall: Shelly plugs of both generations, and Tasmota.
+//! Wall meters: Shelly plugs of both generations, and Tasmota.
 //!
-//! They see everything, fans and losses included, so they are the reference of calibrations, and a machine's total where
-//! nothing else can be read; never a part of a sum. Their power is summed: their own counters step too coarsely.
+//! A wall meter covers the whole machine, fans and losses included: it is the reference of
+//! calibrations and, where no other sensor can be read, the machine's total; never a part of a sum.
+//! Its power is integrated, because its energy counter is too coarse.
 
 use std::time::Duration;
 
@@ -21,28 +22,28 @@ use crate::energy::sensors::sensor::Band;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Root of the meter. Default unset: there is none.
+    /// Root URL of the meter. Default unset: no meter.
     pub url: Option<String>,
-    /// How it is asked. Default `shelly_gen2`.
+    /// Interface of the meter. Default `shelly_gen2`.
     pub api: Api,
-    /// Which of its channels, from 0. Default 0.
+    /// Index of the channel, from 0. Default 0.
     pub channel: u8,
-    /// Milliseconds between questions, 500 to 60000. Default 1000.
+    /// Milliseconds between polls, 500 to 60000. Default 1000.
     pub every_ms: u64,
-    /// Milliseconds until a question is given up, 100 to 30000. Default 2000.
+    /// Timeout of a poll in milliseconds, 100 to 30000. Default 2000.
     pub timeout_ms: u64,
 }
 
-/// How a meter is asked.
+/// Interface of a wall meter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
     /// Shelly Plus, Pro and later, with a switch.
     #[default]
     ShellyGen2,
-    /// The same without a switch (PM Mini).
+    /// Shelly of those generations without a switch (PM Mini).
     ShellyGen2Pm,
-    /// Shelly Plug, 1PM, EM and others of the first generation.
+    /// Shelly of the first generation (Plug, 1PM, EM).
     ShellyGen1,
     Tasmota,
 }
@@ -53,11 +54,12 @@ impl Default for Config {
     }
 }
 
-/// A plug's stated accuracy is 1 to 3 %, and between two readings power is only sampled.
+/// Stated accuracy of such meters is 1 to 3 %; the rest is for power between two readings, which is
+/// not seen.
 const BAND: Band = Band { low: 0.95, high: 1.05 };
 
 impl Config {
-    /// What is wrong with it: the key at fault, and why.
+    /// The invalid keys with the reasons.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let pace = [every_rule(self.every_ms), timeout_rule(self.timeout_ms)];
         broken(self.url.as_deref().map(url_rule).into_iter().chain(pace))
@@ -76,13 +78,13 @@ impl Config {
         })
     }
 
-    /// Readings further apart than this tell nothing of the time between.
+    /// Energy between readings further apart than this is unknown.
     fn longest_gap(&self) -> Duration {
         Duration::from_millis(3 * self.every_ms + self.timeout_ms)
     }
 }
 
-/// The meter that is configured, if one is.
+/// The configured meter, if any.
 pub fn find(config: &Config) -> Vec<Discovered> {
     let Some(at) = config.url.clone() else { return Vec::new() };
     let info = info("wall", Kind::Wall, Quality::Measured, BAND);
@@ -96,7 +98,7 @@ pub fn find(config: &Config) -> Vec<Discovered> {
 }
 
 impl Api {
-    /// Where the power of a channel is asked for, below the meter's root.
+    /// Path of a channel's power below the root URL.
     pub fn path_and_query(self, channel: u8) -> (Vec<&'static str>, Option<String>) {
         match self {
             Self::ShellyGen2 => (vec!["rpc", "Switch.GetStatus"], Some(format!("id={channel}"))),
@@ -106,28 +108,29 @@ impl Api {
         }
     }
 
-    /// The power in an answer.
+    /// The power in a response body.
     pub fn watts(self, channel: usize, body: &[u8]) -> Result<f64, String> {
         let body: Value =
-            serde_json::from_slice(body).map_err(|_| "does not answer in JSON".to_owned())?;
+            serde_json::from_slice(body).map_err(|_| "response is not JSON".to_owned())?;
         let value = match self {
             Self::ShellyGen2 | Self::ShellyGen2Pm => &body["apower"],
             Self::ShellyGen1 => {
                 let meters = if body["meters"][channel].is_object() { "meters" } else { "emeters" };
                 let meter = &body[meters][channel];
                 if meter["is_valid"] == Value::Bool(false) {
-                    return Err("says that its own reading is not valid".to_owned());
+                    return Err("the meter marks its reading as not valid".to_owned());
                 }
                 &meter["power"]
             }
-            // A device with several channels lists their powers.
+            // A device with several channels returns a list of powers.
             Self::Tasmota => match &body["StatusSNS"]["ENERGY"]["Power"] {
                 Value::Array(powers) => powers.get(channel).unwrap_or(&Value::Null),
                 power => power,
             },
         };
         value.as_f64().ok_or_else(|| {
-            "does not answer as such a meter does: look at energy.wall.api and .channel".to_owned()
+            "response has no power reading: check energy.wall.api and energy.wall.channel"
+                .to_owned()
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Laptop batteries, so that a survey can say why they are no meter: nothing leaves them while plugged in.
+//! Laptop batteries. Never used as sensors, but listed with the reason: no power leaves them while
+//! plugged in.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use crate::energy::figure::Quality;
 use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::sensor::Band;
 
-/// The batteries under `sysfs_root` that tell their power.
+/// The batteries under `sysfs_root` that report power or current.
 pub fn find(sysfs_root: &Path) -> Vec<Discovered> {
     let supplies = file::entries(&sysfs_root.join("class/power_supply")).into_iter();
     let batteries = supplies.filter(|(_, path)| {

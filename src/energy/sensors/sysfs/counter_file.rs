@@ -1,4 +1,4 @@
-//! A sensor whose whole device is one sysfs file with a growing count, as RAPL zones and hwmon's energy channels are.
+//! Sensor of one sysfs file with an increasing counter: RAPL zones and hwmon energy channels.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::energy::sensors::counter::Counter;
 use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::MonotonicNs;
 
-/// The file, and what its count has come to.
+/// A counter file and its cumulative energy.
 #[derive(Debug)]
 pub struct CounterFile {
     pub info: DeviceInfo,

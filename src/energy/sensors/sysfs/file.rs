@@ -1,6 +1,6 @@
-//! Numbers and words from sysfs files.
+//! Numbers and words in sysfs files.
 //!
-//! Opens the file for each reading: one that vanishes, or is replaced in a container, is then noticed.
+//! Each read opens the file again, so that a removed or replaced file is detected.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::energy::sensors::sensor::SensorError;
 
-/// The count in a file of one line.
+/// The unsigned integer in a file of one line.
 pub fn count(path: &Path) -> Result<u64, SensorError> {
     let failed = |error| SensorError::from_io(path, error);
-    // The longest `u64` has 20 digits: no allocation at every tick.
+    // The longest `u64` has 20 digits. A buffer on the stack avoids an allocation at every tick.
     let mut buffer = [0; 32];
     let mut file = File::open(path).map_err(failed)?;
     let mut length = 0;
@@ -26,12 +26,12 @@ pub fn count(path: &Path) -> Result<u64, SensorError> {
         .ok_or_else(|| SensorError::Malformed { path: path.to_owned() })
 }
 
-/// The first line of a file; none if it cannot be read.
+/// The first line of a file; `None` if it cannot be read.
 pub fn word(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.lines().next()?.trim().to_owned())
 }
 
-/// What a directory holds, by name; empty if it cannot be read.
+/// The entries of a directory in natural order; empty if it cannot be read.
 pub fn entries(directory: &Path) -> Vec<(String, PathBuf)> {
     let mut found: Vec<(String, PathBuf)> = fs::read_dir(directory)
         .into_iter()

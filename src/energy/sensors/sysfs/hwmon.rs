@@ -1,4 +1,5 @@
-//! Energy and power that drivers show under `/sys/class/hwmon`: AMD and Intel cards, ACPI power meters, Grace.
+//! Energy and power channels under `/sys/class/hwmon`: AMD and Intel cards, ACPI power meters,
+//! NVIDIA Grace.
 //!
 //! Units are the kernel's: microjoules and microwatts. A channel whose `_enable` is 0 is skipped.
 
@@ -15,12 +16,12 @@ use crate::energy::sensors::power_integral::PowerIntegral;
 use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::MonotonicNs;
 
-/// A reading that the driver averages over its own interval.
+/// Quality and band of a power reading that the driver averages over its interval.
 const AVERAGED: (Quality, Band) = (Quality::Measured, Band { low: 0.95, high: 1.05 });
-/// A reading of an instant: what passed between two of them is only sampled.
+/// Quality and band of an instantaneous power reading: power between two readings is not seen.
 pub const SAMPLED: (Quality, Band) = (Quality::Estimated, Band { low: 0.85, high: 1.15 });
 
-/// Looks at every device under `sysfs_root`; those of other drivers are not candidates.
+/// Finds the devices of known drivers under `sysfs_root`.
 pub fn find(sysfs_root: &Path) -> Vec<Discovered> {
     let devices = file::entries(&sysfs_root.join("class/hwmon"));
     devices
@@ -35,18 +36,18 @@ pub fn find(sysfs_root: &Path) -> Vec<Discovered> {
         .collect()
 }
 
-/// An AMD card, or the graphics part of an APU, whose figure is that of the whole package.
+/// An AMD card, or the GPU of an APU, whose figure is that of the whole package.
 fn amdgpu(id: &str, path: &Path) -> Vec<Discovered> {
-    // `average` is the driver's own mean; newer chips and APUs only tell the instant.
+    // `average` is the driver's mean; newer chips and APUs expose only the instantaneous power.
     let channels = [("power1_average", AVERAGED), ("power1_input", SAMPLED)];
     let exists = |name: &str| path.join(name).exists();
     let Some((channel, trust)) = channels.into_iter().find(|(name, _)| exists(name)) else {
         return Vec::new();
     };
-    // Only a card of its own has a fan, a junction sensor or a memory controller to watch.
+    // Only a discrete card has a fan, a junction sensor or memory controller statistics.
     let signs = ["fan1_input", "pwm1", "temp2_input", "device/mem_busy_percent"];
-    let own_card = signs.into_iter().any(exists);
-    let (name, coverage) = if own_card {
+    let discrete = signs.into_iter().any(exists);
+    let (name, coverage) = if discrete {
         (
             format!("amdgpu-{}", pci_address(path).unwrap_or_else(|| id.to_owned())),
             Coverage::Accelerator,
@@ -55,14 +56,14 @@ fn amdgpu(id: &str, path: &Path) -> Vec<Discovered> {
         ("amd-apu".to_owned(), Coverage::Processor)
     };
     let mut candidate = power(name, coverage, &path.join(channel), trust);
-    if own_card && file::count(&path.join(channel)).is_ok_and(|microwatts| microwatts == 0) {
+    if discrete && file::count(&path.join(channel)).is_ok_and(|microwatts| microwatts == 0) {
         candidate.sensor = Err(SkipReason::SecondDie);
     }
     vec![candidate]
 }
 
-/// An Intel card: `i915` shows `energy1_input`, `xe` one for the card and one for the package on it. The devices
-/// `i915_gt0` and on are parts of the card and have names of their own.
+/// An Intel card: `i915` exposes `energy1_input`, `xe` one channel for the card and one for its
+/// package. The devices `i915_gt0` and following are parts of the card and have other names.
 fn intel(id: &str, path: &Path) -> Vec<Discovered> {
     let channels: Vec<(PathBuf, Option<String>)> = (1..=2)
         .map(|n| {
@@ -77,7 +78,8 @@ fn intel(id: &str, path: &Path) -> Vec<Discovered> {
     vec![energy(name, Coverage::Accelerator, channel)]
 }
 
-/// ACPI power meters: the whole machine's, or, on NVIDIA's Grace, one for each part, told by its OEM string.
+/// ACPI power meters: of the whole machine or, on NVIDIA Grace, of each part, named by its OEM
+/// string.
 fn power_meter(id: &str, path: &Path) -> Vec<Discovered> {
     let oem = file::word(&path.join("power1_oem_info")).unwrap_or_default();
     let socket = oem.rsplit(' ').next().unwrap_or_default();
@@ -103,7 +105,8 @@ fn power_meter(id: &str, path: &Path) -> Vec<Discovered> {
     vec![candidate]
 }
 
-/// The counters of AMD's packages on kernels that had this driver: `Esocket0` and on; the cores' are parts of them.
+/// Counters of AMD packages on kernels with the `amd_energy` driver: `Esocket0` and following;
+/// those of cores are parts.
 fn amd_energy(path: &Path) -> Vec<Discovered> {
     let sockets = (1..=1024).map_while(|n| {
         let label = file::word(&path.join(format!("energy{n}_label")))?;
@@ -117,7 +120,7 @@ fn amd_energy(path: &Path) -> Vec<Discovered> {
         .collect()
 }
 
-/// `0000:03:00.0`, from the link to the device; none in trees without one.
+/// The PCI address, such as `0000:03:00.0`, from the link to the device; `None` without a link.
 fn pci_address(path: &Path) -> Option<String> {
     let device = path.join("device").canonicalize().ok()?;
     let name = device.file_name()?.to_string_lossy().into_owned();

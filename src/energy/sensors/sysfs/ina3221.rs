@@ -1,6 +1,7 @@
-//! The INA3221 power monitors of NVIDIA's Jetson boards: rails with volts and amperes, or milliwatts on older kernels.
+//! INA3221 power monitors of NVIDIA Jetson boards: rails with volts and amperes, or milliwatts on
+//! older kernels.
 //!
-//! A board that has one rail for everything (`VDD_IN`) is counted by that; otherwise its rails add up.
+//! A board with an input rail (`VDD_IN`) is counted by that rail; without one, its rails add up.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +13,12 @@ use crate::energy::sensors::power_integral::PowerIntegral;
 use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::MonotonicNs;
 
-/// Rails through which all of the board's power comes.
+/// Input rails, which carry all power of the board.
 const INPUTS: [&str; 3] = ["VDD_IN", "POM_5V_IN", "VIN"];
-/// Rails that are fed from another one in the list of their board: memory of AGX Orin, from `VIN_SYS_5V0`.
+/// Rails fed from another monitored rail: the memory of AGX Orin, from `VIN_SYS_5V0`.
 const FED_BY_OTHERS: [&str; 1] = ["VDDQ_VDD2_1V8AO"];
 
-/// Looks for rails of both drivers under `sysfs_root`.
+/// Finds rails of both drivers under `sysfs_root`.
 pub fn find(sysfs_root: &Path) -> Vec<Discovered> {
     let drivers = sysfs_root.join("bus/i2c/drivers");
     let mut rails = Vec::new();
@@ -35,7 +36,7 @@ pub fn find(sysfs_root: &Path) -> Vec<Discovered> {
     let mut found: Vec<Discovered> = rails.into_iter().map(Rail::candidate).collect();
     let is_input = |rail: &&Discovered| rail.coverage == Coverage::Machine && rail.sensor.is_ok();
     let input = found.iter().find(is_input).map(|rail| Arc::clone(&rail.info.name));
-    // The other rails of such a board leave things out, its memory above all.
+    // The other rails of such a board are incomplete: they lack its memory.
     if let Some(input) = input {
         for rail in found.iter_mut().filter(|rail| rail.coverage == Coverage::Processor) {
             rail.sensor = Err(SkipReason::Within(Arc::clone(&input)));
@@ -50,14 +51,15 @@ struct Rail {
     meter: Meter,
 }
 
-/// What a rail's power is computed from.
+/// Files from which a rail's power is computed.
 enum Meter {
     VoltsAndAmperes { millivolts: PathBuf, milliamperes: PathBuf },
     Milliwatts(PathBuf),
 }
 
 impl Rail {
-    /// Channel 7 of the driver is the sum of the shunts, which counts the others again: it is not looked at.
+    /// Channels 1 to 3. Channel 7 of the driver is the sum of the shunts, which would count the
+    /// others twice.
     fn volts_and_amperes(device: &Path, n: u8) -> Option<Self> {
         let name = file::word(&device.join(format!("in{n}_label")))?;
         let off = file::word(&device.join(format!("in{n}_enable"))).is_some_and(|word| word == "0");
@@ -108,7 +110,8 @@ impl Meter {
         }
     }
 
-    /// `whole`: all of the board comes through the rail, so it never draws nothing, as an unused part may.
+    /// `whole`: the rail carries all power of the board, so that 0 W is an error; an unused part
+    /// may draw 0 W.
     fn open(self, info: DeviceInfo, whole: bool) -> Result<Box<dyn Sensor>, SkipReason> {
         let microwatts = self.microwatts()?;
         let possible = if whole { gauge::running } else { gauge::plausible };

@@ -1,8 +1,9 @@
-//! RAPL counters of the CPU packages and their memory, read from the kernel's powercap tree.
+//! RAPL counters of CPU packages and their memory, read from the kernel's powercap tree.
 //!
-//! Says of each zone what it covers: `psys` contains the packages, `core` and `uncore` are parts of one, and
-//! `intel-rapl-mmio` shows the same package through another register. AMD's packages are in the same tree. The kernel's
-//! perf events show these counters too, but need a capability of their own and know no machine that powercap does not.
+//! `psys` contains the packages, `core` and `uncore` are parts of one, and `intel-rapl-mmio`
+//! exposes the same package through another register. AMD's packages are in the same tree. The
+//! kernel's perf events expose these counters too, but need a capability and support no further
+//! machine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,8 @@ use crate::units::{Microjoules, MonotonicNs, Watts};
 pub struct Config {
     /// Whether `auto` looks for it. Default true.
     pub enabled: bool,
-    /// Whether memory is counted beside the packages, where the machine can. Default true.
+    /// Whether memory is counted in addition to the packages, where the machine supports it.
+    /// Default true.
     pub dram: bool,
 }
 
@@ -34,8 +36,8 @@ impl Default for Config {
     }
 }
 
-/// Looks for RAPL zones under `sysfs_root` (`/sys` on a live system). `idle` is the power of one package with nothing
-/// to do, if the operator knows it.
+/// Finds RAPL zones under `sysfs_root` (`/sys` on a live system). `idle` is the configured idle
+/// power of one package.
 pub fn find(sysfs_root: &Path, config: Config, idle: Option<Watts>) -> Vec<Discovered> {
     let zones = zones(&sysfs_root.join("class/powercap"));
     zones.into_iter().map(|zone| zone.candidate(config, idle)).collect()
@@ -57,7 +59,8 @@ impl Zone {
         Self { path, id, name }
     }
 
-    /// `package-0`, `dram-0`, `psys`: the same for the two views of one zone, by which the choice knows twins.
+    /// `package-0`, `dram-0`, `psys`: equal for two views of one zone, by which `selection` detects
+    /// duplicates.
     fn device_name(&self) -> String {
         let package = self.id.split(':').nth(1).unwrap_or_default();
         match &self.name {
@@ -79,7 +82,7 @@ impl Zone {
                 _ => (Coverage::Processor, Some(SkipReason::UnknownZone)),
             },
         };
-        // The operator's idle power is a package's, so it is not taken off memory.
+        // The configured idle power is that of a package, not of its memory.
         let device = with_idle(device, idle.filter(|_| coverage != Coverage::Memory));
         let at = self.path.display().to_string();
         let sensor = match obstacle {
@@ -104,9 +107,10 @@ impl Zone {
     }
 }
 
-/// Every zone below `base`, the real interface before its memory-mapped twin.
+/// All zones below `base`, the register interface before its memory-mapped duplicate.
 ///
-/// The kernel lists all zones flat; some containers mount only a control type's directory, where they are nested.
+/// The kernel lists all zones flat; some containers mount only a control type's directory, where
+/// they are nested.
 fn zones(base: &Path) -> Vec<Zone> {
     let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut directories = vec![(base.to_owned(), 0)];
@@ -115,7 +119,8 @@ fn zones(base: &Path) -> Vec<Zone> {
             if !id.starts_with("intel-rapl") || found.contains_key(&id) {
                 continue;
             }
-            // Control type, package, part: the tree is three deep, and links must not lead in circles.
+            // Control type, package, part: the tree has three levels, and links must not lead in
+            // circles.
             if depth < 2 {
                 directories.push((path.clone(), depth + 1));
             }

@@ -1,11 +1,12 @@
-//! The real path through the wrapper and the dynamic loader, against a library built here from `stub.c`.
+//! The real path through the wrapper and the dynamic loader, against a library built here from
+//! `stub.c`.
 
 use std::fs;
 use std::process::Command;
 
 use super::*;
 
-/// A driver whose cards are lines of a file.
+/// A stub driver whose cards are lines of a file.
 struct Driver {
     dir: tempfile::TempDir,
 }
@@ -14,7 +15,7 @@ impl Driver {
     fn with(cards: &str) -> Self {
         let driver = Self { dir: tempfile::tempdir().unwrap() };
         driver.set(cards);
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/energy/sensors/nvml/stub.c");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/energy/sensors/library/nvml/stub.c");
         let built = Command::new("gcc")
             .args(["-shared", "-fPIC", "-O1", "-o"])
             .arg(driver.library())
@@ -93,7 +94,7 @@ fn a_lost_card_is_an_error_and_goes_on_when_it_is_back() {
     driver.set("5000 0 0 15\n");
     let error = sensor.read().unwrap_err();
     assert_eq!(error.label(), "refused");
-    assert!(error.to_string().starts_with("nvidia-0: the NVIDIA driver says"), "{error}");
+    assert!(error.to_string().starts_with("nvidia-0: NVIDIA driver error"), "{error}");
     driver.set("5100 0 0 0\n");
     assert_eq!(sensor.read().unwrap().total.0, 100_000);
 }

@@ -1,7 +1,7 @@
-//! Unloads models that cost more warm than loading them again would.
+//! The idle unloader: unloads models that cost more loaded than another load would.
 //!
-//! The rule is [`keep_for`]; here are the clock and the asking. A model that is kept loaded by the config is left alone, and a
-//! supervisor that is busy by then does not obey.
+//! The rule is [`keep_for`]. Models that the config keeps loaded are excluded, and a busy
+//! supervisor refuses to unload.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,31 +13,31 @@ use crate::backends::llama::{Control, EnginesConfig, Idle, Residency, UnloadReas
 use crate::energy::MeterHandle;
 use crate::units::Watts;
 
-/// How often idle models are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Interval between checks of idle models.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// Watches idle models.
-pub struct Warmth {
+/// Unloads idle models.
+pub struct IdleUnloader {
     pub config: EnginesConfig,
     pub residency: Arc<Residency>,
     pub meter: MeterHandle,
     pub models: Vec<OnDemand>,
 }
 
-/// A model that comes on demand and may go.
+/// A model that is loaded on demand and may be unloaded.
 pub struct OnDemand {
     pub name: Arc<str>,
     pub control: Control,
-    /// What the config says that keeping it warm costs.
+    /// Configured power of the loaded idle model.
     pub warm_watts: Option<Watts>,
 }
 
-impl Warmth {
-    /// Looks at idle models until `stop`.
+impl IdleUnloader {
+    /// Checks idle models until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(CHECK_EVERY) => {}
                 () = stop.cancelled() => return,
             }
             for idle in self.residency.idle() {
@@ -45,7 +45,7 @@ impl Warmth {
                     continue;
                 };
                 if idle.since > self.keep_for(model, &idle) {
-                    // Refused when it is busy by now; asked again when it is idle again.
+                    // Refused if it is busy by now; retried when it is idle again.
                     let _busy = model.control.unload(UnloadReason::Idle, false).await;
                 }
             }
