@@ -4,8 +4,9 @@
 //! the log, so that the last request is answered, metered, settled and written.
 
 pub mod assemble;
-pub mod observe;
 pub mod idle_unloader;
+pub mod observe;
+pub mod pollers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ use crate::gateway::learnt::LearntError;
 use crate::gateway::{self, Books, Footprint, Gateway, judge};
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
+
+use pollers::Pollers;
 
 /// How long engines may take to leave once clients are gone.
 const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,6 +60,8 @@ pub struct App {
     /// The task that settles receipts; ends when the meter does.
     settling: JoinSet<()>,
     meter: Meter,
+    /// Fetch figures for the meter; stopped after it.
+    pollers: Pollers,
     log: LogWriter,
 }
 
@@ -68,7 +73,8 @@ impl App {
         let listener = bind(config.server.listen).await?;
         let address = listener.local_addr().map_err(AppError::Server)?;
         let (log, sink) = open_log(&config.traffic.dir)?;
-        let (meter, settlements) = Meter::start(&config.energy)?;
+        let (mut meter, settlements) = Meter::start(&config.energy)?;
+        let pollers = Pollers::start(meter.take_pollers());
         let metrics = Arc::new(Metrics::new());
         let stop_engines = CancellationToken::new();
         let mut engines = JoinSet::new();
@@ -104,7 +110,18 @@ impl App {
         let books_keeper = Arc::clone(&gateway);
         settling.spawn(async move { books_keeper.books.settle_all(settlements).await });
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
-        Ok(Self { listener, address, grace, gateway, engines, stop_engines, settling, meter, log })
+        Ok(Self {
+            listener,
+            address,
+            grace,
+            gateway,
+            engines,
+            stop_engines,
+            settling,
+            meter,
+            pollers,
+            log,
+        })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -139,6 +156,7 @@ impl App {
         let meter = self.meter;
         // The thread may be in the middle of a tick: joining it must not block the runtime.
         let _ = tokio::task::spawn_blocking(move || meter.stop()).await;
+        self.pollers.stop().await;
         drain(&mut settling).await;
         drop(gateway);
         let log = self.log;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::io;
 use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use super::FAILED;
 use crate::config;
-use crate::energy::discovery::Finding;
+use crate::energy::discovery::{Finding, power};
 use crate::energy::sensors::sensor::Band;
 use crate::energy::sensors::{Coverage, Kind};
 use crate::energy::{Config, Quality, SensorChoice, discover};
@@ -55,7 +56,7 @@ struct Row {
 pub(super) fn run(config: Option<&config::Config>, json: bool) -> anyhow::Result<u8> {
     let default = Config::default();
     let energy = config.map_or(&default, |config| &config.energy);
-    let report = report(energy, Elsewhere::of(energy, config));
+    let report = report(energy, Elsewhere::of(energy, config))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -64,11 +65,12 @@ pub(super) fn run(config: Option<&config::Config>, json: bool) -> anyhow::Result
     Ok(if report.refused { FAILED } else { 0 })
 }
 
-fn report(config: &Config, elsewhere: Elsewhere) -> Report {
+fn report(config: &Config, elsewhere: Elsewhere) -> io::Result<Report> {
     let mut found = discover(config);
     let refused = config.sensors.kind().is_some() && !found.meters_here();
     let quality = found.quality();
-    let watched = found.measure_power(WATCHED);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let watched = runtime.block_on(power::measure(&mut found.used, WATCHED));
     let devices = found.findings.into_iter().map(|finding| {
         let seen = watched.iter().find(|(name, _)| finding.used && *name == finding.device);
         let (watts, problem) = match seen {
@@ -82,7 +84,8 @@ fn report(config: &Config, elsewhere: Elsewhere) -> Report {
         Row { finding, watts, problem }
     });
     let (sensors, cadence_ms) = (config.sensors, config.cadence_ms);
-    Report { sensors, cadence_ms, refused, quality, devices: devices.collect(), elsewhere }
+    let devices = devices.collect();
+    Ok(Report { sensors, cadence_ms, refused, quality, devices, elsewhere })
 }
 
 fn text(report: &Report) -> String {

@@ -4,8 +4,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -15,10 +13,10 @@ use super::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use super::sensors::library::{apple, nvml};
 use super::sensors::process::stat;
 use super::sensors::remote::{prometheus, wall};
-use super::sensors::sensor::{Band, Sample, Sensor, SensorError};
+use super::sensors::sensor::{Band, Sensor};
 use super::sensors::sysfs::{battery, hwmon, ina3221, rapl};
-use crate::units::Watts;
 
+pub mod power;
 mod selection;
 
 /// All devices found, and the selected sensors.
@@ -59,9 +57,6 @@ pub struct Finding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<&'static str>,
 }
-
-/// Mean power of a device over the interval; `None` if its counter did not change.
-pub type MeasuredPower = (Arc<str>, Result<Option<Watts>, SensorError>);
 
 /// Device name of the CPU model.
 pub const CPU_TIME: &str = "cpu-time";
@@ -163,7 +158,7 @@ fn absent(kind: Kind, enabled: bool) -> Option<SkipReason> {
     }))
 }
 
-fn missing(kind: Kind, why: Why) -> Discovered {
+fn missing(kind: Kind, why: SkipReason) -> Discovered {
     Discovered {
         kind,
         info: info(kind.label(), kind, Quality::Measured, Band::EXACT),
@@ -226,39 +221,6 @@ impl Discovery {
         let here = |finding: &&Finding| finding.used && finding.coverage != Coverage::Elsewhere;
         self.findings.iter().filter(here).map(|finding| finding.quality).max()
     }
-
-    /// Reads each selected sensor twice, `apart` from each other, and returns the mean power
-    /// between. Blocks.
-    pub fn measure_power(&mut self, apart: Duration) -> Vec<MeasuredPower> {
-        let first: Vec<Result<Sample, SensorError>> =
-            self.used.iter_mut().map(|one| first_answer(&mut *one.sensor)).collect();
-        thread::sleep(apart);
-        let pairs = self.used.iter_mut().zip(first);
-        let power = |earlier: Sample, later: Sample| {
-            let seconds = (later.at - earlier.at) as f64 / 1e9;
-            let joules = later.total.saturating_sub(earlier.total).joules().0;
-            (seconds > 0.0 && later.whole).then(|| Watts(joules / seconds))
-        };
-        pairs
-            .map(|(one, earlier)| {
-                let watts = earlier.and_then(|earlier| Ok(power(earlier, one.sensor.read()?)));
-                (Arc::clone(&one.sensor.device().name), watts)
-            })
-            .collect()
-    }
-}
-
-/// Reads a sensor; waits for the first reading of a polled one.
-fn first_answer(sensor: &mut dyn Sensor) -> Result<Sample, SensorError> {
-    const TIMEOUT: Duration = Duration::from_secs(3);
-    const STEP: Duration = Duration::from_millis(20);
-    for _ in 0..TIMEOUT.as_millis() / STEP.as_millis() {
-        match sensor.read() {
-            Err(SensorError::Waiting { .. }) => thread::sleep(STEP),
-            answer => return answer,
-        }
-    }
-    sensor.read()
 }
 
 /// One line for the log.

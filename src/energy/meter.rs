@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::attribution::Settled;
 use super::config::Config;
+use super::polling::poller::Poller;
 use state::MeterState;
 use ticker::Ticker;
 
@@ -30,6 +31,7 @@ pub use handle::MeterHandle;
 #[derive(Debug)]
 pub struct Meter {
     handle: MeterHandle,
+    pollers: Vec<Poller>,
     /// Dropped to stop the thread.
     running: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -43,7 +45,8 @@ impl Meter {
     /// Selects the sensors and starts reading them. The receiver yields settlements until the meter
     /// stops.
     pub fn start(config: &Config) -> Result<(Self, mpsc::Receiver<Settled>), MeterError> {
-        let state = Arc::new(MeterState::new(config)?);
+        let (state, pollers) = MeterState::new(config)?;
+        let state = Arc::new(state);
         let (running, stopped) = sync_channel(0);
         let (sender, settlements) = mpsc::channel(SETTLEMENTS);
         let cadence = Duration::from_millis(config.cadence_ms);
@@ -53,11 +56,18 @@ impl Meter {
             .spawn(move || ticker.run(cadence, &stopped))
             .map_err(MeterError::Thread)?;
         let handle = MeterHandle::new(state);
-        Ok((Self { handle, running: Some(running), thread: Some(thread) }, settlements))
+        let meter = Self { handle, pollers, running: Some(running), thread: Some(thread) };
+        Ok((meter, settlements))
     }
 
     pub fn handle(&self) -> MeterHandle {
         self.handle.clone()
+    }
+
+    /// Takes the tasks that feed sensors and rates over HTTP. The caller must run them as long as
+    /// the meter.
+    pub fn take_pollers(&mut self) -> Vec<Poller> {
+        std::mem::take(&mut self.pollers)
     }
 
     /// Takes a last reading, settles what is final by then and joins the thread. Does not wait for

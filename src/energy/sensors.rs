@@ -6,6 +6,7 @@
 pub mod counter;
 pub mod discovered;
 pub mod gauge;
+pub mod latest_figure;
 pub mod library;
 pub mod power_integral;
 pub mod process;

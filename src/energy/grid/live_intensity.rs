@@ -3,9 +3,10 @@
 //! Readers never block: they get the newest figure, or `None` if it is stale; the table's yearly
 //! average, labelled as such, is used then.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::Value;
@@ -70,25 +71,24 @@ impl Config {
     }
 }
 
-/// The live source, polled until dropped.
+/// The live source. Has figures once its poller runs.
 #[derive(Debug)]
 pub struct LiveIntensity {
     latest: Arc<Mutex<Latest>>,
-    _poller: Poller,
+    poller: Option<Poller>,
 }
 
 impl LiveIntensity {
-    /// Starts polling; `None` without a configured source.
-    pub fn start(config: &Config) -> Option<Self> {
+    /// `None` without a configured source.
+    pub fn new(config: &Config) -> Option<Self> {
         let target = config.poll_target()?;
         let latest = Arc::new(Mutex::new(Latest::of(target.every)));
         let into = Arc::clone(&latest);
         let deliver = move |at, answer: Result<Vec<u8>, String>| {
-            let mut latest = into.lock().unwrap_or_else(PoisonError::into_inner);
-            latest.put(at, answer.and_then(|body| intensity(&body)));
+            into.lock().put(at, answer.and_then(|body| intensity(&body)));
         };
-        match Poller::start(target, deliver) {
-            Ok(poller) => Some(Self { latest, _poller: poller }),
+        match Poller::new(target, deliver) {
+            Ok(poller) => Some(Self { latest, poller: Some(poller) }),
             Err(error) => {
                 tracing::warn!(%error, "cannot poll the grid's live carbon intensity");
                 None
@@ -98,7 +98,12 @@ impl LiveIntensity {
 
     /// The newest figure; `None` if it is stale.
     pub fn grams_per_kwh(&self) -> Option<GramsPerKwh> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).fresh(MonotonicNs::now())
+        self.latest.lock().fresh(MonotonicNs::now())
+    }
+
+    /// Takes the poll task.
+    pub fn take_poller(&mut self) -> Option<Poller> {
+        self.poller.take()
     }
 }
 

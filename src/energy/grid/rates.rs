@@ -8,6 +8,7 @@ use super::intensity;
 use super::live_intensity::{self, LiveIntensity};
 use super::tariff::{self, Tariff};
 use crate::energy::figure::EnergyFigure;
+use crate::energy::polling::poller::Poller;
 
 /// `[energy.carbon]`: the grid of this machine. Without a zone or a figure, emissions are absent
 /// everywhere.
@@ -19,7 +20,7 @@ pub struct CarbonConfig {
     /// Grams per kilowatt-hour, 0 to 5000, instead of the table's. Default: unset.
     pub grams_per_kwh: Option<f64>,
     /// A source of live figures. Default unset: the yearly average is used.
-    pub live: live::Config,
+    pub live: live_intensity::Config,
 }
 
 impl CarbonConfig {
@@ -72,11 +73,16 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Starts polling the live source, if there is one.
+    /// Live figures are used once the task of [`Rates::take_poller`] runs.
     pub fn new(carbon: &CarbonConfig, price: &tariff::Config) -> Self {
         let here = carbon.grid();
-        let live = here.as_ref().and_then(|_| LiveIntensity::start(&carbon.live));
+        let live = here.as_ref().and_then(|_| LiveIntensity::new(&carbon.live));
         Self { here, live, tariff: price.tariff() }
+    }
+
+    /// Takes the poll task of the live source.
+    pub fn take_poller(&mut self) -> Option<Poller> {
+        self.live.as_mut().and_then(LiveIntensity::take_poller)
     }
 
     /// The price of electricity here; `None` unless configured.

@@ -16,6 +16,7 @@ use crate::energy::config::{Config, SensorChoice};
 use crate::energy::discovery::{self, Discovery, refusals};
 use crate::energy::figure::Source;
 use crate::energy::grid::rates::Rates;
+use crate::energy::polling::poller::Poller;
 use crate::energy::prediction::profile::Profile;
 use crate::energy::sensors::discovered::Coverage;
 use crate::energy::sensors::process::cgroup;
@@ -38,8 +39,9 @@ pub(super) struct MeterState {
 }
 
 impl MeterState {
-    pub(super) fn new(config: &Config) -> Result<Self, MeterError> {
-        let found = match config.sensors {
+    /// The state, and the tasks that feed polled sensors and rates.
+    pub(super) fn new(config: &Config) -> Result<(Self, Vec<Poller>), MeterError> {
+        let mut found = match config.sensors {
             SensorChoice::None => Discovery::default(),
             _ => discovery::discover(config),
         };
@@ -49,6 +51,10 @@ impl MeterState {
             let why = refusals(&found, kind);
             return Err(MeterError::NoSensor { kind: kind.label(), why });
         }
+        let used = found.used.iter_mut();
+        let mut pollers: Vec<Poller> = used.filter_map(|one| one.sensor.take_poller()).collect();
+        let mut rates = Rates::new(&config.carbon, &config.price);
+        pollers.extend(rates.take_poller());
         let profile = Arc::new(Profile::configured(config.profile.as_deref())?);
         tracing::info!(sensors = %found, "energy sensors chosen");
         let first = found.used.first().map(|used| used.sensor.device().source);
@@ -68,11 +74,11 @@ impl MeterState {
             // A sensor that covers the processor contains every process: with the CPU model on top,
             // energy would count twice.
             process_model: found.cpu_model.then(|| config.clone()),
-            rates: Rates::new(&config.carbon, &config.price),
+            rates,
             busy_ns: AtomicU64::new(0),
         };
         state.probes.lock().extend(state.first_probes(found));
-        Ok(state)
+        Ok((state, pollers))
     }
 
     /// The selected sensors and, where processes are metered, the gateway's own; engines follow as

@@ -3,13 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::*;
-use crate::energy::attribution::device::DeviceSnapshot;
-use crate::energy::figure::Quality;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::{Meter, MeterHandle};
+use crate::energy::attribution::Settled;
+use crate::energy::attribution::device::{DeviceSnapshot, Scope};
+use crate::energy::config::{Config, SensorChoice};
+use crate::energy::figure::{EnergyFigure, Quality};
 use crate::energy::sensors::library::nvml;
-use crate::energy::work::WorkRow;
-use crate::units::{Joules, Watts};
+use crate::energy::work::{WorkRow, WorkSpan};
+use crate::units::{AttemptId, Joules, Microjoules, MonotonicNs, Watts};
 
 /// Polls until `poll` has something; the limit only ends a test that would hang.
 fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
@@ -207,7 +215,7 @@ fn five_hundred_engines_a_million_tokens_and_none_share_what_was_counted() {
 #[test]
 fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
     let package = Mutex::new(FakePackage::at(5));
-    let config = Config { idle_watts: Some(Watts(1.0)), ..lock(&package).config() };
+    let config = Config { idle_watts: Some(Watts(1.0)), ..package.lock().config() };
     let (meter, mut settlements) = Meter::start(&config).unwrap();
     let model: Arc<str> = "m".into();
     thread::scope(|scope| {
@@ -217,7 +225,7 @@ fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
                 handle.attempt_opened(model, AttemptId(id));
                 for _ in 0..20 {
                     let start = MonotonicNs::now();
-                    lock(package).use_energy(1_000_003);
+                    package.lock().use_energy(1_000_003);
                     thread::sleep(Duration::from_millis(id));
                     handle.work(model, decoded(AttemptId(id), start));
                 }
@@ -230,7 +238,7 @@ fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
         (book.account.total + book.pending == Microjoules(160 * 1_000_003)).then_some(())
     });
     // A counter that stands still has no news of the last moments.
-    lock(&package).use_energy(1);
+    package.lock().use_energy(1);
     let settled: Vec<Settled> = (0..8).map(|_| next_settled(&mut settlements)).collect();
     let book: DeviceSnapshot = wait_for("all energy to be booked", || {
         let book = meter.handle().snapshot().devices.remove(0);

@@ -1,34 +1,35 @@
-//! Asks an HTTP server at a steady pace from a thread of its own, so that the meter never waits for
-//! the network.
+//! A task that requests one figure from an HTTP server at a fixed interval, so that the meter never
+//! waits for the network.
 //!
-//! Bounded in time and size; ends at once when dropped. Knows nothing of what the answers mean.
+//! Every request has a deadline and a size limit. The meaning of the response is left to the
+//! receiver.
 
-use std::io;
-use std::thread::{self, JoinHandle};
+use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Url, redirect};
-use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::units::MonotonicNs;
 
-/// Most bytes of an answer that holds one figure.
-const MAX_BYTES: usize = 64 << 10;
+/// Largest response that holds one figure.
+const BODY_MAX_BYTES: usize = 64 << 10;
 
-/// What to ask, and how often.
+/// A server to poll, and how often.
 #[derive(Clone, Debug)]
 pub struct PollTarget {
     pub url: Url,
-    /// A header with a secret, and what it holds; never shown.
+    /// Name and value of a header with a secret; the value must be marked as sensitive.
     pub secret: Option<(HeaderName, HeaderValue)>,
     pub every: Duration,
+    /// Deadline of each request, with its response.
     pub timeout: Duration,
 }
 
 impl PollTarget {
-    /// A bearer token, from the variable that holds it.
+    /// The header of a bearer token in an environment variable.
     pub fn bearer(variable: &str) -> Option<(HeaderName, HeaderValue)> {
         let mut value =
             HeaderValue::from_str(&format!("Bearer {}", std::env::var(variable).ok()?)).ok()?;
@@ -37,58 +38,52 @@ impl PollTarget {
     }
 }
 
-/// A running poller.
-#[derive(Debug)]
+/// The body of a response, or why there is none.
+pub type Polled = Result<Vec<u8>, String>;
+
+/// A poll task that does not run yet.
 pub struct Poller {
-    /// Dropped to stop the thread.
-    running: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    target: PollTarget,
+    client: Client,
+    deliver: Box<dyn FnMut(MonotonicNs, Polled) + Send + Sync>,
 }
 
 impl Poller {
-    /// Asks now, and again and again. `deliver` gets each answer with the time between question and
-    /// answer, or why there was none.
-    pub fn start(
+    /// `deliver` receives each result with the middle of the time between request and response.
+    pub fn new(
         target: PollTarget,
-        mut deliver: impl FnMut(MonotonicNs, Result<Vec<u8>, String>) + Send + 'static,
-    ) -> io::Result<Self> {
-        let (running, mut stopped) = oneshot::channel::<()>();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = client(&target).map_err(io::Error::other)?;
-        let asking = async move {
-            let mut ticker = interval(target.every);
-            ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    _ = &mut stopped => break,
-                    _ = ticker.tick() => {}
-                }
-                let asked = MonotonicNs::now();
-                let answer = tokio::select! {
-                    _ = &mut stopped => break,
-                    answer = timeout(target.timeout, ask(&client, &target)) => answer,
-                };
-                let late = |_| Err(format!("no answer in {} ms", target.timeout.as_millis()));
-                // The figure was true somewhere between question and answer.
-                let middle = MonotonicNs(asked.0 + (MonotonicNs::now() - asked) / 2);
-                deliver(middle, answer.unwrap_or_else(late));
-            }
-        };
-        let thread = thread::Builder::new()
-            .name("energy-remote".to_owned())
-            .spawn(move || runtime.block_on(asking))?;
-        Ok(Self { running: Some(running), thread: Some(thread) })
+        deliver: impl FnMut(MonotonicNs, Polled) + Send + Sync + 'static,
+    ) -> reqwest::Result<Self> {
+        let client = client(&target)?;
+        Ok(Self { target, client, deliver: Box::new(deliver) })
+    }
+
+    /// Polls at once and then at the interval until `stop` is cancelled, which also ends a request
+    /// in progress.
+    pub async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled_owned(self.poll()).await;
+    }
+
+    async fn poll(mut self) {
+        let mut ticker = interval(self.target.every);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let deadline = self.target.timeout;
+        loop {
+            ticker.tick().await;
+            let sent = MonotonicNs::now();
+            let body = timeout(deadline, get(&self.client, &self.target.url)).await;
+            let late = |_| Err(format!("no answer in {} ms", deadline.as_millis()));
+            // The figure was read somewhere between request and response.
+            let middle = MonotonicNs(sent.0 + (MonotonicNs::now() - sent) / 2);
+            (self.deliver)(middle, body.unwrap_or_else(late));
+        }
     }
 }
 
-impl Drop for Poller {
-    fn drop(&mut self) {
-        self.running = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that asks for remote figures panicked");
-        }
+/// Without the client, whose headers hold the secret.
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
@@ -112,20 +107,20 @@ fn client(target: &PollTarget) -> reqwest::Result<Client> {
     if loopback { builder.no_proxy() } else { builder }.build()
 }
 
-async fn ask(client: &Client, target: &PollTarget) -> Result<Vec<u8>, String> {
-    // Errors of the client name the address, which may hold what is nobody's business.
+async fn get(client: &Client, url: &Url) -> Polled {
+    // The URL in the client's errors may contain private parts.
     let broken = |error: reqwest::Error| match error.without_url() {
         error if error.is_connect() => "cannot be reached".to_owned(),
         error => error.to_string(),
     };
-    let mut response = client.get(target.url.clone()).send().await.map_err(broken)?;
+    let mut response = client.get(url.clone()).send().await.map_err(broken)?;
     if !response.status().is_success() {
         return Err(format!("answers with HTTP status {}", response.status().as_u16()));
     }
     let mut body = Vec::new();
     while let Some(piece) = response.chunk().await.map_err(broken)? {
-        if body.len() + piece.len() > MAX_BYTES {
-            return Err(format!("answers with more than {MAX_BYTES} bytes"));
+        if body.len() + piece.len() > BODY_MAX_BYTES {
+            return Err(format!("answers with more than {BODY_MAX_BYTES} bytes"));
         }
         body.extend_from_slice(&piece);
     }
@@ -134,62 +129,75 @@ async fn ask(client: &Client, target: &PollTarget) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpListener;
-    use std::sync::mpsc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
 
     use super::*;
 
-    /// The first answer of a server that says `says` to whoever comes, and then nothing more.
-    fn first_answer(says: &[u8], timeout_ms: u64) -> Result<Vec<u8>, String> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    async fn listen() -> (TcpListener, Url) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/figure", listener.local_addr().unwrap()).parse().unwrap();
-        let (told, answers) = mpsc::channel();
-        let timeout = Duration::from_millis(timeout_ms);
-        let target = PollTarget { url, secret: None, every: Duration::from_secs(1), timeout };
-        let deliver = move |_, answer| drop(told.send(answer));
-        let poller = Poller::start(target, deliver).unwrap();
-        let (mut client, _) = listener.accept().unwrap();
-        let _asked = client.read(&mut [0; 4096]).unwrap();
-        // A client that has heard enough hangs up.
-        let _written = client.write_all(says);
-        let answer = answers.recv_timeout(Duration::from_mins(1)).unwrap();
-        drop(poller);
-        answer
+        (listener, url)
     }
 
-    #[test]
-    fn what_is_no_whole_answer_in_time_is_a_reason_and_no_figure() {
+    /// The first result of polling a server that sends `response` and keeps the connection open.
+    async fn first_result(response: &[u8], timeout_ms: u64) -> Polled {
+        let (listener, url) = listen().await;
+        let (sender, mut results) = mpsc::unbounded_channel();
+        let timeout = Duration::from_millis(timeout_ms);
+        let target = PollTarget { url, secret: None, every: Duration::from_secs(1), timeout };
+        let poller = Poller::new(target, move |_, result| drop(sender.send(result))).unwrap();
+        let stop = CancellationToken::new();
+        let server = async {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let _request = client.read(&mut [0; 4096]).await.unwrap();
+            // The client may close the connection before it has read everything.
+            let _written = client.write_all(response).await;
+            let result = results.recv().await.unwrap();
+            stop.cancel();
+            result
+        };
+        tokio::join!(server, poller.run(stop.clone())).0
+    }
+
+    #[tokio::test]
+    async fn a_response_that_is_incomplete_late_or_not_a_success_is_an_error() {
         assert_eq!(
-            first_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42", 60_000).unwrap(),
+            first_result(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n42", 60_000).await.unwrap(),
             b"42"
         );
         for silent in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n4"] {
-            assert_eq!(first_answer(silent, 150).unwrap_err(), "no answer in 150 ms");
+            assert_eq!(first_result(silent, 150).await.unwrap_err(), "no answer in 150 ms");
         }
-        let status = |line: &str| {
-            first_answer(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").as_bytes(), 60_000)
+        let status = async |line: &str| {
+            let response = format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n");
+            first_result(response.as_bytes(), 60_000).await
         };
-        assert_eq!(status("401 No").unwrap_err(), "answers with HTTP status 401");
+        assert_eq!(status("401 No").await.unwrap_err(), "answers with HTTP status 401");
         // A redirect could lead the token elsewhere.
         assert_eq!(
-            status("302 Found\r\nLocation: http://127.0.0.1:1/").unwrap_err(),
+            status("302 Found\r\nLocation: http://127.0.0.1:1/").await.unwrap_err(),
             "answers with HTTP status 302"
         );
         let mut endless = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n".to_vec();
         endless.resize(70_000, b'4');
-        assert!(first_answer(&endless, 60_000).unwrap_err().contains("more than"));
-        assert!(first_answer(b"SSH-2.0-OpenSSH\r\n", 60_000).is_err());
+        assert!(first_result(&endless, 60_000).await.unwrap_err().contains("more than"));
+        assert!(first_result(b"SSH-2.0-OpenSSH\r\n", 60_000).await.is_err());
     }
 
-    #[test]
-    fn it_ends_at_once_though_an_answer_is_long_in_coming() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    #[tokio::test]
+    async fn cancelling_ends_a_poll_that_waits_for_its_response() {
+        let (listener, url) = listen().await;
         let hour = Duration::from_hours(1);
         let target = PollTarget { url, secret: None, every: hour, timeout: hour };
-        let poller = Poller::start(target, |_, _| ()).unwrap();
-        let _asked = listener.accept().unwrap();
-        drop(poller);
+        let poller = Poller::new(target, |_, _| ()).unwrap();
+        let stop = CancellationToken::new();
+        let server = async {
+            let connection = listener.accept().await.unwrap();
+            stop.cancel();
+            connection
+        };
+        tokio::join!(server, poller.run(stop.clone()));
     }
 }

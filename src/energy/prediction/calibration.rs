@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::energy::figure::{Quality, Source};
+use crate::energy::polling::poller::Poller;
 use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::{Microjoules, Watts};
 
@@ -86,6 +87,10 @@ impl Sensor for Calibrated {
 
     fn resets(&self) -> u64 {
         self.inner.resets()
+    }
+
+    fn take_poller(&mut self) -> Option<Poller> {
+        self.inner.take_poller()
     }
 }
 

@@ -1,5 +1,5 @@
 //! Sensors read over HTTP: Prometheus queries and wall meters.
 
-pub mod latest_figure;
+pub mod polled;
 pub mod prometheus;
 pub mod wall;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::energy::figure::{Quality, Source};
+use crate::energy::polling::poller::Poller;
 use crate::units::{Microjoules, MonotonicNs, Watts};
 
 /// A source of cumulative energy for one device.
@@ -22,6 +23,12 @@ pub trait Sensor: Send {
     /// The newest sample. Must not block: slow sources are polled by a task and only looked up
     /// here.
     fn read(&mut self) -> Result<Sample, SensorError>;
+
+    /// Takes the poll task that feeds the sensor. Until that runs, a polled sensor has no reading;
+    /// others have no task.
+    fn take_poller(&mut self) -> Option<Poller> {
+        None
+    }
 
     /// Resets and jumps of the hardware counter so far; energy between the last read and a reset is
     /// lost.

@@ -37,7 +37,7 @@ mod chip {
 
     use crate::energy::figure::Quality;
     use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
-    use crate::energy::sensors::remote::latest_figure::{Figure, LatestFigure};
+    use crate::energy::sensors::latest_figure::{Figure, LatestFigure};
     use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
     use crate::units::MonotonicNs;
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::latest_figure::{Figure, RemoteSensor};
+use super::polled::PolledSensor;
 use crate::energy::figure::Quality;
 use crate::energy::polling::http_config::{
     URL_RULE, broken, every_rule, http_url, timeout_rule, url_rule,
 };
 use crate::energy::polling::poller::PollTarget;
 use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
+use crate::energy::sensors::latest_figure::Figure;
 use crate::energy::sensors::sensor::Band;
 
 /// `[energy.prometheus.NAME]`.
@@ -138,7 +139,7 @@ pub fn candidate(name: &str, config: &Config) -> Discovered {
     let stale_after = Duration::from_secs(config.stale_after_s);
     let sensor = match config.poll_target() {
         None => Err(SkipReason::Absent(URL_RULE)),
-        Some(target) => RemoteSensor::start(info.clone(), target, stale_after, parse),
+        Some(target) => PolledSensor::create(info.clone(), target, stale_after, parse),
     };
     Discovered {
         kind: Kind::Prometheus,

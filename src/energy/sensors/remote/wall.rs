@@ -9,13 +9,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::latest_figure::{Figure, RemoteSensor};
+use super::polled::PolledSensor;
 use crate::energy::figure::Quality;
 use crate::energy::polling::http_config::{
     URL_RULE, broken, every_rule, http_url, timeout_rule, url_rule,
 };
 use crate::energy::polling::poller::PollTarget;
 use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
+use crate::energy::sensors::latest_figure::Figure;
 use crate::energy::sensors::sensor::Band;
 
 /// `[energy.wall]`.
@@ -92,7 +93,7 @@ pub fn find(config: &Config) -> Vec<Discovered> {
     let parse = Box::new(move |body: &[u8]| api.watts(channel, body).map(Figure::Watts));
     let sensor = match config.poll_target() {
         None => Err(SkipReason::Absent(URL_RULE)),
-        Some(target) => RemoteSensor::start(info.clone(), target, config.longest_gap(), parse),
+        Some(target) => PolledSensor::create(info.clone(), target, config.longest_gap(), parse),
     };
     vec![Discovered { kind: Kind::Wall, info, coverage: Coverage::Machine, at, sensor }]
 }

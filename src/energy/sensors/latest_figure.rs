@@ -1,19 +1,18 @@
-//! Sensor of a remote server: a poll stores the newest figure, a read looks it up.
+//! Energy of a device whose figures arrive at their own pace: the newest figure is stored, a read
+//! looks it up. Pure.
 //!
 //! A stale figure is an error. Energy before the first figure, and in gaps of power readings, is
 //! unknown.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::energy::polling::poller::{PollTarget, Poller};
-use crate::energy::sensors::counter::{Counter, Overflow};
-use crate::energy::sensors::discovered::SkipReason;
-use crate::energy::sensors::power_integral::PowerIntegral;
-use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
+use super::counter::{Counter, Overflow};
+use super::power_integral::PowerIntegral;
+use super::sensor::{Sample, SensorError};
 use crate::units::{Microjoules, MonotonicNs};
 
-/// One figure of a remote server.
+/// One figure of a polled device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Figure {
     /// Energy since an arbitrary start.
@@ -21,53 +20,9 @@ pub enum Figure {
     Watts(f64),
 }
 
-/// Reads the figure from a response body.
-pub type Parse = Box<dyn Fn(&[u8]) -> Result<Figure, String> + Send>;
-
-/// Polls for figures until dropped.
-pub struct RemoteSensor {
-    info: DeviceInfo,
-    latest: Arc<Mutex<LatestFigure>>,
-    _poller: Poller,
-}
-
-impl RemoteSensor {
-    /// Starts polling. Figures older than `stale_after` are errors.
-    pub fn start(
-        info: DeviceInfo,
-        target: PollTarget,
-        stale_after: Duration,
-        parse: Parse,
-    ) -> Result<Box<dyn Sensor>, SkipReason> {
-        let latest = Arc::new(Mutex::new(LatestFigure::new(Arc::clone(&info.name), stale_after)));
-        let filled = Arc::clone(&latest);
-        let deliver = move |at, answer: Result<Vec<u8>, String>| {
-            let figure = answer.and_then(|body| parse(&body));
-            filled.lock().unwrap_or_else(PoisonError::into_inner).put(at, figure);
-        };
-        let poller = Poller::start(target, deliver)
-            .map_err(|error| SkipReason::Driver(error.to_string()))?;
-        Ok(Box::new(Self { info, latest, _poller: poller }))
-    }
-}
-
-impl Sensor for RemoteSensor {
-    fn device(&self) -> &DeviceInfo {
-        &self.info
-    }
-
-    fn read(&mut self) -> Result<Sample, SensorError> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).newest(MonotonicNs::now())
-    }
-
-    fn resets(&self) -> u64 {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).resets()
-    }
-}
-
 /// The newest figure and the energy accumulated so far.
 #[derive(Debug)]
-pub(super) struct LatestFigure {
+pub struct LatestFigure {
     device: Arc<str>,
     stale_after: Duration,
     meter: Option<Meter>,
@@ -86,11 +41,11 @@ enum Meter {
 const IMPLAUSIBLE_WATTS: f64 = 20_000.0;
 
 impl LatestFigure {
-    pub(super) fn new(device: Arc<str>, stale_after: Duration) -> Self {
+    pub fn new(device: Arc<str>, stale_after: Duration) -> Self {
         Self { device, stale_after, meter: None, newest: None, problem: None }
     }
 
-    pub(super) fn put(&mut self, at: MonotonicNs, figure: Result<Figure, String>) {
+    pub fn put(&mut self, at: MonotonicNs, figure: Result<Figure, String>) {
         match figure.and_then(micro) {
             Err(problem) => self.problem = Some(problem),
             Ok((figure, micro)) => {
@@ -127,7 +82,7 @@ impl LatestFigure {
         }
     }
 
-    pub(super) fn newest(&self, now: MonotonicNs) -> Result<Sample, SensorError> {
+    pub fn newest(&self, now: MonotonicNs) -> Result<Sample, SensorError> {
         let device = || Arc::clone(&self.device);
         match &self.newest {
             None => match &self.problem {
@@ -155,7 +110,7 @@ impl LatestFigure {
         }
     }
 
-    fn resets(&self) -> u64 {
+    pub fn resets(&self) -> u64 {
         match &self.meter {
             Some(Meter::Counter(counter)) => counter.resets(),
             _ => 0,
