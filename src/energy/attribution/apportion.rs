@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_with_a_claim_is_not_a_split() {
+    fn without_a_positive_weight_there_are_no_shares() {
         assert_eq!(largest_remainder(5, &[(1, 0), (2, 0)]), None);
         assert_eq!(largest_remainder::<u8>(5, &[]), None);
     }

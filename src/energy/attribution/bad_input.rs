@@ -1,5 +1,4 @@
-//! What sensors, clocks and engines must not be able to do to the books: negative, `NaN` or silent
-//! zero.
+//! Bad input of sensors, clocks and engines: no figure becomes negative, `NaN` or silently zero.
 
 use super::tests::{attribution, info, joules, ms, read};
 use super::*;
@@ -24,7 +23,7 @@ fn span(start: u64, end: u64, rows: &[(AttemptId, u32, u32)]) -> WorkSpan {
 }
 
 #[test]
-fn what_no_engine_heard_of_used_nothing_whether_or_not_there_are_devices() {
+fn an_attempt_that_no_engine_received_used_nothing_with_and_without_devices() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     attribution.unserved(&model, A, ms(1));
     let settled = attribution.settle(ms(2), 9);
@@ -33,7 +32,7 @@ fn what_no_engine_heard_of_used_nothing_whether_or_not_there_are_devices() {
         (Some(Joules(0.0)), true)
     );
     assert_eq!(settled[0].amortised.joules, Some(Joules(0.0)));
-    // One that was opened stays what it is.
+    // An opened attempt is unchanged.
     attribution.open(&model, B, ms(3));
     attribution.unserved(&model, B, ms(4));
     assert_eq!(attribution.settle(ms(5), 9), []);
@@ -53,7 +52,7 @@ fn settle(attribution: &mut Attribution, now: u64) -> BTreeMap<AttemptId, Settle
 }
 
 #[test]
-fn whoever_was_there_when_a_counter_started_over_is_unknown_and_the_next_is_not() {
+fn attempts_open_at_a_counter_reset_are_unknown_and_later_ones_are_not() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = package(&mut attribution);
     let mut counter = Counter::starting_at(9_000_000, ms(0), "p".into(), Overflow::Never);
@@ -76,7 +75,7 @@ fn whoever_was_there_when_a_counter_started_over_is_unknown_and_the_next_is_not(
 }
 
 #[test]
-fn a_counter_that_jumps_charges_nobody() {
+fn a_counter_that_jumps_is_charged_to_no_attempt() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = package(&mut attribution);
     let mut counter = Counter::starting_at(1000, ms(0), "p".into(), Overflow::Never);
@@ -88,9 +87,9 @@ fn a_counter_that_jumps_charges_nobody() {
     assert_eq!(attribution.snapshot(ms(51)).devices[0].account.total, Microjoules(0));
 }
 
-/// Others printed 0 W and went on.
+/// Other meters report 0 W here.
 #[test]
-fn a_counter_that_stands_still_settles_its_attempts_as_unknown_and_shows_no_power() {
+fn a_stuck_counter_settles_its_attempts_as_unknown_and_has_no_power() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = package(&mut attribution);
     let mut counter = Counter::starting_at(1000, ms(0), "p".into(), Overflow::Never);
@@ -110,9 +109,9 @@ fn a_counter_that_stands_still_settles_its_attempts_as_unknown_and_shows_no_powe
     assert_eq!((book.watts, book.read_errors), (None, 301), "an error from the fifth second on");
 }
 
-/// Others learnt the idle power from whatever ran first, or let it vanish under load.
+/// Other meters learn the idle power from the first load, or let it vanish under load.
 #[test]
-fn idle_power_is_what_was_said_from_the_first_interval_to_the_busiest() {
+fn idle_power_is_the_configured_one_from_the_first_interval_to_the_busiest() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = package(&mut attribution);
     attribution.open(&model, A, ms(0));
@@ -130,7 +129,7 @@ fn idle_power_is_what_was_said_from_the_first_interval_to_the_busiest() {
 }
 
 #[test]
-fn an_engine_that_ends_unread_makes_those_it_worked_for_unknown_and_nobody_before() {
+fn an_engine_that_ends_without_a_reading_makes_its_open_attempts_unknown_and_no_earlier_ones() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = super::tests::engine(&mut attribution, &model, ms(0));
     for (attempt, start) in [(A, 0), (B, 50)] {
@@ -145,7 +144,7 @@ fn an_engine_that_ends_unread_makes_those_it_worked_for_unknown_and_nobody_befor
 }
 
 #[test]
-fn who_slept_with_the_machine_is_unknown_and_the_time_is_a_gap() {
+fn attempts_open_during_suspension_are_unknown_and_the_time_is_a_gap() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = package(&mut attribution);
     attribution.open(&model, A, ms(0));
@@ -233,7 +232,7 @@ fn five_hundred_engines_share_one_package_to_the_microjoule() {
 }
 
 #[test]
-fn a_meter_elsewhere_that_is_scraped_rarely_is_waited_for_and_charges_its_models_only() {
+fn settlement_waits_for_a_rarely_scraped_remote_meter_which_charges_its_models_only() {
     let (mut attribution, near, far): (Attribution, Arc<str>, Arc<str>) =
         (attribution(), "near".into(), "far".into());
     let package = package(&mut attribution);
@@ -254,6 +253,6 @@ fn a_meter_elsewhere_that_is_scraped_rarely_is_waited_for_and_charges_its_models
     assert_eq!(
         joules(second[&B].marginal),
         Some(7.0),
-        "all its machine used since the last scrape"
+        "all energy of its machine since the last scrape"
     );
 }

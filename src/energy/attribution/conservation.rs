@@ -1,8 +1,8 @@
-//! Counters that wrap, start over, hold garbage, stand still, cannot be read or suspended, through
-//! counters, devices and ledgers, while attempts come, work, leave early and are cancelled, models
-//! load and engines die: not a microjoule may go astray.
+//! Conservation through counters, devices and ledgers: counters wrap, reset, hold garbage, get
+//! stuck, fail to read and are suspended, while attempts work, end early and are cancelled, models
+//! load and engines die. Not a microjoule may be lost.
 //!
-//! Plays some ten thousand intervals; `WATTGATE_INTERVALS=1000000` plays that many.
+//! Plays about ten thousand intervals; `WATTGATE_INTERVALS=1000000` plays that many.
 
 use std::cell::RefCell;
 
@@ -17,16 +17,16 @@ use crate::energy::sensors::sensor::{Sample, SensorError};
 use crate::energy::work::WorkRow;
 use crate::units::Watts;
 
-const BEATS: u32 = 100;
+const TICKS: u32 = 100;
 const DEVICES: usize = 4;
-/// Their places: a package whose counter wraps, a card whose counter is reset, a board that tells
-/// its power, an engine's CPU time.
+/// Indices of the devices: a package whose counter wraps, a card whose counter is reset, a board
+/// that reports power, an engine's CPU time.
 const PACKAGE: usize = 0;
 const CARD: usize = 1;
 const BOARD: usize = 2;
 const ENGINE: usize = 3;
 
-/// What the package counts to.
+/// Range of the package's counter.
 const RANGE: u64 = 40_000_000;
 /// Power readings of the board further apart than this are a gap.
 const LONGEST_GAP: Duration = Duration::from_millis(2500);
@@ -34,22 +34,22 @@ const LONGEST_GAP: Duration = Duration::from_millis(2500);
 fn cases() -> u32 {
     let wanted = std::env::var("WATTGATE_INTERVALS").ok().and_then(|text| text.parse().ok());
     let intervals: u32 = wanted.unwrap_or(15_000);
-    intervals.div_ceil(BEATS * u32::try_from(DEVICES).unwrap())
+    intervals.div_ceil(TICKS * u32::try_from(DEVICES).unwrap())
 }
 
-/// One beat of the meter.
+/// One tick of the meter.
 #[derive(Clone, Debug)]
-struct Beat {
+struct Tick {
     length_ms: u64,
-    /// Of package, card and engine.
+    /// Energy of package, card and engine.
     used: [u64; 3],
     microwatts: u64,
     fault: Fault,
     opened: bool,
-    /// How long the step took and the tokens of each attempt in it; none if its report is lost.
+    /// Duration of the step and the tokens of each attempt in it; `None` if its report is lost.
     step: Option<(u64, u32, u32)>,
     closed: Option<usize>,
-    /// Whether a load begins, or the one that goes on ends.
+    /// Whether a load begins, or the running one ends.
     load: bool,
 }
 
@@ -59,14 +59,14 @@ enum Fault {
     Unreadable(usize),
     Reset,
     Garbage(u64),
-    /// Nothing moves for so long that no counter can be counting.
+    /// No counter changes for so long that all are stuck.
     Still,
     Sleep,
-    /// The engine ends and another one comes; whether its last reading could be taken.
+    /// The engine restarts; whether its last reading succeeded.
     Death(bool),
 }
 
-fn beat() -> impl Strategy<Value = Beat> {
+fn tick() -> impl Strategy<Value = Tick> {
     let fault = prop_oneof![
         14 => Just(Fault::None),
         4 => (0..DEVICES).prop_map(Fault::Unreadable),
@@ -86,7 +86,7 @@ fn beat() -> impl Strategy<Value = Beat> {
         prop::option::weighted(0.4, 0usize..8),
         prop::bool::weighted(0.1),
     )
-        .prop_map(|(length_ms, used, microwatts, fault, opened, step, closed, load)| Beat {
+        .prop_map(|(length_ms, used, microwatts, fault, opened, step, closed, load)| Tick {
             length_ms: if matches!(fault, Fault::Still) { length_ms + 6000 } else { length_ms },
             used: if matches!(fault, Fault::Still) { [0; 3] } else { used },
             microwatts,
@@ -98,7 +98,7 @@ fn beat() -> impl Strategy<Value = Beat> {
         })
 }
 
-/// How often each thing happened, over all cases: a generator that never does it proves nothing.
+/// Counts of each event over all cases: an event that the generator never produces is not tested.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     intervals: u32,
@@ -111,7 +111,7 @@ struct Seen {
     unreadable: u32,
     deaths: u32,
     loads: u32,
-    /// Attempts closed while their step went on, which is reported afterwards.
+    /// Attempts closed during a step that is reported afterwards.
     cancels: u32,
     unknown: u32,
 }
@@ -125,11 +125,11 @@ struct Rig<'a> {
     card: Counter,
     board: PowerIntegral,
     raw: [u64; 2],
-    /// CPU energy of the engine that runs now.
+    /// CPU energy of the current engine process.
     spent: u64,
-    /// What each sensor has said in all, those of the engine's predecessors too.
+    /// Total of each sensor's readings, including earlier engine processes.
     said: [u64; DEVICES],
-    /// What they had said when the engine began.
+    /// These totals at the start of the current engine process.
     before: u64,
     now: u64,
     open: Vec<AttemptId>,
@@ -171,36 +171,36 @@ impl<'a> Rig<'a> {
         }
     }
 
-    fn play(&mut self, beat: &Beat) {
-        if beat.opened {
+    fn play(&mut self, tick: &Tick) {
+        if tick.opened {
             self.opened += 1;
             let attempt = AttemptId(self.opened);
             self.attribution.open(&self.model, attempt, ms(self.now));
             self.open.push(attempt);
         }
-        self.now += beat.length_ms;
-        self.seen.borrow_mut().gaps += u32::from(beat.length_ms > 2500);
-        self.work(beat);
-        if let Some(index) = beat.closed.filter(|&index| index < self.open.len()) {
+        self.now += tick.length_ms;
+        self.seen.borrow_mut().gaps += u32::from(tick.length_ms > 2500);
+        self.work(tick);
+        if let Some(index) = tick.closed.filter(|&index| index < self.open.len()) {
             let attempt = self.open.remove(index);
             self.attribution.close(&self.model, attempt, ms(self.now));
             self.cancelled = Some(attempt);
         }
-        if beat.load {
+        if tick.load {
             self.load();
         }
-        let used = self.raw[PACKAGE] + beat.used[0];
+        let used = self.raw[PACKAGE] + tick.used[0];
         self.seen.borrow_mut().wraps += u32::from(used >= RANGE);
-        self.raw = [used % RANGE, self.raw[CARD] + beat.used[1]];
-        self.spent += beat.used[2];
-        self.read(beat);
+        self.raw = [used % RANGE, self.raw[CARD] + tick.used[1]];
+        self.spent += tick.used[2];
+        self.read(tick);
         self.settle();
     }
 
-    /// A step for all that are open, and for who was cancelled while it went on.
-    fn work(&mut self, beat: &Beat) {
+    /// A step for all open attempts and those cancelled during it.
+    fn work(&mut self, tick: &Tick) {
         let cancelled = self.cancelled.take();
-        let Some((length, prefill_tokens, decode_tokens)) = beat.step else { return };
+        let Some((length, prefill_tokens, decode_tokens)) = tick.step else { return };
         self.seen.borrow_mut().cancels += u32::from(cancelled.is_some());
         let row = |&attempt| WorkRow { attempt, prefill_tokens, decode_tokens };
         let rows = self.open.iter().chain(&cancelled).map(row).collect();
@@ -222,16 +222,16 @@ impl<'a> Rig<'a> {
         }
     }
 
-    fn read(&mut self, beat: &Beat) {
+    fn read(&mut self, tick: &Tick) {
         let now = ms(self.now);
         let mut shown = self.raw;
         let mut seen = self.seen.borrow_mut();
-        match beat.fault {
+        match tick.fault {
             Fault::None | Fault::Still => {}
             Fault::Unreadable(_) => seen.unreadable += 1,
             Fault::Reset => {
                 seen.resets += 1;
-                self.raw[CARD] = beat.used[1] / 2;
+                self.raw[CARD] = tick.used[1] / 2;
                 shown = self.raw;
             }
             Fault::Garbage(garbage) => {
@@ -245,23 +245,23 @@ impl<'a> Rig<'a> {
             Fault::Death(_) => seen.deaths += 1,
         }
         drop(seen);
-        if let Fault::Death(was_read) = beat.fault {
+        if let Fault::Death(was_read) = tick.fault {
             self.replace_engine(was_read);
         }
         for device in 0..DEVICES {
-            let failed = matches!(beat.fault, Fault::Unreadable(broken) if broken == device);
+            let failed = matches!(tick.fault, Fault::Unreadable(broken) if broken == device);
             let sample = match device {
                 _ if failed => Err(SensorError::Gone { path: "/".into() }),
                 PACKAGE => self.package.advance(shown[0], now),
                 CARD => self.card.advance(shown[1], now),
-                BOARD => Ok(self.board.add(beat.microwatts, now)),
+                BOARD => Ok(self.board.add(tick.microwatts, now)),
                 _ => Ok(Sample { at: now, total: Microjoules(self.spent), whole: true }),
             };
             self.book(device, &sample);
         }
     }
 
-    /// The engine dies; another one begins to count from 0.
+    /// The engine dies; the next process counts from 0.
     fn replace_engine(&mut self, was_read: bool) {
         let now = ms(self.now);
         if was_read {
@@ -298,7 +298,7 @@ impl<'a> Rig<'a> {
         self.settled.extend(settled);
     }
 
-    /// Closes everything, and lets the deadline of what a dead counter holds up pass.
+    /// Closes all attempts and passes the deadline for those that wait for a dead counter.
     fn finish(&mut self) {
         for attempt in std::mem::take(&mut self.open) {
             self.attribution.close(&self.model, attempt, ms(self.now));
@@ -310,10 +310,10 @@ impl<'a> Rig<'a> {
     }
 }
 
-fn lose_nothing(beats: &[Beat], seen: &RefCell<Seen>) -> Result<(), TestCaseError> {
+fn lose_nothing(ticks: &[Tick], seen: &RefCell<Seen>) -> Result<(), TestCaseError> {
     let mut rig = Rig::new(seen);
-    for beat in beats {
-        rig.play(beat);
+    for tick in ticks {
+        rig.play(tick);
     }
     rig.finish();
     let snapshot = rig.attribution.snapshot(ms(rig.now));
@@ -338,8 +338,8 @@ fn not_a_microjoule_goes_astray() {
     let seen = RefCell::default();
     let config =
         ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) };
-    let beats = prop::collection::vec(beat(), BEATS as usize);
-    let played = TestRunner::new(config).run(&beats, |beats| lose_nothing(&beats, &seen));
+    let ticks = prop::collection::vec(tick(), TICKS as usize);
+    let played = TestRunner::new(config).run(&ticks, |ticks| lose_nothing(&ticks, &seen));
     played.unwrap_or_else(|failure| panic!("{failure}"));
     let seen = seen.into_inner();
     println!("error 0 uJ: {seen:?}");
@@ -358,5 +358,5 @@ fn not_a_microjoule_goes_astray() {
         cancels,
         unknown,
     ];
-    assert!(kinds.iter().all(|&count| count >= 20), "something hardly ever happened: {seen:?}");
+    assert!(kinds.iter().all(|&count| count >= 20), "an event was too rare: {seen:?}");
 }

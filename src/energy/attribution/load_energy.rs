@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn beside_steps_it_counts_as_much_as_they_do() {
+    fn a_load_concurrent_with_steps_counts_as_much_as_they_do() {
         let mut shared = loads(&[("m", 0, None)]);
         assert_eq!(shared.book(interval(0, 100, 90), Microjoules(90), 100).0, 45);
         // One engine loads first and works then.

@@ -1,5 +1,4 @@
-//! A gateway in miniature, played at random: receipts and books must add up to the meter whatever
-//! happens.
+//! Random simulation of a small gateway: receipts and ledgers must add up to the sensors' energy.
 
 use proptest::prelude::*;
 
@@ -8,14 +7,14 @@ use super::*;
 use crate::energy::work::WorkRow;
 use crate::units::Watts;
 
-/// What happens in one tick of a simulated gateway with two engines and shared packages.
+/// Events of one tick of a simulated gateway with two engines and shared packages.
 #[derive(Clone, Debug)]
 struct Tick {
     length_ms: u64,
-    /// Per device: what it used, and whether it could be read.
+    /// Per device: its energy, and whether the reading succeeds.
     devices: [(u64, bool); 3],
     opened: Option<usize>,
-    /// Per engine: how long its step took, and whether the report arrives.
+    /// Per engine: the duration of its step, and whether the report arrives.
     steps: [(u64, bool); 2],
     closed: Option<usize>,
     restart: bool,
@@ -42,8 +41,8 @@ fn tick() -> impl Strategy<Value = Tick> {
         })
 }
 
-/// A gateway in miniature: attempts are opened on two engines, steps reported or lost, devices read
-/// or not.
+/// A small gateway: attempts are opened on two engines, steps are reported or lost, readings
+/// succeed or fail.
 struct Simulation {
     attribution: Attribution,
     models: [Arc<str>; 2],
@@ -101,7 +100,7 @@ impl Simulation {
         if tick.restart {
             self.attribution.retire(self.ids[0]);
             engine(&mut self.attribution, &self.models[0], ms(self.now));
-            // What the old process used after its last good reading is lost with it.
+            // The old process's energy after its last good reading is lost.
             self.totals[0] = 0;
         }
         for (device, &(energy, readable)) in tick.devices.iter().enumerate() {
@@ -117,7 +116,7 @@ impl Simulation {
 
     fn read_device(&mut self, device: usize, readable: bool) {
         if readable {
-            // At the time of a restart, a reading at the same instant is left to the next one.
+            // A reading at the instant of a restart is ignored; the next one covers it.
             let (id, total) = (self.ids[device], self.totals[device]);
             read(&mut self.attribution, id, ms(self.now), total);
         } else {
@@ -131,7 +130,7 @@ impl Simulation {
         assert_eq!(snapshot.conservation_error(), Microjoules(0));
     }
 
-    /// Closes everything and waits until all of it has settled.
+    /// Closes all attempts and settles them.
     fn finish(&mut self) {
         for (engine, id) in std::mem::take(&mut self.live) {
             self.attribution.close(&self.models[engine], id, ms(self.now));
@@ -166,7 +165,7 @@ proptest! {
             prop_assert!((marginal_view - total).abs() < 0.5, "{marginal_view} {total}");
             prop_assert!((amortised_view - total).abs() < 0.5, "{amortised_view} {total}");
         }
-        // Packages never restart, so everything they used is in the books, failed readings or not.
+        // Packages never restart, so all their energy is booked, also after failed readings.
         for device in 1..3 {
             let book = &snapshot.devices[device];
             prop_assert_eq!(book.account.total + book.pending, Microjoules(simulation.totals[device]));

@@ -1,4 +1,4 @@
-//! When attempts settle, on what, and what is told of them until then.
+//! Settlement of attempts, and their estimates before.
 
 use super::*;
 use crate::energy::config::Config;
@@ -73,7 +73,7 @@ fn an_attempt_settles_with_the_first_reading_past_its_end() {
 }
 
 #[test]
-fn an_interval_waits_for_the_step_that_is_still_running() {
+fn an_interval_stays_open_while_a_step_in_it_is_running() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = engine(&mut attribution, &model, ms(0));
     attribution.open(&model, A, ms(0));
@@ -94,7 +94,7 @@ fn an_interval_waits_for_the_step_that_is_still_running() {
 }
 
 #[test]
-fn a_silent_engine_holds_the_books_up_for_ten_seconds_only() {
+fn an_engine_without_reports_delays_booking_by_ten_seconds_only() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = engine(&mut attribution, &model, ms(0));
     attribution.open(&model, A, ms(0));
@@ -118,7 +118,7 @@ fn a_device_that_cannot_be_read_settles_its_attempts_as_unknown() {
     assert_eq!(attribution.settle(ms(15_000), 9), []);
     let settled = attribution.settle(ms(15_100), 9);
     assert_eq!((settled.len(), settled[0].marginal.joules), (1, None));
-    // The counter ran on: when it can be read again, the energy is in the books, but nobody's.
+    // The counter kept counting: the next reading books the energy as unattributed.
     read(&mut attribution, device, ms(15_200), 500);
     attribution.settle(ms(15_200), 9);
     let snapshot = attribution.snapshot(ms(15_200));
@@ -129,7 +129,7 @@ fn a_device_that_cannot_be_read_settles_its_attempts_as_unknown() {
 }
 
 #[test]
-fn an_engine_that_dies_and_returns_keeps_one_book() {
+fn a_restarted_engine_continues_its_ledger() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = engine(&mut attribution, &model, ms(0));
     attribution.open(&model, A, ms(0));
@@ -138,7 +138,7 @@ fn an_engine_that_dies_and_returns_keeps_one_book() {
     attribution.retire(device);
     attribution.close(&model, A, ms(90));
     let settled = attribution.settle(ms(95), 9);
-    assert_eq!(settled[0].marginal.joules, Some(Joules(70e-6)), "its last reading stands");
+    assert_eq!(settled[0].marginal.joules, Some(Joules(70e-6)), "its last reading counts");
     attribution.open(&model, B, ms(100));
     assert_eq!(engine(&mut attribution, &model, ms(120)), device);
     read(&mut attribution, device, ms(170), 5);
@@ -150,7 +150,7 @@ fn an_engine_that_dies_and_returns_keeps_one_book() {
 }
 
 #[test]
-fn without_any_device_energy_is_unknown_at_once() {
+fn without_a_device_energy_settles_as_unknown_at_once() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     attribution.open(&model, A, ms(0));
     attribution.close(&model, A, ms(1));
@@ -158,7 +158,7 @@ fn without_any_device_energy_is_unknown_at_once() {
 }
 
 #[test]
-fn a_provisional_figure_estimates_what_is_not_booked_and_says_so() {
+fn a_provisional_figure_includes_an_estimate_of_work_not_booked_and_is_labelled_so() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = engine(&mut attribution, &model, ms(0));
     attribution.open(&model, A, ms(0));
@@ -173,7 +173,7 @@ fn a_provisional_figure_estimates_what_is_not_booked_and_says_so() {
     assert!(!booked.is_final);
     attribution.close(&model, A, ms(50));
     attribution.settle(ms(51), 9);
-    // The next attempt's waiting token is expected to cost what the first one's did.
+    // The next attempt's token, not booked yet, is estimated at the cost of the first one's.
     attribution.open(&model, B, ms(60));
     attribution.work(&model, decode(60, 70, 2), ms(70));
     assert_eq!(joules(attribution.provisional(B)), Some(2.0));
@@ -181,7 +181,7 @@ fn a_provisional_figure_estimates_what_is_not_booked_and_says_so() {
 }
 
 #[test]
-fn settlements_wait_while_there_is_no_room() {
+fn attempts_settle_later_while_the_channel_is_full() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     for id in [A, B] {
         attribution.open(&model, id, ms(0));

@@ -11,7 +11,7 @@ use crate::energy::config::SensorChoice;
 use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason};
 
 /// For each device, in order of preference, why it is not used; `None` for a selected one.
-pub fn select(wanted: SensorChoice, candidates: &[Discovered]) -> Vec<Option<SkipReason>> {
+pub(super) fn select(wanted: SensorChoice, candidates: &[Discovered]) -> Vec<Option<SkipReason>> {
     let mut names = BTreeSet::new();
     let usable: Vec<bool> = candidates
         .iter()

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_found_in_any_case_and_a_stranger_is_not_the_world() {
+    fn a_zone_is_found_in_any_case_and_an_unknown_one_is_not() {
         assert_eq!(find("fra").unwrap().grams_per_kwh, 56);
         assert_eq!(find("WORLD"), Some(TABLE[0]));
         assert_eq!(find("Atlantis"), None);

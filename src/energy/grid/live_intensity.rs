@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_keys_are_listed() {
         let wrong = Config {
             url: Some("ftp://grid".into()),
             token_header: "a b".into(),

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_zone_or_no_figure_is_said() {
+    fn an_invalid_zone_and_an_invalid_figure_are_reported() {
         let config = CarbonConfig {
             zone: Some("EUR".into()),
             grams_per_kwh: Some(f64::NAN),

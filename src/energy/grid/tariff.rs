@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_named() {
+    fn every_invalid_key_is_listed() {
         let wrong = r#"
             time_zone = "Mars/Olympus"
             windows = [{ from = "25:00", to = "6", dollars_per_kwh = -1.0 }]"#;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Compares a clock that stops during suspension with one that does not.
 #[derive(Debug)]
-pub struct SuspendDetector {
+pub(super) struct SuspendDetector {
     /// Lead of the second clock at the last comparison.
     ahead: Duration,
 }
@@ -15,12 +15,12 @@ pub struct SuspendDetector {
 const AWAKE: Duration = Duration::from_millis(100);
 
 impl SuspendDetector {
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { ahead: ahead() }
     }
 
     /// Duration of suspension since the last call; `None` without one.
-    pub fn suspended(&mut self) -> Option<Duration> {
+    pub(super) fn suspended(&mut self) -> Option<Duration> {
         self.compare(ahead())
     }
 
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_growing_difference_is_sleep() {
+    fn only_a_growing_difference_is_suspension() {
         let mut watch = SuspendDetector { ahead: Duration::from_secs(5) };
         assert_eq!(watch.compare(Duration::from_millis(5020)), None);
         assert_eq!(watch.compare(Duration::from_secs(65)), Some(Duration::from_millis(59_980)));

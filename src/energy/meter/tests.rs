@@ -1,8 +1,8 @@
-//! The meter against counters whose truth the test knows: real thread, real clock, fake sysfs.
+//! The meter with known counters: real thread, real clock, fake sysfs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::energy::sensors::library::nvml;
 use crate::energy::work::{WorkRow, WorkSpan};
 use crate::units::{AttemptId, Joules, Microjoules, MonotonicNs, Watts};
 
-/// Polls until `poll` has something; the limit only ends a test that would hang.
+/// Polls until `poll` returns a value; the limit only ends a test that would hang.
 fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let limit = Instant::now() + Duration::from_mins(1);
     loop {
@@ -57,7 +57,7 @@ impl FakePackage {
         self.root.path().join("class/powercap/intel-rapl:0")
     }
 
-    /// Replaces the file in one step, as the kernel never shows half a number.
+    /// Replaces the file atomically: the kernel never exposes half a number.
     fn write(&self) {
         let next = self.root.path().join("next");
         fs::write(&next, self.energy_uj.to_string()).unwrap();
@@ -108,7 +108,7 @@ fn an_attempt_is_charged_exactly_what_the_counter_gained_over_a_wrap_and_a_read_
     });
     handle.work(&model, decoded(attempt, start));
     handle.attempt_closed(&model, attempt);
-    // A counter that stands still has no news; the microjoule is of the span's last moment.
+    // An unchanged counter makes no interval; the microjoule belongs to the span's last moment.
     package.use_energy(1);
     let settled = next_settled(&mut settlements);
     assert_eq!((settled.attempt, settled.marginal.joules), (attempt, Some(Joules(0.550_001))));
@@ -119,9 +119,9 @@ fn an_attempt_is_charged_exactly_what_the_counter_gained_over_a_wrap_and_a_read_
     assert!(settlements.try_recv().is_err());
 }
 
-/// Others took what cannot be read for 0, and the next good reading for a wrap.
+/// Other meters take an unreadable count for 0, and the next good reading for a wrap.
 #[test]
-fn what_is_no_count_is_an_error_at_every_tick_and_the_next_count_covers_it() {
+fn an_invalid_count_is_an_error_at_every_tick_and_the_next_count_covers_it() {
     let mut package = FakePackage::at(RANGE_UJ - 100_000);
     let (meter, _settlements) = Meter::start(&package.config()).unwrap();
     let book = || meter.handle().snapshot().devices.remove(0);
@@ -145,9 +145,9 @@ fn what_is_no_count_is_an_error_at_every_tick_and_the_next_count_covers_it() {
     assert!(book.gap > Duration::ZERO, "{book:?}");
 }
 
-/// Others took a driver's reload for consumption.
+/// Other meters take a driver's reload for consumption.
 #[test]
-fn who_is_there_when_a_counter_jumps_back_is_unknown_and_the_next_is_not() {
+fn attempts_open_when_a_counter_jumps_back_are_unknown_and_later_ones_are_not() {
     let mut package = FakePackage::at(RANGE_UJ / 2);
     let (meter, mut settlements) = Meter::start(&package.config()).unwrap();
     let (handle, model) = (meter.handle(), "m".into());
@@ -169,7 +169,7 @@ fn who_is_there_when_a_counter_jumps_back_is_unknown_and_the_next_is_not() {
         }
         handle.work(&model, decoded(attempt, start));
         handle.attempt_closed(&model, attempt);
-        // A counter that stands still has no news of the last moments.
+        // An unchanged counter makes no interval of the last moments.
         package.use_energy(1);
         let settled = next_settled(&mut settlements);
         assert_eq!((settled.attempt, settled.marginal.joules), (attempt, joules));
@@ -178,7 +178,7 @@ fn who_is_there_when_a_counter_jumps_back_is_unknown_and_the_next_is_not() {
 }
 
 #[test]
-fn five_hundred_engines_a_million_tokens_and_none_share_what_was_counted() {
+fn five_hundred_engines_with_a_million_tokens_or_none_share_the_counted_energy() {
     const ENGINES: u64 = 500;
     let mut package = FakePackage::at(5);
     let (meter, mut settlements) = Meter::start(&package.config()).unwrap();
@@ -213,7 +213,7 @@ fn five_hundred_engines_a_million_tokens_and_none_share_what_was_counted() {
 }
 
 #[test]
-fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
+fn eight_concurrent_attempts_and_unattributed_energy_add_up_to_the_counter() {
     let package = Mutex::new(FakePackage::at(5));
     let config = Config { idle_watts: Some(Watts(1.0)), ..package.lock().config() };
     let (meter, mut settlements) = Meter::start(&config).unwrap();
@@ -237,7 +237,7 @@ fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
         let book = meter.handle().snapshot().devices.remove(0);
         (book.account.total + book.pending == Microjoules(160 * 1_000_003)).then_some(())
     });
-    // A counter that stands still has no news of the last moments.
+    // An unchanged counter makes no interval of the last moments.
     package.lock().use_energy(1);
     let settled: Vec<Settled> = (0..8).map(|_| next_settled(&mut settlements)).collect();
     let book: DeviceSnapshot = wait_for("all energy to be booked", || {
@@ -279,7 +279,7 @@ fn an_engine_process_is_charged_its_cpu_time_to_the_last_tick() {
     handle.attempt_closed(&model, attempt);
     let settled = next_settled(&mut settlements);
     let attributed = engine(&handle).account.attributed.0;
-    // Before anything can fail: a child left behind would burn a core for ever.
+    // Before any assertion: a child that is not killed would burn a core forever.
     child.kill().unwrap();
     assert_eq!(settled.marginal.quality, Quality::Estimated);
     assert_eq!(microjoules(settled.marginal), attributed);
@@ -292,10 +292,10 @@ fn an_engine_process_is_charged_its_cpu_time_to_the_last_tick() {
     child.wait().unwrap();
 }
 
-/// Its energy would be 0 J, to the microjoule and final.
+/// Without the check, its energy would be 0 J, measured and final.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_engine_whose_cpu_time_could_not_be_read_is_unknown_and_one_that_never_came_took_nothing() {
+fn an_attempt_is_unknown_if_its_engine_could_not_be_read_and_0_j_if_no_engine_started() {
     let config = Config { sensors: SensorChoice::CpuModel, cadence_ms: 10, ..Config::default() };
     let (meter, mut settlements) = Meter::start(&config).unwrap();
     let handle = meter.handle();
@@ -315,7 +315,7 @@ fn an_engine_whose_cpu_time_could_not_be_read_is_unknown_and_one_that_never_came
     }
 }
 
-/// CPU ticks of a process that has ended and was not waited for.
+/// CPU ticks of a process that has ended and was not reaped.
 fn dead_ticks(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
@@ -355,7 +355,7 @@ fn without_sensors_energy_is_unknown_and_not_zero() {
 }
 
 #[test]
-fn two_meters_on_one_counter_each_see_all_of_it() {
+fn two_meters_on_one_counter_each_count_all_of_it() {
     let mut package = FakePackage::at(5);
     let meters = [0, 1].map(|_| Meter::start(&package.config()).unwrap());
     let (model, attempt) = ("m".into(), AttemptId(1));
@@ -378,8 +378,8 @@ fn two_meters_on_one_counter_each_see_all_of_it() {
     }
 }
 
-/// CPU time of the meter's thread for one second with `zones` counters, as a share of a core. A
-/// longer run, `WATTGATE_OVERHEAD_S=10`, tells it exactly.
+/// CPU time of the meter thread over one second with `zones` counters, as a share of a core.
+/// `WATTGATE_OVERHEAD_S=10` runs longer and is more precise.
 fn overhead(zones: u64, seconds: u64) -> f64 {
     let package = FakePackage::at(5);
     for zone in 1..zones {
@@ -402,7 +402,7 @@ fn overhead(zones: u64, seconds: u64) -> f64 {
 fn metering_costs_little_of_a_core() {
     let wanted = std::env::var("WATTGATE_OVERHEAD_S").ok().and_then(|text| text.parse().ok());
     let seconds: u64 = wanted.unwrap_or(1);
-    // A short run holds the thread's start, and other tests beside it evict its caches.
+    // A short run includes the thread's start, and concurrent tests evict its caches.
     let limit = if seconds >= 10 { 0.005 } else { 0.05 };
     for zones in [1, 8] {
         let share = overhead(zones, seconds);

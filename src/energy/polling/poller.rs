@@ -88,8 +88,7 @@ impl fmt::Debug for Poller {
 }
 
 fn client(target: &PollTarget) -> reqwest::Result<Client> {
-    // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is
-    // as good.
+    // reqwest is built without a TLS provider. An `Err` means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut headers = HeaderMap::new();
     if let Some((name, value)) = target.secret.clone() {

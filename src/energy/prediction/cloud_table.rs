@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_cannot_be_are_named() {
+    fn invalid_figures_are_listed() {
         let keys = |own: OwnFigures, class| {
             own.problems(class).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
         };

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unknown_and_the_idle_teach_nothing() {
+    fn unknown_energy_and_attempts_without_work_are_ignored() {
         let mut estimator = estimator(Profile::default());
         let model: Arc<str> = "m".into();
         estimator.learn(&model, EnergyFigure::unknown(Source::Rapl), NO_PROMPT);

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_figure() {
+    fn invalid_reports_are_ignored() {
         for comment in [
             ": ping",
             "energy",

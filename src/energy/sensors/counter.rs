@@ -182,7 +182,7 @@ mod tests {
 
     /// Others printed 0 W.
     #[test]
-    fn a_counter_that_stands_still_is_an_error_and_what_it_missed_is_unknown() {
+    fn a_stuck_counter_is_an_error_and_its_missed_energy_unknown() {
         let mut counter = counter(5, Overflow::Never);
         counter.advance(6, ms(100)).unwrap();
         assert!(counter.advance(6, ms(5000)).is_ok());

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_figure_nothing_is_known_and_it_is_not_zero() {
+    fn before_the_first_figure_energy_is_unknown_and_not_zero() {
         let mut latest = latest();
         assert_eq!(latest.newest(s(1)).unwrap_err().label(), "waiting");
         latest.put(s(1), Err("cannot be reached".to_owned()));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_draws_nothing_is_a_meter_that_does_not_work() {
+    fn a_power_of_0_w_is_an_error() {
         let mut latest = latest();
         latest.put(s(0), Ok(Figure::Watts(0.0)));
         assert!(latest.newest(s(0)).unwrap_err().to_string().contains("0 W"));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_cannot_be_are_none() {
+    fn implausible_figures_are_errors() {
         for wrong in [f64::NAN, f64::INFINITY, -1.0, 1e19] {
             let mut latest = latest();
             latest.put(s(0), Ok(Figure::Watts(wrong)));

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn constant_power_is_power_times_time_whatever_the_beat() {
+    fn constant_power_is_power_times_time_at_any_cadence() {
         let (mut slow, mut fast) = (integral(30), integral(30));
         assert_eq!(slow.add(30_000_000, ms(2000)).total, Microjoules(60_000_000));
         for tick in 1..=2000 {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_invented_for_a_gap_and_it_is_said() {
+    fn energy_of_a_gap_is_not_counted_and_flagged_as_missing() {
         let mut integral = integral(100);
         integral.add(100_000_000, ms(1000));
         let after = integral.add(100_000_000, ms(9000));

@@ -1,5 +1,4 @@
-//! What must hold of the books for any sequence of readings and reports, whatever is late, lost or
-//! out of order.
+//! Properties of the ledger for any sequence of readings and reports, late, lost or out of order.
 
 use proptest::prelude::*;
 
@@ -30,8 +29,8 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Plays events against a ledger; checks the books after each. Returns it with all energy that was
-/// fed in.
+/// Plays events against a ledger and checks conservation after each. Returns the ledger and the
+/// total energy.
 fn play(events: &[Event], idle_watts: u64) -> (Ledger, u64) {
     let (mut ledger, mut now, mut fed) = (ledger(idle_watts, &[]), 100, 0);
     for event in events {

@@ -1,4 +1,4 @@
-//! Who is charged what, interval by interval.
+//! Attribution of single intervals.
 
 use super::*;
 use crate::energy::work::WorkRow;
@@ -52,7 +52,7 @@ fn a_lone_attempt_gets_all_active_energy_and_all_idle() {
 }
 
 #[test]
-fn energy_between_requests_is_nobodys() {
+fn energy_between_requests_is_unattributed() {
     let mut ledger = ledger(0, &[1]);
     ledger.work(&step(0, 50, &[1]));
     ledger.interval(interval(0, 50, 10));
@@ -65,7 +65,7 @@ fn energy_between_requests_is_nobodys() {
 }
 
 #[test]
-fn tokens_weigh_and_presence_alone_does_not() {
+fn active_energy_follows_tokens_and_not_presence() {
     let mut ledger = ledger(0, &[1, 2, 3]);
     // 100 prompt tokens weigh as much as 15 generated ones.
     ledger.work(&span(0, 50, &[(1, 100, 0), (2, 0, 15), (3, 0, 0)]));
@@ -78,7 +78,7 @@ fn tokens_weigh_and_presence_alone_does_not() {
 }
 
 #[test]
-fn each_attempt_weighs_as_its_own_model_does() {
+fn each_attempt_has_the_weights_of_its_model() {
     let mut ledger = ledger(0, &[1]);
     let large = TokenWeights { prefill: 0, decode: 3 * TokenWeights::DEFAULT.decode };
     ledger.open(AttemptId(2), large, at(0));
@@ -90,13 +90,13 @@ fn each_attempt_weighs_as_its_own_model_does() {
 }
 
 #[test]
-fn idle_follows_time_present() {
+fn idle_energy_follows_the_time_open() {
     let mut ledger = ledger(1, &[1]);
     ledger.open(AttemptId(2), TokenWeights::DEFAULT, at(30));
     ledger.close(AttemptId(1), at(40));
     ledger.interval(interval(0, 50, 60_000));
     ledger.close_until(at(50));
-    // Present for 40 ms and 20 ms of 50,000 µJ.
+    // Open for 40 ms and 20 ms of 50,000 µJ.
     assert_eq!((share(&ledger, 1).1, share(&ledger, 2).1), (33_333, 16_667));
     let account = ledger.account();
     assert_eq!((account.unattributed.0, account.idle_occupied.0), (10_000, 50_000));
@@ -109,7 +109,7 @@ fn a_late_span_moves_to_the_next_open_interval_and_is_counted() {
     ledger.close_until(at(50));
     ledger.work(&step(10, 40, &[1]));
     ledger.close(AttemptId(1), at(45));
-    assert!(!ledger.is_final(AttemptId(1), at(50)), "its work waits");
+    assert!(!ledger.is_final(AttemptId(1), at(50)), "its work is pending");
     ledger.interval(interval(50, 100, 20));
     ledger.close_until(at(100));
     assert_eq!((share(&ledger, 1).0, ledger.late_reports().late_spans), (20, 1));

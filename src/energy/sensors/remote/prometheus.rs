@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_named() {
+    fn every_invalid_key_is_listed() {
         assert_eq!(config().problems(), []);
         let wrong = Config {
             url: "http://me:secret@h/".into(),

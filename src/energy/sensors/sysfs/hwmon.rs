@@ -221,7 +221,7 @@ mod tests {
 
     /// Others metered the second die as 0 W.
     #[test]
-    fn the_second_die_of_a_card_is_not_a_card_that_draws_nothing() {
+    fn the_second_die_of_a_card_is_skipped_and_not_read_as_0_w() {
         let root = tempfile::tempdir().unwrap();
         let files = [("name", "amdgpu\n"), ("power1_average", "0\n"), ("temp2_input", "30000")];
         device(root.path(), &files);

@@ -1,5 +1,4 @@
-//! The real path through the wrapper and the dynamic loader, against a library built here from
-//! `stub.c`.
+//! The real wrapper and dynamic loader, with a library built from `stub.c`.
 
 use std::fs;
 use std::process::Command;
@@ -37,7 +36,7 @@ impl Driver {
 
     /// Each line: energy in mJ or -1, power in mW or -1, MIG mode or -1, result of every call.
     fn set(&self, cards: &str) {
-        // Replaced in one step: a card that is half there would be a lost one.
+        // Replaced atomically: a half-written line would be a lost card.
         let next = self.dir.path().join("next");
         fs::write(&next, cards).unwrap();
         fs::rename(next, self.cards()).unwrap();
@@ -54,7 +53,7 @@ impl Driver {
 }
 
 #[test]
-fn cards_with_a_counter_without_one_and_with_mig_are_told_apart() {
+fn cards_with_a_counter_without_one_and_with_mig_are_distinguished() {
     let driver = Driver::with("5000 70000 0 0\n-1 60000 -1 0\n7000 1 1 0\n-1 -1 -1 0\n");
     let found = driver.find();
     let shown: Vec<(&str, &str, Quality)> =
@@ -88,7 +87,7 @@ fn the_counter_counts_millijoules_and_a_driver_reload_is_a_reset() {
 }
 
 #[test]
-fn a_lost_card_is_an_error_and_goes_on_when_it_is_back() {
+fn a_lost_card_is_an_error_and_counts_again_when_it_is_back() {
     let driver = Driver::with("5000 0 0 0\n");
     let mut sensor = driver.only();
     driver.set("5000 0 0 15\n");
@@ -100,7 +99,7 @@ fn a_lost_card_is_an_error_and_goes_on_when_it_is_back() {
 }
 
 #[test]
-fn a_card_without_a_counter_sums_its_power() {
+fn the_power_of_a_card_without_a_counter_is_integrated() {
     let driver = Driver::with("-1 60000 -1 0\n");
     let mut sensor = driver.only();
     let first = sensor.read().unwrap();
@@ -114,9 +113,9 @@ fn a_card_without_a_counter_sums_its_power() {
     assert!((59.9..60.1).contains(&watts), "{watts}");
 }
 
-/// Others go on with 0 W, or take the card for one that is off.
+/// Other meters report 0 W, or take the card for one that is off.
 #[test]
-fn a_card_that_shows_no_power_is_an_error_and_not_a_zero() {
+fn a_card_that_reads_0_w_is_an_error() {
     let driver = Driver::with("-1 60000 -1 0\n");
     let mut sensor = driver.only();
     driver.set("-1 0 -1 0\n");
@@ -125,7 +124,7 @@ fn a_card_that_shows_no_power_is_an_error_and_not_a_zero() {
 }
 
 #[test]
-fn mig_that_is_switched_on_later_makes_the_card_unknown() {
+fn mig_enabled_later_makes_the_card_unknown() {
     let driver = Driver::with("5000 70000 0 0\n");
     let mut sensor = driver.only();
     driver.set("-1 -1 1 0\n");
@@ -133,13 +132,13 @@ fn mig_that_is_switched_on_later_makes_the_card_unknown() {
 }
 
 #[test]
-fn no_driver_and_a_driver_that_fails_say_so() {
+fn a_missing_driver_and_a_failing_one_are_reported() {
     let config = Config { library: "/nonexistent/libnvidia-ml.so.1".into(), ..Config::default() };
     let Err(SkipReason::Driver(why)) = find(&config).remove(0).sensor else { panic!() };
     assert!(why.contains("no NVIDIA driver") && why.contains("--gpus all"), "{why}");
     let driver = Driver::with("");
     let Err(SkipReason::Driver(why)) = driver.find().remove(0).sensor else { panic!() };
-    assert_eq!(why, "the driver shows no card");
+    assert_eq!(why, "the driver lists no card");
     fs::remove_file(driver.cards()).unwrap();
     let Err(SkipReason::Driver(why)) = driver.find().remove(0).sensor else { panic!() };
     assert!(why.contains("driver is not loaded"), "{why}");
