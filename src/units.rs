@@ -1,9 +1,10 @@
-//! Quantities as types, so that one unit cannot be taken for another. Arithmetic, display and the
-//! monotonic clock only.
+//! Quantities as types, so that one unit cannot be taken for another. Arithmetic, display and
+//! clocks only.
 
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Sub};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -177,6 +178,12 @@ impl Sub for MonotonicNs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AttemptId(pub u64);
+
+/// Milliseconds since the Unix epoch; 0 if the clock stands before it.
+pub fn unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
 
 #[cfg(test)]
 mod tests {
