@@ -1,4 +1,4 @@
-//! Sensors behind a vendor's library: NVIDIA's NVML and Apple's IOReport.
+//! Sensors behind a vendor's library: NVIDIA's NVML and Apple's `IOReport`.
 
 pub mod apple;
 pub mod nvml;
