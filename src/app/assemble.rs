@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
+use super::idle_unloader::{IdleUnloader, OnDemand};
 use super::observe::Observer;
-use super::warmth::{OnDemand, Warmth};
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
 use crate::backends::llama::{self, LoadWhen, MemoryBudget, Overflow};
 use crate::config::{self, Config, Engine};
@@ -84,7 +84,7 @@ pub fn router(
 }
 
 /// What unloads the models that come on demand.
-pub fn warmth(config: &Config, parts: &Parts, router: &Router) -> Warmth {
+pub fn idle_unloader(config: &Config, parts: &Parts, router: &Router) -> IdleUnloader {
     let on_demand = |model: &Arc<Model>| {
         let Kind::Local { control, .. } = &model.primary.kind else { return None };
         let Engine::Llama { config, .. } = &config.models.get(&*model.name)?.engine else {
@@ -96,7 +96,7 @@ pub fn warmth(config: &Config, parts: &Parts, router: &Router) -> Warmth {
             warm_watts: config.warm_watts.map(Watts),
         })
     };
-    Warmth {
+    IdleUnloader {
         config: config.engines.clone(),
         residency: Arc::clone(&parts.residency),
         meter: parts.meter.clone(),

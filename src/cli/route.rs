@@ -25,7 +25,7 @@ use super::{BAD_INPUT, ConfigArgs};
 use crate::app::assemble;
 use crate::config::Config;
 use crate::energy::Profile;
-use crate::energy::rates::Rates;
+use crate::energy::grid::rates::Rates;
 use crate::openai::Request;
 use crate::routing::adequacy::names::canonical;
 use crate::routing::text::TextVector;

@@ -345,7 +345,8 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         let path = ["models", name, "openai", "energy", key];
         report.wrong(&path, format!("`{key}` {problem}"), None);
     }
-    if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::rates::zone_problem) {
+    if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::grid::rates::zone_problem)
+    {
         report.wrong(&at("carbon_zone"), format!("`carbon_zone` {problem}"), None);
     }
     if config.context_tokens == Some(0) {

@@ -3,9 +3,9 @@
 //! The only place that prices work: used for requests, for the judge and by `wattgate route`.
 
 use crate::backends::cloud::Config as Upstream;
-use crate::energy::carbon::{Grid, grams};
-use crate::energy::cloud::estimate;
-use crate::energy::tariff::Tariff;
+use crate::energy::grid::emissions::{Grid, grams};
+use crate::energy::grid::tariff::Tariff;
+use crate::energy::prediction::cloud_table::estimate;
 use crate::energy::{EnergyFigure, Source, Tokens};
 use crate::openai::Usage;
 use crate::openai::chat::PromptTokensDetails;
@@ -146,7 +146,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::energy::cloud::Class;
+    use crate::energy::prediction::cloud_table::Class;
 
     fn upstream() -> Upstream {
         Upstream {

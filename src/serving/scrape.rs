@@ -7,7 +7,7 @@ use super::gateway::Gateway;
 use super::models::deployment::Kind;
 use super::models::model::Model;
 use super::snapshot::Snapshot;
-use crate::energy::DeviceBook;
+use crate::energy::DeviceSnapshot;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{
     BuildLabels, DeviceLabels, DeviceNameLabels, GridLabels, IdleLabels, LogLabels,
@@ -27,7 +27,7 @@ impl Gateway {
         let remembered = self.router.conversations.remembered();
         metrics.conversations_remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
         self.refresh_drift(&snapshot);
-        let books = self.router.meter.books();
+        let books = self.router.meter.snapshot();
         let mut loads: BTreeMap<&Arc<str>, Microjoules> = BTreeMap::new();
         for device in &books.devices {
             refresh_device(metrics, device);
@@ -101,7 +101,7 @@ fn refresh_model(metrics: &Metrics, model: &Model) {
     }
 }
 
-fn refresh_device(metrics: &Metrics, device: &DeviceBook) {
+fn refresh_device(metrics: &Metrics, device: &DeviceSnapshot) {
     let name = Arc::clone(&device.info.name);
     let (source, quality) = (device.info.source.label(), device.info.quality.label());
     let labels = DeviceLabels { device: Arc::clone(&name), source, quality };

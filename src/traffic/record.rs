@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
-use crate::energy::carbon::CarbonFigure;
+use crate::energy::grid::emissions::CarbonFigure;
 use crate::openai::{Message, Usage};
 use crate::routing::{Features, Judged, PolicyOverrides, Route, Rule, SessionId, Signals};
 use crate::units::{Dollars, Joules};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
-use crate::energy::cloud::{Class, OwnFigures, PerToken};
-use crate::energy::rates::zone_problem;
+use crate::energy::grid::rates::zone_problem;
+use crate::energy::prediction::cloud_table::{Class, OwnFigures, PerToken};
 use crate::locality::Locality;
 use crate::openai::{Request, Usage};
 use crate::units::Dollars;

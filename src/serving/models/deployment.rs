@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::backends::llama::{self, EngineState};
 use crate::backends::{Backend, Health, cloud};
 use crate::energy::MeterHandle;
-use crate::energy::carbon::Grid;
+use crate::energy::grid::emissions::Grid;
 use crate::locality::Locality;
 use crate::routing::{NotLoaded, Route, Unavailable};
 use crate::serving::pricing::Billing;
@@ -90,7 +90,7 @@ impl Deployment {
             llama::Phase::Unloaded => Some(LoadCost {
                 state: NotLoaded::Unloaded,
                 ms: engine.load_ms(),
-                joules: meter.load_energy(model, engine.footprint.weights_bytes).joules,
+                joules: meter.load_energy(model, engine.memory.weights_bytes).joules,
             }),
             llama::Phase::Loading { percent } if engine.on_demand => Some(LoadCost {
                 state: NotLoaded::Loading,

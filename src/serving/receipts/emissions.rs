@@ -1,7 +1,7 @@
 //! Consequences of a request's energy: carbon by the grid of each deployment, and dollars of this
 //! machine's electricity.
 
-use crate::energy::carbon::CarbonFigure;
+use crate::energy::grid::emissions::CarbonFigure;
 use crate::energy::{MeterHandle, Source};
 use crate::routing::Route;
 use crate::traffic::Attempt;
