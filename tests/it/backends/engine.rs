@@ -27,6 +27,7 @@ use crate::rig::engine::{
 };
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_question_is_answered_and_counted() {
     let local = Local::ready(small()).await;
     let answer = local.ask(&capital(40)).await.unwrap();
@@ -53,6 +54,7 @@ async fn a_question_is_answered_and_counted() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn eight_staggered_streams_interleave_and_each_equals_itself_alone() {
     let local = Local::ready(small()).await;
     let mut alone = Vec::new();
@@ -85,7 +87,7 @@ async fn eight_staggered_streams_interleave_and_each_equals_itself_alone() {
 
 #[tokio::test]
 async fn a_dropped_stream_frees_its_slot_and_a_full_queue_refuses() {
-    let local = Local::ready(Config { slots: 1, queue: 1, ..small() }).await;
+    let local = Local::fake(Config { slots: 1, queue: 1, ..small() }).await;
     let (abandoned, mut running) = local.begin(&greedy("Count from 1 to 100.", 400));
     first_text(&mut running).await;
     let (attempt, waiting) = local.begin(&capital(12));
@@ -106,6 +108,7 @@ async fn a_dropped_stream_frees_its_slot_and_a_full_queue_refuses() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_seed_reproduces_an_answer_and_without_one_answers_vary() {
     let local = Local::ready(small()).await;
     let request = |seed: Option<i64>| {
@@ -126,6 +129,7 @@ async fn a_seed_reproduces_an_answer_and_without_one_answers_vary() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_stop_string_ends_the_answer_before_itself() {
     let local = Local::ready(small()).await;
     let mut request = capital(40);
@@ -140,6 +144,7 @@ async fn a_stop_string_ends_the_answer_before_itself() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_conversation_reuses_its_prefix() {
     let local = Local::ready(small()).await;
     let mut request = capital(30);
@@ -156,6 +161,7 @@ async fn a_conversation_reuses_its_prefix() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_prompt_beyond_the_context_is_refused_with_exact_counts() {
     let long = greedy(&"word ".repeat(300), 4);
     let local = Local::ready(small()).await;
@@ -173,6 +179,7 @@ async fn a_prompt_beyond_the_context_is_refused_with_exact_counts() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_control_token_in_a_message_is_only_text() {
     let local = Local::ready(small()).await;
     let tokens = async |text: &str| local.ask(&greedy(text, 1)).await.unwrap().usage.prompt_tokens;
@@ -183,7 +190,7 @@ async fn a_control_token_in_a_message_is_only_text() {
 
 #[tokio::test]
 async fn a_killed_engine_fails_its_requests_and_restarts() {
-    let local = Local::ready(small()).await;
+    let local = Local::fake(small()).await;
     let (running, mut events) = local.begin(&greedy("Count from 1 to 100.", 400));
     first_text(&mut events).await;
     kill_process(local.recorder.pid(), Signal::KILL).unwrap();
@@ -208,7 +215,7 @@ async fn collect_error(mut events: EventStream) -> BackendError {
 
 #[tokio::test]
 async fn a_hung_engine_is_killed_and_restarted() {
-    let local = Local::ready(Config { hang_timeout_ms: 2000, ..small() }).await;
+    let local = Local::fake(Config { hang_timeout_ms: 2000, ..small() }).await;
     let hung = local.recorder.pid();
     kill_process(hung, Signal::STOP).unwrap();
     let (_, events) = local.begin(&greedy("Anyone there?", 4));
@@ -220,7 +227,7 @@ async fn a_hung_engine_is_killed_and_restarted() {
 
 #[tokio::test]
 async fn an_answer_without_a_first_token_times_out() {
-    let local = Local::ready(Config { first_token_timeout_ms: 300, ..small() }).await;
+    let local = Local::fake(Config { first_token_timeout_ms: 300, ..small() }).await;
     kill_process(local.recorder.pid(), Signal::STOP).unwrap();
     let (_, events) = local.begin(&greedy("Anyone there?", 4));
     assert!(matches!(collect_error(events).await.kind, ErrorKind::Timeout { .. }));
@@ -228,6 +235,7 @@ async fn an_answer_without_a_first_token_times_out() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_file_without_a_model_makes_the_backend_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let truncated = folder.path().join("truncated.gguf");
@@ -278,6 +286,7 @@ impl ByHand {
 }
 
 #[test]
+#[ignore = "needs a model: `make test` pulls it"]
 fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
     let mut engine = ByHand::start();
     engine.send(&ToEngine::Load(EngineSettings {

@@ -117,6 +117,7 @@ async fn load(files: &[(String, PathBuf)]) -> Vec<Option<String>> {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_damaged_file_is_refused_with_its_defect() {
     let dir = tempfile::tempdir().unwrap();
     let mut files: Vec<_> = wrong()
@@ -135,6 +136,7 @@ async fn a_damaged_file_is_refused_with_its_defect() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_header_without_a_context_length_loads() {
     let dir = tempfile::tempdir().unwrap();
     let header = patched(after("llama.context_length") + 4, &[0; 4]);
@@ -173,6 +175,7 @@ proptest! {
 
     /// Reading any damaged header ends within the file, with a shape or an error.
     #[test]
+    #[ignore = "needs a model: `make test` pulls it"]
     fn reading_a_damaged_header_terminates(header in damaged(), length in prop_oneof![Just(u64::MAX), 0..4_u64 << 20]) {
         let _either = parse(header.as_slice(), length);
     }
@@ -180,6 +183,7 @@ proptest! {
 
 /// Through llama.cpp too: `WATTGATE_HOSTILE=400` for the long run.
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn damaged_files_load_or_are_refused_without_a_crash_of_the_gateway() {
     let cases = std::env::var("WATTGATE_HOSTILE").map_or(16, |text| text.parse::<u32>().unwrap());
     let dir = tempfile::tempdir().unwrap();

@@ -21,6 +21,8 @@ use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, Schedul
 use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
 
+use crate::rig::fake_engine::FAKE;
+
 /// Timeout of every wait for an engine; only a failing test reaches it, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -164,6 +166,13 @@ impl Local {
 
     pub async fn ready(config: Config) -> Self {
         let local = Self::start(config, model_path());
+        local.until(|phase| matches!(phase, Phase::Ready(_))).await;
+        local
+    }
+
+    /// A running fake engine.
+    pub async fn fake(config: Config) -> Self {
+        let local = Self::start(config, FAKE.path().to_owned());
         local.until(|phase| matches!(phase, Phase::Ready(_))).await;
         local
     }
