@@ -27,7 +27,7 @@ use tokio::time::{timeout, timeout_at};
 
 use self::answer::Transcript;
 use self::breaker::{Admission, Breaker, Outcome};
-pub use self::config::{Config, ConfigError};
+pub use self::config::{Config, ConfigError, DeploymentConfig, is_variable_name};
 pub use self::key::{ApiKey, InvalidApiKey};
 use self::transport::{Response, Target, Transport};
 use super::backend::{

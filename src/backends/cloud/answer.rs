@@ -16,7 +16,8 @@ use super::failure;
 use super::sse::Scanner;
 use crate::backends::Chunks;
 use crate::backends::backend::{ErrorKind, Event};
-use crate::energy::{EnergyFigure, upstream};
+use crate::energy::EnergyFigure;
+use crate::energy::prediction::upstream;
 use crate::openai::{FinishReason, Usage};
 
 /// Most bytes of one event, so that an upstream cannot fill the memory: as much as a whole answer

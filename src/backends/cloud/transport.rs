@@ -16,6 +16,7 @@ use super::config::{Config, ConfigError};
 use super::failure;
 use super::plain::{self, Pool};
 use crate::backends::backend::ErrorKind;
+use crate::locality::Locality;
 
 const AGENT: &str = concat!("wattgate/", env!("CARGO_PKG_VERSION"));
 
@@ -56,7 +57,10 @@ impl Transport {
         let host = endpoint.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let (connect_timeout, idle_max) = (config.connect_timeout(), config.max_in_flight as usize);
         let plain = endpoint.scheme() == "http";
-        if plain && (loopback || !may_have_proxy()) {
+        // A proxy cannot reach this machine's own servers, and might carry a prompt out of the
+        // operator's network.
+        let stays = loopback || config.locality != Locality::ThirdParty;
+        if plain && (stays || !may_have_proxy()) {
             let port = endpoint.port_or_known_default().unwrap_or(80);
             let pool = Pool::new(host.to_owned(), port, connect_timeout, idle_max);
             return Ok(Self::Plain(Arc::new(pool)));
@@ -71,8 +75,7 @@ impl Transport {
             .redirect(redirect::Policy::none());
         // Without TLS no certificates are needed, and a small container may have none.
         let builder = if plain { builder.tls_certs_only([]) } else { builder };
-        // A proxy for the outside world cannot reach this machine's own servers.
-        let builder = if loopback { builder.no_proxy() } else { builder };
+        let builder = if stays { builder.no_proxy() } else { builder };
         Ok(Self::Client(builder.build()?))
     }
 
