@@ -12,7 +12,7 @@ use crate::backends::{Event, Job, Priority, SchedulingOptions};
 use crate::locality::Locality;
 use crate::openai::{ChatRequest, Message, Request};
 use crate::routing::{Features, Route};
-use crate::serving::attempt_state::is_output;
+use crate::serving::attempt_state::output_pieces;
 use crate::serving::gateway::Gateway;
 use crate::serving::models::deployment::{Deployment, MeteredBy};
 use crate::serving::models::model::Model;
@@ -127,11 +127,10 @@ impl<'g> Bill<'g> {
             Event::Energy(figure) => self.spent.reported = Some(*figure),
             _ => {}
         }
-        if is_output(event) {
-            self.spent.output_events += 1;
-            if let Some(remote) = &mut self.remote {
-                remote.piece();
-            }
+        let pieces = output_pieces(event);
+        self.spent.output_events += u64::from(pieces);
+        if let Some(remote) = &mut self.remote {
+            remote.pieces(pieces);
         }
     }
 }
