@@ -8,7 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Serialize;
 
-use crate::routing::drift::{AVERAGE_ABILITY, Drift, Reference, ReferenceError};
+use super::model::Model;
+use crate::routing::adequacy::Predictions;
+use crate::routing::drift::{Drift, Reference, ReferenceError};
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyError, AdequacyModel, Confidence, ConfidenceError};
 
@@ -64,17 +66,17 @@ impl Learnt {
         Ok(Self { adequacy, confidence, abilities, drift: reference.map(Drift::new) })
     }
 
-    /// Takes in the prompt of a request.
-    pub fn watch_drift(&self, text: &TextVector) {
-        if let Some(drift) = &self.drift {
-            drift.observe(self.adequacy.predict(text, AVERAGE_ABILITY));
-        }
+    /// Adequacy of each of the gateway's models for a prompt.
+    pub fn predict_all(&self, text: &TextVector, models: &[Model]) -> Predictions {
+        let models = models.iter().zip(&self.abilities);
+        self.adequacy.predict_all(text, models.map(|(model, ability)| (&*model.name, *ability)))
     }
 
-    /// Of the model at this place.
-    pub fn ability(&self, place: usize) -> f64 {
-        // The ratings are those of the gateway's models.
-        self.abilities.get(place).copied().unwrap_or_default()
+    /// Takes in the predictions for a request's prompt.
+    pub fn watch_drift(&self, predicted: &Predictions) {
+        if let Some(drift) = &self.drift {
+            drift.observe(predicted.average);
+        }
     }
 }
 

@@ -47,14 +47,9 @@ struct Addressed {
 }
 
 /// What the same rule chooses of the same candidates where another router predicts their adequacy.
-fn shadow(
-    features: &Features,
-    candidates: &[Candidate],
-    rule: &Rule,
-    p: impl Fn(usize) -> f64,
-) -> Shadow {
+fn shadow(features: &Features, candidates: &[Candidate], rule: &Rule, p: &[f64]) -> Shadow {
     let mut others = candidates.to_vec();
-    others.iter_mut().enumerate().for_each(|(place, one)| one.p = p(place));
+    others.iter_mut().zip(p).for_each(|(one, p)| one.p = *p);
     let decision = decide(features, &others, rule);
     Shadow {
         model: decision.chosen().map(|chosen| Arc::clone(&chosen.model)),
@@ -78,7 +73,8 @@ impl Router {
         let rule = rule(request, &features, &addressed, &wishes, &known)?;
         let text = TextVector::of_messages(&request.messages());
         let learnt = self.learnt.router();
-        let mut candidates = self.candidates(&learnt, &text, &features, place.as_ref(), &known);
+        let predicted = learnt.predict_all(&text, &self.models);
+        let mut candidates = self.candidates(&predicted.p, &features, place.as_ref(), &known);
         let mut decision = decide(&features, &candidates, &rule);
         if decision.ranked.is_empty() {
             // Leaving turns out is the last resort: only when nobody can take the whole conversation.
@@ -88,17 +84,14 @@ impl Router {
         let candidate = self.learnt.candidate();
         // What routers are trained on are prompts to choose a model for.
         if rule.pinned.is_none() {
-            learnt.watch_drift(&text);
-            if let Some(candidate) = &candidate {
-                candidate.watch_drift(&text);
-            }
+            learnt.watch_drift(&predicted);
         }
         let shadow = candidate.map(|candidate| {
-            let p = |place: usize| {
-                let (name, ability) = (&self.models[place].name, candidate.ability(place));
-                candidate.adequacy.predict_named(&text, name, ability)
-            };
-            shadow(&features, &candidates, &rule, p)
+            let predicted = candidate.predict_all(&text, &self.models);
+            if rule.pinned.is_none() {
+                candidate.watch_drift(&predicted);
+            }
+            shadow(&features, &candidates, &rule, &predicted.p)
         });
         Ok(Plan {
             policy: addressed.policy,
@@ -162,18 +155,16 @@ impl Router {
 
     fn candidates(
         &self,
-        learnt: &Learnt,
-        text: &TextVector,
+        p: &[f64],
         features: &Features,
         place: Option<&Place>,
         known: &Known,
     ) -> Vec<Candidate> {
-        let candidate = |(at, model): (usize, &super::Model)| {
-            let p = learnt.adequacy.predict_named(text, &model.name, learnt.ability(at));
+        let candidate = |(model, &p): (&super::Model, &f64)| {
             let cached = place.map_or(0, |place| known.cached_tokens(&model.name, place));
             model.candidate(features, p, cached, &self.meter)
         };
-        self.models.iter().enumerate().map(candidate).collect()
+        self.models.iter().zip(p).map(candidate).collect()
     }
 }
 

@@ -1,8 +1,10 @@
-//! How likely a model's answer is good enough: a trained, verified, read-only model of text difficulty.
+//! Adequacy: the probability that a model's answer is good enough, by a trained, verified,
+//! read-only model of text difficulty.
 //!
-//! `p = σ(easiness(text) + slope · ability)` for any model with an ability number; a model that the training data labels
-//! directly has a head of its own, which counts as far as the text is like the text it was learnt from. Scores are
-//! sparse dot products. This file predicts; `file` reads and writes; nothing here trains.
+//! `p = σ(easiness(text) + slope · ability)` for any model with an ability; a model that the
+//! training data labels directly has heads of its own, weighted by how similar the text is to the
+//! text they were trained on. Scores are sparse dot products. This file predicts; `file` reads and
+//! writes.
 
 mod file;
 pub mod names;
@@ -22,28 +24,28 @@ static BUILT_IN: &[u8] = include_bytes!("../../router-models/default/model.bin")
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdequacyModel {
     pub schema: FeatureSchema,
-    /// Log-odds of an adequate answer by a model of ability 0, the average one of the data.
+    /// Log-odds of an adequate answer by a model of ability 0, the average of the data.
     pub easiness: Head,
-    /// How sharply the log-odds rise with ability; above 0.
+    /// Increase of the log-odds per unit of ability; above 0.
     pub slope: f64,
-    /// Ability of each model in the data by canonical name, same scale.
+    /// Ability of each model in the data by canonical name, on the same scale.
     pub abilities: BTreeMap<String, f64>,
-    /// What direct labels taught, oldest source first.
+    /// Heads fitted to direct labels, oldest source first.
     pub labelled: Vec<Labelled>,
 }
 
-/// One source of direct labels.
+/// Heads of one source of direct labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Labelled {
     pub source: String,
-    /// Log-odds that a text is of the kind this source asked.
+    /// Log-odds that a text resembles those of this source.
     pub familiarity: Head,
     /// Log-odds of an adequate answer to such a text, by canonical name.
     pub heads: BTreeMap<String, Head>,
 }
 
 impl AdequacyModel {
-    /// The one compiled into the binary.
+    /// The router compiled into the binary.
     pub fn built_in() -> Result<Self, AdequacyError> {
         file::decode(BUILT_IN)
     }
@@ -58,12 +60,12 @@ impl AdequacyModel {
         file::save(self, dir)
     }
 
-    /// Difficulty of a text: the ability at which an adequate answer is as likely as not.
+    /// Difficulty of a text: the ability at which an adequate answer has probability 1/2.
     pub fn difficulty(&self, text: &TextVector) -> f64 {
         -self.easiness.score(text) / self.slope
     }
 
-    /// Log-odds that a model of this ability answers well enough.
+    /// Log-odds of an adequate answer by a model of this ability.
     pub fn log_odds(&self, text: &TextVector, ability: f64) -> f64 {
         self.easiness.score(text) + self.slope * ability
     }
@@ -73,26 +75,57 @@ impl AdequacyModel {
         logistic(self.log_odds(text, ability))
     }
 
-    /// The same for a model the data may know by name: where it has heads of its own, log-odds move from what its
-    /// ability says to what each head says, as far as the text is familiar; a later source outweighs an earlier one.
+    /// The same for a model that the data may know by name: each of its own heads moves the
+    /// log-odds from the value by ability towards its own, in proportion to how familiar the text
+    /// is to the source; later sources take precedence over earlier ones.
     pub fn predict_named(&self, text: &TextVector, name: &str, ability: f64) -> f64 {
-        let general = self.log_odds(text, ability);
-        let toward = |log_odds: f64, labelled: &Labelled| match names::find(&labelled.heads, name) {
-            Some(head) => {
-                let familiar = logistic(labelled.familiarity.score(text));
-                log_odds + familiar * (head.score(text) - log_odds)
-            }
-            None => log_odds,
-        };
-        logistic(self.labelled.iter().fold(general, toward))
+        let predictions = self.predict_all(text, [(name, ability)]);
+        predictions.p.first().copied().unwrap_or_default()
     }
 
-    /// The same for a model of the data; none if it is not one.
+    /// The same for several models, each by name and ability, in their order. Scores that do not
+    /// depend on the model are computed once.
+    pub fn predict_all<'a>(
+        &self,
+        text: &TextVector,
+        models: impl IntoIterator<Item = (&'a str, f64)>,
+    ) -> Predictions {
+        let mut heads = vec![&self.easiness];
+        heads.extend(self.labelled.iter().map(|labelled| &labelled.familiarity));
+        // For each model and source, the index in `heads` of the model's own head.
+        let mut own = Vec::new();
+        let mut abilities = Vec::new();
+        for (name, ability) in models {
+            abilities.push(ability);
+            let name = names::canonical(name);
+            own.extend(self.labelled.iter().map(|labelled| {
+                let head = names::find_canonical(&labelled.heads, &name)?;
+                heads.push(head);
+                Some(heads.len() - 1)
+            }));
+        }
+        let scores = score_all(&heads, text);
+        let (easiness, familiar) = (scores[0], &scores[1..=self.labelled.len()]);
+        let p = |(at, ability): (usize, &f64)| {
+            let general = easiness + self.slope * ability;
+            let own = &own[at * familiar.len()..][..familiar.len()];
+            let log_odds = own.iter().zip(familiar).fold(general, |log_odds, (own, familiar)| {
+                let toward = |own: usize| log_odds + logistic(*familiar) * (scores[own] - log_odds);
+                own.map_or(log_odds, toward)
+            });
+            logistic(log_odds)
+        };
+        let p = abilities.iter().enumerate().map(p).collect();
+        Predictions { p, average: logistic(easiness) }
+    }
+
+    /// The same for a model of the data; `None` if it is not one.
     pub fn predict_known(&self, text: &TextVector, name: &str) -> Option<f64> {
         self.ability_of(name).map(|ability| self.predict_named(text, name, ability))
     }
 
-    /// Adds to a head a share of the log-odds that the general model gives the model of that name; nothing if it has none.
+    /// Adds to a head a share of the general model's log-odds for the model of that name; no effect
+    /// for an unknown name.
     pub fn add_log_odds(&self, head: &mut Head, name: &str, share: f64) {
         if let Some(ability) = self.ability_of(name) {
             #[expect(clippy::cast_possible_truncation, reason = "weights are served as f32")]
@@ -102,29 +135,64 @@ impl AdequacyModel {
         }
     }
 
-    /// Ability of a model in the data. A name without its release date means the newest one known.
+    /// Ability of a model in the data. A name without a release date means the newest one known.
     pub fn ability_of(&self, name: &str) -> Option<f64> {
         names::find(&self.abilities, name).copied()
     }
+}
+
+/// Adequacies predicted for one text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predictions {
+    /// Of the models given, in their order.
+    pub p: Vec<f64>,
+    /// Of a model of ability 0, the average one of the data: a function of the text alone.
+    pub average: f64,
 }
 
 /// One linear score of a text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Head {
     pub intercept: f32,
-    /// One weight a structural feature.
+    /// One weight per structural feature.
     pub structure: Vec<f32>,
-    /// One weight a bucket of n-grams.
+    /// One weight per n-gram bucket.
     pub ngrams: Vec<f32>,
+}
+
+/// Heads scored in one pass: their sums are independent chains of additions that the processor
+/// overlaps.
+const HEADS_AT_ONCE: usize = 4;
+
+fn score_all(heads: &[&Head], text: &TextVector) -> Vec<f64> {
+    let mut scores = Vec::with_capacity(heads.len());
+    for group in heads.chunks(HEADS_AT_ONCE) {
+        let padded = std::array::from_fn(|at| *group.get(at).unwrap_or(&group[0]));
+        scores.extend(&score_group::<HEADS_AT_ONCE>(padded, text)[..group.len()]);
+    }
+    scores
+}
+
+/// The score of each head. Sums run in the order of the buckets, so a score does not depend on its
+/// group.
+fn score_group<const N: usize>(heads: [&Head; N], text: &TextVector) -> [f64; N] {
+    let mut ngrams = [0.0_f32; N];
+    for &(bucket, value) in &text.ngrams {
+        for (sum, head) in ngrams.iter_mut().zip(heads) {
+            // A verified model covers every bucket; `get` keeps an invalid one from panicking.
+            *sum += head.ngrams.get(usize::from(bucket)).copied().unwrap_or(0.0) * value;
+        }
+    }
+    std::array::from_fn(|at| {
+        let head = heads[at];
+        let structure: f32 = head.structure.iter().zip(text.structure).map(|(w, x)| w * x).sum();
+        f64::from(head.intercept + ngrams[at] + structure)
+    })
 }
 
 impl Head {
     pub fn score(&self, text: &TextVector) -> f64 {
-        // A verified model covers every bucket; indexing by `get` keeps an impossible one from ending the process.
-        let weight = |bucket: u16| self.ngrams.get(usize::from(bucket)).copied().unwrap_or(0.0);
-        let ngrams: f32 = text.ngrams.iter().map(|&(bucket, value)| weight(bucket) * value).sum();
-        let structure: f32 = self.structure.iter().zip(text.structure).map(|(w, x)| w * x).sum();
-        f64::from(self.intercept + ngrams + structure)
+        score_group([self], text)[0]
     }
 
     /// Adds `weight` times another head.
@@ -161,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_router_tells_easy_from_hard_and_small_from_large() {
+    fn the_built_in_router_orders_texts_by_difficulty_and_models_by_ability() {
         let model = AdequacyModel::built_in().unwrap();
         let easy = TextVector::of_text("What is the capital of France?");
         let hard = TextVector::of_text(
@@ -175,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_of_its_own_counts_as_far_as_the_text_is_familiar() {
+    fn a_models_own_head_counts_as_far_as_the_text_is_familiar() {
         let model = AdequacyModel::built_in().unwrap();
         let name = "mixtral-8x7b-instruct-v0.1";
         let ability = model.ability_of(name).unwrap();
