@@ -1,4 +1,4 @@
-//! Which model should answer. Decisions are pure: no clock, no I/O, no logging.
+//! Routing: which model answers a request. Decisions are pure: no clock, no I/O, no logging.
 
 pub mod text;
 pub mod adequacy;

@@ -1,9 +1,10 @@
-//! What happened: one record per request, written off the serving path, and the reader that everything offline uses.
+//! Traffic log: one record per request, written off the serving path, and the reader for all offline tools.
 
 pub mod config;
 pub mod feedback;
 pub mod reader;
 pub mod record;
+mod segment;
 pub mod writer;
 pub mod past;
 

@@ -66,7 +66,8 @@ struct Ledger {
 }
 
 struct Entry {
-    record: Record,
+    /// Shared with the log once it is published.
+    record: Arc<Record>,
     /// Attempts whose energy is not final, with their place in the record.
     unsettled: Vec<(AttemptId, usize)>,
     ended: Instant,
@@ -83,24 +84,25 @@ impl Books {
 
     /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
     /// the record.
-    pub fn enter(&self, record: Record, metered: Vec<(AttemptId, usize)>) {
+    pub fn enter(&self, mut record: Record, metered: Vec<(AttemptId, usize)>) {
         let mut ledger = self.lock();
         let id = Arc::clone(&record.receipt.request_id);
+        let mut unsettled = Vec::new();
+        for (attempt, place) in metered {
+            if let Some((settled, _)) = ledger.early.remove(&attempt) {
+                note_energy(&mut record.receipt.attempts[place], &settled);
+            } else {
+                ledger.owners.insert(attempt, Arc::clone(&id));
+                unsettled.push((attempt, place));
+            }
+        }
         let mut entry = Entry {
-            record,
-            unsettled: metered,
+            record: Arc::new(record),
+            unsettled,
             ended: Instant::now(),
             published: false,
             verdicts: Verdicts::default(),
         };
-        for (attempt, place) in std::mem::take(&mut entry.unsettled) {
-            if let Some((settled, _)) = ledger.early.remove(&attempt) {
-                note_energy(&mut entry.record.receipt.attempts[place], &settled);
-            } else {
-                ledger.owners.insert(attempt, Arc::clone(&id));
-                entry.unsettled.push((attempt, place));
-            }
-        }
         self.publish_if_settled(&mut entry);
         ledger.order.push_back(Arc::clone(&id));
         ledger.entries.insert(id, entry);
@@ -115,8 +117,8 @@ impl Books {
     }
 
     /// The record of a request that has ended, if it is still remembered.
-    pub fn get(&self, id: &str) -> Option<Record> {
-        self.lock().entries.get(id).map(|entry| entry.record.clone())
+    pub fn get(&self, id: &str) -> Option<Arc<Record>> {
+        self.lock().entries.get(id).map(|entry| Arc::clone(&entry.record))
     }
 
     /// Takes in what `source` says of an answer, and logs it. Gives the request's record with its label now, none if the
@@ -127,16 +129,16 @@ impl Books {
         source: Source,
         score: f64,
         comment: Option<String>,
-    ) -> Option<Record> {
+    ) -> Option<Arc<Record>> {
         let mut ledger = self.lock();
         let entry = ledger.entries.get_mut(id)?;
         let before = entry.verdicts.set(source.clone(), score);
-        entry.record.label = entry.verdicts.label();
+        Arc::make_mut(&mut entry.record).label = entry.verdicts.label();
         // Until then its joules are unknown; publishing counts what was said before.
         if entry.published {
             hindsight::count_outcome(&self.metrics, &entry.record, &source, score, before);
         }
-        let record = entry.record.clone();
+        let record = Arc::clone(&entry.record);
         drop(ledger);
         self.log_verdict(&record, source, score, comment);
         Some(record)
@@ -213,7 +215,8 @@ impl Books {
         let Some(entry) = ledger.entries.get_mut(&id) else { return };
         if let Some(found) = entry.unsettled.iter().position(|(one, _)| *one == attempt) {
             let (_, place) = entry.unsettled.swap_remove(found);
-            note_energy(&mut entry.record.receipt.attempts[place], &settled);
+            let record = Arc::make_mut(&mut entry.record);
+            note_energy(&mut record.receipt.attempts[place], &settled);
         }
         self.publish_if_settled(entry);
     }
@@ -251,7 +254,7 @@ impl Books {
             return;
         }
         let unix_ms = entry.record.unix_ms;
-        let receipt = &mut entry.record.receipt;
+        let receipt = &mut Arc::make_mut(&mut entry.record).receipt;
         receipt.energy = total(&receipt.attempts);
         receipt.carbon = self.footprint.carbon_of_all(&receipt.attempts);
         receipt.electricity_dollars = self.footprint.electricity_of_all(&receipt.attempts, unix_ms);
@@ -264,7 +267,7 @@ impl Books {
         for (source, score) in entry.verdicts.iter() {
             hindsight::count_outcome(&self.metrics, record, source, score, None);
         }
-        self.sink.write(LogEntry::Record(Box::new(record.clone())));
+        self.sink.write(LogEntry::Record(Arc::clone(&entry.record)));
     }
 
     fn count(&self, attempt: &Attempt) {

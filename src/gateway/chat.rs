@@ -115,7 +115,7 @@ pub struct RouteReply {
     route: Option<Route>,
     model: Option<Arc<str>>,
     reason: String,
-    candidates: Vec<Judged>,
+    candidates: Arc<[Judged]>,
 }
 
 impl From<Plan> for RouteReply {

@@ -197,7 +197,7 @@ impl Tally {
             route: answering.map(|one| one.route),
             model: answering.map(|one| Arc::clone(&one.model)),
             reason: self.reason(plan),
-            candidates: plan.decision.judged.clone(),
+            candidates: Arc::clone(&plan.decision.judged),
             energy: books::total(&attempts),
             carbon: gateway.books.footprint.carbon_of_all(&attempts),
             electricity_dollars: gateway

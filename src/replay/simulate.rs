@@ -1,4 +1,4 @@
-//! One logged request under one rule. Pure.
+//! Simulation of one logged request under one rule. Pure.
 
 use std::sync::Arc;
 
@@ -9,27 +9,27 @@ use crate::traffic::{AttemptOutcome, Record};
 /// A rule to replay.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scenario {
-    /// A configured policy, under what the request itself demanded (a model it named, not to leave this machine, wishes
-    /// that the policy grants) and on the
-    /// model that its conversation was on.
+    /// A configured policy, with the request's own demands (a named model, `local_only`, overrides
+    /// that the policy permits) and the model that its conversation was on.
     Policy(Arc<Policy>),
-    /// The logged rule with only the cloud to choose from; a model that the client named does not count.
+    /// The logged rule with cloud models only; a model named by the client is ignored.
     CloudOnly,
-    /// The logged rule with only this machine to choose from; a model that the client named does not count.
+    /// The logged rule with local models only; a model named by the client is ignored.
     LocalOnly,
-    /// The logged rule knowing how good the logged answer turned out; labelled requests only. It knows nothing of the
-    /// answers that were never given.
+    /// The logged rule with the label of the logged answer as that model's adequacy; labelled
+    /// requests only. Nothing is known of other answers.
     Oracle,
 }
 
-/// What a rule does with one request.
+/// Outcome of one request under a rule.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Play {
-    /// The model that answers; none if no candidate could, or the last one failed.
+    /// The model that answers; `None` if no candidate could, or the last one failed.
     pub answer: Option<Candidate>,
-    /// Whether it ends as the log did, so that energy, price and label are known rather than predicted.
+    /// Whether it ends as in the log, so that energy, price and label are known rather than
+    /// predicted.
     pub logged: bool,
-    /// Energy, from the log, of those of its attempts that were made then too; absent when none of them ran.
+    /// Logged energy of those of its attempts that the log holds; absent if it holds none of them.
     pub metered: Option<EnergyFigure>,
 }
 
@@ -43,7 +43,7 @@ impl Scenario {
         }
     }
 
-    /// `None` if the request is not for this scenario.
+    /// `None` if the request does not apply to this scenario.
     pub fn play(&self, record: &Record) -> Option<Play> {
         let mut candidates = candidates(record);
         let logged = record.rule.clone();
@@ -68,7 +68,7 @@ impl Scenario {
 }
 
 impl Play {
-    /// What did happen.
+    /// The logged outcome.
     pub fn logged(record: &Record) -> Self {
         let model = record.receipt.model.as_ref();
         Self {
@@ -80,17 +80,17 @@ impl Play {
     }
 }
 
-/// Whether the logged rule, applied again, asks the model that was asked first.
+/// Whether the logged rule, applied again, selects the model that was asked first.
 pub(super) fn reproduces(record: &Record) -> bool {
     let decision = decide(&record.features, &candidates(record), &record.rule);
     let asked = record.receipt.attempts.first().map(|attempt| &attempt.model);
     decision.chosen().map(|candidate| &candidate.model) == asked
 }
 
-/// Asks the models in the order of the decision. Where the log knows how an attempt went, it goes so again; a model that
-/// was not asked then is taken to answer.
+/// Asks the models in the order of the decision. An attempt that the log holds ends as it did
+/// there; any other model is assumed to answer.
 fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
-    let mut decision = decide(&record.features, candidates, rule);
+    let decision = decide(&record.features, candidates, rule);
     let attempts = &record.receipt.attempts;
     let mut metered = None;
     for index in decision.ranked {
@@ -102,12 +102,13 @@ fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
                 metered = total(metered, attempt.energy);
                 let given_up = [AttemptOutcome::Failed, AttemptOutcome::Escalated];
                 let answers = !given_up.contains(&attempt.outcome);
-                // The log's last failure was final: nobody was left, or the request itself was at fault.
+                // The last failure in the log was final: no model was left, or the request itself
+                // was at fault.
                 (true, answers, answers || place + 1 == attempts.len())
             }
         };
         if ended {
-            let answer = answers.then(|| decision.judged.swap_remove(index).candidate);
+            let answer = answers.then(|| candidate.clone());
             return Play { answer, logged, metered };
         }
     }
@@ -125,10 +126,10 @@ fn candidates(record: &Record) -> Vec<Candidate> {
     record.receipt.candidates.iter().map(|judged| judged.candidate.clone()).collect()
 }
 
-/// The policy's rule for this request. The dice fall as they did.
+/// The policy's rule for this request, with the logged random sample.
 fn replayed(policy: &Policy, record: &Record) -> Rule {
     let (task, logged) = (record.features.task, &record.rule);
-    // A wish that this policy would refuse counts for nothing.
+    // Overrides that this policy does not permit are ignored.
     let mut rule = policy.rule_with(task, &record.wishes).unwrap_or_else(|_| policy.rule(task));
     rule.local_only |= logged.local_only;
     if logged.pinned.is_some() && !logged.pinned_by_policy {

@@ -1,5 +1,5 @@
-//! A configured policy, and the rule that it makes for one request: by the request's task, and with what the request
-//! itself wishes, as far as the policy lets it.
+//! Policies: the rule of a request from its policy, its task class and the overrides that the
+//! policy permits.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use super::config::PolicyConfig;
 use super::{Objective, Rule, TaskClass};
 use crate::units::{Dollars, Joules};
 
-/// One policy by name.
+/// A named policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     pub name: Arc<str>,
     pub config: PolicyConfig,
 }
 
-/// What a request asks of its policy.
+/// Overrides that a request sets for itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Wishes {
@@ -30,7 +30,7 @@ pub struct Wishes {
     pub max_joules: Option<Joules>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_dollars: Option<Dollars>,
-    /// Always granted; `false` asks for nothing.
+    /// Always permitted; `false` has no effect.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub local_only: bool,
 }
@@ -41,7 +41,7 @@ impl Wishes {
     }
 }
 
-/// What a policy may let a request set.
+/// Settings that a policy may let a request override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Override {
@@ -64,7 +64,7 @@ impl Override {
     }
 }
 
-/// A wish that the policy does not grant.
+/// An override that the policy does not permit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the policy `{policy}` does not let a request set `{}`; it may set {}", wish.label(), list(.allowed))]
@@ -78,7 +78,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The wish that was refused.
+    /// The override that was refused.
     pub fn wish(&self) -> Override {
         match self {
             Self::NotAllowed { wish, .. } | Self::OverLimit { wish, .. } => *wish,
@@ -93,7 +93,7 @@ fn list(allowed: &[Override]) -> String {
 }
 
 impl Policy {
-    /// The rule for a request of this task, as the policy has it.
+    /// The rule for a request of this task class, without overrides.
     pub fn rule(&self, task: TaskClass) -> Rule {
         let config = &self.config;
         let class = config.classes.get(task).cloned().unwrap_or_default();
@@ -113,7 +113,7 @@ impl Policy {
         }
     }
 
-    /// The same with what the request wishes.
+    /// The same with the overrides of the request.
     pub fn rule_with(&self, task: TaskClass, wishes: &Wishes) -> Result<Rule, Refusal> {
         let mut rule = self.rule(task);
         rule.local_only |= wishes.local_only;
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_overrules_its_policy_and_leaves_the_rest() {
+    fn a_class_overrides_its_policy_and_inherits_the_rest() {
         let code = ClassConfig {
             floor: Some(0.9),
             model: Some("coder".to_owned()),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_is_granted_within_what_the_policy_allows_and_else_refused_by_name() {
+    fn an_override_is_applied_within_the_policy_and_else_refused_by_name() {
         let strict = policy(PolicyConfig {
             overrides: vec![Override::MaxJoules],
             max_joules: Some(10.0),
@@ -210,11 +210,11 @@ mod tests {
             "the policy `test` does not let a request set `floor`; it may set max_joules, local_only"
         );
         let local = Wishes { local_only: true, ..Wishes::default() };
-        assert!(wish(local).unwrap().local_only, "to stay here can always be asked");
+        assert!(wish(local).unwrap().local_only, "local_only is always permitted");
     }
 
     #[test]
-    fn local_only_is_never_loosened_and_a_trade_off_needs_its_lambda() {
+    fn local_only_is_never_relaxed_and_a_trade_off_needs_a_lambda() {
         let private = policy(PolicyConfig { local_only: true, ..PolicyConfig::default() });
         let open = Wishes { objective: Some(Objective::Quality), ..Wishes::default() };
         assert!(private.rule_with(TaskClass::Chat, &open).unwrap().local_only);

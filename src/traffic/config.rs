@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub struct Config {
     /// Folder of the log, one JSONL file per UTC day. Default `data/traffic`.
     pub dir: PathBuf,
-    /// What is kept of the prompt. Default `off`.
+    /// How much of a prompt is stored. Default `off`.
     pub prompts: PromptStorage,
 }
 
@@ -27,7 +27,8 @@ pub enum PromptStorage {
     /// Nothing.
     #[default]
     Off,
-    /// SHA-256 of the messages: equal prompts can be recognised. A short prompt can be guessed from its hash.
+    /// SHA-256 of the messages: equal prompts can be recognised. A short prompt can be guessed from
+    /// its hash.
     Hash,
     /// The messages themselves.
     Full,

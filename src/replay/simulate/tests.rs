@@ -1,4 +1,5 @@
-//! Replay against records as the gateway writes them: built by deciding, then letting attempts fail or answer.
+//! Replay of records as the gateway writes them: built by deciding, then letting attempts fail or
+//! answer.
 
 use proptest::prelude::*;
 
@@ -51,8 +52,8 @@ fn metered(joules: f64) -> EnergyFigure {
     }
 }
 
-/// The record of a request for which the first `failures` models failed and the next one answered, each attempt taking
-/// 10 J more than the one before.
+/// The record of a request for which the first `failures` models failed and the next one answered,
+/// each attempt taking 10 J more than the previous one.
 fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
     let features = Features { prompt_tokens: 100, output_tokens: 50, ..Features::default() };
     let decision = decide(&features, candidates, rule);
@@ -88,7 +89,7 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
             route: answering.map(|candidate| candidate.route),
             model: answering.map(|candidate| candidate.model.clone()),
             reason: decision.reason.to_string(),
-            candidates: decision.judged.clone(),
+            candidates: Arc::clone(&decision.judged),
             attempts,
             energy,
             carbon: None,
@@ -110,7 +111,7 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
     }
 }
 
-/// A small model here and a large one elsewhere.
+/// A small local model and a large cloud model.
 fn pair() -> [Candidate; 2] {
     [candidate("small", Route::Local, 0.4, 5.0), candidate("large", Route::Cloud, 0.9, 100.0)]
 }
@@ -120,7 +121,7 @@ fn answering(play: &Play) -> Option<&str> {
 }
 
 #[test]
-fn a_model_that_ran_has_its_logged_energy_and_another_its_predicted_one() {
+fn a_model_that_ran_keeps_its_logged_energy_and_another_gets_its_predicted_one() {
     let record = record(&pair(), &rule(0.3), 0);
     let same = Scenario::Policy(policy("same", 0.2)).play(&record).unwrap();
     assert_eq!((answering(&same), same.logged), (Some("small"), true));
@@ -130,7 +131,7 @@ fn a_model_that_ran_has_its_logged_energy_and_another_its_predicted_one() {
 }
 
 #[test]
-fn a_failed_attempt_is_paid_for_again_and_the_next_model_answers() {
+fn a_failed_attempt_is_charged_again_and_the_next_model_answers() {
     let record = record(&pair(), &rule(0.3), 1);
     let again = Scenario::Policy(policy("easy", 0.3)).play(&record).unwrap();
     assert_eq!((answering(&again), again.metered), (Some("large"), Some(metered(30.0))));
@@ -141,7 +142,7 @@ fn a_failed_attempt_is_paid_for_again_and_the_next_model_answers() {
 }
 
 #[test]
-fn a_request_that_must_stay_here_stays_here_under_every_rule() {
+fn a_local_only_request_stays_local_under_every_rule() {
     let private = Rule { local_only: true, ..rule(0.8) };
     let record = record(&pair(), &private, 0);
     let open = Scenario::Policy(policy("open", 0.8)).play(&record).unwrap();
@@ -159,7 +160,7 @@ fn a_named_model_binds_policies_but_not_the_baselines() {
 }
 
 #[test]
-fn the_oracle_knows_that_the_logged_answer_was_bad() {
+fn the_oracle_avoids_a_logged_answer_with_a_bad_label() {
     let logged = record(&pair(), &rule(0.3), 0);
     assert_eq!(Scenario::Oracle.play(&logged), None);
     let judged = |label| Record { label: Some(label), ..logged.clone() };
@@ -206,7 +207,7 @@ fn a_report_keeps_metered_predicted_and_unknown_apart() {
 }
 
 #[test]
-fn the_table_is_for_reading() {
+fn the_table_shows_every_policy_in_one_row() {
     let judged = Record { label: Some(1.0), ..record(&pair(), &rule(0.3), 0) };
     let records = [judged, record(&pair(), &rule(0.3), 1)];
     insta::assert_snapshot!(report(&records, vec![policy("strict", 0.8)]));
@@ -292,7 +293,7 @@ proptest! {
 }
 
 #[test]
-fn a_row_of_the_first_version_still_decides_as_it_did() {
+fn a_record_of_version_1_still_decides_as_it_did() {
     let old = r#"{"version":1,"unix_ms":0,"request_id":"r","policy":"default","route":"local","model":"small",
         "reason":"because","candidates":[
         {"model":"small","route":"local","p":0.7,"joules":5.0,"dollars":0.0,"ttft_ms":null,"context_tokens":null,

@@ -1,4 +1,4 @@
-//! What must hold of every decision, whatever the candidates.
+//! Properties of every decision, whatever the candidates.
 
 use proptest::prelude::*;
 
@@ -75,7 +75,7 @@ fn objective() -> impl Strategy<Value = Objective> {
     proptest::sample::select(&Objective::ALL)
 }
 
-/// Any rule, with or without a conversation, budgets and dice.
+/// Any rule, with or without a conversation, budgets and exploration.
 fn any_rule() -> impl Strategy<Value = Rule> {
     let budgets = (proptest::option::of(0.0..1e4), proptest::option::of(0.0..2.0));
     let stay = proptest::option::of((0usize..9, any::<bool>()));
@@ -167,12 +167,12 @@ proptest! {
             let one = &candidates[index];
             prop_assert!(decision.judged[index].excluded.is_none());
             prop_assert!(one.unavailable.is_none() && !(rule.local_only && one.route == Route::Cloud));
-            // A budget is kept by what is known, never by what is not.
+            // An unknown cost never satisfies a budget.
             prop_assert!(rule.max_joules.is_none_or(|most| one.joules.is_some_and(|joules| joules <= most)));
             prop_assert!(rule.max_dollars.is_none_or(|most| one.dollars.is_some_and(|dollars| dollars <= most)));
         }
         prop_assert!(decision.propensity > 0.0 && decision.propensity <= 1.0);
-        prop_assert!(decision.reason.to_string().is_ascii(), "it goes into a header");
+        prop_assert!(decision.reason.to_string().is_ascii(), "it is sent in a header");
         prop_assert_eq!(&decide(&features(100, false), &candidates, &rule), &decision);
     }
 
@@ -253,7 +253,7 @@ proptest! {
             prop_assert!(first.route == Route::Local && min_p.is_some_and(|least| first.p >= least));
             prop_assert!(next.p > first.p && chat && !choices);
         } else {
-            // Whoever is not watched is ranked as without a cascade.
+            // Without a cascade the ranking is the same.
             prop_assert_eq!(&decision, &decide(&features, &candidates, &Rule { cascade: None, ..rule }));
         }
     }

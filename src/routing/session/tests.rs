@@ -1,4 +1,4 @@
-//! Conversations as requests show them: each turn repeats all that went before.
+//! Conversations as the gateway sees them: each turn repeats all messages before it.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,8 @@ fn limits(sessions: usize) -> Limits {
     Limits { sessions, idle: Duration::from_hours(1), floor_step: 0.1 }
 }
 
-/// The request of turn `turn` (0 is the first) of a conversation; every turn has one message and one answer.
+/// The request of turn `turn` (0 is the first) of a conversation; every turn has one message and
+/// one answer.
 fn place(conversation: u64, turn: u64) -> Place {
     let point = |turn| conversation * 1000 + turn;
     let (points, whole) = ((0..turn).map(point).collect(), point(turn));
@@ -27,7 +28,7 @@ fn turn(model: &str, place: &Place) -> Turn {
 }
 
 #[test]
-fn the_next_turn_finds_its_conversation_and_a_like_beginning_does_not() {
+fn the_next_turn_finds_its_conversation_and_a_similar_beginning_does_not() {
     let mut sessions = Sessions::new(limits(10));
     let now = MonotonicNs(0);
     let first = sessions.enter(&place(1, 0), false, now);
@@ -37,13 +38,13 @@ fn the_next_turn_finds_its_conversation_and_a_like_beginning_does_not() {
     assert_eq!(known.last.as_ref().map(|last| &*last.model), Some("small"));
     assert_eq!(known.cached_tokens("small", &place(1, 1)), 300);
     assert_eq!(known.cached_tokens("large", &place(1, 1)), 0);
-    // The same first words by somebody else: a conversation of its own.
+    // The same first message from another client: a conversation of its own.
     assert_eq!(sessions.known(&place(1, 0), now), Known::default());
     assert_ne!(sessions.enter(&place(1, 0), false, now), first);
 }
 
 #[test]
-fn a_named_conversation_is_found_whatever_it_says_but_its_cache_holds_only_what_was_said() {
+fn a_named_conversation_is_found_by_name_but_its_cache_only_by_its_messages() {
     let mut sessions = Sessions::new(limits(10));
     let id = sessions.enter(&named(7), false, MonotonicNs(0));
     sessions.answered(id, turn("small", &named(7)));
@@ -54,26 +55,26 @@ fn a_named_conversation_is_found_whatever_it_says_but_its_cache_holds_only_what_
 }
 
 #[test]
-fn what_must_stay_here_stays_here_for_the_rest_of_the_conversation() {
+fn a_local_only_conversation_stays_local_only() {
     let mut sessions = Sessions::new(limits(10));
     sessions.enter(&place(1, 0), true, MonotonicNs(0));
     assert!(sessions.known(&place(1, 1), MonotonicNs(1)).local_only);
     sessions.enter(&place(1, 1), false, MonotonicNs(1));
     assert!(sessions.known(&place(1, 2), MonotonicNs(2)).local_only);
-    // Idle for longer than others are remembered.
+    // Idle beyond the limit for other conversations.
     assert!(sessions.known(&place(1, 2), MonotonicNs(5 * HOUR)).local_only);
-    // Somebody else begins alike: their next turns cannot be told apart, so neither may leave.
+    // Another conversation begins alike: the next turns are indistinguishable, so both must stay.
     sessions.enter(&place(1, 0), false, MonotonicNs(3));
     assert!(sessions.known(&place(1, 1), MonotonicNs(4)).local_only);
     assert!(!sessions.known(&place(1, 0), MonotonicNs(4)).local_only, "a first turn is new");
 }
 
 #[test]
-fn a_part_of_a_conversation_that_must_stay_here_is_known_by_what_it_says() {
+fn an_excerpt_of_a_local_only_conversation_is_recognised() {
     let mut sessions = Sessions::new(limits(10));
     let now = MonotonicNs(0);
     sessions.enter(&place(1, 2), true, now);
-    // The beginning was cut off, or it goes on under a name.
+    // The beginning was cut off, or the conversation continues under a name.
     let cut = |said: u64| Place { history: vec![said], ..place(9, 1) };
     assert!(sessions.known(&cut(1001), now).local_only);
     assert!(sessions.known(&Place { named: Some(SessionId(5)), ..cut(1002) }, now).local_only);
@@ -81,7 +82,7 @@ fn a_part_of_a_conversation_that_must_stay_here_is_known_by_what_it_says() {
     let anew = Place { latest: vec![1002], ..place(9, 0) };
     assert!(!sessions.known(&anew, now).local_only, "a first turn is new");
     sessions.enter(&cut(1001), false, now);
-    assert!(sessions.known(&place(9, 2), now).local_only, "and so is what comes after it");
+    assert!(sessions.known(&place(9, 2), now).local_only, "and so are its later turns");
 }
 
 #[test]
@@ -92,7 +93,7 @@ fn a_failed_answer_raises_the_floor_above_what_was_predicted() {
     assert!(sessions.failed(id, 0.7));
     let floor = |sessions: &Sessions| sessions.known(&place(1, 1), MonotonicNs(0)).floor;
     assert!((floor(&sessions) - 0.8).abs() < 1e-9);
-    // Said twice, it is no worse; and of a dearer answer it is.
+    // A repeated failure does not raise it further; one at a higher prediction does.
     sessions.failed(id, 0.7);
     assert!((floor(&sessions) - 0.8).abs() < 1e-9);
     sessions.failed(id, 0.95);
@@ -101,7 +102,7 @@ fn a_failed_answer_raises_the_floor_above_what_was_predicted() {
 }
 
 #[test]
-fn the_idle_are_forgotten_and_the_full_memory_forgets_the_idlest_first() {
+fn idle_conversations_are_forgotten_and_a_full_memory_forgets_the_longest_idle() {
     let mut sessions = Sessions::new(limits(2));
     sessions.enter(&place(1, 0), true, MonotonicNs(0));
     sessions.enter(&place(2, 0), false, MonotonicNs(1));
@@ -109,7 +110,7 @@ fn the_idle_are_forgotten_and_the_full_memory_forgets_the_idlest_first() {
     let knows = |sessions: &Sessions, conversation, now| {
         sessions.known(&place(conversation, 1), MonotonicNs(now)).id.is_some()
     };
-    assert!(knows(&sessions, 1, 3), "it must stay here, so it is kept longest");
+    assert!(knows(&sessions, 1, 3), "local-only conversations are kept longest");
     assert!(!knows(&sessions, 2, 3) && knows(&sessions, 3, 3));
     assert!(!knows(&sessions, 3, 2 * HOUR));
     sessions.enter(&place(4, 0), false, MonotonicNs(2 * HOUR));
@@ -117,7 +118,7 @@ fn the_idle_are_forgotten_and_the_full_memory_forgets_the_idlest_first() {
 }
 
 #[test]
-fn an_id_reads_back_from_the_log() {
+fn an_id_round_trips_through_the_log() {
     let id = SessionId(0x0123_4567_89ab_cdef);
     let text = serde_json::to_string(&id).unwrap();
     assert_eq!(text, "\"0123456789abcdef\"");
@@ -144,7 +145,7 @@ proptest! {
             prop_assert!(sessions.private.order.len() <= 8 * POINTS_MAX);
             prop_assert_eq!(sessions.private.order.len(), sessions.private.messages.len());
             if sessions.len() == 8 && sessions.by_id.values().all(|session| session.local_only) {
-                // No room for others: the next to come may cost one.
+                // No room for others: the next one may displace one.
                 tainted.clear();
             }
         }
