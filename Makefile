@@ -23,11 +23,14 @@ test: models ## Run every test: Rust, the OpenAI client, Prometheus
 	@scripts/setup test
 	@scripts/test
 
-lint: setup ## Check formatting, lints and documentation
+lint: setup ## Check formatting, lints, documentation, licences and unused dependencies
+	@scripts/setup lint
 	cargo fmt --all --check
 	cargo clippy --release --locked --all-targets -- -D warnings
 	cargo clippy --release --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --lib --document-private-items
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cargo shear
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cargo deny --locked check bans licenses sources
 
 fmt: ## Format the code
 	cargo fmt --all
