@@ -207,7 +207,7 @@ impl Exchange {
         let Some(signals) = signals else { return Ok(Beginning::Good) };
         let weights = self.plan.learnt.confidence.weights(model);
         let confidence = weights.score(judged.p, &signals);
-        let threshold = cascade.threshold_under(&self.plan.rule);
+        let threshold = cascade.threshold_or(self.plan.rule.floor);
         self.tally.judged(confidence, threshold);
         if confidence >= threshold {
             return Ok(Beginning::Good);

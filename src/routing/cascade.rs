@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Route, Rule};
+use super::candidate::{Candidate, Route};
 
 /// Tokens that the signals of a local answer are computed from, unless a policy sets another
 /// number.
@@ -49,36 +49,32 @@ pub struct Lead {
 }
 
 impl Cascade {
-    /// Least confidence for which an answer is shown. Confidence and adequacy are both
-    /// probabilities of a good enough answer, so the floor applies to both.
-    pub fn threshold_under(&self, rule: &Rule) -> f64 {
-        self.threshold.unwrap_or(rule.floor)
+    /// Least confidence for which an answer is shown. Confidence and adequacy are both probabilities of a
+    /// good enough answer, so the floor applies to both.
+    pub fn threshold_or(&self, floor: f64) -> f64 {
+        self.threshold.unwrap_or(floor)
     }
 
-    /// Moves the cheapest local model of `ranked` (indices into `candidates`) to the front,
-    /// followed by the best-ranked model of higher adequacy. `None`, with `ranked` unchanged, if
-    /// there is no such pair or a model is pinned.
+    /// Moves the cheapest local model of `ranked` (indices into `candidates`) to the front, followed by the
+    /// best-ranked model of higher adequacy. `None`, with `ranked` unchanged, if there is no such pair.
     pub fn lead(
         &self,
         ranked: &mut Vec<usize>,
         candidates: &[Candidate],
-        rule: &Rule,
+        floor: f64,
     ) -> Option<Lead> {
-        if rule.pinned.is_some() {
-            return None;
-        }
-        let worth_trying = |place: &&usize| {
-            let one = &candidates[**place];
+        let worth_trying = |index: &&usize| {
+            let one = &candidates[**index];
             one.route == Route::Local && one.p >= self.min_p
         };
-        let joules = |place: usize| candidates[place].joules.map_or(f64::INFINITY, |j| j.0);
+        let joules = |index: usize| candidates[index].joules.map_or(f64::INFINITY, |j| j.0);
         let local = ranked.iter().filter(worth_trying).copied();
         let first = local.min_by(|&a, &b| joules(a).total_cmp(&joules(b)))?;
         let next = ranked.iter().copied().find(|&one| candidates[one].p > candidates[first].p)?;
         ranked.retain(|&one| one != first && one != next);
         ranked.splice(0..0, [first, next]);
-        let name = |place: usize| Arc::clone(&candidates[place].model);
-        let threshold = self.threshold_under(rule);
+        let name = |index: usize| Arc::clone(&candidates[index].model);
+        let threshold = self.threshold_or(floor);
         Some(Lead { first: name(first), next: name(next), threshold })
     }
 }
@@ -107,11 +103,9 @@ mod tests {
         }
     }
 
-    fn lead(candidates: &[Candidate], pinned: bool) -> (Vec<usize>, Option<Lead>) {
+    fn lead(candidates: &[Candidate]) -> (Vec<usize>, Option<Lead>) {
         let mut ranked: Vec<usize> = (0..candidates.len()).rev().collect();
-        let cascade = Cascade::default();
-        let rule = Rule { floor: 0.7, pinned: pinned.then(|| "a".into()), ..Rule::default() };
-        let lead = cascade.lead(&mut ranked, candidates, &rule);
+        let lead = Cascade::default().lead(&mut ranked, candidates, 0.7);
         (ranked, lead)
     }
 
@@ -124,12 +118,11 @@ mod tests {
             candidate("weak-cloud", Route::Cloud, 0.2, Some(2.0)),
             candidate("cloud", Route::Cloud, 0.9, Some(9.0)),
         ];
-        let (ranked, found) = lead(&candidates, false);
+        let (ranked, found) = lead(&candidates);
         // The floor also applies to what is shown.
         let expected = Lead { first: "small".into(), next: "cloud".into(), threshold: 0.7 };
         assert_eq!(found, Some(expected));
         assert_eq!(ranked, [1, 4, 3, 2, 0]);
-        assert_eq!(lead(&candidates, true).1, None);
     }
 
     #[test]
@@ -137,8 +130,8 @@ mod tests {
         let weak = candidate("cloud", Route::Cloud, 0.2, Some(2.0));
         let local = candidate("local", Route::Local, 0.3, None);
         let strong = candidate("other", Route::Cloud, 0.4, None);
-        assert_eq!(lead(&[local.clone(), weak.clone()], false), (vec![1, 0], None));
-        assert_eq!(lead(&[weak, strong], false), (vec![1, 0], None));
-        assert_eq!(lead(&[local], false), (vec![0], None));
+        assert_eq!(lead(&[local.clone(), weak.clone()]), (vec![1, 0], None));
+        assert_eq!(lead(&[weak, strong]), (vec![1, 0], None));
+        assert_eq!(lead(&[local]), (vec![0], None));
     }
 }

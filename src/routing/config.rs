@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::objective::Lambda;
-use super::policy::Override;
+use super::overrides::Override;
 use super::session::Limits;
 use super::{Cascade, Objective, TaskClass};
 

@@ -181,7 +181,7 @@ fn lead(
     // Several choices would have to be escalated together, and a raw prompt has no answer to score.
     let cascade = rule.cascade.filter(|_| features.needs.chat && !features.needs.choices)?;
     let mut order = ranked.clone();
-    let lead = cascade.lead(&mut order, candidates, rule)?;
+    let lead = cascade.lead(&mut order, candidates, rule.floor)?;
     let on = rule.stay.as_ref().map(|session| &session.model);
     let may_go_on = ranked.iter().any(|&index| Some(&candidates[index].model) == on);
     if may_go_on && on != Some(&lead.first) {
