@@ -1,9 +1,11 @@
-//! What a routing decision costs: all that the gateway does between a parsed request and a ranked list of models.
+//! What a routing decision costs: all that the gateway does between a parsed request and a ranked
+//! list of models.
 //!
-//! A 1 KB prompt, the built-in router, three models elsewhere and a local one that is not loaded. Prints median, 99th
-//! percentile and allocations; fails if they are beyond what is promised. Run by `make bench-decision`, never with the
-//! tests: a busy machine would fail it. No criterion: it tells means and medians, and a 99th percentile is promised; and it
-//! would be built in every test run.
+//! A 1 KB prompt, the built-in router, three models elsewhere and a local one that is not loaded.
+//! Prints median, 99th percentile and allocations; fails if they are beyond what is promised. Run
+//! by `make bench-decision`, never with the tests: a busy machine would fail it. No criterion: it
+//! tells means and medians, and a 99th percentile is promised; and it would be built in every test
+//! run.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 #![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
@@ -23,7 +25,8 @@ const WARM_UP: usize = 500;
 const DECISIONS: usize = 20_000;
 const MEDIAN_MAX: Duration = Duration::from_micros(150);
 const P99_MAX: Duration = Duration::from_millis(1);
-/// What one decision may allocate: its candidates, its reason, the text and its vector, each a few times.
+/// What one decision may allocate: its candidates, its reason, the text and its vector, each a few
+/// times.
 const ALLOCATIONS_MAX: usize = 100;
 
 const CONFIG: &str = r#"
@@ -53,7 +56,8 @@ fn count(bytes: usize) {
     BYTES.set(BYTES.get() + bytes);
 }
 
-// SAFETY: hands every call on to the system's allocator as it came; the caller's promises are those that it asks for.
+// SAFETY: hands every call on to the system's allocator as it came; the caller's promises are those
+// that it asks for.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());

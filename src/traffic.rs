@@ -1,4 +1,5 @@
-//! Traffic log: one record per request, written off the serving path, and the reader for all offline tools.
+//! Traffic log: one record per request, written off the serving path, and the reader for all
+//! offline tools.
 
 pub mod config;
 pub mod feedback;

@@ -1,7 +1,7 @@
 //! Chat completion requests and responses.
 //!
-//! The request lists the fields that Wattgate reads; all others stay in the original bytes, which cloud
-//! backends forward, so an unknown field is never lost.
+//! The request lists the fields that Wattgate reads; all others stay in the original bytes, which
+//! cloud backends forward, so an unknown field is never lost.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,8 @@ pub struct ChatRequest {
     pub seed: Option<i64>,
     #[serde(default)]
     pub stop: Option<Stop>,
-    /// Number of most probable tokens to sample from; 0 or −1: all. An extension, not in OpenAI's API.
+    /// Number of most probable tokens to sample from; 0 or −1: all. An extension, not in OpenAI's
+    /// API.
     #[serde(default)]
     pub top_k: Option<i32>,
     /// Least probability of a token relative to the most probable one, 0 to 1. An extension.
@@ -50,7 +51,8 @@ pub struct ChatRequest {
     /// −2 to 2.
     #[serde(default)]
     pub presence_penalty: Option<f32>,
-    /// Above 0, up to 10; 1 has no effect. An extension, under the names of llama-server and Ollama and of vLLM.
+    /// Above 0, up to 10; 1 has no effect. An extension, under the names of llama-server and Ollama
+    /// and of vLLM.
     #[serde(default, alias = "repetition_penalty")]
     pub repeat_penalty: Option<f32>,
     /// Token id to logit offset, −100 to 100.
@@ -79,7 +81,8 @@ pub struct ChatRequest {
     /// Kinds of output: `text` (the default), `audio`, `image`.
     #[serde(default)]
     pub modalities: Option<Vec<String>>,
-    /// Variables of the chat template, such as `enable_thinking`. An extension of llama-server and vLLM.
+    /// Variables of the chat template, such as `enable_thinking`. An extension of llama-server and
+    /// vLLM.
     #[serde(default)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
 }
@@ -201,7 +204,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Generated tokens, reasoning included: some upstreams count reasoning in the total only, not in
+    /// Generated tokens, reasoning included: some upstreams count reasoning in the total only, not
+    /// in
     /// `completion_tokens`.
     pub fn generated_tokens(&self) -> u64 {
         self.completion_tokens.max(self.total_tokens.saturating_sub(self.prompt_tokens))

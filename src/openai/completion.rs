@@ -1,7 +1,8 @@
-//! Completions of raw prompts (`POST /v1/completions`): OpenAI's older API, needed by models without a chat
-//! template.
+//! Completions of raw prompts (`POST /v1/completions`): OpenAI's older API, needed by models
+//! without a chat template.
 //!
-//! As with chat, the request lists the fields that Wattgate reads; the rest stays in the original bytes.
+//! As with chat, the request lists the fields that Wattgate reads; the rest stays in the original
+//! bytes.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +45,8 @@ pub struct CompletionRequest {
     /// Text that follows the completion.
     #[serde(default)]
     pub suffix: Option<String>,
-    /// Number of most probable tokens to sample from; 0 or −1: all. An extension, not in OpenAI's API.
+    /// Number of most probable tokens to sample from; 0 or −1: all. An extension, not in OpenAI's
+    /// API.
     #[serde(default)]
     pub top_k: Option<i32>,
     /// Least probability of a token relative to the most probable one, 0 to 1. An extension.
@@ -56,7 +58,8 @@ pub struct CompletionRequest {
     /// −2 to 2.
     #[serde(default)]
     pub presence_penalty: Option<f32>,
-    /// Above 0, up to 10; 1 has no effect. An extension, under the names of llama-server and Ollama and of vLLM.
+    /// Above 0, up to 10; 1 has no effect. An extension, under the names of llama-server and Ollama
+    /// and of vLLM.
     #[serde(default, alias = "repetition_penalty")]
     pub repeat_penalty: Option<f32>,
     /// Token id to logit offset, −100 to 100.
@@ -95,8 +98,8 @@ impl CompletionRequest {
         self.best_of.is_some_and(|candidates| candidates > self.choices())
     }
 
-    /// Text to repeat before the completion of choice `index`; `None` without `echo`. Choices of one prompt
-    /// have consecutive indices.
+    /// Text to repeat before the completion of choice `index`; `None` without `echo`. Choices of
+    /// one prompt have consecutive indices.
     pub fn echoed(&self, index: u32) -> Option<&str> {
         let prompt = self.prompt.0.get((index / self.choices()) as usize)?;
         if self.echo.unwrap_or(false) { prompt.text() } else { None }
@@ -132,7 +135,8 @@ pub struct CompletionLogprobs {
     /// A token that is not valid UTF-8 is written as `bytes:` and its bytes in hexadecimal, `\xe2`.
     pub tokens: Vec<String>,
     pub token_logprobs: Vec<f32>,
-    /// The most probable tokens, and the chosen one if it is not among them; absent unless requested.
+    /// The most probable tokens, and the chosen one if it is not among them; absent unless
+    /// requested.
     pub top_logprobs: Option<Vec<BTreeMap<String, f32>>>,
     /// Offset of the token in the choice's text, in characters.
     pub text_offset: Vec<usize>,

@@ -1,6 +1,7 @@
 //! Fields with two accepted shapes: message content (text or parts) and stop strings (one or many).
 //!
-//! Hand-written visitors rather than `untagged`, so that an error names the expected type and the position.
+//! Hand-written visitors rather than `untagged`, so that an error names the expected type and the
+//! position.
 
 use std::fmt;
 
@@ -15,7 +16,8 @@ pub enum Content {
     Parts(Vec<Part>),
 }
 
-/// One part of a multi-part message. Only text is read; the kind of other parts is kept for routing.
+/// One part of a multi-part message. Only text is read; the kind of other parts is kept for
+/// routing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     /// `text`, `image_url`, `input_audio`, `file`, …

@@ -16,7 +16,8 @@ pub struct EmbeddingRequest {
     pub input: Inputs,
     #[serde(default)]
     pub encoding_format: Option<EncodingFormat>,
-    /// Dimensions of the vectors, at most the model's own. Shortened vectors are scaled to unit length.
+    /// Dimensions of the vectors, at most the model's own. Shortened vectors are scaled to unit
+    /// length.
     #[serde(default)]
     pub dimensions: Option<u32>,
 }

@@ -1,6 +1,8 @@
-//! Shapes of `prompt` and `input`: one text, several texts, one list of tokens, or several lists of tokens.
+//! Shapes of `prompt` and `input`: one text, several texts, one list of tokens, or several lists of
+//! tokens.
 //!
-//! A hand-written visitor rather than `untagged`, so that an error names the expected type and the position.
+//! A hand-written visitor rather than `untagged`, so that an error names the expected type and the
+//! position.
 
 use std::fmt;
 

@@ -45,8 +45,8 @@ impl Request {
         }
     }
 
-    /// The request's text as a conversation, for routing and the log: a raw prompt becomes one user turn, a
-    /// list of tokens an empty one, since its text is unknown without the vocabulary.
+    /// The request's text as a conversation, for routing and the log: a raw prompt becomes one user
+    /// turn, a list of tokens an empty one, since its text is unknown without the vocabulary.
     pub fn messages(&self) -> Cow<'_, [Message]> {
         match self {
             Self::Chat(request) => Cow::Borrowed(&request.messages),

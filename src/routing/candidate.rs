@@ -1,4 +1,4 @@
-//! A model that might answer, with the predictions for one request.
+//! A model that might answer, with the predictions for one request. Pure.
 
 use std::sync::Arc;
 

@@ -49,14 +49,15 @@ pub struct Lead {
 }
 
 impl Cascade {
-    /// Least confidence for which an answer is shown. Confidence and adequacy are both probabilities of a
-    /// good enough answer, so the floor applies to both.
+    /// Least confidence for which an answer is shown. Confidence and adequacy are both
+    /// probabilities of a good enough answer, so the floor applies to both.
     pub fn threshold_or(&self, floor: f64) -> f64 {
         self.threshold.unwrap_or(floor)
     }
 
-    /// Moves the cheapest local model of `ranked` (indices into `candidates`) to the front, followed by the
-    /// best-ranked model of higher adequacy. `None`, with `ranked` unchanged, if there is no such pair.
+    /// Moves the cheapest local model of `ranked` (indices into `candidates`) to the front,
+    /// followed by the best-ranked model of higher adequacy. `None`, with `ranked` unchanged, if
+    /// there is no such pair.
     pub fn lead(
         &self,
         ranked: &mut Vec<usize>,

@@ -1,4 +1,4 @@
-//! Constraints: candidates that cannot or must not answer a request, and why.
+//! Constraints: candidates that cannot or must not answer a request, and why. Pure.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Features of a request: its structure, never its text.
+//! Features of a request: its structure, never its text. Pure.
 //!
 //! Small and free of content, so that they are logged with every request and replay can decide
 //! again.

@@ -1,4 +1,5 @@
 //! Objectives: the quantity that a rule minimises or maximises, and a candidate's cost under it.
+//! Pure.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
 //! Policies: the rule of a request from its policy, its task class and the overrides that the
-//! policy permits.
+//! policy permits. Pure.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Explanation of a decision, as a sentence for people and as a fixed word for metrics. ASCII,
-//! since it is sent in a header.
+//! since it is sent in a header. Pure.
 
 use std::fmt;
 use std::sync::Arc;

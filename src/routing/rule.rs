@@ -1,4 +1,5 @@
 //! The rule for one request: all inputs of `decide()` other than the features and the candidates.
+//! Pure.
 //!
 //! Logged with the request, so that replay decides from the same data.
 

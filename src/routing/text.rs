@@ -1,8 +1,8 @@
 //! Text features of a request: hashed character n-grams and a few structural numbers.
 //!
-//! Pure and cheap (about ten microseconds per KiB); no weights, no model, no I/O. Training and serving
-//! call the same code, and [`FeatureSchema`] identifies it: a change that gives any text another vector
-//! must raise [`SCHEMA_VERSION`].
+//! Pure and cheap (about ten microseconds per KiB); no weights, no model, no I/O. Training and
+//! serving call the same code, and [`FeatureSchema`] identifies it: a change that gives any text
+//! another vector must raise [`SCHEMA_VERSION`].
 
 mod ngrams;
 mod structure;
@@ -56,8 +56,8 @@ pub struct TextVector {
 impl TextVector {
     /// The last user turn, and the one before it if the last is very short.
     ///
-    /// System prompts are left out: an application sends the same one with every request, so it says
-    /// little about the difficulty of this one and would drown a short question.
+    /// System prompts are left out: an application sends the same one with every request, so it
+    /// says little about the difficulty of this one and would drown a short question.
     pub fn of_messages(messages: &[Message]) -> Self {
         let mut turns = messages
             .iter()
@@ -88,8 +88,8 @@ impl TextVector {
     }
 }
 
-/// The first and last `limit / 2` bytes of a longer text, cut between characters; a shorter text comes
-/// back whole, with an empty second part.
+/// The first and last `limit / 2` bytes of a longer text, cut between characters; a shorter text
+/// comes back whole, with an empty second part.
 fn ends(text: &str, limit: usize) -> (&str, &str) {
     if text.len() <= limit {
         return (text, "");

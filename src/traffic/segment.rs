@@ -1,4 +1,5 @@
-//! Files of the log: one per UTC day, each line whole or, after a kill or a failed write, ended where it was cut.
+//! Files of the log: one per UTC day, each line whole or, after a kill or a failed write, ended
+//! where it was cut.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

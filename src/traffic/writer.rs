@@ -1,8 +1,10 @@
-//! Writer of the log: a thread that serialises finished records and appends them to the file of their day.
+//! Writer of the log: a thread that serialises finished records and appends them to the file of
+//! their day.
 //!
-//! Serving hands over an owned entry and never waits for a disk. Entries that are queued together leave in
-//! one write of whole lines, so a kill loses at most the queue and the line being written. When the thread
-//! cannot keep up, records are dropped and counted rather than queued without bound.
+//! Serving hands over an owned entry and never waits for a disk. Entries that are queued together
+//! leave in one write of whole lines, so a kill loses at most the queue and the line being written.
+//! When the thread cannot keep up, records are dropped and counted rather than queued without
+//! bound.
 
 use std::io;
 use std::path::Path;

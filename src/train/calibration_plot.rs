@@ -16,8 +16,8 @@ const SIZE: (u32, u32) = (500, 480);
 /// Radius of a point without predictions, and what a point with all of them adds, pixels.
 const RADIUS: (f64, f64) = (2.0, 14.0);
 
-/// One curve for the general model and one for each pair's own heads; the area of a point is its share of
-/// the predictions.
+/// One curve for the general model and one for each pair's own heads; the area of a point is its
+/// share of the predictions.
 pub fn calibration_plot(report: &Report) -> Result<String, DrawError> {
     let general = report.calibration.as_ref().map(|found| ("ability and difficulty", &found.curve));
     let own = report.pairs.iter().map(|pair| (pair.source.as_str(), &pair.in_domain_curve));

@@ -1,4 +1,5 @@
-//! Canonical spelling of model names: data sets, hubs and upstreams write the same name in many ways.
+//! Canonical spelling of model names: data sets, hubs and upstreams write the same name in many
+//! ways.
 //!
 //! Pure. Knows spelling only, never which models are alike.
 
@@ -6,8 +7,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// `meta-llama/Meta-Llama-3_1-8B-Instruct@host` becomes `llama-3.1-8b-instruct`. A name in that spelling is
-/// borrowed.
+/// `meta-llama/Meta-Llama-3_1-8B-Instruct@host` becomes `llama-3.1-8b-instruct`. A name in that
+/// spelling is borrowed.
 pub fn canonical(name: &str) -> Cow<'_, str> {
     let name = name.rsplit('/').next().unwrap_or(name);
     let name = name.split('@').next().unwrap_or(name);

@@ -1,4 +1,5 @@
-//! Lexical signs of a task: words and phrases in the lower-cased text of a question, found in one pass.
+//! Lexical signs of a task: words and phrases in the lower-cased text of a question, found in one
+//! pass.
 //!
 //! Pure. English only; what is not listed is not found.
 

@@ -1,6 +1,8 @@
-//! Hashed character n-grams: signed counts in a fixed number of buckets, damped and scaled to unit length.
+//! Hashed character n-grams: signed counts in a fixed number of buckets, damped and scaled to unit
+//! length.
 //!
-//! Pure. The trained weights depend on every bit of this: bucket, sign, damping and order of summation.
+//! Pure. The trained weights depend on every bit of this: bucket, sign, damping and order of
+//! summation.
 
 use std::hint::black_box;
 use std::sync::LazyLock;
@@ -16,8 +18,8 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 /// Counts below this are damped by a table.
 const TABLED: usize = 64;
 
-/// `1 + ln count`. `black_box` keeps the compiler from evaluating `ln` with another library's rounding
-/// than counts beyond the table get at run time.
+/// `1 + ln count`. `black_box` keeps the compiler from evaluating `ln` with another library's
+/// rounding than counts beyond the table get at run time.
 static DAMPED: LazyLock<[f32; TABLED]> = LazyLock::new(|| {
     std::array::from_fn(|count| damp(black_box(u16::try_from(count).unwrap_or(u16::MAX))))
 });
@@ -49,8 +51,8 @@ impl Default for NgramCounts {
 }
 
 impl NgramCounts {
-    /// Counts the n-grams of one word, which holds no whitespace. A padded word shorter than an n-gram
-    /// counts once, whole.
+    /// Counts the n-grams of one word, which holds no whitespace. A padded word shorter than an
+    /// n-gram counts once, whole.
     pub(super) fn add(&mut self, word: &str) {
         let mut padded = std::mem::take(&mut self.padded);
         padded.clear();
@@ -158,8 +160,8 @@ fn fnv1a_step(hash: u64, byte: u8) -> u64 {
     (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME)
 }
 
-/// The finaliser of `MurmurHash3` (Appleby): makes the low bits, which choose the bucket, depend on all
-/// of the input.
+/// The finaliser of `MurmurHash3` (Appleby): makes the low bits, which choose the bucket, depend on
+/// all of the input.
 pub fn fmix64(mut hash: u64) -> u64 {
     for prime in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
         hash = (hash ^ (hash >> 33)).wrapping_mul(prime);

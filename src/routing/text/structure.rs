@@ -1,7 +1,8 @@
-//! Structural features of a prompt: length, digits, code, mathematics, answer options, question form, script.
+//! Structural features of a prompt: length, digits, code, mathematics, answer options, question
+//! form, script.
 //!
-//! Pure; a few passes over the bytes, one over the lines, one over the words. Order and scale are part of
-//! the feature schema.
+//! Pure; a few passes over the bytes, one over the lines, one over the words. Order and scale are
+//! part of the feature schema.
 
 /// Number of structural features.
 pub const STRUCTURE: usize = STRUCTURE_NAMES.len();
@@ -34,7 +35,8 @@ const CODE_WORDS: [&str; 8] =
 /// Words that invert a question ("which is NOT …"), a known trap for weak models.
 const NEGATIONS: [&str; 4] = ["not", "except", "never", "least"];
 
-/// Structure of a text given in two parts (the second is empty unless the text was cut) and its words.
+/// Structure of a text given in two parts (the second is empty unless the text was cut) and its
+/// words.
 pub(super) fn structure(head: &str, tail: &str, words: &WordCounts) -> [f32; STRUCTURE] {
     let options = Options::of(head, tail);
     let bytes = head.len() + tail.len();
@@ -117,7 +119,8 @@ fn is_code(word: &str) -> bool {
 
 fn is_negation(word: &str) -> bool {
     let first = word.bytes().find(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii());
-    // Most words are dismissed by their first letter; a byte beyond ASCII may be part of any character.
+    // Most words are dismissed by their first letter; a byte beyond ASCII may be part of any
+    // character.
     let may_be = first.is_some_and(|first| {
         matches!(first, b'n' | b'N' | b'e' | b'E' | b'l' | b'L') || !first.is_ascii()
     });
