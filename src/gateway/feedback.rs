@@ -73,7 +73,7 @@ pub async fn feedback(
     if score < FAILED_BELOW {
         gateway.router.conversations.failed(&record);
     }
-    let (request_id, label) = (record.receipt.request_id, record.label);
+    let (request_id, label) = (Arc::clone(&record.receipt.request_id), record.label);
     Ok(Json(FeedbackReply { request_id, source, score, label }))
 }
 
@@ -85,13 +85,14 @@ struct Said {
 }
 
 /// Joins a verdict to its request: in the books, or, long after the answer or a restart, in the log only.
-async fn join(gateway: &Gateway, named: &str, said: Said) -> Result<Record, ApiError> {
+async fn join(gateway: &Gateway, named: &str, said: Said) -> Result<Arc<Record>, ApiError> {
     let (id, Said { source, score, comment }) = (bare_id(named), said);
     if let Some(record) = gateway.books.learn(id, source.clone(), score, comment.clone()) {
         return Ok(record);
     }
     let found = gateway.books.recall(id).await?;
     let record = found.ok_or_else(|| ApiError::UnknownRequest(named.to_owned()))?;
+    let record = Arc::new(record);
     gateway.books.log_verdict(&record, source, score, comment);
     Ok(record)
 }

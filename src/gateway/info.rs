@@ -166,7 +166,7 @@ pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Result<Response, Ap
 pub async fn request(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
-) -> Result<Json<Record>, ApiError> {
+) -> Result<Json<Arc<Record>>, ApiError> {
     gateway.books.get(bare_id(&id)).map(Json).ok_or(ApiError::UnknownRequest(id))
 }
 

@@ -35,9 +35,9 @@ fn paint(area: &Area<'_>, curves: &[(&str, &[Bin])]) -> Drawn {
     chart.draw_series([PathElement::new(vec![(0.0, 0.0), (1.0, 1.0)], INK)])?;
     for ((name, curve), colour) in curves.iter().zip(COLOURS.into_iter().cycle()) {
         let all: usize = curve.iter().map(|bin| bin.predictions).sum();
-        let points = curve.iter().map(|bin| (bin.mean_p, bin.mean_outcome));
+        let points = curve.iter().map(|bin| (bin.mean_p, bin.mean_outcome)).collect::<Vec<_>>();
         chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+            .draw_series([PathElement::new(points, colour.stroke_width(2))])?
             .label(format!("{name}, {all} held-out predictions"))
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], colour));
         let circle = |bin: &Bin| {
