@@ -32,7 +32,7 @@ pub use features::{Capabilities, Features};
 pub use latency::Latency;
 pub use length::OutputLength;
 pub use objective::{Lambda, Objective};
-pub use overrides::{Override, Wishes};
+pub use overrides::{OverrideKind, PolicyOverrides};
 pub use policy::{Policy, Refusal};
 pub use reason::Reason;
 pub use rule::{Explore, Rule, Stay};

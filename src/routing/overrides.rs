@@ -8,7 +8,7 @@ use crate::units::{Dollars, Joules};
 /// Overrides that a request sets for itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Wishes {
+pub struct PolicyOverrides {
     /// 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor: Option<f64>,
@@ -23,7 +23,7 @@ pub struct Wishes {
     pub local_only: bool,
 }
 
-impl Wishes {
+impl PolicyOverrides {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -32,14 +32,14 @@ impl Wishes {
 /// Settings that a policy may let a request override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Override {
+pub enum OverrideKind {
     Floor,
     Objective,
     MaxJoules,
     MaxDollars,
 }
 
-impl Override {
+impl OverrideKind {
     pub const ALL: [Self; 4] = [Self::Floor, Self::Objective, Self::MaxJoules, Self::MaxDollars];
 
     pub fn label(self) -> &'static str {

@@ -11,7 +11,7 @@ use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
 use crate::energy::carbon::CarbonFigure;
 use crate::openai::{Message, Usage};
-use crate::routing::{Features, Judged, Route, Rule, SessionId, Signals, Wishes};
+use crate::routing::{Features, Judged, PolicyOverrides, Route, Rule, SessionId, Signals};
 use crate::units::{Dollars, Joules};
 
 /// Version of the record; raised when a field changes its meaning. 2: costs of a candidate include
@@ -35,8 +35,8 @@ pub struct Record {
     /// The rule that decided, so that replay can apply it again.
     pub rule: Rule,
     /// The request's own overrides of its policy.
-    #[serde(default, skip_serializing_if = "Wishes::is_empty")]
-    pub wishes: Wishes,
+    #[serde(default, skip_serializing_if = "PolicyOverrides::is_empty")]
+    pub wishes: PolicyOverrides,
     /// Probability with which the rule made this choice, above 0 to 1; 1 without exploration.
     #[serde(default = "certain")]
     pub propensity: f64,
