@@ -108,7 +108,7 @@ async fn measure(config: Config) -> anyhow::Result<()> {
             allocated.0 += ALLOCATIONS.get() - before.0;
             allocated.1 += BYTES.get() - before.1;
         }
-        anyhow::ensure!(plan.decision.judged.len() == 4, "four candidates are weighed");
+        anyhow::ensure!(plan.decision.evaluated.len() == 4, "four candidates are weighed");
     }
     taken.sort_unstable();
     let (median, p99) = (taken[DECISIONS / 2], taken[DECISIONS / 100 * 99]);

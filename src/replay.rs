@@ -15,7 +15,7 @@ use crate::routing::Policy;
 use crate::traffic::Record;
 
 pub use report::Report;
-pub use simulate::{Play, Scenario};
+pub use simulate::{Scenario, Simulation};
 pub use summary::Summary;
 
 /// A replay in progress; holds sums only, so the log may be of any length.
@@ -40,10 +40,10 @@ impl Replay {
     }
 
     pub fn add(&mut self, record: &Record) {
-        self.logged.add(record, &Play::logged(record));
+        self.logged.add(record, &Simulation::logged(record));
         self.reproduced += u64::from(simulate::reproduces(record));
         for (scenario, summary) in &mut self.scenarios {
-            if let Some(play) = scenario.play(record) {
+            if let Some(play) = scenario.simulate(record) {
                 summary.add(record, &play);
             }
         }

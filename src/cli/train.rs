@@ -95,7 +95,7 @@ fn fit_cascade(args: &TrainArgs) -> anyhow::Result<usize> {
         Some(prior) => Confidence::load(prior)?,
         None => Confidence::built_in()?,
     };
-    let examples = cascade::judged(&args.log)?;
+    let examples = cascade::labelled_answers(&args.log)?;
     let (confidence, learnt) = match cascade::fit(&examples, args.seed) {
         Ok(fitted) => (known.with(fitted.weights), examples.values().map(Vec::len).sum()),
         // Too few of them, or all alike.

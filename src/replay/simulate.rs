@@ -23,7 +23,7 @@ pub enum Scenario {
 
 /// Outcome of one request under a rule.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Play {
+pub struct Simulation {
     /// The model that answers; `None` if no candidate could, or the last one failed.
     pub answer: Option<Candidate>,
     /// Whether it ends as in the log, so that energy, price and label are known rather than
@@ -44,7 +44,7 @@ impl Scenario {
     }
 
     /// `None` if the request does not apply to this scenario.
-    pub fn play(&self, record: &Record) -> Option<Play> {
+    pub fn simulate(&self, record: &Record) -> Option<Simulation> {
         let mut candidates = candidates(record);
         let logged = record.rule.clone();
         let rule = match self {
@@ -63,11 +63,11 @@ impl Scenario {
                 logged
             }
         };
-        Some(play(record, &candidates, &rule))
+        Some(ask_in_order(record, &candidates, &rule))
     }
 }
 
-impl Play {
+impl Simulation {
     /// The logged outcome.
     pub fn logged(record: &Record) -> Self {
         let model = record.receipt.model.as_ref();
@@ -89,12 +89,12 @@ pub(super) fn reproduces(record: &Record) -> bool {
 
 /// Asks the models in the order of the decision. An attempt that the log holds ends as it did
 /// there; any other model is assumed to answer.
-fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
+fn ask_in_order(record: &Record, candidates: &[Candidate], rule: &Rule) -> Simulation {
     let decision = decide(&record.features, candidates, rule);
     let attempts = &record.receipt.attempts;
     let mut metered = None;
     for index in decision.ranked {
-        let candidate = &decision.judged[index].candidate;
+        let candidate = &decision.evaluated[index].candidate;
         let place = attempts.iter().position(|attempt| attempt.model == candidate.model);
         let (logged, answers, ended) = match place.map(|place| (place, &attempts[place])) {
             None => (false, true, true),
@@ -109,10 +109,10 @@ fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
         };
         if ended {
             let answer = answers.then(|| candidate.clone());
-            return Play { answer, logged, metered };
+            return Simulation { answer, logged, metered };
         }
     }
-    Play { answer: None, logged: false, metered }
+    Simulation { answer: None, logged: false, metered }
 }
 
 fn total(a: Option<EnergyFigure>, b: Option<EnergyFigure>) -> Option<EnergyFigure> {
@@ -130,17 +130,17 @@ fn candidates(record: &Record) -> Vec<Candidate> {
 fn replayed(policy: &Policy, record: &Record) -> Rule {
     let (task, logged) = (record.features.task, &record.rule);
     // Overrides that this policy does not permit are ignored.
-    let mut rule = policy.rule_with(task, &record.wishes).unwrap_or_else(|_| policy.rule(task));
+    let mut rule = policy.rule_with(task, &record.overrides).unwrap_or_else(|_| policy.rule(task));
     rule.local_only |= logged.local_only;
     if logged.pinned.is_some() && !logged.pinned_by_policy {
         rule.pinned.clone_from(&logged.pinned);
         rule.pinned_by_policy = false;
     }
-    rule.stay.clone_from(&logged.stay);
+    rule.affinity.clone_from(&logged.affinity);
     rule.explore = logged
         .explore
         .filter(|_| policy.config.explore > 0.0)
-        .map(|dice| Explore { share: policy.config.explore, ..dice });
+        .map(|explore| Explore { share: policy.config.explore, ..explore });
     rule
 }
 

@@ -1,6 +1,6 @@
 //! Sums of one rule over many requests, separated by the origin of each figure. Pure.
 
-use super::simulate::Play;
+use super::simulate::Simulation;
 use crate::energy::EnergyFigure;
 use crate::routing::Route;
 use crate::traffic::Record;
@@ -31,7 +31,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn add(&mut self, record: &Record, play: &Play) {
+    pub fn add(&mut self, record: &Record, play: &Simulation) {
         self.requests += 1;
         if let Some(answer) = &play.answer {
             self.answered += 1;
@@ -67,7 +67,7 @@ impl Summary {
         self.metered.and_then(|figure| figure.joules).unwrap_or_default() + self.predicted
     }
 
-    fn add_energy(&mut self, play: &Play) {
+    fn add_energy(&mut self, play: &Simulation) {
         // An answer that is neither logged nor predicted stays unknown; a request without an answer
         // takes no more.
         let predicted = match &play.answer {
@@ -88,7 +88,7 @@ impl Summary {
         }
     }
 
-    fn add_price(&mut self, record: &Record, play: &Play) {
+    fn add_price(&mut self, record: &Record, play: &Simulation) {
         let price = match &play.answer {
             _ if play.logged => record.dollars,
             Some(answer) => answer.dollars,

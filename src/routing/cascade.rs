@@ -41,7 +41,7 @@ pub const WITHHOLD_TOKENS_MAX: u32 = 256;
 
 /// The model that starts and the one that takes over.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lead {
+pub struct CascadePlan {
     pub first: Arc<str>,
     pub next: Arc<str>,
     /// Confidence below which `next` takes over.
@@ -58,12 +58,12 @@ impl Cascade {
     /// Moves the cheapest local model of `ranked` (indices into `candidates`) to the front,
     /// followed by the best-ranked model of higher adequacy. `None`, with `ranked` unchanged, if
     /// there is no such pair.
-    pub fn lead(
+    pub fn plan(
         &self,
         ranked: &mut Vec<usize>,
         candidates: &[Candidate],
         floor: f64,
-    ) -> Option<Lead> {
+    ) -> Option<CascadePlan> {
         let worth_trying = |index: &&usize| {
             let one = &candidates[**index];
             one.route == Route::Local && one.p >= self.min_p
@@ -76,7 +76,7 @@ impl Cascade {
         ranked.splice(0..0, [first, next]);
         let name = |index: usize| Arc::clone(&candidates[index].model);
         let threshold = self.threshold_or(floor);
-        Some(Lead { first: name(first), next: name(next), threshold })
+        Some(CascadePlan { first: name(first), next: name(next), threshold })
     }
 }
 
@@ -104,10 +104,10 @@ mod tests {
         }
     }
 
-    fn lead(candidates: &[Candidate]) -> (Vec<usize>, Option<Lead>) {
+    fn plan(candidates: &[Candidate]) -> (Vec<usize>, Option<CascadePlan>) {
         let mut ranked: Vec<usize> = (0..candidates.len()).rev().collect();
-        let lead = Cascade::default().lead(&mut ranked, candidates, 0.7);
-        (ranked, lead)
+        let plan = Cascade::default().plan(&mut ranked, candidates, 0.7);
+        (ranked, plan)
     }
 
     #[test]
@@ -119,9 +119,9 @@ mod tests {
             candidate("weak-cloud", Route::Cloud, 0.2, Some(2.0)),
             candidate("cloud", Route::Cloud, 0.9, Some(9.0)),
         ];
-        let (ranked, found) = lead(&candidates);
+        let (ranked, found) = plan(&candidates);
         // The floor also applies to what is shown.
-        let expected = Lead { first: "small".into(), next: "cloud".into(), threshold: 0.7 };
+        let expected = CascadePlan { first: "small".into(), next: "cloud".into(), threshold: 0.7 };
         assert_eq!(found, Some(expected));
         assert_eq!(ranked, [1, 4, 3, 2, 0]);
     }
@@ -131,8 +131,8 @@ mod tests {
         let weak = candidate("cloud", Route::Cloud, 0.2, Some(2.0));
         let local = candidate("local", Route::Local, 0.3, None);
         let strong = candidate("other", Route::Cloud, 0.4, None);
-        assert_eq!(lead(&[local.clone(), weak.clone()]), (vec![1, 0], None));
-        assert_eq!(lead(&[weak, strong]), (vec![1, 0], None));
-        assert_eq!(lead(&[local]), (vec![0], None));
+        assert_eq!(plan(&[local.clone(), weak.clone()]), (vec![1, 0], None));
+        assert_eq!(plan(&[weak, strong]), (vec![1, 0], None));
+        assert_eq!(plan(&[local]), (vec![0], None));
     }
 }

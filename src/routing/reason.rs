@@ -10,18 +10,18 @@ use crate::units::{Dollars, Joules};
 /// Why the first choice is first, the second choice, and what restricted the decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reason {
-    pub why: Why,
+    pub kind: ReasonKind,
     /// Fallback if the first choice fails.
     pub runner_up: Option<RunnerUp>,
     /// The conversation's model, if it may not answer this time; with `None` if it is no longer
     /// configured.
-    pub gone: Option<(Arc<str>, Option<Exclusion>)>,
+    pub previous_unavailable: Option<(Arc<str>, Option<Exclusion>)>,
     pub over_budget: Option<OverBudget>,
 }
 
 /// The step that determined the first choice.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Why {
+pub enum ReasonKind {
     /// The cheapest of the models at or above the floor.
     Adequate {
         model: Arc<str>,
@@ -95,23 +95,23 @@ pub struct RunnerUp {
 impl Reason {
     /// The fixed word for metrics.
     pub fn label(&self) -> &'static str {
-        match self.why {
-            Why::Adequate { .. } => "adequate",
-            Why::BestAvailable { .. } => "best_available",
-            Why::Stays { .. } => "stays",
-            Why::ToolLoop { .. } => "tool_loop",
-            Why::Explored { .. } => "explored",
-            Why::Pinned { .. } => "pinned",
-            Why::Watched { .. } => "watched",
-            Why::NoCandidate(_) => "no_candidate",
+        match self.kind {
+            ReasonKind::Adequate { .. } => "adequate",
+            ReasonKind::BestAvailable { .. } => "best_available",
+            ReasonKind::Stays { .. } => "stays",
+            ReasonKind::ToolLoop { .. } => "tool_loop",
+            ReasonKind::Explored { .. } => "explored",
+            ReasonKind::Pinned { .. } => "pinned",
+            ReasonKind::Watched { .. } => "watched",
+            ReasonKind::NoCandidate(_) => "no_candidate",
         }
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.why)?;
-        match &self.gone {
+        write!(f, "{}", self.kind)?;
+        match &self.previous_unavailable {
             Some((model, Some(why))) => {
                 write!(f, "; the conversation was on {model}, which may not answer: {why}")?;
             }
@@ -151,7 +151,7 @@ impl fmt::Display for OverBudget {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for ReasonKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Adequate { model, p, floor, objective: Objective::Quality, .. } => {

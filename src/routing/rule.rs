@@ -38,8 +38,8 @@ pub struct Rule {
     #[serde(default)]
     pub switch_gain: f64,
     /// The model that the conversation is on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stay: Option<Stay>,
+    #[serde(default, rename = "stay", skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explore: Option<Explore>,
     /// Local model first, with escalation.
@@ -49,7 +49,7 @@ pub struct Rule {
 
 /// The model that answered a conversation's last turn.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stay {
+pub struct Affinity {
     pub model: Arc<str>,
     /// The model waits for the result of a tool that it called.
     #[serde(default)]
@@ -62,7 +62,8 @@ pub struct Explore {
     /// Probability of choosing uniformly among all models that may answer, 0 to 1.
     pub share: f64,
     /// Random number, uniform in 0 to below 1.
-    pub draw: f64,
+    #[serde(rename = "draw")]
+    pub sample: f64,
 }
 
 impl Rule {

@@ -17,7 +17,7 @@ use crate::units::MonotonicNs;
 
 /// Prefix hashes remembered per conversation; a client that resumes from an earlier turn starts a
 /// new one.
-const POINTS_MAX: usize = 8;
+const PREFIXES_MAX: usize = 8;
 /// Upper limit of raised floors: some model must be able to reach it.
 const FLOOR_MAX: f64 = 0.99;
 
@@ -63,17 +63,17 @@ pub struct Limits {
 
 /// Hashes by which a request's conversation is found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Fingerprint {
     /// Keyed hash of the name that the client gave the conversation.
     pub named: Option<SessionId>,
     /// Keyed hashes of the messages before each assistant turn, shortest prefix first.
-    pub points: Vec<u64>,
+    pub prefix_hashes: Vec<u64>,
     /// Keyed hash of all messages.
-    pub whole: u64,
+    pub full_hash: u64,
     /// Keyed hashes of single longer messages, at any position: those up to the last answer, and
     /// those after it.
-    pub history: Vec<u64>,
-    pub latest: Vec<u64>,
+    pub history_hashes: Vec<u64>,
+    pub new_hashes: Vec<u64>,
 }
 
 /// The last answered turn.
@@ -81,15 +81,15 @@ pub struct Place {
 pub struct Turn {
     pub model: Arc<str>,
     pub route: Route,
-    /// [`Place::whole`] of the request that was answered.
-    pub point: u64,
+    /// [`Fingerprint::full_hash`] of the request that was answered.
+    pub full_hash: u64,
     /// Tokens of that conversation in the model's cache afterwards.
     pub cached_tokens: u64,
 }
 
 /// State of the conversation that a request belongs to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Known {
+pub struct SessionState {
     /// Its key; `None` before its first turn.
     pub id: Option<SessionId>,
     pub local_only: bool,
@@ -98,11 +98,14 @@ pub struct Known {
     pub last: Option<Turn>,
 }
 
-impl Known {
+impl SessionState {
     /// Tokens of the request in the cache of `model`: only those read from exactly these messages.
-    pub fn cached_tokens(&self, model: &str, place: &Place) -> u64 {
+    pub fn cached_tokens(&self, model: &str, fingerprint: &Fingerprint) -> u64 {
         let last = self.last.as_ref().filter(|last| &*last.model == model);
-        let read = |last: &&Turn| place.points.contains(&last.point) || last.point == place.whole;
+        let read = |last: &&Turn| {
+            fingerprint.prefix_hashes.contains(&last.full_hash)
+                || last.full_hash == fingerprint.full_hash
+        };
         last.filter(read).map_or(0, |last| last.cached_tokens)
     }
 }
@@ -112,7 +115,7 @@ impl Known {
 pub struct Sessions {
     limits: Limits,
     by_id: HashMap<SessionId, Session>,
-    points: HashMap<u64, Point>,
+    prefixes: HashMap<u64, Prefix>,
     /// Order of forgetting: by whether it must stay on this machine, then by last use.
     order: BTreeMap<(bool, u64), SessionId>,
     private: Private,
@@ -129,8 +132,8 @@ struct Private {
 }
 
 impl Private {
-    fn remember(&mut self, place: &Place, most: usize) {
-        for &message in place.history.iter().chain(&place.latest) {
+    fn remember(&mut self, fingerprint: &Fingerprint, most: usize) {
+        for &message in fingerprint.history_hashes.iter().chain(&fingerprint.new_hashes) {
             if self.messages.insert(message) {
                 self.order.push_back(message);
             }
@@ -143,8 +146,8 @@ impl Private {
 
     /// Whether the history holds a message of a conversation that had to stay on this machine. New
     /// messages do not count: anyone may ask the same question.
-    fn knows(&self, place: &Place) -> bool {
-        place.history.iter().any(|message| self.messages.contains(message))
+    fn knows(&self, fingerprint: &Fingerprint) -> bool {
+        fingerprint.history_hashes.iter().any(|message| self.messages.contains(message))
     }
 }
 
@@ -153,14 +156,14 @@ struct Session {
     local_only: bool,
     floor: f64,
     last: Option<Turn>,
-    /// Keys in `Sessions::points`, oldest first.
-    points: Vec<u64>,
+    /// Keys in `Sessions::prefixes`, oldest first.
+    prefix_hashes: Vec<u64>,
     used: u64,
     at: MonotonicNs,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Point {
+struct Prefix {
     session: SessionId,
     /// Some conversation with this prefix had to stay on this machine. Outlives that conversation
     /// if another one has the same prefix, since their next turns are indistinguishable.
@@ -172,7 +175,7 @@ impl Sessions {
         Self {
             limits,
             by_id: HashMap::new(),
-            points: HashMap::new(),
+            prefixes: HashMap::new(),
             order: BTreeMap::new(),
             private: Private::default(),
             clock: 0,
@@ -188,46 +191,51 @@ impl Sessions {
     }
 
     /// State of the request's conversation; changes nothing.
-    pub fn known(&self, place: &Place, now: MonotonicNs) -> Known {
-        let point = self.point(place);
-        let id = place.named.or(point.map(|point| point.session));
-        let through = place.named.is_none() && point.is_some_and(|point| point.local_only);
-        let local_only = through || self.private.knows(place);
+    pub fn known(&self, fingerprint: &Fingerprint, now: MonotonicNs) -> SessionState {
+        let prefix = self.prefix(fingerprint);
+        let id = fingerprint.named.or(prefix.map(|prefix| prefix.session));
+        let through = fingerprint.named.is_none() && prefix.is_some_and(|prefix| prefix.local_only);
+        let local_only = through || self.private.knows(fingerprint);
         let session = id.and_then(|id| self.by_id.get(&id));
         match session.filter(|session| !self.is_old(session, now)) {
-            Some(session) => Known {
+            Some(session) => SessionState {
                 id,
                 local_only: local_only || session.local_only,
                 floor: session.floor,
                 last: session.last.clone(),
             },
-            None => Known { id: place.named, local_only, ..Known::default() },
+            None => SessionState { id: fingerprint.named, local_only, ..SessionState::default() },
         }
     }
 
     /// Remembers the conversation of a request that is being answered, and whether it must stay
     /// here.
-    pub fn enter(&mut self, place: &Place, local_only: bool, now: MonotonicNs) -> SessionId {
-        let known = self.known(place, now);
+    pub fn enter(
+        &mut self,
+        fingerprint: &Fingerprint,
+        local_only: bool,
+        now: MonotonicNs,
+    ) -> SessionId {
+        let known = self.known(fingerprint, now);
         self.clock += 1;
         // Two conversations may begin alike: a first turn is always a new one.
-        let id = known.id.unwrap_or(SessionId(mix(place.whole, self.clock)));
+        let id = known.id.unwrap_or(SessionId(mix(fingerprint.full_hash, self.clock)));
         self.forget_old(now);
         let mut session = self.take_out(id).filter(|session| !self.is_old(session, now));
         let entry = session.get_or_insert_with(|| Session {
             local_only: false,
             floor: 0.0,
             last: None,
-            points: Vec::new(),
+            prefix_hashes: Vec::new(),
             used: 0,
             at: now,
         });
         entry.local_only |= local_only || known.local_only;
         (entry.used, entry.at) = (self.clock, now);
         if entry.local_only {
-            self.private.remember(place, self.limits.sessions.saturating_mul(POINTS_MAX));
+            self.private.remember(fingerprint, self.limits.sessions.saturating_mul(PREFIXES_MAX));
         }
-        self.mark(id, entry, place);
+        self.mark(id, entry, fingerprint);
         if let Some(session) = session {
             self.order.insert((session.local_only, session.used), id);
             self.by_id.insert(id, session);
@@ -256,32 +264,33 @@ impl Sessions {
     }
 
     /// The longest remembered prefix of the request.
-    fn point(&self, place: &Place) -> Option<Point> {
-        place.points.iter().rev().find_map(|point| self.points.get(point)).copied()
+    fn prefix(&self, fingerprint: &Fingerprint) -> Option<Prefix> {
+        fingerprint.prefix_hashes.iter().rev().find_map(|prefix| self.prefixes.get(prefix)).copied()
     }
 
     /// Remembers the request's prefix, by which the next turn finds the conversation.
-    fn mark(&mut self, id: SessionId, session: &mut Session, place: &Place) {
-        if place.named.is_some() {
+    fn mark(&mut self, id: SessionId, session: &mut Session, fingerprint: &Fingerprint) {
+        if fingerprint.named.is_some() {
             return;
         }
-        if !session.points.contains(&place.whole) {
-            session.points.push(place.whole);
+        if !session.prefix_hashes.contains(&fingerprint.full_hash) {
+            session.prefix_hashes.push(fingerprint.full_hash);
         }
-        if session.points.len() > POINTS_MAX {
-            let oldest = session.points.remove(0);
+        if session.prefix_hashes.len() > PREFIXES_MAX {
+            let oldest = session.prefix_hashes.remove(0);
             self.unmark(id, oldest);
         }
-        for key in &session.points {
-            let point = self.points.entry(*key).or_insert(Point { session: id, local_only: false });
-            point.session = id;
-            point.local_only |= session.local_only;
+        for key in &session.prefix_hashes {
+            let prefix =
+                self.prefixes.entry(*key).or_insert(Prefix { session: id, local_only: false });
+            prefix.session = id;
+            prefix.local_only |= session.local_only;
         }
     }
 
     fn unmark(&mut self, id: SessionId, key: u64) {
-        if self.points.get(&key).is_some_and(|point| point.session == id) {
-            self.points.remove(&key);
+        if self.prefixes.get(&key).is_some_and(|prefix| prefix.session == id) {
+            self.prefixes.remove(&key);
         }
     }
 
@@ -292,7 +301,7 @@ impl Sessions {
     }
 
     fn forget(&mut self, id: SessionId) {
-        for key in self.by_id.remove(&id).map(|session| session.points).unwrap_or_default() {
+        for key in self.by_id.remove(&id).map(|session| session.prefix_hashes).unwrap_or_default() {
             self.unmark(id, key);
         }
     }

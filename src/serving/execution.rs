@@ -28,9 +28,9 @@ use super::remote_metering::RemoteMetering;
 use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
 use crate::openai::Request;
 use crate::routing::cascade::WINDOW_TOKENS;
-use crate::routing::reason::Why;
+use crate::routing::reason::ReasonKind;
 use crate::routing::{Cascade, Route};
-use crate::traffic::{AttemptOutcome, Sign};
+use crate::traffic::{AttemptOutcome, ImplicitSignal};
 use crate::units::{AttemptId, MonotonicNs};
 
 /// A request that is being answered.
@@ -73,9 +73,9 @@ impl Execution {
     ) -> Self {
         let fingerprint = detect_retry(&gateway, options, &request);
         decision_metrics::count(&gateway.metrics, &plan);
-        if let Some(place) = &plan.place {
+        if let Some(fingerprint) = &plan.fingerprint {
             let conversations = &gateway.router.conversations;
-            plan.session = Some(conversations.enter(place, plan.rule.local_only));
+            plan.session = Some(conversations.enter(fingerprint, plan.rule.local_only));
         }
         let recorder = RequestRecorder::start(plan.took);
         let judge = gateway.judge.as_ref();
@@ -120,7 +120,7 @@ impl Execution {
 
     /// Tries the candidates in the order of the decision until one gives output.
     pub async fn open(&mut self) -> Result<(), ServeError> {
-        let mut failure = ServeErrorKind::no_candidate(&self.plan.decision.judged).into();
+        let mut failure = ServeErrorKind::no_candidate(&self.plan.decision.evaluated).into();
         let mut order = VecDeque::from(self.plan.decision.ranked.clone());
         let mut cascade = self.cascade();
         let mut escalated = false;
@@ -149,7 +149,7 @@ impl Execution {
 
     /// How the first model's answer is assessed; `None` without a cascade.
     fn cascade(&self) -> Option<Cascade> {
-        let watched = matches!(self.plan.decision.reason.why, Why::Watched { .. });
+        let watched = matches!(self.plan.decision.reason.kind, ReasonKind::Watched { .. });
         self.plan.rule.cascade.filter(|_| watched)
     }
 
@@ -238,7 +238,7 @@ impl Execution {
         }
         let signals = self.recorder.first_tokens().and_then(FirstTokens::signals);
         let model = &self.model().name;
-        let candidate = &self.plan.decision.judged[self.model].candidate;
+        let candidate = &self.plan.decision.evaluated[self.model].candidate;
         // Without confidences the answer is taken as it comes.
         let Some(signals) = signals else { return Ok(Beginning::Good) };
         let weights = self.plan.router.confidence.weights(model);
@@ -339,7 +339,7 @@ fn detect_retry(
     let client = [&*options.credentials, session.as_bytes()];
     let fingerprint = gateway.retries.fingerprint(&client, &chat.messages);
     if let Some(earlier) = gateway.retries.repeated(fingerprint, Instant::now()) {
-        gateway.receipts.record_signal(&earlier, Sign::Retry);
+        gateway.receipts.record_signal(&earlier, ImplicitSignal::Retry);
     }
     Some(fingerprint)
 }

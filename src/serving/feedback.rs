@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::{ServeError, ServeErrorKind};
 use super::gateway::Gateway;
-use crate::traffic::{Record, Source};
+use crate::traffic::{Record, VerdictSource};
 
 /// A score below this means that the answer failed: its conversation goes on with a higher floor.
 const FAILED_BELOW: f64 = 0.5;
@@ -13,7 +13,7 @@ const FAILED_BELOW: f64 = 0.5;
 /// A checked verdict on an answer.
 #[derive(Debug)]
 pub struct Verdict {
-    pub source: Source,
+    pub source: VerdictSource,
     /// 0 to 1.
     pub score: f64,
     pub comment: Option<String>,

@@ -11,10 +11,11 @@ use super::models::router_handle::LoadedRouter;
 use super::options::RequestOptions;
 use crate::openai::Request;
 use crate::routing::features::waits_for_tool;
-use crate::routing::session::{Known, Place};
+use crate::routing::session::{Fingerprint, SessionState};
 use crate::routing::text::TextVector;
 use crate::routing::{
-    Candidate, Decision, Explore, Features, Policy, PolicyOverrides, Rule, SessionId, Stay, decide,
+    Affinity, Candidate, Decision, Explore, Features, Policy, PolicyOverrides, Rule, SessionId,
+    decide,
 };
 use crate::traffic::Shadow;
 
@@ -29,7 +30,7 @@ pub struct Plan {
     pub features: Features,
     pub decision: Decision,
     /// Where the request stands in its conversation, if anything tells.
-    pub place: Option<Place>,
+    pub fingerprint: Option<Fingerprint>,
     /// The conversation; none yet at its first turn, until the request is being answered.
     pub session: Option<SessionId>,
     /// The router that decided.
@@ -67,8 +68,11 @@ impl Router {
             _ => self.address(request.model())?,
         };
         let features = Features::of(request);
-        let place = self.conversations.place(request, options);
-        let known = place.as_ref().map(|place| self.conversations.known(place)).unwrap_or_default();
+        let fingerprint = self.conversations.fingerprint(request, options);
+        let known = fingerprint
+            .as_ref()
+            .map(|fingerprint| self.conversations.known(fingerprint))
+            .unwrap_or_default();
         let overrides = PolicyOverrides {
             floor: options.overrides.floor.or(addressed.floor),
             ..options.overrides.clone()
@@ -77,7 +81,7 @@ impl Router {
         let text = TextVector::of_messages(&request.messages());
         let router = self.handle.router();
         let predicted = router.predict_all(&text, &self.models);
-        let mut candidates = self.candidates(&predicted.p, &features, place.as_ref(), &known);
+        let mut candidates = self.candidates(&predicted.p, &features, fingerprint.as_ref(), &known);
         let mut decision = decide(&features, &candidates, &rule);
         if decision.ranked.is_empty() {
             // Leaving turns out is the last resort: only when nobody can take the whole conversation.
@@ -102,7 +106,7 @@ impl Router {
             overrides,
             features,
             decision,
-            place,
+            fingerprint,
             session: known.id,
             router,
             shadow,
@@ -160,11 +164,12 @@ impl Router {
         &self,
         p: &[f64],
         features: &Features,
-        place: Option<&Place>,
-        known: &Known,
+        fingerprint: Option<&Fingerprint>,
+        known: &SessionState,
     ) -> Vec<Candidate> {
         let candidate = |(model, &p): (&Model, &f64)| {
-            let cached = place.map_or(0, |place| known.cached_tokens(&model.name, place));
+            let cached =
+                fingerprint.map_or(0, |fingerprint| known.cached_tokens(&model.name, fingerprint));
             model.candidate(features, p, cached, &self.meter)
         };
         self.models.iter().zip(p).map(candidate).collect()
@@ -177,7 +182,7 @@ fn rule(
     features: &Features,
     addressed: &Addressed,
     overrides: &PolicyOverrides,
-    known: &Known,
+    known: &SessionState,
 ) -> Result<Rule, ServeError> {
     let mut rule = addressed.policy.rule_with(features.task, overrides)?;
     if addressed.pinned.is_some() {
@@ -190,13 +195,13 @@ fn rule(
         // After a failed answer nothing is tried that may fail again.
         rule.cascade = None;
     }
-    rule.stay = known.last.as_ref().map(|last| Stay {
+    rule.affinity = known.last.as_ref().map(|last| Affinity {
         model: Arc::clone(&last.model),
         tool_loop: waits_for_tool(&request.messages()),
     });
     let share = addressed.policy.config.explore;
     if share > 0.0 {
-        rule.explore = Some(Explore { share, draw: draw() });
+        rule.explore = Some(Explore { share, sample: exploration_sample() });
     }
     Ok(rule)
 }
@@ -210,7 +215,7 @@ fn floor_of_threshold(asked: &str) -> Option<f64> {
 }
 
 /// Uniform from 0 to below 1: the standard library's hash keys are random, and others each time.
-fn draw() -> f64 {
+fn exploration_sample() -> f64 {
     let random = RandomState::new().hash_one(0_u8);
     // The 53 bits that a float holds exactly.
     (random >> 11) as f64 / (1_u64 << 53) as f64
@@ -231,7 +236,7 @@ mod tests {
 
     #[test]
     fn draws_are_uniform_over_the_unit_interval() {
-        let draws: Vec<f64> = (0..2000).map(|_| draw()).collect();
+        let draws: Vec<f64> = (0..2000).map(|_| exploration_sample()).collect();
         assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
         let mean = draws.iter().sum::<f64>() / 2000.0;
         assert!((mean - 0.5).abs() < 0.05, "{mean}");

@@ -14,17 +14,17 @@ use serde::{Deserialize, Serialize};
 pub const FEEDBACK_VERSION: u32 = 1;
 
 /// Beginning of every line that is not a record; records begin with their version.
-pub const ASIDE_PREFIX: &[u8] = b"{\"kind\":";
+pub const ANNOTATION_PREFIX: &[u8] = b"{\"kind\":";
 
-/// A line of the log about an earlier request. `kind` comes first: see [`ASIDE_PREFIX`].
+/// A line of the log about an earlier request. `kind` comes first: see [`ANNOTATION_PREFIX`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Aside {
+pub enum Annotation {
     Feedback(Feedback),
     Signal(Signal),
 }
 
-impl Aside {
+impl Annotation {
     pub fn version(&self) -> u32 {
         match self {
             Self::Feedback(feedback) => feedback.version,
@@ -47,7 +47,7 @@ pub struct Feedback {
     pub version: u32,
     pub unix_ms: u64,
     pub request_id: Arc<str>,
-    pub source: Source,
+    pub source: VerdictSource,
     /// 0 (useless) to 1 (perfect).
     pub score: f64,
     /// Kept only if prompts are kept.
@@ -58,14 +58,14 @@ pub struct Feedback {
 /// Origin of a verdict.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum VerdictSource {
     /// `POST /v1/feedback`, with the name given there.
     Client(Arc<str>),
     /// A model that judged the answer, by its configured name.
     Judge(Arc<str>),
 }
 
-impl Source {
+impl VerdictSource {
     /// The kind of source, for metrics.
     pub fn label(&self) -> &'static str {
         match self {
@@ -82,19 +82,19 @@ pub struct Signal {
     pub version: u32,
     pub unix_ms: u64,
     pub request_id: Arc<str>,
-    pub signal: Sign,
+    pub signal: ImplicitSignal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Sign {
+pub enum ImplicitSignal {
     /// The same conversation was sent again soon after.
     Retry,
     /// The client disconnected while the answer was streamed.
     Abandon,
 }
 
-impl Sign {
+impl ImplicitSignal {
     pub fn label(self) -> &'static str {
         match self {
             Self::Retry => "retry",
@@ -105,15 +105,15 @@ impl Sign {
 
 /// The verdicts on one answer, one per source.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Verdicts(BTreeMap<Source, f64>);
+pub struct Verdicts(BTreeMap<VerdictSource, f64>);
 
 impl Verdicts {
     /// Sets the verdict of a source; returns its previous one.
-    pub fn set(&mut self, source: Source, score: f64) -> Option<f64> {
+    pub fn set(&mut self, source: VerdictSource, score: f64) -> Option<f64> {
         self.0.insert(source, score)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Source, f64)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&VerdictSource, f64)> {
         self.0.iter().map(|(source, &score)| (source, score))
     }
 
@@ -138,24 +138,24 @@ mod tests {
 
     #[test]
     fn a_line_begins_with_its_kind_and_round_trips() {
-        let feedback = Aside::Feedback(Feedback {
+        let feedback = Annotation::Feedback(Feedback {
             version: FEEDBACK_VERSION,
             unix_ms: 5,
             request_id: "r".into(),
-            source: Source::Judge("large".into()),
+            source: VerdictSource::Judge("large".into()),
             score: 0.5,
             comment: None,
         });
-        let signal = Aside::Signal(Signal {
+        let signal = Annotation::Signal(Signal {
             version: FEEDBACK_VERSION,
             unix_ms: 6,
             request_id: "r".into(),
-            signal: Sign::Retry,
+            signal: ImplicitSignal::Retry,
         });
-        for aside in [feedback, signal] {
-            let line = serde_json::to_string(&aside).unwrap();
-            assert!(line.as_bytes().starts_with(ASIDE_PREFIX), "{line}");
-            assert_eq!(serde_json::from_str::<Aside>(&line).unwrap(), aside);
+        for annotation in [feedback, signal] {
+            let line = serde_json::to_string(&annotation).unwrap();
+            assert!(line.as_bytes().starts_with(ANNOTATION_PREFIX), "{line}");
+            assert_eq!(serde_json::from_str::<Annotation>(&line).unwrap(), annotation);
         }
     }
 
@@ -163,11 +163,11 @@ mod tests {
     fn the_last_verdict_of_a_source_counts_and_clients_precede_judges() {
         let mut verdicts = Verdicts::default();
         assert_eq!(verdicts.label(), None);
-        verdicts.set(Source::Judge("j".into()), 1.0);
+        verdicts.set(VerdictSource::Judge("j".into()), 1.0);
         assert_eq!(verdicts.label(), Some(1.0));
-        assert_eq!(verdicts.set(Source::Client("a".into()), 1.0), None);
-        assert_eq!(verdicts.set(Source::Client("a".into()), 0.0), Some(1.0));
-        verdicts.set(Source::Client("b".into()), 0.5);
+        assert_eq!(verdicts.set(VerdictSource::Client("a".into()), 1.0), None);
+        assert_eq!(verdicts.set(VerdictSource::Client("a".into()), 0.0), Some(1.0));
+        verdicts.set(VerdictSource::Client("b".into()), 0.5);
         assert_eq!(verdicts.label(), Some(0.25));
     }
 }

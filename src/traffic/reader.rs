@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::feedback::{ASIDE_PREFIX, Aside, FEEDBACK_VERSION, Verdicts};
+use super::feedback::{ANNOTATION_PREFIX, Annotation, FEEDBACK_VERSION, Verdicts};
 use super::record::{OLDEST_VERSION, RECORD_VERSION, Record};
 
 /// One line of a log file.
@@ -20,7 +20,7 @@ pub enum Line {
     /// With its label, if the log holds one.
     Record(Box<Record>),
     /// An annotation of an earlier request; verdicts have been joined to their records already.
-    Aside(Aside),
+    Annotation(Annotation),
     /// The last line of a file, without a newline: the process was killed during the write.
     Torn,
     /// An invalid line, or one of an unsupported version.
@@ -60,8 +60,8 @@ fn labels(files: &[PathBuf]) -> Result<HashMap<Arc<str>, f64>, LogError> {
         let mut reader = open(path)?;
         let failed = |source| LogError::Read { path: path.clone(), source };
         while reader.read_until(b'\n', &mut bytes).map_err(failed)? > 0 {
-            if bytes.starts_with(ASIDE_PREFIX)
-                && let Ok(Aside::Feedback(feedback)) = serde_json::from_slice(&bytes)
+            if bytes.starts_with(ANNOTATION_PREFIX)
+                && let Ok(Annotation::Feedback(feedback)) = serde_json::from_slice(&bytes)
                 && feedback.version == FEEDBACK_VERSION
             {
                 verdicts
@@ -120,10 +120,10 @@ impl Iterator for FileLines {
 
 impl FileLines {
     fn parse(&self, bytes: &[u8]) -> Line {
-        let parsed = if bytes.starts_with(ASIDE_PREFIX) {
-            serde_json::from_slice(bytes).map(|aside: Aside| {
-                let version = aside.version();
-                (version, FEEDBACK_VERSION..=FEEDBACK_VERSION, Line::Aside(aside))
+        let parsed = if bytes.starts_with(ANNOTATION_PREFIX) {
+            serde_json::from_slice(bytes).map(|annotation: Annotation| {
+                let version = annotation.version();
+                (version, FEEDBACK_VERSION..=FEEDBACK_VERSION, Line::Annotation(annotation))
             })
         } else {
             serde_json::from_slice(bytes).map(|mut record: Box<Record>| {

@@ -11,7 +11,9 @@ use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
 use crate::energy::carbon::CarbonFigure;
 use crate::openai::{Message, Usage};
-use crate::routing::{Features, Judged, PolicyOverrides, Route, Rule, SessionId, Signals};
+use crate::routing::{
+    EvaluatedCandidate, Features, PolicyOverrides, Route, Rule, SessionId, Signals,
+};
 use crate::units::{Dollars, Joules};
 
 /// Version of the record; raised when a field changes its meaning. 2: costs of a candidate include
@@ -35,8 +37,8 @@ pub struct Record {
     /// The rule that decided, so that replay can apply it again.
     pub rule: Rule,
     /// The request's own overrides of its policy.
-    #[serde(default, skip_serializing_if = "PolicyOverrides::is_empty")]
-    pub wishes: PolicyOverrides,
+    #[serde(default, rename = "wishes", skip_serializing_if = "PolicyOverrides::is_empty")]
+    pub overrides: PolicyOverrides,
     /// Probability with which the rule made this choice, above 0 to 1; 1 without exploration.
     #[serde(default = "certain")]
     pub propensity: f64,
@@ -105,7 +107,7 @@ pub struct Receipt {
     pub route: Option<Route>,
     pub model: Option<Arc<str>>,
     pub reason: String,
-    pub candidates: Arc<[Judged]>,
+    pub candidates: Arc<[EvaluatedCandidate]>,
     pub attempts: Vec<Attempt>,
     /// Sum over the attempts.
     pub energy: Option<EnergyFigure>,

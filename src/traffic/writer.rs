@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::feedback::Aside;
+use super::feedback::Annotation;
 use super::record::Record;
 use super::segment::{Segment, day_of_ms, today};
 
@@ -30,14 +30,14 @@ const LINES_BYTES_KEPT: usize = 1 << 20;
 #[derive(Debug)]
 pub enum Entry {
     Record(Arc<Record>),
-    Aside(Aside),
+    Annotation(Annotation),
 }
 
 impl Entry {
     fn day(&self) -> u64 {
         day_of_ms(match self {
             Self::Record(record) => record.unix_ms,
-            Self::Aside(aside) => aside.unix_ms(),
+            Self::Annotation(annotation) => annotation.unix_ms(),
         })
     }
 
@@ -46,7 +46,7 @@ impl Entry {
         let before = lines.len();
         let written = match self {
             Self::Record(record) => serde_json::to_writer(&mut *lines, record),
-            Self::Aside(aside) => serde_json::to_writer(&mut *lines, aside),
+            Self::Annotation(annotation) => serde_json::to_writer(&mut *lines, annotation),
         };
         match written {
             Ok(()) => lines.push(b'\n'),

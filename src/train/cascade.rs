@@ -64,7 +64,7 @@ impl Example {
 }
 
 /// The labelled local answers of these logs, by model.
-pub fn judged(logs: &[PathBuf]) -> Result<BTreeMap<String, Vec<Example>>, TrainError> {
+pub fn labelled_answers(logs: &[PathBuf]) -> Result<BTreeMap<String, Vec<Example>>, TrainError> {
     let mut examples: BTreeMap<String, Vec<Example>> = BTreeMap::new();
     for log in logs {
         for line in read_log(log)? {

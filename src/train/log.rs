@@ -15,7 +15,7 @@ use crate::traffic::{Line, Prompt, read_log};
 pub(super) const SOURCE: &str = "log";
 
 /// One prompt with the verdicts on its answers.
-pub(super) struct Judged {
+pub(super) struct LabelledPrompt {
     /// Id of the first request with this prompt.
     pub(super) id: String,
     pub(super) policy: String,
@@ -28,8 +28,9 @@ pub(super) struct Judged {
 
 /// Every request with a label and its prompt, and the SHA-256 of what was read. Returns an error if
 /// the log holds no verdicts or no prompts.
-pub(super) fn judged(path: &Path) -> Result<(Vec<Judged>, String), TrainError> {
-    let (mut found, mut labelled, mut hasher) = (Vec::<Judged>::new(), 0_usize, Sha256::new());
+pub(super) fn labelled_prompts(path: &Path) -> Result<(Vec<LabelledPrompt>, String), TrainError> {
+    let (mut found, mut labelled, mut hasher) =
+        (Vec::<LabelledPrompt>::new(), 0_usize, Sha256::new());
     let mut places = HashMap::new();
     for line in read_log(path)? {
         // Torn and invalid lines are ignored here; `wattgate replay` reports them.
@@ -43,7 +44,7 @@ pub(super) fn judged(path: &Path) -> Result<(Vec<Judged>, String), TrainError> {
         let place = *places.entry(query.clone()).or_insert(found.len());
         if place == found.len() {
             let (policy, outcomes) = (record.receipt.policy.to_string(), BTreeMap::new());
-            found.push(Judged { id, policy, messages, query, outcomes });
+            found.push(LabelledPrompt { id, policy, messages, query, outcomes });
         }
         found[place].outcomes.insert(model.to_string(), score);
     }

@@ -192,8 +192,8 @@ impl Reading {
 
     /// Reads the labelled requests of a gateway's log, with their text as serving reads it.
     fn log(&mut self, path: &Path) -> Result<(), TrainError> {
-        let (rows, sha256) = log::judged(path)?;
-        for log::Judged { id, policy, messages, query, outcomes } in rows {
+        let (rows, sha256) = log::labelled_prompts(path)?;
+        for log::LabelledPrompt { id, policy, messages, query, outcomes } in rows {
             let line = Line { id, source: log::SOURCE.to_owned(), task: policy, query, outcomes };
             if !self.is_beyond(key(&line)) {
                 self.row(&line, TextVector::of_messages(&messages), &sha256);

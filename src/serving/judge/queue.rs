@@ -89,7 +89,7 @@ pub(super) fn count(metrics: &Metrics, model: &Arc<str>, outcome: &'static str) 
 
 /// The most able model of a decision other than `answered`.
 pub fn runner_up(decision: &Decision, answered: &str) -> Option<Arc<str>> {
-    let ranked = decision.ranked.iter().map(|&index| &decision.judged[index].candidate);
+    let ranked = decision.ranked.iter().map(|&index| &decision.evaluated[index].candidate);
     let others = ranked.filter(|candidate| &*candidate.model != answered);
     let best = others.max_by(|a, b| a.p.total_cmp(&b.p));
     best.map(|candidate| Arc::clone(&candidate.model))

@@ -18,10 +18,10 @@ use crate::energy::{EnergyFigure, Settled};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CarbonLabels, EnergyLabels, ModelLabels};
 use crate::traffic::feedback::FEEDBACK_VERSION;
-use crate::traffic::past;
+use crate::traffic::lookup;
 use crate::traffic::{
-    Aside, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, Record, RecordSink, Sign, Signal,
-    Source, Verdicts,
+    Annotation, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, ImplicitSignal, Record,
+    RecordSink, Signal, VerdictSource, Verdicts,
 };
 use crate::units::{AttemptId, unix_ms};
 
@@ -127,7 +127,7 @@ impl ReceiptStore {
     pub fn record_feedback(
         &self,
         id: &str,
-        source: Source,
+        source: VerdictSource,
         score: f64,
         comment: Option<String>,
     ) -> Option<Arc<Record>> {
@@ -149,14 +149,14 @@ impl ReceiptStore {
     pub fn log_verdict(
         &self,
         record: &Record,
-        source: Source,
+        source: VerdictSource,
         score: f64,
         comment: Option<String>,
     ) {
         let request_id = Arc::clone(&record.receipt.request_id);
         let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
         let feedback = Feedback { version, unix_ms, request_id, source, score, comment };
-        self.sink.write(LogEntry::Aside(Aside::Feedback(feedback)));
+        self.sink.write(LogEntry::Annotation(Annotation::Feedback(feedback)));
     }
 
     /// The record of a request that is remembered no more, from the log, if that holds it. One search at a time, since each
@@ -165,7 +165,7 @@ impl ReceiptStore {
         let turn = timeout(SEARCH_DEADLINE, self.searching.acquire()).await;
         let _turn = turn.map_err(|_| Busy)?;
         let (sink, id) = (self.sink.clone(), id.to_owned());
-        let found = tokio::task::spawn_blocking(move || past::find(sink.dir(), &id)).await;
+        let found = tokio::task::spawn_blocking(move || lookup::find(sink.dir(), &id)).await;
         match found {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => {
@@ -178,14 +178,14 @@ impl ReceiptStore {
     }
 
     /// Notes a weak sign about a request that is remembered.
-    pub fn record_signal(&self, id: &str, signal: Sign) {
+    pub fn record_signal(&self, id: &str, signal: ImplicitSignal) {
         let entries = self.lock();
         let Some(entry) = entries.by_id.get(id) else { return };
-        outcome_metrics::count_sign(&self.metrics, &entry.record, signal);
+        outcome_metrics::count_signal(&self.metrics, &entry.record, signal);
         let request_id = Arc::clone(&entry.record.receipt.request_id);
         let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
         let signal = Signal { version, unix_ms, request_id, signal };
-        self.sink.write(LogEntry::Aside(Aside::Signal(signal)));
+        self.sink.write(LogEntry::Annotation(Annotation::Signal(signal)));
     }
 
     /// Settles attempts until the meter stops, then publishes what is left as it stands.
