@@ -4,7 +4,7 @@ use crate::graph;
 use crate::source::Source;
 
 /// Top-level modules: each may use only what is left of it.
-pub const LAYERS: [&str; 16] = [
+pub const LAYERS: [&str; 17] = [
     "units",
     "plot",
     "openai",
@@ -59,7 +59,7 @@ pub const UNSAFE_HOMES: [&str; 4] = [
 ];
 
 /// Files in cycles that are left from before cycles were forbidden. May only fall.
-pub const FILES_IN_CYCLES_MAX: usize = 65;
+pub const FILES_IN_CYCLES_MAX: usize = 63;
 
 /// Uses of a module that comes later, or that the design forbids.
 pub fn out_of_order(sources: &[Source]) -> Vec<String> {

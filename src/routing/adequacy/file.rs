@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::{AdequacyModel, Head};
+use super::model::{AdequacyModel, Head};
 use crate::routing::text::{BUCKETS, FeatureSchema, STRUCTURE};
 
 /// Name of the weights within a router's folder.
@@ -23,6 +23,39 @@ const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 44;
 /// Upper limit of the file size; a router is far smaller.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The router that `wattgate train` made from the project's data; see its `card.md`.
+static BUILT_IN: &[u8] = include_bytes!("../../../router-models/default/model.bin");
+
+impl AdequacyModel {
+    /// The router compiled into the binary.
+    pub fn built_in() -> Result<Self, AdequacyError> {
+        decode(BUILT_IN)
+    }
+
+    /// Reads and verifies `dir/model.bin`.
+    pub fn load(dir: &Path) -> Result<Self, AdequacyError> {
+        let path = dir.join(MODEL_FILE);
+        let io = |source| AdequacyError::Io { path: path.clone(), source };
+        if fs::metadata(&path).map_err(io)?.len() > FILE_BYTES_MAX {
+            return Err(AdequacyError::File { path, source: Box::new(AdequacyError::NotARouter) });
+        }
+        let bytes = fs::read(&path).map_err(io)?;
+        decode(&bytes).map_err(|source| AdequacyError::File { path, source: Box::new(source) })
+    }
+
+    /// Writes `dir/model.bin`, creating `dir`: a temporary file that is then renamed, so that a
+    /// reader never sees half a file.
+    pub fn save(&self, dir: &Path) -> Result<(), AdequacyError> {
+        let path = dir.join(MODEL_FILE);
+        let io = |source| AdequacyError::Io { path: path.clone(), source };
+        let bytes = encode(self)?;
+        fs::create_dir_all(dir).map_err(io)?;
+        let fresh = dir.join(format!("{MODEL_FILE}.new"));
+        fs::write(&fresh, bytes).map_err(io)?;
+        fs::rename(&fresh, &path).map_err(io)
+    }
+}
 
 /// Why a router cannot be used.
 #[derive(Debug, Error)]
@@ -49,33 +82,12 @@ pub enum AdequacyError {
     Weights,
 }
 
-pub(super) fn load(dir: &Path) -> Result<AdequacyModel, AdequacyError> {
-    let path = dir.join(MODEL_FILE);
-    let io = |source| AdequacyError::Io { path: path.clone(), source };
-    if fs::metadata(&path).map_err(io)?.len() > FILE_BYTES_MAX {
-        return Err(AdequacyError::File { path, source: Box::new(AdequacyError::NotARouter) });
-    }
-    let bytes = fs::read(&path).map_err(io)?;
-    decode(&bytes).map_err(|source| AdequacyError::File { path, source: Box::new(source) })
-}
-
-/// Writes a temporary file and renames it, so that a reader never sees half a file.
-pub(super) fn save(model: &AdequacyModel, dir: &Path) -> Result<(), AdequacyError> {
-    let path = dir.join(MODEL_FILE);
-    let io = |source| AdequacyError::Io { path: path.clone(), source };
-    let bytes = encode(model)?;
-    fs::create_dir_all(dir).map_err(io)?;
-    let fresh = dir.join(format!("{MODEL_FILE}.new"));
-    fs::write(&fresh, bytes).map_err(io)?;
-    fs::rename(&fresh, &path).map_err(io)
-}
-
 fn encode(model: &AdequacyModel) -> Result<Vec<u8>, AdequacyError> {
     let payload = postcard::to_stdvec(model)?;
     Ok([&MAGIC[..], &VERSION.to_le_bytes(), &Sha256::digest(&payload), &payload].concat())
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<AdequacyModel, AdequacyError> {
+fn decode(bytes: &[u8]) -> Result<AdequacyModel, AdequacyError> {
     let (header, payload) =
         bytes.split_at_checked(HEADER_BYTES).ok_or(AdequacyError::NotARouter)?;
     let (magic, rest) = header.split_at(MAGIC.len());
