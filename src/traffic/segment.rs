@@ -43,7 +43,7 @@ impl Segment {
             Err(error) => (0, Err(error)),
         };
         self.torn = outcome.is_err();
-        let whole = lines[..bytes].iter().filter(|byte| **byte == b'\n').count();
+        let whole = lines[..bytes].split(|byte| *byte == b'\n').count() - 1;
         (u64::try_from(whole).unwrap_or(u64::MAX), outcome)
     }
 }

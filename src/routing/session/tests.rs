@@ -13,9 +13,9 @@ fn limits(sessions: usize) -> Limits {
 /// The request of turn `turn` (0 is the first) of a conversation; every turn has one message and
 /// one answer.
 fn fingerprint(conversation: u64, turn: u64) -> Fingerprint {
-    let full_hash = |turn| conversation * 1000 + turn;
-    let (prefix_hashes, full_hash) = ((0..turn).map(full_hash).collect(), full_hash(turn));
-    let (history_hashes, new_hashes) = ((0..turn).map(full_hash).collect(), vec![full_hash(turn)]);
+    let hash = |turn| conversation * 1000 + turn;
+    let (prefix_hashes, full_hash) = ((0..turn).map(hash).collect(), hash(turn));
+    let (history_hashes, new_hashes) = ((0..turn).map(hash).collect(), vec![hash(turn)]);
     Fingerprint { named: None, prefix_hashes, full_hash, history_hashes, new_hashes }
 }
 
