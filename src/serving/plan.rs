@@ -1,6 +1,5 @@
 //! From a request to a decision: which policy applies, what each model is predicted to give, who is asked first.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -214,11 +213,9 @@ fn floor_of_threshold(asked: &str) -> Option<f64> {
     (0.0..=1.0).contains(&threshold).then_some(1.0 - threshold)
 }
 
-/// Uniform from 0 to below 1: the standard library's hash keys are random, and others each time.
+/// Uniform from 0 to below 1.
 fn exploration_sample() -> f64 {
-    let random = RandomState::new().hash_one(0_u8);
-    // The 53 bits that a float holds exactly.
-    (random >> 11) as f64 / (1_u64 << 53) as f64
+    fastrand::f64()
 }
 
 #[cfg(test)]
