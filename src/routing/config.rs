@@ -20,11 +20,19 @@ pub struct Config {
     pub router: Option<PathBuf>,
     /// Folder of a second router whose decisions are logged but never followed. Default: none.
     pub candidate: Option<PathBuf>,
+    /// Whether a conversation that must stay local may use deployments in the operator's own
+    /// network. Default false: only those on this machine.
+    pub own_network_is_local: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { default_policy: "default".to_owned(), router: None, candidate: None }
+        Self {
+            default_policy: "default".to_owned(),
+            router: None,
+            candidate: None,
+            own_network_is_local: false,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::Lambda;
 use super::{Candidate, Cascade, Objective};
+use crate::locality::Locality;
 use crate::units::{Dollars, Joules};
 
 /// A policy applied to one request, with the request's overrides, its conversation and its random
@@ -20,6 +21,9 @@ pub struct Rule {
     pub floor: f64,
     /// The request must stay on this machine. Takes precedence over everything else.
     pub local_only: bool,
+    /// Machines of the operator's own network count as local.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_network_is_local: bool,
     /// The only model that may answer: named by the client, or by the policy for this task class.
     pub pinned: Option<Arc<str>>,
     /// The policy pinned the model, not the client.
@@ -67,6 +71,15 @@ pub struct Explore {
 }
 
 impl Rule {
+    /// The farthest deployment that the conversation may reach.
+    pub fn reach(&self) -> Locality {
+        match (self.local_only, self.own_network_is_local) {
+            (false, _) => Locality::ThirdParty,
+            (true, true) => Locality::OwnNetwork,
+            (true, false) => Locality::OnHost,
+        }
+    }
+
     /// Cost of a candidate under the rule's objective; less is better.
     pub fn cost(&self, candidate: &Candidate) -> f64 {
         self.objective.cost(self.lambda, candidate.p, &candidate.costs())

@@ -44,8 +44,17 @@ fn crates_with_a_home_are_named_nowhere_else() {
 }
 
 #[test]
+fn rooms_are_entered_by_their_entries_only() {
+    report(&structure::intruders(&sources()));
+}
+
+#[test]
 fn unsafe_code_has_its_places() {
     report(&structure::unsafe_code(&sources()));
+}
+
+#[test]
+fn every_path_in_the_laws_exists() {
     report(&structure::dead_entries(&sources()));
 }
 
