@@ -1,5 +1,5 @@
-//! Wattgate's own kernels and barrier: which path is active in each position of `[engines] kernels`,
-//! and that answers agree.
+//! Wattgate's own kernels and barrier: which path is active in each position of `[engines]
+//! kernels`, and that answers agree.
 
 use futures::StreamExt;
 use tokio::time::timeout;
@@ -13,8 +13,8 @@ use crate::rig::engine::{Local, PATIENCE, capital, model_path, small};
 const Q4_1: u32 = 3;
 const Q8_0: u32 = 8;
 
-/// Greatest difference of log-probabilities that rounding explains: both paths quantise activations to
-/// 8 bits, own kernels keep the scales exact.
+/// Greatest difference of log-probabilities that rounding explains: both paths quantise activations
+/// to 8 bits, own kernels keep the scales exact.
 const NOISE: f32 = 0.25;
 
 /// Packed tensors, and the text and log-probability of each piece of a greedy answer.
