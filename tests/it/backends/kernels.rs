@@ -36,6 +36,7 @@ async fn answer(kernels: Kernels) -> (u32, String, Vec<f32>) {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn own_kernels_run_only_if_on_and_answers_agree_within_rounding() {
     let (packed, own_text, own) = answer(Kernels::Auto).await;
     let (none, text, plain) = answer(Kernels::Off).await;
