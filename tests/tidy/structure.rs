@@ -4,8 +4,9 @@ use crate::graph;
 use crate::source::Source;
 
 /// Top-level modules: each may use only what is left of it.
-pub const LAYERS: [&str; 16] = [
+pub const LAYERS: [&str; 17] = [
     "units",
+    "locality",
     "openai",
     "telemetry",
     "energy",

@@ -143,7 +143,7 @@ impl Config {
         Duration::from_millis(self.hang_timeout_ms)
     }
 
-    /// EngineSettings of an engine process. `threads` applies if the config sets none.
+    /// Settings of an engine process. `threads` applies if the config sets none.
     pub(super) fn settings(&self, gguf: &Path, threads: usize, kernels: Kernels) -> EngineSettings {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         EngineSettings {

@@ -10,7 +10,7 @@ use crate::backends::llama::wire::settings::Kernels;
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
 
-/// EngineSettings of all engines together.
+/// Settings of all engines together.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EnginesConfig {

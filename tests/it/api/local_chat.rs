@@ -117,7 +117,7 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
     for record in app.until_logged(prompts.len()).await {
         attributed_joules += record.receipt.energy.unwrap().joules.unwrap().0;
     }
-    for device in app.books().devices {
+    for device in app.energy().devices {
         let account = device.account;
         let parts = account.attributed
             + account.load
@@ -127,7 +127,7 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
         assert_eq!(parts, account.total, "{}", device.info.name);
         assert_eq!(device.conservation_error.0, 0, "{}", device.info.name);
     }
-    let books = app.books();
+    let books = app.energy();
     let booked: f64 = books.devices.iter().map(|device| device.account.attributed.joules().0).sum();
     // Receipts are floats of the integer ledger: equal to a microjoule per request.
     assert!((booked - attributed_joules).abs() < 1e-5, "{booked} {attributed_joules}");

@@ -67,7 +67,7 @@ async fn assert_books(app: TestApp, count: usize) {
         let energy = record.receipt.energy.unwrap();
         assert!(energy.is_final && energy.joules.is_some(), "{record:?}");
     }
-    let books = app.books();
+    let books = app.energy();
     assert_eq!(
         (books.conservation_error().0, books.unknown_settlements, books.open_attempts),
         (0, 0, 0)

@@ -152,7 +152,7 @@ async fn load_energy_is_recorded_separately_and_conserved() {
     let app = TestApp::start_fake(&on_demand("smol")).await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     app.until_logged(1).await;
-    let books = app.books();
+    let books = app.energy();
     let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
     assert!(load > 0, "{books:?}");
     assert_eq!(books.conservation_error().0, 0);
@@ -379,7 +379,7 @@ async fn a_deadline_during_a_load_costs_the_request_nothing_and_the_load_is_reco
     records.iter().for_each(assert_nothing_spent);
     until_state(&app, "smol", "loaded").await;
     eventually(|| async {
-        let books = app.books();
+        let books = app.energy();
         let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
         assert_eq!((books.conservation_error().0, books.unknown_settlements), (0, 0));
         (load > 0).then_some(())

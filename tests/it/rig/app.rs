@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wattgate::app::App;
 use wattgate::config::Config;
-use wattgate::energy::{Books, SensorChoice};
+use wattgate::energy::{MeterSnapshot, SensorChoice};
 use wattgate::serving::Gateway;
 use wattgate::traffic::{Line, Record, read_log};
 
@@ -134,8 +134,8 @@ impl TestApp {
     }
 
     /// The energy ledgers of all devices.
-    pub fn books(&self) -> Books {
-        self.gateway.router.meter.books()
+    pub fn energy(&self) -> MeterSnapshot {
+        self.gateway.router.meter.snapshot()
     }
 
     /// Conversations in the session store.

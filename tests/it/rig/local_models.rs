@@ -37,7 +37,7 @@ pub fn fake_model(dir: &std::path::Path, name: &str, script: &str, extra: &str) 
 
 /// State of the model's engine.
 pub fn engine_state(app: &TestApp, model: &str) -> watch::Receiver<EngineState> {
-    match &app.gateway.router.model(model).unwrap().kind {
+    match &app.gateway.router.model(model).unwrap().primary.kind {
         Kind::Local { engine, .. } => engine.clone(),
         Kind::Cloud(_) => panic!("{model} is no local model"),
     }

@@ -180,3 +180,33 @@ async fn a_slow_judge_delays_no_request_and_its_queue_is_bounded() {
     app.stop().await;
     assert!(started.elapsed() < std::time::Duration::from_secs(30));
 }
+
+#[tokio::test]
+async fn hidden_reasoning_tokens_of_a_judge_are_billed() {
+    let (answering, judge) = (MockUpstream::start().await, MockUpstream::start().await);
+    let app = TestApp::start(&config(&answering, &judge, "pointwise")).await;
+    // The reasoning is in the total only, as some upstreams count.
+    judge.respond_with(Mode::Verbatim(
+        200,
+        "application/json",
+        r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"{\"grade\": 4}"},"finish_reason":"stop"}],"usage":{"prompt_tokens":100,"completion_tokens":10,"total_tokens":4100}}"#,
+    ));
+    let reply = app.chat(&ask("best", "What is 2+2?")).await;
+    labelled(&app, &reply.receipt()["request_id"]).await;
+    let metrics = app.get("/metrics").await.text;
+    let value = |name: &str| {
+        let line =
+            metrics.lines().find(|line| line.starts_with(name) && line.contains("model=\"judge\""));
+        line.unwrap_or_else(|| panic!("{metrics}"))
+            .rsplit_once(' ')
+            .unwrap()
+            .1
+            .parse::<f64>()
+            .unwrap()
+    };
+    // Class "small": 0.06 J per prompt token and 0.25 J per generated one.
+    let joules = value("wattgate_request_energy_joules_total{");
+    assert!((joules - 1006.0).abs() < 1e-6, "{joules}");
+    let dollars = value("wattgate_overhead_cost_dollars_total{");
+    assert!((dollars - 0.0401).abs() < 1e-9, "{dollars}");
+}

@@ -45,7 +45,7 @@ pub(crate) enum CallFormat {
     /// the arguments.
     MistralArgs,
     /// `<tool_call><function=name><parameter=name>value</parameter></function></tool_call>`, any
-    /// number of calls and of parameters: Qwen3-Coder. EmbeddingInput are verbatim, other values
+    /// number of calls and of parameters: Qwen3-Coder. Texts are verbatim, other values
     /// JSON.
     QwenCoder,
 }
@@ -59,7 +59,7 @@ impl CallFormat {
     pub(crate) const ALL: [Self; 5] =
         [Self::Hermes, Self::QwenCoder, Self::MistralArgs, Self::Mistral, Self::Llama3];
 
-    /// Whether the template uses this format. GrammarJob models of some families keep the tag and
+    /// Whether the template uses this format. Later models of some families keep the tag and
     /// change the rest.
     fn is_spoken_in(self, template: &str) -> bool {
         let has = |mark| template.contains(mark);

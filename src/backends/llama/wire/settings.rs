@@ -1,4 +1,4 @@
-//! EngineSettings of an engine process, sent with the first frame.
+//! Settings of an engine process, sent with the first frame.
 
 use std::path::{Path, PathBuf};
 

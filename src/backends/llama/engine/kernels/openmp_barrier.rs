@@ -1,4 +1,4 @@
-//! Barrier between the computing threads of a step, which run_rounds hundreds of times per step.
+//! Barrier between the computing threads of a step, which meet hundreds of times per step.
 //!
 //! Replaces GNU OpenMP's `GOMP_barrier`, which spins either for a fixed number of times or never.
 //! On two idle cores spinning doubled the tokens/s against sleeping. On two cores with ten other

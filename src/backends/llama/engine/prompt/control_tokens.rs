@@ -1,4 +1,4 @@
-//! ControlTokenGuard against control tokens that clients spell out in messages.
+//! Guard against control tokens that clients spell out in messages.
 //!
 //! Pure. Prompts are tokenised with control tokens recognised, because templates write them as
 //! text. A user who writes `<|im_end|>` could then end their own turn and write the assistant's. So

@@ -29,7 +29,7 @@ pub(crate) fn plain_turns(turns: &[Turn], tools: Option<&ToolUse>) -> Vec<Turn> 
             }
             (true, _) => plain.push(Turn::new(Role::User, result(turn))),
             (false, _) => {
-                plain.push(Turn { text: as_text(turn), calls: Vec::new(), ..turn.clone() })
+                plain.push(Turn { text: as_text(turn), calls: Vec::new(), ..turn.clone() });
             }
         }
         in_results = is_result;

@@ -11,7 +11,7 @@ use crate::units::AttemptId;
 /// Capacity of one batch; all at least 1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// EmbeddingInput of one batch.
+    /// Texts of one batch.
     pub(crate) sequences: usize,
     /// Tokens of one batch. At least the longest text.
     pub(crate) batch_tokens: usize,

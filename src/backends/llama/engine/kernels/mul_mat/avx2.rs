@@ -79,7 +79,7 @@ pub(super) fn quantise(vector: &[f32], blocks: &mut [Values]) {
         let [a, b, c, d] = quants;
         let sums = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
         let sum: i32 = whole(sums).into_iter().sum();
-        // EmbeddingBatcher operates on halves of registers and leaves groups of four out of order.
+        // Packing operates on halves of registers and leaves groups of four out of order.
         let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
         let scale = most / 127.0;
         *block = Values {
