@@ -77,7 +77,7 @@ impl TestApp {
             app.run_until(stop).await.unwrap();
         });
         let client = client();
-        Self { address, gateway, client, stop: Some(stop), running, dir, machine: machine }
+        Self { address, gateway, client, stop: Some(stop), running, dir, machine }
     }
 
     pub fn url(&self, path: &str) -> String {
