@@ -9,18 +9,13 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::rig::app::{PATIENCE, Sse, TestApp, ask, ask_streaming, cloud_model, eventually};
+use crate::rig::fake_engine::FakeModel;
 use crate::rig::local_models::{engine_pid, fake_smol, local_model, short, smol};
 use crate::rig::mock_upstream::MockUpstream;
 
 /// Waits until the one model is loaded.
 async fn gateway() -> TestApp {
     let app = TestApp::start(&smol("")).await;
-    app.until_loaded("smol").await;
-    app
-}
-
-async fn fake_gateway() -> TestApp {
-    let app = TestApp::start_fake(&fake_smol("")).await;
     app.until_loaded("smol").await;
     app
 }
@@ -91,12 +86,15 @@ async fn a_hard_question_goes_to_the_cloud_unless_local_only() {
 
 #[tokio::test]
 async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
-    let app = fake_gateway().await;
+    let slow = FakeModel::new("interleave", "step_ms = 20");
+    let app = TestApp::start_fake(&local_model("smol", slow.path(), "")).await;
+    app.until_loaded("smol").await;
     let prompts = ["rivers", "bridges", "bread", "stars", "trees", "ships", "maps", "clocks"];
     let streams = prompts.iter().map(|topic| {
         let app = &app;
         async move {
-            let mut request = ask_streaming("smol", &format!("Tell me about {topic}."));
+            let mut request =
+                ask_streaming("smol", &format!("Tell me a long story about {topic}."));
             request["max_tokens"] = json!(48);
             let response = app.send("/v1/chat/completions", &request).await;
             let mut arrivals = Vec::new();

@@ -22,7 +22,8 @@ async fn chat_with(app: &TestApp, header: (&str, &str), body: &Value) -> Reply {
     Reply::of(request.send().await.unwrap()).await
 }
 
-/// Occupies the only slot: a stream that has begun and outlasts the test. Dropping it frees the slot.
+/// Occupies the only slot: a stream that has begun and outlasts the test. Dropping it frees the
+/// slot.
 async fn occupy(app: &TestApp) -> reqwest::Response {
     let mut request = ask_streaming("smol", "Write a very long story.");
     request["max_tokens"] = json!(900);

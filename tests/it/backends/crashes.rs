@@ -13,7 +13,7 @@ use crate::rig::local_models::{engine_pid, engine_state, local_model, short};
 use crate::rig::mock_upstream::MockUpstream;
 
 /// Long enough for a crash in the middle of a load.
-const LOADS_SLOWLY: &str = "load_ms = 20000";
+const LOADS_SLOWLY: &str = "load_ms = 4000";
 
 const SIGNALS: [Signal; 2] = [Signal::SEGV, Signal::KILL];
 

@@ -1,4 +1,5 @@
-//! The fake engine: scripted answers, refusals, failed loads and deaths, over the real wire protocol.
+//! The fake engine: scripted answers, refusals, failed loads and deaths, over the real wire
+//! protocol.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -1,5 +1,5 @@
-//! Wattgate's own kernels and barrier: which path is active in each position of `[engines] kernels`,
-//! and that answers agree.
+//! Wattgate's own kernels and barrier: which path is active in each position of `[engines]
+//! kernels`, and that answers agree.
 
 use futures::StreamExt;
 use tokio::time::timeout;
@@ -13,8 +13,8 @@ use crate::rig::engine::{Local, PATIENCE, capital, model_path, small};
 const Q4_1: u32 = 3;
 const Q8_0: u32 = 8;
 
-/// Greatest difference of log-probabilities that rounding explains: both paths quantise activations to
-/// 8 bits, own kernels keep the scales exact.
+/// Greatest difference of log-probabilities that rounding explains: both paths quantise activations
+/// to 8 bits, own kernels keep the scales exact.
 const NOISE: f32 = 0.25;
 
 /// Packed tensors, and the text and log-probability of each piece of a greedy answer.
@@ -36,6 +36,7 @@ async fn answer(kernels: Kernels) -> (u32, String, Vec<f32>) {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn own_kernels_run_only_if_on_and_answers_agree_within_rounding() {
     let (packed, own_text, own) = answer(Kernels::Auto).await;
     let (none, text, plain) = answer(Kernels::Off).await;

@@ -27,7 +27,14 @@ use crate::rig::fake_engine::FAKE;
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The model of the tests, which `make models` pulls.
+///
+/// Panics unless ignored tests run, so that a test without the mark `#[ignore]` fails for everyone.
 pub fn model_path() -> PathBuf {
+    let ignored_run = ["--include-ignored", "--ignored"];
+    assert!(
+        std::env::args().any(|argument| ignored_run.contains(&argument.as_str())),
+        "mark this test `#[ignore = \"needs a model: ...\"]`: `cargo test` has no model"
+    );
     let path = std::env::var_os("WATTGATE_TEST_MODEL").map_or_else(
         || {
             Path::new(env!("CARGO_MANIFEST_DIR"))

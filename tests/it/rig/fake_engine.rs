@@ -21,9 +21,9 @@ pub struct FakeModel {
     path: PathBuf,
 }
 
-/// A fake model that loads at once and takes 2 ms for each step.
+/// A fake model that loads at once and takes 5 ms for each step.
 pub static FAKE: LazyLock<FakeModel> =
-    LazyLock::new(|| FakeModel::new("default", "load_ms = 5\nstep_ms = 2"));
+    LazyLock::new(|| FakeModel::new("default", "load_ms = 5\nstep_ms = 5"));
 
 impl FakeModel {
     /// Each name is for one test: the files are in a common folder.
