@@ -7,7 +7,8 @@
 
 use memchr::memchr2;
 
-use crate::energy::{EnergyFigure, upstream};
+use crate::energy::EnergyFigure;
+use crate::energy::prediction::upstream;
 
 /// Longest comment that is read: the known form has some 200 bytes.
 const COMMENT_BYTES_MAX: usize = 4096;
