@@ -4,6 +4,7 @@
 //! the log, so that the last request is answered, metered, settled and written.
 
 pub mod assemble;
+pub mod error;
 pub mod idle_unloader;
 pub mod observe;
 pub mod pollers;
@@ -18,40 +19,23 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::cloud::SetupError;
 use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
-use crate::energy::{Meter, MeterError};
+use crate::energy::Meter;
 use crate::http::server;
 use crate::http::state::Edge;
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
-use crate::serving::models::router_handle::LoadRouterError;
 use crate::serving::receipts::emissions::Emissions;
 use crate::serving::receipts::store::ReceiptStore;
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
 
+pub use error::AppError;
 use pollers::Pollers;
 
 /// How long engines may take to leave once clients are gone.
 const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
-
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    #[error("cannot listen on {address}: {source}{hint}")]
-    Listen { address: SocketAddr, source: io::Error, hint: &'static str },
-    #[error("cannot write the traffic log in {}: {source}", .dir.display())]
-    TrafficLog { dir: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Meter(#[from] MeterError),
-    #[error(transparent)]
-    Router(#[from] LoadRouterError),
-    #[error(transparent)]
-    Cloud(#[from] SetupError),
-    #[error("the server failed: {0}")]
-    Server(io::Error),
-}
 
 /// A gateway that is ready to run.
 pub struct App {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::AppError;
+use super::error::AppError;
 use super::idle_unloader::{IdleUnloader, OnDemand};
 use super::observe::Observer;
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
