@@ -13,7 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use wattgate::energy::{AttemptObserver, Config, Meter, MeterHandle, SensorChoice, WorkRow, WorkSpan};
+use wattgate::energy::{
+    AttemptObserver, Config, Meter, MeterHandle, SensorChoice, WorkRow, WorkSpan,
+};
 use wattgate::units::{AttemptId, MonotonicNs};
 
 const LENGTH: Duration = Duration::from_secs(10);

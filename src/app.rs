@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::cloud::SetupError;
-use crate::backends::llama::Residency;
+use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
 use crate::http::server;
@@ -89,13 +89,14 @@ impl App {
             meter: meter.handle(),
             metrics: Arc::clone(&metrics),
             engine_binary,
-            residency: Residency::new(config.engines.budget_bytes(), cores),
+            residency: MemoryBudget::new(config.engines.budget_bytes(), cores),
+            kernels: config.engines.kernels,
             stop: stop_engines.clone(),
         };
         let router = assemble::router(&config, &parts, &mut engines)?;
         let idle_unloader = assemble::idle_unloader(&config, &parts, &router);
         engines.spawn(idle_unloader.run(stop_engines.clone()));
-        let emissions = Emissions::new(meter.handle(), &router.models);
+        let emissions = Emissions::new(meter.handle());
         let receipts = ReceiptStore::new(sink, emissions, Arc::clone(&metrics));
         let (judge, jobs) = assemble::judge(&config).unzip();
         let gateway =

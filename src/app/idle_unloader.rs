@@ -1,6 +1,6 @@
 //! The idle unloader: unloads models that cost more loaded than another load would.
 //!
-//! The rule is [`keep_for`]. Models that the config keeps loaded are excluded, and a busy
+//! The rule is [`keep_alive`]. Models that the config keeps loaded are excluded, and a busy
 //! supervisor refuses to unload.
 
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::llama::break_even::keep_for;
-use crate::backends::llama::{Control, EnginesConfig, Idle, Residency, UnloadReason};
+use crate::backends::llama::{
+    Control, EnginesConfig, Idle, MemoryBudget, UnloadReason, keep_alive,
+};
 use crate::energy::MeterHandle;
 use crate::units::Watts;
 
@@ -19,7 +20,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// Unloads idle models.
 pub struct IdleUnloader {
     pub config: EnginesConfig,
-    pub residency: Arc<Residency>,
+    pub residency: Arc<MemoryBudget>,
     pub meter: MeterHandle,
     pub models: Vec<OnDemand>,
 }
@@ -44,7 +45,7 @@ impl IdleUnloader {
                 let Some(model) = self.models.iter().find(|model| model.name == idle.model) else {
                     continue;
                 };
-                if idle.since > self.keep_for(model, &idle) {
+                if idle.since > self.keep_alive(model, &idle) {
                     // Refused if it is busy by now; retried when it is idle again.
                     let _busy = model.control.unload(UnloadReason::Idle, false).await;
                 }
@@ -52,10 +53,10 @@ impl IdleUnloader {
         }
     }
 
-    fn keep_for(&self, model: &OnDemand, idle: &Idle) -> Duration {
-        let weights_bytes = model.control.state().footprint.weights_bytes;
+    fn keep_alive(&self, model: &OnDemand, idle: &Idle) -> Duration {
+        let weights_bytes = model.control.state().memory.weights_bytes;
         let load = self.meter.load_energy(&model.name, weights_bytes).joules;
         let warm = model.warm_watts.unwrap_or_else(|| self.config.warm_watts(idle.bytes));
-        keep_for(load, warm, self.config.bounds())
+        keep_alive(load, warm, self.config.bounds())
     }
 }

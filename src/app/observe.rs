@@ -36,11 +36,6 @@ impl EngineObserver for Observer {
         self.meter.engine_stopped(model, pid);
     }
 
-    fn attempt_admitted(&self, model: &Arc<str>, _attempt: AttemptId, waited: Duration) {
-        let labels = ModelNameLabels { model: Arc::clone(model) };
-        self.metrics.engine_queue_wait_seconds.get_or_create(&labels).observe(waited.as_secs_f64());
-    }
-
     fn step(&self, model: &Arc<str>, step: &StepReport) {
         count_step(&self.metrics, model, step);
     }
@@ -49,6 +44,11 @@ impl EngineObserver for Observer {
 impl AttemptObserver for Observer {
     fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId) {
         self.meter.attempt_opened(model, attempt);
+    }
+
+    fn attempt_admitted(&self, model: &Arc<str>, _attempt: AttemptId, waited: Duration) {
+        let labels = ModelNameLabels { model: Arc::clone(model) };
+        self.metrics.engine_queue_wait_seconds.get_or_create(&labels).observe(waited.as_secs_f64());
     }
 
     fn work(&self, model: &Arc<str>, span: &WorkSpan) {
@@ -66,7 +66,8 @@ impl AttemptObserver for Observer {
 
 fn count_step(metrics: &Metrics, model: &Arc<str>, step: &StepReport) {
     let labels = ModelNameLabels { model: Arc::clone(model) };
-    let tokens = |of: fn(&WorkRow) -> u32| step.work.rows.iter().map(of).map(u64::from).sum::<u64>();
+    let tokens =
+        |of: fn(&WorkRow) -> u32| step.work.rows.iter().map(of).map(u64::from).sum::<u64>();
     let (prefill, decode) = (tokens(|row| row.prefill_tokens), tokens(|row| row.decode_tokens));
     let seconds_per_token = Duration::from_nanos(step.work.end - step.work.start).as_secs_f64()
         / (prefill + decode).max(1) as f64;

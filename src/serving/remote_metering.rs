@@ -1,7 +1,7 @@
-//! Reports the work of an upstream that is metered from here to the meter, as a local engine reports its steps.
+//! Work reports to the meter on behalf of an upstream whose machine is metered from here.
 //!
-//! An upstream reports no steps: a piece of its answer counts as a token decoded since the piece before, and the first
-//! one also as the prefill of the prompt.
+//! An upstream reports no steps: each piece of its answer counts as one token decoded since the
+//! previous piece, and the first one also as the whole prompt.
 
 use std::sync::Arc;
 
@@ -19,20 +19,19 @@ pub(super) struct RemoteMetering {
     pieces: u64,
 }
 
-/// Shortest time between two reports, in nanoseconds: the meter's resolution is not finer.
+/// Shortest time between reports: the meter resolves no finer.
 const REPORT_NS: u64 = 50_000_000;
 
 impl RemoteMetering {
-    /// `None` unless the model's machine is metered from here.
     pub(super) fn open(
         meter: &MeterHandle,
         model: &Arc<str>,
         attempt: AttemptId,
         prompt_tokens: u32,
-    ) -> Option<Self> {
-        let attempt = meter.open_remote(model, attempt)?;
+    ) -> Self {
+        let attempt = meter.open(model, attempt);
         let reported = attempt.opened();
-        Some(Self { attempt, prompt_tokens, reported, unreported: 0, pieces: 0 })
+        Self { attempt, prompt_tokens, reported, unreported: 0, pieces: 0 }
     }
 
     /// Counts a piece of the answer.
@@ -45,7 +44,7 @@ impl RemoteMetering {
         }
     }
 
-    /// Ends the attempt; `completion_tokens` if the upstream has counted them.
+    /// Ends the attempt; `completion_tokens` is the upstream's count, if it sent one.
     pub(super) fn close(mut self, completion_tokens: Option<u64>) {
         self.report(MonotonicNs::now());
         let more = completion_tokens.unwrap_or(0).saturating_sub(self.pieces);

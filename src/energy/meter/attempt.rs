@@ -1,5 +1,5 @@
-//! Guards of metered attempts. Every attempt, at a local engine or at a remote one, is opened, worked on and closed
-//! through them, so that no path on which it ends can skip the report.
+//! Guards of metered attempts. Every attempt, at a local engine or at a remote one, is opened,
+//! worked on and closed through them, so that no path on which it ends can skip the report.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,12 +8,17 @@ use std::time::Duration;
 use crate::energy::work::{WorkRow, WorkSpan};
 use crate::units::{AttemptId, MonotonicNs};
 
-/// Receiver of the lifecycle of attempts: the meter, or what forwards to it. Calls must be cheap and must not block.
+/// Receiver of the lifecycle of attempts: the meter, or what forwards to it. Calls must be cheap
+/// and must not block.
 pub trait AttemptObserver: Send + Sync {
     /// The attempt is about to be sent to an engine of the model.
     fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId);
 
-    /// The model's engine has finished a step. Comes before `attempt_closed` of the attempts that ended with it.
+    /// The attempt got a slot, `waited` after it was opened. Irrelevant for energy.
+    fn attempt_admitted(&self, _model: &Arc<str>, _attempt: AttemptId, _waited: Duration) {}
+
+    /// The model's engine has finished a step. Comes before `attempt_closed` of the attempts that
+    /// ended with it.
     fn work(&self, model: &Arc<str>, span: &WorkSpan);
 
     /// Called exactly once per opened attempt, whatever its outcome.
@@ -27,7 +32,8 @@ pub trait AttemptObserver: Send + Sync {
 #[derive(Debug)]
 pub struct PendingAttempt(Option<Subject>);
 
-/// An attempt that was sent to an engine. Reports it as opened when created and as closed when dropped.
+/// An attempt that was sent to an engine. Reports it as opened when created and as closed when
+/// dropped.
 #[derive(Debug)]
 pub struct OpenAttempt {
     subject: Subject,
@@ -47,7 +53,8 @@ impl PendingAttempt {
 
     /// Reports the attempt as opened. Must be called before its engine receives it.
     pub fn open(mut self) -> Option<OpenAttempt> {
-        self.0.take().map(OpenAttempt::new)
+        let Subject { observer, model, attempt } = self.0.take()?;
+        Some(OpenAttempt::new(observer, model, attempt))
     }
 }
 
@@ -60,9 +67,10 @@ impl Drop for PendingAttempt {
 }
 
 impl OpenAttempt {
-    fn new(subject: Subject) -> Self {
-        subject.observer.attempt_opened(&subject.model, subject.attempt);
-        Self { subject, opened: MonotonicNs::now() }
+    /// Reports the attempt as opened. Must be called before its engine receives it.
+    pub fn new(observer: Arc<dyn AttemptObserver>, model: Arc<str>, attempt: AttemptId) -> Self {
+        observer.attempt_opened(&model, attempt);
+        Self { subject: Subject { observer, model, attempt }, opened: MonotonicNs::now() }
     }
 
     pub fn id(&self) -> AttemptId {
@@ -73,13 +81,20 @@ impl OpenAttempt {
         self.opened
     }
 
-    /// Time from the opening until `at`.
-    pub fn waited(&self, at: MonotonicNs) -> Duration {
-        Duration::from_nanos(at - self.opened)
+    /// Reports that the attempt got a slot at `at`.
+    pub fn admitted(&self, at: MonotonicNs) {
+        let Subject { observer, model, attempt } = &self.subject;
+        observer.attempt_admitted(model, *attempt, Duration::from_nanos(at - self.opened));
     }
 
     /// Reports work for this attempt alone, by an engine that reports no steps itself.
-    pub fn work(&self, start: MonotonicNs, end: MonotonicNs, prefill_tokens: u32, decode_tokens: u32) {
+    pub fn work(
+        &self,
+        start: MonotonicNs,
+        end: MonotonicNs,
+        prefill_tokens: u32,
+        decode_tokens: u32,
+    ) {
         let row = WorkRow { attempt: self.id(), prefill_tokens, decode_tokens };
         let span = WorkSpan { start, end, rows: vec![row] };
         self.subject.observer.work(&self.subject.model, &span);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::attempt::{AttemptObserver, OpenAttempt, PendingAttempt};
+use super::attempt::{AttemptObserver, OpenAttempt};
 use super::state::MeterState;
 use crate::energy::attribution::MeterSnapshot;
 use crate::energy::figure::EnergyFigure;
@@ -46,12 +46,16 @@ impl MeterHandle {
         self.state.attribution.lock().load_ended(model, false, MonotonicNs::now());
     }
 
-    /// Opens an attempt at an engine on another machine. Must be called before the upstream receives it; the guard closes
-    /// it. `None` if the model is not metered from here.
-    pub fn open_remote(&self, model: &Arc<str>, attempt: AttemptId) -> Option<OpenAttempt> {
-        let metered = self.state.attribution.lock().meters_elsewhere(model);
-        let observer: Arc<dyn AttemptObserver> = Arc::new(self.clone());
-        metered.then(|| PendingAttempt::new(observer, Arc::clone(model), attempt).open())?
+    /// Whether a model that runs on another machine is metered from here, so that its attempts and
+    /// work must be reported.
+    pub fn meters_elsewhere(&self, model: &str) -> bool {
+        self.state.attribution.lock().meters_elsewhere(model)
+    }
+
+    /// Opens an attempt at an engine on another machine. Must be called before the upstream
+    /// receives it; the guard closes it.
+    pub fn open(&self, model: &Arc<str>, attempt: AttemptId) -> OpenAttempt {
+        OpenAttempt::new(Arc::new(self.clone()), Arc::clone(model), attempt)
     }
 
     /// Marginal energy of an attempt so far; unknown once it has settled.
@@ -96,8 +100,8 @@ impl AttemptObserver for MeterHandle {
         self.state.attribution.lock().work(model, span.clone(), MonotonicNs::now());
     }
 
-    /// A step reported after the attempt has settled is counted as dropped, and its energy goes to other attempts or stays
-    /// unattributed.
+    /// A step reported after the attempt has settled is counted as dropped, and its energy goes to
+    /// other attempts or stays unattributed.
     fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
         self.state.attribution.lock().close(model, attempt, MonotonicNs::now());
     }
