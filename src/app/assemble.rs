@@ -29,7 +29,8 @@ use crate::serving::{Model, Router};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
-/// Ability of a local model nobody has rated: below the average of the router's data, so that it is trusted with little.
+/// Ability of a local model nobody has rated: below the average of the router's data, so that it is
+/// trusted with little.
 const LOCAL_ABILITY_GUESS: f64 = -1.5;
 /// Ability of a cloud model nobody has rated: above the average of the router's data.
 const CLOUD_ABILITY_GUESS: f64 = 1.0;
@@ -137,7 +138,8 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Arc<Policy>> {
     config.policies.iter().map(policy).collect()
 }
 
-/// What the operator says, or what the training data knows of a model of that name, or else a cautious guess.
+/// What the operator says, or what the training data knows of a model of that name, or else a
+/// cautious guess.
 pub fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
     ability_source(name, model).ability(adequacy)
 }
@@ -222,7 +224,8 @@ fn cloud(name: Arc<str>, config: &cloud::Config, meter: &MeterHandle) -> Result<
     })
 }
 
-/// One deployment. A meter that covers the model covers its deployments, but no third party's beside the operator's own.
+/// One deployment. A meter that covers the model covers its deployments, but no third party's
+/// beside the operator's own.
 fn upstream(
     name: &Arc<str>,
     config: cloud::Config,
