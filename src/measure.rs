@@ -4,14 +4,14 @@
 //! Asks a running gateway over HTTP and reads its books, so that local and cloud models are measured as they serve. Starts
 //! no gateway, and shows nothing while it works.
 
-pub mod ask;
 pub mod calibrate;
 pub mod chart;
-pub mod check;
+pub mod client;
 pub mod fit;
+pub mod grader;
+pub mod html_report;
 pub mod journal;
 pub mod least_squares;
-pub mod page;
 pub mod run;
 pub mod scrape;
 pub mod stats;
@@ -25,9 +25,9 @@ use std::collections::BTreeMap;
 use crate::energy::profile::{ModelFile, ModelProfile, Profile};
 use crate::energy::{Quality, Source};
 
-pub use ask::{Gateway, Manner};
+pub use client::{Gateway, SamplingOptions};
 pub use journal::{Journal, JournalError, Row, Settings};
-pub use run::{Plan, RunError, Standing};
+pub use run::{ModelBaseline, Plan, RunError};
 pub use suite::{Item, Suite, SuiteError};
 pub use summary::{ModelResult, Summary};
 

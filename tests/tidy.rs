@@ -64,7 +64,7 @@ const PURE: [&str; 31] = [
     "src/backends/llama/footprint.rs",
     "src/backends/llama/threads.rs",
     "src/energy/loads.rs",
-    "src/measure/check.rs",
+    "src/measure/grader.rs",
     "src/measure/fit.rs",
     "src/measure/least_squares.rs",
     "src/measure/stats.rs",

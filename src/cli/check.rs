@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{BAD_INPUT, ConfigArgs, energy};
 use crate::config::{self, Config, Engine, Model, Problem, Problems};
-use crate::models::{Source, State, state};
+use crate::models::{FileState, Source, file_state};
 use crate::routing::Route;
 
 /// Check the configuration file and say everything that is wrong with it
@@ -115,12 +115,12 @@ pub(super) fn origin(model: &Model) -> String {
 pub(super) fn state_of(config: &Config, model: &Model) -> String {
     match &model.engine {
         Engine::Llama { source, sha256, .. } => {
-            match state(source, sha256.as_ref(), &config.model_dir) {
-                Ok(State::Verified { .. }) => "present".into(),
-                Ok(State::Unverified { .. }) => "present, not checked".into(),
-                Ok(State::Missing) if matches!(source, Source::File(_)) => "missing".into(),
-                Ok(State::Missing) => "not pulled yet".into(),
-                Ok(State::Wrong { .. }) => "wrong checksum".into(),
+            match file_state(source, sha256.as_ref(), &config.model_dir) {
+                Ok(FileState::Verified { .. }) => "present".into(),
+                Ok(FileState::Unverified { .. }) => "present, not checked".into(),
+                Ok(FileState::Missing) if matches!(source, Source::File(_)) => "missing".into(),
+                Ok(FileState::Missing) => "not pulled yet".into(),
+                Ok(FileState::Wrong { .. }) => "wrong checksum".into(),
                 Err(error) => format!("unreadable: {error}"),
             }
         }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{BAD_INPUT, CONFIG_FILE, FAILED, confirm};
 use crate::backends::llama;
 use crate::config::draft;
-use crate::models::{Choice, Gpu, GpuMemory, Machine, Roots, catalogue, choose};
+use crate::models::{Gpu, GpuMemory, Machine, Recommendation, Roots, catalogue, recommend};
 
 /// Look at this machine and write a config with a model that fits
 #[derive(Args, Debug)]
@@ -37,7 +37,7 @@ pub struct InitArgs {
 #[derive(Serialize)]
 struct Report<'a> {
     machine: &'a Machine,
-    choice: &'a Choice<'a>,
+    choice: &'a Recommendation<'a>,
     reason: String,
     config: &'a Path,
     next: [String; 2],
@@ -55,7 +55,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<u8> {
     }
     let machine =
         Machine::look(&Roots::default()).context("cannot tell how much memory this machine has")?;
-    let choice = choose(catalogue(), &machine, llama::GPU_BUILT_IN)
+    let choice = recommend(catalogue(), &machine, llama::GPU_BUILT_IN)
         .context("the catalogue has no chat model")?;
     let next = next(&choice, &args.config);
     if !args.json {
@@ -131,14 +131,14 @@ fn found(machine: &Machine) -> String {
     text
 }
 
-fn chosen(choice: &Choice<'_>) -> String {
+fn chosen(choice: &Recommendation<'_>) -> String {
     let model = choice.model;
     let place = choice.gpu.as_ref().map_or("the cores", |gpu| gpu.name.as_str());
     let (size, licence) = (HumanBytes(model.size_bytes), &model.licence);
     format!("{} ({} B parameters, {size}, {licence}) on {place}", model.name, model.parameters_b)
 }
 
-fn reason(choice: &Choice<'_>) -> String {
+fn reason(choice: &Recommendation<'_>) -> String {
     let needs = format!(
         "{} of weights + {} for {} requests of {} tokens + {} to work",
         HumanBytes(choice.weights_bytes),
@@ -177,7 +177,7 @@ fn unused(machine: &Machine) -> Option<String> {
 }
 
 /// The two commands that come next.
-fn next(choice: &Choice<'_>, config: &Path) -> [String; 2] {
+fn next(choice: &Recommendation<'_>, config: &Path) -> [String; 2] {
     let option = if config == Path::new(CONFIG_FILE) {
         String::new()
     } else {
@@ -203,17 +203,17 @@ mod tests {
         assert_eq!(found(&with), "8 cores, 16.00 GiB of memory, NVIDIA L4 (24.00 GiB)");
         assert_eq!(found(&machine(vec![])), "8 cores, 16.00 GiB of memory, no GPU found");
 
-        let large = choose(catalogue(), &with, true).unwrap();
+        let large = recommend(catalogue(), &with, true).unwrap();
         assert!(reason(&large).starts_with("the most able"), "{}", reason(&large));
         let tiny = Machine { memory_bytes: GIB / 8, cores: 1, gpus: vec![] };
-        let small = choose(catalogue(), &tiny, true).unwrap();
+        let small = recommend(catalogue(), &tiny, true).unwrap();
         assert!(reason(&small).contains("expect trouble"), "{}", reason(&small));
     }
 
     #[test]
     fn the_commands_name_the_config_unless_it_is_the_default() {
         let machine = Machine { memory_bytes: GIB, cores: 1, gpus: vec![] };
-        let choice = choose(catalogue(), &machine, true).unwrap();
+        let choice = recommend(catalogue(), &machine, true).unwrap();
         let [pull, serve] = next(&choice, Path::new(CONFIG_FILE));
         assert_eq!(
             (pull.as_str(), serve.as_str()),

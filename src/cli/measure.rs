@@ -22,8 +22,8 @@ use crate::config::{Config, Engine, weights};
 use crate::energy::{Hardware, Profile};
 use crate::measure::wall::WallMeter;
 use crate::measure::{
-    Gateway, Journal, JournalError, Manner, Plan, Row, Settings, Standing, Suite, SuiteError,
-    Summary, page, run, update_profile,
+    Gateway, Journal, JournalError, ModelBaseline, Plan, Row, SamplingOptions, Settings, Suite,
+    SuiteError, Summary, html_report, run, update_profile,
 };
 use crate::routing::{PolicyConfig, Route};
 use crate::telemetry::{LogLevel, logging};
@@ -201,14 +201,14 @@ async fn measure(args: &MeasureArgs, config: &Config, models: &[String]) -> anyh
     Profile::to_update(&profile_path(args, config))?;
     let settings = settings(args, &suite);
     let mut journal = Journal::open(&args.out, &settings, args.resume)?;
-    let mut standings = standings(&args.out);
+    let mut baselines = baselines(&args.out);
     for name in models {
         let plan = plan(args, config, name, &suite);
         let asked = run::outstanding(&plan, &journal);
         if asked == 0 {
             continue;
         }
-        let standing = with_gateway(config, name, &args.out, async |gateway| {
+        let baseline = with_gateway(config, name, &args.out, async |gateway| {
             let bar = bar(name, asked as u64)?;
             let progress = |row: &Row| advance(&bar, row);
             let done = tokio::select! {
@@ -218,10 +218,10 @@ async fn measure(args: &MeasureArgs, config: &Config, models: &[String]) -> anyh
             bar.finish_and_clear();
             done
         });
-        standings.insert(name.clone(), standing.await?);
-        fs::write(args.out.join(STANDINGS_FILE), serde_json::to_vec(&standings)?)?;
+        baselines.insert(name.clone(), baseline.await?);
+        fs::write(args.out.join(BASELINES_FILE), serde_json::to_vec(&baselines)?)?;
     }
-    let summary = Summary::of(journal.rows(), settings, &standings, today());
+    let summary = Summary::of(journal.rows(), settings, &baselines, today());
     write(args, config, &summary)
 }
 
@@ -267,7 +267,7 @@ fn plan<'a>(args: &MeasureArgs, config: &Config, model: &'a str, suite: &'a Suit
         repeats: args.repeats,
         batch: args.batch,
         warmup: args.warmup,
-        manner: Manner {
+        sampling: SamplingOptions {
             max_tokens: args.max_tokens,
             temperature: args.temperature,
             seed: args.seed,
@@ -324,11 +324,11 @@ fn alone(config: &Config, model: &str, out: &Path) -> Config {
     config
 }
 
-const STANDINGS_FILE: &str = "standings.json";
+const BASELINES_FILE: &str = "baselines.json";
 
 /// What earlier parts of the run found out about models that are done.
-fn standings(out: &Path) -> BTreeMap<String, Standing> {
-    let text = fs::read(out.join(STANDINGS_FILE)).unwrap_or_default();
+fn baselines(out: &Path) -> BTreeMap<String, ModelBaseline> {
+    let text = fs::read(out.join(BASELINES_FILE)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
@@ -344,7 +344,7 @@ fn write(args: &MeasureArgs, config: &Config, summary: &Summary) -> anyhow::Resu
     let (json, html) = (args.out.join("summary.json"), args.out.join("report.html"));
     let text = serde_json::to_string_pretty(summary)?;
     fs::write(&json, &text).with_context(|| format!("cannot write {}", json.display()))?;
-    fs::write(&html, page::render(summary)?)
+    fs::write(&html, html_report::render(summary)?)
         .with_context(|| format!("cannot write {}", html.display()))?;
     if args.json {
         say(&text);

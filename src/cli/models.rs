@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::check::{origin, route, state_of};
 use super::{BAD_INPUT, ConfigArgs};
 use crate::config::{Config, Engine, Model};
-use crate::models::{State, state};
+use crate::models::{FileState, file_state};
 
 /// List, find, fetch, check or remove local models
 #[derive(Args, Debug)]
@@ -83,8 +83,8 @@ fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
 fn row(config: &Config, name: &str, model: &Model) -> Row {
     let size_bytes = match &model.engine {
         Engine::Llama { source, sha256, .. } => {
-            match state(source, sha256.as_ref(), &config.model_dir) {
-                Ok(State::Verified { bytes } | State::Unverified { bytes }) => Some(bytes),
+            match file_state(source, sha256.as_ref(), &config.model_dir) {
+                Ok(FileState::Verified { bytes } | FileState::Unverified { bytes }) => Some(bytes),
                 _ => None,
             }
         }

@@ -3,7 +3,7 @@
 //! One line in, one line out, so that any outside evaluation can be run on it. Decides through `routing::decide` with the
 //! config's models as if all were up: keys, files and queues are left out of it.
 
-mod entrant;
+mod offline_model;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use self::entrant::{Entrant, Field};
+use self::offline_model::{OfflineModel, OfflineModels};
 use super::{BAD_INPUT, ConfigArgs};
 use crate::app::assemble;
 use crate::config::Config;
@@ -103,22 +103,22 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     };
     let adequacy = adequacy.map_err(BadInput::Router)?;
     let policy = policy(args, config)?;
-    let field = Field {
+    let field = OfflineModels {
         config,
         adequacy: &adequacy,
         profile: Arc::new(Profile::configured(config.energy.profile.as_deref())?),
         rates: Rates::new(&config.energy.carbon, &config.energy.price),
     };
-    let entrants = match &args.pair {
+    let models = match &args.pair {
         Some(pair) => field.pair(pair)?,
         None => field.all(),
     };
-    if entrants.is_empty() {
+    if models.is_empty() {
         return Err(BadInput::NoModel.into());
     }
     let mut output = BufWriter::new(io::stdout().lock());
     let score = |line: &str| {
-        parse(line).map(|(id, request)| score(id, &request, &entrants, &adequacy, &policy))
+        parse(line).map(|(id, request)| score(id, &request, &models, &adequacy, &policy))
     };
     score_lines(&args.jsonl, score, |scored| write(&mut output, scored, args.json))?;
     output.flush().context("cannot write the result")
@@ -193,15 +193,15 @@ struct Scored {
 fn score(
     id: Box<RawValue>,
     request: &Request,
-    entrants: &[Entrant],
+    models: &[OfflineModel],
     adequacy: &AdequacyModel,
     policy: &Policy,
 ) -> Scored {
     let (text, features) = (TextVector::of_messages(&request.messages()), Features::of(request));
     let candidates: Vec<Candidate> =
-        entrants.iter().map(|entrant| entrant.candidate(&text, &features, adequacy)).collect();
+        models.iter().map(|model| model.candidate(&text, &features, adequacy)).collect();
     let mut rule = policy.rule(features.task);
-    if !entrants.iter().any(|entrant| Some(&entrant.model) == rule.pinned.as_ref()) {
+    if !models.iter().any(|model| Some(&model.model) == rule.pinned.as_ref()) {
         // A pair has other models than the policy can give a task to.
         rule = Rule { pinned: None, pinned_by_policy: false, ..rule };
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::{join_all, try_join};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{AskError, Gateway};
+use super::client::{ClientError, Gateway};
 use super::scrape;
 use super::wall::{self, Reading, WallError, WallMeter};
 use crate::energy::{Calibration, Source};
@@ -55,7 +55,7 @@ pub struct Steps {
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrateError {
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Client(#[from] ClientError),
     #[error(transparent)]
     Wall(#[from] WallError),
     #[error(

@@ -37,7 +37,8 @@ pub struct Fit {
     /// The same corrected by the answers just before, as the gateway does it: the machine's state changes.
     pub tracked: Option<Errors>,
     /// Corrected likewise, with the tokens that the gateway expected before it asked: what a decision rests on.
-    pub foreseen: Option<Errors>,
+    #[serde(rename = "foreseen")]
+    pub predicted: Option<Errors>,
     /// As the gateway itself predicted while it was measured, by the profile it had and what it learned on the way.
     pub gateway: Option<Errors>,
     /// Fitted and actual joules of what was left out.
@@ -77,7 +78,7 @@ struct Sum {
     requests: f64,
     tokens: Tokens,
     /// As the gateway expected them; none for a wave.
-    foreseen: Option<Tokens>,
+    predicted: Option<Tokens>,
     joules: f64,
 }
 
@@ -91,7 +92,7 @@ pub fn fit(rows: &[&Row], batch: u32, seed: u64) -> Result<Fit, NoFit> {
     } else {
         (Some(linear(&equations(&sums))?), intervals(&sums, seed))
     };
-    let LeftOut { points, tracked, foreseen } = left_out(&sums);
+    let LeftOut { points, tracked, predicted } = left_out(&sums);
     let ratios = || points.iter().map(|point| point.actual / point.fitted).collect::<Vec<_>>();
     let errors = Errors::of(points.iter().copied());
     let cost = Cost {
@@ -111,8 +112,8 @@ pub fn fit(rows: &[&Row], batch: u32, seed: u64) -> Result<Fit, NoFit> {
         held_out: points.len(),
         errors,
         tracked: Errors::of(tracked.into_iter()),
-        foreseen: Errors::of(foreseen.into_iter()),
-        gateway: Errors::of(answered.iter().filter_map(|row| predicted(row))),
+        predicted: Errors::of(predicted.into_iter()),
+        gateway: Errors::of(answered.iter().filter_map(|row| gateway_prediction(row))),
         points,
     })
 }
@@ -133,8 +134,8 @@ impl Point {
 }
 
 /// What the gateway said before it asked, and what came of it.
-fn predicted(row: &Row) -> Option<Point> {
-    Point::new(row.foreseen?.joules?.0, row.joules()?)
+fn gateway_prediction(row: &Row) -> Option<Point> {
+    Point::new(row.predicted?.joules?.0, row.joules()?)
 }
 
 /// Alone, every request is a sum of its own; several at a time, every wave that ran whole is. Without those whose energy
@@ -160,7 +161,7 @@ impl Sum {
             sum.joules += row.joules()?;
         }
         if let [row] = rows {
-            sum.foreseen = row.foreseen.map(|seen| Tokens {
+            sum.predicted = row.predicted.map(|seen| Tokens {
                 prefill: seen.prompt_tokens.saturating_sub(seen.cached_tokens),
                 decode: seen.output_tokens,
             });
@@ -229,7 +230,7 @@ fn linear(equations: &[Equation<3>]) -> Result<Linear, NoFit> {
 struct LeftOut {
     points: Vec<Point>,
     tracked: Vec<Point>,
-    foreseen: Vec<Point>,
+    predicted: Vec<Point>,
 }
 
 /// Predicts every sum by a fit without its fold, in the order in which they were asked.
@@ -246,8 +247,10 @@ fn left_out(sums: &[Sum]) -> LeftOut {
         let ratio = recent.ratio().unwrap_or(1.0);
         left_out.points.extend(Point::new(fitted, sum.joules));
         left_out.tracked.extend(Point::new(fitted * ratio, sum.joules));
-        let foreseen = sum.foreseen.map(|tokens| sum.fitted(joules, tokens) * ratio);
-        left_out.foreseen.extend(foreseen.and_then(|foreseen| Point::new(foreseen, sum.joules)));
+        let predicted = sum.predicted.map(|tokens| sum.fitted(joules, tokens) * ratio);
+        left_out
+            .predicted
+            .extend(predicted.and_then(|predicted| Point::new(predicted, sum.joules)));
         recent.add(sum.joules, fitted);
     }
     left_out

@@ -60,7 +60,8 @@ pub struct Row {
     pub cached_tokens: u64,
     pub output_tokens: u64,
     /// What the gateway expected of the request before it ran.
-    pub foreseen: Option<Foreseen>,
+    #[serde(rename = "foreseen")]
+    pub predicted: Option<Prediction>,
     /// Mean log-probability of the output tokens, where the model tells.
     pub mean_logprob: Option<f64>,
     /// Absent for questions from a log, which are somebody's.
@@ -72,7 +73,7 @@ pub struct Row {
 /// A request as the gateway saw it coming.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Foreseen {
+pub struct Prediction {
     pub prompt_tokens: u64,
     /// Part of `prompt_tokens`.
     pub cached_tokens: u64,
@@ -258,7 +259,7 @@ pub(super) mod tests {
             prompt_tokens: 40,
             cached_tokens: 10,
             output_tokens: 20,
-            foreseen: None,
+            predicted: None,
             mean_logprob: None,
             answer: None,
             error: None,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Answer, AskError, Gateway, Manner};
-use super::journal::{Foreseen, Journal, JournalError, Row};
+use super::client::{Answer, ClientError, Gateway, SamplingOptions};
+use super::journal::{Journal, JournalError, Prediction, Row};
 use super::scrape;
 use super::suite::{Item, Suite};
 use crate::openai::Message;
@@ -29,7 +29,7 @@ pub struct Plan<'a> {
     pub batch: u32,
     /// Requests asked first and not counted.
     pub warmup: usize,
-    pub manner: Manner,
+    pub sampling: SamplingOptions,
     /// Keep answers in the journal.
     pub keep_answers: bool,
     /// How long it may take to load.
@@ -39,7 +39,7 @@ pub struct Plan<'a> {
 /// What is known of a model besides its answers.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Standing {
+pub struct ModelBaseline {
     /// Mean energy of loading it.
     pub load_joules: Option<Joules>,
     /// Power of the devices that serve it, loaded and with nothing to do.
@@ -49,11 +49,11 @@ pub struct Standing {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Client(#[from] ClientError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error("none of the first {asked} requests to `{model}` was answered: {error}")]
-    NothingWorks { model: String, asked: usize, error: String },
+    AllRequestsFailed { model: String, asked: usize, error: String },
 }
 
 /// How long idle power is watched: long beside a meter's cadence, short beside a suite.
@@ -80,11 +80,11 @@ pub async fn run(
     plan: &Plan<'_>,
     journal: &mut Journal,
     progress: &dyn Fn(&Row),
-) -> Result<Standing, RunError> {
+) -> Result<ModelBaseline, RunError> {
     gateway.until_ready(plan.model, plan.load_patience).await?;
     let load_joules = load_joules(&gateway.metrics().await?, plan.model);
     for item in plan.suite.items.iter().cycle().take(plan.warmup) {
-        gateway.ask(plan.model, item, plan.manner).await?;
+        gateway.ask(plan.model, item, plan.sampling).await?;
     }
     let idle_watts = match plan.route {
         Route::Local => idle_watts(gateway).await?,
@@ -93,8 +93,8 @@ pub async fn run(
     let (mut asked, mut answered) = (0, 0);
     for wave in waves(plan, journal) {
         let asking = wave.items.iter().map(|item| {
-            let seed = plan.manner.seed.wrapping_add(wave.repeat.into());
-            gateway.ask(plan.model, item, Manner { seed, ..plan.manner })
+            let seed = plan.sampling.seed.wrapping_add(wave.repeat.into());
+            gateway.ask(plan.model, item, SamplingOptions { seed, ..plan.sampling })
         });
         let answers = try_join_all(asking).await?;
         let rows: Vec<Row> = wave
@@ -107,19 +107,19 @@ pub async fn run(
         answered += rows.iter().filter(|row| row.error.is_none()).count();
         if answered == 0 && asked >= PATIENCE_REQUESTS {
             let error = rows.into_iter().find_map(|row| row.error).unwrap_or_default();
-            return Err(RunError::NothingWorks { model: plan.model.to_owned(), asked, error });
+            return Err(RunError::AllRequestsFailed { model: plan.model.to_owned(), asked, error });
         }
         rows.iter().for_each(progress);
         journal.append(rows)?;
     }
-    Ok(Standing { load_joules, idle_watts })
+    Ok(ModelBaseline { load_joules, idle_watts })
 }
 
 fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
     let error = answer.error();
     let Answer { text, mean_logprob, record } = answer;
     let usage = record.usage.unwrap_or_default();
-    let foreseen = foreseen(&record, plan.model);
+    let predicted = prediction(&record, plan.model);
     let passes = item.check.as_ref().map(|check| error.is_none() && check.passes(&text));
     Row {
         model: plan.model.to_owned(),
@@ -138,7 +138,7 @@ fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
         prompt_tokens: usage.prompt_tokens,
         cached_tokens: usage.cached_tokens(),
         output_tokens: usage.completion_tokens,
-        foreseen,
+        predicted,
         mean_logprob,
         answer: plan.keep_answers.then_some(text),
         error,
@@ -146,10 +146,10 @@ fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
 }
 
 /// What the gateway expected of the request, if it says so.
-fn foreseen(record: &Record, model: &str) -> Option<Foreseen> {
+fn prediction(record: &Record, model: &str) -> Option<Prediction> {
     let judged = record.receipt.candidates.iter().map(|judged| &judged.candidate);
     let candidate = judged.into_iter().find(|candidate| *candidate.model == *model)?;
-    Some(Foreseen {
+    Some(Prediction {
         prompt_tokens: record.features.prompt_tokens.into(),
         cached_tokens: candidate.cache.map_or(0, |cache| cache.tokens.into()),
         output_tokens: candidate.output_tokens?.into(),
@@ -163,7 +163,8 @@ fn waves<'a>(plan: &Plan<'a>, journal: &Journal) -> Vec<Wave<'a>> {
     let mut waves = Vec::new();
     for batch in batches {
         for repeat in 0..plan.repeats {
-            let mut random = fastrand::Rng::with_seed(plan.manner.seed.wrapping_add(repeat.into()));
+            let mut random =
+                fastrand::Rng::with_seed(plan.sampling.seed.wrapping_add(repeat.into()));
             let mut items: Vec<&Item> = plan.suite.items.iter().collect();
             random.shuffle(&mut items);
             // Alike prompts share a wave, so that waves differ: what they have in common could not be told apart.
@@ -197,7 +198,7 @@ fn load_joules(metrics: &str, model: &str) -> Option<Joules> {
     (joules > 0.0 && loads > 0.0).then(|| Joules(joules / loads))
 }
 
-async fn idle_watts(gateway: &Gateway) -> Result<Option<Watts>, AskError> {
+async fn idle_watts(gateway: &Gateway) -> Result<Option<Watts>, ClientError> {
     let before = device_joules(&gateway.metrics().await?);
     let watched = tokio::time::Instant::now();
     tokio::time::sleep(IDLE_WINDOW).await;

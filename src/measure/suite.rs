@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::check::Check;
+use super::grader::Check;
 use crate::openai::Message;
 use crate::traffic::{Line, LogError, Prompt, read_log};
 

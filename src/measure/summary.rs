@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::fit::{Fit, NoFit, fit};
 use super::journal::{Row, Settings};
-use super::run::Standing;
+use super::run::ModelBaseline;
 use super::stats::{Estimate, Pair, quantile_of, ratio};
 use crate::energy::{Quality, Source};
 use crate::routing::Route;
@@ -87,11 +87,11 @@ pub struct Part {
 }
 
 impl Summary {
-    /// `standings` by model.
+    /// `baselines` by model.
     pub fn of(
         rows: &[Row],
         settings: Settings,
-        standings: &BTreeMap<String, Standing>,
+        baselines: &BTreeMap<String, ModelBaseline>,
         measured: String,
     ) -> Self {
         let mut groups: BTreeMap<(&str, u32), Vec<&Row>> = BTreeMap::new();
@@ -99,8 +99,8 @@ impl Summary {
             groups.entry((&row.model, row.batch)).or_default().push(row);
         }
         let results = groups.iter().map(|((model, _), rows)| {
-            let standing = standings.get(*model).copied().unwrap_or_default();
-            ModelResult::of(rows, standing, settings.seed)
+            let baseline = baselines.get(*model).copied().unwrap_or_default();
+            ModelResult::of(rows, baseline, settings.seed)
         });
         let results = results.collect();
         Self { measured, settings, results }
@@ -108,7 +108,7 @@ impl Summary {
 }
 
 impl ModelResult {
-    fn of(rows: &[&Row], standing: Standing, seed: u64) -> Self {
+    fn of(rows: &[&Row], baseline: ModelBaseline, seed: u64) -> Self {
         let first = rows[0];
         let mean = |of: fn(&Row) -> Option<f64>| mean(rows, of, seed);
         let per = |of: fn(&Row) -> Option<f64>| ratio(&pairs(rows, Row::outcome, of), seed);
@@ -153,8 +153,8 @@ impl ModelResult {
             output_tokens: token_mean(|row| row.output_tokens),
             by_domain: parts(rows, |row| row.domain.clone(), seed),
             by_difficulty: parts(rows, |row| difficulty(row.difficulty).to_owned(), seed),
-            load_joules: standing.load_joules,
-            idle_watts: standing.idle_watts,
+            load_joules: baseline.load_joules,
+            idle_watts: baseline.idle_watts,
             fit,
             no_fit: no_fit.map(|reason: NoFit| reason.to_string()),
         }
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     fn result(rows: &[Row]) -> ModelResult {
-        ModelResult::of(&rows.iter().collect::<Vec<_>>(), Standing::default(), 1)
+        ModelResult::of(&rows.iter().collect::<Vec<_>>(), ModelBaseline::default(), 1)
     }
 
     fn value(estimate: Option<Estimate>) -> String {

@@ -98,7 +98,7 @@ fn errors(fit: &Fit) -> String {
     let kinds = [
         (fit.errors, "by these costs"),
         (fit.tracked, "corrected by the answers before"),
-        (fit.foreseen, "with the tokens expected before"),
+        (fit.predicted, "with the tokens expected before"),
         (fit.gateway, "as predicted while measured"),
     ];
     let known = kinds.into_iter().filter_map(|(errors, what)| {

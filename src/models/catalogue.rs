@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::Sha256;
+use super::integrity::Sha256;
 use super::source::Source;
 
 /// One model of the catalogue. What the fields mean, and where the numbers come from, stands at the head of the file.
@@ -39,7 +39,7 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
-    /// Fetched and hashed by the project.
+    /// StagedFile and hashed by the project.
     Verified,
     /// As its publisher announced it.
     Sure,

@@ -10,11 +10,11 @@ use std::path::Path;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo, RepoType};
 
-use super::check::{Sha256, hash_file};
-use super::failure::{PullError, checksum_error};
-use super::fetched::{Fetched, beside};
+use super::error::{PullError, checksum_error};
+use super::integrity::{Sha256, hash_file};
 use super::progress::Progress;
 use super::source::{DEFAULT_REVISION, HubFile};
+use super::staging::{StagedFile, with_suffix};
 
 /// Tries of a broken download before it is given up; each goes on where the last one stopped.
 const RETRIES: usize = 3;
@@ -27,8 +27,8 @@ pub(super) fn fetch(
     expected: Option<&Sha256>,
     target: &Path,
     progress: &mut Progress,
-) -> Result<Fetched, PullError> {
-    let cache = beside(target, ".hub");
+) -> Result<StagedFile, PullError> {
+    let cache = with_suffix(target, ".hub");
     let resuming = cache.exists();
     let mut result = attempt(file, expected, target, &cache, progress);
     if resuming && result.as_ref().is_err_and(is_unusable) {
@@ -62,7 +62,7 @@ fn attempt(
     target: &Path,
     cache: &Path,
     progress: &mut Progress,
-) -> Result<Fetched, PullError> {
+) -> Result<StagedFile, PullError> {
     let in_io = |error| PullError::io(cache, error);
     fs::create_dir_all(cache).map_err(in_io)?;
     // The client compares its own paths and wants them absolute.
@@ -91,9 +91,9 @@ fn attempt(
     {
         return Err(checksum_error(&file.to_string(), expected, sha256));
     }
-    let partial = beside(target, ".partial");
+    let partial = with_suffix(target, ".partial");
     fs::rename(&blob, &partial).map_err(in_io)?;
-    Ok(Fetched { path: partial, sha256 })
+    Ok(StagedFile { path: partial, sha256 })
 }
 
 fn repository(file: &HubFile, cache: &Path) -> Result<ApiRepo, ApiError> {

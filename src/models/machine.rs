@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::choice::{Gpu, GpuMemory, Machine};
+use super::recommend::{Gpu, GpuMemory, Machine};
 
 /// Where the kernel's files are.
 #[derive(Clone, Debug)]

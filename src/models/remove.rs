@@ -6,12 +6,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::check::record_path;
-use super::failure::PullError;
-use super::fetched::beside;
-use super::joined::note_path;
+use super::error::PullError;
+use super::integrity::record_path;
+use super::multipart::note_path;
 use super::pull::lock;
 use super::source::{Source, resolve};
+use super::staging::with_suffix;
 
 /// Why a model was not removed.
 #[derive(Debug, thiserror::Error)]
@@ -69,11 +69,11 @@ fn parts(source: &Source, model_dir: &Path) -> Result<[PathBuf; 6], RemoveError>
     if matches!(source, Source::File(_)) {
         return Err(RemoveError::Foreign(file));
     }
-    let left = [".partial", ".hub", ".wheel"].map(|suffix| beside(&file, suffix));
-    let [partial, hub, wheel] = left;
+    let left = [".partial", ".hub", ".wheel"].map(|suffix| with_suffix(&file, suffix));
+    let [partial, hub, pypi] = left;
     let note = note_path(&partial);
     // The model first: what is left of a removal that broke off is then no model any more.
-    Ok([file, record_path(source, model_dir), partial, note, hub, wheel])
+    Ok([file, record_path(source, model_dir), partial, note, hub, pypi])
 }
 
 /// Bytes of what lies at `path`, links not followed; 0 if nothing does.
@@ -115,9 +115,9 @@ mod tests {
         let source: Source = "hf:o/r/deep/m.gguf".parse().unwrap();
         let path = resolve(&source, dir.path());
         write(&path, "GGUF");
-        write(&beside(&path, ".sha256"), "12345");
-        write(&beside(&path, ".partial"), "123");
-        write(&beside(&path, ".hub").join("blobs/x.part"), "12");
+        write(&with_suffix(&path, ".sha256"), "12345");
+        write(&with_suffix(&path, ".partial"), "123");
+        write(&with_suffix(&path, ".hub").join("blobs/x.part"), "12");
         write(&path.with_file_name("m.gguf.other.gguf"), "GGUF");
         assert_eq!(removable_bytes(&source, dir.path()).unwrap(), 14);
         assert_eq!(remove(&source, dir.path()).unwrap(), 14);

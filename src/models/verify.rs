@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use super::check::{Sha256, hash_file, recorded, remember};
+use super::integrity::{Sha256, hash_file, recorded, remember};
 use super::progress::Progress;
 use super::source::{Source, resolve};
 
@@ -68,7 +68,7 @@ fn compare(expected: &Sha256, actual: Sha256) -> Verdict {
 mod tests {
     use std::fs;
 
-    use super::super::check::{State, state};
+    use super::super::integrity::{FileState, file_state};
     use super::*;
 
     #[test]
@@ -89,15 +89,15 @@ mod tests {
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         fs::write(&path, "GGUF 2").unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-        let unseen = state(&source, Some(&good), dir.path()).unwrap();
-        assert_eq!(unseen, State::Verified { bytes: 6 });
+        let unseen = file_state(&source, Some(&good), dir.path()).unwrap();
+        assert_eq!(unseen, FileState::Verified { bytes: 6 });
         for _ in 0..2 {
             let verdict = verify(None);
             assert!(matches!(&verdict, Verdict::Bad { expected, .. } if *expected == good));
         }
         assert!(matches!(verify(Some(&good)), Verdict::Bad { .. }));
         // Known from now on, so that a pull fetches it again.
-        let seen = state(&source, Some(&good), dir.path()).unwrap();
-        assert!(matches!(seen, State::Wrong { .. }));
+        let seen = file_state(&source, Some(&good), dir.path()).unwrap();
+        assert!(matches!(seen, FileState::Wrong { .. }));
     }
 }

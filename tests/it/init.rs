@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 use wattgate::config;
-use wattgate::models::{Machine, Source, catalogue, choose};
+use wattgate::models::{Machine, Source, catalogue, recommend};
 
 use super::app::TestApp;
 use super::engine::model_path;
@@ -85,7 +85,7 @@ fn init_reports_for_machines_and_sees_a_gpu() {
 #[tokio::test]
 async fn what_a_small_machine_is_given_answers() {
     let machine = Machine { memory_bytes: 1 << 30, cores: 2, gpus: vec![] };
-    let choice = choose(catalogue(), &machine, false).unwrap();
+    let choice = recommend(catalogue(), &machine, false).unwrap();
     assert_eq!(choice.model.name, "smollm2-135m");
     let text = config::draft(&choice, "2 cores");
     let gateway = TestApp::start_with(&text, |config| {

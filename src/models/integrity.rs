@@ -28,7 +28,7 @@ pub struct NotSha256;
 
 /// What is known of a model's file without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum FileState {
     /// Not on this machine.
     Missing,
     /// Here, and hashed since it was last written. With a checksum in the config, it matches.
@@ -39,23 +39,27 @@ pub enum State {
     Wrong { actual: Sha256 },
 }
 
-/// State of the file of `source` under `model_dir`; `expected` is the checksum in the config, if it has one.
-pub fn state(source: &Source, expected: Option<&Sha256>, model_dir: &Path) -> io::Result<State> {
+/// FileState of the file of `source` under `model_dir`; `expected` is the checksum in the config, if it has one.
+pub fn file_state(
+    source: &Source,
+    expected: Option<&Sha256>,
+    model_dir: &Path,
+) -> io::Result<FileState> {
     let metadata = match fs::metadata(resolve(source, model_dir)) {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return Err(io::ErrorKind::IsADirectory.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Missing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FileState::Missing),
         Err(error) => return Err(error),
     };
     let stamp = Stamp::of(&metadata);
     let known =
         Record::read(&record_path(source, model_dir)).filter(|record| record.stamp == stamp);
     Ok(match known {
-        None => State::Unverified { bytes: stamp.bytes },
+        None => FileState::Unverified { bytes: stamp.bytes },
         Some(record) if expected.is_some_and(|expected| *expected != record.sha256) => {
-            State::Wrong { actual: record.sha256 }
+            FileState::Wrong { actual: record.sha256 }
         }
-        Some(_) => State::Verified { bytes: stamp.bytes },
+        Some(_) => FileState::Verified { bytes: stamp.bytes },
     })
 }
 
@@ -225,21 +229,21 @@ mod tests {
     fn a_file_is_known_only_after_it_was_hashed_and_only_until_it_changes() {
         let (dir, source) = fixture();
         let model_dir = dir.path().join("models");
-        let state_now = |expected| state(&source, expected, &model_dir).unwrap();
-        assert_eq!(state_now(None), State::Unverified { bytes: 3 });
+        let state_now = |expected| file_state(&source, expected, &model_dir).unwrap();
+        assert_eq!(state_now(None), FileState::Unverified { bytes: 3 });
 
         let sha256 = hash_file(&resolve(&source, &model_dir), &mut Progress::silent()).unwrap();
         assert_eq!(sha256.to_string(), ABC);
         remember(&source, &sha256, &model_dir).unwrap();
-        assert_eq!(state_now(None), State::Verified { bytes: 3 });
-        assert_eq!(state_now(Some(&sha256)), State::Verified { bytes: 3 });
+        assert_eq!(state_now(None), FileState::Verified { bytes: 3 });
+        assert_eq!(state_now(Some(&sha256)), FileState::Verified { bytes: 3 });
         let other = Sha256("0".repeat(64));
-        assert_eq!(state_now(Some(&other)), State::Wrong { actual: sha256.clone() });
+        assert_eq!(state_now(Some(&other)), FileState::Wrong { actual: sha256.clone() });
 
         fs::write(dir.path().join("m.gguf"), "abcd").unwrap();
-        assert_eq!(state_now(None), State::Unverified { bytes: 4 });
+        assert_eq!(state_now(None), FileState::Unverified { bytes: 4 });
         fs::remove_file(dir.path().join("m.gguf")).unwrap();
-        assert_eq!(state_now(None), State::Missing);
+        assert_eq!(state_now(None), FileState::Missing);
     }
 
     #[test]

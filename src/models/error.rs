@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::check::Sha256;
+use super::integrity::Sha256;
 
 /// Why a model could not be pulled. Messages say what went wrong; [`PullError::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]

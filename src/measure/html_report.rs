@@ -11,7 +11,7 @@ use super::summary::{ModelResult, Summary};
 use super::table::digits;
 use crate::energy::Source;
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("html_report.css");
 
 /// The whole page.
 pub fn render(summary: &Summary) -> Result<String, DrawError> {
@@ -191,7 +191,7 @@ fn costs(summary: &Summary) -> Result<String, DrawError> {
                 }
             }
         }
-        text += &standing(result);
+        text += &baseline(result);
         text += "</figure>";
     }
     Ok(text + "</div></section>\n")
@@ -226,7 +226,7 @@ fn errors(fit: &Fit) -> String {
     let kinds = [
         (fit.errors, "by these costs and the tokens it had"),
         (fit.tracked, "the same, corrected by the answers before it as the gateway does"),
-        (fit.foreseen, "corrected likewise, with the tokens expected before it"),
+        (fit.predicted, "corrected likewise, with the tokens expected before it"),
         (fit.gateway, "as the gateway predicted while it was measured"),
     ];
     let known = kinds.into_iter().filter_map(|(errors, what)| {
@@ -251,7 +251,7 @@ fn errors(fit: &Fit) -> String {
     )
 }
 
-fn standing(result: &ModelResult) -> String {
+fn baseline(result: &ModelResult) -> String {
     let load = result.load_joules.map(|joules| format!("loading it takes {joules}"));
     // CPU time knows nothing of what the machine draws anyway.
     let draws = if result.source == Some(Source::CpuModel) { "adds" } else { "draws" };

@@ -17,7 +17,7 @@ use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, OutputLen
 use crate::units::Dollars;
 
 /// A model that may be chosen, and how its adequacy and energy are predicted.
-pub(super) struct Entrant {
+pub(super) struct OfflineModel {
     pub(super) model: Arc<str>,
     pub(super) route: Route,
     ability: f64,
@@ -44,22 +44,22 @@ enum Price {
 }
 
 /// Who may enter, from one config and one router.
-pub(super) struct Field<'c> {
+pub(super) struct OfflineModels<'c> {
     pub(super) config: &'c Config,
     pub(super) adequacy: &'c AdequacyModel,
     pub(super) profile: Arc<Profile>,
     pub(super) rates: Rates,
 }
 
-impl Field<'_> {
+impl OfflineModels<'_> {
     /// Every model of the config that answers in text.
-    pub(super) fn all(&self) -> Vec<Entrant> {
+    pub(super) fn all(&self) -> Vec<OfflineModel> {
         let models = self.config.models.iter().filter(|(_, model)| !model.is_embedding());
         models.map(|(name, model)| self.configured(name, model)).collect()
     }
 
     /// Those of `WEAK,STRONG`: the weak model stands for what is local, the strong one for the cloud.
-    pub(super) fn pair(&self, pair: &str) -> Result<Vec<Entrant>, BadInput> {
+    pub(super) fn pair(&self, pair: &str) -> Result<Vec<OfflineModel>, BadInput> {
         let names: Vec<&str> = pair.split(',').map(str::trim).collect();
         let [weak, strong] = names[..] else { return Err(BadInput::Pair(pair.to_owned())) };
         if weak == strong {
@@ -67,11 +67,11 @@ impl Field<'_> {
         }
         [(weak, Route::Local), (strong, Route::Cloud)]
             .into_iter()
-            .map(|(name, route)| Ok(Entrant { route, ..self.named(name)? }))
+            .map(|(name, route)| Ok(OfflineModel { route, ..self.named(name)? }))
             .collect()
     }
 
-    fn named(&self, name: &str) -> Result<Entrant, BadInput> {
+    fn named(&self, name: &str) -> Result<OfflineModel, BadInput> {
         if let Some(model) = self.config.models.get(name).filter(|model| !model.is_embedding()) {
             return Ok(self.configured(name, model));
         }
@@ -79,7 +79,7 @@ impl Field<'_> {
             let known = self.config.models.keys().chain(self.adequacy.abilities.keys());
             BadInput::PairModel { name: name.to_owned(), near: super::nearest(name, known) }
         })?;
-        Ok(Entrant {
+        Ok(OfflineModel {
             model: name.into(),
             route: Route::Cloud,
             ability,
@@ -91,11 +91,11 @@ impl Field<'_> {
         })
     }
 
-    fn configured(&self, name: &str, model: &Model) -> Entrant {
+    fn configured(&self, name: &str, model: &Model) -> OfflineModel {
         let Self { config, adequacy, rates, .. } = self;
         let (model_name, ability) = (name.into(), assemble::ability(name, model, adequacy));
         match &model.engine {
-            Engine::Llama { config: llama, .. } => Entrant {
+            Engine::Llama { config: llama, .. } => OfflineModel {
                 model: model_name,
                 route: Route::Local,
                 ability,
@@ -112,7 +112,7 @@ impl Field<'_> {
                 price: if rates.tariff().is_some() { Price::Unknown } else { Price::Nothing },
                 grid: rates.here(),
             },
-            Engine::Openai(openai) => Entrant {
+            Engine::Openai(openai) => OfflineModel {
                 model: model_name,
                 route: Route::Cloud,
                 ability,
@@ -126,7 +126,7 @@ impl Field<'_> {
     }
 }
 
-impl Entrant {
+impl OfflineModel {
     pub(super) fn candidate(
         &self,
         text: &TextVector,

@@ -23,7 +23,7 @@ pub struct Gateway {
 
 /// How a question is put.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct SamplingOptions {
     pub max_tokens: u32,
     /// 0 is greedy.
     pub temperature: f32,
@@ -43,7 +43,7 @@ pub struct Answer {
 
 /// Why there is nothing to record of a request.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum ClientError {
     #[error("the gateway cannot be reached: {0}")]
     Http(#[from] reqwest::Error),
     #[error("the gateway refused the request with status {status}: {message}")]
@@ -61,7 +61,7 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(40);
 const POLL_EVERY: Duration = Duration::from_millis(15);
 
 impl Gateway {
-    pub fn new(root: String) -> Result<Self, AskError> {
+    pub fn new(root: String) -> Result<Self, ClientError> {
         // The TLS stack takes its provider from the process; whoever comes second finds one installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self { http: reqwest::Client::builder().no_proxy().build()?, root })
@@ -72,7 +72,7 @@ impl Gateway {
     }
 
     /// Waits until `model` takes requests.
-    pub async fn until_ready(&self, model: &str, patience: Duration) -> Result<(), AskError> {
+    pub async fn until_ready(&self, model: &str, patience: Duration) -> Result<(), ClientError> {
         let url = format!("{}/v1/models/{model}", self.root);
         let mut state = String::new();
         let ready = async {
@@ -88,21 +88,28 @@ impl Gateway {
         };
         match tokio::time::timeout(patience, ready).await {
             Ok(done) => done,
-            Err(_) => Err(AskError::NotReady { model: model.to_owned(), after: patience, state }),
+            Err(_) => {
+                Err(ClientError::NotReady { model: model.to_owned(), after: patience, state })
+            }
         }
     }
 
     /// The text of `/metrics`.
-    pub async fn metrics(&self) -> Result<String, AskError> {
+    pub async fn metrics(&self) -> Result<String, ClientError> {
         Ok(self.http.get(format!("{}/metrics", self.root)).send().await?.text().await?)
     }
 
     /// Asks `model`. An answer that failed is an answer: its record says how.
-    pub async fn ask(&self, model: &str, item: &Item, manner: Manner) -> Result<Answer, AskError> {
+    pub async fn ask(
+        &self,
+        model: &str,
+        item: &Item,
+        sampling: SamplingOptions,
+    ) -> Result<Answer, ClientError> {
         let body = json!({
             "model": model, "messages": item.messages, "stream": true,
-            "max_tokens": manner.max_tokens, "temperature": manner.temperature,
-            "seed": manner.seed, "logprobs": manner.logprobs,
+            "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
+            "seed": sampling.seed, "logprobs": sampling.logprobs,
         });
         self.send(&body).await
     }
@@ -113,7 +120,7 @@ impl Gateway {
         model: &str,
         tokens: u32,
         local: bool,
-    ) -> Result<Answer, AskError> {
+    ) -> Result<Answer, ClientError> {
         let mut body = json!({
             "model": model, "stream": true, "max_tokens": tokens, "temperature": 1,
             "messages": [{"role": "user", "content": "Write a long story about a lighthouse."}],
@@ -124,7 +131,7 @@ impl Gateway {
         self.send(&body).await
     }
 
-    async fn send(&self, body: &Value) -> Result<Answer, AskError> {
+    async fn send(&self, body: &Value) -> Result<Answer, ClientError> {
         let url = format!("{}/v1/chat/completions", self.root);
         let response = self.http.post(url).json(body).send().await?;
         let id = response.headers().get("x-wattgate-request-id");
@@ -132,7 +139,7 @@ impl Gateway {
             let status = response.status();
             let body: Value = response.json().await.unwrap_or_default();
             let message = body["error"]["message"].as_str().unwrap_or_default().to_owned();
-            return Err(AskError::Refused { status, message });
+            return Err(ClientError::Refused { status, message });
         };
         let mut heard = Heard::default();
         if response.status() == StatusCode::OK {
@@ -147,13 +154,13 @@ impl Gateway {
         Ok(Answer { text, mean_logprob, record })
     }
 
-    async fn settled(&self, id: &str) -> Result<Record, AskError> {
+    async fn settled(&self, id: &str) -> Result<Record, ClientError> {
         let url = format!("{}/v1/requests/{id}", self.root);
         let settling = async {
             loop {
                 let response = self.http.get(&url).send().await?;
                 if response.status() != StatusCode::OK {
-                    return Err(AskError::Unrecorded(id.to_owned()));
+                    return Err(ClientError::Unrecorded(id.to_owned()));
                 }
                 let record: Record = response.json().await?;
                 if record.receipt.energy.is_none_or(|energy| energy.is_final) {
@@ -164,7 +171,7 @@ impl Gateway {
         };
         match tokio::time::timeout(SETTLE_PATIENCE, settling).await {
             Ok(record) => record,
-            Err(_) => Err(AskError::Unsettled(id.to_owned())),
+            Err(_) => Err(ClientError::Unsettled(id.to_owned())),
         }
     }
 }

@@ -36,7 +36,7 @@ pub enum GpuMemory {
 
 /// A model for a machine, and how to run it there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Choice<'c> {
+pub struct Recommendation<'c> {
     pub model: &'c Entry,
     pub slots: u32,
     /// Of one slot.
@@ -84,25 +84,31 @@ const CONTEXT_WITHOUT_GPU_MAX: u32 = 8192;
 /// For the smallest model where even it has too little room.
 const LAST_RESORT: (u32, u32) = (1, 2048);
 
-/// A place where a model can run.
-struct Place<'m> {
+/// A device where a model can run.
+struct ComputeDevice<'m> {
     gpu: Option<&'m Gpu>,
     budget_bytes: u64,
     bytes_per_s: f64,
 }
 
 /// The model for `machine`; `None` only if `catalogue` has no chat model. GPUs count if `offload`: this build can use them.
-pub fn choose<'c>(catalogue: &'c [Entry], machine: &Machine, offload: bool) -> Option<Choice<'c>> {
+pub fn choose<'c>(
+    catalogue: &'c [Entry],
+    machine: &Machine,
+    offload: bool,
+) -> Option<Recommendation<'c>> {
     let usable =
         |entry: &&Entry| entry.kind == ModelKind::Chat && entry.confidence != Confidence::Likely;
-    let places = places(machine, offload);
-    let choices = catalogue
+    let compute_devices = compute_devices(machine, offload);
+    let recommendations = catalogue
         .iter()
         .filter(usable)
-        .flat_map(|entry| places.iter().filter_map(move |place| place.hold(entry)));
-    let best = choices.max_by(|a, b| {
-        let ability = |choice: &Choice<'_>| choice.model.ability.unwrap_or(f64::NEG_INFINITY);
-        let active = |choice: &Choice<'_>| choice.model.active_bytes();
+        .flat_map(|entry| compute_devices.iter().filter_map(move |device| device.hold(entry)));
+    let best = recommendations.max_by(|a, b| {
+        let ability = |recommended: &Recommendation<'_>| {
+            recommended.model.ability.unwrap_or(f64::NEG_INFINITY)
+        };
+        let active = |recommended: &Recommendation<'_>| recommended.model.active_bytes();
         (ability(a).total_cmp(&ability(b)))
             .then(active(b).cmp(&active(a)))
             .then(a.gpu.is_some().cmp(&b.gpu.is_some()))
@@ -110,15 +116,15 @@ pub fn choose<'c>(catalogue: &'c [Entry], machine: &Machine, offload: bool) -> O
     });
     best.or_else(|| {
         let smallest = catalogue.iter().filter(usable).min_by_key(|entry| entry.size_bytes)?;
-        Some(places.first()?.shaped(smallest, LAST_RESORT))
+        Some(compute_devices.first()?.shaped(smallest, LAST_RESORT))
     })
 }
 
 /// The cores first, then every GPU whose memory is known.
-fn places(machine: &Machine, offload: bool) -> Vec<Place<'_>> {
+fn compute_devices(machine: &Machine, offload: bool) -> Vec<ComputeDevice<'_>> {
     let memory_budget = share_of(machine.memory_bytes, MEMORY_SHARE);
     let cores_move = machine.cores as f64 * CORE_BYTES_PER_S;
-    let cores = Place {
+    let cores = ComputeDevice {
         gpu: None,
         budget_bytes: memory_budget,
         bytes_per_s: cores_move.min(MAIN_MEMORY_BYTES_PER_S),
@@ -129,25 +135,25 @@ fn places(machine: &Machine, offload: bool) -> Vec<Place<'_>> {
             GpuMemory::Shared => (memory_budget, SHARED_MEMORY_BYTES_PER_S),
             GpuMemory::Unknown => return None,
         };
-        Some(Place { gpu: Some(gpu), budget_bytes, bytes_per_s })
+        Some(ComputeDevice { gpu: Some(gpu), budget_bytes, bytes_per_s })
     });
     std::iter::once(cores).chain(gpus).collect()
 }
 
-impl Place<'_> {
+impl ComputeDevice<'_> {
     /// The most generous way to run `entry` here; `None` when there is none, or only a slow one.
-    fn hold<'c>(&self, entry: &'c Entry) -> Option<Choice<'c>> {
+    fn hold<'c>(&self, entry: &'c Entry) -> Option<Recommendation<'c>> {
         let context_max = if self.gpu.is_some() { u32::MAX } else { CONTEXT_WITHOUT_GPU_MAX };
         let shapes = SHAPES.iter().filter(|(_, context)| *context <= context_max);
-        shapes
-            .map(|&shape| self.shaped(entry, shape))
-            .find(|choice| choice.fits && choice.assumed_tokens_per_s >= TOKENS_PER_S_MIN)
+        shapes.map(|&shape| self.shaped(entry, shape)).find(|recommended| {
+            recommended.fits && recommended.assumed_tokens_per_s >= TOKENS_PER_S_MIN
+        })
     }
 
-    fn shaped<'c>(&self, entry: &'c Entry, (slots, context): (u32, u32)) -> Choice<'c> {
+    fn shaped<'c>(&self, entry: &'c Entry, (slots, context): (u32, u32)) -> Recommendation<'c> {
         let context_tokens = context.min(entry.context_tokens);
         let tokens = u64::from(slots) * u64::from(context_tokens);
-        let mut choice = Choice {
+        let mut recommended = Recommendation {
             model: entry,
             slots,
             context_tokens,
@@ -159,12 +165,12 @@ impl Place<'_> {
             assumed_tokens_per_s: self.bytes_per_s / entry.active_bytes().max(1) as f64,
             fits: false,
         };
-        choice.fits = choice.memory_bytes() <= self.budget_bytes;
-        choice
+        recommended.fits = recommended.memory_bytes() <= self.budget_bytes;
+        recommended
     }
 }
 
-impl Choice<'_> {
+impl Recommendation<'_> {
     /// What the loaded model takes, bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.weights_bytes.saturating_add(self.kv_bytes).saturating_add(self.working_bytes)
@@ -222,9 +228,9 @@ mod tests {
             ),
             ("no memory known to be there", machine(0, 0, None), true, "smollm2-135m 1x2048"),
         ] {
-            let choice = choose(catalogue(), &machine, offload).unwrap();
-            let gpu = if choice.gpu.is_some() { " GPU" } else { "" };
-            let Choice { model, slots, context_tokens, .. } = &choice;
+            let recommended = recommend(catalogue(), &machine, offload).unwrap();
+            let gpu = if recommended.gpu.is_some() { " GPU" } else { "" };
+            let Recommendation { model, slots, context_tokens, .. } = &recommended;
             assert_eq!(format!("{} {slots}x{context_tokens}{gpu}", model.name), expected, "{what}");
         }
     }
@@ -233,7 +239,7 @@ mod tests {
     fn a_catalogue_without_chat_models_gives_nothing() {
         let others: Vec<Entry> =
             catalogue().iter().filter(|entry| entry.kind != ModelKind::Chat).cloned().collect();
-        assert_eq!(choose(&others, &machine(64, 16, None), true), None);
+        assert_eq!(recommend(&others, &machine(64, 16, None), true), None);
     }
 
     proptest! {
@@ -244,13 +250,13 @@ mod tests {
             let gpus = vec![Gpu { name: "GPU".into(), memory: GpuMemory::Own(vram) }];
             let small = Machine { memory_bytes: memory, cores, gpus };
             let large = Machine { memory_bytes: memory + more, ..small.clone() };
-            let chosen = |machine| choose(catalogue(), machine, true).unwrap();
+            let chosen = |machine| recommend(catalogue(), machine, true).unwrap();
             let (small, large) = (chosen(&small), chosen(&large));
-            for choice in [&small, &large] {
-                prop_assert_eq!(choice.fits, choice.memory_bytes() <= choice.budget_bytes);
-                prop_assert!(choice.budget_bytes <= (memory + more).max(vram));
-                prop_assert!(choice.context_tokens <= choice.model.context_tokens);
-                prop_assert!(choice.fits || choice.model.name == "smollm2-135m");
+            for recommended in [&small, &large] {
+                prop_assert_eq!(recommended.fits, recommended.memory_bytes() <= recommended.budget_bytes);
+                prop_assert!(recommended.budget_bytes <= (memory + more).max(vram));
+                prop_assert!(recommended.context_tokens <= recommended.model.context_tokens);
+                prop_assert!(recommended.fits || recommended.model.name == "smollm2-135m");
             }
             prop_assert!(large.model.ability >= small.model.ability);
         }

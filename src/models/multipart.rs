@@ -6,13 +6,13 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::check::{Hasher, Sha256};
-use super::failure::PullError;
-use super::fetched::beside;
+use super::error::PullError;
+use super::integrity::{Hasher, Sha256};
 use super::progress::Progress;
+use super::staging::with_suffix;
 
 /// The file so far.
-pub(super) struct Joined {
+pub(super) struct MultipartFile {
     path: PathBuf,
     out: File,
     hasher: Hasher,
@@ -28,7 +28,7 @@ struct Done {
     bytes: u64,
 }
 
-impl Joined {
+impl MultipartFile {
     /// Goes on with what an earlier pull left at `path`, or begins anew.
     pub(super) fn open(path: &Path, progress: &mut Progress) -> Result<Self, PullError> {
         let in_io = |error| PullError::io(path, error);
@@ -119,7 +119,7 @@ fn rehash(file: &mut File, bytes: u64, progress: &mut Progress) -> io::Result<Ha
 
 /// Where the number of whole pieces of the file at `path` is kept.
 pub(super) fn note_path(path: &Path) -> PathBuf {
-    beside(path, ".parts")
+    with_suffix(path, ".parts")
 }
 
 #[cfg(test)]
@@ -131,13 +131,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf.partial");
         let mut quiet = Progress::silent();
-        let mut joined = Joined::open(&path, &mut quiet).unwrap();
+        let mut joined = MultipartFile::open(&path, &mut quiet).unwrap();
         joined.write(b"GGUF ").unwrap();
         joined.end_piece().unwrap();
         joined.write(b"half a pie").unwrap();
         // Killed here: the half of the second piece goes, the first stays.
         drop(joined);
-        let mut joined = Joined::open(&path, &mut quiet).unwrap();
+        let mut joined = MultipartFile::open(&path, &mut quiet).unwrap();
         assert_eq!(joined.pieces(), 1);
         joined.write(b"model").unwrap();
         let sha256 = joined.finish();
@@ -153,11 +153,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf.partial");
         let mut quiet = Progress::silent();
-        let mut joined = Joined::open(&path, &mut quiet).unwrap();
+        let mut joined = MultipartFile::open(&path, &mut quiet).unwrap();
         joined.write(b"GG").unwrap();
         joined.give_up();
         assert!(!path.exists());
-        let mut joined = Joined::open(&path, &mut quiet).unwrap();
+        let mut joined = MultipartFile::open(&path, &mut quiet).unwrap();
         joined.write(b"GG").unwrap();
         joined.end_piece().unwrap();
         joined.write(b"U").unwrap();
@@ -172,7 +172,7 @@ mod tests {
         fs::write(&path, "GG").unwrap();
         for note in ["2 700\n", "rubbish", ""] {
             fs::write(note_path(&path), note).unwrap();
-            let joined = Joined::open(&path, &mut Progress::silent()).unwrap();
+            let joined = MultipartFile::open(&path, &mut Progress::silent()).unwrap();
             assert_eq!((joined.pieces(), fs::metadata(&path).unwrap().len()), (0, 0), "{note}");
         }
     }

