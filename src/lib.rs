@@ -6,6 +6,7 @@
 pub mod units;
 pub mod openai;
 pub mod telemetry;
+pub mod net;
 pub mod energy;
 pub mod models;
 pub mod backends;

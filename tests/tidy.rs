@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// DESIGN order: each may use only what is left of it.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "units",
     "openai",
     "telemetry",
+    "net",
     "energy",
     "models",
     "backends",

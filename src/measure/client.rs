@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use eventsource_stream::Eventsource;
 use futures::StreamExt;
-use reqwest::StatusCode;
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::suite::Item;
+use crate::net::{self, ClientOptions};
 use crate::traffic::{Outcome, Record};
 
 /// The gateway that is measured.
@@ -44,6 +45,8 @@ pub struct Answer {
 /// Why there is nothing to record of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    #[error("`{0}` is not the URL of a gateway")]
+    Url(String),
     #[error("the gateway cannot be reached: {0}")]
     Http(#[from] reqwest::Error),
     #[error("the gateway refused the request with status {status}: {message}")]
@@ -62,9 +65,8 @@ const POLL_EVERY: Duration = Duration::from_millis(15);
 
 impl Gateway {
     pub fn new(root: String) -> Result<Self, ClientError> {
-        // The TLS stack takes its provider from the process; whoever comes second finds one installed.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Ok(Self { http: reqwest::Client::builder().no_proxy().build()?, root })
+        let url = Url::parse(&root).map_err(|_| ClientError::Url(root.clone()))?;
+        Ok(Self { http: net::client(&url, ClientOptions::default())?, root })
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {

@@ -3,21 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use reqwest::Url;
+
 use super::say;
+use crate::net::{self, ClientOptions};
 
 /// Longest wait for the gateway to read a router.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The exit code: a gateway that refuses the router is a failure, one that does not run is not.
 pub(super) fn reload(listen: SocketAddr) -> anyhow::Result<u8> {
-    let url = format!("http://{}/admin/router/reload", reachable(listen));
+    let url = Url::parse(&format!("http://{}/admin/router/reload", reachable(listen)))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        // reqwest is built without a TLS provider and wants one even for plain HTTP.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client =
-            reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE).build()?;
-        match client.post(&url).send().await {
+        let options = ClientOptions { timeout: Some(TIMEOUT), ..ClientOptions::default() };
+        match net::client(&url, options)?.post(url).send().await {
             Ok(answer) if answer.status().is_success() => {
                 say("the gateway has taken it over");
                 Ok(0)

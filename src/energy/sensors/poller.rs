@@ -7,10 +7,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Url};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::net::{self, ClientOptions};
 use crate::units::MonotonicNs;
 
 /// Most bytes of an answer that holds one figure.
@@ -92,22 +93,11 @@ impl Drop for Poller {
 }
 
 fn client(question: &Question) -> reqwest::Result<Client> {
-    // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut headers = HeaderMap::new();
     if let Some((name, value)) = question.secret.clone() {
         headers.insert(name, value);
     }
-    let builder = Client::builder()
-        .user_agent(concat!("wattgate/", env!("CARGO_PKG_VERSION")))
-        .default_headers(headers)
-        .redirect(redirect::Policy::none());
-    let plain = question.url.scheme() == "http";
-    let loopback = matches!(question.url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    // Without TLS no certificates are needed, and a small container may have none.
-    let builder = if plain { builder.tls_certs_only([]) } else { builder };
-    // A proxy for the outside world cannot reach this machine's own servers.
-    if loopback { builder.no_proxy() } else { builder }.build()
+    net::client(&question.url, ClientOptions { headers, ..ClientOptions::default() })
 }
 
 async fn ask(client: &Client, question: &Question) -> Result<Vec<u8>, String> {
