@@ -83,7 +83,7 @@ def watts(record: dict[str, Any]) -> float:
 @pytest.mark.parametrize(("place", "cost"), [(0, joules), (1, watts)], ids=["per joule", "per watt"])
 def test_the_readmes_query_gives_what_the_records_add_up_to(measured: Any, place: int, cost: Any) -> None:
     _, prometheus, records = measured
-    query = re.findall(r"```promql\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[place]
+    query = re.findall(r"```promql\n(.*?)```", (REPOSITORY / "docs" / "routing.md").read_text(), re.DOTALL)[place]
     found = {
         tuple(series["metric"][name] for name in ("model", "policy", "route", "quality")): float(series["value"][1])
         for series in prometheus.get("query", query=query)["result"]
