@@ -28,6 +28,7 @@ mod feedback;
 mod gateway;
 mod hostile;
 mod hostile_schemas;
+mod hub;
 mod init;
 mod judge;
 mod library;
