@@ -4,6 +4,7 @@
 //! the log, so that the last request is answered, metered, settled and written.
 
 pub mod assemble;
+pub mod harness;
 pub mod observe;
 pub mod warmth;
 

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use crate::energy::profile::{ModelFile, ModelProfile, Profile};
 use crate::energy::{Quality, Source};
 
-pub use client::{Gateway, SamplingOptions};
+pub use client::{ClientError, Gateway, SamplingOptions};
 pub use journal::{Journal, JournalError, Row, Settings};
 pub use run::{ModelBaseline, Plan, RunError};
 pub use suite::{Item, Suite, SuiteError};
@@ -56,4 +56,9 @@ pub fn update_profile(
         };
         profile.models.insert(alone.model.clone(), model);
     }
+}
+
+/// Today's date in UTC, as results are dated.
+pub fn today() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
 }

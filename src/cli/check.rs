@@ -2,6 +2,8 @@
 //!
 //! Reads the file, looks at this machine and starts nothing; `--energy` looks at its sensors. Exit code 0 when it can be served, 2 when it cannot.
 
+mod energy;
+
 use std::fmt::Write;
 
 use clap::Args;
@@ -9,14 +11,15 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-use super::{BAD_INPUT, ConfigArgs, energy};
-use crate::config::{self, Config, Engine, Model, Problem, Problems};
-use crate::models::{FileState, Source, file_state};
-use crate::routing::Route;
+use super::config_args::ConfigArgs;
+use super::configured_model::{origin, readiness, route};
+use super::console::{note, say};
+use super::exit::BAD_INPUT;
+use crate::config::{self, Config, Problem, Problems};
 
 /// Check the configuration file and say everything that is wrong with it
 #[derive(Args, Debug)]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Show what can meter energy on this machine, what is used, and why not the rest
@@ -37,8 +40,7 @@ struct Report<'a> {
 }
 
 /// Runs the command and gives its exit code.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a person")]
-pub fn run(args: &CheckArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &CheckArgs) -> anyhow::Result<u8> {
     let loaded = args.config.load();
     if args.energy {
         // Before there is a config, the question is what one would find.
@@ -51,11 +53,11 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<u8> {
     }
     let code = if loaded.is_ok() { 0 } else { BAD_INPUT };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report(args, &loaded))?);
+        say(&serde_json::to_string_pretty(&report(args, &loaded))?);
     } else {
         match &loaded {
-            Ok(config) => print!("{}", summary(config, &args.config.config.display().to_string())),
-            Err(problems) => eprintln!("{problems}"),
+            Ok(config) => say(&summary(config, &args.config.config.display().to_string())),
+            Err(problems) => note(&problems.to_string()),
         }
     }
     Ok(code)
@@ -78,12 +80,12 @@ fn summary(config: &Config, file: &str) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
     for (name, model) in &config.models {
-        let state = state_of(config, model);
+        let state = readiness(config, model);
         table.add_row([name.as_str(), route(model).label(), &origin(model), &state]);
     }
     let policies: Vec<&str> = config.policies.keys().map(String::as_str).collect();
     let mut text = format!(
-        "{file} is fine\nlisten    {}\npolicies  {} (default: {})\nmodels\n{}\n",
+        "{file}: ok\nlisten    {}\npolicies  {} (default: {})\nmodels\n{}",
         config.server.listen,
         policies.join(", "),
         config.routing.default_policy,
@@ -91,43 +93,7 @@ fn summary(config: &Config, file: &str) -> String {
     );
     for warning in config::warnings(config) {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "warning: {warning}");
+        let _ = write!(text, "\nwarning: {warning}");
     }
     text
-}
-
-pub(super) fn route(model: &Model) -> Route {
-    match model.engine {
-        Engine::Llama { .. } => Route::Local,
-        Engine::Openai(_) => Route::Cloud,
-    }
-}
-
-/// Where the model's file or its answers come from.
-pub(super) fn origin(model: &Model) -> String {
-    match &model.engine {
-        Engine::Llama { source, .. } => source.to_string(),
-        Engine::Openai(config) => config.base_url.clone(),
-    }
-}
-
-/// Whether the model could answer on this machine, in a few words.
-pub(super) fn state_of(config: &Config, model: &Model) -> String {
-    match &model.engine {
-        Engine::Llama { source, sha256, .. } => {
-            match file_state(source, sha256.as_ref(), &config.model_dir) {
-                Ok(FileState::Verified { .. }) => "present".into(),
-                Ok(FileState::Unverified { .. }) => "present, not checked".into(),
-                Ok(FileState::Missing) if matches!(source, Source::File(_)) => "missing".into(),
-                Ok(FileState::Missing) => "not pulled yet".into(),
-                Ok(FileState::Wrong { .. }) => "wrong checksum".into(),
-                Err(error) => format!("unreadable: {error}"),
-            }
-        }
-        Engine::Openai(openai) => match &openai.api_key_env {
-            Some(variable) if config::is_set(variable) => format!("{variable} is set"),
-            Some(variable) => format!("{variable} is not set"),
-            None => "needs no key".into(),
-        },
-    }
 }

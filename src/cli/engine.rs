@@ -11,14 +11,14 @@ use crate::backends::llama::child;
 use crate::backends::llama::complaints::Complaints;
 
 #[derive(Debug, Args)]
-pub struct EngineArgs {
+pub(super) struct EngineArgs {
     /// Name of the model, shown by `ps`
     #[arg(long)]
     model: String,
 }
 
 /// Runs the engine process. Its log goes to standard error, which it shares with the gateway.
-pub fn run(args: &EngineArgs) -> u8 {
+pub(super) fn run(args: &EngineArgs) -> u8 {
     // llama.cpp tells dozens of lines about each load at level info; only what is wrong is worth a line here.
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)

@@ -11,14 +11,15 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use super::{BAD_INPUT, CONFIG_FILE, FAILED, confirm};
+use super::config_args::CONFIG_FILE;
+use super::console::{confirm, fail, refuse, say};
 use crate::backends::llama;
 use crate::config::draft;
 use crate::models::{Gpu, GpuMemory, Machine, Recommendation, Roots, catalogue, recommend};
 
 /// Look at this machine and write a config with a model that fits
 #[derive(Args, Debug)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// File to write
     #[arg(long, default_value = CONFIG_FILE, value_name = "PATH")]
     config: PathBuf,
@@ -44,11 +45,9 @@ struct Report<'a> {
 }
 
 /// Runs the command and gives its exit code.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a person")]
-pub fn run(args: &InitArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &InitArgs) -> anyhow::Result<u8> {
     if !llama::BUILT_IN {
-        eprintln!("error: {}\nhint: {}", llama::NOT_BUILT_IN, llama::HOW_TO_BUILD);
-        return Ok(FAILED);
+        return Ok(fail(&format!("{}\nhint: {}", llama::NOT_BUILT_IN, llama::HOW_TO_BUILD)));
     }
     if !args.force && args.config.symlink_metadata().is_ok() {
         return Ok(exists(&args.config));
@@ -59,15 +58,15 @@ pub fn run(args: &InitArgs) -> anyhow::Result<u8> {
         .context("the catalogue has no chat model")?;
     let next = next(&choice, &args.config);
     if !args.json {
-        println!("found   {}", found(&machine));
-        println!("chosen  {}", chosen(&choice));
-        println!("why     {}", reason(&choice));
+        say(&format!("found   {}", found(&machine)));
+        say(&format!("chosen  {}", chosen(&choice)));
+        say(&format!("why     {}", reason(&choice)));
         if let Some(unused) = unused(&machine) {
-            println!("note    {unused}");
+            say(&format!("note    {unused}"));
         }
         let ask = !args.yes && io::stdin().is_terminal();
         if ask && !confirm(&format!("write {}?", args.config.display()), true)? {
-            println!("nothing was written");
+            say("nothing was written");
             return Ok(0);
         }
     }
@@ -81,21 +80,19 @@ pub fn run(args: &InitArgs) -> anyhow::Result<u8> {
     if args.json {
         let (machine, choice, reason) = (&machine, &choice, reason(&choice));
         let report = Report { machine, choice, reason, config: &args.config, next };
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say(&serde_json::to_string_pretty(&report)?);
     } else {
-        println!("wrote   {}", args.config.display());
-        println!("next    {}\n        {}", next[0], next[1]);
+        say(&format!("wrote   {}", args.config.display()));
+        say(&format!("next    {}\n        {}", next[0], next[1]));
     }
     Ok(0)
 }
 
-#[expect(clippy::print_stderr, reason = "a command talks to a person")]
 fn exists(path: &Path) -> u8 {
     let path = path.display();
-    eprintln!(
-        "error: {path} exists\nhint: keep it, replace it with --force, or name another with --config"
-    );
-    BAD_INPUT
+    refuse(&format!(
+        "{path} exists\nhint: keep it, replace it with --force, or name another with --config"
+    ))
 }
 
 fn write(args: &InitArgs, text: &str) -> io::Result<()> {

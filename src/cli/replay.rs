@@ -8,7 +8,8 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use super::{BAD_INPUT, ConfigArgs};
+use super::config_args::ConfigArgs;
+use super::console::{note, refuse, say};
 use crate::app::assemble;
 use crate::config::Config;
 use crate::replay::{Replay, Report};
@@ -19,7 +20,7 @@ use crate::traffic::{Line, read_log};
 const BAD_LINES_SHOWN: u64 = 10;
 
 #[derive(Debug, Args)]
-pub struct ReplayArgs {
+pub(super) struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Log file, or folder of log files [default: `traffic.dir` of the config]
@@ -44,7 +45,7 @@ struct Output {
     bad_lines: u64,
 }
 
-pub fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
     let config = args.config.load()?;
     let policies = match policies(&config, &args.policy) {
         Ok(policies) => policies,
@@ -101,23 +102,15 @@ fn policies(config: &Config, names: &[String]) -> Result<Vec<Arc<Policy>>, Strin
         .collect()
 }
 
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
 fn show(output: &Output, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(output)?);
+        say(&serde_json::to_string_pretty(output)?);
     } else {
-        println!("{}", output.report);
+        say(&output.report.to_string());
     }
     Ok(())
 }
 
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
 fn warn(what: &str) {
-    eprintln!("warning: {what}");
-}
-
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-fn refuse(what: &str) -> u8 {
-    eprintln!("error: {what}");
-    BAD_INPUT
+    note(&format!("warning: {what}"));
 }

@@ -3,6 +3,7 @@
 //! One line in, one line out, so that any outside evaluation can be run on it. Decides through `routing::decide` with the
 //! config's models as if all were up: keys, files and queues are left out of it.
 
+mod bad_input;
 mod offline_model;
 
 use std::collections::BTreeMap;
@@ -16,26 +17,24 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use thiserror::Error;
 
+use self::bad_input::{BadInput, nearest};
 use self::offline_model::{OfflineModel, OfflineModels};
-use super::{BAD_INPUT, ConfigArgs};
+use super::config_args::ConfigArgs;
+use super::console::{note, refuse};
 use crate::app::assemble;
 use crate::config::Config;
 use crate::energy::Profile;
 use crate::energy::rates::Rates;
 use crate::openai::Request;
-use crate::routing::adequacy::names::canonical;
 use crate::routing::text::TextVector;
-use crate::routing::{
-    AdequacyError, AdequacyModel, Candidate, Features, Policy, Route, Rule, TaskClass, decide,
-};
+use crate::routing::{AdequacyModel, Candidate, Features, Policy, Route, Rule, TaskClass, decide};
 
 /// Bad lines that are told one by one; the rest is counted.
 const BAD_LINES_TOLD: usize = 20;
 
 #[derive(Debug, Args)]
-pub struct RouteArgs {
+pub(super) struct RouteArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Lines of {"id", "prompt"} or {"id", "messages"}; `-` reads standard input
@@ -55,32 +54,10 @@ pub struct RouteArgs {
     json: bool,
 }
 
-/// What the caller must mend.
-#[derive(Debug, Error)]
-enum BadInput {
-    #[error("{}: {source}", path.display())]
-    File { path: PathBuf, source: io::Error },
-    #[error("no policy `{name}` in the config; near it: {near}")]
-    Policy { name: String, near: String },
-    #[error("`--pair` takes two different names, WEAK,STRONG; `{0}` is not that")]
-    Pair(String),
-    #[error("`{name}` is neither a model of the config nor of the router's data; near it: {near}")]
-    PairModel { name: String, near: String },
-    #[error("the config has no model that answers in text")]
-    NoModel,
-    #[error("{bad} of {lines} lines could not be scored")]
-    Lines { bad: usize, lines: usize },
-    #[error(transparent)]
-    Router(#[from] AdequacyError),
-}
-
-pub fn run(args: &RouteArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &RouteArgs) -> anyhow::Result<u8> {
     let config = args.config.load()?;
     match route(args, &config) {
-        Err(error) if error.is::<BadInput>() => {
-            complain(&format!("error: {error}"));
-            Ok(BAD_INPUT)
-        }
+        Err(error) if error.is::<BadInput>() => Ok(refuse(&error.to_string())),
         // Who reads no further (`| head`) has all that was wanted.
         Err(error) if is_broken_pipe(&error) => Ok(0),
         outcome => outcome.map(|()| 0),
@@ -89,11 +66,6 @@ pub fn run(args: &RouteArgs) -> anyhow::Result<u8> {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-}
-
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-fn complain(what: &str) {
-    eprintln!("{what}");
 }
 
 fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
@@ -145,7 +117,7 @@ fn score_lines(
             Err(problem) => {
                 bad += 1;
                 if bad <= BAD_LINES_TOLD {
-                    complain(&format!("{}:{}: {problem}", path.display(), at + 1));
+                    note(&format!("{}:{}: {problem}", path.display(), at + 1));
                 }
             }
         }
@@ -166,15 +138,6 @@ fn policy(args: &RouteArgs, config: &Config) -> Result<Arc<Policy>, BadInput> {
     let unknown =
         || BadInput::Policy { name: name.clone(), near: nearest(name, config.policies.keys()) };
     assemble::policies(config).remove(name.as_str()).ok_or_else(unknown)
-}
-
-/// The three names most like this one.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n String>) -> String {
-    let like = |known: &&String| strsim::jaro_winkler(&canonical(name), &canonical(known));
-    let mut known: Vec<&String> = known.collect();
-    known.sort_by(|a, b| like(b).total_cmp(&like(a)));
-    let quoted: Vec<String> = known.into_iter().take(3).map(|name| format!("`{name}`")).collect();
-    quoted.join(", ")
 }
 
 /// One line of output.

@@ -8,15 +8,16 @@ mod notify;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 
-use super::{BAD_INPUT, ConfigArgs};
+use super::config_args::ConfigArgs;
+use super::console::{refuse, say};
+use super::exit::BAD_INPUT;
+use super::table::plain;
 use crate::config::Config;
 use crate::train::versions::{Versions, VersionsError};
 
 #[derive(Debug, Args)]
-pub struct RouterArgs {
+pub(super) struct RouterArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -57,7 +58,7 @@ struct Promote {
     which: Which,
 }
 
-pub fn run(args: &RouterArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &RouterArgs) -> anyhow::Result<u8> {
     match &args.command {
         Command::List(which) => list(which),
         Command::Promote(args) => promote(args),
@@ -110,8 +111,7 @@ fn list(which: &Which) -> anyhow::Result<u8> {
     let config = which.config.load()?;
     let Some(versions) = versions(which, &config) else { return Ok(BAD_INPUT) };
     let current = versions.current();
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["", "version", "folder"]);
+    let mut table = plain(["", "version", "folder"]);
     for number in versions.all()? {
         let mark = if Some(number) == current { "serves" } else { "" };
         table.add_row([mark, &number.to_string(), &versions.path(number).display().to_string()]);
@@ -122,19 +122,4 @@ fn list(which: &Which) -> anyhow::Result<u8> {
         say(&table.to_string());
     }
     Ok(0)
-}
-
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
-fn say(what: &str) {
-    println!("{what}");
-}
-
-fn refuse(what: &str) -> u8 {
-    complain(&format!("error: {what}"));
-    BAD_INPUT
-}
-
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-fn complain(what: &str) {
-    eprintln!("{what}");
 }

@@ -7,14 +7,15 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::ConfigArgs;
+use super::config_args::ConfigArgs;
+use super::console::say;
 use crate::app::App;
 use crate::config;
 use crate::gateway::Gateway;
 use crate::telemetry::logging;
 
 #[derive(Debug, Args)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Listen here instead of the config's `server.listen`; port 0 takes a free port
@@ -22,7 +23,7 @@ pub struct ServeArgs {
     listen: Option<SocketAddr>,
 }
 
-pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     let mut config = args.config.load()?;
     if let Some(listen) = args.listen {
         config.server.listen = listen;
@@ -38,7 +39,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         // Installed before anything starts: a signal during start-up must not kill engines half-born.
         let stop = stop_signal()?;
         let app = App::build(config, engine_binary).await?;
-        announce(app.address());
+        // Scripts wait for this line to learn the port.
+        say(&format!("listening on http://{}", app.address()));
         let hangups = reload_at_each(signal(SignalKind::hangup())?, Arc::downgrade(app.gateway()));
         tokio::select! {
             served = app.run_until(stop) => served?,
@@ -47,11 +49,6 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         anyhow::Ok(())
     })?;
     Ok(0)
-}
-
-#[expect(clippy::print_stdout, reason = "scripts wait for this line to learn the port")]
-fn announce(address: SocketAddr) {
-    println!("listening on http://{address}");
 }
 
 /// Reads the router again at each SIGHUP; never ends. Holds the gateway only while it does, so that it can stop.

@@ -9,15 +9,14 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::BAD_INPUT;
+use super::console::{refuse, say};
 use crate::routing::Confidence;
 use crate::train::{
-    self, CARD_FILE, Options, PICTURE_FILE, Progress, Report, TrainError, card, cascade,
-    comparison, picture,
+    self, CARD_FILE, Options, PICTURE_FILE, Progress, Report, card, cascade, comparison, picture,
 };
 
 #[derive(Debug, Args)]
-pub struct TrainArgs {
+pub(super) struct TrainArgs {
     /// Outcome file: JSON lines of id, source, task, query, outcomes; plain or gzip; may be repeated
     #[arg(long, value_name = "PATH", required_unless_present = "log")]
     data: Vec<PathBuf>,
@@ -45,7 +44,7 @@ pub struct TrainArgs {
     json: bool,
 }
 
-pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     let options = Options {
         data: args.data.clone(),
         logs: args.log.clone(),
@@ -65,7 +64,8 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     bar.finish_and_clear();
     let trained = match trained {
         Ok(trained) => trained,
-        Err(error) => return refuse(error),
+        Err(error) if error.is_bad_input() => return Ok(refuse(&error.to_string())),
+        Err(error) => return Err(error.into()),
     };
     trained.model.save(&args.out)?;
     if let Some(reference) = &trained.reference {
@@ -108,17 +108,6 @@ fn fit_cascade(args: &TrainArgs) -> anyhow::Result<usize> {
     Ok(learnt)
 }
 
-/// Bad data is the caller's to mend; anything else failed.
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-fn refuse(error: TrainError) -> anyhow::Result<u8> {
-    if error.is_bad_input() {
-        eprintln!("error: {error}");
-        Ok(BAD_INPUT)
-    } else {
-        Err(error.into())
-    }
-}
-
 /// The command with file names only, so that the card does not depend on where the data lay.
 fn command(args: &TrainArgs) -> String {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -139,28 +128,30 @@ fn command(args: &TrainArgs) -> String {
     )
 }
 
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
 fn show(report: &Report, fitted: usize, args: &TrainArgs) -> anyhow::Result<()> {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(report)?);
+        say(&serde_json::to_string_pretty(report)?);
         return Ok(());
     }
     let rows: usize = report.sources.iter().map(|source| source.rows).sum();
-    println!("{rows} rows, {} models -> {}", report.abilities.len(), args.out.display());
+    say(&format!("{rows} rows, {} models -> {}", report.abilities.len(), args.out.display()));
     if report.duplicates > 0 {
         let (duplicates, contradictions) = (report.duplicates, report.contradictions);
-        println!(
+        say(&format!(
             "{duplicates} lines told a row again, {contradictions} of them with other scores: averaged"
-        );
+        ));
     }
     if report.unsampled > 0 {
-        println!("{} rows left out: training takes a sample drawn by chance", report.unsampled);
+        say(&format!(
+            "{} rows left out: training takes a sample drawn by chance",
+            report.unsampled
+        ));
     }
     if let Some(held_out) = report.calibration.as_ref().map(|found| found.all) {
-        println!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier);
+        say(&format!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier));
     }
     for pair in &report.pairs {
-        println!(
+        say(&format!(
             "{}: gain from {} to {}: APGR {:.3} ± {:.3}, CPT50 {:.1} %, CPT80 {:.1} %",
             pair.source,
             pair.weak,
@@ -169,11 +160,11 @@ fn show(report: &Report, fitted: usize, args: &TrainArgs) -> anyhow::Result<()> 
             pair.in_domain_apgr_sd,
             pair.in_domain.cpt50,
             pair.in_domain.cpt80,
-        );
+        ));
     }
     if fitted > 0 {
-        println!("the cascade's confidence is fitted to {fitted} judged answers of the log");
+        say(&format!("the cascade's confidence is fitted to {fitted} judged answers of the log"));
     }
-    println!("more in {}", args.out.join(CARD_FILE).display());
+    say(&format!("more in {}", args.out.join(CARD_FILE).display()));
     Ok(())
 }

@@ -2,23 +2,22 @@
 //!
 //! Reads sensors for a moment; changes nothing.
 
+mod unmetered;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
-use super::FAILED;
+use self::unmetered::Unmetered;
+use crate::cli::console::say;
+use crate::cli::exit::FAILED;
+use crate::cli::table::wrapped;
 use crate::config;
 use crate::energy::sensor::Band;
 use crate::energy::sensors::{Finding, Kind, Place};
 use crate::energy::{Config, Quality, SensorChoice, survey};
-
-mod elsewhere;
-
-use elsewhere::Elsewhere;
 
 /// How long sensors are watched to see whether they move: counters of cards move every 100 ms.
 const WATCHED: Duration = Duration::from_millis(300);
@@ -33,7 +32,7 @@ struct Report {
     quality: Option<Quality>,
     devices: Vec<Row>,
     #[serde(flatten)]
-    elsewhere: Elsewhere,
+    unmetered: Unmetered,
 }
 
 #[derive(Serialize)]
@@ -50,20 +49,19 @@ struct Row {
 
 /// `config`: none if there is no file yet. Prints the report as a person or (`json`) a machine reads it, and gives the exit code: 1 when nothing can meter as the
 /// config wants.
-#[expect(clippy::print_stdout, reason = "a command talks to a person")]
 pub(super) fn run(config: Option<&config::Config>, json: bool) -> anyhow::Result<u8> {
     let default = Config::default();
     let energy = config.map_or(&default, |config| &config.energy);
-    let report = report(energy, Elsewhere::of(energy, config));
+    let report = report(energy, Unmetered::of(energy, config));
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say(&serde_json::to_string_pretty(&report)?);
     } else {
-        print!("{}", text(&report));
+        say(text(&report).trim_end());
     }
     Ok(if report.refused { FAILED } else { 0 })
 }
 
-fn report(config: &Config, elsewhere: Elsewhere) -> Report {
+fn report(config: &Config, unmetered: Unmetered) -> Report {
     let mut survey = survey(config);
     let refused = config.sensors.kind().is_some() && !survey.meters_here();
     let quality = survey.quality();
@@ -81,7 +79,7 @@ fn report(config: &Config, elsewhere: Elsewhere) -> Report {
         Row { finding, watts, problem }
     });
     let (sensors, cadence_ms) = (config.sensors, config.cadence_ms);
-    Report { sensors, cadence_ms, refused, quality, devices: devices.collect(), elsewhere }
+    Report { sensors, cadence_ms, refused, quality, devices: devices.collect(), unmetered }
 }
 
 fn text(report: &Report) -> String {
@@ -90,7 +88,7 @@ fn text(report: &Report) -> String {
     let (used, not): (Vec<&Row>, Vec<&Row>) =
         report.devices.iter().partition(|row| row.finding.used);
     if !used.is_empty() {
-        let mut table = table(&["USED", "KIND", "COVERS", "QUALITY", "BAND", "NOW", "AT"]);
+        let mut table = wrapped(["USED", "KIND", "COVERS", "QUALITY", "BAND", "NOW", "AT"]);
         for row in used {
             let Finding { kind, device, at, place, quality, band, .. } = &row.finding;
             let watts = row.watts.map(|watts| format!("{watts:.1} W"));
@@ -99,7 +97,7 @@ fn text(report: &Report) -> String {
         }
         let _ = writeln!(text, "\n{}", table.trim_fmt());
     }
-    let mut table = table(&["NOT USED", "KIND", "WHY"]);
+    let mut table = wrapped(["NOT USED", "KIND", "WHY"]);
     for row in not {
         let why = row.finding.why_not.as_deref().unwrap_or_default();
         table.add_row([&*row.finding.device, row.finding.kind.label(), why]);
@@ -120,7 +118,7 @@ fn text(report: &Report) -> String {
     for note in notes(report) {
         let _ = writeln!(text, "{note}");
     }
-    let _ = write!(text, "\n{}", report.elsewhere.text());
+    let _ = write!(text, "\n{}", report.unmetered.text());
     text
 }
 
@@ -156,13 +154,6 @@ fn band_text(band: Band) -> String {
     }
 }
 
-fn table(head: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(head.to_vec());
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -188,9 +179,9 @@ mod tests {
 
     fn report(devices: Vec<Row>) -> Report {
         let quality = Some(Quality::Measured);
-        let elsewhere = Elsewhere::of(&Config::default(), None);
+        let unmetered = Unmetered::of(&Config::default(), None);
         let sensors = SensorChoice::Auto;
-        Report { sensors, cadence_ms: 50, refused: false, quality, devices, elsewhere }
+        Report { sensors, cadence_ms: 50, refused: false, quality, devices, unmetered }
     }
 
     #[test]

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{BadInput, MeasureArgs, note, profile_path, say, today, with_gateway};
+use super::args::{BadInput, MeasureArgs, profile_path};
+use crate::app::harness::with_gateway;
+use crate::cli::console::{note, say};
 use crate::config::{Config, Engine};
 use crate::energy::{Calibration, Profile};
 use crate::measure::calibrate::{self, Load, Steps};
+use crate::measure::today;
 use crate::measure::wall::{Reading, WallMeter, read_csv};
 
 const STEPS_FILE: &str = "calibration-steps.json";

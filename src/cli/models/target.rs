@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::cli::ConfigArgs;
+use crate::cli::config_args::ConfigArgs;
+use crate::cli::console::{refuse, say};
 use crate::config::{Config, Engine, Problems, suggest};
 use crate::models::{Sha256, Source, catalogue, known, resolve};
 
@@ -13,8 +14,33 @@ pub(super) struct Library {
     pub(super) model_dir: PathBuf,
 }
 
+/// Runs `command` on the file of each of `names` (of every configured model if there are none), past the failures of
+/// others. Returns the highest exit code.
+pub(super) fn each_file(
+    config: &ConfigArgs,
+    names: &[String],
+    mut command: impl FnMut(&ModelFile<'_>, &Library) -> anyhow::Result<u8>,
+) -> anyhow::Result<u8> {
+    let library = Library::open(config, names)?;
+    let targets = match library.targets(names) {
+        Ok(targets) => targets,
+        Err(unknown) => return Ok(refuse(&unknown.to_string())),
+    };
+    let mut code = 0;
+    for target in &targets {
+        match target {
+            Target::Elsewhere(name) if !names.is_empty() => {
+                say(&format!("{name}: runs elsewhere and has no file here"));
+            }
+            Target::Elsewhere(_) => {}
+            Target::File(file) => code = code.max(command(file, &library)?),
+        }
+    }
+    Ok(code)
+}
+
 /// A model that was named.
-pub(super) enum Target<'l> {
+enum Target<'l> {
     /// It runs on another machine and has no file here.
     Elsewhere(&'l str),
     File(ModelFile<'l>),
@@ -29,14 +55,14 @@ pub(super) struct ModelFile<'l> {
 
 #[derive(Debug, thiserror::Error)]
 #[error("there is no model `{name}`\nhint: {hint}; `wattgate models search` lists the catalogue")]
-pub(super) struct UnknownModel {
+struct UnknownModel {
     name: String,
     hint: String,
 }
 
 impl Library {
     /// Reads the config. Without one, models named from the catalogue still have their place below `models`.
-    pub(super) fn open(args: &ConfigArgs, names: &[String]) -> Result<Self, Problems> {
+    fn open(args: &ConfigArgs, names: &[String]) -> Result<Self, Problems> {
         let only_catalogue = !names.is_empty() && names.iter().all(|name| known(name).is_some());
         if only_catalogue && args.is_default() && !args.config.exists() {
             return Ok(Self { config: None, model_dir: Config::default_model_dir() });
@@ -46,10 +72,7 @@ impl Library {
     }
 
     /// The models of these names, or every configured one if there are none.
-    pub(super) fn targets<'l>(
-        &'l self,
-        names: &'l [String],
-    ) -> Result<Vec<Target<'l>>, UnknownModel> {
+    fn targets<'l>(&'l self, names: &'l [String]) -> Result<Vec<Target<'l>>, UnknownModel> {
         if names.is_empty() {
             return Ok(self.configured().collect());
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::BadInput;
+use super::bad_input::{BadInput, nearest};
 use crate::app::assemble;
 use crate::backends::cloud as upstream;
 use crate::backends::llama::Overflow;
@@ -77,7 +77,7 @@ impl OfflineModels<'_> {
         }
         let ability = self.adequacy.ability_of(name).ok_or_else(|| {
             let known = self.config.models.keys().chain(self.adequacy.abilities.keys());
-            BadInput::PairModel { name: name.to_owned(), near: super::nearest(name, known) }
+            BadInput::PairModel { name: name.to_owned(), near: nearest(name, known) }
         })?;
         Ok(OfflineModel {
             model: name.into(),

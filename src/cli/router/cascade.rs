@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 
-use super::{complain, refuse, say};
-use crate::cli::ConfigArgs;
+use crate::cli::config_args::ConfigArgs;
+use crate::cli::console::{note, refuse, say};
+use crate::cli::table::plain;
 use crate::routing::adequacy::MODEL_FILE;
 use crate::routing::confidence::CONFIDENCE_FILE;
 use crate::routing::drift::Reference;
@@ -49,7 +48,7 @@ pub(super) fn run(args: &FitArgs) -> anyhow::Result<u8> {
         // Weights alone are no router: the built-in one comes with them.
         AdequacyModel::built_in()?.save(&args.out)?;
         Reference::built_in()?.save(&args.out).with_context(cannot_write)?;
-        complain(&format!("{} held no router: the built-in one is there now", args.out.display()));
+        note(&format!("{} held no router: the built-in one is there now", args.out.display()));
     }
     Confidence::load(&args.out)?.with(weights).save(&args.out).with_context(cannot_write)?;
     if args.json {
@@ -69,9 +68,7 @@ fn show(report: &CascadeReport) {
          AUC {auc:.3} (the prompt alone: {auc_of_prompt:.3}); ECE {:.3}",
         reliability.ece
     ));
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["threshold", "shown", "good among shown", "good ones dropped"]);
+    let mut table = plain(["threshold", "shown", "good among shown", "good ones dropped"]);
     for row in thresholds {
         let percent = |share: f64| format!("{:.0} %", share * 100.0);
         table.add_row([

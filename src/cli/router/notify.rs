@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::say;
+use crate::cli::console::say;
 use crate::net::{self, ClientOptions};
 
 /// Longest wait for the gateway to read a router.

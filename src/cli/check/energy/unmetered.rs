@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::table;
+use crate::cli::table::wrapped;
 use crate::config::{Config, Engine};
 use crate::energy;
 use crate::energy::carbon::Basis;
@@ -15,7 +15,7 @@ use crate::energy::cloud::PerToken;
 use crate::energy::grid;
 
 #[derive(Serialize)]
-pub(super) struct Elsewhere {
+pub(super) struct Unmetered {
     cloud_models: Vec<CloudModel>,
     carbon: String,
     electricity: String,
@@ -31,7 +31,7 @@ struct CloudModel {
     from: String,
 }
 
-impl Elsewhere {
+impl Unmetered {
     /// Of the models of `config`, where there is one.
     pub(super) fn of(energy: &energy::Config, config: Option<&Config>) -> Self {
         let models = config.into_iter().flat_map(|config| &config.models);
@@ -56,7 +56,7 @@ impl Elsewhere {
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         if !self.cloud_models.is_empty() {
-            let mut table = table(&["CLOUD MODEL", "J/TOKEN IN", "J/TOKEN OUT", "FROM"]);
+            let mut table = wrapped(["CLOUD MODEL", "J/TOKEN IN", "J/TOKEN OUT", "FROM"]);
             for CloudModel { model, per_token, from } in &self.cloud_models {
                 let (input, output) = per_token.map_or_else(Default::default, |per_token| {
                     let [low, middle, high] = per_token.output;
