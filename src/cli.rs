@@ -15,6 +15,7 @@ mod models;
 mod replay;
 mod route;
 mod router;
+mod running_gateway;
 mod serve;
 mod table;
 mod train;

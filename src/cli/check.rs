@@ -3,8 +3,10 @@
 //! Reads the file, looks at this machine and starts nothing; `--energy` looks at its sensors. Exit code 0 when it can be served, 2 when it cannot.
 
 mod energy;
+mod ready;
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use clap::Args;
 use comfy_table::Table;
@@ -25,6 +27,12 @@ pub(super) struct CheckArgs {
     /// Show what can meter energy on this machine, what is used, and why not the rest
     #[arg(long)]
     energy: bool,
+    /// Ask the running gateway whether it can answer: exit code 0 if it can, else 1
+    #[arg(long, conflicts_with_all = ["energy", "json"])]
+    ready: bool,
+    /// Address of the running gateway [default: the config's `server.listen`]
+    #[arg(long, value_name = "ADDR", requires = "ready")]
+    listen: Option<SocketAddr>,
     /// Write the result as JSON to standard output
     #[arg(long)]
     json: bool,
@@ -41,6 +49,13 @@ struct Report<'a> {
 
 /// Runs the command and gives its exit code.
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<u8> {
+    if args.ready {
+        let listen = match args.listen {
+            Some(listen) => listen,
+            None => args.config.load()?.server.listen,
+        };
+        return ready::run(listen);
+    }
     let loaded = args.config.load();
     if args.energy {
         // Before there is a config, the question is what one would find.

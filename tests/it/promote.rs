@@ -78,7 +78,7 @@ async fn one_command_promotes_and_one_takes_back_while_the_gateway_serves() {
 
     let (code, said) = wattgate(dir, &["router", "promote"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("version 2 serves") && said.contains("taken it over"), "{said}");
+    assert!(said.contains("version 2 serves") && said.contains("gateway reloaded the router"), "{said}");
     assert!(p(&serving.url).await < 0.01);
     assert!(
         wattgate(dir, &["router", "list"]).1.contains("serves  2"),
