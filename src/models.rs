@@ -1,6 +1,6 @@
-//! Model files: where they come from (`Source`), where they live on disk, how they get there, and which there are.
+//! Model files: sources, places on disk, downloads, integrity, and the catalogue of known models.
 //!
-//! Files only. What is inside a model, and running it, is the backends' business.
+//! Handles files only; reading and running a model is up to the backends.
 
 mod catalogue;
 mod error;

@@ -53,7 +53,7 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<u8> {
         return Ok(exists(&args.config));
     }
     let machine =
-        Machine::look(&Roots::default()).context("cannot tell how much memory this machine has")?;
+        Machine::detect(&Roots::default()).context("cannot tell how much memory this machine has")?;
     let choice = recommend(catalogue(), &machine, llama::GPU_BUILT_IN)
         .context("the catalogue has no chat model")?;
     let next = next(&choice, &args.config);

@@ -1,11 +1,11 @@
-//! Why a model could not be pulled, and what a person can do about it. Words only.
+//! Errors of pulls, with hints what to do next.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::integrity::Sha256;
 
-/// Why a model could not be pulled. Messages say what went wrong; [`PullError::hint`] says what to do next.
+/// Why a model could not be pulled. [`PullError::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     #[error("{} does not exist", .0.display())]
@@ -65,7 +65,7 @@ impl PullError {
         }
     }
 
-    /// What a person can do about it.
+    /// What to do next.
     pub fn hint(&self) -> String {
         match self {
             Self::NoFile(_) => "check the path after `file:` in the config".into(),

@@ -1,10 +1,10 @@
-//! What a fetch leaves for the pull that asked for it: a file not yet in its place.
+//! A downloaded file before it is checked and moved into place.
 
 use std::path::{Path, PathBuf};
 
 use super::integrity::Sha256;
 
-/// A file just fetched: where it lies for now, and its digest.
+/// Path of the downloaded file for now, and its digest.
 pub(super) struct StagedFile {
     pub(super) path: PathBuf,
     pub(super) sha256: Sha256,
