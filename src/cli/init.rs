@@ -52,8 +52,8 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<u8> {
     if !args.force && args.config.symlink_metadata().is_ok() {
         return Ok(exists(&args.config));
     }
-    let machine =
-        Machine::detect(&Roots::default()).context("cannot tell how much memory this machine has")?;
+    let machine = Machine::detect(&Roots::default())
+        .context("cannot tell how much memory this machine has")?;
     let choice = recommend(catalogue(), &machine, llama::GPU_BUILT_IN)
         .context("the catalogue has no chat model")?;
     let next = next(&choice, &args.config);

@@ -174,7 +174,11 @@ mod tests {
         for note in ["2 700\n", "rubbish", ""] {
             fs::write(note_path(&path), note).unwrap();
             let file = MultipartFile::open(&path, &mut Progress::silent()).unwrap();
-            assert_eq!((file.complete_parts(), fs::metadata(&path).unwrap().len()), (0, 0), "{note}");
+            assert_eq!(
+                (file.complete_parts(), fs::metadata(&path).unwrap().len()),
+                (0, 0),
+                "{note}"
+            );
         }
     }
 }

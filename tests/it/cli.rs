@@ -1,0 +1,10 @@
+//! `wattgate check`, `init`, `models` and `serve` as processes; the traffic log on disk.
+
+mod config;
+mod init;
+mod model_library;
+mod model_pull;
+mod pull_faults;
+mod pull_hub;
+mod serve;
+mod traffic_log;
