@@ -11,7 +11,7 @@ use super::config_args::ConfigArgs;
 use super::console::say;
 use crate::app::App;
 use crate::config;
-use crate::gateway::Gateway;
+use crate::serving::Gateway;
 use crate::telemetry::logging;
 
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ async fn reload_at_each(mut hangup: Signal, gateway: Weak<Gateway>) {
             return std::future::pending().await;
         }
         let Some(gateway) = gateway.upgrade() else { continue };
-        let reloaded = tokio::task::spawn_blocking(move || gateway.router.learnt.reload()).await;
+        let reloaded = tokio::task::spawn_blocking(move || gateway.router.handle.reload()).await;
         match reloaded {
             Ok(Ok(_)) => tracing::info!("SIGHUP: the router was read again"),
             Ok(Err(error)) => tracing::error!("SIGHUP: {error}; the present router goes on"),

@@ -10,9 +10,9 @@ use super::problem::{Report, may_hold_secret};
 use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
-use crate::gateway::judge;
 use crate::routing::cascade::WITHHOLD_TOKENS_MAX;
 use crate::routing::{Cascade, PolicyConfig, SessionsConfig};
+use crate::serving::judge;
 
 /// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.
 pub(super) fn validate(
