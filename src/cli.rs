@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand, one place that maps failures to exit codes.
+//! Command line: one file per subcommand, one mapping from failures to exit codes.
 //!
 //! Exit codes: 0 done, 1 failed, 2 bad input (arguments, config or data).
 
@@ -41,27 +41,28 @@ pub struct Cli {
 enum Command {
     /// Serve the OpenAI API
     Serve(serve::ServeArgs),
-    /// Look at this machine and write a config with a model that fits
+    /// Write a config with a local model that fits this machine
     Init(init::InitArgs),
-    /// List every problem of a config, with file and line
+    /// Check a config, the sensors (--energy) or the running gateway (--ready)
     Check(check::CheckArgs),
-    /// List, find, fetch, check or remove local models
+    /// List, search, pull, verify or remove local models
     Models(models::ModelsArgs),
-    /// Score prompts from a file and show what would be chosen, running nothing
+    /// Show which model would be chosen for each prompt of a file, without running any
     Route(route::RouteArgs),
-    /// Replay policies over the traffic log
+    /// Compare policies on the traffic log
     Replay(replay::ReplayArgs),
-    /// Measure accuracy, joules and seconds of models on this machine
+    /// Measure accuracy, energy and latency of models on this machine
     ///
-    /// Asks every question alone, and with --batch again several at a time; shows accuracy per watt and per joule with
-    /// intervals, writes a report (report.html, summary.json), and a profile that the gateway predicts and splits energy
-    /// with: name it as `profile` under [energy]. A run that was killed goes on with --resume.
+    /// Sends each question alone, and with --batch again in batches. Prints accuracy per watt and
+    /// per joule with intervals; writes a report (report.html, summary.json) and a profile, by
+    /// which the gateway predicts and attributes energy once `profile` under [energy] names it.
+    /// --resume continues a run that was interrupted.
     Measure(Box<measure::MeasureArgs>),
-    /// Train a router from outcomes
+    /// Train a router from outcome files or the traffic log
     Train(train::TrainArgs),
     /// List, promote and roll back routers; fit the cascade
     Router(router::RouterArgs),
-    /// Serve one model to a gateway over standard input (started by `serve`)
+    /// Engine process of one local model (started by `serve`)
     #[cfg(feature = "llama")]
     #[command(hide = true)]
     Engine(engine::EngineArgs),

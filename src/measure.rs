@@ -1,8 +1,8 @@
-//! Intelligence per watt and per joule, measured on this machine through the gateway's own front door, and the profile
-//! that routing and attribution use afterwards.
+//! Intelligence per watt and per joule, measured on this machine, and the profile that routing and
+//! attribution use afterwards.
 //!
-//! Asks a running gateway over HTTP and reads its books, so that local and cloud models are measured as they serve. Starts
-//! no gateway, and shows nothing while it works.
+//! Sends requests to a running gateway over HTTP and reads its receipts, so that local and cloud
+//! models are measured as they serve. Starts no gateway and prints nothing.
 
 pub mod calibrate;
 pub mod chart;
@@ -31,7 +31,7 @@ pub use run::{ModelBaseline, Plan, RunError};
 pub use suite::{Item, Suite, SuiteError};
 pub use summary::{ModelResult, Summary};
 
-/// Puts what was fitted into the profile; what it knows of other models stays.
+/// Writes the fits into the profile and keeps its other models.
 pub fn update_profile(
     profile: &mut Profile,
     summary: &Summary,
@@ -58,7 +58,7 @@ pub fn update_profile(
     }
 }
 
-/// Today's date in UTC, as results are dated.
+/// Today's date in UTC, for results and profiles.
 pub fn today() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
 }

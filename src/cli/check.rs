@@ -1,6 +1,7 @@
-//! `wattgate check`: says everything that is wrong with a configuration file, or what it amounts to.
+//! `wattgate check`: all problems of a configuration file, or a summary of it.
 //!
-//! Reads the file, looks at this machine and starts nothing; `--energy` looks at its sensors. Exit code 0 when it can be served, 2 when it cannot.
+//! Reads the file and this machine, and starts nothing. Exit code 0 if the config can be served,
+//! else 2.
 
 mod energy;
 mod ready;
@@ -19,12 +20,12 @@ use super::console::{note, say};
 use super::exit::BAD_INPUT;
 use crate::config::{self, Config, Problem, Problems};
 
-/// Check the configuration file and say everything that is wrong with it
+/// Check the configuration file and list all of its problems, with file and line
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Show what can meter energy on this machine, what is used, and why not the rest
+    /// Show the energy sensors of this machine: which are used, and why the others are not
     #[arg(long)]
     energy: bool,
     /// Ask the running gateway whether it can answer: exit code 0 if it can, else 1
@@ -38,7 +39,7 @@ pub(super) struct CheckArgs {
     json: bool,
 }
 
-/// The result for machines.
+/// Result as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
     file: String,
@@ -47,7 +48,7 @@ struct Report<'a> {
     warnings: Vec<String>,
 }
 
-/// Runs the command and gives its exit code.
+/// Runs the command and returns its exit code.
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<u8> {
     if args.ready {
         let listen = match args.listen {
@@ -58,7 +59,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<u8> {
     }
     let loaded = args.config.load();
     if args.energy {
-        // Before there is a config, the question is what one would find.
+        // Without a config, `--energy` shows what the default config would find.
         let unwritten = args.config.is_default() && !args.config.config.exists();
         return match loaded {
             Ok(config) => energy::run(Some(&config), args.json),

@@ -1,6 +1,7 @@
-//! `wattgate init`: looks at this machine, chooses a model that fits, and writes a configuration for it.
+//! `wattgate init`: a configuration with a local model that fits this machine.
 //!
-//! Says what it found, what it chose and why. Never replaces a file unless told to.
+//! Prints the resources it found, the recommended model and the reason. Replaces a file only with
+//! `--force`.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
@@ -17,7 +18,7 @@ use crate::backends::llama;
 use crate::config::draft;
 use crate::models::{Gpu, GpuMemory, Machine, Recommendation, Roots, catalogue, recommend};
 
-/// Look at this machine and write a config with a model that fits
+/// Write a config with a local model that fits this machine
 #[derive(Args, Debug)]
 pub(super) struct InitArgs {
     /// File to write
@@ -26,15 +27,15 @@ pub(super) struct InitArgs {
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Write what was found and chosen as JSON to standard output; does not ask
+    /// Write the result as JSON to standard output; does not ask
     #[arg(long)]
     json: bool,
 }
 
-/// The result for machines.
+/// Result as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
     machine: &'a Machine,
@@ -44,7 +45,7 @@ struct Report<'a> {
     next: [String; 2],
 }
 
-/// Runs the command and gives its exit code.
+/// Runs the command and returns its exit code.
 pub(super) fn run(args: &InitArgs) -> anyhow::Result<u8> {
     if !llama::BUILT_IN {
         return Ok(fail(&format!("{}\nhint: {}", llama::NOT_BUILT_IN, llama::HOW_TO_BUILD)));
@@ -53,7 +54,7 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<u8> {
         return Ok(exists(&args.config));
     }
     let machine = Machine::detect(&Roots::default())
-        .context("cannot tell how much memory this machine has")?;
+        .context("cannot read how much memory this machine has")?;
     let choice = recommend(catalogue(), &machine, llama::GPU_BUILT_IN)
         .context("the catalogue has no chat model")?;
     let next = next(&choice, &args.config);
@@ -71,7 +72,7 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<u8> {
         }
     }
     match write(args, &draft(&choice, &found(&machine))) {
-        // Somebody else made it in the meantime.
+        // Another process created it meanwhile.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Ok(exists(&args.config));
         }
@@ -118,7 +119,7 @@ fn found(machine: &Machine) -> String {
             GpuMemory::Shared => " (shares the memory)".to_owned(),
             GpuMemory::Unknown => " (memory unknown)".to_owned(),
         };
-        // The name is the driver's word and goes into a comment of one line.
+        // The driver's name goes into a comment of one line.
         text.extend([", "].into_iter().chain(name.lines().take(1)));
         text.push_str(&memory);
     }
@@ -137,7 +138,7 @@ fn chosen(choice: &Recommendation<'_>) -> String {
 
 fn reason(choice: &Recommendation<'_>) -> String {
     let needs = format!(
-        "{} of weights + {} for {} requests of {} tokens + {} to work",
+        "{} of weights + {} for {} requests of {} tokens + {} of buffers",
         HumanBytes(choice.weights_bytes),
         HumanBytes(choice.kv_bytes),
         choice.slots,
@@ -147,17 +148,17 @@ fn reason(choice: &Recommendation<'_>) -> String {
     let budget = HumanBytes(choice.budget_bytes);
     if !choice.fits {
         return format!(
-            "the smallest there is; {needs} is more than the {budget} it should take: expect trouble"
+            "the smallest model; {needs} is more than the budget of {budget}: expect trouble"
         );
     }
     format!(
-        "the most able of the catalogue that fits and is not too slow: {needs} within {budget}; \
-         very roughly {:.0} tokens/s (assumed, not measured)",
+        "the most able of the catalogue that fits and is fast enough: {needs} within {budget}; \
+         about {:.0} tokens/s (assumed, not measured)",
         choice.assumed_tokens_per_s
     )
 }
 
-/// What a GPU that is here would need to be of use.
+/// How to use a GPU that is present but unused.
 fn unused(machine: &Machine) -> Option<String> {
     if machine.gpus.is_empty() {
         None
@@ -165,15 +166,13 @@ fn unused(machine: &Machine) -> Option<String> {
         let how = "`cargo build --release --features cuda` (NVIDIA) or `--features vulkan` (any)";
         Some(format!("this build cannot use the GPU; build with {how} and run init again"))
     } else if machine.gpus.iter().all(|gpu| gpu.memory == GpuMemory::Unknown) {
-        Some(
-            "the GPU's memory is unknown, so it is not counted on; set `gpu_layers` by hand".into(),
-        )
+        Some("the GPU's memory is unknown, so the GPU is not used; set `gpu_layers` by hand".into())
     } else {
         None
     }
 }
 
-/// The two commands that come next.
+/// The next two commands.
 fn next(choice: &Recommendation<'_>, config: &Path) -> [String; 2] {
     let option = if config == Path::new(CONFIG_FILE) {
         String::new()
@@ -193,7 +192,7 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     #[test]
-    fn what_is_said_fits_what_is_there() {
+    fn resources_and_reasons_are_described() {
         let gpu = |memory| Gpu { name: "NVIDIA L4\n[server]".into(), memory };
         let machine = |gpus| Machine { memory_bytes: 16 * GIB, cores: 8, gpus };
         let with = machine(vec![gpu(GpuMemory::Own(24 * GIB))]);
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_commands_name_the_config_unless_it_is_the_default() {
+    fn the_next_commands_name_a_config_other_than_the_default() {
         let machine = Machine { memory_bytes: GIB, cores: 1, gpus: vec![] };
         let choice = recommend(catalogue(), &machine, true).unwrap();
         let [pull, serve] = next(&choice, Path::new(CONFIG_FILE));

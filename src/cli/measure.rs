@@ -1,6 +1,7 @@
-//! `wattgate measure`: intelligence per watt of the config's models on this machine, and the profile that follows from it.
+//! `wattgate measure`: intelligence per watt of the config's models on this machine, and the
+//! profile that follows from it.
 //!
-//! Each model is asked over loopback by a gateway that has nothing else loaded.
+//! Each model runs in a gateway on loopback that has nothing else loaded.
 
 mod args;
 mod calibrate;

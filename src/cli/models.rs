@@ -1,6 +1,6 @@
-//! `wattgate models`: which models there are, bringing their files here, checking them and taking them away.
+//! `wattgate models`: list, search, pull, verify and remove local models.
 //!
-//! Reads the configuration, the catalogue and the model directory; loads no model.
+//! Reads the config, the catalogue and the model directory; loads no model.
 
 mod pull;
 mod remove;
@@ -19,7 +19,7 @@ use super::table::{align_right, wrapped};
 use crate::config::{Config, Engine, Model};
 use crate::models::{FileState, file_state};
 
-/// List, find, fetch, check or remove local models
+/// List, search, pull, verify or remove local models
 #[derive(Args, Debug)]
 pub(super) struct ModelsArgs {
     #[command(subcommand)]
@@ -36,7 +36,7 @@ enum ModelsCommand {
     Remove(remove::RemoveArgs),
 }
 
-/// List the configured models and whether they are here
+/// List the configured models and whether their files are present
 #[derive(Args, Debug)]
 struct ListArgs {
     #[command(flatten)]
@@ -46,18 +46,18 @@ struct ListArgs {
     json: bool,
 }
 
-/// One model as listed.
+/// One row of the list.
 #[derive(Serialize)]
 struct Row {
     name: String,
     route: &'static str,
     source: String,
-    /// Bytes on disk; absent when there is no file.
+    /// Bytes on disk; absent without a file.
     size_bytes: Option<u64>,
     state: String,
 }
 
-/// Runs the command and gives its exit code.
+/// Runs the command and returns its exit code.
 pub(super) fn run(args: &ModelsArgs) -> anyhow::Result<u8> {
     match &args.command {
         ModelsCommand::List(args) => list(&args.config.load()?, args.json),

@@ -1,6 +1,6 @@
-//! `wattgate replay`: compares policies over the traffic log.
+//! `wattgate replay`: compares policies on the traffic log.
 //!
-//! Reads the log and the configuration, prints the comparison. Runs no model and changes nothing.
+//! Reads the log and the config. Runs no model and changes nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::replay::{Replay, Report};
 use crate::routing::Policy;
 use crate::traffic::{Line, read_log};
 
-/// Bad lines that are shown; the rest are only counted.
+/// Bad lines that are printed; the rest are only counted.
 const BAD_LINES_SHOWN: u64 = 10;
 
 #[derive(Debug, Args)]
@@ -34,13 +34,13 @@ pub(super) struct ReplayArgs {
     json: bool,
 }
 
-/// The result for machines.
+/// Result as JSON.
 #[derive(Serialize)]
 struct Output {
     log: PathBuf,
     #[serde(flatten)]
     report: Report,
-    /// Files whose last line was cut short, as a kill leaves them.
+    /// Files whose last line is incomplete, as after a kill.
     torn_lines: u64,
     bad_lines: u64,
 }
@@ -66,16 +66,16 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
             Line::Bad { path, line, reason } => {
                 bad_lines += 1;
                 if bad_lines <= BAD_LINES_SHOWN {
-                    warn(&format!("left out {}:{line}: {reason}", path.display()));
+                    warn(&format!("{}:{line} skipped: {reason}", path.display()));
                 }
             }
         }
     }
     if bad_lines > BAD_LINES_SHOWN {
-        warn(&format!("left out {} more bad lines", bad_lines - BAD_LINES_SHOWN));
+        warn(&format!("{} more bad lines skipped", bad_lines - BAD_LINES_SHOWN));
     }
     if torn_lines > 0 {
-        warn(&format!("left out {torn_lines} line(s) cut short at the end of a file"));
+        warn(&format!("{torn_lines} incomplete line(s) at the end of a file skipped"));
     }
     let report = replay.report();
     if report.requests == 0 {
@@ -85,7 +85,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// The policies of the config, or those of them that are named.
+/// Returns the named policies of the config, or all of them.
 fn policies(config: &Config, names: &[String]) -> Result<Vec<Arc<Policy>>, String> {
     let mut configured = assemble::policies(config);
     if names.is_empty() {
@@ -97,7 +97,7 @@ fn policies(config: &Config, names: &[String]) -> Result<Vec<Arc<Policy>>, Strin
         .map(|name| {
             configured
                 .remove(name.as_str())
-                .ok_or_else(|| format!("no policy `{name}` in the config; there are: {known}"))
+                .ok_or_else(|| format!("no policy `{name}` in the config; its policies: {known}"))
         })
         .collect()
 }

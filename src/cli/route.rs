@@ -1,7 +1,8 @@
-//! `wattgate route`: what the router predicts and would choose for a file of prompts, running nothing.
+//! `wattgate route`: predictions and decisions of the router for a file of prompts, without running
+//! a model.
 //!
-//! One line in, one line out, so that any outside evaluation can be run on it. Decides through `routing::decide` with the
-//! config's models as if all were up: keys, files and queues are left out of it.
+//! Prints one line per input line, for evaluations by other tools. Calls `routing::decide` with the
+//! config's models as if all were ready: ignores keys, files and queues.
 
 mod bad_input;
 mod offline_model;
@@ -30,8 +31,8 @@ use crate::openai::Request;
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Features, Policy, Route, Rule, TaskClass, decide};
 
-/// Bad lines that are told one by one; the rest is counted.
-const BAD_LINES_TOLD: usize = 20;
+/// Bad lines that are printed; the rest are only counted.
+const BAD_LINES_SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct RouteArgs {
@@ -46,7 +47,8 @@ pub(super) struct RouteArgs {
     /// Folder of the router [default: the config's, else the one built in]
     #[arg(long, value_name = "DIR")]
     router: Option<PathBuf>,
-    /// Score these two instead of all of the config's models: each one of the config or of the router's data
+    /// Score these two instead of the config's models; each is a model of the config or of the
+    /// router's data
     #[arg(long, value_name = "WEAK,STRONG")]
     pair: Option<String>,
     /// Write one JSON object a line
@@ -58,7 +60,7 @@ pub(super) fn run(args: &RouteArgs) -> anyhow::Result<u8> {
     let config = args.config.load()?;
     match route(args, &config) {
         Err(error) if error.is::<BadInput>() => Ok(refuse(&error.to_string())),
-        // Who reads no further (`| head`) has all that was wanted.
+        // A reader that stops (`| head`) has all that it wanted.
         Err(error) if is_broken_pipe(&error) => Ok(0),
         outcome => outcome.map(|()| 0),
     }
@@ -75,15 +77,15 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     };
     let adequacy = adequacy.map_err(BadInput::Router)?;
     let policy = policy(args, config)?;
-    let field = OfflineModels {
+    let offline = OfflineModels {
         config,
         adequacy: &adequacy,
         profile: Arc::new(Profile::configured(config.energy.profile.as_deref())?),
         rates: Rates::new(&config.energy.carbon, &config.energy.price),
     };
     let models = match &args.pair {
-        Some(pair) => field.pair(pair)?,
-        None => field.all(),
+        Some(pair) => offline.pair(pair)?,
+        None => offline.all(),
     };
     if models.is_empty() {
         return Err(BadInput::NoModel.into());
@@ -96,7 +98,7 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     output.flush().context("cannot write the result")
 }
 
-/// Scores line after line; what cannot be scored is told and costs the others nothing.
+/// Scores each line. A bad line is reported and does not affect the others.
 fn score_lines(
     path: &Path,
     score: impl Fn(&str) -> serde_json::Result<Scored>,
@@ -107,7 +109,7 @@ fn score_lines(
         let scored = match line {
             Ok(line) if line.trim().is_empty() => continue,
             Ok(line) => score(&line).map_err(|error| error.to_string()),
-            // The rest of the line was read all the same; anything else is the end of the file.
+            // The rest of the line was read; any other error ends the file.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error.to_string()),
             Err(source) => return Err(BadInput::File { path: path.to_owned(), source }.into()),
         };
@@ -116,7 +118,7 @@ fn score_lines(
             Ok(scored) => write(&scored).context("cannot write the result")?,
             Err(problem) => {
                 bad += 1;
-                if bad <= BAD_LINES_TOLD {
+                if bad <= BAD_LINES_SHOWN {
                     note(&format!("{}:{}: {problem}", path.display(), at + 1));
                 }
             }
@@ -143,13 +145,13 @@ fn policy(args: &RouteArgs, config: &Config) -> Result<Arc<Policy>, BadInput> {
 /// One line of output.
 #[derive(Debug, Serialize)]
 struct Scored {
-    /// As it was given, to the digit.
+    /// Verbatim.
     id: Box<RawValue>,
     task: TaskClass,
     model: Option<Arc<str>>,
     reason: String,
     p: BTreeMap<Arc<str>, f64>,
-    /// Best adequacy in the cloud less best adequacy here; none if either has no model.
+    /// Best adequacy in the cloud minus best adequacy here; `None` if either has no model.
     gain: Option<f64>,
 }
 
@@ -165,7 +167,7 @@ fn score(
         models.iter().map(|model| model.candidate(&text, &features, adequacy)).collect();
     let mut rule = policy.rule(features.task);
     if !models.iter().any(|model| Some(&model.model) == rule.pinned.as_ref()) {
-        // A pair has other models than the policy can give a task to.
+        // The policy may pin a task to a model that is not in the pair.
         rule = Rule { pinned: None, pinned_by_policy: false, ..rule };
     }
     let decision = decide(&features, &candidates, &rule);
@@ -194,7 +196,7 @@ fn parse(line: &str) -> serde_json::Result<(Box<RawValue>, Request)> {
     use serde::de::Error;
 
     let line: Line = serde_json::from_str(line)?;
-    // By way of text: some fields of a request borrow from it.
+    // Through text, because some fields of a request borrow from it.
     let request = match (&line.prompt, &line.messages) {
         (Some(prompt), None) => {
             json!({"model": "auto", "messages": [{"role": "user", "content": prompt}]}).to_string()

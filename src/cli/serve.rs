@@ -1,4 +1,4 @@
-//! `wattgate serve`.
+//! `wattgate serve`: runs the gateway until SIGINT or SIGTERM; SIGHUP reloads the router.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -36,7 +36,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         std::env::current_exe().context("cannot find the wattgate binary itself")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        // Installed before anything starts: a signal during start-up must not kill engines half-born.
+        // Installed first: a signal during start-up must not leave engines behind.
         let stop = stop_signal()?;
         let app = App::build(config, engine_binary).await?;
         // Scripts wait for this line to learn the port.
@@ -51,7 +51,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Reads the router again at each SIGHUP; never ends. Holds the gateway only while it does, so that it can stop.
+/// Reloads the router at each SIGHUP. Never ends. Holds the gateway only during a reload, so that
+/// it can stop.
 async fn reload_at_each(mut hangup: Signal, gateway: Weak<Gateway>) {
     loop {
         if hangup.recv().await.is_none() {
@@ -60,9 +61,11 @@ async fn reload_at_each(mut hangup: Signal, gateway: Weak<Gateway>) {
         let Some(gateway) = gateway.upgrade() else { continue };
         let reloaded = tokio::task::spawn_blocking(move || gateway.router.handle.reload()).await;
         match reloaded {
-            Ok(Ok(_)) => tracing::info!("SIGHUP: the router was read again"),
-            Ok(Err(error)) => tracing::error!("SIGHUP: {error}; the present router goes on"),
-            Err(_) => tracing::error!("SIGHUP: reading the router failed"),
+            Ok(Ok(_)) => tracing::info!("SIGHUP: reloaded the router"),
+            Ok(Err(error)) => tracing::error!("SIGHUP: {error}; keeping the current router"),
+            Err(_) => tracing::error!(
+                "SIGHUP: the reload of the router panicked; keeping the current router"
+            ),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! `wattgate train`: makes a router from outcome files.
+//! `wattgate train`: a router from outcome files or the traffic log.
 //!
-//! Reads data, writes the router's folder, prints how good it is. The learning itself is `crate::train`.
+//! Reads data, writes the router's folder, prints its quality. `crate::train` does the learning.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,20 +17,23 @@ use crate::train::{
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
-    /// Outcome file: JSON lines of id, source, task, query, outcomes; plain or gzip; may be repeated
+    /// Outcome file: JSON lines of id, source, task, query, outcomes; plain or gzip; may be
+    /// repeated
     #[arg(long, value_name = "PATH", required_unless_present = "log")]
     data: Vec<PathBuf>,
-    /// Log of a gateway with `prompts = "full"`: its requests with verdicts; a file or a folder; may be
-    /// repeated. Abilities need prompts that several models answered: give --data or --prior too if your log has none
+    /// Traffic log with `prompts = "full"`: its requests with verdicts; a file or a folder; may be
+    /// repeated. Abilities need prompts that several models answered: give --data or --prior too if
+    /// your log has none
     #[arg(long, value_name = "PATH")]
     log: Vec<PathBuf>,
-    /// Refine this router with the outcomes instead of making one anew: for labels of your own, from 20 rows up
+    /// Refine this router instead of training one from scratch: for 20 or more labels of your own
     #[arg(long, value_name = "DIR")]
     prior: Option<PathBuf>,
-    /// Vectors of the labelled rows, made by `scripts/router-vectors`: a design to compare; may be repeated
+    /// Vectors of the labelled rows from `scripts/router-vectors`: a design to compare; may be
+    /// repeated
     #[arg(long, value_name = "FILE", requires = "compare")]
     vectors: Vec<PathBuf>,
-    /// Where to write the comparison of designs, in Markdown
+    /// File for the comparison of designs, in Markdown
     #[arg(long, value_name = "FILE", requires = "vectors")]
     compare: Option<PathBuf>,
     /// Folder of the router; its files are replaced
@@ -88,15 +91,15 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Fits the cascade to the logs, where they hold enough judged answers; else it stays as the prior router has it. Gives the
-/// number of answers that were learnt from.
+/// Fits the cascade to the logs if they hold enough judged answers; otherwise keeps that of the
+/// prior router. Returns the number of answers that were used.
 fn fit_cascade(args: &TrainArgs) -> anyhow::Result<usize> {
     let known = match &args.prior {
         Some(prior) => Confidence::load(prior)?,
         None => Confidence::built_in()?,
     };
     let examples = cascade::judged(&args.log)?;
-    let (confidence, learnt) = match cascade::fit(&examples, args.seed) {
+    let (confidence, used) = match cascade::fit(&examples, args.seed) {
         Ok(fitted) => (known.with(fitted.weights), examples.values().map(Vec::len).sum()),
         // Too few of them, or all alike.
         Err(error) if error.is_bad_input() => (known, 0),
@@ -105,10 +108,10 @@ fn fit_cascade(args: &TrainArgs) -> anyhow::Result<usize> {
     confidence
         .save(&args.out)
         .with_context(|| format!("cannot write to {}", args.out.display()))?;
-    Ok(learnt)
+    Ok(used)
 }
 
-/// The command with file names only, so that the card does not depend on where the data lay.
+/// The command with file names only, so that the card does not depend on their folders.
 fn command(args: &TrainArgs) -> String {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let data = args.data.iter().map(|path| format!("--data {}", name(path)));
@@ -138,14 +141,11 @@ fn show(report: &Report, fitted: usize, args: &TrainArgs) -> anyhow::Result<()> 
     if report.duplicates > 0 {
         let (duplicates, contradictions) = (report.duplicates, report.contradictions);
         say(&format!(
-            "{duplicates} lines told a row again, {contradictions} of them with other scores: averaged"
+            "{duplicates} duplicate rows averaged, {contradictions} of them with different scores"
         ));
     }
     if report.unsampled > 0 {
-        say(&format!(
-            "{} rows left out: training takes a sample drawn by chance",
-            report.unsampled
-        ));
+        say(&format!("{} rows left out: training takes a random sample", report.unsampled));
     }
     if let Some(held_out) = report.calibration.as_ref().map(|found| found.all) {
         say(&format!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier));

@@ -1,6 +1,6 @@
-//! The report's pictures, as SVG.
+//! Charts of the report as SVG.
 //!
-//! Drawing only: every figure comes from the summary.
+//! Draws the figures of the summary and computes none.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use super::stats::Estimate;
 use super::summary::{ModelResult, Part, Summary};
 use super::table::digits;
 
-/// Why a picture could not be drawn; writing to a string cannot fail, so it is the library's.
+/// A chart could not be drawn. Writing to a string cannot fail, so the cause is in the library.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot draw the report: {0}")]
 pub struct DrawError(String);
@@ -23,7 +23,7 @@ pub struct DrawError(String);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// Okabe and Ito's colours, which people with any colour vision tell apart.
+/// Palette of Okabe and Ito, distinguishable with any colour vision.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -36,7 +36,7 @@ const INK: RGBColor = RGBColor(51, 51, 51);
 const FAINT: RGBColor = RGBColor(225, 225, 225);
 const FONT: &str = "sans-serif";
 
-/// Accuracy over joules of each model, both with intervals.
+/// Accuracy over joules of each model, with intervals.
 pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
     let points: Vec<(String, Estimate, Estimate)> = summary
         .results
@@ -58,7 +58,7 @@ pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
                 PathElement::new(vec![(x, accuracy.low), (x, accuracy.high)], line),
             ])?;
             chart.draw_series([Circle::new((x, y), 6, colour.filled())])?;
-            // Above and below in turn: models alike would write over each other.
+            // Alternates above and below, because labels of similar models would overlap.
             let (at, shift) = if place % 2 == 0 { (VPos::Bottom, -8) } else { (VPos::Top, 8) };
             let style = (FONT, 14).into_font().color(&colour).pos(Pos::new(HPos::Left, at));
             chart.draw_series([
@@ -69,7 +69,7 @@ pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
     })
 }
 
-/// Joules per request in each part, one bar a model.
+/// Joules per request in each part, one bar per model.
 pub fn joules_by(
     summary: &Summary,
     parts: impl Fn(&ModelResult) -> &[Part],
@@ -81,7 +81,7 @@ pub fn joules_by(
     )
 }
 
-/// Accuracy in each part, one bar a model.
+/// Accuracy in each part, one bar per model.
 pub fn accuracy_by(
     summary: &Summary,
     parts: impl Fn(&ModelResult) -> &[Part],
@@ -98,7 +98,7 @@ const GAP: i32 = 12;
 const LEFT: i32 = 120;
 const BOTTOM: i32 = 58;
 
-/// Horizontal bars with intervals, grouped by part: names of parts stay readable.
+/// Horizontal bars with intervals, grouped by part, so that names of parts stay readable.
 fn bars(
     summary: &Summary,
     parts: impl Fn(&ModelResult) -> Vec<(String, Option<Estimate>)>,
@@ -168,7 +168,7 @@ fn axis(
     Ok(())
 }
 
-/// Fitted against actual joules of what was held out.
+/// Fitted over actual joules of held-out requests.
 pub fn residuals(fit: &Fit) -> Result<String, DrawError> {
     let points = &fit.points;
     draw((440, 400), |area| {
@@ -193,14 +193,14 @@ pub fn residuals(fit: &Fit) -> Result<String, DrawError> {
 
 type Chart<'a, 'b, X, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>;
 
-/// A plane with room for its labels.
+/// A drawing area with margins for labels.
 fn frame<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut builder = ChartBuilder::on(area);
     builder.margin(12).x_label_area_size(46).y_label_area_size(62);
     builder
 }
 
-/// Its grid, axes and what they say; `y` with how its values are written.
+/// Grid, axes and their titles; `y` includes the format of its values.
 fn mesh<X, Y>(
     chart: &mut Chart<'_, '_, X, Y>,
     x: &str,
@@ -231,7 +231,7 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// What a model is called in a picture.
+/// Label of a result.
 pub fn label(result: &ModelResult) -> String {
     if result.batch == 1 {
         result.model.clone()
@@ -240,7 +240,7 @@ pub fn label(result: &ModelResult) -> String {
     }
 }
 
-/// The colour of the nth result, for a legend.
+/// Colour of the nth result, for a legend.
 pub fn colour(place: usize) -> String {
     let RGBColor(red, green, blue) = COLOURS[place % COLOURS.len()];
     format!("rgb({red},{green},{blue})")
@@ -262,7 +262,7 @@ fn log(range: Range<f64>) -> LogCoord<f64> {
     range.log_scale().base(base).into()
 }
 
-/// A range around the values that is wide enough for a logarithmic axis.
+/// A range around the values, wide enough for a logarithmic axis.
 fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));

@@ -1,6 +1,6 @@
-//! Asks one question through a gateway's front door and waits until its energy is final.
+//! Client of the gateway under measurement: sends one question and waits until its energy is final.
 //!
-//! Local and cloud models are asked alike; everything that is recorded comes from the gateway's own books.
+//! Treats local and cloud models alike. All recorded figures come from the gateway's own receipts.
 
 use std::time::Duration;
 
@@ -14,35 +14,35 @@ use super::suite::Item;
 use crate::net::{self, ClientOptions};
 use crate::traffic::{Outcome, Record};
 
-/// The gateway that is measured.
+/// Gateway under measurement.
 #[derive(Clone, Debug)]
 pub struct Gateway {
     http: reqwest::Client,
-    /// Root, without a slash at the end.
+    /// Base URL without a slash at the end.
     root: String,
 }
 
-/// How a question is put.
+/// Sampling of an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct SamplingOptions {
     pub max_tokens: u32,
     /// 0 is greedy.
     pub temperature: f32,
     pub seed: u64,
-    /// Ask for log-probabilities, which costs a little energy of its own.
+    /// Request log-probabilities, which costs a little energy.
     pub logprobs: bool,
 }
 
-/// What came back.
+/// Answer to a question.
 #[derive(Debug)]
 pub struct Answer {
     pub text: String,
     pub mean_logprob: Option<f64>,
-    /// The gateway's record, its energy final.
+    /// Record of the gateway, with final energy.
     pub record: Box<Record>,
 }
 
-/// Why there is nothing to record of a request.
+/// Why a request has no record.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("`{0}` is not the URL of a gateway")]
@@ -53,14 +53,14 @@ pub enum ClientError {
     Refused { status: StatusCode, message: String },
     #[error("the gateway does not know its own request {0}")]
     Unrecorded(String),
-    #[error("the energy of request {0} did not settle in {SETTLE_PATIENCE:?}")]
+    #[error("the energy of request {0} did not settle in {SETTLE_TIMEOUT:?}")]
     Unsettled(String),
     #[error("`{model}` did not become ready in {after:?}: {state}")]
     NotReady { model: String, after: Duration, state: String },
 }
 
-/// The gateway publishes after 30 s at the latest.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(40);
+/// The gateway settles a receipt after 30 s at the latest.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(40);
 const POLL_EVERY: Duration = Duration::from_millis(15);
 
 impl Gateway {
@@ -73,8 +73,8 @@ impl Gateway {
         &self.http
     }
 
-    /// Waits until `model` takes requests.
-    pub async fn until_ready(&self, model: &str, patience: Duration) -> Result<(), ClientError> {
+    /// Waits until `model` is ready.
+    pub async fn until_ready(&self, model: &str, timeout: Duration) -> Result<(), ClientError> {
         let url = format!("{}/v1/models/{model}", self.root);
         let mut state = String::new();
         let ready = async {
@@ -83,25 +83,23 @@ impl Gateway {
                 if card["ready"] == true {
                     return Ok(());
                 }
-                let told = card["state"].as_str().unwrap_or("no key, or not reachable");
-                told.clone_into(&mut state);
+                let state_now = card["state"].as_str().unwrap_or("no key, or not reachable");
+                state_now.clone_into(&mut state);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        match tokio::time::timeout(patience, ready).await {
+        match tokio::time::timeout(timeout, ready).await {
             Ok(done) => done,
-            Err(_) => {
-                Err(ClientError::NotReady { model: model.to_owned(), after: patience, state })
-            }
+            Err(_) => Err(ClientError::NotReady { model: model.to_owned(), after: timeout, state }),
         }
     }
 
-    /// The text of `/metrics`.
+    /// Returns the text of `/metrics`.
     pub async fn metrics(&self) -> Result<String, ClientError> {
         Ok(self.http.get(format!("{}/metrics", self.root)).send().await?.text().await?)
     }
 
-    /// Asks `model`. An answer that failed is an answer: its record says how.
+    /// Sends `item` to `model`. A failed answer is returned as well; its record has the error.
     pub async fn ask(
         &self,
         model: &str,
@@ -116,7 +114,7 @@ impl Gateway {
         self.send(&body).await
     }
 
-    /// Lets `model` write `tokens` tokens, whatever they say: a load to calibrate with.
+    /// Makes `model` generate `tokens` tokens, as a load for calibration.
     pub async fn keep_busy(
         &self,
         model: &str,
@@ -143,15 +141,15 @@ impl Gateway {
             let message = body["error"]["message"].as_str().unwrap_or_default().to_owned();
             return Err(ClientError::Refused { status, message });
         };
-        let mut heard = Heard::default();
+        let mut streamed = StreamedAnswer::default();
         if response.status() == StatusCode::OK {
             let mut events = response.bytes_stream().eventsource();
             while let Some(Ok(event)) = events.next().await {
-                heard.take(&event.data);
+                streamed.add(&event.data);
             }
         }
         let record = Box::new(self.settled(&id).await?);
-        let Heard { text, logprobs, tokens } = heard;
+        let StreamedAnswer { text, logprobs, tokens } = streamed;
         let mean_logprob = (tokens > 0).then(|| logprobs / f64::from(tokens));
         Ok(Answer { text, mean_logprob, record })
     }
@@ -171,7 +169,7 @@ impl Gateway {
                 tokio::time::sleep(POLL_EVERY).await;
             }
         };
-        match tokio::time::timeout(SETTLE_PATIENCE, settling).await {
+        match tokio::time::timeout(SETTLE_TIMEOUT, settling).await {
             Ok(record) => record,
             Err(_) => Err(ClientError::Unsettled(id.to_owned())),
         }
@@ -179,7 +177,7 @@ impl Gateway {
 }
 
 impl Answer {
-    /// Why there is no whole answer, if there is none.
+    /// Returns why the answer is incomplete; `None` if it is complete.
     pub fn error(&self) -> Option<String> {
         let record = &self.record;
         if record.outcome == Outcome::Answered {
@@ -191,9 +189,9 @@ impl Answer {
     }
 }
 
-/// What a stream said so far.
+/// Contents of a stream so far.
 #[derive(Default)]
-struct Heard {
+struct StreamedAnswer {
     text: String,
     logprobs: f64,
     tokens: u32,
@@ -230,9 +228,10 @@ struct TokenLogprob {
     logprob: f64,
 }
 
-impl Heard {
-    /// Takes in the data of an event. What is no chunk (`[DONE]`, an error) says nothing; the record tells of errors.
-    fn take(&mut self, data: &str) {
+impl StreamedAnswer {
+    /// Adds the data of an event. Ignores anything but chunks (`[DONE]`, errors); the record has
+    /// the error.
+    fn add(&mut self, data: &str) {
         let Ok(chunk) = serde_json::from_str::<Chunk>(data) else { return };
         let Some(choice) = chunk.choices.into_iter().next() else { return };
         self.text.push_str(choice.delta.content.as_deref().unwrap_or_default());

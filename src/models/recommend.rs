@@ -95,7 +95,7 @@ struct ComputeDevice<'m> {
 
 /// Returns the model for `machine`; `None` if `catalogue` has no chat model. `offload`: this build
 /// can use GPUs.
-pub fn choose<'c>(
+pub fn recommend<'c>(
     catalogue: &'c [Entry],
     machine: &Machine,
     offload: bool,

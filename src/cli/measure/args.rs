@@ -15,14 +15,14 @@ pub(in crate::cli) struct MeasureArgs {
     /// Models of the config, separated by commas [default: all that could answer]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) models: Vec<String>,
-    /// JSON lines of {"id", "prompt", "check", …}, or a traffic log kept with prompts = "full" [default: 330 questions that
-    /// come with Wattgate]
+    /// JSON lines of {"id", "prompt", "check", …}, or a traffic log kept with prompts = "full"
+    /// [default: 330 questions that come with Wattgate]
     #[arg(long, value_name = "PATH")]
     pub(super) suite: Option<PathBuf>,
-    /// Ask every question so many times
+    /// Send each question N times
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) repeats: u32,
-    /// After one at a time, ask so many at a time
+    /// After single requests, repeat the suite in batches of N
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) batch: u32,
     /// Only N questions, spread evenly over the suite
@@ -31,31 +31,33 @@ pub(in crate::cli) struct MeasureArgs {
     /// Longest answer in tokens
     #[arg(long, default_value_t = 96, value_name = "TOKENS")]
     pub(super) max_tokens: u32,
-    /// 0 always takes the likeliest token
+    /// Sampling temperature; 0 is greedy
     #[arg(long, default_value_t = 0.0)]
     pub(super) temperature: f32,
-    /// Requests asked first and not counted
+    /// Warm-up requests, not counted
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(super) warmup: usize,
-    /// Ask for log-probabilities and show perplexities; computing them costs a little energy
+    /// Request log-probabilities and show perplexities, which costs a little energy
     #[arg(long)]
     pub(super) logprobs: bool,
     /// Folder of the run: rows, summary, report
     #[arg(long, default_value = "data/measure", value_name = "DIR")]
     pub(super) out: PathBuf,
-    /// Where to write what was fitted [default: the config's `profile`, else profile.toml in the folder of the run]
+    /// Profile to update [default: the config's `profile`, else profile.toml in the folder of the
+    /// run]
     #[arg(long, value_name = "PATH")]
     pub(super) profile: Option<PathBuf>,
-    /// Go on with the run in the folder
+    /// Resume the run in the folder
     #[arg(long)]
     pub(super) resume: bool,
-    /// Order of asking, sampling and bootstrap
+    /// Seed of the order, the sampling and the bootstrap
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
-    /// Instead of asking questions, set the sensor against a wall meter: a CSV of time and watts, shelly:HOST or tasmota:HOST
+    /// Calibrate the sensor against a wall meter instead of sending questions: a CSV of time and
+    /// watts, shelly:HOST or tasmota:HOST
     #[arg(long, value_name = "METER")]
     pub(super) calibrate: Option<WallMeter>,
-    /// With --calibrate: how long each step of load counts
+    /// With --calibrate: length of the counted part of each load step
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=3600))]
     pub(super) step_seconds: u64,
     /// Write the summary as JSON to standard output
@@ -66,27 +68,27 @@ pub(in crate::cli) struct MeasureArgs {
 /// Why the arguments cannot be used with this config.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BadInput {
-    #[error("no model `{asked}` in the config; there are: {known}")]
+    #[error("no model `{asked}` in the config; its models: {known}")]
     NoModel { asked: String, known: String },
-    #[error("`{0}` gives embeddings, which have no right answer: choose others with --models")]
+    #[error("`{0}` is an embedding model, which cannot be graded: choose others with --models")]
     Embeds(String),
     #[error(
-        "`{0}` cannot answer yet, since its file or its API key is missing: `wattgate check` tells which, `wattgate models pull {0}` fetches a file"
+        "`{0}` cannot answer: its file or API key is missing. `wattgate check` shows which; `wattgate models pull {0}` downloads a file"
     )]
     NotReady(String),
     #[error(
-        "no model of the config could answer: pull one (`wattgate models pull`) or set its API key"
+        "no model of the config can answer: pull one with `wattgate models pull`, or set an API key"
     )]
     NoneReady,
     #[error(
-        "--batch {batch} needs as many slots, and `{model}` has {slots}: set slots = {batch} in [models.{model}.llama]"
+        "--batch {batch} needs {batch} slots, `{model}` has {slots}: set slots = {batch} in [models.{model}.llama]"
     )]
     Slots { batch: u32, model: String, slots: u32 },
-    #[error("--calibrate needs a local model to make load with")]
+    #[error("--calibrate needs a local model to generate load")]
     NothingLocal,
 }
 
-/// The models that are named, or all text models that could answer.
+/// Returns the named models, or all text models that could answer.
 pub(super) fn models(args: &MeasureArgs, config: &Config) -> Result<Vec<String>, BadInput> {
     for asked in &args.models {
         let known = || config.models.keys().cloned().collect::<Vec<_>>().join(", ");

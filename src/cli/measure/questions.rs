@@ -1,5 +1,5 @@
-//! `wattgate measure` with questions: each model is asked the suite, then the summary, the report and the profile are
-//! written.
+//! `wattgate measure` with questions: runs the suite on each model, then writes summary, report and
+//! profile.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::measure::{
 use crate::routing::Route;
 
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted; what was asked is kept in {}: go on with the same command and --resume", .dir.display())]
+#[error("interrupted; finished requests are kept in {}: run the same command with --resume", .dir.display())]
 struct Interrupted {
     dir: PathBuf,
 }
@@ -32,7 +32,7 @@ pub(super) async fn measure(
     models: &[String],
 ) -> anyhow::Result<()> {
     let suite = suite(args)?;
-    // Before hours of asking rather than after.
+    // Fails before hours of requests rather than after them.
     Profile::to_update(&profile_path(args, config))?;
     let settings = settings(args, &suite);
     let mut journal = Journal::open(&args.out, &settings, args.resume)?;
@@ -47,7 +47,7 @@ pub(super) async fn measure(
             let bar = bar(name, asked as u64)?;
             let progress = |row: &Row| advance(&bar, row);
             let done = tokio::select! {
-                done = run::run(&gateway, &plan, &mut journal, &progress) => done.map_err(Into::into),
+                done = run::run(&gateway, &plan, &mut journal, &progress) => done.map_err(anyhow::Error::from),
                 _ = tokio::signal::ctrl_c() => Err(Interrupted { dir: args.out.clone() }.into()),
             };
             bar.finish_and_clear();
@@ -66,7 +66,7 @@ fn suite(args: &MeasureArgs) -> Result<Suite, SuiteError> {
         note(&format!("left out {} requests of the log without a prompt", suite.skipped));
     }
     if let Some(limit) = args.limit.filter(|limit| *limit < suite.items.len()) {
-        // Evenly, because suites are sorted by domain.
+        // Evenly spread, because suites are sorted by domain.
         let all = std::mem::take(&mut suite.items);
         let count = all.len();
         let chosen = (0..limit).map(|place| place * count / limit);
@@ -89,7 +89,7 @@ fn settings(args: &MeasureArgs, suite: &Suite) -> Settings {
 }
 
 fn plan<'a>(args: &MeasureArgs, config: &Config, model: &'a str, suite: &'a Suite) -> Plan<'a> {
-    let (route, load_patience) = match &config.models[model].engine {
+    let (route, load_timeout) = match &config.models[model].engine {
         Engine::Llama { config, .. } => {
             (Route::Local, Duration::from_millis(config.load_timeout_ms))
         }
@@ -109,13 +109,13 @@ fn plan<'a>(args: &MeasureArgs, config: &Config, model: &'a str, suite: &'a Suit
             logprobs: args.logprobs,
         },
         keep_answers: suite.items.iter().any(|item| item.check.is_some()),
-        load_patience,
+        load_timeout,
     }
 }
 
 const BASELINES_FILE: &str = "baselines.json";
 
-/// What earlier parts of the run found out about models that are done.
+/// Baselines that earlier parts of the run measured.
 fn baselines(out: &Path) -> BTreeMap<String, ModelBaseline> {
     let text = fs::read(out.join(BASELINES_FILE)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
@@ -148,7 +148,7 @@ fn write(args: &MeasureArgs, config: &Config, summary: &Summary) -> anyhow::Resu
     Ok(())
 }
 
-/// How the gateway learns of a profile it does not read yet.
+/// How to make the gateway use a profile that its config does not name.
 fn advice(config: &Config, path: &Path) -> String {
     if config.energy.profile.as_deref() == Some(path) {
         String::new()

@@ -1,4 +1,4 @@
-//! `wattgate models pull`: brings model files to this machine.
+//! `wattgate models pull`: downloads model files.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::cli::console::{fail, say};
 use crate::config::model_tables;
 use crate::models::{self, Progress, known};
 
-/// Fetch and verify model files; what is already here is left alone
+/// Download and verify model files; files that are present are kept
 #[derive(Args, Debug)]
 pub(super) struct PullArgs {
     /// Models of the config or of the catalogue [default: every local model of the config]

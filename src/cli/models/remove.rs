@@ -1,4 +1,4 @@
-//! `wattgate models rm`: takes pulled models off this machine, after asking.
+//! `wattgate models rm`: removes pulled model files, after a confirmation.
 
 use std::io::{self, IsTerminal};
 
@@ -16,7 +16,7 @@ pub(super) struct RemoveArgs {
     /// Models of the config or of the catalogue
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
     #[command(flatten)]

@@ -10,7 +10,7 @@ use crate::models::{Confidence, Entry, catalogue};
 /// Search the catalogue of models that can be pulled by name
 #[derive(Args, Debug)]
 pub(super) struct SearchArgs {
-    /// Only models in whose name, kind, licence or note each word occurs
+    /// Only models whose name, kind, licence or note contains each word
     #[arg(value_name = "WORDS")]
     words: Vec<String>,
     /// Only files up to this size, as in 4GiB or 500MB
@@ -28,7 +28,7 @@ pub(super) fn run(args: &SearchArgs) -> anyhow::Result<u8> {
     if args.json {
         say(&serde_json::to_string_pretty(&found)?);
     } else if found.is_empty() {
-        note("no model of the catalogue is like that; without words, all are listed");
+        note("no model of the catalogue matches; run the command without words to list all");
     } else {
         say(&format!("{}\n{LEGEND}", table(&found)));
     }
@@ -68,7 +68,7 @@ fn parameters(entry: &Entry) -> String {
     count(entry.parameters_b) + &active
 }
 
-/// Bytes as people write them: a number with a decimal (`MB`) or binary (`MiB`) unit, or with none.
+/// Parses a size: a number with a decimal (`MB`) or binary (`MiB`) unit, or without one.
 fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || "write a size as in 4GiB, 500MB or 1073741824".to_owned();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');

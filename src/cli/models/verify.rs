@@ -1,4 +1,4 @@
-//! `wattgate models verify`: reads model files again and says whether they are still what they should be.
+//! `wattgate models verify`: reads model files again and compares their checksums.
 
 use clap::Args;
 

@@ -11,11 +11,13 @@ use crate::routing::adequacy::names::canonical;
 pub(super) enum BadInput {
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("no policy `{name}` in the config; near it: {near}")]
+    #[error("no policy `{name}` in the config; similar names: {near}")]
     Policy { name: String, near: String },
-    #[error("`--pair` takes two different names, WEAK,STRONG; `{0}` is not that")]
+    #[error("`{0}` is not a pair: --pair takes two different names, WEAK,STRONG")]
     Pair(String),
-    #[error("`{name}` is neither a model of the config nor of the router's data; near it: {near}")]
+    #[error(
+        "`{name}` is neither a model of the config nor of the router's data; similar names: {near}"
+    )]
     PairModel { name: String, near: String },
     #[error("the config has no model that answers in text")]
     NoModel,
@@ -25,7 +27,7 @@ pub(super) enum BadInput {
     Router(#[from] AdequacyError),
 }
 
-/// The three names most like this one.
+/// The three most similar names.
 pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n String>) -> String {
     let like = |known: &&String| strsim::jaro_winkler(&canonical(name), &canonical(known));
     let mut known: Vec<&String> = known.collect();

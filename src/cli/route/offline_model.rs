@@ -1,4 +1,5 @@
-//! The models that `wattgate route` scores: those of the config as if all were up, or a pair by name.
+//! Models that `wattgate route` scores: those of the config as if all were ready, or a pair of
+//! names.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, OutputLength, Route};
 use crate::units::Dollars;
 
-/// A model that may be chosen, and how its adequacy and energy are predicted.
+/// A model with the means to predict its adequacy and energy.
 pub(super) struct OfflineModel {
     pub(super) model: Arc<str>,
     pub(super) route: Route,
@@ -25,25 +26,25 @@ pub(super) struct OfflineModel {
     context_tokens: Option<u32>,
     energy: Energy,
     price: Price,
-    /// What feeds it, if carbon is configured.
+    /// Grid of its electricity, if carbon is configured.
     grid: Option<Grid>,
 }
 
 enum Energy {
     Unknown,
     Cloud(Option<cloud::PerToken>),
-    /// What a local model is expected to take by its profile, or is assumed to if it was never measured.
+    /// Estimate of a local model by its profile, or the configured prior without one.
     Local(Estimator),
 }
 
 enum Price {
     Unknown,
-    /// A local model's.
+    /// Local models have no price per token.
     Nothing,
     Upstream(Box<upstream::Config>),
 }
 
-/// Who may enter, from one config and one router.
+/// Models of one config under one router.
 pub(super) struct OfflineModels<'c> {
     pub(super) config: &'c Config,
     pub(super) adequacy: &'c AdequacyModel,
@@ -52,13 +53,13 @@ pub(super) struct OfflineModels<'c> {
 }
 
 impl OfflineModels<'_> {
-    /// Every model of the config that answers in text.
+    /// All text models of the config.
     pub(super) fn all(&self) -> Vec<OfflineModel> {
         let models = self.config.models.iter().filter(|(_, model)| !model.is_embedding());
         models.map(|(name, model)| self.configured(name, model)).collect()
     }
 
-    /// Those of `WEAK,STRONG`: the weak model stands for what is local, the strong one for the cloud.
+    /// The two of `WEAK,STRONG`: the weak model counts as local, the strong one as cloud.
     pub(super) fn pair(&self, pair: &str) -> Result<Vec<OfflineModel>, BadInput> {
         let names: Vec<&str> = pair.split(',').map(str::trim).collect();
         let [weak, strong] = names[..] else { return Err(BadInput::Pair(pair.to_owned())) };
@@ -100,7 +101,7 @@ impl OfflineModels<'_> {
                 route: Route::Local,
                 ability,
                 capabilities: assemble::LOCAL_CAPABILITIES,
-                // With its oldest turns left out, any conversation fits.
+                // Any conversation fits if its oldest turns are dropped.
                 context_tokens: Some(llama.context_tokens)
                     .filter(|_| llama.overflow == Overflow::Refuse),
                 energy: Energy::Local(Estimator::new(
@@ -108,7 +109,8 @@ impl OfflineModels<'_> {
                     config.energy.cpu_model(),
                     Arc::clone(&self.profile),
                 )),
-                // Electricity is bought at the price of the hour, which a file of prompts does not tell.
+                // The price of electricity depends on the hour, which a file of prompts does not
+                // have.
                 price: if rates.tariff().is_some() { Price::Unknown } else { Price::Nothing },
                 grid: rates.here(),
             },
@@ -134,7 +136,7 @@ impl OfflineModel {
         adequacy: &AdequacyModel,
     ) -> Candidate {
         let p = adequacy.predict_named(text, &self.model, self.ability);
-        // Nothing has been seen of any model: the prior of a gateway that has just started.
+        // The prior of a gateway that has just started.
         let output_tokens = OutputLength::default().expected(features);
         let (prompt, output) = (u64::from(features.prompt_tokens), u64::from(output_tokens));
         let usage = Usage {

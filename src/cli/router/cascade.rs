@@ -1,4 +1,5 @@
-//! `wattgate router fit-cascade`: from judged local answers in the log to the weights of their first tokens.
+//! `wattgate router fit-cascade`: weights of the first tokens of local answers, from judged answers
+//! in the log.
 
 use std::path::PathBuf;
 
@@ -45,10 +46,10 @@ pub(super) fn run(args: &FitArgs) -> anyhow::Result<u8> {
     };
     let cannot_write = || format!("cannot write to {}", args.out.display());
     if !args.out.join(MODEL_FILE).exists() {
-        // Weights alone are no router: the built-in one comes with them.
+        // Weights need a router next to them.
         AdequacyModel::built_in()?.save(&args.out)?;
         Reference::built_in()?.save(&args.out).with_context(cannot_write)?;
-        note(&format!("{} held no router: the built-in one is there now", args.out.display()));
+        note(&format!("{} had no router: wrote the built-in one", args.out.display()));
     }
     Confidence::load(&args.out)?.with(weights).save(&args.out).with_context(cannot_write)?;
     if args.json {
