@@ -66,7 +66,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
             Line::Bad { path, line, reason } => {
                 bad_lines += 1;
                 if bad_lines <= BAD_LINES_SHOWN {
-                    warn(&format!("{}:{line} skipped: {reason}", path.display()));
+                    warn(&format!("{}:{line}: {reason}; line skipped", path.display()));
                 }
             }
         }

@@ -2,12 +2,12 @@
 //!
 //! Text and layout only; the figures are the summary's, the pictures `super::chart`'s.
 
-use std::fmt::Write;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, DrawError, colour, label};
 use super::fit::{Errors, Fit};
 use super::stats::{Estimate, Interval};
-use super::summary::{ModelResult, Summary};
+use super::summary::{ModelResult, Part, Summary};
 use super::table::digits;
 use crate::energy::Source;
 
@@ -15,303 +15,342 @@ const STYLE: &str = include_str!("html_report.css");
 
 /// The whole page.
 pub fn render(summary: &Summary) -> Result<String, DrawError> {
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><title>Intelligence per watt</title><style>{STYLE}</style></head><body><main>\n"
-    );
-    page += &head(summary);
-    page += &headline(summary);
     let graded = summary.results.iter().any(|result| result.accuracy.is_some());
     let metered = summary.results.iter().any(|result| result.joules.is_some());
-    if graded && metered {
-        page += &figure_of_models(summary)?;
-    }
-    page += &parts(summary, graded, metered)?;
-    page += &costs(summary)?;
-    page += METHOD;
-    page += "</main></body></html>\n";
-    Ok(page)
-}
-
-fn head(summary: &Summary) -> String {
-    let settings = &summary.settings;
-    format!(
-        "<header><h1>Intelligence per watt</h1><p class=\"lead\"><b>IPW</b> is the share of right answers divided by the mean watts of a request, \
-         <b>IPJ</b> the same divided by its mean joules: higher is better.</p>\
-         <p>{}. Suite <b>{}</b>{}, answers of up to {} tokens, temperature {}, seed {}. Measured {} (UTC).</p></header>\n",
-        escape(&settings.machine.to_string()),
-        escape(&settings.suite),
-        settings
-            .limit
-            .map_or_else(String::new, |limit| format!(", {limit} questions spread over it")),
-        settings.max_tokens,
-        settings.temperature,
-        settings.seed,
-        escape(&summary.measured),
-    )
-}
-
-fn figure_of_models(summary: &Summary) -> Result<String, DrawError> {
-    Ok(format!(
-        "<section><h2>Accuracy and energy</h2><p>Up and to the left is better. Bars: 95 % bootstrap intervals over questions. {}</p><figure>{}</figure></section>\n",
-        qualities(summary),
-        chart::frontier(summary)?
-    ))
-}
-
-/// How the energy of each model is known, in words.
-fn qualities(summary: &Summary) -> String {
-    let known = summary
-        .results
-        .iter()
-        .map(|result| format!("<b>{}</b>: {}", escape(&label(result)), quality_badge(result)));
-    format!("Energy of {}.", known.collect::<Vec<_>>().join(", "))
-}
-
-fn quality_badge(result: &ModelResult) -> String {
-    let quality = result.quality.map_or("unknown", |quality| quality.label());
-    format!("<span class=\"quality {quality}\">{quality}</span>")
-}
-
-fn headline(summary: &Summary) -> String {
-    let names = [
-        ("model", ""),
-        ("at a time", "requests"),
-        ("questions", ""),
-        ("accuracy", "%"),
-        ("energy", "J per request"),
-        ("power", "W"),
-        ("IPW", "1/W"),
-        ("IPJ", "1/J"),
-        ("first token", "p50"),
-        ("whole answer", "s"),
-        ("tokens", "in / out"),
-        ("energy is", ""),
-    ];
-    let mut table = String::from("<section><div class=\"scroll\"><table><thead><tr>");
-    for (name, unit) in names {
-        // Writing to a string cannot fail, here and below.
-        let _ = write!(table, "<th>{name}<small>{unit}</small></th>");
-    }
-    table += "</tr></thead><tbody>";
-    for result in &summary.results {
-        table += &row(result);
-    }
-    table += "</tbody></table></div><p class=\"note\">Small figures: 95 % intervals. –: unknown, which is not zero.</p></section>\n";
-    table
-}
-
-fn row(result: &ModelResult) -> String {
-    let band = result.band.map_or_else(String::new, |[low, high]| {
-        format!("<small>true value ×{low:.2} to ×{high:.2}</small>")
-    });
-    let perplexity = result.perplexity.zip(result.ppj).map_or_else(String::new, |(value, ppj)| {
-        format!("<small>perplexity {}, 1/(ppl·J) {}</small>", digits(value.value), digits(ppj))
-    });
-    let failed = match result.failed {
-        0 => String::new(),
-        failed => format!("<small>{failed} of {} requests failed</small>", result.requests),
-    };
-    let unknown = match result.energy_unknown {
-        0 => String::new(),
-        unknown => format!("<small>of {unknown} of {} unknown</small>", result.requests),
-    };
-    let cells = [
-        format!("<b>{}</b><small>{}</small>", escape(&result.model), result.route.label()),
-        result.batch.to_string(),
-        format!("{}{failed}", result.questions),
-        result.accuracy.map_or_else(none, |share| interval(share, percent)),
-        result.joules.map_or_else(none, |joules| interval(joules, digits)) + &unknown,
-        result.watts.map_or_else(none, |watts| interval(watts, digits)),
-        result.ipw.map_or_else(none, |ratio| interval(ratio, digits)),
-        result.ipj.map_or_else(none, |ratio| interval(ratio, digits)) + &perplexity,
-        milliseconds(result.first_token_s.p50, result.first_token_s.p95),
-        result.seconds.map_or_else(none, |seconds| interval(seconds, digits)),
-        format!(
-            "{:.0} / {:.0}<small>{:.0} cached</small>",
-            result.prompt_tokens, result.output_tokens, result.cached_tokens
-        ),
-        quality_badge(result) + &band,
-    ];
-    cells.iter().fold("<tr>".to_owned(), |row, cell| row + "<td>" + cell + "</td>") + "</tr>"
-}
-
-/// Joules and accuracy of each domain and difficulty, as far as there are any.
-fn parts(summary: &Summary, graded: bool, metered: bool) -> Result<String, DrawError> {
-    let mut text =
-        format!("<section><h2>Where the joules go</h2>{}<div class=\"pair\">", legend(summary));
-    if metered {
-        text +=
-            &picture("Energy by domain", &chart::joules_by(summary, |result| &result.by_domain)?);
-    }
-    if graded {
-        text += &picture(
-            "Accuracy by domain",
-            &chart::accuracy_by(summary, |result| &result.by_domain)?,
-        );
-    }
-    if metered {
-        text += &picture(
-            "Energy by difficulty",
-            &chart::joules_by(summary, |result| &result.by_difficulty)?,
-        );
-    }
-    if graded {
-        text += &picture(
-            "Accuracy by difficulty",
-            &chart::accuracy_by(summary, |result| &result.by_difficulty)?,
-        );
-    }
-    Ok(text + "</div></section>\n")
-}
-
-/// What was fitted for each local model and batch, with a picture of how well.
-fn costs(summary: &Summary) -> Result<String, DrawError> {
-    let mut text = String::from(
-        "<section><h2>What a request costs</h2><p>Non-negative least squares over all answers, with 95 % intervals over questions. Dots: answers, \
-         each as a fit without its own question predicts it. Grey lines: 15 % off.</p><div class=\"pair\">",
-    );
-    for result in &summary.results {
-        let _ = write!(
-            text,
-            "<figure><figcaption>{} {}</figcaption>",
-            escape(&label(result)),
-            quality_badge(result)
-        );
-        match &result.fit {
-            None => {
-                let reason = result.no_fit.as_deref().unwrap_or("unknown");
-                let _ = write!(text, "<p>No fit: {}.</p>", escape(reason));
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "Intelligence per watt" }
+                style { (PreEscaped(STYLE)) }
             }
-            Some(fit) => {
-                text += &coefficients(fit);
-                text += &errors(fit);
-                if !fit.points.is_empty() {
-                    text += &chart::residuals(fit)?;
+            body {
+                main {
+                    (head(summary))
+                    (headline(summary))
+                    @if graded && metered { (accuracy_and_energy(summary)?) }
+                    (parts(summary, graded, metered)?)
+                    (costs(summary)?)
+                    (method())
                 }
             }
         }
-        text += &baseline(result);
-        text += "</figure>";
-    }
-    Ok(text + "</div></section>\n")
+    };
+    Ok(page.into_string())
 }
 
-fn coefficients(fit: &Fit) -> String {
+fn head(summary: &Summary) -> Markup {
+    let settings = &summary.settings;
+    html! {
+        header {
+            h1 { "Intelligence per watt" }
+            p.lead {
+                b { "IPW" } " is the share of right answers divided by the mean watts of a request, "
+                b { "IPJ" } " the same divided by its mean joules: higher is better."
+            }
+            p {
+                (settings.machine) ". Suite " b { (settings.suite) }
+                @if let Some(limit) = settings.limit { ", " (limit) " questions spread over it" }
+                ", answers of up to " (settings.max_tokens) " tokens, temperature " (settings.temperature)
+                ", seed " (settings.seed) ". Measured " (summary.measured) " (UTC)."
+            }
+        }
+    }
+}
+
+fn accuracy_and_energy(summary: &Summary) -> Result<Markup, DrawError> {
+    Ok(html! {
+        section {
+            h2 { "Accuracy and energy" }
+            p {
+                "Up and to the left is better. Bars: 95 % bootstrap intervals over questions. Energy of "
+                @for (index, result) in summary.results.iter().enumerate() {
+                    @if index > 0 { ", " }
+                    b { (label(result)) } ": " (quality_badge(result))
+                }
+                "."
+            }
+            figure { (svg(&chart::frontier(summary)?)) }
+        }
+    })
+}
+
+fn quality_badge(result: &ModelResult) -> Markup {
+    let quality = result.quality.map_or("unknown", |quality| quality.label());
+    html! { span class={ "quality " (quality) } { (quality) } }
+}
+
+/// Columns of the first table, with their units.
+const COLUMNS: [(&str, &str); 12] = [
+    ("model", ""),
+    ("at a time", "requests"),
+    ("questions", ""),
+    ("accuracy", "%"),
+    ("energy", "J per request"),
+    ("power", "W"),
+    ("IPW", "1/W"),
+    ("IPJ", "1/J"),
+    ("first token", "p50"),
+    ("whole answer", "s"),
+    ("tokens", "in / out"),
+    ("energy is", ""),
+];
+
+fn headline(summary: &Summary) -> Markup {
+    html! {
+        section {
+            div.scroll {
+                table {
+                    thead { tr { @for (name, unit) in COLUMNS { th { (name) small { (unit) } } } } }
+                    tbody { @for result in &summary.results { (row(result)) } }
+                }
+            }
+            p.note { "Small figures: 95 % intervals. –: unknown, which is not zero." }
+        }
+    }
+}
+
+fn row(result: &ModelResult) -> Markup {
+    html! {
+        tr {
+            td { b { (result.model) } small { (result.route.label()) } }
+            td { (result.batch) }
+            td {
+                (result.questions)
+                @if result.failed > 0 { small { (result.failed) " of " (result.requests) " requests failed" } }
+            }
+            td { (interval(result.accuracy, percent)) }
+            td {
+                (interval(result.joules, digits))
+                @if result.energy_unknown > 0 {
+                    small { "of " (result.energy_unknown) " of " (result.requests) " unknown" }
+                }
+            }
+            td { (interval(result.watts, digits)) }
+            td { (interval(result.ipw, digits)) }
+            td {
+                (interval(result.ipj, digits))
+                @if let Some((perplexity, ppj)) = result.perplexity.zip(result.ppj) {
+                    small { "perplexity " (digits(perplexity.value)) ", 1/(ppl·J) " (digits(ppj)) }
+                }
+            }
+            td { (milliseconds(result.first_token_s.p50, result.first_token_s.p95)) }
+            td { (interval(result.seconds, digits)) }
+            td {
+                (whole(result.prompt_tokens)) " / " (whole(result.output_tokens))
+                small { (whole(result.cached_tokens)) " cached" }
+            }
+            td {
+                (quality_badge(result))
+                @if let Some([low, high]) = result.band {
+                    small { (format!("true value ×{low:.2} to ×{high:.2}")) }
+                }
+            }
+        }
+    }
+}
+
+/// Joules and accuracy of each domain and difficulty, where they are known.
+fn parts(summary: &Summary, graded: bool, metered: bool) -> Result<Markup, DrawError> {
+    type PartsOf = fn(&ModelResult) -> &[Part];
+    let kinds: [(&str, PartsOf); 2] =
+        [("domain", |result| &result.by_domain), ("difficulty", |result| &result.by_difficulty)];
+    Ok(html! {
+        section {
+            h2 { "Where the joules go" }
+            (legend(summary))
+            div.pair {
+                @for (kind, parts) in kinds {
+                    @if metered {
+                        (picture(&format!("Energy by {kind}"), &chart::joules_by(summary, parts)?))
+                    }
+                    @if graded {
+                        (picture(&format!("Accuracy by {kind}"), &chart::accuracy_by(summary, parts)?))
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// The fit of each local model and batch, with a picture of its errors.
+fn costs(summary: &Summary) -> Result<Markup, DrawError> {
+    Ok(html! {
+        section {
+            h2 { "What a request costs" }
+            p {
+                "Non-negative least squares over all answers, with 95 % intervals over questions. Dots: answers, \
+                 each as a fit without its own question predicts it. Grey lines: 15 % off."
+            }
+            div.pair { @for result in &summary.results { (cost(result)?) } }
+        }
+    })
+}
+
+fn cost(result: &ModelResult) -> Result<Markup, DrawError> {
+    Ok(html! {
+        figure {
+            figcaption { (label(result)) " " (quality_badge(result)) }
+            @match &result.fit {
+                None => p { "No fit: " (result.no_fit.as_deref().unwrap_or("unknown")) "." },
+                Some(fit) => {
+                    (coefficients(fit))
+                    (errors(fit))
+                    @if !fit.points.is_empty() { (svg(&chart::residuals(fit)?)) }
+                }
+            }
+            (baseline(result))
+        }
+    })
+}
+
+fn coefficients(fit: &Fit) -> Markup {
     let (joules, seconds) = (fit.cost.joules, fit.cost.seconds);
     let rows = [
         ("a request", joules.map(|joules| joules.fixed), seconds.fixed),
         ("a prompt token", joules.map(|joules| joules.prefill_token), seconds.prefill_token),
         ("an output token", joules.map(|joules| joules.decode_token), seconds.decode_token),
     ];
-    let mut text = String::from(
-        "<table class=\"costs\"><thead><tr><th></th><th>energy</th><th>time</th></tr></thead><tbody>",
-    );
-    for (place, (name, joules, seconds)) in rows.into_iter().enumerate() {
-        let between = fit.intervals.map_or_else(String::new, |intervals| {
-            let Interval { low, high } = intervals[place];
-            format!("<small>{} – {}</small>", digits(low * 1e3), digits(high * 1e3))
-        });
-        let joules = joules.map_or_else(none, |joules| format!("{} mJ", digits(joules * 1e3)));
-        let _ = write!(
-            text,
-            "<tr><td>{name}</td><td>{joules}{between}</td><td>{} ms</td></tr>",
-            digits(seconds * 1e3)
-        );
+    html! {
+        table.costs {
+            thead { tr { th {} th { "energy" } th { "time" } } }
+            tbody {
+                @for (index, (name, joules, seconds)) in rows.into_iter().enumerate() {
+                    tr {
+                        td { (name) }
+                        td {
+                            @match joules {
+                                Some(joules) => { (digits(joules * 1e3)) " mJ" },
+                                None => (UNKNOWN),
+                            }
+                            @if let Some(intervals) = fit.intervals {
+                                @let Interval { low, high } = intervals[index];
+                                small { (digits(low * 1e3)) " – " (digits(high * 1e3)) }
+                            }
+                        }
+                        td { (digits(seconds * 1e3)) " ms" }
+                    }
+                }
+            }
+        }
     }
-    text + "</tbody></table>"
 }
 
-fn errors(fit: &Fit) -> String {
+fn errors(fit: &Fit) -> Markup {
     let kinds = [
         (fit.errors, "by these costs and the tokens it had"),
         (fit.tracked, "the same, corrected by the answers before it as the gateway does"),
         (fit.predicted, "corrected likewise, with the tokens expected before it"),
         (fit.gateway, "as the gateway predicted while it was measured"),
     ];
-    let known = kinds.into_iter().filter_map(|(errors, what)| {
-        let Errors { p50, p90 } = errors?;
-        Some(format!(
-            "<li>{what}: off by {} (median), nine in ten by at most {}</li>",
-            percent(p50),
-            percent(p90)
-        ))
-    });
-    let known: String = known.collect();
-    if known.is_empty() {
-        return known;
-    }
-    format!(
-        "<p>Energy of {} held out, predicted</p><ul>{known}</ul>",
-        if fit.cost.batch == 1 {
-            format!("{} requests", fit.held_out)
-        } else {
-            format!("{} waves", fit.held_out)
+    let known: Vec<(Errors, &str)> =
+        kinds.into_iter().filter_map(|(errors, what)| Some((errors?, what))).collect();
+    let unit = if fit.cost.batch == 1 { "requests" } else { "waves" };
+    html! {
+        @if !known.is_empty() {
+            p { "Energy of " (fit.held_out) " " (unit) " held out, predicted" }
+            ul {
+                @for (Errors { p50, p90 }, what) in known {
+                    li {
+                        (what) ": off by " (percent(p50)) " (median), nine in ten by at most " (percent(p90))
+                    }
+                }
+            }
         }
-    )
+    }
 }
 
-fn baseline(result: &ModelResult) -> String {
+fn baseline(result: &ModelResult) -> Markup {
     let load = result.load_joules.map(|joules| format!("loading it takes {joules}"));
     // CPU time knows nothing of what the machine draws anyway.
     let draws = if result.source == Some(Source::CpuModel) { "adds" } else { "draws" };
     let idle =
         result.idle_watts.map(|watts| format!("loaded and idle it {draws} {} W", digits(watts.0)));
     let known: Vec<String> = load.into_iter().chain(idle).collect();
-    if known.is_empty() { String::new() } else { format!("<p>{}.</p>", known.join("; ")) }
+    html! { @if !known.is_empty() { p { (known.join("; ")) "." } } }
 }
 
-fn legend(summary: &Summary) -> String {
-    let keys = summary.results.iter().enumerate().map(|(place, result)| {
-        format!(
-            "<span><i style=\"background:{}\"></i>{}</span>",
-            colour(place),
-            escape(&label(result))
-        )
-    });
-    format!("<p class=\"legend\">{}</p>", keys.collect::<String>())
+fn legend(summary: &Summary) -> Markup {
+    html! {
+        p.legend {
+            @for (index, result) in summary.results.iter().enumerate() {
+                span { i style={ "background:" (colour(index)) } {} (label(result)) }
+            }
+        }
+    }
 }
 
-fn picture(title: &str, svg: &str) -> String {
-    format!("<figure><figcaption>{title}</figcaption>{svg}</figure>")
+fn picture(title: &str, drawing: &str) -> Markup {
+    html! { figure { figcaption { (title) } (svg(drawing)) } }
 }
 
-fn interval(estimate: Estimate, show: impl Fn(f64) -> String) -> String {
-    format!(
-        "{}<small>{} – {}</small>",
-        show(estimate.value),
-        show(estimate.low),
-        show(estimate.high)
-    )
+/// A drawing of `super::chart`, which escapes the names in it.
+fn svg(drawing: &str) -> PreEscaped<&str> {
+    PreEscaped(drawing)
+}
+
+const UNKNOWN: &str = "–";
+
+fn interval(estimate: Option<Estimate>, show: impl Fn(f64) -> String) -> Markup {
+    html! {
+        @match estimate {
+            Some(Estimate { value, low, high }) => {
+                (show(value)) small { (show(low)) " – " (show(high)) }
+            },
+            None => (UNKNOWN),
+        }
+    }
 }
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-fn milliseconds(p50: Option<f64>, p95: Option<f64>) -> String {
+fn whole(tokens: f64) -> String {
+    format!("{tokens:.0}")
+}
+
+fn milliseconds(p50: Option<f64>, p95: Option<f64>) -> Markup {
     let show = |seconds: f64| format!("{:.0} ms", seconds * 1e3);
-    p50.zip(p95)
-        .map_or_else(none, |(p50, p95)| format!("{}<small>p95 {}</small>", show(p50), show(p95)))
+    html! {
+        @match p50.zip(p95) {
+            Some((p50, p95)) => { (show(p50)) small { "p95 " (show(p95)) } },
+            None => (UNKNOWN),
+        }
+    }
 }
 
-fn none() -> String {
-    "–".to_owned()
+fn method() -> Markup {
+    html! {
+        section {
+            h2 { "How to read this" }
+            ul {
+                li {
+                    b { "Joules" } " are marginal: what a request added beyond idle power, split exactly over the requests that \
+                    ran together. " b { "measured" } " is a hardware counter, " b { "calibrated" } " a sensor set against a wall \
+                    meter, " b { "estimated" } " CPU time times watts, " b { "assumed" } " a table about somebody else's data \
+                    centre. Compare models of one quality; across qualities the bands decide."
+                }
+                li {
+                    b { "Watts" } " are a request's own joules over its own seconds. Several at a time share the machine, so each \
+                    draws less."
+                }
+                li {
+                    b { "IPW" } " is mean outcome / mean watts and " b { "IPJ" } " mean outcome / mean joules (accuracy per joule): \
+                    ratios of means, as in " i { "Intelligence per Watt" } " (arXiv:2511.07885). IPW favours the slow: for \
+                    routing, IPJ counts."
+                }
+                li {
+                    b { "Intervals" } " say how far another draw of questions would move a figure. An error of the sensor moves \
+                    all of them alike; that is the band."
+                }
+            }
+        }
+    }
 }
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
-}
-
-const METHOD: &str = "<section><h2>How to read this</h2><ul>\
-<li><b>Joules</b> are marginal: what a request added beyond idle power, split exactly over the requests that ran together. \
-<b>measured</b> is a hardware counter, <b>calibrated</b> a sensor set against a wall meter, <b>estimated</b> CPU time times watts, \
-<b>assumed</b> a table about somebody else's data centre. Compare models of one quality; across qualities the bands decide.</li>\
-<li><b>Watts</b> are a request's own joules over its own seconds. Several at a time share the machine, so each draws less.</li>\
-<li><b>IPW</b> is mean outcome / mean watts and <b>IPJ</b> mean outcome / mean joules (accuracy per joule): ratios of means, as in \
-<i>Intelligence per Watt</i> (arXiv:2511.07885). IPW favours the slow: for routing, IPJ counts.</li>\
-<li><b>Intervals</b> say how far another draw of questions would move a figure. An error of the sensor moves all of them alike; \
-that is the band.</li></ul></section>\n";
 
 #[cfg(test)]
 mod tests {
@@ -349,9 +388,12 @@ mod tests {
         };
         let summary = Summary::of(&rows, settings, &BTreeMap::new(), "2026-11-23".to_owned());
         let page = render(&summary).unwrap();
-        assert!(page.contains("&lt;script>") && !page.contains("<script"), "names are escaped");
+        std::fs::write("/tmp/mwords/new.html", &page).unwrap();
+        std::fs::write("/tmp/mwords/old.html", super::super::old_report::render(&summary).unwrap())
+            .unwrap();
+        assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "names are escaped");
         assert!(page.matches("<svg").count() >= 5 && page.contains("held out"));
-        assert!(page.contains("Abacus &lt;1> (2 logical CPUs)"), "the machine is named");
+        assert!(page.contains("Abacus &lt;1&gt; (2 logical CPUs)"), "the machine is named");
         let outside = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!outside.contains("http://") && !outside.contains("https://"), "it loads nothing");
     }

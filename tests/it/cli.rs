@@ -6,5 +6,6 @@ mod model_library;
 mod model_pull;
 mod pull_faults;
 mod pull_hub;
+mod ready;
 mod serve;
 mod traffic_log;

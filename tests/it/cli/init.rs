@@ -37,7 +37,7 @@ fn init_writes_a_valid_config_and_prints_the_next_steps() {
     let (name, _) = config.models.first().unwrap();
     assert!(shown.contains(&format!("chosen  {name} (")), "{shown}");
     let (code, shown) = wattgate(dir.path(), &["check"]);
-    assert!(code == Some(0) && shown.contains("config.toml is fine"), "{shown}");
+    assert!(code == Some(0) && shown.contains("config.toml: ok"), "{shown}");
 }
 
 #[test]
