@@ -1,4 +1,5 @@
-//! Construction of HTTP clients: TLS provider, trust roots, proxy and redirects are decided in this one place.
+//! Construction of HTTP clients: TLS provider, trust roots, proxy and redirects are decided in this
+//! one place.
 //!
 //! Sends nothing itself.
 

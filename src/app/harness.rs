@@ -24,7 +24,8 @@ pub enum HarnessError {
     Client(#[from] ClientError),
 }
 
-/// Runs `work` with a gateway that serves `model` only and keeps its traffic log below `out`, then stops it.
+/// Runs `work` with a gateway that serves `model` only and keeps its traffic log below `out`, then
+/// stops it.
 pub async fn with_gateway<T, E: From<HarnessError>>(
     config: &Config,
     model: &str,
@@ -48,8 +49,8 @@ pub async fn with_gateway<T, E: From<HarnessError>>(
     Ok(done)
 }
 
-/// The config reduced to one model that is loaded at the start. The host cache is off, so that a repeated question is
-/// prefilled again.
+/// The config reduced to one model that is loaded at the start. The host cache is off, so that a
+/// repeated question is prefilled again.
 fn with_one_model(config: &Config, model: &str, out: &Path) -> Config {
     let mut config = config.clone();
     config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

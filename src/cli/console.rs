@@ -1,4 +1,5 @@
-//! Output and questions of the command line: results on standard output, everything else on standard error.
+//! Output and questions of the command line: results on standard output, everything else on
+//! standard error.
 
 use std::io::{self, Write};
 

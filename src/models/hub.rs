@@ -1,7 +1,7 @@
 //! Models from the Hugging Face hub, or from a server like it that `HF_ENDPOINT` names.
 //!
-//! Downloads resume where they stopped. A file is checked against the config's digest, or else against the one by which the
-//! hub names large files.
+//! Downloads resume where they stopped. A file is checked against the config's digest, or else
+//! against the one by which the hub names large files.
 
 mod account;
 mod download;
@@ -34,7 +34,8 @@ pub(super) fn fetch(
         remove(&cache);
         result = attempt(file, expected, target, &cache, progress);
     }
-    // A download that broke off can be resumed by the next pull; nothing else in the cache is worth keeping.
+    // A download that broke off can be resumed by the next pull; nothing else in the cache is worth
+    // keeping.
     if !matches!(
         result,
         Err(PullError::Network { .. } | PullError::DiskFull(_) | PullError::FileTooLarge(_))

@@ -1,4 +1,5 @@
-//! `wattgate check --ready`: whether the gateway that runs here can answer, for health checks of containers and services.
+//! `wattgate check --ready`: whether the gateway that runs here can answer, for health checks of
+//! containers and services.
 //!
 //! Reads the config for the address, sends one request to `/readyz` and starts nothing.
 

@@ -9,7 +9,7 @@ use crate::config::{Config, Engine};
 use crate::measure::wall::WallMeter;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct MeasureArgs {
+pub(crate) struct MeasureArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
     /// Models of the config, separated by commas [default: all that could answer]

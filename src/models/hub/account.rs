@@ -18,7 +18,8 @@ pub(super) fn endpoint() -> Result<Url, PullError> {
     endpoint_of(&env::var("HF_ENDPOINT").unwrap_or_default())
 }
 
-/// The token of `HF_TOKEN`, or else of the hub tools' login (`token` in `HF_HOME`). `None` without one.
+/// The token of `HF_TOKEN`, or else of the hub tools' login (`token` in `HF_HOME`). `None` without
+/// one.
 pub(super) fn token() -> Result<Option<HeaderValue>, PullError> {
     let variable = env::var("HF_TOKEN").ok().filter(|token| !token.trim().is_empty());
     let login = || fs::read_to_string(home()?.join("token")).ok();

@@ -1,4 +1,5 @@
-//! One file of the hub to disk: metadata first, then its bytes, resumed where an earlier download stopped.
+//! One file of the hub to disk: metadata first, then its bytes, resumed where an earlier download
+//! stopped.
 
 use std::fs::{self, File};
 use std::io::Write;

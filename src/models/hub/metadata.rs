@@ -18,7 +18,8 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// From the headers of all responses on the way to the file, the final one last. `None` if one of both is missing.
+    /// From the headers of all responses on the way to the file, the final one last. `None` if one
+    /// of both is missing.
     pub(super) fn of(status: StatusCode, responses: &[&HeaderMap]) -> Option<Self> {
         let (last, _) = responses.split_last()?;
         let first = |name: &str| responses.iter().find_map(|headers| text(headers, name));

@@ -1,7 +1,7 @@
 //! Requests to the hub: redirects, credentials and status codes. Knows nothing of files on disk.
 //!
-//! The token is sent to the endpoint's own origin only. The hub redirects large files to a content network whose URLs
-//! carry their own signature.
+//! The token is sent to the endpoint's own origin only. The hub redirects large files to a content
+//! network whose URLs carry their own signature.
 
 use std::time::Duration;
 
