@@ -14,7 +14,7 @@ use crate::energy::Source;
 const STYLE: &str = include_str!("html_report.css");
 
 /// The whole page.
-pub fn render(summary: &Summary) -> Result<String, DrawError> {
+pub(super) fn render(summary: &Summary) -> Result<String, DrawError> {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><title>Intelligence per watt</title><style>{STYLE}</style></head><body><main>\n"

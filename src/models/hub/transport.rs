@@ -12,7 +12,7 @@ use crate::net::{self, ClientOptions};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest silence of a server in the middle of a file.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longer chains of redirects are taken for a loop.
 const REDIRECTS_MAX: usize = 10;
 
