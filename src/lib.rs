@@ -4,6 +4,8 @@
 //! `ARCHITECTURE.md` is the map; this file only lists the rooms.
 
 pub mod units;
+pub mod plot;
+pub mod locality;
 pub mod openai;
 pub mod telemetry;
 pub mod net;

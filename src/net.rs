@@ -20,6 +20,8 @@ pub struct ClientOptions {
     pub idle_connections_per_host: Option<usize>,
     /// Sent with every request.
     pub headers: HeaderMap,
+    /// Ignore the proxy settings of the environment.
+    pub bypass_proxy: bool,
 }
 
 /// Builds a client for the server of `url`.
@@ -50,7 +52,7 @@ pub fn client(url: &Url, options: ClientOptions) -> reqwest::Result<Client> {
         builder = builder.tls_certs_only([]);
     }
     // A proxy for the outside world cannot reach this machine's own servers.
-    if is_loopback(url) {
+    if options.bypass_proxy || is_loopback(url) {
         builder = builder.no_proxy();
     }
     builder.build()

@@ -26,11 +26,12 @@ use tokio::time::{timeout, timeout_at};
 use self::answer::{Step, Transcript};
 use self::breaker::{Admission, Breaker, Outcome};
 use self::config::Endpoints;
-pub use self::config::{Config, ConfigError};
+pub use self::config::{Config, ConfigError, DeploymentConfig, is_variable_name};
 pub use self::key::{ApiKey, InvalidApiKey};
 use super::backend::{
     Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,
 };
+use crate::locality::Locality;
 use crate::net::{self, ClientOptions};
 use crate::openai::Request;
 
@@ -126,6 +127,8 @@ fn client(endpoint: &Url, config: &Config) -> Result<Client, reqwest::Error> {
     let options = ClientOptions {
         connect_timeout: Some(config.connect_timeout()),
         idle_connections_per_host: Some(config.max_in_flight as usize),
+        // A proxy might carry a prompt out of the operator's network.
+        bypass_proxy: config.locality != Locality::ThirdParty,
         ..ClientOptions::default()
     };
     net::client(endpoint, options)

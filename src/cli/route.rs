@@ -26,7 +26,7 @@ use super::console::{note, refuse};
 use crate::app::assemble;
 use crate::config::Config;
 use crate::energy::Profile;
-use crate::energy::rates::Rates;
+use crate::energy::grid::rates::Rates;
 use crate::openai::Request;
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Features, Policy, Route, Rule, TaskClass, decide};
@@ -92,7 +92,11 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     }
     let mut output = BufWriter::new(io::stdout().lock());
     let score = |line: &str| {
-        parse(line).map(|(id, request)| score(id, &request, &models, &adequacy, &policy))
+        parse(line).map(|(id, request)| {
+            let mut rule = policy.rule(Features::of(&request).task);
+            rule.own_network_is_local = config.routing.own_network_is_local;
+            score(id, &request, &models, &adequacy, rule)
+        })
     };
     score_lines(&args.jsonl, score, |scored| write(&mut output, scored, args.json))?;
     output.flush().context("cannot write the result")
@@ -160,12 +164,11 @@ fn score(
     request: &Request,
     models: &[OfflineModel],
     adequacy: &AdequacyModel,
-    policy: &Policy,
+    mut rule: Rule,
 ) -> Scored {
     let (text, features) = (TextVector::of_messages(&request.messages()), Features::of(request));
     let candidates: Vec<Candidate> =
         models.iter().map(|model| model.candidate(&text, &features, adequacy)).collect();
-    let mut rule = policy.rule(features.task);
     if !models.iter().any(|model| Some(&model.model) == rule.pinned.as_ref()) {
         // The policy may pin a task to a model that is not in the pair.
         rule = Rule { pinned: None, pinned_by_policy: false, ..rule };

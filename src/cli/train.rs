@@ -12,7 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::console::{refuse, say};
 use crate::routing::Confidence;
 use crate::train::{
-    self, CARD_FILE, Options, PICTURE_FILE, Progress, Report, card, cascade, comparison, picture,
+    self, CALIBRATION_PLOT_FILE, CARD_FILE, Options, Progress, Report, calibration_plot, card,
+    cascade, comparison,
 };
 
 #[derive(Debug, Args)]
@@ -77,7 +78,7 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     let fitted = fit_cascade(args)?;
     let texts = [
         (CARD_FILE, card(&trained.report, &command(args))),
-        (PICTURE_FILE, picture(&trained.report)),
+        (CALIBRATION_PLOT_FILE, calibration_plot(&trained.report)?),
     ];
     for (name, text) in texts {
         let path = args.out.join(name);
@@ -98,7 +99,7 @@ fn fit_cascade(args: &TrainArgs) -> anyhow::Result<usize> {
         Some(prior) => Confidence::load(prior)?,
         None => Confidence::built_in()?,
     };
-    let examples = cascade::judged(&args.log)?;
+    let examples = cascade::labelled_answers(&args.log)?;
     let (confidence, used) = match cascade::fit(&examples, args.seed) {
         Ok(fitted) => (known.with(fitted.weights), examples.values().map(Vec::len).sum()),
         // Too few of them, or all alike.

@@ -8,43 +8,66 @@ use crate::app::assemble;
 use crate::backends::cloud as upstream;
 use crate::backends::llama::Overflow;
 use crate::config::{Config, Engine, Model};
-use crate::energy::carbon::{Grid, grams};
-use crate::energy::estimate::Estimator;
-use crate::energy::rates::Rates;
-use crate::energy::{Profile, Tokens, cloud};
-use crate::openai::Usage;
+use crate::energy::grid::emissions::Grid;
+use crate::energy::grid::rates::Rates;
+use crate::energy::prediction::estimate::Estimator;
+use crate::energy::{EnergyFigure, Profile, Source, Tokens};
+use crate::locality::Locality;
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, OutputLength, Route};
-use crate::units::Dollars;
+use crate::serving::pricing::{Billing, Electricity, Work, expected_grams};
 
-/// A model with the means to predict its adequacy and energy.
+/// A model with the means to predict its adequacy and costs.
 pub(super) struct OfflineModel {
     pub(super) model: Arc<str>,
     pub(super) route: Route,
+    /// As the nearest deployment declares it; `None` if the route says it.
+    locality: Option<Locality>,
     ability: f64,
     capabilities: Capabilities,
     context_tokens: Option<u32>,
-    energy: Energy,
-    price: Price,
-    /// Grid of its electricity, if carbon is configured.
+    billing: OwnedBilling,
+    /// The grid that feeds it, if carbon is configured.
     grid: Option<Grid>,
 }
 
-enum Energy {
+/// Origin of its joules and dollars.
+enum OwnedBilling {
     Unknown,
-    Cloud(Option<cloud::PerToken>),
-    /// Estimate of a local model by its profile, or the configured prior without one.
-    Local(Estimator),
-}
-
-enum Price {
-    Unknown,
-    /// Local models have no price per token.
-    Nothing,
+    /// By its profile, or by the assumption for models that were never measured.
+    Engine {
+        estimator: Estimator,
+        /// The price of electricity depends on the hour, which a file of prompts does not have.
+        has_tariff: bool,
+    },
     Upstream(Box<upstream::Config>),
 }
 
-/// Models of one config under one router.
+impl OwnedBilling {
+    fn billing(&self) -> Billing<'_> {
+        match self {
+            Self::Unknown => Billing::Unknown,
+            Self::Engine { .. } => Billing::Engine,
+            Self::Upstream(config) => Billing::Upstream(config),
+        }
+    }
+
+    fn energy(&self, model: &Arc<str>, tokens: Tokens) -> EnergyFigure {
+        match self {
+            Self::Engine { estimator, .. } => estimator.expected(model, tokens),
+            Self::Unknown | Self::Upstream(_) => EnergyFigure::unknown(Source::CloudTable),
+        }
+    }
+
+    fn electricity(&self) -> Electricity<'_> {
+        match self {
+            Self::Engine { has_tariff: true, .. } => Electricity::Unknown,
+            _ => Electricity::Unpriced,
+        }
+    }
+}
+
+/// The models that may be scored, from one config and one router.
 pub(super) struct OfflineModels<'c> {
     pub(super) config: &'c Config,
     pub(super) adequacy: &'c AdequacyModel,
@@ -68,7 +91,7 @@ impl OfflineModels<'_> {
         }
         [(weak, Route::Local), (strong, Route::Cloud)]
             .into_iter()
-            .map(|(name, route)| Ok(OfflineModel { route, ..self.named(name)? }))
+            .map(|(name, route)| Ok(OfflineModel { route, locality: None, ..self.named(name)? }))
             .collect()
     }
 
@@ -83,11 +106,11 @@ impl OfflineModels<'_> {
         Ok(OfflineModel {
             model: name.into(),
             route: Route::Cloud,
+            locality: None,
             ability,
             capabilities: Capabilities::ALL,
             context_tokens: None,
-            energy: Energy::Unknown,
-            price: Price::Unknown,
+            billing: OwnedBilling::Unknown,
             grid: None,
         })
     }
@@ -99,29 +122,30 @@ impl OfflineModels<'_> {
             Engine::Llama { config: llama, .. } => OfflineModel {
                 model: model_name,
                 route: Route::Local,
+                locality: None,
                 ability,
                 capabilities: assemble::LOCAL_CAPABILITIES,
                 // Any conversation fits if its oldest turns are dropped.
                 context_tokens: Some(llama.context_tokens)
                     .filter(|_| llama.overflow == Overflow::Refuse),
-                energy: Energy::Local(Estimator::new(
-                    config.energy.prior_cost(),
-                    config.energy.cpu_model(),
-                    Arc::clone(&self.profile),
-                )),
-                // The price of electricity depends on the hour, which a file of prompts does not
-                // have.
-                price: if rates.tariff().is_some() { Price::Unknown } else { Price::Nothing },
+                billing: OwnedBilling::Engine {
+                    estimator: Estimator::new(
+                        config.energy.prior_cost(),
+                        config.energy.cpu_model(),
+                        Arc::clone(&self.profile),
+                    ),
+                    has_tariff: rates.tariff().is_some(),
+                },
                 grid: rates.here(),
             },
             Engine::Openai(openai) => OfflineModel {
                 model: model_name,
                 route: Route::Cloud,
+                locality: Some(openai.nearest()),
                 ability,
                 capabilities: Capabilities::ALL,
                 context_tokens: openai.context_tokens,
-                energy: Energy::Cloud(openai.per_token()),
-                price: Price::Upstream(Box::new(openai.clone())),
+                billing: OwnedBilling::Upstream(Box::new(openai.clone())),
                 grid: rates.elsewhere(openai.carbon_zone.as_deref()),
             },
         }
@@ -138,34 +162,24 @@ impl OfflineModel {
         let p = adequacy.predict_named(text, &self.model, self.ability);
         // The prior of a gateway that has just started.
         let output_tokens = OutputLength::default().expected(features);
-        let (prompt, output) = (u64::from(features.prompt_tokens), u64::from(output_tokens));
-        let usage = Usage {
-            prompt_tokens: prompt,
-            completion_tokens: output,
-            total_tokens: prompt + output,
-            ..Usage::default()
+        let work = Work {
+            prompt: features.prompt_tokens.into(),
+            generated: output_tokens.into(),
+            media: features.needs.media,
+            ..Work::default()
         };
-        let joules = match &self.energy {
-            Energy::Unknown => None,
-            Energy::Cloud(per_token) => cloud::estimate(*per_token, prompt, 0, output).joules,
-            Energy::Local(estimator) => {
-                estimator.expected(&self.model, Tokens { prefill: prompt, decode: output }).joules
-            }
-        };
+        let billing = self.billing.billing();
+        let joules =
+            billing.expected_joules(work, |tokens| self.billing.energy(&self.model, tokens));
         Candidate {
             model: Arc::clone(&self.model),
             route: self.route,
+            locality: self.locality,
             p,
             joules,
-            dollars: match &self.price {
-                Price::Unknown => None,
-                Price::Nothing => Some(Dollars(0.0)),
-                Price::Upstream(config) => config.dollars(&usage),
-            },
+            dollars: billing.expected_dollars(work, joules, self.billing.electricity()),
             ttft_ms: None,
-            grams: joules
-                .zip(self.grid.as_ref())
-                .map(|(joules, grid)| grams(joules, grid.grams_per_kwh)),
+            grams: expected_grams(joules, self.grid.as_ref()),
             output_tokens: Some(output_tokens),
             context_tokens: self.context_tokens,
             capabilities: self.capabilities,
