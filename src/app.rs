@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod error;
+pub mod harness;
 pub mod idle_unloader;
 pub mod observe;
 pub mod pollers;

@@ -17,7 +17,7 @@ use crate::backends::llama::{self, LoadWhen, MemoryBudget, Overflow};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::locality::Locality;
-use crate::models::{self, Sha256, Source, State};
+use crate::models::{self, FileState, Sha256, Source};
 use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig};
 use crate::serving::conversations::sessions::Conversations;
 use crate::serving::judge::queue::{JudgeJob, JudgeQueue};
@@ -154,13 +154,13 @@ fn ability_source(name: &str, model: &config::Model) -> AbilitySource {
 
 /// Says what is known to be wrong with a model's file, without reading it.
 fn warn_of_file(name: &str, source: &Source, sha256: Option<&Sha256>, model_dir: &Path) {
-    match models::state(source, sha256, model_dir) {
-        Ok(State::Verified { .. } | State::Unverified { .. }) => {}
-        Ok(State::Missing) => tracing::warn!(
+    match models::file_state(source, sha256, model_dir) {
+        Ok(FileState::Verified { .. } | FileState::Unverified { .. }) => {}
+        Ok(FileState::Missing) => tracing::warn!(
             model.name = name,
             "{name} is not here yet: run `wattgate models pull {name}`; until then others answer",
         ),
-        Ok(State::Wrong { actual }) => tracing::warn!(
+        Ok(FileState::Wrong { actual }) => tracing::warn!(
             model.name = name,
             sha256 = %actual,
             "{name} is another file than the config means: run `wattgate models pull {name}`",

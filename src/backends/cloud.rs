@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_stream::try_stream;
 use futures::{Stream, StreamExt, stream};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
@@ -32,6 +32,7 @@ use super::backend::{
     Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,
 };
 use crate::locality::Locality;
+use crate::net::{self, ClientOptions};
 use crate::openai::Request;
 
 /// Most bytes of a whole answer.
@@ -123,22 +124,14 @@ struct Upstream {
 }
 
 fn client(endpoint: &Url, config: &Config) -> Result<Client, reqwest::Error> {
-    // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder()
-        .user_agent(concat!("wattgate/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(config.connect_timeout())
-        .tcp_nodelay(true)
-        .pool_max_idle_per_host(config.max_in_flight as usize)
-        .redirect(redirect::Policy::none());
-    let plain = endpoint.scheme() == "http";
-    let loopback = matches!(endpoint.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    // Without TLS no certificates are needed, and a small container may have none.
-    let builder = if plain { builder.tls_certs_only([]) } else { builder };
-    // A proxy cannot reach this machine's own servers, and might carry a prompt out of the
-    // operator's network.
-    let stays = loopback || config.locality != Locality::ThirdParty;
-    if stays { builder.no_proxy() } else { builder }.build()
+    let options = ClientOptions {
+        connect_timeout: Some(config.connect_timeout()),
+        idle_connections_per_host: Some(config.max_in_flight as usize),
+        // A proxy might carry a prompt out of the operator's network.
+        bypass_proxy: config.locality != Locality::ThirdParty,
+        ..ClientOptions::default()
+    };
+    net::client(endpoint, options)
 }
 
 impl Upstream {

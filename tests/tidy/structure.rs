@@ -4,12 +4,13 @@ use crate::graph;
 use crate::source::Source;
 
 /// Top-level modules: each may use only what is left of it.
-pub const LAYERS: [&str; 18] = [
+pub const LAYERS: [&str; 19] = [
     "units",
     "plot",
     "locality",
     "openai",
     "telemetry",
+    "net",
     "energy",
     "models",
     "backends",
