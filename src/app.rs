@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::Meter;
-use crate::http::server;
-use crate::http::state::Edge;
+use crate::http::server::{self, Listeners};
+use crate::http::state::{BodyLimits, Edge};
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
 use crate::serving::receipts::emissions::Emissions;
@@ -40,7 +40,7 @@ const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A gateway that is ready to run.
 pub struct App {
-    listener: TcpListener,
+    listeners: Listeners,
     address: SocketAddr,
     grace: Duration,
     edge: Edge,
@@ -62,6 +62,12 @@ impl App {
         // First, because it fails most often, and nothing needs undoing yet.
         let listener = bind(config.server.listen).await?;
         let address = listener.local_addr().map_err(AppError::Server)?;
+        let operator = match config.server.admin_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let connections_max = config.server.max_connections as usize;
+        let listeners = Listeners { public: listener, operator, connections_max };
         let (log, sink) = open_log(&config.traffic.dir)?;
         let (mut meter, settlements) = Meter::start(&config.energy)?;
         let pollers = Pollers::start(meter.take_pollers());
@@ -93,10 +99,13 @@ impl App {
         let settler = Arc::clone(&gateway);
         settling.spawn(async move { settler.receipts.settle_all(settlements).await });
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
-        let max_body_bytes = config.server.max_body_bytes;
-        let edge = Edge { gateway, max_body_bytes, admin: config.admin.clone() };
+        let body = BodyLimits {
+            bytes: config.server.max_body_bytes,
+            timeout: Duration::from_millis(config.server.body_timeout_ms),
+        };
+        let edge = Edge { gateway, body, admin: config.admin.clone() };
         Ok(Self {
-            listener,
+            listeners,
             address,
             grace,
             edge,
@@ -113,6 +122,11 @@ impl App {
         self.address
     }
 
+    /// Where `/admin` and `/metrics` are, if not at the address.
+    pub fn operator_address(&self) -> Option<SocketAddr> {
+        self.listeners.operator.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
     /// The shared state, for tests that look behind the API.
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.edge.gateway
@@ -120,9 +134,9 @@ impl App {
 
     /// Serves until `stop` resolves, then stops everything in order.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, grace, edge, mut engines, stop_engines, mut settling, .. } = self;
+        let Self { listeners, grace, edge, mut engines, stop_engines, mut settling, .. } = self;
         let stop_server = CancellationToken::new();
-        let serving = server::serve(listener, edge.clone(), stop_server.clone(), grace);
+        let serving = server::serve(listeners, edge.clone(), stop_server.clone(), grace);
         tokio::pin!(serving);
         let early = tokio::select! {
             ended = &mut serving => Some(ended),

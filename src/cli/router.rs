@@ -100,7 +100,7 @@ fn finish(
     match changed {
         Ok(number) => {
             say(&format!("version {number} serves: {}", versions.path(number).display()));
-            notify::reload(config.server.listen)
+            notify::reload(config.server.admin_listen.unwrap_or(config.server.listen))
         }
         Err(error @ VersionsError::Io { .. }) => Err(error.into()),
         Err(error) => Ok(refuse(&error.to_string())),

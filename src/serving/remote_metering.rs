@@ -34,12 +34,16 @@ impl RemoteMetering {
         Self { attempt, prompt_tokens, reported, unreported: 0, pieces: 0 }
     }
 
-    /// Counts a piece of the answer.
-    pub(super) fn piece(&mut self) {
-        self.pieces += 1;
-        self.unreported += 1;
+    /// Reports pieces of the answer that have come.
+    pub(super) fn pieces(&mut self, count: u32) {
+        if count == 0 {
+            return;
+        }
+        let is_first = self.pieces == 0;
+        self.pieces += u64::from(count);
+        self.unreported += count;
         let now = MonotonicNs::now();
-        if self.pieces == 1 || now - self.reported >= REPORT_NS {
+        if is_first || now - self.reported >= REPORT_NS {
             self.report(now);
         }
     }

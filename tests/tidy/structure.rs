@@ -41,14 +41,16 @@ const BANNED: [(&str, &str); 10] = [
 ];
 
 /// Crates with a home: only files below these paths may name them.
-const HOMES: [(&[&str], &[&str]); 2] = [
+const HOMES: [(&[&str], &[&str]); 3] = [
     (
         &["llama_cpp_2", "llama_cpp_sys_2", "llguidance", "minijinja", "minijinja_contrib"],
         &["src/backends/llama/engine"],
     ),
+    (&["axum", "tower", "tower_http"], &["src/http"]),
     (
-        &["axum", "http", "http_body_util", "hyper", "hyper_util", "tower", "tower_http"],
-        &["src/http"],
+        // The server, and the client of the cloud backend.
+        &["http", "http_body_util", "hyper", "hyper_util"],
+        &["src/http", "src/backends/cloud/plain.rs", "src/backends/cloud/transport.rs"],
     ),
 ];
 

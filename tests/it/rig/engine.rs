@@ -249,7 +249,9 @@ pub async fn collect(attempt: AttemptId, mut events: EventStream) -> Result<Answ
             }
             Event::Usage(counts) => usage = Some(counts),
             Event::Done(done) => reason = Some(done),
-            Event::Upstream(_) | Event::Energy(_) => panic!("a local model has no upstream"),
+            Event::UpstreamChunks(_) | Event::UpstreamAnswer(_) | Event::Energy(_) => {
+                panic!("a local model has no upstream")
+            }
             other => panic!("{other:?} was not asked for"),
         }
     }
