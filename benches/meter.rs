@@ -13,7 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use wattgate::energy::{Config, Meter, MeterHandle, SensorChoice, WorkRow, WorkSpan};
+use wattgate::energy::{
+    AttemptObserver, Config, Meter, MeterHandle, SensorChoice, WorkRow, WorkSpan,
+};
 use wattgate::units::{AttemptId, MonotonicNs};
 
 const LENGTH: Duration = Duration::from_secs(10);
@@ -62,7 +64,7 @@ fn set(zone: &Path, energy_uj: u64) -> std::io::Result<()> {
 
 /// CPU time of the meter's thread as a part of the time it ran.
 fn share(meter: &MeterHandle) -> f64 {
-    meter.books().meter_cpu.as_secs_f64() / LENGTH.as_secs_f64()
+    meter.snapshot().meter_cpu.as_secs_f64() / LENGTH.as_secs_f64()
 }
 
 /// Each answers one request after another, eight steps each.
@@ -82,7 +84,7 @@ fn five_hundred_engines() -> anyhow::Result<()> {
                 handle.attempt_opened(model, attempt);
             }
             let row = WorkRow { attempt, prefill_tokens: 0, decode_tokens: 1 };
-            handle.work(model, WorkSpan { start, end: MonotonicNs::now(), rows: vec![row] });
+            handle.work(model, &WorkSpan { start, end: MonotonicNs::now(), rows: vec![row] });
             if step % 8 == 7 {
                 handle.attempt_closed(model, attempt);
             }
@@ -95,7 +97,7 @@ fn five_hundred_engines() -> anyhow::Result<()> {
         spans as f64 / LENGTH.as_secs_f64(),
         share(&handle) * 100.0
     );
-    anyhow::ensure!(handle.books().conservation_error().0 == 0, "the books do not add up");
+    anyhow::ensure!(handle.snapshot().conservation_error().0 == 0, "the books do not add up");
     Ok(())
 }
 

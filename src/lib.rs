@@ -4,8 +4,11 @@
 //! `ARCHITECTURE.md` is the map; this file only lists the rooms.
 
 pub mod units;
+pub mod plot;
+pub mod locality;
 pub mod openai;
 pub mod telemetry;
+pub mod net;
 pub mod energy;
 pub mod models;
 pub mod backends;

@@ -1,18 +1,40 @@
-//! The three kinds of request, and what all of them have.
+//! The three kinds of request and their common fields.
 
 use std::borrow::Cow;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::chat::{ChatRequest, Message, StreamOptions};
 use super::completion::CompletionRequest;
 use super::embedding::EmbeddingRequest;
 use super::input::Inputs;
 
-/// A request to a model, of whatever kind.
+/// A request to a model.
 #[derive(Debug)]
 pub enum Request {
     Chat(ChatRequest),
     Completion(CompletionRequest),
     Embedding(EmbeddingRequest),
+}
+
+/// Fields that say something about the request rather than of its content.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestFields<'r> {
+    pub wattgate: Option<&'r RawValue>,
+    pub user: Option<&'r Value>,
+    pub metadata: Option<&'r Value>,
+}
+
+/// All requests name the fields alike.
+macro_rules! request_fields {
+    ($request:expr) => {
+        RequestFields {
+            wattgate: $request.wattgate.as_deref(),
+            user: $request.user.as_ref(),
+            metadata: $request.metadata.as_ref(),
+        }
+    };
 }
 
 impl Request {
@@ -25,6 +47,14 @@ impl Request {
         }
     }
 
+    pub fn fields(&self) -> RequestFields<'_> {
+        match self {
+            Self::Chat(request) => request_fields!(request),
+            Self::Completion(request) => request_fields!(request),
+            Self::Embedding(request) => request_fields!(request),
+        }
+    }
+
     pub fn streams(&self) -> bool {
         match self {
             Self::Chat(request) => request.streams(),
@@ -33,7 +63,19 @@ impl Request {
         }
     }
 
-    /// Whether the client asked for a usage chunk at the end of the stream.
+    /// How many choices the answer has.
+    pub fn choices(&self) -> u32 {
+        match self {
+            Self::Chat(request) => request.n.unwrap_or(1),
+            Self::Completion(request) => {
+                let prompts = u32::try_from(request.prompt.0.len()).unwrap_or(u32::MAX);
+                request.choices().saturating_mul(prompts)
+            }
+            Self::Embedding(_) => 0,
+        }
+    }
+
+    /// Whether the client requested a usage chunk at the end of the stream.
     pub fn wants_stream_usage(&self) -> bool {
         let wants = |options: &Option<StreamOptions>| {
             options.as_ref().is_some_and(|options| options.include_usage.unwrap_or(false))
@@ -45,8 +87,8 @@ impl Request {
         }
     }
 
-    /// The request's text as a conversation, for routing and the log: a raw prompt is one user turn. Token lists have
-    /// no text that could be read without a vocabulary.
+    /// The request's text as a conversation, for routing and the log: a raw prompt becomes one user
+    /// turn, a list of tokens an empty one, since its text is unknown without the vocabulary.
     pub fn messages(&self) -> Cow<'_, [Message]> {
         match self {
             Self::Chat(request) => Cow::Borrowed(&request.messages),
@@ -55,7 +97,7 @@ impl Request {
         }
     }
 
-    /// The field that holds what the model reads, to name it in an error.
+    /// Name of the field that holds the prompt, for error messages.
     pub fn prompt_field(&self) -> &'static str {
         match self {
             Self::Chat(_) => "messages",

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::backends::{BackendError, ErrorKind, ErrorSource};
-use crate::routing::{Exclusion, Judged, Refusal};
+use crate::routing::{EvaluatedCandidate, Exclusion, OverrideError};
 
-/// Why a request was not answered, who is at fault, and whether the same request may succeed later.
+/// Failure of a request: its kind, the party at fault, and whether the same request may succeed
+/// later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeError {
     pub kind: ServeErrorKind,
@@ -33,7 +34,7 @@ pub enum ServeErrorKind {
     NoEmbeddingModel { asked: String, known: Vec<Arc<str>> },
     /// The policy does not grant an override.
     #[error(transparent)]
-    Override(Refusal),
+    Override(OverrideError),
     /// The decision excluded every model, each for the reason given.
     #[error("no model can answer this request ({})", explain(.0))]
     NoCandidate(Arc<[(Arc<str>, Exclusion)]>),
@@ -49,7 +50,7 @@ pub enum ServeErrorKind {
     /// Other searches of the log are in progress.
     #[error("too many old requests are being looked up; try again")]
     SearchBusy,
-    #[error("the gateway failed; its log says more")]
+    #[error("internal error; see the gateway log")]
     Internal,
 }
 
@@ -66,14 +67,14 @@ impl From<BackendError> for ServeError {
     }
 }
 
-impl From<Refusal> for ServeError {
-    fn from(refusal: Refusal) -> Self {
+impl From<OverrideError> for ServeError {
+    fn from(refusal: OverrideError) -> Self {
         ServeErrorKind::Override(refusal).into()
     }
 }
 
 impl ServeErrorKind {
-    pub fn no_candidate(judged: &[Judged]) -> Self {
+    pub fn no_candidate(judged: &[EvaluatedCandidate]) -> Self {
         let exclusions =
             || judged.iter().filter_map(|one| Some((one.candidate.model.clone(), one.excluded?)));
         // A model for other tasks is to blame only if nothing else could have answered either.

@@ -1,4 +1,5 @@
-//! Notes on one request while it is executed, and the record they become. Prices, counts and learns nothing.
+//! Notes on one request while it is executed, and the record they become. Prices, counts and learns
+//! nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,9 +37,9 @@ pub struct Ending {
 
 impl RequestRecorder {
     /// Starts the clock; `deciding` has passed since arrival.
-    pub fn start(deciding: Duration) -> Self {
+    pub fn start(request_id: Arc<str>, deciding: Duration) -> Self {
         Self {
-            request_id: uuid::Uuid::now_v7().to_string().into(),
+            request_id,
             unix_ms: unix_ms(),
             arrived: Instant::now().checked_sub(deciding).unwrap_or_else(Instant::now),
             decision_ms: deciding.as_secs_f64() * 1e3,
@@ -107,16 +108,16 @@ impl RequestRecorder {
             .collect()
     }
 
-    /// The receipt as it stands.
+    /// The receipt so far.
     pub fn receipt(&self, plan: &Plan, attempts: Vec<Attempt>, totals: Totals) -> Receipt {
         let answering = self.attempts.last().filter(|attempt| !attempt.gave_way());
         Receipt {
             request_id: Arc::clone(&self.request_id),
             policy: Arc::clone(&plan.policy.name),
-            route: answering.map(|attempt| attempt.route),
+            route: answering.map(AttemptState::route),
             model: answering.map(|attempt| Arc::clone(&attempt.model)),
             reason: self.reason(plan),
-            candidates: plan.decision.judged.clone(),
+            candidates: Arc::clone(&plan.decision.evaluated),
             energy: totals.energy,
             carbon: totals.carbon,
             electricity_dollars: totals.electricity_dollars,
@@ -151,7 +152,7 @@ impl RequestRecorder {
             status: ending.status,
             features: plan.features,
             rule: plan.rule.clone(),
-            wishes: plan.overrides.clone(),
+            overrides: plan.overrides.clone(),
             propensity: plan.decision.propensity,
             session: plan.session,
             timings: self.timings(),

@@ -1,6 +1,7 @@
 //! `POST /admin/models/{id}/load` and `/unload`: an operator's hand on what is in memory.
 //!
-//! Only for this machine unless the config says otherwise: there are no accounts here to tell an operator by.
+//! Only for this machine unless the config says otherwise: there are no accounts here to tell an
+//! operator by.
 
 use std::net::SocketAddr;
 
@@ -23,7 +24,8 @@ enum AdminAction {
     Unload { drain: bool },
 }
 
-/// `POST /admin/models/{id}/{load|unload}`; ids may hold slashes. Answers when it is done, with the model's card.
+/// `POST /admin/models/{id}/{load|unload}`; ids may hold slashes. Answers when it is done, with the
+/// model's card.
 pub async fn order(
     State(edge): State<Edge>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -41,24 +43,25 @@ pub async fn order(
     };
     let model =
         edge.gateway.router.model(id).ok_or_else(|| ServeErrorKind::UnknownModel(id.to_owned()))?;
-    apply(model, control(model)?, action).await?;
-    Ok(Json(card_of(model)))
+    apply(&model, control(&model)?, action).await?;
+    Ok(Json(card_of(&model)))
 }
 
-/// `POST /admin/router/reload`: reads the router and the candidate again; a bad one is refused and the present ones stay.
+/// `POST /admin/router/reload`: reads the router and the candidate again; a bad one is refused and
+/// the present ones stay.
 pub async fn reload(
     State(edge): State<Edge>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Result<Json<Reloaded>, ApiError> {
     check_peer(edge.admin.allow_remote, peer, &headers)?;
-    let read = tokio::task::spawn_blocking(move || edge.gateway.router.handle.reload());
+    let read = tokio::task::spawn_blocking(move || edge.gateway.router.reload());
     match read.await {
         Ok(Ok(reloaded)) => Ok(Json(reloaded)),
         Ok(Err(error)) => Err(ApiError::Admin {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             code: "router_refused",
-            message: format!("{error}; the present router goes on"),
+            message: format!("{error}; keeping the current router"),
         }),
         Err(_) => Err(ApiError::INTERNAL),
     }
@@ -77,7 +80,7 @@ fn drain(query: Option<&str>) -> Result<bool, ApiError> {
 }
 
 fn control(model: &Model) -> Result<&Control, ApiError> {
-    match &model.kind {
+    match &model.primary.kind {
         Kind::Local { control, .. } => Ok(control),
         Kind::Cloud(_) => Err(ApiError::InvalidField {
             param: "model".to_owned(),
@@ -111,8 +114,9 @@ async fn apply(model: &Model, control: &Control, action: AdminAction) -> Result<
     })
 }
 
-/// Refuses who is not at this machine, as far as a connection tells: behind a proxy every peer is local, so what a proxy
-/// has forwarded is not; and a page of another site in a local browser is nobody's order.
+/// Refuses who is not at this machine, as far as a connection tells: behind a proxy every peer is
+/// local, so what a proxy has forwarded is not; and a page of another site in a local browser is
+/// nobody's order.
 fn check_peer(allow_remote: bool, peer: SocketAddr, headers: &HeaderMap) -> Result<(), ApiError> {
     let has = |name: &str| headers.contains_key(name);
     let other_site =

@@ -1,4 +1,4 @@
-//! `POST /v1/feedback`: what somebody thinks of an answer.
+//! `POST /v1/feedback`: a score for an answer.
 //!
 //! Reads and checks; the books join it to its request, count it and log it.
 
@@ -16,9 +16,9 @@ use crate::http::extract::fields::{read, wrong};
 use crate::http::state::Edge;
 use crate::serving::error::ServeErrorKind;
 use crate::serving::feedback::{Verdict, record_verdict};
-use crate::traffic::{PromptStorage, Source};
+use crate::traffic::{PromptStorage, VerdictSource};
 
-/// Who speaks if the client names nobody.
+/// Source of feedback that names none.
 const ANYBODY: &str = "user";
 
 /// Longest comment in bytes.
@@ -63,16 +63,16 @@ pub async fn feedback(
     State(edge): State<Edge>,
     body: Body,
 ) -> Result<Json<FeedbackReply>, ApiError> {
-    let body = read_body(body, edge.max_body_bytes).await?;
+    let body = read_body(body, edge.body).await?;
     let request: FeedbackRequest = read(&body)?;
     let score = score(&request)?;
     let source = source(&request)?;
     let comment = comment(&request, edge.gateway.prompts)?;
-    let verdict = Verdict { source: Source::Client(source.clone().into()), score, comment };
+    let verdict = Verdict { source: VerdictSource::Client(source.clone().into()), score, comment };
     let named = &request.request_id;
     let record = record_verdict(&edge.gateway, bare_id(named), verdict).await?;
     let record = record.ok_or_else(|| ServeErrorKind::UnknownRequest(named.clone()))?;
-    let (request_id, label) = (record.receipt.request_id, record.label);
+    let (request_id, label) = (Arc::clone(&record.receipt.request_id), record.label);
     Ok(Json(FeedbackReply { request_id, source, score, label }))
 }
 

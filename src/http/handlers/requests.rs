@@ -14,12 +14,13 @@ use crate::traffic::Record;
 pub async fn request(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
-) -> Result<Json<Record>, ApiError> {
+) -> Result<Json<Arc<Record>>, ApiError> {
     let record = gateway.receipts.get(bare_id(&id));
     record.map(Json).ok_or_else(|| ServeErrorKind::UnknownRequest(id).into())
 }
 
-/// The request's id from what a client calls it: OpenAI's SDKs show the completion id, and both name the request.
+/// The request's id from what a client calls it: OpenAI's SDKs show the completion id, and both
+/// name the request.
 pub fn bare_id(id: &str) -> &str {
     id.strip_prefix("chatcmpl-").or(id.strip_prefix("cmpl-")).unwrap_or(id)
 }

@@ -1,7 +1,9 @@
-//! What turned out, against what was predicted, as sums that Prometheus can divide: outcomes with the joules and seconds of
-//! exactly the requests that have one, predicted energy against the metered one, predicted adequacy against scores.
+//! Metrics of outcomes and predictions, as sums that Prometheus can divide: outcomes with the
+//! joules and seconds of exactly the requests that have one, predicted against metered energy,
+//! predicted adequacy against scores.
 //!
-//! Counts only; keeps nothing. A counter cannot fall, so what a corrected verdict takes back is counted beside.
+//! Keeps no state. A counter cannot fall, so the part that a corrected verdict withdraws has a
+//! counter of its own.
 
 use std::sync::Arc;
 
@@ -9,16 +11,17 @@ use crate::energy::Source as EnergySource;
 use crate::routing::Route;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CalibrationLabels, ModelLabels, OutcomeLabels, SignLabels};
-use crate::traffic::{Attempt, AttemptOutcome, Record, Sign, Source};
+use crate::traffic::{Attempt, AttemptOutcome, ImplicitSignal, Record, VerdictSource};
 
 /// Tenths of predicted adequacy.
 const DECILES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// Counts a verdict on a request whose energy has settled; `before` is what the same source said earlier.
+/// Counts a verdict on a request whose energy has settled; `before` is the earlier score of the
+/// same source.
 pub fn count_outcome(
     metrics: &Metrics,
     record: &Record,
-    source: &Source,
+    source: &VerdictSource,
     score: f64,
     before: Option<f64>,
 ) {
@@ -57,19 +60,19 @@ pub fn count_outcome(
     }
 }
 
-/// Counts a weak sign about a request.
-pub fn count_sign(metrics: &Metrics, record: &Record, sign: Sign) {
+/// Counts an implicit signal about a request.
+pub fn count_signal(metrics: &Metrics, record: &Record, signal: ImplicitSignal) {
     let labels = SignLabels {
         model: model(record),
         policy: Arc::clone(&record.receipt.policy),
         route: route(record),
-        signal: sign.label(),
+        signal: signal.label(),
     };
     metrics.weak_signals_total.get_or_create(&labels).inc();
 }
 
-/// Compares the metered energy of a settled answer with what was predicted. Figures that are from the table of classes
-/// are no measurement, and a load that came first says nothing about the answer.
+/// Compares the metered energy of a settled answer with what was predicted. Figures of the class
+/// table are not measurements, and an attempt that loaded its model first is not comparable.
 pub fn compare_energy(metrics: &Metrics, record: &Record, attempt: &Attempt) {
     let Some(energy) = attempt.energy.filter(|energy| energy.source != EnergySource::CloudTable)
     else {
@@ -88,14 +91,14 @@ pub fn compare_energy(metrics: &Metrics, record: &Record, attempt: &Attempt) {
     }
 }
 
-/// Adequacy that was predicted of the model that answered.
+/// Predicted adequacy of the model that answered.
 fn predicted(record: &Record) -> Option<f64> {
     let model = record.receipt.model.as_ref()?;
     let candidates = &record.receipt.candidates;
     candidates.iter().find(|one| one.candidate.model == *model).map(|one| one.candidate.p)
 }
 
-fn outcome_labels(record: &Record, source: &Source) -> OutcomeLabels {
+fn outcome_labels(record: &Record, source: &VerdictSource) -> OutcomeLabels {
     let energy = record.receipt.energy.filter(|energy| energy.joules.is_some());
     OutcomeLabels {
         model: model(record),
@@ -106,7 +109,7 @@ fn outcome_labels(record: &Record, source: &Source) -> OutcomeLabels {
     }
 }
 
-fn calibration_labels(record: &Record, source: &Source, p: f64) -> CalibrationLabels {
+fn calibration_labels(record: &Record, source: &VerdictSource, p: f64) -> CalibrationLabels {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "p is 0 to 1")]
     let decile = ((p * 10.0) as usize).min(DECILES.len() - 1);
     CalibrationLabels { model: model(record), source: source.label(), decile: DECILES[decile] }

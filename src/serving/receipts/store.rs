@@ -1,12 +1,14 @@
-//! Receipts from the end of an answer to the day its energy is final: kept, settled, counted, logged.
+//! Store of receipts from the end of an answer until their energy is final: keeps, settles, counts
+//! and logs them.
 //!
-//! Every request is entered once and published once, when each of its attempts has settled, or when that takes too
-//! long. All calls are short and never wait.
+//! Each request is inserted once and published once: when all its attempts have settled, or at a
+//! deadline. No call blocks.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
@@ -18,26 +20,26 @@ use crate::energy::{EnergyFigure, Settled};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CarbonLabels, EnergyLabels, ModelLabels};
 use crate::traffic::feedback::FEEDBACK_VERSION;
-use crate::traffic::past;
+use crate::traffic::lookup;
 use crate::traffic::{
-    Aside, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, Record, RecordSink, Sign, Signal,
-    Source, Verdicts,
+    Annotation, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, ImplicitSignal, Record,
+    RecordSink, Signal, VerdictSource, Verdicts,
 };
 use crate::units::{AttemptId, unix_ms};
 
 /// Requests that `GET /v1/requests/{id}` remembers; about 2 KiB each.
 const REMEMBERED: usize = 4096;
 
-/// After this a request is published with the figure it has, marked as not final.
+/// After this a request is published with its figure so far, marked as not final.
 const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// After this an attempt of the gateway's own that has not settled is taken never to have run.
+/// After this an unsettled attempt of the gateway's own counts as never run.
 const OVERHEAD_DEADLINE: Duration = Duration::from_mins(10);
 
-/// Longest wait for one's turn to search the log.
+/// Longest wait for the permit to search the log.
 const SEARCH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Others are searching the log.
+/// Another search of the log is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many old requests are being looked up")]
 pub struct Busy;
@@ -46,10 +48,10 @@ pub struct Busy;
 pub struct ReceiptStore {
     entries: Mutex<Entries>,
     pub sink: RecordSink,
-    /// What the energy of requests causes.
+    /// Carbon and electricity costs of requests.
     pub emissions: Emissions,
     metrics: Arc<Metrics>,
-    /// Held by whoever searches the log.
+    /// One permit: a search reads a whole day's file.
     searching: Semaphore,
 }
 
@@ -58,7 +60,7 @@ struct Entries {
     by_id: HashMap<Arc<str>, Entry>,
     /// Ids of `by_id`, oldest first.
     order: VecDeque<Arc<str>>,
-    /// Which request an unsettled attempt belongs to.
+    /// Request of each unsettled attempt.
     owners: HashMap<AttemptId, Arc<str>>,
     /// Attempts that settled before their request ended: an early failure that fell back.
     early: HashMap<AttemptId, (Settled, Instant)>,
@@ -67,12 +69,13 @@ struct Entries {
 }
 
 struct Entry {
-    record: Record,
+    /// Shared with the log once it is published.
+    record: Arc<Record>,
     /// Attempts whose energy is not final, with their place in the record.
     unsettled: Vec<(AttemptId, usize)>,
     ended: Instant,
     published: bool,
-    /// What was said of the answer.
+    /// Feedback on the answer.
     verdicts: Verdicts,
 }
 
@@ -82,26 +85,27 @@ impl ReceiptStore {
         Self { entries: Mutex::default(), sink, emissions, metrics, searching }
     }
 
-    /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
-    /// the record.
-    pub fn insert(&self, record: Record, metered: Vec<(AttemptId, usize)>) {
+    /// Inserts a request that ended. `metered` lists the attempts whose energy settles later, with
+    /// their indices in the record.
+    pub fn insert(&self, mut record: Record, metered: Vec<(AttemptId, usize)>) {
         let mut entries = self.lock();
         let id = Arc::clone(&record.receipt.request_id);
+        let mut unsettled = Vec::new();
+        for (attempt, place) in metered {
+            if let Some((settled, _)) = entries.early.remove(&attempt) {
+                note_energy(&mut record.receipt.attempts[place], &settled);
+            } else {
+                entries.owners.insert(attempt, Arc::clone(&id));
+                unsettled.push((attempt, place));
+            }
+        }
         let mut entry = Entry {
-            record,
-            unsettled: metered,
+            record: Arc::new(record),
+            unsettled,
             ended: Instant::now(),
             published: false,
             verdicts: Verdicts::default(),
         };
-        for (attempt, place) in std::mem::take(&mut entry.unsettled) {
-            if let Some((settled, _)) = entries.early.remove(&attempt) {
-                note_energy(&mut entry.record.receipt.attempts[place], &settled);
-            } else {
-                entries.owners.insert(attempt, Arc::clone(&id));
-                entry.unsettled.push((attempt, place));
-            }
-        }
         self.publish_if_settled(&mut entry);
         entries.order.push_back(Arc::clone(&id));
         entries.by_id.insert(id, entry);
@@ -115,55 +119,55 @@ impl ReceiptStore {
         self.lock().by_id.values().filter(|entry| !entry.unsettled.is_empty()).count()
     }
 
-    /// The record of a request that has ended, if it is still remembered.
-    pub fn get(&self, id: &str) -> Option<Record> {
-        self.lock().by_id.get(id).map(|entry| entry.record.clone())
+    /// The record of an ended request; `None` if it is no longer in memory.
+    pub fn get(&self, id: &str) -> Option<Arc<Record>> {
+        self.lock().by_id.get(id).map(|entry| Arc::clone(&entry.record))
     }
 
-    /// Takes in what `source` says of an answer, and logs it. Gives the request's record with its label now, none if the
-    /// request is not remembered.
+    /// Records and logs feedback of `source` on an answer. Returns the record with its updated
+    /// label; `None` if the request is not in memory.
     pub fn record_feedback(
         &self,
         id: &str,
-        source: Source,
+        source: VerdictSource,
         score: f64,
         comment: Option<String>,
-    ) -> Option<Record> {
+    ) -> Option<Arc<Record>> {
         let mut entries = self.lock();
         let entry = entries.by_id.get_mut(id)?;
         let before = entry.verdicts.set(source.clone(), score);
-        entry.record.label = entry.verdicts.label();
-        // Until then its joules are unknown; publishing counts what was said before.
+        Arc::make_mut(&mut entry.record).label = entry.verdicts.label();
+        // Before that its joules are unknown; publishing counts the feedback so far.
         if entry.published {
             outcome_metrics::count_outcome(&self.metrics, &entry.record, &source, score, before);
         }
-        let record = entry.record.clone();
+        let record = Arc::clone(&entry.record);
         drop(entries);
         self.log_verdict(&record, source, score, comment);
         Some(record)
     }
 
-    /// Logs what `source` says of an answer, whether or not it is still remembered.
+    /// Logs feedback of `source`, also for a request that is no longer in memory.
     pub fn log_verdict(
         &self,
         record: &Record,
-        source: Source,
+        source: VerdictSource,
         score: f64,
         comment: Option<String>,
     ) {
         let request_id = Arc::clone(&record.receipt.request_id);
         let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
         let feedback = Feedback { version, unix_ms, request_id, source, score, comment };
-        self.sink.write(LogEntry::Aside(Aside::Feedback(feedback)));
+        self.sink.write(LogEntry::Annotation(Annotation::Feedback(feedback)));
     }
 
-    /// The record of a request that is remembered no more, from the log, if that holds it. One search at a time, since each
-    /// reads a day's file; [`Busy`] if others take too long.
+    /// The record of a request that is no longer in memory, from the log; `None` if the log has
+    /// none. One search at a time; [`Busy`] if the permit is not free in time.
     pub async fn find_in_log(&self, id: &str) -> Result<Option<Record>, Busy> {
         let turn = timeout(SEARCH_DEADLINE, self.searching.acquire()).await;
         let _turn = turn.map_err(|_| Busy)?;
         let (sink, id) = (self.sink.clone(), id.to_owned());
-        let found = tokio::task::spawn_blocking(move || past::find(sink.dir(), &id)).await;
+        let found = tokio::task::spawn_blocking(move || lookup::find(sink.dir(), &id)).await;
         match found {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => {
@@ -175,18 +179,18 @@ impl ReceiptStore {
         }
     }
 
-    /// Notes a weak sign about a request that is remembered.
-    pub fn record_signal(&self, id: &str, signal: Sign) {
+    /// Records an implicit signal about a request in memory.
+    pub fn record_signal(&self, id: &str, signal: ImplicitSignal) {
         let entries = self.lock();
         let Some(entry) = entries.by_id.get(id) else { return };
-        outcome_metrics::count_sign(&self.metrics, &entry.record, signal);
+        outcome_metrics::count_signal(&self.metrics, &entry.record, signal);
         let request_id = Arc::clone(&entry.record.receipt.request_id);
         let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
         let signal = Signal { version, unix_ms, request_id, signal };
-        self.sink.write(LogEntry::Aside(Aside::Signal(signal)));
+        self.sink.write(LogEntry::Annotation(Annotation::Signal(signal)));
     }
 
-    /// Settles attempts until the meter stops, then publishes what is left as it stands.
+    /// Settles attempts until the meter stops, then publishes the rest unsettled.
     pub async fn settle_all(&self, mut settlements: Receiver<Settled>) {
         let mut overdue = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -214,7 +218,8 @@ impl ReceiptStore {
         let Some(entry) = entries.by_id.get_mut(&id) else { return };
         if let Some(found) = entry.unsettled.iter().position(|(one, _)| *one == attempt) {
             let (_, place) = entry.unsettled.swap_remove(found);
-            note_energy(&mut entry.record.receipt.attempts[place], &settled);
+            let record = Arc::make_mut(&mut entry.record);
+            note_energy(&mut record.receipt.attempts[place], &settled);
         }
         self.publish_if_settled(entry);
     }
@@ -227,7 +232,7 @@ impl ReceiptStore {
 
     fn publish_older_than(&self, age: Duration) {
         let mut entries = self.lock();
-        // One that never ran never settles.
+        // An attempt that never ran never settles.
         entries.overhead.retain(|_, (_, begun)| begun.elapsed() < OVERHEAD_DEADLINE);
         entries.early.retain(|_, (_, settled)| settled.elapsed() < SETTLEMENT_DEADLINE);
         for entry in entries.by_id.values_mut().filter(|entry| !entry.published) {
@@ -252,7 +257,7 @@ impl ReceiptStore {
             return;
         }
         let unix_ms = entry.record.unix_ms;
-        let receipt = &mut entry.record.receipt;
+        let receipt = &mut Arc::make_mut(&mut entry.record).receipt;
         let totals = Totals::of(&receipt.attempts, &self.emissions, unix_ms);
         receipt.energy = totals.energy;
         receipt.carbon = totals.carbon;
@@ -266,7 +271,7 @@ impl ReceiptStore {
         for (source, score) in entry.verdicts.iter() {
             outcome_metrics::count_outcome(&self.metrics, record, source, score, None);
         }
-        self.sink.write(LogEntry::Record(Box::new(record.clone())));
+        self.sink.write(LogEntry::Record(Arc::clone(&entry.record)));
     }
 
     fn count(&self, attempt: &Attempt) {
@@ -281,7 +286,7 @@ impl ReceiptStore {
         }
     }
 
-    /// Announces an attempt that belongs to no request and that the meter will settle.
+    /// Registers an attempt without a request that the meter will settle.
     pub fn expect_overhead(&self, attempt: AttemptId, labels: ModelLabels) {
         self.lock().overhead.insert(attempt, (labels, Instant::now()));
     }
@@ -324,8 +329,7 @@ impl ReceiptStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        // The state stays consistent between statements, so a panic elsewhere does not spoil it.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 }
 

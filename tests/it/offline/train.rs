@@ -97,7 +97,7 @@ fn each_kind_of_bad_training_data_is_refused_by_file_and_line() {
         ),
         (
             r#"{"id":"1","source":"s","task":"t","query":"q"}"#,
-            "bad.jsonl:1: the line is torn or not JSON of the expected form: missing field `outcomes`",
+            "bad.jsonl:1: the line is not JSON of the expected form, or cut short: missing field `outcomes`",
         ),
         (
             r#"{"id":"1","source":"s","task":"t","query":" ","outcomes":{"m":1}}"#,
@@ -113,7 +113,7 @@ fn each_kind_of_bad_training_data_is_refused_by_file_and_line() {
         ),
         (
             r#"{"id":"1","source":"s","task":"t","query":"q","outcomes":{"m":1.5}}"#,
-            "the score of m is 1.5; scores go from 0 to 1",
+            "the score of m is 1.5; a score must be from 0 to 1",
         ),
         (&format!("{good}\n{}", &good[..30]), "bad.jsonl:2: the line is torn"),
     ];
@@ -147,7 +147,10 @@ fn averaged_rows_and_incomparable_models_are_reported() {
     fs::write(dir.path().join("twice.jsonl"), lines.repeat(2)).unwrap();
     let output = wattgate(dir.path(), &["train", "--data", "twice.jsonl", "--out", "router"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("120 lines told a row again, 0 of them with other scores"), "{said}");
+    assert!(
+        said.contains("120 duplicate rows averaged, 0 of them with different scores"),
+        "{said}"
+    );
     let one: String = (0..40_usize)
         .map(|row| {
             let (query, score) = (format!("question {row}"), row % 2);
