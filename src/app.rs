@@ -3,7 +3,7 @@
 //! The order of stopping is the order of the data: clients first, then engines, then the meter, then the books, then
 //! the log, so that the last request is answered, metered, settled and written.
 
-pub mod assemble;
+pub mod wiring;
 pub mod observe;
 pub mod warmth;
 
@@ -74,20 +74,20 @@ impl App {
         let mut engines = JoinSet::new();
         // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own default.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let parts = assemble::Parts {
+        let parts = wiring::Parts {
             meter: meter.handle(),
             metrics: Arc::clone(&metrics),
             engine_binary,
             residency: Residency::new(config.engines.budget_bytes(), cores),
             stop: stop_engines.clone(),
         };
-        let router = assemble::router(&config, &parts, &mut engines)?;
-        let warmth = assemble::warmth(&config, &parts, &router);
+        let router = wiring::router(&config, &parts, &mut engines)?;
+        let warmth = wiring::warmth(&config, &parts, &router);
         engines.spawn(warmth.run(stop_engines.clone()));
         let footprint = Footprint::new(meter.handle(), &router.models);
         let books = Books::new(sink, footprint, Arc::clone(&metrics));
         let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);
-        let (judging, cases) = assemble::judging(&config).unzip();
+        let (judging, cases) = wiring::judging(&config).unzip();
         let gateway = Arc::new(Gateway::new(
             router,
             books,

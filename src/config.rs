@@ -4,10 +4,10 @@
 //! variables) is a warning for `wattgate check`, not an error here.
 
 mod document;
-mod draft;
+mod generate;
 mod explain;
-mod problem;
-mod read;
+mod diagnostics;
+mod lenient_de;
 mod validate;
 mod warnings;
 
@@ -25,12 +25,12 @@ use crate::routing;
 use crate::telemetry;
 use crate::traffic;
 
+use diagnostics::Report;
 use document::Document;
-use problem::Report;
 
-pub use draft::{draft, model_tables};
+pub use diagnostics::{Problem, Problems};
 pub use explain::suggest;
-pub use problem::{Problem, Problems};
+pub use generate::{generate, model_tables};
 pub use warnings::{Warning, is_set, profile_warnings, warnings, weights};
 
 /// The shipped configuration with every option and its default, as `config.toml` at the root of the repository.
@@ -142,8 +142,9 @@ impl Default for File {
 /// Reads and checks the file at `path`.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let file_name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| problem::unreadable(&file_name, &error))?;
-    let text = String::from_utf8(bytes).map_err(|error| problem::not_utf8(&file_name, &error))?;
+    let bytes = std::fs::read(path).map_err(|error| diagnostics::unreadable(&file_name, &error))?;
+    let text =
+        String::from_utf8(bytes).map_err(|error| diagnostics::not_utf8(&file_name, &error))?;
     parse(&text, &file_name)
 }
 
@@ -156,7 +157,7 @@ pub fn parse(text: &str, file_name: &str) -> Result<Config, Problems> {
         explain::syntax(&syntax_errors, &mut report);
         return Err(report.into_problems());
     }
-    let file = read::read::<File>(&document, &mut report);
+    let file = lenient_de::read::<File>(&document, &mut report);
     let models = file.as_ref().map(|file| validate::validate(file, &document, &mut report));
     match (file, models) {
         (Some(file), Some(models)) if report.is_empty() => Ok(file.into_config(models)),

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{BAD_INPUT, CONFIG_FILE, FAILED, confirm};
 use crate::backends::llama;
-use crate::config::draft;
+use crate::config::generate;
 use crate::models::{Choice, Gpu, GpuMemory, Machine, Roots, catalogue, choose};
 
 /// Look at this machine and write a config with a model that fits
@@ -71,7 +71,7 @@ pub fn run(args: &InitArgs) -> anyhow::Result<u8> {
             return Ok(0);
         }
     }
-    match write(args, &draft(&choice, &found(&machine))) {
+    match write(args, &generate(&choice, &found(&machine))) {
         // Somebody else made it in the meantime.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Ok(exists(&args.config));

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{BAD_INPUT, ConfigArgs};
-use crate::app::assemble;
+use crate::app::wiring;
 use crate::config::Config;
 use crate::replay::{Replay, Report};
 use crate::routing::Policy;
@@ -86,7 +86,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
 
 /// The policies of the config, or those of them that are named.
 fn policies(config: &Config, names: &[String]) -> Result<Vec<Arc<Policy>>, String> {
-    let mut configured = assemble::policies(config);
+    let mut configured = wiring::policies(config);
     if names.is_empty() {
         return Ok(configured.into_values().collect());
     }

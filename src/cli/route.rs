@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use self::entrant::{Entrant, Field};
 use super::{BAD_INPUT, ConfigArgs};
-use crate::app::assemble;
+use crate::app::wiring;
 use crate::config::Config;
 use crate::energy::Profile;
 use crate::energy::rates::Rates;
@@ -99,7 +99,7 @@ fn complain(what: &str) {
 fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     let adequacy = match &args.router {
         Some(dir) => AdequacyModel::load(dir),
-        None => assemble::adequacy(config),
+        None => wiring::adequacy(config),
     };
     let adequacy = adequacy.map_err(BadInput::Router)?;
     let policy = policy(args, config)?;
@@ -165,7 +165,7 @@ fn policy(args: &RouteArgs, config: &Config) -> Result<Arc<Policy>, BadInput> {
     let name = args.policy.as_ref().unwrap_or(&config.routing.default_policy);
     let unknown =
         || BadInput::Policy { name: name.clone(), near: nearest(name, config.policies.keys()) };
-    assemble::policies(config).remove(name.as_str()).ok_or_else(unknown)
+    wiring::policies(config).remove(name.as_str()).ok_or_else(unknown)
 }
 
 /// The three names most like this one.

@@ -4,8 +4,8 @@
 
 use toml::de::Error;
 
+use super::diagnostics::{Report, may_hold_secret};
 use super::document::{Span, dotted};
-use super::problem::{Report, may_hold_secret};
 
 /// What serde complains about, taken from its message, which is all there is.
 #[derive(Debug, PartialEq)]

@@ -4,9 +4,9 @@
 
 use indexmap::IndexMap;
 
+use super::diagnostics::{Report, may_hold_secret};
 use super::document::{Document, dotted};
 use super::explain::suggest;
-use super::problem::{Report, may_hold_secret};
 use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;

@@ -87,7 +87,7 @@ async fn what_a_small_machine_is_given_answers() {
     let machine = Machine { memory_bytes: 1 << 30, cores: 2, gpus: vec![] };
     let choice = choose(catalogue(), &machine, false).unwrap();
     assert_eq!(choice.model.name, "smollm2-135m");
-    let text = config::draft(&choice, "2 cores");
+    let text = config::generate(&choice, "2 cores");
     let gateway = TestApp::start_with(&text, |config| {
         let engine = &mut config.models["smollm2-135m"].engine;
         let config::Engine::Llama { source, .. } = engine else { panic!("it is local") };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::BadInput;
-use crate::app::assemble;
+use crate::app::wiring;
 use crate::backends::cloud as upstream;
 use crate::backends::llama::Overflow;
 use crate::config::{Config, Engine, Model};
@@ -93,13 +93,13 @@ impl Field<'_> {
 
     fn configured(&self, name: &str, model: &Model) -> Entrant {
         let Self { config, adequacy, rates, .. } = self;
-        let (model_name, ability) = (name.into(), assemble::ability(name, model, adequacy));
+        let (model_name, ability) = (name.into(), wiring::ability(name, model, adequacy));
         match &model.engine {
             Engine::Llama { config: llama, .. } => Entrant {
                 model: model_name,
                 route: Route::Local,
                 ability,
-                capabilities: assemble::LOCAL_CAPABILITIES,
+                capabilities: wiring::LOCAL_CAPABILITIES,
                 // With its oldest turns left out, any conversation fits.
                 context_tokens: Some(llama.context_tokens)
                     .filter(|_| llama.overflow == Overflow::Refuse),

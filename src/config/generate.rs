@@ -13,7 +13,7 @@ use crate::models::{Choice, Entry};
 const ALL_LAYERS: u32 = 999;
 
 /// A whole `config.toml` that serves `choice`; `found` says for what machine.
-pub fn draft(choice: &Choice<'_>, found: &str) -> String {
+pub fn generate(choice: &Choice<'_>, found: &str) -> String {
     let gpu_layers = if choice.gpu.is_some() { ALL_LAYERS } else { 0 };
     let memory = format!(
         "{} weights + {} for requests + {} working memory",
@@ -121,7 +121,7 @@ mod tests {
                 };
                 let choice = choose(catalogue(), &machine, true).unwrap();
                 let choice = Choice { model: entry, ..choice };
-                let text = draft(&choice, "64 cores");
+                let text = generate(&choice, "64 cores");
                 let config = parse(&text, "draft.toml").unwrap_or_else(|p| panic!("{p}\n{text}"));
                 assert_eq!(config.models.keys().collect::<Vec<_>>(), [&entry.name]);
                 let model = &config.models[&entry.name];

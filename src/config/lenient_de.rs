@@ -6,9 +6,9 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, Error, ValueDeserializer};
 
+use super::diagnostics::Report;
 use super::document::{Covers, Document, path_at, remove};
 use super::explain::{self, Fault};
-use super::problem::Report;
 
 /// Everything in `document` that can be read as `T`; the rest is in `report`.
 ///
