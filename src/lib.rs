@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` is the map; this file only lists the rooms.
 
 pub mod units;
+pub mod validate;
 pub mod openai;
 pub mod telemetry;
 pub mod energy;

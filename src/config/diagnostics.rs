@@ -9,6 +9,7 @@ use std::string::FromUtf8Error;
 use serde::Serialize;
 
 use super::document::{Document, Span, dotted};
+use crate::validate::{Diagnostic, Diagnostics};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -123,6 +124,14 @@ impl<'a> Report<'a> {
         let key = dotted(path.iter().copied());
         if !self.unread.contains(&key) {
             self.push(self.document.span_of(path), key, message.into(), hint);
+        }
+    }
+
+    /// Locates what validation found; leaves out values that stand in for unreadable ones.
+    pub(super) fn add(&mut self, found: Diagnostics) {
+        for Diagnostic { path, message, hint } in found.into_found() {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            self.wrong(&path, message, hint);
         }
     }
 

@@ -11,8 +11,8 @@ use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
 use crate::gateway::judge;
-use crate::routing::cascade::WITHHOLD_TOKENS_MAX;
-use crate::routing::{Cascade, PolicyConfig, SessionsConfig};
+use crate::routing::PolicyConfig;
+use crate::validate::Diagnostics;
 
 /// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.
 pub(super) fn validate(
@@ -27,7 +27,7 @@ pub(super) fn validate(
     check_energy(file, report);
     check_engines(&file.engines, report);
     check_policies(file, report);
-    check_sessions(&file.sessions, report);
+    report.add(tables(file));
     if file.models.is_empty() && !report.has_unread(&["models"]) {
         let hint = "add a [models.NAME.llama] or [models.NAME.openai] table; the shipped config.toml shows both";
         report.wrong(
@@ -44,6 +44,18 @@ pub(super) fn validate(
     check_judge(&file.judge, &models, report);
     models.sort_by_cached_key(|name, _| document.start_of_key(&["models", name]));
     models
+}
+
+/// What each table finds in itself.
+fn tables(file: &File) -> Diagnostics {
+    let mut out = Diagnostics::default();
+    out.table("sessions", &file.sessions);
+    out.inside("policies", |out| {
+        for (name, policy) in &file.policies {
+            out.table(name, policy);
+        }
+    });
+    out
 }
 
 fn check_energy(file: &File, report: &mut Report<'_>) {
@@ -101,15 +113,7 @@ fn check_policies(file: &File, report: &mut Report<'_>) {
             let hint = "it is asked for as `auto/NAME`: letters, digits, `.`, `-` and `_` only";
             report.wrong(&["policies", name], message, Some(hint.into()));
         }
-        for problem in policy.problems() {
-            let path: Vec<&str> =
-                ["policies", name.as_str()].into_iter().chain(problem.path).collect();
-            report.wrong(&path, problem.message, Some(problem.hint.into()));
-        }
         check_class_models(name, policy, file, report);
-        if let Some(cascade) = &policy.cascade {
-            check_cascade(name, cascade, report);
-        }
     }
     let wanted = file.routing.default_policy.as_str();
     let exists = wanted == DEFAULT_POLICY || file.policies.contains_key(wanted);
@@ -133,20 +137,6 @@ fn check_class_models(name: &str, policy: &PolicyConfig, file: &File, report: &m
             let message = format!("there is no model `{model}`");
             report.wrong(&path, message, Some(suggest(model, &known)));
         }
-    }
-}
-
-fn check_sessions(sessions: &SessionsConfig, report: &mut Report<'_>) {
-    for (key, value) in
-        [("remember", sessions.remember as u64), ("forget_after_s", sessions.forget_after_s)]
-    {
-        if value == 0 {
-            report.wrong(&["sessions", key], format!("`{key}` must be more than 0"), None);
-        }
-    }
-    if !(0.0..=1.0).contains(&sessions.floor_step) {
-        let message = format!("`floor_step` must be from 0 to 1, not {}", sessions.floor_step);
-        report.wrong(&["sessions", "floor_step"], message, None);
     }
 }
 
@@ -178,24 +168,6 @@ fn check_judge(judge: &judge::Config, models: &IndexMap<String, Model>, report: 
             report.wrong(&["judge", "model"], message, None);
         }
         _ => {}
-    }
-}
-
-fn check_cascade(name: &str, cascade: &Cascade, report: &mut Report<'_>) {
-    let at = |key| ["policies", name, "cascade", key];
-    let threshold = cascade.threshold.map(|threshold| ("threshold", threshold));
-    for (key, value) in threshold.into_iter().chain([("min_p", cascade.min_p)]) {
-        if !(0.0..=1.0).contains(&value) {
-            report.wrong(&at(key), format!("`{key}` must be from 0 to 1, not {value}"), None);
-        }
-    }
-    if !(1..=WITHHOLD_TOKENS_MAX).contains(&cascade.withhold_tokens) {
-        let found = cascade.withhold_tokens;
-        let message = format!("`withhold_tokens` must be 1 to {WITHHOLD_TOKENS_MAX}, not {found}");
-        report.wrong(&at("withhold_tokens"), message, None);
-    }
-    if cascade.withhold_ms == 0 {
-        report.wrong(&at("withhold_ms"), "`withhold_ms` must be more than 0", None);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Candidate, Route, Rule};
+use crate::validate::{Diagnostics, Validate};
 
 /// Tokens that every local answer's signals are computed from where no policy says otherwise.
 pub const WINDOW_TOKENS: u32 = 8;
@@ -35,6 +36,15 @@ impl Default for Cascade {
 
 /// Most tokens that can be withheld: engines tell the probabilities of no more.
 pub const WITHHOLD_TOKENS_MAX: u32 = 256;
+
+impl Validate for Cascade {
+    fn validate(&self, out: &mut Diagnostics) {
+        out.range_if_set("threshold", self.threshold, 0.0..=1.0, "");
+        out.range("min_p", self.min_p, 0.0..=1.0, "");
+        out.range("withhold_tokens", self.withhold_tokens, 1..=WITHHOLD_TOKENS_MAX, "");
+        out.positive([("withhold_ms", self.withhold_ms)]);
+    }
+}
 
 /// Who goes first and who takes over.
 #[derive(Clone, Debug, PartialEq)]
