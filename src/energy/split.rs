@@ -1,4 +1,4 @@
-//! Dividing a whole number into whole shares, exactly: the largest remainder method.
+//! Dividing a whole number into whole shares, exactly: the largest remainder method. Pure.
 //!
 //! Integers only: no float, no clock, no energy terms.
 

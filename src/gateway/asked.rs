@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_by_name() {
+    fn an_invalid_override_is_refused_with_the_name_of_its_field() {
         for (name, value) in [
             (FLOOR, "1.5"),
             (FLOOR, "high"),

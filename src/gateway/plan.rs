@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dice_are_fair_enough() {
+    fn draws_are_uniform_over_the_unit_interval() {
         let draws: Vec<f64> = (0..2000).map(|_| draw()).collect();
         assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
         let mean = draws.iter().sum::<f64>() / 2000.0;

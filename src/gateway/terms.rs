@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_by_name() {
+    fn an_invalid_priority_or_deadline_is_refused_with_the_name_of_its_header() {
         for (name, value) in [
             (PRIORITY, "urgent"),
             (PRIORITY, ""),

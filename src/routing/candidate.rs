@@ -1,4 +1,4 @@
-//! A model that might answer, with what is predicted of it for one request.
+//! A model that might answer, with what is predicted of it for one request. Pure.
 
 use std::sync::Arc;
 

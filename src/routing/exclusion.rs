@@ -1,4 +1,4 @@
-//! What a candidate cannot or must not answer, and why: constraints come before any preference.
+//! What a candidate cannot or must not answer, and why: constraints come before any preference. Pure.
 
 use std::fmt;
 

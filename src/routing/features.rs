@@ -1,4 +1,4 @@
-//! What routing knows of a request without running it: its structure, never its text.
+//! What routing knows of a request without running it: its structure, never its text. Pure.
 //!
 //! Small and harmless enough to be logged with every request, so that replay can decide again.
 

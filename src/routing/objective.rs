@@ -1,4 +1,4 @@
-//! What a rule wants least of, or most of, and what that makes a candidate cost.
+//! What a rule wants least of, or most of, and what that makes a candidate cost. Pure.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
 //! A configured policy, and the rule that it makes for one request: by the request's task, and with what the request
-//! itself wishes, as far as the policy lets it.
+//! itself wishes, as far as the policy lets it. Pure.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Why the first choice is first, in words for people and in one fixed word for metrics. ASCII, for it goes into a header.
+//! Why the first choice is first, in words for people and in one fixed word for metrics. ASCII,
+//! as it goes into a header. Pure.
 
 use std::fmt;
 use std::sync::Arc;

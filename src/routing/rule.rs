@@ -1,4 +1,5 @@
-//! The rule by which one request is decided: all that `decide()` reads beside the request's features and the candidates.
+//! The rule by which one request is decided: all that `decide()` reads
+//! apart from the features of the request and the candidates. Pure.
 //!
 //! Logged with the request, so that replay decides from the same data.
 

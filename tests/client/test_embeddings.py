@@ -10,8 +10,10 @@ import numpy
 import openai
 import pytest
 
-from rig.gateway import REPOSITORY, Gateway
+from rig.build import REPOSITORY
+from rig.gateway import Gateway
 from rig.receipts import receipt_of
+from rig.upstream import MockUpstream
 from rig.waiting import eventually
 
 MODEL = REPOSITORY / "models/test/all-MiniLM-L6-v2.F32.gguf"
@@ -26,9 +28,9 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def embedder(cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+def embedder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     config = f'[models.minilm.llama]\nsource = "file:{MODEL}"\nembedding = true\n'
-    with Gateway(tmp_path_factory.mktemp("embedder"), cloud.base_url, more_config=config) as gateway:
+    with Gateway(tmp_path_factory.mktemp("embedder"), upstream.base_url, more_config=config) as gateway:
         with gateway.openai() as client:
             eventually(lambda: client.models.retrieve("minilm").ready, seconds=60)
             yield client

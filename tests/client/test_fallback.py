@@ -7,14 +7,14 @@ from pathlib import Path
 import openai
 import pytest
 
-from rig.cloud import CUT, FAILING_STATUS, GARBAGE, Cloud
 from rig.gateway import CLOUD, LOCAL, UPSTREAM_KEY, UPSTREAM_KEY_VARIABLE, Gateway, candidate
 from rig.receipts import receipt_of
+from rig.upstream import CUT, FAILING_STATUS, GARBAGE, MockUpstream
 
 
 @pytest.fixture
-def fresh(cloud: Cloud, tmp_path: Path) -> Iterator[Gateway]:
-    with Gateway(tmp_path, cloud.base_url) as gateway:
+def fresh(upstream: MockUpstream, tmp_path: Path) -> Iterator[Gateway]:
+    with Gateway(tmp_path, upstream.base_url) as gateway:
         yield gateway
 
 
@@ -69,8 +69,8 @@ def test_a_stream_cut_by_the_upstream_ends_with_an_error(fresh: Gateway) -> None
     assert fresh.get("/healthz").status == 200
 
 
-def test_without_its_key_the_cloud_sits_out_and_the_gateway_says_so(cloud: Cloud, tmp_path: Path) -> None:
-    with Gateway(tmp_path, cloud.base_url, upstream_key=None) as gateway:
+def test_without_its_key_the_cloud_sits_out_and_the_gateway_says_so(upstream: MockUpstream, tmp_path: Path) -> None:
+    with Gateway(tmp_path, upstream.base_url, upstream_key=None) as gateway:
         assert UPSTREAM_KEY_VARIABLE in gateway.log()
         with gateway.openai() as client:
             answer = client.chat.completions.create(

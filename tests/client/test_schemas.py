@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from rig.gateway import Gateway
+from rig.upstream import MockUpstream
 from rig.waiting import eventually
 
 SCHEMAS = int(os.environ.get("WATTGATE_SCHEMAS", "120"))
@@ -31,8 +32,8 @@ queue = 64
 
 
 @pytest.fixture(scope="module")
-def forms(cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    with Gateway(tmp_path_factory.mktemp("forms"), cloud.base_url, more_config=CONFIG) as gateway:
+def forms(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    with Gateway(tmp_path_factory.mktemp("forms"), upstream.base_url, more_config=CONFIG) as gateway:
         with gateway.openai() as client:
             eventually(lambda: client.models.retrieve(MODEL).ready, seconds=60)
             yield client

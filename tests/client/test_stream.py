@@ -6,13 +6,15 @@ from typing import Any
 import openai
 import pytest
 
-from rig.cloud import ANSWER, PROMPT_TOKENS, words
 from rig.gateway import CLOUD, LOCAL, Gateway
 from rig.receipts import check_receipt
+from rig.upstream import prompt_tokens, reply_to, words
 from rig.waiting import eventually
 
+PROMPT = "Tell me about the sea."
 
-def stream(client: openai.OpenAI, model: str, prompt: str = "Tell me about the sea.", **more: Any) -> list[Any]:
+
+def stream(client: openai.OpenAI, model: str, prompt: str = PROMPT, **more: Any) -> list[Any]:
     messages = [{"role": "user", "content": prompt}]
     with client.chat.completions.create(model=model, messages=messages, stream=True, **more) as chunks:
         return list(chunks)
@@ -48,8 +50,8 @@ def test_a_local_stream_is_one_completion_in_pieces(client: openai.OpenAI) -> No
 
 def test_a_cloud_stream_passes_as_it_was_cut(client: openai.OpenAI) -> None:
     chunks = stream(client, CLOUD)
-    assert [piece for piece in (text([chunk]) for chunk in chunks) if piece] == words()
-    assert text(chunks) == ANSWER
+    assert [piece for piece in (text([chunk]) for chunk in chunks) if piece] == words(PROMPT)
+    assert text(chunks) == reply_to(PROMPT)
 
 
 @pytest.mark.parametrize("model", [LOCAL, CLOUD])
@@ -58,7 +60,7 @@ def test_usage_comes_once_when_asked_for(client: openai.OpenAI, model: str) -> N
     (usage,) = [chunk.usage for chunk in chunks if chunk.usage]
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
     if model == CLOUD:
-        assert usage.prompt_tokens == PROMPT_TOKENS
+        assert usage.prompt_tokens == prompt_tokens(PROMPT)
     else:
         assert usage.completion_tokens == 12
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from rig.cloud import Cloud
-from rig.gateway import CLOUD, LOCAL, REPOSITORY, Gateway, candidate
+from rig.build import REPOSITORY
+from rig.gateway import CLOUD, LOCAL, Gateway, candidate
 from rig.prometheus import Prometheus
 from rig.receipts import receipt_of
+from rig.upstream import MockUpstream
 
 Labels = tuple[str, str, str, str]
 
@@ -27,15 +28,15 @@ QUESTIONS = [
 
 
 @pytest.fixture(scope="module")
-def measured(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Prometheus, list[dict]]]:
-    """A gateway and the Prometheus that watched it, with the records of what was asked between its scrapes."""
-    with Gateway(tmp_path_factory.mktemp("live"), cloud.base_url) as gateway:
-        # An increase needs a sample before it, so what is asked first is not in it.
+def measured(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, Prometheus, list[dict]]]:
+    """A gateway and a Prometheus that knows its metrics before and after some questions, with the records of these."""
+    with Gateway(tmp_path_factory.mktemp("live"), upstream.base_url) as gateway:
+        # An increase needs a sample before it, so the first questions are not in it.
         ask_and_judge(gateway)
-        with Prometheus(tmp_path_factory.mktemp("prometheus"), gateway.address) as prometheus:
-            prometheus.wait_for_scrapes(2)
-            records = ask_and_judge(gateway)
-            prometheus.wait_for_scrapes(2)
+        before = gateway.metrics()
+        records = ask_and_judge(gateway)
+        with Prometheus.holding(tmp_path_factory.mktemp("prometheus"), before, gateway.metrics()) as prometheus:
+            prometheus.wait_until_ready()
             yield gateway, prometheus, records
 
 
@@ -83,10 +84,10 @@ def watts(record: dict[str, Any]) -> float:
 @pytest.mark.parametrize(("place", "cost"), [(0, joules), (1, watts)], ids=["per joule", "per watt"])
 def test_the_readmes_query_gives_what_the_records_add_up_to(measured: Any, place: int, cost: Any) -> None:
     _, prometheus, records = measured
-    query = re.findall(r"```promql\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[place]
+    query = re.findall(r"```promql\n(.*?)```", (REPOSITORY / "docs" / "routing.md").read_text(), re.DOTALL)[place]
     found = {
         tuple(series["metric"][name] for name in ("model", "policy", "route", "quality")): float(series["value"][1])
-        for series in prometheus.get("query", query=query)["result"]
+        for series in prometheus.query(query)
     }
     expected = by_hand(records, cost)
     assert len(expected) >= 4, "models, policies and routes are told apart"

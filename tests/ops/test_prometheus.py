@@ -9,18 +9,18 @@ from pathlib import Path
 import openai
 import pytest
 
-from rig.cloud import Cloud
 from rig.dashboard import Query, queries
 from rig.gateway import CLOUD, LOCAL, Gateway
 from rig.prometheus import CONFIG, Prometheus, program
 from rig.receipts import receipt_of
+from rig.upstream import MockUpstream
 from rig.waiting import eventually
 
 
 @pytest.fixture(scope="module")
-def busy(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def busy(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway of these tests alone: they kill its engine."""
-    with Gateway(tmp_path_factory.mktemp("busy"), cloud.base_url) as gateway:
+    with Gateway(tmp_path_factory.mktemp("busy"), upstream.base_url) as gateway:
         traffic(gateway)
         kill_engine(gateway)
         unload(gateway)
@@ -30,7 +30,7 @@ def busy(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gat
 @pytest.fixture(scope="module")
 def prometheus(busy: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Has seen traffic between two scrapes, so that every rate has something to show."""
-    with Prometheus(tmp_path_factory.mktemp("prometheus"), busy.address) as prometheus:
+    with Prometheus.scraping(tmp_path_factory.mktemp("prometheus"), busy.address) as prometheus:
         prometheus.wait_for_scrapes(2)
         traffic(busy)
         prometheus.wait_for_scrapes(3)
@@ -48,7 +48,7 @@ def traffic(gateway: Gateway) -> None:
             return receipt_of(list(answer)[-1] if stream else answer)
 
         receipts = [ask(model, stream=stream) for model in (LOCAL, CLOUD, "auto") for stream in (False, True)]
-        receipts.append(ask("auto/best", "[upstream 500] Say hello."))
+        receipts.append(ask("auto/best", "play 500 Say hello."))
         with pytest.raises(openai.NotFoundError):
             ask("no-such-model")
     for receipt in receipts:

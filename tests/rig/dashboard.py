@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from rig.gateway import REPOSITORY
+from rig.build import REPOSITORY
 
 PATH = REPOSITORY / "deploy/grafana/dashboards/wattgate.json"
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import openai
 
+from rig.build import REPOSITORY, program
 from rig.metrics import Metrics
 from rig.waiting import eventually
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LOCAL = "smollm2-135m"
 CLOUD = "cloud-mini"
-UPSTREAM_MODEL = "stand-in-large"
+UPSTREAM_MODEL = "mock-large"
 CLIENT_KEY = "sk-client-never-leaves"
 UPSTREAM_KEY = "sk-upstream-only"
 UPSTREAM_KEY_VARIABLE = "WATTGATE_TEST_UPSTREAM_KEY"
@@ -110,7 +110,7 @@ class Gateway:
             self._environment[UPSTREAM_KEY_VARIABLE] = upstream_key
 
     def __enter__(self) -> "Gateway":
-        command = [str(binary()), "serve", "--config", str(self._config_path), "--listen", "127.0.0.1:0"]
+        command = [str(program("wattgate")), "serve", "--config", str(self._config_path), "--listen", "127.0.0.1:0"]
         with self._log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.home, env=self._environment
@@ -203,14 +203,6 @@ class Gateway:
         """Everything in the traffic log."""
         files = sorted(path for path in (self.home / "traffic").rglob("*") if path.is_file())
         return "".join(path.read_text() for path in files)
-
-
-def binary() -> Path:
-    """The release binary that `make build` made."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
-    path = REPOSITORY / target / "release" / "wattgate"
-    assert path.exists(), f"{path} is missing: run `make build`, or `make test` for everything"
-    return path
 
 
 def decision_in(body: dict[str, Any]) -> dict[str, Any]:

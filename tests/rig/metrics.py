@@ -28,6 +28,11 @@ class Metrics:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
+    def samples(self, unix_seconds: int) -> list[str]:
+        """Every sample as a line of a history that Prometheus can be filled with."""
+        lines = [line.split(" # ")[0] for line in self.text.splitlines() if line and not line.startswith("#")]
+        return [f"{line} {unix_seconds}" for line in lines]
+
     def classic_text(self) -> str:
         """The page in Prometheus' older text format, in which a counter's family carries its suffix too."""
         if not self.is_openmetrics:

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_passes_before_all_have_come() {
+    fn no_thread_passes_before_all_have_arrived() {
         let barrier = Barrier::new();
         for team in [1, 2, 3, 8] {
             meet(&barrier, team, 300);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nor_when_all_sleep() {
+    fn no_thread_passes_before_all_have_arrived_when_all_sleep() {
         let barrier = Barrier::new();
         barrier.sleep_until.store(u64::MAX, Ordering::Relaxed);
         meet(&barrier, 4, 300);

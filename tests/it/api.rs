@@ -1,0 +1,13 @@
+//! The HTTP API: request and answer formats, streams, errors, scheduling headers, metrics.
+
+mod chat;
+mod completions;
+mod embeddings;
+mod feedback;
+mod hostile_schemas;
+mod local_chat;
+mod metrics;
+mod output;
+mod scheduling;
+mod tool_formats;
+mod tools;

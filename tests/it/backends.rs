@@ -1,0 +1,13 @@
+//! Local engines and upstreams: answers, processes, memory, crashes, damaged files.
+
+mod batch_invariance;
+mod cloud;
+mod crashes;
+mod engine;
+mod hostile_files;
+mod lifecycle;
+mod lora;
+mod prefix_cache;
+mod soak;
+mod speculative;
+mod two_models;

@@ -1,0 +1,9 @@
+//! `wattgate check`, `init`, `models` and `serve` as processes; the traffic log on disk.
+
+mod config;
+mod init;
+mod model_library;
+mod model_pull;
+mod pull_faults;
+mod serve;
+mod traffic_log;

@@ -1,0 +1,7 @@
+//! `wattgate replay`, `train`, `route`, `measure` and the promotion of routers.
+
+mod measure;
+mod promote;
+mod replay;
+mod route;
+mod train;

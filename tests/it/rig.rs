@@ -1,0 +1,10 @@
+//! The test rig: gateways, engines and mock servers that the tests of every folder start.
+
+pub mod app;
+pub mod cli;
+pub mod engine;
+pub mod hub;
+pub mod local_models;
+pub mod mock_upstream;
+pub mod model_folder;
+pub mod serving;

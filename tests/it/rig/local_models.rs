@@ -1,0 +1,44 @@
+//! Local models in a gateway under test: their configuration and the state of their engines.
+
+use rustix::process::Pid;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use wattgate::backends::llama::EngineState;
+use wattgate::gateway::Kind;
+
+use crate::rig::app::{TestApp, ask};
+use crate::rig::engine::model_path;
+
+/// SmolLM2 as `smol`, small enough to start fast.
+pub fn smol(extra: &str) -> String {
+    local_model("smol", &model_path(), extra)
+}
+
+pub fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
+    format!(
+        "[models.{name}]\nability = -2.5\n[models.{name}.llama]\nsource = \"file:{}\"\n\
+         context_tokens = 1024\n{extra}\n",
+        path.display()
+    )
+}
+
+/// What the model's engine is doing.
+pub fn engine_state(app: &TestApp, model: &str) -> watch::Receiver<EngineState> {
+    match &app.gateway.router.model(model).unwrap().kind {
+        Kind::Local { engine, .. } => engine.clone(),
+        Kind::Cloud(_) => panic!("{model} is no local model"),
+    }
+}
+
+/// Its process, if there is one.
+pub fn engine_pid(app: &TestApp, model: &str) -> Option<Pid> {
+    let pid = engine_state(app, model).borrow().pid?;
+    Pid::from_raw(i32::try_from(pid).unwrap())
+}
+
+pub fn short(model: &str, prompt: &str) -> Value {
+    let mut request = ask(model, prompt);
+    request["max_tokens"] = json!(16);
+    request["temperature"] = json!(0);
+    request
+}

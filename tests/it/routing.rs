@@ -1,0 +1,8 @@
+//! Policies, sessions, fallback, cascade and shadow judging.
+
+mod cascade;
+mod cascade_curve;
+mod fallback;
+mod judge;
+mod policies;
+mod sessions;
