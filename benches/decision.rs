@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use wattgate::app::App;
 use wattgate::config::Config;
-use wattgate::gateway::asked::Asked;
 use wattgate::openai::Request;
+use wattgate::serving::options::RequestOptions;
 
 const WARM_UP: usize = 500;
 const DECISIONS: usize = 20_000;
@@ -93,12 +93,12 @@ async fn measure(config: Config) -> anyhow::Result<()> {
     // reqwest is built without a TLS provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let app = App::build(config, PathBuf::from("/nowhere/engine")).await?;
-    let (router, request, asked) = (&app.gateway().router, request()?, Asked::default());
+    let (router, request, options) = (&app.gateway().router, request()?, RequestOptions::default());
     let mut taken = Vec::with_capacity(DECISIONS);
     let mut allocated = (0, 0);
     for round in 0..WARM_UP + DECISIONS {
         let (before, start) = ((ALLOCATIONS.get(), BYTES.get()), Instant::now());
-        let plan = black_box(router.plan(black_box(&request), &asked)?);
+        let plan = black_box(router.plan(black_box(&request), &options)?);
         if round >= WARM_UP {
             taken.push(start.elapsed());
             allocated.0 += ALLOCATIONS.get() - before.0;

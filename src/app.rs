@@ -21,8 +21,13 @@ use crate::backends::cloud::SetupError;
 use crate::backends::llama::Residency;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
-use crate::gateway::learnt::LearntError;
-use crate::gateway::{self, Books, Footprint, Gateway, judge};
+use crate::http::server;
+use crate::http::state::Edge;
+use crate::serving::Gateway;
+use crate::serving::judge::worker;
+use crate::serving::models::router_handle::LoadRouterError;
+use crate::serving::receipts::emissions::Emissions;
+use crate::serving::receipts::store::ReceiptStore;
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
 
@@ -38,7 +43,7 @@ pub enum AppError {
     #[error(transparent)]
     Meter(#[from] MeterError),
     #[error(transparent)]
-    Learnt(#[from] LearntError),
+    Router(#[from] LoadRouterError),
     #[error(transparent)]
     Cloud(#[from] SetupError),
     #[error("the server failed: {0}")]
@@ -50,7 +55,7 @@ pub struct App {
     listener: TcpListener,
     address: SocketAddr,
     grace: Duration,
-    gateway: Arc<Gateway>,
+    edge: Edge,
     /// Supervisors of engine processes.
     engines: JoinSet<()>,
     stop_engines: CancellationToken,
@@ -84,27 +89,21 @@ impl App {
         let router = wiring::router(&config, &parts, &mut engines)?;
         let warmth = wiring::warmth(&config, &parts, &router);
         engines.spawn(warmth.run(stop_engines.clone()));
-        let footprint = Footprint::new(meter.handle(), &router.models);
-        let books = Books::new(sink, footprint, Arc::clone(&metrics));
-        let (max_body_bytes, prompts) = (config.server.max_body_bytes, config.traffic.prompts);
-        let (judging, cases) = wiring::judging(&config).unzip();
-        let gateway = Arc::new(Gateway::new(
-            router,
-            books,
-            metrics,
-            max_body_bytes,
-            prompts,
-            config.admin.clone(),
-            judging,
-        ));
-        if let Some(cases) = cases {
-            engines.spawn(judge::run(Arc::clone(&gateway), cases, stop_engines.clone()));
+        let emissions = Emissions::new(meter.handle(), &router.models);
+        let receipts = ReceiptStore::new(sink, emissions, Arc::clone(&metrics));
+        let (judge, jobs) = wiring::judge(&config).unzip();
+        let gateway =
+            Arc::new(Gateway::new(router, receipts, metrics, config.traffic.prompts, judge));
+        if let Some(jobs) = jobs {
+            engines.spawn(worker::run(Arc::clone(&gateway), jobs, stop_engines.clone()));
         }
         let mut settling = JoinSet::new();
-        let books_keeper = Arc::clone(&gateway);
-        settling.spawn(async move { books_keeper.books.settle_all(settlements).await });
+        let settler = Arc::clone(&gateway);
+        settling.spawn(async move { settler.receipts.settle_all(settlements).await });
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
-        Ok(Self { listener, address, grace, gateway, engines, stop_engines, settling, meter, log })
+        let max_body_bytes = config.server.max_body_bytes;
+        let edge = Edge { gateway, max_body_bytes, admin: config.admin.clone() };
+        Ok(Self { listener, address, grace, edge, engines, stop_engines, settling, meter, log })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -113,14 +112,14 @@ impl App {
 
     /// The shared state, for tests that look behind the API.
     pub fn gateway(&self) -> &Arc<Gateway> {
-        &self.gateway
+        &self.edge.gateway
     }
 
     /// Serves until `stop` resolves, then stops everything in order.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, grace, gateway, mut engines, stop_engines, mut settling, .. } = self;
+        let Self { listener, grace, edge, mut engines, stop_engines, mut settling, .. } = self;
         let stop_server = CancellationToken::new();
-        let serving = gateway::serve(listener, Arc::clone(&gateway), stop_server.clone(), grace);
+        let serving = server::serve(listener, edge.clone(), stop_server.clone(), grace);
         tokio::pin!(serving);
         let early = tokio::select! {
             ended = &mut serving => Some(ended),
@@ -140,7 +139,7 @@ impl App {
         // The thread may be in the middle of a tick: joining it must not block the runtime.
         let _ = tokio::task::spawn_blocking(move || meter.stop()).await;
         drain(&mut settling).await;
-        drop(gateway);
+        drop(edge);
         let log = self.log;
         let _ = tokio::task::spawn_blocking(move || log.join()).await;
         served.map_err(AppError::Server)

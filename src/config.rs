@@ -19,9 +19,10 @@ use serde::Deserialize;
 
 use crate::backends::{cloud, llama};
 use crate::energy;
-use crate::gateway;
+use crate::http::{AdminConfig, Config as ServerConfig};
 use crate::models::{Sha256, Source};
 use crate::routing;
+use crate::serving::judge;
 use crate::telemetry;
 use crate::traffic;
 
@@ -44,13 +45,13 @@ pub const DEFAULT_POLICY: &str = "default";
 pub struct Config {
     /// Where pulled models live. Default `models`, relative to the working directory.
     pub model_dir: PathBuf,
-    pub server: gateway::Config,
-    pub admin: gateway::admin::Config,
+    pub server: ServerConfig,
+    pub admin: AdminConfig,
     pub engines: llama::EnginesConfig,
     pub log: telemetry::Config,
     pub energy: energy::Config,
     pub traffic: traffic::Config,
-    pub judge: gateway::judge::Config,
+    pub judge: judge::Config,
     pub routing: routing::Config,
     pub sessions: routing::SessionsConfig,
     /// By name; `routing.default_policy` is one of them.
@@ -98,13 +99,13 @@ pub enum Engine {
 #[serde(deny_unknown_fields, default)]
 struct File {
     model_dir: PathBuf,
-    server: gateway::Config,
-    admin: gateway::admin::Config,
+    server: ServerConfig,
+    admin: AdminConfig,
     engines: llama::EnginesConfig,
     log: telemetry::Config,
     energy: energy::Config,
     traffic: traffic::Config,
-    judge: gateway::judge::Config,
+    judge: judge::Config,
     routing: routing::Config,
     sessions: routing::SessionsConfig,
     policies: BTreeMap<String, routing::PolicyConfig>,
@@ -124,13 +125,13 @@ impl Default for File {
     fn default() -> Self {
         Self {
             model_dir: PathBuf::from("models"),
-            server: gateway::Config::default(),
-            admin: gateway::admin::Config::default(),
+            server: ServerConfig::default(),
+            admin: AdminConfig::default(),
             engines: llama::EnginesConfig::default(),
             log: telemetry::Config::default(),
             energy: energy::Config::default(),
             traffic: traffic::Config::default(),
-            judge: gateway::judge::Config::default(),
+            judge: judge::Config::default(),
             routing: routing::Config::default(),
             sessions: routing::SessionsConfig::default(),
             policies: BTreeMap::new(),

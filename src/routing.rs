@@ -31,7 +31,7 @@ pub use features::{Capabilities, Features};
 pub use latency::Latency;
 pub use length::OutputLength;
 pub use objective::{Lambda, Objective};
-pub use policy::{Override, Policy, Refusal, Wishes};
+pub use policy::{OverrideKind, Policy, PolicyOverrides, Refusal};
 pub use reason::Reason;
 pub use rule::{Explore, Rule, Stay};
 pub use session::{SessionId, Sessions};

@@ -1,10 +1,11 @@
 //! The quantities Wattgate counts in, as types, so that a unit cannot be mistaken for another.
 //!
-//! Plain arithmetic and `Display` only: no clocks but the one monotonic reading, no I/O, no policy.
+//! Plain arithmetic and `Display` only: no clocks but two readings, no I/O, no policy.
 
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Sub};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -175,6 +176,12 @@ impl Sub for MonotonicNs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AttemptId(pub u64);
+
+/// Milliseconds since the Unix epoch; 0 if the clock stands before it.
+pub fn unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
 
 #[cfg(test)]
 mod tests {

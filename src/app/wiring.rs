@@ -15,13 +15,13 @@ use crate::backends::cloud::{self, ApiKey, CloudBackend};
 use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
-use crate::gateway::history::History;
-use crate::gateway::judge::{Case, Judging};
-use crate::gateway::learnt::{LearntError, Live, Rating};
-use crate::gateway::model::RecentMean;
-use crate::gateway::{Conversations, Kind, Model, Router};
 use crate::models::{self, Sha256, Source, State};
 use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig};
+use crate::serving::conversations::sessions::Conversations;
+use crate::serving::judge::queue::{JudgeJob, JudgeQueue};
+use crate::serving::models::online_stats::{OnlineStats, RecentMean};
+use crate::serving::models::router_handle::{AbilitySource, LoadRouterError, RouterHandle};
+use crate::serving::{Kind, Model, Router};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
@@ -66,7 +66,7 @@ pub fn router(
     Ok(Router {
         models,
         meter: parts.meter.clone(),
-        learnt: learnt(config)?,
+        handle: router_handle(config)?,
         policies: policies(config),
         default_policy: config.routing.default_policy.as_str().into(),
         conversations: Conversations::new(&config.sessions),
@@ -103,16 +103,15 @@ pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
 }
 
 /// The router that serves, the candidate, and what both go by.
-fn learnt(config: &Config) -> Result<Live, LearntError> {
-    let ratings = config.models.iter().map(|(name, model)| rating(name, model)).collect();
-    Live::load(config.routing.router.clone(), config.routing.candidate.clone(), ratings)
+fn router_handle(config: &Config) -> Result<RouterHandle, LoadRouterError> {
+    let ratings = config.models.iter().map(|(name, model)| ability_source(name, model)).collect();
+    RouterHandle::load(config.routing.router.clone(), config.routing.candidate.clone(), ratings)
 }
 
 /// The way to the judge and the end of its queue, if anything is to be judged.
-pub fn judging(config: &Config) -> Option<(Judging, Receiver<Case>)> {
+pub fn judge(config: &Config) -> Option<(JudgeQueue, Receiver<JudgeJob>)> {
     let judge = config.judge.model.as_ref().filter(|_| config.judge.share > 0.0)?;
-    let place = config.models.get_index_of(judge)?;
-    Some(Judging::new(config.judge.clone(), place))
+    Some(JudgeQueue::new(config.judge.clone(), judge.as_str().into()))
 }
 
 /// The policies by name, as the router applies them.
@@ -126,15 +125,15 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Arc<Policy>> {
 
 /// What the operator says, or what the training data knows of a model of that name, or else a cautious guess.
 pub fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
-    rating(name, model).ability(adequacy)
+    ability_source(name, model).ability(adequacy)
 }
 
-fn rating(name: &str, model: &config::Model) -> Rating {
+fn ability_source(name: &str, model: &config::Model) -> AbilitySource {
     let (known_as, guess) = match &model.engine {
         Engine::Llama { .. } => (name, LOCAL_ABILITY_GUESS),
         Engine::Openai(openai) => (openai.model.as_deref().unwrap_or(name), CLOUD_ABILITY_GUESS),
     };
-    Rating { configured: model.ability, known_as: known_as.to_owned(), guess }
+    AbilitySource { configured: model.ability, known_as: known_as.to_owned(), guess }
 }
 
 /// Says what is known to be wrong with a model's file, without reading it.
@@ -181,7 +180,7 @@ fn local(
         capabilities: if llama.embedding { Capabilities::EMBEDDINGS } else { LOCAL_CAPABILITIES },
         api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
-        history: History::default(),
+        stats: OnlineStats::default(),
         slowdown: RecentMean::default(),
     }
 }
@@ -201,7 +200,7 @@ fn cloud(name: Arc<str>, config: &cloud::Config) -> Result<Model, AppError> {
         backend: Arc::new(backend),
         capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
         drops_oldest_turns: false,
-        history: History::default(),
+        stats: OnlineStats::default(),
         slowdown: RecentMean::default(),
     })
 }

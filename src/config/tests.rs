@@ -19,11 +19,11 @@ fn the_shipped_file_shows_the_defaults_of_the_code() {
     let shipped = parsed(SHIPPED);
     let bare = parsed(MINIMAL);
     same(&shipped.model_dir, &bare.model_dir);
-    same(&shipped.server, &gateway::Config::default());
+    same(&shipped.server, &ServerConfig::default());
     same(&shipped.log, &telemetry::Config::default());
     same(&shipped.energy, &energy::Config::default());
     same(&shipped.traffic, &traffic::Config::default());
-    same(&shipped.judge, &gateway::judge::Config::default());
+    same(&shipped.judge, &judge::Config::default());
     same(&shipped.routing, &routing::Config::default());
     same(&shipped.sessions, &routing::SessionsConfig::default());
     same(&shipped.policies, &bare.policies);

@@ -10,8 +10,8 @@ use super::explain::suggest;
 use super::{DEFAULT_POLICY, Engine, Entry, File, Model};
 use crate::backends::{cloud, llama};
 use crate::energy;
-use crate::gateway::judge;
 use crate::routing::PolicyConfig;
+use crate::serving::judge;
 use crate::validate::Diagnostics;
 
 /// Reports everything in `file` that makes no sense, and gives the models that do, in the order of the text.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::objective::Lambda;
-use super::policy::Override;
+use super::policy::OverrideKind;
 use super::session::Limits;
 use super::{Cascade, Objective, TaskClass};
 use crate::validate::{ABOVE_ZERO, Diagnostics, Validate};
@@ -55,7 +55,7 @@ pub struct PolicyConfig {
     /// Probability, 0 to 1, of choosing evenly among all models that may answer a conversation's first turn. Default 0.
     pub explore: f64,
     /// What a request may set for itself. Default: all of it.
-    pub overrides: Vec<Override>,
+    pub overrides: Vec<OverrideKind>,
     /// `[policies.<name>.classes.<class>]`.
     pub classes: Classes,
     /// Let a local model begin, and another one answer if it does not look sure. Default: no.
@@ -76,7 +76,7 @@ impl Default for PolicyConfig {
             local_only: false,
             switch_gain: 0.05,
             explore: 0.0,
-            overrides: Override::ALL.to_vec(),
+            overrides: OverrideKind::ALL.to_vec(),
             classes: Classes::default(),
             cascade: None,
         }
@@ -113,7 +113,7 @@ impl PolicyConfig {
             out.reject("objective", "the objective `tradeoff` needs a lambda above 0")
                 .hint(LAMBDA_HINT);
         }
-        let may_be_asked_for = self.overrides.contains(&Override::Objective);
+        let may_be_asked_for = self.overrides.contains(&OverrideKind::Objective);
         let unused = self.lambdas().into_iter().find(|(_, value)| value.is_some());
         if let Some((key, _)) = unused.filter(|_| !trades && !may_be_asked_for) {
             let message = format!("`{key}` has no effect: no objective here is `tradeoff`");

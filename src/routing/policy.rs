@@ -20,7 +20,7 @@ pub struct Policy {
 /// What a request asks of its policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Wishes {
+pub struct PolicyOverrides {
     /// 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor: Option<f64>,
@@ -35,7 +35,7 @@ pub struct Wishes {
     pub local_only: bool,
 }
 
-impl Wishes {
+impl PolicyOverrides {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -44,14 +44,14 @@ impl Wishes {
 /// What a policy may let a request set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Override {
+pub enum OverrideKind {
     Floor,
     Objective,
     MaxJoules,
     MaxDollars,
 }
 
-impl Override {
+impl OverrideKind {
     pub const ALL: [Self; 4] = [Self::Floor, Self::Objective, Self::MaxJoules, Self::MaxDollars];
 
     pub fn label(self) -> &'static str {
@@ -68,9 +68,9 @@ impl Override {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the policy `{policy}` does not let a request set `{}`; it may set {}", wish.label(), list(.allowed))]
-    NotAllowed { policy: Arc<str>, wish: Override, allowed: Vec<Override> },
+    NotAllowed { policy: Arc<str>, wish: OverrideKind, allowed: Vec<OverrideKind> },
     #[error("the policy `{policy}` allows a `{}` of at most {most}", wish.label())]
-    OverLimit { policy: Arc<str>, wish: Override, most: String },
+    OverLimit { policy: Arc<str>, wish: OverrideKind, most: String },
     #[error(
         "the policy `{policy}` has no lambda, so it cannot trade adequacy for cost: ask for another objective"
     )]
@@ -79,15 +79,15 @@ pub enum Refusal {
 
 impl Refusal {
     /// The wish that was refused.
-    pub fn wish(&self) -> Override {
+    pub fn wish(&self) -> OverrideKind {
         match self {
             Self::NotAllowed { wish, .. } | Self::OverLimit { wish, .. } => *wish,
-            Self::NoLambda { .. } => Override::Objective,
+            Self::NoLambda { .. } => OverrideKind::Objective,
         }
     }
 }
 
-fn list(allowed: &[Override]) -> String {
+fn list(allowed: &[OverrideKind]) -> String {
     let labels: Vec<&str> = allowed.iter().map(|wish| wish.label()).chain(["local_only"]).collect();
     labels.join(", ")
 }
@@ -114,30 +114,31 @@ impl Policy {
     }
 
     /// The same with what the request wishes.
-    pub fn rule_with(&self, task: TaskClass, wishes: &Wishes) -> Result<Rule, Refusal> {
+    pub fn rule_with(&self, task: TaskClass, wishes: &PolicyOverrides) -> Result<Rule, Refusal> {
         let mut rule = self.rule(task);
         rule.local_only |= wishes.local_only;
         if let Some(floor) = wishes.floor {
-            self.check_allowed(Override::Floor)?;
+            self.check_allowed(OverrideKind::Floor)?;
             rule.floor = floor;
         }
         if let Some(objective) = wishes.objective {
-            self.check_allowed(Override::Objective)?;
+            self.check_allowed(OverrideKind::Objective)?;
             if objective == Objective::Tradeoff && rule.lambda.is_zero() {
                 return Err(Refusal::NoLambda { policy: Arc::clone(&self.name) });
             }
             rule.objective = objective;
         }
         if let Some(most) = wishes.max_joules {
-            rule.max_joules = Some(self.lower(Override::MaxJoules, rule.max_joules, most)?);
+            rule.max_joules = Some(self.lower(OverrideKind::MaxJoules, rule.max_joules, most)?);
         }
         if let Some(most) = wishes.max_dollars {
-            rule.max_dollars = Some(self.lower(Override::MaxDollars, rule.max_dollars, most)?);
+            rule.max_dollars =
+                Some(self.lower(OverrideKind::MaxDollars, rule.max_dollars, most)?);
         }
         Ok(rule)
     }
 
-    fn check_allowed(&self, wish: Override) -> Result<(), Refusal> {
+    fn check_allowed(&self, wish: OverrideKind) -> Result<(), Refusal> {
         let allowed = &self.config.overrides;
         if allowed.contains(&wish) {
             return Ok(());
@@ -148,7 +149,7 @@ impl Policy {
     /// A budget may be lowered, not raised.
     fn lower<T: PartialOrd + fmt::Display>(
         &self,
-        wish: Override,
+        wish: OverrideKind,
         limit: Option<T>,
         asked: T,
     ) -> Result<T, Refusal> {
@@ -192,34 +193,38 @@ mod tests {
     #[test]
     fn a_wish_is_granted_within_what_the_policy_allows_and_else_refused_by_name() {
         let strict = policy(PolicyConfig {
-            overrides: vec![Override::MaxJoules],
+            overrides: vec![OverrideKind::MaxJoules],
             max_joules: Some(10.0),
             ..PolicyConfig::default()
         });
-        let wish = |wishes: Wishes| strict.rule_with(TaskClass::Chat, &wishes);
-        let joules = |most| Wishes { max_joules: Some(Joules(most)), ..Wishes::default() };
+        let wish = |wishes: PolicyOverrides| strict.rule_with(TaskClass::Chat, &wishes);
+        let joules =
+            |most| PolicyOverrides { max_joules: Some(Joules(most)), ..PolicyOverrides::default() };
         assert_eq!(wish(joules(5.0)).unwrap().max_joules, Some(Joules(5.0)));
         let refused = wish(joules(50.0)).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "the policy `test` allows a `max_joules` of at most 10.00 J"
         );
-        let refused = wish(Wishes { floor: Some(0.1), ..Wishes::default() }).unwrap_err();
+        let refused =
+            wish(PolicyOverrides { floor: Some(0.1), ..PolicyOverrides::default() }).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "the policy `test` does not let a request set `floor`; it may set max_joules, local_only"
         );
-        let local = Wishes { local_only: true, ..Wishes::default() };
+        let local = PolicyOverrides { local_only: true, ..PolicyOverrides::default() };
         assert!(wish(local).unwrap().local_only, "to stay here can always be asked");
     }
 
     #[test]
     fn local_only_is_never_loosened_and_a_trade_off_needs_its_lambda() {
         let private = policy(PolicyConfig { local_only: true, ..PolicyConfig::default() });
-        let open = Wishes { objective: Some(Objective::Quality), ..Wishes::default() };
+        let open =
+            PolicyOverrides { objective: Some(Objective::Quality), ..PolicyOverrides::default() };
         assert!(private.rule_with(TaskClass::Chat, &open).unwrap().local_only);
-        let trade = Wishes { objective: Some(Objective::Tradeoff), ..Wishes::default() };
+        let trade =
+            PolicyOverrides { objective: Some(Objective::Tradeoff), ..PolicyOverrides::default() };
         let refused = private.rule_with(TaskClass::Chat, &trade).unwrap_err();
-        assert_eq!(refused.wish(), Override::Objective);
+        assert_eq!(refused.wish(), OverrideKind::Objective);
     }
 }

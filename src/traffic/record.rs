@@ -11,7 +11,7 @@ use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
 use crate::energy::carbon::CarbonFigure;
 use crate::openai::{Message, Usage};
-use crate::routing::{Features, Judged, Route, Rule, SessionId, Signals, Wishes};
+use crate::routing::{Features, Judged, PolicyOverrides, Route, Rule, SessionId, Signals};
 use crate::units::{Dollars, Joules};
 
 /// Version of the row; raised when a field changes its meaning. 2: costs of a candidate count what its cache holds.
@@ -34,8 +34,8 @@ pub struct Record {
     /// The rule that decided, so that replay can apply it again.
     pub rule: Rule,
     /// What the request itself asked of its policy.
-    #[serde(default, skip_serializing_if = "Wishes::is_empty")]
-    pub wishes: Wishes,
+    #[serde(default, skip_serializing_if = "PolicyOverrides::is_empty")]
+    pub wishes: PolicyOverrides,
     /// Probability with which the rule chose as it did, above 0 to 1; 1 where nothing is left to chance.
     #[serde(default = "certain")]
     pub propensity: f64,

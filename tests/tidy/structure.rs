@@ -14,7 +14,8 @@ pub const LAYERS: [&str; 16] = [
     "backends",
     "routing",
     "traffic",
-    "gateway",
+    "serving",
+    "http",
     "replay",
     "train",
     "measure",
@@ -27,10 +28,10 @@ pub const LAYERS: [&str; 16] = [
 const BANNED: [(&str, &str); 7] = [
     ("routing", "backends"),
     ("routing", "models"),
-    ("replay", "gateway"),
+    ("replay", "serving"),
     ("replay", "backends"),
-    ("train", "gateway"),
-    ("measure", "gateway"),
+    ("train", "serving"),
+    ("measure", "serving"),
     ("measure", "backends"),
 ];
 
@@ -42,7 +43,7 @@ const HOMES: [(&[&str], &[&str]); 2] = [
     ),
     (
         &["axum", "http", "http_body_util", "hyper", "hyper_util", "tower", "tower_http"],
-        &["src/gateway", "src/http"],
+        &["src/http"],
     ),
 ];
 

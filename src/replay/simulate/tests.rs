@@ -6,8 +6,8 @@ use super::*;
 use crate::energy::{Quality, Source};
 use crate::replay::{Replay, Report};
 use crate::routing::{
-    Cache, Capabilities, Costs, Features, Objective, PolicyConfig, Stay, TaskClass, Unavailable,
-    Wishes,
+    Cache, Capabilities, Costs, Features, Objective, PolicyConfig, PolicyOverrides, Stay,
+    TaskClass, Unavailable,
 };
 use crate::traffic::record::RECORD_VERSION;
 use crate::traffic::{Attempt, Outcome, Receipt, Timings};
@@ -98,7 +98,7 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
         status: 200,
         features,
         rule: rule.clone(),
-        wishes: Wishes::default(),
+        wishes: PolicyOverrides::default(),
         propensity: decision.propensity,
         session: None,
         timings: Timings::default(),

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::task::JoinSet;
 use wattgate::energy::{Books, DeviceBook};
-use wattgate::gateway::Kind;
+use wattgate::serving::Kind;
 use wattgate::traffic::Record;
 use wattgate::units::Microjoules;
 

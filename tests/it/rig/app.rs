@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wattgate::app::App;
-use wattgate::gateway::Gateway;
+use wattgate::serving::Gateway;
 use wattgate::traffic::{Line, Record, read_log};
 
 use crate::rig::mock_upstream::MockUpstream;

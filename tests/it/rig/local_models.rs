@@ -4,7 +4,7 @@ use rustix::process::Pid;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use wattgate::backends::llama::EngineState;
-use wattgate::gateway::Kind;
+use wattgate::serving::Kind;
 
 use crate::rig::app::{TestApp, ask};
 use crate::rig::engine::model_path;

@@ -1,0 +1,17 @@
+//! The HTTP edge: routes, request parsing, response formats and error replies.
+//!
+//! The only module that may name axum, http, tower or hyper. Handlers parse, call `serving`, and format.
+
+pub mod config;
+pub mod error;
+pub mod extract;
+pub mod formats;
+pub mod handlers;
+pub mod reply;
+pub mod routes;
+pub mod server;
+pub mod state;
+pub mod stream;
+
+pub use config::{AdminConfig, Config};
+pub use server::serve;

@@ -1,0 +1,326 @@
+//! Every failure a client can see, and the one place that maps it to a status and OpenAI's envelope.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::backends::backend::CONTEXT_LENGTH_EXCEEDED;
+use crate::backends::{BackendError, ErrorKind};
+use crate::openai::{ErrorBody, ErrorEnvelope};
+use crate::routing::{Exclusion, Refusal};
+use crate::serving::error::{ServeError, ServeErrorKind};
+
+/// A failure as the client sees it: the edge's own, or one of the serving core.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    #[error("the body is not valid JSON: {0}")]
+    NotJson(String),
+    #[error("{message}")]
+    InvalidField { param: String, message: String },
+    #[error("the body is larger than {limit_bytes} bytes")]
+    BodyTooLarge { limit_bytes: usize },
+    #[error("the body could not be read")]
+    BodyUnreadable,
+    #[error("there is no {0} here")]
+    UnknownPath(String),
+    #[error("{method} is not allowed here")]
+    MethodNotAllowed { method: Method },
+    /// An order to `/admin` that was not carried out.
+    #[error("{message}")]
+    Admin { status: StatusCode, code: &'static str, message: String },
+    #[error(transparent)]
+    Serve(ServeErrorKind),
+}
+
+impl From<ServeError> for ApiError {
+    fn from(error: ServeError) -> Self {
+        Self::Serve(error.kind)
+    }
+}
+
+impl From<ServeErrorKind> for ApiError {
+    fn from(kind: ServeErrorKind) -> Self {
+        Self::Serve(kind)
+    }
+}
+
+impl From<BackendError> for ApiError {
+    fn from(error: BackendError) -> Self {
+        Self::Serve(ServeErrorKind::Backend(error))
+    }
+}
+
+impl ApiError {
+    /// A fault of the gateway itself.
+    pub const INTERNAL: Self = Self::Serve(ServeErrorKind::Internal);
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotJson(_) | Self::InvalidField { .. } | Self::BodyUnreadable => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnknownPath(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Admin { status, .. } => *status,
+            Self::Serve(kind) => serve_status(kind),
+        }
+    }
+
+    /// The body, as OpenAI shapes it.
+    pub fn envelope(&self) -> ErrorEnvelope {
+        let status = self.status();
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::FORBIDDEN => "permission_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "api_error",
+        };
+        ErrorEnvelope {
+            error: ErrorBody {
+                message: self.to_string(),
+                kind: kind.to_owned(),
+                param: self.param(),
+                code: self.code(),
+            },
+        }
+    }
+
+    fn param(&self) -> Option<String> {
+        match self {
+            Self::InvalidField { param, .. } => Some(param.clone()),
+            Self::Serve(kind) => serve_param(kind),
+            _ => None,
+        }
+    }
+
+    fn code(&self) -> Option<String> {
+        let code = match self {
+            Self::NotJson(_) => "invalid_json",
+            Self::InvalidField { .. } => "invalid_value",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyUnreadable => "body_unreadable",
+            Self::Admin { code, .. } => code,
+            Self::UnknownPath(_) => "unknown_path",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::Serve(kind) => return serve_code(kind),
+        };
+        Some(code.to_owned())
+    }
+
+    /// How long the client should wait, where waiting helps.
+    fn retry_after(&self) -> Option<Duration> {
+        let Self::Serve(kind) = self else { return None };
+        match kind {
+            ServeErrorKind::Backend(BackendError {
+                kind:
+                    ErrorKind::Overloaded { retry_after, .. } | ErrorKind::NotLoaded { retry_after, .. },
+                ..
+            }) => Some(*retry_after),
+            ServeErrorKind::Backend(BackendError {
+                kind: ErrorKind::RateLimited { retry_after },
+                ..
+            }) => *retry_after,
+            ServeErrorKind::NoCandidate(exclusions) if blames(exclusions, Exclusion::Busy) => {
+                Some(Duration::from_secs(1))
+            }
+            ServeErrorKind::SearchBusy => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, envelope) = (self.status(), self.envelope());
+        let code = envelope.error.code.as_deref().unwrap_or("none");
+        // The code only: messages may quote what the client sent.
+        tracing::info!(http.status = status.as_u16(), error.code = code, "refused: {code}");
+        let mut response = (status, axum::Json(envelope)).into_response();
+        if let Some(wait) = self.retry_after() {
+            // Whole seconds, and never 0, which clients take for "at once".
+            let seconds = HeaderValue::from(wait.as_secs().max(1));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+fn serve_status(kind: &ServeErrorKind) -> StatusCode {
+    match kind {
+        ServeErrorKind::NoEmbeddingModel { .. }
+        | ServeErrorKind::Override(Refusal::NoLambda { .. }) => StatusCode::BAD_REQUEST,
+        ServeErrorKind::Override(_) => StatusCode::FORBIDDEN,
+        ServeErrorKind::UnknownModel(_) | ServeErrorKind::UnknownRequest(_) => {
+            StatusCode::NOT_FOUND
+        }
+        ServeErrorKind::NoCandidate(exclusions) => no_candidate_status(exclusions),
+        ServeErrorKind::Backend(error) | ServeErrorKind::TooLong { error, .. } => {
+            backend_status(&error.kind)
+        }
+        ServeErrorKind::SearchBusy => StatusCode::SERVICE_UNAVAILABLE,
+        ServeErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn serve_param(kind: &ServeErrorKind) -> Option<String> {
+    match kind {
+        ServeErrorKind::Override(refusal) => Some(refusal.wish().label().to_owned()),
+        ServeErrorKind::UnknownModel(_) | ServeErrorKind::NoEmbeddingModel { .. } => {
+            Some("model".to_owned())
+        }
+        ServeErrorKind::Backend(BackendError {
+            kind: ErrorKind::InvalidRequest { param, .. },
+            ..
+        }) => param.clone(),
+        ServeErrorKind::TooLong { field, .. } => Some((*field).to_owned()),
+        _ => None,
+    }
+}
+
+fn serve_code(kind: &ServeErrorKind) -> Option<String> {
+    let code = match kind {
+        ServeErrorKind::Override(Refusal::NoLambda { .. }) => "invalid_value",
+        ServeErrorKind::Override(_) => "override_not_allowed",
+        ServeErrorKind::UnknownModel(_) => "model_not_found",
+        ServeErrorKind::NoEmbeddingModel { .. } => "no_embedding_model",
+        ServeErrorKind::UnknownRequest(_) => "request_not_found",
+        ServeErrorKind::SearchBusy => "busy",
+        ServeErrorKind::NoCandidate(exclusions) => no_candidate_code(exclusions),
+        ServeErrorKind::Backend(BackendError {
+            kind: ErrorKind::InvalidRequest { code, .. },
+            ..
+        }) => return code.clone(),
+        ServeErrorKind::TooLong { .. }
+        | ServeErrorKind::Backend(BackendError {
+            kind: ErrorKind::ContextExceeded { .. }, ..
+        }) => CONTEXT_LENGTH_EXCEEDED,
+        ServeErrorKind::Backend(error) => error.kind.label(),
+        ServeErrorKind::Internal => "internal_error",
+    };
+    Some(code.to_owned())
+}
+
+fn backend_status(kind: &ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::InvalidRequest { .. } | ErrorKind::ContextExceeded { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
+        ErrorKind::Unavailable(_) | ErrorKind::NotLoaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Timeout { .. } | ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Credentials { .. }
+        | ErrorKind::UpstreamStatus { .. }
+        | ErrorKind::Protocol(_)
+        | ErrorKind::EngineDied => StatusCode::BAD_GATEWAY,
+    }
+}
+
+fn blames(exclusions: &[(Arc<str>, Exclusion)], exclusion: Exclusion) -> bool {
+    exclusions.iter().any(|(_, reason)| *reason == exclusion)
+}
+
+/// What could change the outcome, gentlest first: waiting, then another request, then another config.
+fn no_candidate_status(exclusions: &[(Arc<str>, Exclusion)]) -> StatusCode {
+    if blames(exclusions, Exclusion::Busy) {
+        StatusCode::TOO_MANY_REQUESTS
+    } else if exclusions.iter().any(|(_, reason)| reason.is_transient()) || exclusions.is_empty() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else if exclusions.iter().any(|(_, reason)| reason.is_about_the_request()) {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+fn no_candidate_code(exclusions: &[(Arc<str>, Exclusion)]) -> &'static str {
+    match no_candidate_status(exclusions) {
+        StatusCode::TOO_MANY_REQUESTS => "overloaded",
+        StatusCode::BAD_REQUEST if blames(exclusions, Exclusion::ContextTooShort) => {
+            CONTEXT_LENGTH_EXCEEDED
+        }
+        StatusCode::BAD_REQUEST
+            if exclusions.iter().any(|(_, reason)| reason.is_about_a_budget()) =>
+        {
+            "over_budget"
+        }
+        StatusCode::BAD_REQUEST => "unsupported_request",
+        _ => "no_candidate",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::OverrideKind;
+
+    #[test]
+    fn every_failure_has_its_status_type_and_code() {
+        let backend = |kind| {
+            ApiError::Serve(ServeErrorKind::Backend(BackendError { model: "m".into(), kind }))
+        };
+        let excluded =
+            |reason| ApiError::Serve(ServeErrorKind::NoCandidate([("m".into(), reason)].into()));
+        let second = Duration::from_secs(1);
+        let context = ErrorKind::ContextExceeded { prompt_tokens: 9, context_tokens: 4 };
+        let invalid = ErrorKind::InvalidRequest { message: "no".into(), param: None, code: None };
+        let table = [
+            (ApiError::NotJson(String::new()), "400 invalid_request_error invalid_json"),
+            (ApiError::BodyTooLarge { limit_bytes: 1 }, "413 invalid_request_error body_too_large"),
+            (
+                ServeErrorKind::UnknownModel("x".into()).into(),
+                "404 invalid_request_error model_not_found",
+            ),
+            (ApiError::INTERNAL, "500 api_error internal_error"),
+            (backend(invalid), "400 invalid_request_error -"),
+            (backend(context), "400 invalid_request_error context_length_exceeded"),
+            (
+                backend(ErrorKind::Overloaded { retry_after: second, ahead: 3 }),
+                "429 rate_limit_error overloaded",
+            ),
+            (
+                backend(ErrorKind::RateLimited { retry_after: None }),
+                "429 rate_limit_error rate_limited",
+            ),
+            (backend(ErrorKind::Unavailable("x".into())), "503 api_error unavailable"),
+            (backend(ErrorKind::Credentials { status: 401 }), "502 api_error credentials"),
+            (backend(ErrorKind::Timeout { after: second }), "504 api_error timeout"),
+            (backend(ErrorKind::UpstreamStatus { status: 500 }), "502 api_error upstream_status"),
+            (backend(ErrorKind::Protocol(String::new())), "502 api_error protocol"),
+            (backend(ErrorKind::EngineDied), "502 api_error engine_died"),
+            (excluded(Exclusion::Busy), "429 rate_limit_error overloaded"),
+            (excluded(Exclusion::NotReady), "503 api_error no_candidate"),
+            (excluded(Exclusion::LocalOnly), "503 api_error no_candidate"),
+            (
+                ServeErrorKind::NoEmbeddingModel { asked: "x".into(), known: vec![] }.into(),
+                "400 invalid_request_error no_embedding_model",
+            ),
+            (excluded(Exclusion::OtherTask), "400 invalid_request_error unsupported_request"),
+            (excluded(Exclusion::NoTools), "400 invalid_request_error unsupported_request"),
+            (excluded(Exclusion::OverJoules), "400 invalid_request_error over_budget"),
+            (
+                ServeErrorKind::Override(Refusal::OverLimit {
+                    policy: "p".into(),
+                    wish: OverrideKind::MaxJoules,
+                    most: String::new(),
+                })
+                .into(),
+                "403 permission_error override_not_allowed",
+            ),
+            (
+                excluded(Exclusion::ContextTooShort),
+                "400 invalid_request_error context_length_exceeded",
+            ),
+        ];
+        for (error, expected) in table {
+            let body = error.envelope().error;
+            let code = body.code.as_deref().unwrap_or("-");
+            let shown = format!("{} {} {code}", error.status().as_u16(), body.kind);
+            assert_eq!(shown, expected, "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! One file per group of endpoints.
+
+pub mod admin;
+pub mod feedback;
+pub mod generate;
+pub mod health;
+pub mod metrics;
+pub mod models;
+pub mod requests;
+pub mod route;

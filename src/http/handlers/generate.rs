@@ -1,0 +1,68 @@
+//! `POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+
+use crate::http::error::ApiError;
+use crate::http::extract::body::{Parse, parse_chat, parse_completion, parse_embedding, read_body};
+use crate::http::extract::options::options;
+use crate::http::reply::{explain, whole};
+use crate::http::state::Edge;
+use crate::http::stream::streamed;
+use crate::serving::execution::Execution;
+use crate::units::MonotonicNs;
+
+/// Answers a conversation.
+pub async fn complete(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(edge, &headers, body, parse_chat).await
+}
+
+/// Continues raw prompts.
+pub async fn complete_prompt(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(edge, &headers, body, parse_completion).await
+}
+
+/// Turns texts into vectors.
+pub async fn embed(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    answer(edge, &headers, body, parse_embedding).await
+}
+
+async fn answer(
+    edge: Edge,
+    headers: &HeaderMap,
+    body: Body,
+    parse: Parse,
+) -> Result<Response, ApiError> {
+    let arrived = MonotonicNs::now();
+    let body = read_body(body, edge.max_body_bytes).await?;
+    let request = parse(&body)?;
+    let options = options(headers, &body, arrived)?;
+    let plan = edge.gateway.router.plan(&request, &options)?;
+    let mut execution = Execution::new(edge.gateway, request, body, &options, plan);
+    if let Err(error) = execution.open().await {
+        let error = ApiError::from(error);
+        let headers = explain(execution.id(), &execution.plan, None);
+        execution.failed(error.status().as_u16());
+        return Ok((headers, error).into_response());
+    }
+    if execution.request().streams() {
+        let headers = explain(execution.id(), &execution.plan, Some(execution.model()));
+        Ok(streamed(execution, headers))
+    } else {
+        whole(execution).await
+    }
+}

@@ -1,0 +1,134 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+
+use crate::backends::llama::Phase;
+use crate::http::error::ApiError;
+use crate::serving::error::ServeErrorKind;
+use crate::serving::plan::AUTO;
+use crate::serving::{Gateway, Kind, Model, Router};
+
+#[derive(Debug, Serialize)]
+pub struct ModelList {
+    object: &'static str,
+    data: Vec<ModelCard>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ModelCard {
+    id: String,
+    object: &'static str,
+    /// Seconds since the Unix epoch; OpenAI's field, unknown here.
+    created: u64,
+    /// `wattgate` for the names that route, else where the model runs.
+    owned_by: &'static str,
+    /// Whether it would take a request just now, even if it has to load first.
+    ready: bool,
+    /// Of a local model: `loaded`, `loading`, `unloaded` (a request loads it) or `down`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Memory>,
+    /// What it can be asked.
+    endpoints: &'static [&'static str],
+    /// Whether a local model brings its own chat template; without one, chat is put in ChatML, which a base model was
+    /// never taught. Absent while it is not loaded, and for models elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat_template: Option<bool>,
+    /// Requests it works on or that wait for it; absent for the names that route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight: Option<u32>,
+    /// Those of them that wait: a new request is behind so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u32>,
+}
+
+/// What a local model takes.
+#[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the unit ends the name")]
+pub struct Memory {
+    /// What it counts for under the memory budget, by its header and settings; 0 until the file was looked at.
+    budgeted_bytes: u64,
+    weights_bytes: u64,
+    kv_bytes: u64,
+    /// What its process has in memory now; absent when there is none.
+    resident_bytes: Option<u64>,
+}
+const TEXT: &[&str] = &["/v1/chat/completions", "/v1/completions"];
+const EMBEDDINGS: &[&str] = &["/v1/embeddings"];
+
+/// `GET /v1/models`: the names that route first, then every model.
+pub async fn models(State(gateway): State<Arc<Gateway>>) -> Json<ModelList> {
+    Json(ModelList { object: "list", data: cards(&gateway) })
+}
+
+/// `GET /v1/models/{id}`; ids may hold slashes.
+pub async fn model(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+) -> Result<Json<ModelCard>, ApiError> {
+    let found = cards(&gateway).into_iter().find(|card| card.id == id);
+    found.map(Json).ok_or_else(|| ServeErrorKind::UnknownModel(id).into())
+}
+
+fn cards(gateway: &Gateway) -> Vec<ModelCard> {
+    let Router { models, policies, .. } = &gateway.router;
+    let any_ready = models.iter().any(Model::is_ready);
+    let policies = policies.keys().map(|policy| format!("{AUTO}/{policy}"));
+    let routed = std::iter::once(AUTO.to_owned()).chain(policies);
+    let routed = routed.map(|id| plain_card(id, "wattgate", any_ready));
+    routed.chain(models.iter().map(card_of)).collect()
+}
+
+/// The card of one configured model.
+pub fn card_of(model: &Model) -> ModelCard {
+    let health = model.backend.health();
+    let embeds = model.capabilities.embeddings;
+    let card = ModelCard {
+        endpoints: if embeds { EMBEDDINGS } else { TEXT },
+        in_flight: Some(health.in_flight),
+        waiting: Some(health.waiting()),
+        ..plain_card(model.name.to_string(), model.route().label(), model.is_ready())
+    };
+    let Kind::Local { control, .. } = &model.kind else { return card };
+    let state = control.state();
+    let memory = Memory {
+        budgeted_bytes: state.footprint.bytes(),
+        weights_bytes: state.footprint.weights_bytes,
+        kv_bytes: state.footprint.kv_bytes,
+        resident_bytes: control.resident_bytes(),
+    };
+    ModelCard {
+        state: Some(state.load_state().label()),
+        memory: Some(memory),
+        chat_template: chat_template(&state.phase).filter(|_| !embeds),
+        ..card
+    }
+}
+
+fn chat_template(phase: &Phase) -> Option<bool> {
+    match phase {
+        Phase::Ready(facts) => Some(facts.has_chat_template),
+        _ => None,
+    }
+}
+
+fn plain_card(id: String, owned_by: &'static str, ready: bool) -> ModelCard {
+    ModelCard {
+        id,
+        object: "model",
+        created: 0,
+        owned_by,
+        ready,
+        state: None,
+        memory: None,
+        endpoints: TEXT,
+        chat_template: None,
+        in_flight: None,
+        waiting: None,
+    }
+}

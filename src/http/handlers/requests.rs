@@ -1,0 +1,25 @@
+//! `GET /v1/requests/{id}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+
+use crate::http::error::ApiError;
+use crate::serving::Gateway;
+use crate::serving::error::ServeErrorKind;
+use crate::traffic::Record;
+
+/// The record of a request that has ended, its energy final once settled.
+pub async fn request(
+    State(gateway): State<Arc<Gateway>>,
+    Path(id): Path<String>,
+) -> Result<Json<Record>, ApiError> {
+    let record = gateway.receipts.get(bare_id(&id));
+    record.map(Json).ok_or_else(|| ServeErrorKind::UnknownRequest(id).into())
+}
+
+/// The request's id from what a client calls it: OpenAI's SDKs show the completion id, and both name the request.
+pub fn bare_id(id: &str) -> &str {
+    id.strip_prefix("chatcmpl-").or(id.strip_prefix("cmpl-")).unwrap_or(id)
+}

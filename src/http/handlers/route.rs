@@ -1,0 +1,65 @@
+//! `POST /v1/route`: the decision without the answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Serialize;
+
+use crate::http::error::ApiError;
+use crate::http::extract::body::{parse_chat, read_body};
+use crate::http::extract::options::options;
+use crate::http::state::Edge;
+use crate::routing::{Features, Judged, Route, Rule, SessionId, TaskClass};
+use crate::serving::plan::Plan;
+use crate::units::MonotonicNs;
+
+/// The decision for a conversation, with every candidate's prediction; nothing runs.
+pub async fn route(
+    State(edge): State<Edge>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<RouteReply>, ApiError> {
+    let body = read_body(body, edge.max_body_bytes).await?;
+    let request = parse_chat(&body)?;
+    let options = options(&headers, &body, MonotonicNs::now())?;
+    let plan = edge.gateway.router.plan(&request, &options)?;
+    Ok(Json(RouteReply::from(plan)))
+}
+
+/// A decision as the client sees it: the receipt's fields that exist before anything ran.
+#[derive(Debug, Serialize)]
+pub struct RouteReply {
+    policy: Arc<str>,
+    task: TaskClass,
+    /// The policy with what the request and its conversation add.
+    rule: Rule,
+    features: Features,
+    /// Known from the second turn of a conversation on.
+    session: Option<SessionId>,
+    propensity: f64,
+    route: Option<Route>,
+    model: Option<Arc<str>>,
+    reason: String,
+    candidates: Vec<Judged>,
+}
+
+impl From<Plan> for RouteReply {
+    fn from(plan: Plan) -> Self {
+        let chosen = plan.decision.chosen();
+        Self {
+            policy: Arc::clone(&plan.policy.name),
+            task: plan.features.task,
+            features: plan.features,
+            session: plan.session,
+            propensity: plan.decision.propensity,
+            route: chosen.map(|candidate| candidate.route),
+            model: chosen.map(|candidate| Arc::clone(&candidate.model)),
+            reason: plan.decision.reason.to_string(),
+            candidates: plan.decision.judged,
+            rule: plan.rule,
+        }
+    }
+}

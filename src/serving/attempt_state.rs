@@ -1,0 +1,177 @@
+//! State of one attempt at one model, built up from its events. Pure: notes only.
+
+use std::sync::Arc;
+
+use super::first_tokens::FirstTokens;
+use crate::backends::{ErrorKind, Event};
+use crate::energy::EnergyFigure;
+use crate::openai::{FinishReason, Usage};
+use crate::routing::Route;
+use crate::traffic::{Attempt, AttemptOutcome};
+use crate::units::AttemptId;
+
+/// Facts known when an attempt begins.
+#[derive(Clone, Debug)]
+pub struct AttemptStart {
+    pub id: AttemptId,
+    pub model: Arc<str>,
+    pub route: Route,
+    /// Tokens whose confidence is recorded.
+    pub window_tokens: u32,
+    /// It has to queue, or the model to be loaded first: its time to first token predicts nothing.
+    pub queued: bool,
+    /// The meter here settles its energy.
+    pub metered: bool,
+}
+
+/// One attempt at one model.
+#[derive(Debug)]
+pub struct AttemptState {
+    pub id: AttemptId,
+    pub model: Arc<str>,
+    pub route: Route,
+    pub outcome: AttemptOutcome,
+    pub error: Option<ErrorKind>,
+    pub usage: Option<Usage>,
+    /// Output events seen: stands in for completion tokens until the usage is known.
+    pub output_events: u64,
+    /// Milliseconds since arrival.
+    pub first_token_ms: Option<f64>,
+    /// Milliseconds for which output was withheld after it began.
+    withheld_ms: f64,
+    pub first_tokens: FirstTokens,
+    assessment: Option<Assessment>,
+    /// Milliseconds since arrival.
+    pub began_ms: f64,
+    pub queued: bool,
+    pub finish: Option<FinishReason>,
+    /// Turns left out so that the conversation fits.
+    dropped_turns: Option<u32>,
+    /// The upstream's own figure, which takes precedence over the class table.
+    pub reported: Option<EnergyFigure>,
+    pub metered: bool,
+}
+
+/// Result of a cascade's look at the first tokens.
+#[derive(Clone, Copy, Debug)]
+struct Assessment {
+    /// Probability that the answer is good enough.
+    confidence: f64,
+    /// Least confidence for the answer to be shown.
+    threshold: f64,
+}
+
+impl AttemptState {
+    pub fn new(start: AttemptStart, began_ms: f64) -> Self {
+        Self {
+            id: start.id,
+            model: start.model,
+            route: start.route,
+            outcome: AttemptOutcome::Running,
+            error: None,
+            usage: None,
+            output_events: 0,
+            first_token_ms: None,
+            withheld_ms: 0.0,
+            first_tokens: FirstTokens::new(start.window_tokens),
+            assessment: None,
+            began_ms,
+            queued: start.queued,
+            finish: None,
+            dropped_turns: None,
+            reported: None,
+            metered: start.metered,
+        }
+    }
+
+    pub fn observe(&mut self, event: &Event, now_ms: f64) {
+        self.first_tokens.observe(event);
+        match event {
+            _ if is_output(event) => {
+                self.output_events += 1;
+                self.first_token_ms.get_or_insert(now_ms);
+            }
+            Event::Truncated { turns } => self.dropped_turns = Some(*turns),
+            Event::Usage(usage) => self.usage = Some(*usage),
+            Event::Energy(figure) => self.reported = Some(*figure),
+            Event::Done(finish) => self.finish = Some(*finish),
+            _ => {}
+        }
+    }
+
+    pub fn assessed(&mut self, confidence: f64, threshold: f64, now_ms: f64) {
+        self.assessment = Some(Assessment { confidence, threshold });
+        self.withheld_ms = now_ms - self.first_token_ms.unwrap_or(now_ms);
+    }
+
+    /// Keeps the first outcome.
+    pub fn ended(&mut self, outcome: AttemptOutcome, error: Option<ErrorKind>) {
+        if self.outcome == AttemptOutcome::Running {
+            self.outcome = outcome;
+            self.error = error;
+        }
+    }
+
+    /// The attempt as the receipt lists it.
+    pub fn on_receipt(&self, energy: Option<EnergyFigure>) -> Attempt {
+        Attempt {
+            model: Arc::clone(&self.model),
+            route: self.route,
+            outcome: self.outcome,
+            error: self.error.as_ref().map(|error| error.label().to_owned()),
+            dropped_turns: self.dropped_turns,
+            amortised_joules: None,
+            signals: self.first_tokens.signals(),
+            confidence: self.assessment.map(|assessment| assessment.confidence),
+            energy,
+        }
+    }
+
+    /// Whether the next candidate was tried instead.
+    pub fn gave_way(&self) -> bool {
+        matches!(self.outcome, AttemptOutcome::Failed | AttemptOutcome::Escalated)
+    }
+
+    /// Whether the attempt was refused before any model worked on it.
+    pub fn never_ran(&self) -> bool {
+        self.output_events == 0 && self.error.as_ref().is_some_and(ErrorKind::is_before_work)
+    }
+
+    /// The part of the request's reason that this attempt adds; `None` if it changed nothing.
+    pub fn reason(&self) -> Option<String> {
+        let Self { model, error, .. } = self;
+        match (self.outcome, self.assessment) {
+            (AttemptOutcome::Failed, _) => {
+                let error = error.as_ref().map_or("unknown", ErrorKind::label);
+                Some(format!("{model} failed ({error})"))
+            }
+            (AttemptOutcome::Escalated, Some(Assessment { confidence, threshold })) => {
+                Some(format!(
+                    "{model} looked unsure (confidence {confidence:.2}, wanted {threshold:.2})"
+                ))
+            }
+            (_, Some(Assessment { confidence, threshold })) if confidence >= threshold => {
+                Some(format!("{model} looked sure (confidence {confidence:.2})"))
+            }
+            _ => None,
+        }
+    }
+
+    /// When the client could see the first output, milliseconds since arrival.
+    pub fn shown_ms(&self) -> Option<f64> {
+        self.first_token_ms.map(|first| first + self.withheld_ms)
+    }
+}
+
+/// Whether the event carries part of the answer.
+pub fn is_output(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Text(_)
+            | Event::Reasoning(_)
+            | Event::ToolCall { .. }
+            | Event::ToolArguments { .. }
+            | Event::Embeddings(_)
+            | Event::Upstream(_)
+    )
+}

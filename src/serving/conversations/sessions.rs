@@ -1,0 +1,157 @@
+//! The conversations that this gateway remembers: tells them apart and keeps their memory behind one short lock.
+//!
+//! Of the text nothing is kept but hashes, whose key is made at start and lives in this process only.
+
+use std::hash::{BuildHasher, RandomState};
+use std::mem::discriminant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::openai::{Content, Message, Request, Role};
+use crate::routing::config::Identifier;
+use crate::routing::session::{Known, Place, Turn};
+use crate::routing::{Judged, SessionId, Sessions, SessionsConfig};
+use crate::serving::options::RequestOptions;
+use crate::traffic::Record;
+use crate::units::MonotonicNs;
+
+/// A message of so many bytes is hardly said twice by chance.
+const TELLING_BYTES: usize = 32;
+
+pub struct Conversations {
+    key: RandomState,
+    identify_by: Vec<Identifier>,
+    sessions: Mutex<Sessions>,
+}
+
+impl Conversations {
+    pub fn new(config: &SessionsConfig) -> Self {
+        Self {
+            key: RandomState::new(),
+            identify_by: config.identify_by.clone(),
+            sessions: Mutex::new(Sessions::new(config.limits())),
+        }
+    }
+
+    /// Where the request stands in which conversation; `None` if nothing tells.
+    pub fn place(&self, request: &Request, options: &RequestOptions) -> Option<Place> {
+        // One client cannot speak in another's conversation.
+        let client = self.key.hash_one(&options.credentials);
+        for by in &self.identify_by {
+            let name = match by {
+                Identifier::Header => &options.session,
+                Identifier::Metadata => &options.metadata_session,
+                Identifier::User => &options.user,
+                Identifier::Prefix => {
+                    let Request::Chat(request) = request else { return None };
+                    return Some(self.chain(client, &request.messages));
+                }
+            };
+            if let Some(name) = name {
+                let id = SessionId(self.key.hash_one((client, discriminant(by), name)));
+                return Some(Place { named: Some(id), ..self.chain(client, &request.messages()) });
+            }
+        }
+        None
+    }
+
+    /// Hashes each message together with all before it.
+    fn chain(&self, client: u64, messages: &[Message]) -> Place {
+        let mut place = Place { whole: client, ..Place::default() };
+        for message in messages {
+            if message.role == Role::Assistant {
+                place.points.push(place.whole);
+                place.history.append(&mut place.latest);
+            }
+            let text = message.content.as_ref().map(Content::text).unwrap_or_default();
+            // Every conversation of an application has the same system turn.
+            let of_system = matches!(message.role, Role::System | Role::Developer);
+            if text.len() >= TELLING_BYTES && !of_system {
+                let told = self.key.hash_one((client, &text));
+                let of_answer = message.role == Role::Assistant;
+                if of_answer { &mut place.history } else { &mut place.latest }.push(told);
+            }
+            place.whole = self.key.hash_one((place.whole, discriminant(&message.role), text));
+        }
+        place
+    }
+
+    /// What is remembered of the conversation; changes nothing.
+    pub fn known(&self, place: &Place) -> Known {
+        self.lock().known(place, MonotonicNs::now())
+    }
+
+    /// A request of the conversation is being answered.
+    pub fn enter(&self, place: &Place, local_only: bool) -> SessionId {
+        self.lock().enter(place, local_only, MonotonicNs::now())
+    }
+
+    pub fn answered(&self, id: SessionId, turn: Turn) {
+        self.lock().answered(id, turn);
+    }
+
+    /// An answer was no good: the floor of its conversation rises above what let it pass. False if the conversation is
+    /// not remembered.
+    pub fn failed(&self, record: &Record) -> bool {
+        let predicted = |judged: &Judged| {
+            let answered = Some(&judged.candidate.model) == record.receipt.model.as_ref();
+            answered.then_some(judged.candidate.p)
+        };
+        let p = record.receipt.candidates.iter().find_map(predicted).unwrap_or(0.0);
+        let passed = p.max(record.rule.floor);
+        record.session.is_some_and(|id| self.lock().failed(id, passed))
+    }
+
+    pub fn remembered(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        // The state stays consistent between statements, so a panic elsewhere does not spoil it.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(messages: &str) -> Request {
+        let body = format!(r#"{{"model":"auto","messages":{messages}}}"#);
+        Request::Chat(serde_json::from_str(&body).unwrap())
+    }
+
+    const FIRST: &str = r#"[{"role":"user","content":"hi"}]"#;
+    const SECOND: &str = r#"[{"role":"user","content":"hi"},{"role":"assistant","content":"Hello"},
+        {"role":"user","content":"and now?"}]"#;
+
+    #[test]
+    fn the_second_turn_goes_through_the_first() {
+        let conversations = Conversations::new(&SessionsConfig::default());
+        let place = |messages, options: &RequestOptions| {
+            conversations.place(&request(messages), options).unwrap()
+        };
+        let anybody = RequestOptions::default();
+        let first = place(FIRST, &anybody);
+        assert_eq!(place(SECOND, &anybody).points, [first.whole]);
+        assert!(first.points.is_empty());
+        let other =
+            RequestOptions { credentials: b"Bearer other".to_vec(), ..RequestOptions::default() };
+        assert_ne!(place(FIRST, &other).whole, first.whole);
+        let key = Conversations::new(&SessionsConfig::default());
+        assert_ne!(key.place(&request(FIRST), &anybody).unwrap().whole, first.whole);
+    }
+
+    #[test]
+    fn what_identifies_is_the_operators_choice() {
+        let place = |identify_by: &[Identifier], options: &RequestOptions| {
+            let identify_by = identify_by.to_vec();
+            let config = SessionsConfig { identify_by, ..SessionsConfig::default() };
+            Conversations::new(&config).place(&request(FIRST), options)
+        };
+        let user = RequestOptions { user: Some("ada".to_owned()), ..RequestOptions::default() };
+        assert!(place(&Identifier::ALL, &user).unwrap().named.is_some());
+        let by_prefix = [Identifier::Header, Identifier::Prefix];
+        assert!(place(&by_prefix, &user).unwrap().named.is_none());
+        assert_eq!(place(&[Identifier::Header], &user), None);
+    }
+}

@@ -1,0 +1,6 @@
+//! Models as the serving core knows them: their costs, their statistics and the trained router that rates them.
+
+pub mod model;
+pub mod online_stats;
+pub mod router_handle;
+pub mod training;

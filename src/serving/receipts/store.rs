@@ -1,0 +1,335 @@
+//! Receipts from the end of an answer to the day its energy is final: kept, settled, counted, logged.
+//!
+//! Every request is entered once and published once, when each of its attempts has settled, or when that takes too
+//! long. All calls are short and never wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::timeout;
+
+use super::emissions::Emissions;
+use super::outcome_metrics;
+use super::totals::Totals;
+use crate::energy::{EnergyFigure, Settled};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{CarbonLabels, EnergyLabels, ModelLabels};
+use crate::traffic::feedback::FEEDBACK_VERSION;
+use crate::traffic::past;
+use crate::traffic::{
+    Aside, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, Record, RecordSink, Sign, Signal,
+    Source, Verdicts,
+};
+use crate::units::{AttemptId, unix_ms};
+
+/// Requests that `GET /v1/requests/{id}` remembers; about 2 KiB each.
+const REMEMBERED: usize = 4096;
+
+/// After this a request is published with the figure it has, marked as not final.
+const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// After this an attempt of the gateway's own that has not settled is taken never to have run.
+const OVERHEAD_DEADLINE: Duration = Duration::from_mins(10);
+
+/// Longest wait for one's turn to search the log.
+const SEARCH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Others are searching the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many old requests are being looked up")]
+pub struct Busy;
+
+/// The receipts of one gateway.
+pub struct ReceiptStore {
+    entries: Mutex<Entries>,
+    pub sink: RecordSink,
+    /// What the energy of requests causes.
+    pub emissions: Emissions,
+    metrics: Arc<Metrics>,
+    /// Held by whoever searches the log.
+    searching: Semaphore,
+}
+
+#[derive(Default)]
+struct Entries {
+    by_id: HashMap<Arc<str>, Entry>,
+    /// Ids of `by_id`, oldest first.
+    order: VecDeque<Arc<str>>,
+    /// Which request an unsettled attempt belongs to.
+    owners: HashMap<AttemptId, Arc<str>>,
+    /// Attempts that settled before their request ended: an early failure that fell back.
+    early: HashMap<AttemptId, (Settled, Instant)>,
+    /// Attempts of the gateway's own that have not settled.
+    overhead: HashMap<AttemptId, (ModelLabels, Instant)>,
+}
+
+struct Entry {
+    record: Record,
+    /// Attempts whose energy is not final, with their place in the record.
+    unsettled: Vec<(AttemptId, usize)>,
+    ended: Instant,
+    published: bool,
+    /// What was said of the answer.
+    verdicts: Verdicts,
+}
+
+impl ReceiptStore {
+    pub fn new(sink: RecordSink, emissions: Emissions, metrics: Arc<Metrics>) -> Self {
+        let searching = Semaphore::new(1);
+        Self { entries: Mutex::default(), sink, emissions, metrics, searching }
+    }
+
+    /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
+    /// the record.
+    pub fn insert(&self, record: Record, metered: Vec<(AttemptId, usize)>) {
+        let mut entries = self.lock();
+        let id = Arc::clone(&record.receipt.request_id);
+        let mut entry = Entry {
+            record,
+            unsettled: metered,
+            ended: Instant::now(),
+            published: false,
+            verdicts: Verdicts::default(),
+        };
+        for (attempt, place) in std::mem::take(&mut entry.unsettled) {
+            if let Some((settled, _)) = entries.early.remove(&attempt) {
+                note_energy(&mut entry.record.receipt.attempts[place], &settled);
+            } else {
+                entries.owners.insert(attempt, Arc::clone(&id));
+                entry.unsettled.push((attempt, place));
+            }
+        }
+        self.publish_if_settled(&mut entry);
+        entries.order.push_back(Arc::clone(&id));
+        entries.by_id.insert(id, entry);
+        if entries.order.len() > REMEMBERED {
+            self.forget_oldest(&mut entries);
+        }
+    }
+
+    /// Requests that have ended and whose energy is not final.
+    pub fn unsettled(&self) -> usize {
+        self.lock().by_id.values().filter(|entry| !entry.unsettled.is_empty()).count()
+    }
+
+    /// The record of a request that has ended, if it is still remembered.
+    pub fn get(&self, id: &str) -> Option<Record> {
+        self.lock().by_id.get(id).map(|entry| entry.record.clone())
+    }
+
+    /// Takes in what `source` says of an answer, and logs it. Gives the request's record with its label now, none if the
+    /// request is not remembered.
+    pub fn record_feedback(
+        &self,
+        id: &str,
+        source: Source,
+        score: f64,
+        comment: Option<String>,
+    ) -> Option<Record> {
+        let mut entries = self.lock();
+        let entry = entries.by_id.get_mut(id)?;
+        let before = entry.verdicts.set(source.clone(), score);
+        entry.record.label = entry.verdicts.label();
+        // Until then its joules are unknown; publishing counts what was said before.
+        if entry.published {
+            outcome_metrics::count_outcome(&self.metrics, &entry.record, &source, score, before);
+        }
+        let record = entry.record.clone();
+        drop(entries);
+        self.log_verdict(&record, source, score, comment);
+        Some(record)
+    }
+
+    /// Logs what `source` says of an answer, whether or not it is still remembered.
+    pub fn log_verdict(
+        &self,
+        record: &Record,
+        source: Source,
+        score: f64,
+        comment: Option<String>,
+    ) {
+        let request_id = Arc::clone(&record.receipt.request_id);
+        let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
+        let feedback = Feedback { version, unix_ms, request_id, source, score, comment };
+        self.sink.write(LogEntry::Aside(Aside::Feedback(feedback)));
+    }
+
+    /// The record of a request that is remembered no more, from the log, if that holds it. One search at a time, since each
+    /// reads a day's file; [`Busy`] if others take too long.
+    pub async fn find_in_log(&self, id: &str) -> Result<Option<Record>, Busy> {
+        let turn = timeout(SEARCH_DEADLINE, self.searching.acquire()).await;
+        let _turn = turn.map_err(|_| Busy)?;
+        let (sink, id) = (self.sink.clone(), id.to_owned());
+        let found = tokio::task::spawn_blocking(move || past::find(sink.dir(), &id)).await;
+        match found {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "the traffic log cannot be searched");
+                Ok(None)
+            }
+            // Only a runtime that shuts down drops the work.
+            Err(_) => Err(Busy),
+        }
+    }
+
+    /// Notes a weak sign about a request that is remembered.
+    pub fn record_signal(&self, id: &str, signal: Sign) {
+        let entries = self.lock();
+        let Some(entry) = entries.by_id.get(id) else { return };
+        outcome_metrics::count_sign(&self.metrics, &entry.record, signal);
+        let request_id = Arc::clone(&entry.record.receipt.request_id);
+        let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
+        let signal = Signal { version, unix_ms, request_id, signal };
+        self.sink.write(LogEntry::Aside(Aside::Signal(signal)));
+    }
+
+    /// Settles attempts until the meter stops, then publishes what is left as it stands.
+    pub async fn settle_all(&self, mut settlements: Receiver<Settled>) {
+        let mut overdue = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                settled = settlements.recv() => match settled {
+                    Some(settled) => self.settle(settled),
+                    None => break,
+                },
+                _ = overdue.tick() => self.publish_older_than(SETTLEMENT_DEADLINE),
+            }
+        }
+        self.publish_older_than(Duration::ZERO);
+    }
+
+    fn settle(&self, settled: Settled) {
+        let mut entries = self.lock();
+        let attempt = settled.attempt;
+        if let Some((labels, _)) = entries.overhead.remove(&attempt) {
+            return self.count_energy(&labels, settled.marginal, "overhead");
+        }
+        let Some(id) = entries.owners.remove(&attempt) else {
+            entries.early.insert(attempt, (settled, Instant::now()));
+            return;
+        };
+        let Some(entry) = entries.by_id.get_mut(&id) else { return };
+        if let Some(found) = entry.unsettled.iter().position(|(one, _)| *one == attempt) {
+            let (_, place) = entry.unsettled.swap_remove(found);
+            note_energy(&mut entry.record.receipt.attempts[place], &settled);
+        }
+        self.publish_if_settled(entry);
+    }
+
+    fn publish_if_settled(&self, entry: &mut Entry) {
+        if entry.unsettled.is_empty() {
+            self.publish(entry);
+        }
+    }
+
+    fn publish_older_than(&self, age: Duration) {
+        let mut entries = self.lock();
+        // One that never ran never settles.
+        entries.overhead.retain(|_, (_, begun)| begun.elapsed() < OVERHEAD_DEADLINE);
+        entries.early.retain(|_, (_, settled)| settled.elapsed() < SETTLEMENT_DEADLINE);
+        for entry in entries.by_id.values_mut().filter(|entry| !entry.published) {
+            if entry.ended.elapsed() >= age {
+                self.publish(entry);
+            }
+        }
+    }
+
+    fn forget_oldest(&self, entries: &mut Entries) {
+        let Some(oldest) = entries.order.pop_front() else { return };
+        let Some(mut entry) = entries.by_id.remove(&oldest) else { return };
+        for (attempt, _) in &entry.unsettled {
+            entries.owners.remove(attempt);
+        }
+        self.publish(&mut entry);
+    }
+
+    /// Counts and logs a request, once.
+    fn publish(&self, entry: &mut Entry) {
+        if std::mem::replace(&mut entry.published, true) {
+            return;
+        }
+        let unix_ms = entry.record.unix_ms;
+        let receipt = &mut entry.record.receipt;
+        let totals = Totals::of(&receipt.attempts, &self.emissions, unix_ms);
+        receipt.energy = totals.energy;
+        receipt.carbon = totals.carbon;
+        receipt.electricity_dollars = totals.electricity_dollars;
+        let record = &entry.record;
+        for attempt in &record.receipt.attempts {
+            self.count(attempt);
+            self.count_emissions(attempt, unix_ms);
+            outcome_metrics::compare_energy(&self.metrics, record, attempt);
+        }
+        for (source, score) in entry.verdicts.iter() {
+            outcome_metrics::count_outcome(&self.metrics, record, source, score, None);
+        }
+        self.sink.write(LogEntry::Record(Box::new(record.clone())));
+    }
+
+    fn count(&self, attempt: &Attempt) {
+        let labels =
+            ModelLabels { model: Arc::clone(&attempt.model), route: attempt.route.label() };
+        let answered = attempt.outcome == AttemptOutcome::Answered;
+        let Some(figure) = attempt.energy else { return };
+        self.count_energy(&labels, figure, if answered { "answer" } else { "wasted" });
+        if let Some((amortised, joules)) = attempt.amortised_joules.zip(figure.joules) {
+            let idle = (amortised.0 - joules.0).max(0.0);
+            self.metrics.request_idle_energy_joules_total.get_or_create(&labels).inc_by(idle);
+        }
+    }
+
+    /// Announces an attempt that belongs to no request and that the meter will settle.
+    pub fn expect_overhead(&self, attempt: AttemptId, labels: ModelLabels) {
+        self.lock().overhead.insert(attempt, (labels, Instant::now()));
+    }
+
+    /// Counts energy that belongs to no request.
+    pub fn count_overhead(&self, labels: &ModelLabels, figure: EnergyFigure) {
+        self.count_energy(labels, figure, "overhead");
+    }
+
+    fn count_energy(&self, labels: &ModelLabels, figure: EnergyFigure, purpose: &'static str) {
+        let Some(joules) = figure.joules else {
+            self.metrics.request_energy_unknown_total.get_or_create(labels).inc();
+            return;
+        };
+        let labels = EnergyLabels {
+            model: Arc::clone(&labels.model),
+            route: labels.route,
+            quality: figure.quality.label(),
+            source: figure.source.label(),
+            purpose,
+        };
+        self.metrics.request_energy_joules_total.get_or_create(&labels).inc_by(joules.0);
+        if let (Some(low), Some(high)) = (figure.low, figure.high) {
+            self.metrics.request_energy_low_joules_total.get_or_create(&labels).inc_by(low.0);
+            self.metrics.request_energy_high_joules_total.get_or_create(&labels).inc_by(high.0);
+        }
+    }
+
+    fn count_emissions(&self, attempt: &Attempt, unix_ms: u64) {
+        let (model, route) = (Arc::clone(&attempt.model), attempt.route.label());
+        if let Some(dollars) = self.emissions.electricity(attempt, unix_ms) {
+            let labels = ModelLabels { model: Arc::clone(&model), route };
+            self.metrics.electricity_dollars_total.get_or_create(&labels).inc_by(dollars.0);
+        }
+        let Some(carbon) = self.emissions.carbon(attempt) else { return };
+        let labels = CarbonLabels { model, route, quality: carbon.quality.label() };
+        if let Some(grams) = carbon.grams {
+            self.metrics.carbon_grams_total.get_or_create(&labels).inc_by(grams.0);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        // The state stays consistent between statements, so a panic elsewhere does not spoil it.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn note_energy(attempt: &mut Attempt, settled: &Settled) {
+    attempt.energy = Some(settled.marginal);
+    attempt.amortised_joules = settled.amortised.joules;
+}

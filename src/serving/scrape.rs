@@ -1,0 +1,129 @@
+//! Brings metrics that mirror other books up to date; done when somebody scrapes, so that serving pays nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::gateway::Gateway;
+use super::models::model::{Kind, Model};
+use crate::energy::DeviceBook;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::{
+    BuildLabels, DeviceLabels, DeviceNameLabels, GridLabels, IdleLabels, LogLabels,
+    ModelNameLabels, RouterLabels, mirror, mirror_count,
+};
+use crate::units::Microjoules;
+
+impl Gateway {
+    pub fn refresh_gauges(&self) {
+        let metrics = &self.metrics;
+        let version = BuildLabels { version: env!("CARGO_PKG_VERSION") };
+        metrics.build_info.get_or_create(&version).set(1);
+        for model in &self.router.models {
+            refresh_model(metrics, model);
+        }
+        let remembered = self.router.conversations.remembered();
+        metrics.conversations_remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
+        self.refresh_drift();
+        let books = self.router.meter.books();
+        let mut loads: BTreeMap<&Arc<str>, Microjoules> = BTreeMap::new();
+        for device in &books.devices {
+            refresh_device(metrics, device);
+            for (model, &energy) in &device.loads {
+                *loads.entry(model).or_default() += energy;
+            }
+        }
+        for (model, energy) in loads {
+            let labels = ModelNameLabels { model: Arc::clone(model) };
+            mirror(
+                &metrics.model_load_energy_joules_total.get_or_create(&labels),
+                energy.joules().0,
+            );
+        }
+        // The grid's figure has one basis at a time.
+        metrics.grid_carbon_grams_per_kilowatt_hour.clear();
+        if let Some(grid) = self.router.meter.rates().here() {
+            let labels = GridLabels { zone: grid.zone, basis: grid.basis.label() };
+            let gauge = metrics.grid_carbon_grams_per_kilowatt_hour.get_or_create(&labels);
+            gauge.set(grid.grams_per_kwh.0);
+        }
+        let unsettled = i64::try_from(self.receipts.unsettled()).unwrap_or(i64::MAX);
+        metrics.unsettled_requests.set(unsettled);
+        let longest_gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
+        mirror(&metrics.energy_meter_gap_seconds_total, longest_gap.as_secs_f64());
+        mirror(&metrics.energy_meter_cpu_seconds_total, books.meter_cpu.as_secs_f64());
+        let records =
+            [("written", self.receipts.sink.written()), ("dropped", self.receipts.sink.dropped())];
+        for (outcome, count) in records {
+            mirror_count(
+                &metrics.traffic_records_total.get_or_create(&LogLabels { outcome }),
+                count,
+            );
+        }
+    }
+}
+
+impl Gateway {
+    fn refresh_drift(&self) {
+        let (router, candidate) = (self.router.handle.router(), self.router.handle.candidate());
+        for (role, learnt) in [("router", Some(router)), ("candidate", candidate)] {
+            let labels = RouterLabels { role };
+            let psi = learnt.and_then(|learnt| learnt.drift.as_ref()?.psi());
+            match psi {
+                Some(psi) => {
+                    self.metrics.router_drift_psi.get_or_create(&labels).set(psi);
+                }
+                // Too few requests to tell: no sample.
+                None => {
+                    self.metrics.router_drift_psi.remove(&labels);
+                }
+            }
+        }
+    }
+}
+
+fn refresh_model(metrics: &Metrics, model: &Model) {
+    let labels = model.labels();
+    let health = model.backend.health();
+    metrics.requests_in_flight.get_or_create(&labels).set(health.in_flight.into());
+    let ready = i64::from(model.unavailable().is_none());
+    metrics.model_ready.get_or_create(&labels).set(ready);
+    if let Kind::Local { engine, control } = &model.kind {
+        let restarts = u64::from(engine.borrow().restarts);
+        let labels = ModelNameLabels { model: Arc::clone(&model.name) };
+        mirror_count(&metrics.engine_restarts_total.get_or_create(&labels), restarts);
+        let resident = control.resident_bytes().unwrap_or(0);
+        let gauge = metrics.model_resident_bytes.get_or_create(&labels);
+        gauge.set(i64::try_from(resident).unwrap_or(i64::MAX));
+        metrics.engine_queue_depth.get_or_create(&labels).set(health.waiting().into());
+    }
+}
+
+fn refresh_device(metrics: &Metrics, device: &DeviceBook) {
+    let name = Arc::clone(&device.info.name);
+    let (source, quality) = (device.info.source.label(), device.info.quality.label());
+    let labels = DeviceLabels { device: Arc::clone(&name), source, quality };
+    let joules = |amount: Microjoules| amount.joules().0;
+    mirror(
+        &metrics.device_energy_joules_total.get_or_create(&labels),
+        joules(device.account.total),
+    );
+    if let Some(watts) = device.watts {
+        metrics.device_power_watts.get_or_create(&labels).set(watts.0);
+    } else {
+        // No recent reading: no sample rather than an old one, or a zero.
+        metrics.device_power_watts.remove(&labels);
+    }
+    let idle = [("true", device.account.idle_occupied), ("false", device.account.idle_empty)];
+    for (occupied, amount) in idle {
+        let labels = IdleLabels { device: Arc::clone(&name), occupied };
+        mirror(&metrics.idle_energy_joules_total.get_or_create(&labels), joules(amount));
+    }
+    let labels = DeviceNameLabels { device: name };
+    let unattributed = joules(device.account.unattributed);
+    mirror(&metrics.unattributed_energy_joules_total.get_or_create(&labels), unattributed);
+    let error = joules(device.conservation_error);
+    metrics.energy_conservation_error_joules.get_or_create(&labels).set(error);
+    mirror_count(&metrics.energy_meter_resets_total.get_or_create(&labels), device.resets);
+    let errors = metrics.energy_meter_read_errors_total.get_or_create(&labels);
+    mirror_count(&errors, device.read_errors);
+}
