@@ -119,7 +119,7 @@ impl Checked<'_> {
 }
 
 /// A number as configuration files hold it.
-pub trait Number: PartialOrd + Display {
+pub trait Number: Copy + PartialOrd + Display {
     /// False for NaN and infinities, which no option allows.
     fn is_finite(&self) -> bool {
         true
