@@ -26,7 +26,7 @@ use tokio::time::{timeout, timeout_at};
 use self::answer::{Step, Transcript};
 use self::breaker::{Admission, Breaker, Outcome};
 use self::config::Endpoints;
-pub use self::config::{Config, ConfigError};
+pub use self::config::{BaseUrlError, Config};
 pub use self::key::{ApiKey, InvalidApiKey};
 use super::backend::{
     Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,
@@ -53,7 +53,7 @@ pub struct CloudBackend(Arc<Upstream>);
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] BaseUrlError),
     /// No system certificates, or no TLS at all.
     #[error("the HTTP client could not be built: {0}")]
     Client(#[from] reqwest::Error),

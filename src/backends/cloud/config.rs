@@ -7,9 +7,11 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
-use crate::energy::cloud::{Class, OwnFigures, PerToken};
+use crate::energy::grid::rates::validate_zone;
+use crate::energy::prediction::cloud_table::{Class, OwnFigures, PerToken};
 use crate::openai::{Request, Usage};
 use crate::units::Dollars;
+use crate::validate::{Diagnostics, Validate};
 
 /// `[models.<name>.openai]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -94,56 +96,62 @@ impl Default for Config {
     }
 }
 
-/// What is wrong with a `Config` that parsed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    #[error("base_url is missing or no http(s) URL; write it as in https://api.openai.com/v1")]
-    BaseUrl,
-    #[error(
-        "base_url holds a user name or password; put the key into the variable that api_key_env names"
-    )]
-    SecretInUrl,
-    #[error("{field} must be more than 0")]
-    Zero { field: &'static str },
-    #[error("{field} must be 0 or more")]
-    Price { field: &'static str },
+/// Why no request can be sent to a `base_url`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BaseUrlError {
+    #[error("`base_url` must be an http(s) URL, as in https://api.openai.com/v1")]
+    NotHttp,
+    #[error("`base_url` must not hold a user name or password")]
+    HoldsSecret,
 }
 
-impl ConfigError {
-    /// The field at fault, to find its line.
-    pub fn field(&self) -> &'static str {
-        match self {
-            Self::BaseUrl | Self::SecretInUrl => "base_url",
-            Self::Zero { field } | Self::Price { field } => field,
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        self.validate_base_url(out);
+        if let Some(variable) = &self.api_key_env {
+            let rule = "must be the name of an environment variable: letters, digits and `_`";
+            out.rule("api_key_env", is_variable_name(variable), rule)
+                .hint("write the name of the variable that holds the key, never the key itself");
         }
-    }
-}
-
-impl Config {
-    /// Everything wrong with it, not only the first.
-    pub fn problems(&self) -> Vec<ConfigError> {
-        let waits = [
+        out.positive([
             ("max_in_flight", u64::from(self.max_in_flight)),
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("first_byte_timeout_ms", self.first_byte_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("answer_timeout_ms", self.answer_timeout_ms),
-        ];
-        let prices = [
+        ]);
+        for (key, dollars) in [
             ("dollars_per_million_input_tokens", self.dollars_per_million_input_tokens),
             ("dollars_per_million_output_tokens", self.dollars_per_million_output_tokens),
             ("dollars_per_million_cached_tokens", self.dollars_per_million_cached_tokens),
-        ];
-        let zeros = waits.into_iter().filter(|&(_, value)| value == 0);
-        let negative = prices
-            .into_iter()
-            .filter(|(_, price)| price.is_some_and(|price| !price.is_finite() || price < 0.0));
-        self.endpoints()
-            .err()
-            .into_iter()
-            .chain(zeros.map(|(field, _)| ConfigError::Zero { field }))
-            .chain(negative.map(|(field, _)| ConfigError::Price { field }))
-            .collect()
+        ] {
+            out.range_if_set(key, dollars, 0.0.., "");
+        }
+        out.inside("energy", |out| self.energy.validate(self.energy_class, out));
+        validate_zone("carbon_zone", self.carbon_zone.as_deref(), out);
+        out.range_if_set("context_tokens", self.context_tokens, 1.., "");
+    }
+}
+
+fn is_variable_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+impl Config {
+    fn validate_base_url(&self, out: &mut Diagnostics) {
+        match self.endpoints() {
+            Ok(_) => {}
+            Err(_) if self.base_url.is_empty() => out.reject("base_url", "`base_url` is missing").hint(
+                "write `base_url = \"https://api.openai.com/v1\"`, or the address of your own server",
+            ),
+            Err(error @ BaseUrlError::HoldsSecret) => out
+                .reject("base_url", error.to_string())
+                .hint("put the key into the variable that `api_key_env` names"),
+            Err(error @ BaseUrlError::NotHttp) => {
+                out.reject("base_url", error.to_string());
+            }
+        }
     }
 
     /// What a token takes; unknown without a class or figures of the operator's own.
@@ -169,7 +177,7 @@ impl Config {
     }
 
     /// Where requests of each kind are sent.
-    pub(super) fn endpoints(&self) -> Result<Endpoints, ConfigError> {
+    pub(super) fn endpoints(&self) -> Result<Endpoints, BaseUrlError> {
         Ok(Endpoints {
             chat: self.endpoint(&["chat", "completions"])?,
             completions: self.endpoint(&["completions"])?,
@@ -177,15 +185,15 @@ impl Config {
         })
     }
 
-    fn endpoint(&self, path: &[&str]) -> Result<Url, ConfigError> {
-        let mut url = Url::parse(&self.base_url).map_err(|_| ConfigError::BaseUrl)?;
+    fn endpoint(&self, path: &[&str]) -> Result<Url, BaseUrlError> {
+        let mut url = Url::parse(&self.base_url).map_err(|_| BaseUrlError::NotHttp)?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(ConfigError::BaseUrl);
+            return Err(BaseUrlError::NotHttp);
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(ConfigError::SecretInUrl);
+            return Err(BaseUrlError::HoldsSecret);
         }
-        url.path_segments_mut().map_err(|()| ConfigError::BaseUrl)?.pop_if_empty().extend(path);
+        url.path_segments_mut().map_err(|()| BaseUrlError::NotHttp)?.pop_if_empty().extend(path);
         Ok(url)
     }
 
@@ -208,6 +216,7 @@ impl Config {
 mod tests {
     use super::*;
     use crate::openai::chat::PromptTokensDetails;
+    use crate::validate::Diagnostic;
 
     fn at(base_url: &str) -> Config {
         Config { base_url: base_url.into(), ..Config::default() }
@@ -236,16 +245,18 @@ mod tests {
             dollars_per_million_output_tokens: Some(-1.0),
             ..at("https://me:secret@h/v1")
         };
-        let fields: Vec<_> = config.problems().iter().map(ConfigError::field).collect();
+        let fields: Vec<String> = config.diagnostics().iter().map(Diagnostic::key).collect();
         assert_eq!(
             fields,
             ["base_url", "max_in_flight", "idle_timeout_ms", "dollars_per_million_output_tokens"]
         );
-        assert!(!config.problems()[0].to_string().contains("secret"));
+        assert!(!config.diagnostics()[0].message.contains("secret"));
         for base_url in ["", "h:80", "ftp://h/v1", "data:text/plain,x"] {
-            assert_eq!(at(base_url).problems(), [ConfigError::BaseUrl], "{base_url}");
+            let keys: Vec<String> =
+                at(base_url).diagnostics().iter().map(Diagnostic::key).collect();
+            assert_eq!(keys, ["base_url"], "{base_url}");
         }
-        assert_eq!(at("http://127.0.0.1:8000/v1").problems(), []);
+        assert_eq!(at("http://127.0.0.1:8000/v1").diagnostics(), []);
     }
 
     #[test]

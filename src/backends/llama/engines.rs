@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::break_even::Bounds;
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
+use crate::validate::{Diagnostics, Validate};
 
 /// Settings of all engines together.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -31,6 +32,15 @@ impl Default for EnginesConfig {
             unload_after_max_s: 3600,
             warm_watts_per_gib: WARM_WATTS_PER_GIB,
         }
+    }
+}
+
+impl Validate for EnginesConfig {
+    fn validate(&self, out: &mut Diagnostics) {
+        let most = self.unload_after_max_s;
+        out.range("unload_after_min_s", self.unload_after_min_s, ..=most, " seconds")
+            .hint("`unload_after_min_s` is at most `unload_after_max_s`");
+        out.range("warm_watts_per_gib", self.warm_watts_per_gib, 0.0..=10_000.0, " W");
     }
 }
 
