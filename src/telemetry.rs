@@ -3,6 +3,8 @@
 pub mod config;
 pub mod logging;
 pub mod metrics;
+pub mod model_series;
 
 pub use config::{Config, LogFormat, LogLevel};
 pub use metrics::Metrics;
+pub use model_series::{EngineSeries, ModelSeries};

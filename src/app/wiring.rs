@@ -16,13 +16,14 @@ use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::models::{self, Sha256, Source, State};
-use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig};
+use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig, Route};
 use crate::serving::conversations::sessions::Conversations;
 use crate::serving::judge::queue::{JudgeJob, JudgeQueue};
 use crate::serving::models::online_stats::{OnlineStats, RecentMean};
 use crate::serving::models::router_handle::{AbilitySource, LoadRouterError, RouterHandle};
 use crate::serving::{Kind, Model, Router};
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ModelLabels;
+use crate::telemetry::{Metrics, ModelSeries};
 use crate::units::Watts;
 
 /// Ability of a local model nobody has rated: below the average of the router's data, so that it is trusted with little.
@@ -60,7 +61,7 @@ pub fn router(
                 let gguf = models::resolve(source, &config.model_dir);
                 local(name, llama, gguf, parts, engines)
             }
-            Engine::Openai(openai) => cloud(name, openai)?,
+            Engine::Openai(openai) => cloud(name, openai, &parts.metrics)?,
         });
     }
     Ok(Router {
@@ -174,6 +175,7 @@ fn local(
     );
     engines.spawn(supervisor.run(parts.stop.clone()));
     Model {
+        series: series(&parts.metrics, &name, Route::Local),
         name,
         kind: Kind::Local { engine: backend.state(), control: backend.control() },
         backend: Arc::new(backend),
@@ -185,7 +187,7 @@ fn local(
     }
 }
 
-fn cloud(name: Arc<str>, config: &cloud::Config) -> Result<Model, AppError> {
+fn cloud(name: Arc<str>, config: &cloud::Config, metrics: &Metrics) -> Result<Model, AppError> {
     let backend = CloudBackend::new(Arc::clone(&name), config.clone(), api_key(&name, config))?;
     if let Some(variable) = backend.missing_key() {
         tracing::warn!(
@@ -194,6 +196,7 @@ fn cloud(name: Arc<str>, config: &cloud::Config) -> Result<Model, AppError> {
         );
     }
     Ok(Model {
+        series: series(metrics, &name, Route::Cloud),
         name,
         api_key_missing: backend.missing_key().is_some(),
         kind: Kind::Cloud(Box::new(config.clone())),
@@ -203,6 +206,11 @@ fn cloud(name: Arc<str>, config: &cloud::Config) -> Result<Model, AppError> {
         stats: OnlineStats::default(),
         slowdown: RecentMean::default(),
     })
+}
+
+fn series(metrics: &Metrics, model: &Arc<str>, route: Route) -> ModelSeries {
+    let labels = ModelLabels { model: Arc::clone(model), route: route.label() };
+    ModelSeries::new(metrics, &labels)
 }
 
 /// The key its variable holds; none if it is not set or no key at all.

@@ -5,6 +5,7 @@
 
 mod buckets;
 mod labels;
+mod series;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use buckets::{decision_time, latency, load_time, ratio, slots, token_time};
 pub use labels::*;
+pub use series::Series;
 
 /// A counter of a fractional quantity such as joules.
 pub type FloatCounter = Counter<f64, AtomicU64>;

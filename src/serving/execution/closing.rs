@@ -96,20 +96,17 @@ impl Execution {
         let (metrics, router) = (&self.gateway.metrics, &self.gateway.router);
         let ended_ms = record.timings.total_ms;
         for attempt in self.recorder.attempts() {
-            let model = router.model(&attempt.model);
-            request_metrics::count_attempt(
-                metrics,
-                attempt,
-                pricing::dollars(attempt, model),
-                ended_ms,
-            );
-            let Some(model) = model else { continue };
+            let Some(model) = router.model(&attempt.model) else { continue };
+            let price = pricing::dollars(attempt, Some(model));
+            request_metrics::count_attempt(metrics, &model.series, attempt, price, ended_ms);
             let error = training::train(model, attempt, &record.features, ended_ms, &router.meter);
             if let Some(tokens) = error {
-                request_metrics::count_length_error(metrics, &model.labels(), tokens);
+                request_metrics::count_length_error(&model.series, tokens);
             }
         }
-        request_metrics::count_request(metrics, record);
+        let answering = record.receipt.model.as_ref().and_then(|model| router.model(model));
+        let series = answering.map(|model| &model.series);
+        request_metrics::count_request(metrics, series, record);
     }
 
     /// From now on the conversation is on this model.

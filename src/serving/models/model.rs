@@ -16,6 +16,7 @@ use crate::openai::chat::PromptTokensDetails;
 use crate::routing::{
     Cache, Candidate, Capabilities, Costs, Features, NotLoaded, Route, Unavailable,
 };
+use crate::telemetry::ModelSeries;
 use crate::telemetry::metrics::ModelLabels;
 use crate::units::{Dollars, Joules, unix_ms};
 
@@ -40,6 +41,8 @@ pub struct Model {
     /// Makes a conversation that is too long fit by leaving out its oldest turns.
     pub drops_oldest_turns: bool,
     pub stats: OnlineStats,
+    /// Its metrics.
+    pub series: ModelSeries,
     /// Time to the first token over what the profile says of it: how busy the model is.
     pub slowdown: RecentMean,
 }
