@@ -62,6 +62,12 @@ impl Diagnostics {
         Checked(Some(self.found.push_mut(Diagnostic { path, message: message.into(), hint: None })))
     }
 
+    /// Reports the current table as a whole.
+    pub fn reject_table(&mut self, message: impl Into<String>) -> Checked<'_> {
+        let path = self.table.clone();
+        Checked(Some(self.found.push_mut(Diagnostic { path, message: message.into(), hint: None })))
+    }
+
     /// Reports `key` unless `holds`; `rule` continues the sentence that the key begins.
     pub fn rule(&mut self, key: &str, holds: bool, rule: impl Display) -> Checked<'_> {
         if holds { Checked(None) } else { self.reject(key, format!("`{key}` {rule}")) }

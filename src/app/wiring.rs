@@ -56,9 +56,9 @@ pub fn router(
     for (name, model) in &config.models {
         let name: Arc<str> = name.as_str().into();
         models.push(match &model.engine {
-            Engine::Llama { config: llama, source, sha256 } => {
-                warn_of_file(&name, source, sha256.as_ref(), &config.model_dir);
-                let gguf = models::resolve(source, &config.model_dir);
+            Engine::Llama(llama) => {
+                warn_of_file(&name, &llama.source, llama.sha256.as_ref(), &config.model_dir);
+                let gguf = models::resolve(&llama.source, &config.model_dir);
                 local(name, llama, gguf, parts, engines)
             }
             Engine::Openai(openai) => cloud(name, openai, &parts.metrics)?,
@@ -78,7 +78,7 @@ pub fn router(
 pub fn warmth(config: &Config, parts: &Parts, router: &Router) -> Warmth {
     let on_demand = |model: &Model| {
         let Kind::Local { control, .. } = &model.kind else { return None };
-        let Engine::Llama { config, .. } = &config.models.get(&*model.name)?.engine else {
+        let Engine::Llama(config) = &config.models.get(&*model.name)?.engine else {
             return None;
         };
         (config.load == LoadWhen::OnDemand).then(|| OnDemand {
@@ -131,7 +131,7 @@ pub fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f
 
 fn ability_source(name: &str, model: &config::Model) -> AbilitySource {
     let (known_as, guess) = match &model.engine {
-        Engine::Llama { .. } => (name, LOCAL_ABILITY_GUESS),
+        Engine::Llama(_) => (name, LOCAL_ABILITY_GUESS),
         Engine::Openai(openai) => (openai.model.as_deref().unwrap_or(name), CLOUD_ABILITY_GUESS),
     };
     AbilitySource { configured: model.ability, known_as: known_as.to_owned(), guess }

@@ -98,7 +98,7 @@ fn summary(config: &Config, file: &str) -> String {
 
 pub(super) fn route(model: &Model) -> Route {
     match model.engine {
-        Engine::Llama { .. } => Route::Local,
+        Engine::Llama(_) => Route::Local,
         Engine::Openai(_) => Route::Cloud,
     }
 }
@@ -106,7 +106,7 @@ pub(super) fn route(model: &Model) -> Route {
 /// Where the model's file or its answers come from.
 pub(super) fn origin(model: &Model) -> String {
     match &model.engine {
-        Engine::Llama { source, .. } => source.to_string(),
+        Engine::Llama(config) => config.source.to_string(),
         Engine::Openai(config) => config.base_url.clone(),
     }
 }
@@ -114,11 +114,11 @@ pub(super) fn origin(model: &Model) -> String {
 /// Whether the model could answer on this machine, in a few words.
 pub(super) fn state_of(config: &Config, model: &Model) -> String {
     match &model.engine {
-        Engine::Llama { source, sha256, .. } => {
-            match state(source, sha256.as_ref(), &config.model_dir) {
+        Engine::Llama(llama) => {
+            match state(&llama.source, llama.sha256.as_ref(), &config.model_dir) {
                 Ok(State::Verified { .. }) => "present".into(),
                 Ok(State::Unverified { .. }) => "present, not checked".into(),
-                Ok(State::Missing) if matches!(source, Source::File(_)) => "missing".into(),
+                Ok(State::Missing) if matches!(llama.source, Source::File(_)) => "missing".into(),
                 Ok(State::Missing) => "not pulled yet".into(),
                 Ok(State::Wrong { .. }) => "wrong checksum".into(),
                 Err(error) => format!("unreadable: {error}"),

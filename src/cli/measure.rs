@@ -168,7 +168,7 @@ fn models(args: &MeasureArgs, config: &Config) -> Result<Vec<String>, BadInput> 
         args.models.clone()
     };
     for name in &names {
-        if let Engine::Llama { config: llama, .. } = &config.models[name].engine
+        if let Engine::Llama(llama) = &config.models[name].engine
             && llama.slots < args.batch
         {
             return Err(BadInput::Slots {
@@ -183,14 +183,14 @@ fn models(args: &MeasureArgs, config: &Config) -> Result<Vec<String>, BadInput> 
 
 fn embeds(engine: &Engine) -> bool {
     match engine {
-        Engine::Llama { config, .. } => config.embedding,
+        Engine::Llama(config) => config.embedding,
         Engine::Openai(config) => config.embedding,
     }
 }
 
 fn could_answer(config: &Config, engine: &Engine) -> bool {
     match engine {
-        Engine::Llama { source, .. } => crate::models::resolve(source, &config.model_dir).is_file(),
+        Engine::Llama(llama) => crate::models::resolve(&llama.source, &config.model_dir).is_file(),
         Engine::Openai(openai) => openai.api_key_env.as_deref().is_none_or(crate::config::is_set),
     }
 }
@@ -255,9 +255,7 @@ fn settings(args: &MeasureArgs, suite: &Suite) -> Settings {
 
 fn plan<'a>(args: &MeasureArgs, config: &Config, model: &'a str, suite: &'a Suite) -> Plan<'a> {
     let (route, load_patience) = match &config.models[model].engine {
-        Engine::Llama { config, .. } => {
-            (Route::Local, Duration::from_millis(config.load_timeout_ms))
-        }
+        Engine::Llama(config) => (Route::Local, Duration::from_millis(config.load_timeout_ms)),
         Engine::Openai(_) => (Route::Cloud, Duration::from_secs(10)),
     };
     Plan {
@@ -316,7 +314,7 @@ fn alone(config: &Config, model: &str, out: &Path) -> Config {
     // The profile that is to be written may not be there yet.
     config.energy.profile = config.energy.profile.filter(|path| path.exists());
     for (_, model) in &mut config.models {
-        if let Engine::Llama { config: llama, .. } = &mut model.engine {
+        if let Engine::Llama(llama) = &mut model.engine {
             llama.load = LoadWhen::Preload;
             llama.host_cache_mib = 0;
         }

@@ -82,8 +82,8 @@ fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
 
 fn row(config: &Config, name: &str, model: &Model) -> Row {
     let size_bytes = match &model.engine {
-        Engine::Llama { source, sha256, .. } => {
-            match state(source, sha256.as_ref(), &config.model_dir) {
+        Engine::Llama(llama) => {
+            match state(&llama.source, llama.sha256.as_ref(), &config.model_dir) {
                 Ok(State::Verified { bytes } | State::Unverified { bytes }) => Some(bytes),
                 _ => None,
             }

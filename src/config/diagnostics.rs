@@ -114,6 +114,16 @@ impl<'a> Report<'a> {
         self.push(span, key, message, hint);
     }
 
+    /// The entry at `path` cannot be read.
+    pub(super) fn unreadable_entry(
+        &mut self,
+        path: &[&str],
+        message: String,
+        hint: Option<String>,
+    ) {
+        self.unread(self.document.span_of(path), dotted(path.iter().copied()), message, hint);
+    }
+
     /// The value of `path` makes no sense; shown there, or at the nearest table around it when the key is absent.
     pub(super) fn wrong(
         &mut self,

@@ -67,6 +67,18 @@ impl<'a> Document<'a> {
         table.get_key_value(*last).map(|(key, _)| key.span().start)
     }
 
+    /// The entries of the table `key`, by name, each with its own keys if it is a table.
+    pub(super) fn tables_in(&self, key: &str) -> Vec<(&str, Option<Vec<&str>>)> {
+        let root = self.root.get_ref().as_table();
+        let table = root.and_then(|root| root.get(key)?.get_ref().as_table());
+        let keys = |value: &Spanned<DeValue<'a>>| {
+            let table = value.get_ref().as_table()?;
+            Some(table.keys().map(|key| key.get_ref().as_ref()).collect())
+        };
+        let entries = table.into_iter().flatten();
+        entries.map(|(name, value)| (name.get_ref().as_ref(), keys(value))).collect()
+    }
+
     pub(super) fn place(&self, span: &Span) -> Place {
         let start = floor_char_boundary(self.text, span.start);
         let line_start = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);

@@ -126,8 +126,8 @@ mod tests {
                 assert_eq!(config.models.keys().collect::<Vec<_>>(), [&entry.name]);
                 let model = &config.models[&entry.name];
                 assert_eq!(model.ability, entry.ability);
-                let Engine::Llama { config, source, sha256 } = &model.engine else { panic!() };
-                assert_eq!((source, sha256), (&entry.source, &entry.sha256));
+                let Engine::Llama(config) = &model.engine else { panic!() };
+                assert_eq!((&config.source, &config.sha256), (&entry.source, &entry.sha256));
                 let shape = (config.slots, config.context_tokens);
                 assert_eq!(shape, (choice.slots, choice.context_tokens));
                 assert_eq!(config.gpu_layers > 0, choice.gpu.is_some());

@@ -41,6 +41,10 @@ fn take_out(tree: &mut Spanned<DeValue<'_>>, error: &Error, report: &mut Report<
         _ => path_at(root, &span, Covers::Value).or_else(|| path_at(root, &span, Covers::Within)),
     };
     let Some(path) = path else { return false };
-    explain::fault(&fault, &path, span, report);
+    // A whole entry also fails when a part of it could not be read, which is reported already.
+    let keys: Vec<&str> = path.iter().map(String::as_str).collect();
+    if !matches!(fault, Fault::Other(_)) || !report.has_unread(&keys) {
+        explain::fault(&fault, &path, span, report);
+    }
     remove(root, &path)
 }

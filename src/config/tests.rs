@@ -27,7 +27,7 @@ fn the_shipped_file_shows_the_defaults_of_the_code() {
     same(&shipped.routing, &routing::Config::default());
     same(&shipped.sessions, &routing::SessionsConfig::default());
     same(&shipped.policies, &bare.policies);
-    let Engine::Llama { config, .. } = &shipped.models["smollm2-135m"].engine else { panic!() };
+    let Engine::Llama(config) = &shipped.models["smollm2-135m"].engine else { panic!() };
     let (source, sha256) = (config.source.clone(), config.sha256.clone());
     same(config, &llama::Config { source, sha256, ..llama::Config::default() });
     let Engine::Openai(config) = &shipped.models["cloud-mini"].engine else { panic!() };

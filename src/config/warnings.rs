@@ -9,6 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::{Config, Engine};
+use crate::backends::llama;
 use crate::energy::Profile;
 use crate::energy::profile::ModelFile;
 use crate::models::{Sha256, Source, State, resolve, state};
@@ -80,9 +81,9 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
     let models = config.models.iter().filter_map(|(name, model)| {
         let model_name = name.clone();
         match &model.engine {
-            Engine::Llama { source, sha256, .. } => {
-                let found = state(source, sha256.as_ref(), &config.model_dir);
-                match (found, source) {
+            Engine::Llama(llama) => {
+                let found = state(&llama.source, llama.sha256.as_ref(), &config.model_dir);
+                match (found, &llama.source) {
                     (Ok(State::Verified { .. } | State::Unverified { .. }), _) => None,
                     (Ok(State::Missing), Source::File(path)) => {
                         Some(Warning::NoFile { model: model_name, path: path.clone() })
@@ -122,14 +123,14 @@ pub fn profile_warnings(config: &Config) -> Vec<Warning> {
 
 /// The weights a local model runs with, if they are here.
 pub fn weights(config: &Config, engine: &Engine) -> Option<ModelFile> {
-    let Engine::Llama { source, .. } = engine else { return None };
+    let Engine::Llama(llama::Config { source, .. }) = engine else { return None };
     let bytes = fs::metadata(resolve(source, &config.model_dir)).ok()?.len();
     Some(ModelFile { source: source.to_string(), bytes })
 }
 
 fn adapters(config: &Config) -> impl Iterator<Item = Warning> + '_ {
     config.models.iter().filter_map(|(name, model)| {
-        let Engine::Llama { config: llama, .. } = &model.engine else { return None };
+        let Engine::Llama(llama) = &model.engine else { return None };
         let path = llama.lora.as_ref().filter(|path| !path.is_file())?;
         Some(Warning::NoAdapter { model: name.clone(), path: path.clone() })
     })

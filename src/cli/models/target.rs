@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::backends::llama;
 use crate::cli::ConfigArgs;
 use crate::config::{Config, Engine, Problems, suggest};
 use crate::models::{Sha256, Source, catalogue, known, resolve};
@@ -39,7 +40,7 @@ impl Library {
     pub(super) fn open(args: &ConfigArgs, names: &[String]) -> Result<Self, Problems> {
         let only_catalogue = !names.is_empty() && names.iter().all(|name| known(name).is_some());
         if only_catalogue && args.is_default() && !args.config.exists() {
-            return Ok(Self { config: None, model_dir: Config::default_model_dir() });
+            return Ok(Self { config: None, model_dir: crate::config::default_model_dir() });
         }
         let config = args.load()?;
         Ok(Self { model_dir: config.model_dir.clone(), config: Some(config) })
@@ -99,7 +100,7 @@ impl Library {
 impl<'l> Target<'l> {
     fn of(name: &'l str, engine: &'l Engine) -> Self {
         match engine {
-            Engine::Llama { source, sha256, .. } => {
+            Engine::Llama(llama::Config { source, sha256, .. }) => {
                 Self::File(ModelFile { name, source, sha256: sha256.as_ref(), configured: true })
             }
             Engine::Openai(_) => Self::Elsewhere(name),

@@ -95,7 +95,7 @@ impl Field<'_> {
         let Self { config, adequacy, rates, .. } = self;
         let (model_name, ability) = (name.into(), wiring::ability(name, model, adequacy));
         match &model.engine {
-            Engine::Llama { config: llama, .. } => Entrant {
+            Engine::Llama(llama) => Entrant {
                 model: model_name,
                 route: Route::Local,
                 ability,

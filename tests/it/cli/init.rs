@@ -90,9 +90,9 @@ async fn the_config_for_a_small_machine_answers() {
     let text = config::generate(&choice, "2 cores");
     let gateway = TestApp::start_with(&text, |config| {
         let engine = &mut config.models["smollm2-135m"].engine;
-        let config::Engine::Llama { source, .. } = engine else { panic!("it is local") };
+        let config::Engine::Llama(llama) = engine else { panic!("it is local") };
         // The same file, where the tests keep it.
-        *source = Source::File(model_path());
+        llama.source = Source::File(model_path());
     })
     .await;
     gateway.until_loaded("smollm2-135m").await;
