@@ -102,7 +102,7 @@ impl Diagnostics {
     /// Reports each of these keys whose value is 0.
     pub fn positive<'k>(&mut self, values: impl IntoIterator<Item = (&'k str, u64)>) {
         for (key, value) in values {
-            self.range(key, value, (Bound::Excluded(0), Bound::Unbounded), "");
+            self.rule(key, value > 0, "must be more than 0");
         }
     }
 
@@ -227,7 +227,7 @@ mod tests {
             lines(&Outer { share: 4.5, inner }),
             [
                 "share: `share` must be from 0 to 1, not 4.5 (a share)",
-                "inner.slots: `slots` must be more than 0, not 0 ()",
+                "inner.slots: `slots` must be more than 0 ()",
                 "inner.watts: `watts` must be more than 0 and at most 10 W, not 0 (per package)",
                 "share: `share` is far too large ()",
             ]

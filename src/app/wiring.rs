@@ -1,4 +1,4 @@
-//! Turns the config's models and policies into the router's.
+//! The wiring of models and policies: from the configuration to what serves.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,21 +26,22 @@ use crate::telemetry::metrics::ModelLabels;
 use crate::telemetry::{Metrics, ModelSeries};
 use crate::units::Watts;
 
-/// Ability of a local model nobody has rated: below the average of the router's data, so that it is trusted with little.
+/// Ability of an unrated local model: below the average of the router's data, so that few prompts
+/// are routed to it.
 const LOCAL_ABILITY_GUESS: f64 = -1.5;
-/// Ability of a cloud model nobody has rated: above the average of the router's data.
+/// Ability of an unrated cloud model: above the average of the router's data.
 const CLOUD_ABILITY_GUESS: f64 = 1.0;
 
-/// What local models that answer in text can do.
+/// Capabilities of local models that answer in text.
 pub const LOCAL_CAPABILITIES: Capabilities =
     Capabilities { media: false, raw_details: false, ..Capabilities::ALL };
 
-/// What models are built with.
+/// Shared parts of all models.
 pub struct Parts {
     pub meter: MeterHandle,
     pub metrics: Arc<Metrics>,
     pub engine_binary: PathBuf,
-    /// Memory, shared by all engines.
+    /// Memory budget of all engines together.
     pub residency: Arc<Residency>,
     /// Stops the engines.
     pub stop: CancellationToken,
@@ -74,7 +75,7 @@ pub fn router(
     })
 }
 
-/// What unloads the models that come on demand.
+/// The unloader of idle models that are loaded on demand.
 pub fn warmth(config: &Config, parts: &Parts, router: &Router) -> Warmth {
     let on_demand = |model: &Model| {
         let Kind::Local { control, .. } = &model.kind else { return None };
@@ -103,13 +104,13 @@ pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
     }
 }
 
-/// The router that serves, the candidate, and what both go by.
+/// The handle of the serving router and of its candidate.
 fn router_handle(config: &Config) -> Result<RouterHandle, LoadRouterError> {
     let ratings = config.models.iter().map(|(name, model)| ability_source(name, model)).collect();
     RouterHandle::load(config.routing.router.clone(), config.routing.candidate.clone(), ratings)
 }
 
-/// The way to the judge and the end of its queue, if anything is to be judged.
+/// The judge's queue and its receiving end; `None` if no answer is to be judged.
 pub fn judge(config: &Config) -> Option<(JudgeQueue, Receiver<JudgeJob>)> {
     let judge = config.judge.model.as_ref().filter(|_| config.judge.share > 0.0)?;
     Some(JudgeQueue::new(config.judge.clone(), judge.as_str().into()))
@@ -124,7 +125,8 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Arc<Policy>> {
     config.policies.iter().map(policy).collect()
 }
 
-/// What the operator says, or what the training data knows of a model of that name, or else a cautious guess.
+/// The configured ability; else that of the model of this name in the training data; else a cautious
+/// default.
 pub fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
     ability_source(name, model).ability(adequacy)
 }
@@ -137,21 +139,21 @@ fn ability_source(name: &str, model: &config::Model) -> AbilitySource {
     AbilitySource { configured: model.ability, known_as: known_as.to_owned(), guess }
 }
 
-/// Says what is known to be wrong with a model's file, without reading it.
+/// Logs a model file that is missing or differs from its checksum, without reading it.
 fn warn_of_file(name: &str, source: &Source, sha256: Option<&Sha256>, model_dir: &Path) {
     match models::state(source, sha256, model_dir) {
         Ok(State::Verified { .. } | State::Unverified { .. }) => {}
         Ok(State::Missing) => tracing::warn!(
             model.name = name,
-            "{name} is not here yet: run `wattgate models pull {name}`; until then others answer",
+            "{name}: model file is missing: run `wattgate models pull {name}`; until then other models answer",
         ),
         Ok(State::Wrong { actual }) => tracing::warn!(
             model.name = name,
             sha256 = %actual,
-            "{name} is another file than the config means: run `wattgate models pull {name}`",
+            "{name}: file checksum differs from the configured sha256: run `wattgate models pull {name}`",
         ),
         Err(error) => {
-            tracing::warn!(model.name = name, "{name}: its file cannot be read: {error}");
+            tracing::warn!(model.name = name, "{name}: model file cannot be read: {error}");
         }
     }
 }
@@ -192,7 +194,7 @@ fn cloud(name: Arc<str>, config: &cloud::Config, metrics: &Metrics) -> Result<Mo
     if let Some(variable) = backend.missing_key() {
         tracing::warn!(
             model.name = %name,
-            "{name} is off: set {variable} to its API key and restart; until then others answer",
+            "{name} is inactive: set {variable} to its API key and restart; until then other models answer",
         );
     }
     Ok(Model {
@@ -213,7 +215,7 @@ fn series(metrics: &Metrics, model: &Arc<str>, route: Route) -> ModelSeries {
     ModelSeries::new(metrics, &labels)
 }
 
-/// The key its variable holds; none if it is not set or no key at all.
+/// The API key in its environment variable; `None` if it is not set or not a valid key.
 fn api_key(name: &str, config: &cloud::Config) -> Option<ApiKey> {
     let secret = std::env::var(config.api_key_env.as_deref()?).ok()?;
     ApiKey::new(&secret).inspect_err(|error| tracing::warn!(model.name = %name, "{error}")).ok()

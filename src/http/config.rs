@@ -38,6 +38,6 @@ pub struct AdminConfig {
 
 impl Validate for Config {
     fn validate(&self, out: &mut Diagnostics) {
-        out.range("max_body_bytes", self.max_body_bytes, 1.., " bytes");
+        out.positive([("max_body_bytes", self.max_body_bytes as u64)]);
     }
 }

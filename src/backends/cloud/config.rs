@@ -129,7 +129,7 @@ impl Validate for Config {
         }
         out.inside("energy", |out| self.energy.validate(self.energy_class, out));
         validate_zone("carbon_zone", self.carbon_zone.as_deref(), out);
-        out.range_if_set("context_tokens", self.context_tokens, 1.., "");
+        out.positive(self.context_tokens.map(|tokens| ("context_tokens", u64::from(tokens))));
     }
 }
 
