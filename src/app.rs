@@ -1,7 +1,7 @@
-//! Builds everything from a config, owns every task and thread, and stops them in one order.
+//! The application: built from a config, owner of every task and thread, one shutdown.
 //!
-//! The order of stopping is the order of the data: clients first, then engines, then the meter, then the books, then
-//! the log, so that the last request is answered, metered, settled and written.
+//! Shutdown follows the data: clients, engines, meter, receipts, log. So the last request is
+//! answered, metered, settled and written.
 
 pub mod wiring;
 pub mod observe;
@@ -31,7 +31,7 @@ use crate::serving::receipts::store::ReceiptStore;
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
 
-/// How long engines may take to leave once clients are gone.
+/// Longest time for engines to stop once clients are disconnected.
 const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum AppError {
     Router(#[from] LoadRouterError),
     #[error(transparent)]
     Cloud(#[from] SetupError),
-    #[error("the server failed: {0}")]
+    #[error("HTTP server failed: {0}")]
     Server(io::Error),
 }
 
@@ -69,7 +69,7 @@ impl App {
     /// Starts the meter, the log and the engines, and binds the port. `engine_binary` is the program whose `engine`
     /// subcommand serves a model: this one, except in tests.
     pub async fn build(config: Config, engine_binary: PathBuf) -> Result<Self, AppError> {
-        // First, because it fails most often, and nothing needs undoing yet.
+        // First: it fails most often, and nothing needs to be undone yet.
         let listener = bind(config.server.listen).await?;
         let address = listener.local_addr().map_err(AppError::Server)?;
         let (log, sink) = open_log(&config.traffic.dir)?;
@@ -132,7 +132,7 @@ impl App {
         };
         stop_engines.cancel();
         if tokio::time::timeout(ENGINE_STOP_DEADLINE, drain(&mut engines)).await.is_err() {
-            tracing::warn!("an engine did not stop in time and was killed");
+            tracing::warn!("an engine did not stop in time; killed");
             engines.shutdown().await;
         }
         let meter = self.meter;
@@ -150,7 +150,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
     TcpListener::bind(address).await.map_err(|source| {
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => {
-                ": something else uses the port; choose another with `--listen 127.0.0.1:0`"
+                ": the port is in use; choose another with `--listen 127.0.0.1:0`"
             }
             io::ErrorKind::PermissionDenied => ": ports below 1024 need root",
             _ => "",

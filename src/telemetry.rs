@@ -1,4 +1,4 @@
-//! How the process reports on itself: log lines and metrics. Never prompts, keys or answers.
+//! Process log and metrics. Never prompts, keys or answers.
 
 pub mod config;
 pub mod logging;

@@ -1,7 +1,8 @@
-//! Every metric of the process, in one struct: the field's name is the metric's, its doc comment the HELP text.
+//! All metrics of a gateway in one struct: the field's name is the metric's, its doc comment the HELP
+//! text.
 //!
-//! Labels are bounded: model and policy names come from the config, everything else from enums. Nothing here is a
-//! process-wide singleton, so gateways in one test process do not mix.
+//! Labels are bounded: model and policy names come from the config, everything else from enums. The
+//! registry is a value, so gateways in one test process do not mix.
 
 mod buckets;
 mod labels;
@@ -39,7 +40,7 @@ macro_rules! metrics {
                 let mut registry = Registry::with_prefix("wattgate");
                 $(
                     let $field: $type = $init;
-                    // The encoder appends `_total` to counters itself, and a full stop to the HELP text.
+                    // The encoder appends `_total` to counters, and a full stop to the HELP text.
                     let metric = stringify!($field);
                     registry.register(
                         metric.strip_suffix("_total").unwrap_or(metric),
@@ -208,7 +209,7 @@ impl Default for Metrics {
     }
 }
 
-/// Sets a counter that mirrors a total kept elsewhere, such as the energy ledger's.
+/// Sets a counter to a total kept elsewhere, such as the energy ledger's.
 pub fn mirror(counter: &FloatCounter, total: f64) {
     counter.inner().store(total.to_bits(), Ordering::Relaxed);
 }

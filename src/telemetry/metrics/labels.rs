@@ -1,4 +1,4 @@
-//! Label sets of the metrics. Bounded: names come from the configuration, everything else from enums.
+//! Label sets of the metrics. Names come from the config, all other values from enums.
 
 use std::sync::Arc;
 
