@@ -1,5 +1,5 @@
-//! The architecture, as a test. Each law is a function over source files that returns what breaks it, with a test of its
-//! own that it fails; here they meet the real files.
+//! The architecture, as a test. Each law is a function over source files that returns what breaks
+//! it, with a test of its own that it fails; here they meet the real files.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop loudly")]
 #![expect(unreachable_pub, reason = "`pub` marks what one module offers to the others")]

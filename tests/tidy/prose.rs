@@ -1,4 +1,5 @@
-//! Laws about single files: their header, their length, purity where the header claims it, and the words of comments.
+//! Laws about single files: their header, their length, purity where the header claims it, and the
+//! words of comments.
 
 use crate::source::Source;
 
@@ -6,13 +7,14 @@ const LINES_MAX: usize = 600;
 const COMMENT_COLUMNS_MAX: usize = 100;
 
 /// Comments wider than [`COMMENT_COLUMNS_MAX`] that are left. May only fall.
-pub const WIDE_COMMENTS_MAX: usize = 1063;
+pub const WIDE_COMMENTS_MAX: usize = 1040;
 
-/// Words of plain speech about people, where a component is meant, that are left in comments. May only fall.
-pub const VAGUE_WORDS_MAX: usize = 163;
+/// Words of plain speech about people, where a component is meant, that are left in comments. May
+/// only fall.
+pub const VAGUE_WORDS_MAX: usize = 158;
 
 /// Files that claim to be pure. May only rise: a claim is not dropped to pass.
-pub const PURE_FILES_MIN: usize = 80;
+pub const PURE_FILES_MIN: usize = 85;
 
 /// What code without a clock, I/O, logs and a runtime does not name.
 const IMPURE: [&[&str]; 9] = [
@@ -42,7 +44,8 @@ pub fn shapeless(sources: &[Source]) -> Vec<String> {
     problems
 }
 
-/// Whether a file's header claims that its functions are pure: by the word "Pure", or as "a pure …".
+/// Whether a file's header claims that its functions are pure: by the word "Pure", or as "a pure
+/// …".
 pub fn is_pure(source: &Source) -> bool {
     let header = source.header();
     let mut words = header.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());

@@ -1,4 +1,5 @@
-//! Source files in memory: code without comments, string contents and test items; comments; the module of a file.
+//! Source files in memory: code without comments, string contents and test items; comments; the
+//! module of a file.
 
 use std::fs;
 use std::path::PathBuf;
@@ -86,7 +87,8 @@ fn tokens(code: &str) -> Vec<&str> {
     found
 }
 
-/// Code with comments and the contents of strings and character literals blanked, and the comments by line.
+/// Code with comments and the contents of strings and character literals blanked, and the comments
+/// by line.
 fn separate(text: &str) -> (String, Vec<(usize, String)>) {
     let mut code = String::with_capacity(text.len());
     let mut comments = Vec::new();
@@ -117,7 +119,8 @@ fn separate(text: &str) -> (String, Vec<(usize, String)>) {
     (code, comments)
 }
 
-/// Length in bytes of the string or character literal at the start of `rest`; `None` if there is none.
+/// Length in bytes of the string or character literal at the start of `rest`; `None` if there is
+/// none.
 fn literal(rest: &str) -> Option<usize> {
     if let Some(raw) = rest.strip_prefix('r') {
         let hashes = raw.len() - raw.trim_start_matches('#').len();

@@ -25,13 +25,16 @@ pub const LAYERS: [&str; 17] = [
 ];
 
 /// Pairs that the order alone would allow but the design forbids: (user, used).
-const BANNED: [(&str, &str); 7] = [
+const BANNED: [(&str, &str); 10] = [
     ("routing", "backends"),
     ("routing", "models"),
     ("replay", "serving"),
+    ("replay", "http"),
     ("replay", "backends"),
     ("train", "serving"),
+    ("train", "http"),
     ("measure", "serving"),
+    ("measure", "http"),
     ("measure", "backends"),
 ];
 
@@ -56,7 +59,7 @@ pub const UNSAFE_HOMES: [&str; 4] = [
 ];
 
 /// Files in cycles that are left from before cycles were forbidden. May only fall.
-pub const FILES_IN_CYCLES_MAX: usize = 75;
+pub const FILES_IN_CYCLES_MAX: usize = 65;
 
 /// Uses of a module that comes later, or that the design forbids.
 pub fn out_of_order(sources: &[Source]) -> Vec<String> {

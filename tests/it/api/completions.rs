@@ -1,4 +1,5 @@
-//! `POST /v1/completions`: raw prompts to a local model and to an upstream, and conversations that are too long.
+//! `POST /v1/completions`: raw prompts to a local model and to an upstream, and conversations that
+//! are too long.
 
 use serde_json::{Value, json};
 
@@ -233,7 +234,7 @@ async fn an_upstream_without_completions_is_excluded_for_prompts_and_still_chats
     let app = TestApp::start(&(smol("") + &cloud_model("cloud", 4.0, &upstream))).await;
     app.until_loaded("smol").await;
     upstream.respond_with(Mode::Status(404));
-    // More often than the circuit breaker would bear from an upstream at fault.
+    // More often than would open the circuit breaker.
     for _ in 0..6 {
         let reply = app.post("/v1/completions", &prompt("auto", FRANCE)).await;
         assert_eq!(reply.receipt()["model"], "smol", "{}", reply.text);

@@ -111,7 +111,7 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
     for record in app.until_logged(prompts.len()).await {
         attributed_joules += record.receipt.energy.unwrap().joules.unwrap().0;
     }
-    for device in app.gateway.router.meter.books().devices {
+    for device in app.books().devices {
         let account = device.account;
         let parts = account.attributed
             + account.load
@@ -121,9 +121,9 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
         assert_eq!(parts, account.total, "{}", device.info.name);
         assert_eq!(device.conservation_error.0, 0, "{}", device.info.name);
     }
-    let books = app.gateway.router.meter.books();
+    let books = app.books();
     let booked: f64 = books.devices.iter().map(|device| device.account.attributed.joules().0).sum();
-    // Receipts are floats of the integer books: equal to a microjoule per request.
+    // Receipts are floats of the integer ledger: equal to a microjoule per request.
     assert!((booked - attributed_joules).abs() < 1e-5, "{booked} {attributed_joules}");
     let metrics = app.get("/metrics").await.text;
     let errors = metrics
@@ -147,11 +147,11 @@ async fn a_prompt_longer_than_every_context_is_refused_with_token_counts() {
             reply.text
         );
     }
-    // Below the router's rough estimate the engine counts exactly.
+    // The router estimates roughly; the engine counts exactly.
     let reply = app.chat(&short("smol", &"a b c d ".repeat(300))).await;
     assert_eq!(reply.error().2, "context_length_exceeded", "{}", reply.text);
     assert!(reply.text.contains("1024"), "{}", reply.text);
-    // And where a cloud model can take it, it does.
+    // With a cloud model that has the context, the cloud model answers.
     assert_eq!(app.chat(&short("smol", "hi")).await.status, 200, "the engine is undisturbed");
 }
 
@@ -191,9 +191,9 @@ async fn a_killed_engine_breaks_only_its_own_streams_and_restarts() {
     let sse = Sse::of(response).await;
     assert!(!sse.done);
     assert_eq!(sse.chunks.last().unwrap()["error"]["code"], "engine_died");
-    // Others go on.
+    // Other requests continue.
     assert_eq!(app.chat(&ask("cloud", "hello")).await.status, 200);
-    // And the engine comes back.
+    // The engine restarts.
     eventually(|| async { (app.chat(&short("smol", "hi")).await.status == 200).then_some(()) })
         .await;
     let metrics = app.get("/metrics").await.text;

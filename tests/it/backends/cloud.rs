@@ -1,4 +1,4 @@
-//! The cloud backend against a real HTTP server: what it sends, what it passes on, and how it fails.
+//! The cloud backend against a real HTTP server: requests, forwarded answers, failures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn asking(prompt: &str, stream: bool) -> Job {
     }))
 }
 
-/// Everything an attempt gave.
+/// All events of an attempt.
 #[derive(Debug, Default)]
 struct Run {
     started: bool,

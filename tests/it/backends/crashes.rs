@@ -1,5 +1,5 @@
-//! Engines that crash or are killed, in the middle of a load, of a prompt and of an answer: their requests move on, and
-//! nobody else notices.
+//! Engines that crash or are killed during a load, a prefill and an answer: their requests move to
+//! another model without effect on others.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::rig::mock_upstream::MockUpstream;
 
 const SIGNALS: [Signal; 2] = [Signal::SEGV, Signal::KILL];
 
-/// `auto` asks `smol` first, then its twin, then the cloud. Two requests at a time in each local model.
+/// `auto` asks `smol` first, then its twin, then the cloud. Two requests at a time in each local
+/// model.
 async fn three_models(load: &str) -> (TestApp, MockUpstream) {
     let upstream = MockUpstream::start().await;
     let config = "[policies.default]\nobjective = \"dollars\"\nfloor = 0.0\n".to_owned()
@@ -28,7 +29,8 @@ fn strike(app: &TestApp, model: &str, signal: Signal) {
     let pid = engine_pid(app, model).expect("the engine runs");
     kill_process(pid, signal).unwrap();
     if signal == Signal::SEGV {
-        // Rust's own handler takes the first one, restores the default and waits for the instruction to fault again.
+        // Rust's own handler takes the first one, restores the default and waits for the
+        // instruction to fault again.
         std::thread::sleep(Duration::from_millis(20));
         let _gone = kill_process(pid, signal);
     }
@@ -40,7 +42,7 @@ fn story(model: &str, max_tokens: u32) -> Value {
     request
 }
 
-/// Nobody notices a crash elsewhere: its stream goes on to its end.
+/// A stream on another engine, which the crash must not affect.
 async fn witness(app: &TestApp) -> reqwest::Response {
     app.until_loaded("twin").await;
     let mut response = app.send("/v1/chat/completions", &story("twin", 60)).await;
@@ -48,21 +50,21 @@ async fn witness(app: &TestApp) -> reqwest::Response {
     response
 }
 
-/// The request was begun by `smol`, which failed so, and answered by its twin.
+/// The first attempt failed on `smol` with this outcome; its twin answered.
 fn assert_moved(receipt: &Value, error: &str) {
     let attempts = &receipt["attempts"];
     assert_eq!((&attempts[0]["model"], &attempts[0]["error"]), (&json!("smol"), &json!(error)));
     assert_eq!(receipt["model"], "twin", "{receipt}");
 }
 
-/// Every request is in the books once, what it took is known, and nothing is left over.
+/// Every request has one record with known energy, and no attempt is left open.
 async fn assert_books(app: TestApp, count: usize) {
     let records = app.until_logged(count).await;
     for record in &records {
         let energy = record.receipt.energy.unwrap();
         assert!(energy.is_final && energy.joules.is_some(), "{record:?}");
     }
-    let books = app.gateway.router.meter.books();
+    let books = app.books();
     assert_eq!(
         (books.conservation_error().0, books.unknown_settlements, books.open_attempts),
         (0, 0, 0)
@@ -78,7 +80,6 @@ async fn assert_books(app: TestApp, count: usize) {
 #[tokio::test]
 async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones() {
     let (app, _upstream) = three_models("preload").await;
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
     for signal in SIGNALS {
         app.until_loaded("smol").await;
         let mut doomed = Vec::new();
@@ -88,10 +89,10 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
             doomed.push(response);
         }
         let other = witness(&app).await;
-        // Both slots are taken: this one waits in the engine's queue, not a byte of it sent.
+        // Both slots are taken: this request waits in the engine's queue.
         let request = short("auto", "Who wrote Hamlet?");
         let striking = async {
-            eventually(|| async { (backend.health().in_flight == 3).then_some(()) }).await;
+            app.until_in_flight("smol", 3).await;
             strike(&app, "smol", signal);
         };
         let (moved, ()) = tokio::join!(app.chat(&request), striking);
@@ -110,15 +111,14 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
 #[tokio::test]
 async fn a_crash_during_prefill_moves_the_request_to_another_model() {
     let (app, _upstream) = three_models("preload").await;
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
     let mut request = ask_streaming("auto", &"word ".repeat(800));
     request["max_tokens"] = json!(2);
     for signal in SIGNALS {
         app.until_loaded("smol").await;
         let other = witness(&app).await;
         let striking = async {
-            eventually(|| async { (backend.health().in_flight > 0).then_some(()) }).await;
-            // Into the first of the batches that the prompt takes; before it would be as good.
+            app.until_in_flight("smol", 1).await;
+            // During the first batch of the prompt; a crash before it is handled alike.
             tokio::time::sleep(Duration::from_millis(150)).await;
             strike(&app, "smol", signal);
         };

@@ -1,4 +1,4 @@
-//! The local engine from its front door: a real child process, a real model, the `Backend` trait.
+//! The local engine through the `Backend` trait: a real child process with a real model.
 #![cfg(test)]
 
 use std::collections::HashSet;
@@ -60,12 +60,12 @@ async fn eight_staggered_streams_interleave_and_each_equals_itself_alone() {
     }
     local.stop().await;
 
-    // A fresh engine, so that no answer profits from a cache the other run did not have.
+    // A fresh engine, so that both runs start with an empty cache.
     let local = Local::ready(small()).await;
     let mut streams = Vec::new();
     for prompt in PROMPTS {
         let (attempt, mut events) = local.begin(&greedy(prompt, 24));
-        // Each joins when the one before has been admitted.
+        // Each starts once the previous one is admitted.
         assert!(matches!(events.next().await, Some(Ok(Event::Started))));
         let rest = futures::stream::iter([Ok(Event::Started)]).chain(events).boxed();
         streams.push(collect(attempt, rest));
@@ -129,7 +129,7 @@ async fn a_stop_string_ends_the_answer_before_itself() {
     let local = Local::ready(small()).await;
     let mut request = capital(40);
     let whole = local.ask(&request).await.unwrap().text;
-    // Across a token border: the end of one word and the beginning of the next.
+    // Across a token boundary: the end of one word and the beginning of the next.
     let stop = "l of Fr";
     let expected = &whole[..whole.find(stop).expect("the answer repeats the question")];
     request["stop"] = json!(["never said", stop]);
@@ -165,7 +165,7 @@ async fn a_prompt_beyond_the_context_is_refused_with_exact_counts() {
     let refused = local.ask(&long).await.unwrap_err();
     let prompt_tokens = u32::try_from(counted).unwrap();
     assert_eq!(refused.kind, ErrorKind::ContextExceeded { prompt_tokens, context_tokens: 256 });
-    // One that fits may fill the context, and ends there.
+    // A prompt that fits may fill the context; the answer ends there.
     let filling = local.ask(&greedy(&"word ".repeat(200), 1000)).await.unwrap();
     assert!(filling.usage.total_tokens <= 256, "{filling:?}");
     local.stop().await;
@@ -190,9 +190,7 @@ async fn a_killed_engine_fails_its_requests_and_restarts() {
     assert_eq!(error.kind, ErrorKind::EngineDied);
     assert_eq!(local.recorder.heard().iter().filter(|&h| *h == Heard::Closed(running)).count(), 1);
 
-    local.until(|phase| !matches!(phase, Phase::Ready(_))).await;
-    local.until(|phase| matches!(phase, Phase::Ready(_))).await;
-    assert_eq!(local.backend.state().borrow().restarts, 1);
+    local.until_restarted(1).await;
     let answer = local.ask(&capital(12)).await.unwrap();
     assert!(answer.text.contains("Paris"), "{answer:?}");
     local.stop().await;
@@ -209,13 +207,12 @@ async fn collect_error(mut events: EventStream) -> BackendError {
 
 #[tokio::test]
 async fn a_hung_engine_is_killed_and_restarted() {
-    let local = Local::ready(Config { hang_timeout_ms: 500, ..small() }).await;
+    let local = Local::ready(Config { hang_timeout_ms: 2000, ..small() }).await;
     let hung = local.recorder.pid();
     kill_process(hung, Signal::STOP).unwrap();
     let (_, events) = local.begin(&greedy("Anyone there?", 4));
     assert_eq!(collect_error(events).await.kind, ErrorKind::EngineDied);
-    local.until(|phase| matches!(phase, Phase::Loading { .. })).await;
-    local.until(|phase| matches!(phase, Phase::Ready(_))).await;
+    local.until_restarted(1).await;
     assert_ne!(local.recorder.pid(), hung);
     local.stop().await;
 }
@@ -250,7 +247,7 @@ async fn a_file_without_a_model_makes_the_backend_unavailable() {
     }
 }
 
-/// An engine started by hand, to be its gateway.
+/// An engine process with the test as its gateway.
 struct ByHand {
     process: std::process::Child,
     socket: UnixStream,
@@ -304,7 +301,8 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         prefill_stretch: 1.0,
     }));
     engine.until(|frame| matches!(frame, FromEngine::Ready(_)));
-    // One step over thousands of tokens takes a minute on one thread; nothing is heard before it ends.
+    // One step over thousands of tokens takes a minute on one thread and reports nothing before its
+    // end.
     engine.send(&ToEngine::Submit(protocol::Submission {
         attempt: AttemptId(1),
         prompt: protocol::Prompt::Chat(Conversation {
@@ -320,7 +318,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         constraint: None,
         terms: Terms::default(),
     }));
-    // Time to get into that step; leaving before it would be right as well.
+    // Time to enter that step; an exit before it is correct as well.
     std::thread::sleep(Duration::from_secs(1));
     let ByHand { mut process, socket } = engine;
     drop(socket);

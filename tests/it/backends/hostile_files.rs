@@ -1,4 +1,4 @@
-//! Model files that are damaged or made to do damage: an error that says what is wrong, and a gateway that lives.
+//! Damaged and hostile model files: the error names the defect and the gateway keeps running.
 
 use std::fs;
 use std::io::Write;
@@ -25,7 +25,7 @@ fn file_bytes() -> u64 {
     fs::metadata(model_path()).unwrap().len()
 }
 
-/// Where the value of an entry, or the description of a tensor, begins: after its name.
+/// Offset of the value of an entry, or of the description of a tensor: after its name.
 fn after(name: &str) -> usize {
     let length = u64::try_from(name.len()).unwrap().to_le_bytes();
     let needle = [&length, name.as_bytes()].concat();
@@ -39,13 +39,13 @@ fn patched(at: usize, bytes: &[u8]) -> Vec<u8> {
     header
 }
 
-/// A header with one thing wrong, and words of the error that must name it.
+/// Headers with one defect each, and the words of the error that must name it.
 fn wrong() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     const HUGE: [u8; 8] = (1_u64 << 62).to_le_bytes();
     const U32_MOST: [u8; 4] = [0xff; 4];
     // After an entry's name: its type, and of a list the type and the number of its elements.
     let tokens = after("tokenizer.ggml.tokens");
-    // After a tensor's name: the number of its dimensions, each, its type, and where it lies.
+    // After a tensor's name: the number of its dimensions, each, its type and its offset.
     let tensor = after("blk.0.attn_q.weight");
     let architecture = after("general.architecture") + 4 + 8;
     let [layers, width, inner] =
@@ -64,12 +64,12 @@ fn wrong() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("matrix", patched(tensor + 4, &[HUGE, HUGE].concat()), "larger than"),
         ("kind", patched(tensor + 20, &9999_u32.to_le_bytes()), "type"),
         ("outside", patched(tensor + 24, &HUGE), "beyond the end"),
-        // What only llama.cpp knows to be wrong, in its words.
+        // Defects that only llama.cpp detects, in its words.
         ("architecture", patched(architecture, b"xxxxx"), "unknown model architecture"),
         ("layers", patched(layers, &31_u32.to_le_bytes()), "'blk.30.attn_norm.weight' not found"),
         ("inner", patched(inner, &U32_MOST), "wrong shape"),
         ("narrow", patched(width, &[0; 4]), "n_rot"),
-        // What would take all memory is refused before it is tried.
+        // Headers that would take all memory are refused before loading.
         ("deep", patched(layers, &U32_MOST), "it needs"),
         ("wide", patched(width, &U32_MOST), "it needs"),
     ]
@@ -84,7 +84,8 @@ fn write(dir: &Path, name: &str, header: &[u8], bytes: u64) -> PathBuf {
     path
 }
 
-/// Loads the files beside a cloud model, and tells why each did not load; none: it did.
+/// Loads the files in a gateway with a cloud model; returns the load error of each, `None` if it
+/// loaded.
 async fn load(files: &[(String, PathBuf)]) -> Vec<Option<String>> {
     let upstream = MockUpstream::start().await;
     let mut config = cloud_model("cloud", 3.0, &upstream);
@@ -141,7 +142,8 @@ async fn a_header_without_a_context_length_loads() {
     assert_eq!(load(&[("open".to_owned(), path)]).await, [None]);
 }
 
-/// A change of a header at a place, weighted towards where the numbers are: its beginning and its list of tensors.
+/// A change at an offset of the header, weighted towards the numbers: its beginning and its list of
+/// tensors.
 fn change() -> impl Strategy<Value = (usize, Vec<u8>)> {
     let tensors = after("token_embd.weight");
     let place = prop_oneof![0..2000_usize, tensors..tensors + 16_000, 0..HEADER.len() - 8];
@@ -153,7 +155,7 @@ fn change() -> impl Strategy<Value = (usize, Vec<u8>)> {
     (place, bytes)
 }
 
-/// A header after some changes, perhaps cut short.
+/// A header after some changes, perhaps truncated.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let cut = prop_oneof![9 => Just(HEADER.len()), 1 => 0..HEADER.len()];
     (prop::collection::vec(change(), 1..8), cut).prop_map(|(changes, cut)| {
@@ -169,7 +171,7 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is damaged, reading ends, within the file, with a shape or an error.
+    /// Reading any damaged header ends within the file, with a shape or an error.
     #[test]
     fn reading_a_damaged_header_terminates(header in damaged(), length in prop_oneof![Just(u64::MAX), 0..4_u64 << 20]) {
         let _either = parse(header.as_slice(), length);

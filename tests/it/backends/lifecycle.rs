@@ -1,4 +1,5 @@
-//! Loading on demand, unloading, eviction and the operator's hand, with the real SmolLM2 under several names.
+//! Loading on demand, unloading, eviction and admin actions, with the real SmolLM2 under several
+//! names.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::rig::engine::model_path;
 use crate::rig::local_models::{engine_pid as pid, engine_state};
 use crate::rig::mock_upstream::MockUpstream;
 
-/// A small engine of SmolLM2 by that name.
+/// A small engine of SmolLM2 under this name.
 fn model(name: &str, load: &str, extra: &str) -> String {
     format!(
         "[models.{name}]\nability = -2.5\n[models.{name}.llama]\nsource = \"file:{}\"\nload = \"{load}\"\n\
@@ -72,12 +73,12 @@ async fn metric(app: &TestApp, start: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().unwrap())
 }
 
-/// MiB that one of these engines counts for.
+/// Memory estimate of one of these engines in MiB.
 async fn needed_mib(app: &TestApp, model: &str) -> u64 {
     card(app, model).await["memory"]["budgeted_bytes"].as_u64().unwrap().div_ceil(1 << 20)
 }
 
-/// A gateway whose budget holds one of its models at a time, and a half.
+/// A gateway whose memory budget holds one and a half of its models.
 async fn one_at_a_time(models: &[&str], extra: &str) -> TestApp {
     let config: String = models.iter().map(|name| model(name, "on_demand", extra)).collect();
     let probe = TestApp::start(&config).await;
@@ -104,7 +105,7 @@ async fn the_first_request_loads_the_model_and_later_ones_wait_for_it() {
     let resident = metric(&app, "wattgate_model_resident_bytes{model=\"smol\"}").await;
     let memory = card(&app, "smol").await["memory"].clone();
     let budgeted = memory["budgeted_bytes"].as_f64().unwrap();
-    // What is counted is what is taken, as far as pages have been touched.
+    // The estimate covers the pages that have been touched.
     assert!(resident > 0.4 * budgeted && resident < 1.2 * budgeted, "{resident} {memory}");
 }
 
@@ -116,13 +117,13 @@ async fn an_unloaded_model_reports_the_cost_of_loading() {
     let warm = app.chat(&short("smol")).await;
     let warm = &warm.receipt()["candidates"][0];
     assert_eq!(warm["state"], Value::Null);
-    // The load has been metered: its energy is not the guess of a model never loaded.
+    // The load has been metered, so its energy is no longer the default of a model never loaded.
     eventually(|| async {
         let joules = metric(&app, "wattgate_model_load_energy_joules_total{model=\"smol\"}").await;
         (joules > 0.0).then_some(())
     })
     .await;
-    // The first answer's wait for the load is no first-token time of the model: one more sets it. What they took is known.
+    // The first answer waited for the load, which is no first-token time: one more answer sets it.
     app.until_logged(2).await;
     let warm = app.post("/v1/route", &short("smol")).await.json["candidates"][0].clone();
     assert_eq!(order(&app, "smol/unload").await.status, 200);
@@ -143,7 +144,7 @@ async fn load_energy_is_recorded_separately_and_conserved() {
     let app = TestApp::start(&on_demand("smol")).await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     app.until_logged(1).await;
-    let books = app.gateway.router.meter.books();
+    let books = app.books();
     let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
     assert!(load > 0, "{books:?}");
     assert_eq!(books.conservation_error().0, 0);
@@ -160,7 +161,7 @@ async fn an_idle_model_is_evicted_and_a_busy_one_is_not() {
     let app = one_at_a_time(&["one", "two"], "load_timeout_ms = 2000").await;
     assert_eq!(app.chat(&short("one")).await.status, 200);
     let engine = pid(&app, "one").unwrap();
-    // Idle: it goes, and its process and memory with it.
+    // Idle: the model is evicted, with its process and memory.
     assert_eq!(app.chat(&short("two")).await.status, 200);
     assert_eq!(state(&app, "one").await, "unloaded");
     assert!(test_kill_process(engine).is_err(), "its process is gone");
@@ -169,7 +170,7 @@ async fn an_idle_model_is_evicted_and_a_busy_one_is_not() {
         1
     );
     assert_eq!(count(&app, "wattgate_model_resident_bytes{model=\"one\"}").await, 0);
-    // Busy: it stays, and who wants its place is told when to come again.
+    // Busy: the model stays, and the request that needs its memory gets a Retry-After.
     let mut story = app.send("/v1/chat/completions", &long("two")).await;
     assert!(story.chunk().await.unwrap().is_some());
     let reply = app.chat(&short("one")).await;
@@ -177,7 +178,7 @@ async fn an_idle_model_is_evicted_and_a_busy_one_is_not() {
     assert!(reply.header("retry-after").parse::<u64>().unwrap() >= 1);
     assert!(story.chunk().await.unwrap().is_some(), "the story goes on");
     assert_eq!(state(&app, "two").await, "loaded");
-    // Once the story's reader has left, the next one gets the place.
+    // Once the client of the story disconnects, the next request loads its model.
     drop(story);
     eventually(|| async { (app.chat(&short("one")).await.status == 200).then_some(()) }).await;
 }
@@ -216,7 +217,7 @@ async fn a_model_larger_than_the_memory_budget_evicts_nothing() {
 
 #[tokio::test]
 async fn an_idle_model_is_unloaded_at_break_even_and_a_preloaded_one_is_not() {
-    // Warmth so dear that a second is longer than the break-even: the floor decides.
+    // Idle power so high that break-even is below a second: the configured minimum decides.
     let config = format!(
         "[engines]\nunload_after_min_s = 1\nunload_after_max_s = 3600\nwarm_watts_per_gib = 9000.0\n{}{}",
         model("kept", "preload", ""),
@@ -259,7 +260,7 @@ async fn an_operator_loads_and_unloads() {
     let busy = order(&app, "smol/unload").await;
     assert_eq!(busy.error(), (409, "invalid_request_error", "model_busy"), "{}", busy.text);
     assert!(story.chunk().await.unwrap().is_some(), "the story goes on");
-    // The reader leaves while the operator waits for the end.
+    // The client disconnects while the unload waits for its answer.
     let drained = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         drop(story);
@@ -319,7 +320,7 @@ async fn engine_options_reach_llama_cpp() {
         assert_eq!(reply.status, 200, "{number}: {}", reply.text);
         assert_eq!(app.stop().await.len(), 1);
     }
-    // An adapter that is none is refused by llama.cpp itself, with the engine's own words.
+    // An invalid adapter is refused by llama.cpp; the error has the engine's words.
     let extra = format!("lora = \"{}\"", model_path().display());
     let app = TestApp::start(&model("smol", "on_demand", &extra)).await;
     let reply = app.chat(&short("smol")).await;
@@ -333,9 +334,7 @@ async fn a_disconnect_before_the_load_is_recorded_at_once_without_work() {
     let mut busy = app.send("/v1/chat/completions", &long("smol")).await;
     assert!(busy.chunk().await.unwrap().is_some());
     // There is no memory for the twin while the other one answers.
-    let request = short("twin");
-    let leaving = app.chat(&request);
-    assert!(tokio::time::timeout(Duration::from_millis(300), leaving).await.is_err());
+    app.leave("/v1/chat/completions", &short("twin"), app.until_in_flight("twin", 1)).await;
     let left = std::time::Instant::now();
     let records = app.until_logged(1).await;
     assert!(left.elapsed() < Duration::from_secs(15), "it waited for a work report");
@@ -356,7 +355,7 @@ async fn a_deadline_during_a_load_costs_the_request_nothing_and_the_load_is_reco
             engine_state(&app, "smol").wait_for(|state| state.pid.is_some()).await.map(drop);
         started.unwrap();
         let engine = pid(&app, "smol").unwrap();
-        // From here on the load stands still until everybody has left.
+        // The load is stopped from here until every client has disconnected.
         kill_process(engine, Signal::STOP).unwrap();
         late(&app, "smol", 300).await;
         engine
@@ -373,7 +372,7 @@ async fn a_deadline_during_a_load_costs_the_request_nothing_and_the_load_is_reco
     kill_process(engine, Signal::CONT).unwrap();
     until_state(&app, "smol", "loaded").await;
     eventually(|| async {
-        let books = app.gateway.router.meter.books();
+        let books = app.books();
         let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
         assert_eq!((books.conservation_error().0, books.unknown_settlements), (0, 0));
         (load > 0).then_some(())
@@ -381,7 +380,7 @@ async fn a_deadline_during_a_load_costs_the_request_nothing_and_the_load_is_reco
     .await;
 }
 
-/// Asks with a deadline that comes before the model is there.
+/// Sends a request whose deadline passes before the model is loaded.
 async fn late(app: &TestApp, model: &str, deadline_ms: u64) {
     let asking = app.request("/v1/chat/completions");
     let asking = asking.header("x-wattgate-deadline-ms", deadline_ms.to_string());

@@ -1,4 +1,5 @@
-//! What `wattgate check --energy` says of the machines in `tests/data/sysfs`, and what the meter then does.
+//! Reports of `wattgate check --energy` for the machines in `tests/data/sysfs`, and the energy
+//! sources of requests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,8 +18,8 @@ use tokio::task::JoinSet;
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
-/// Runs `check` on a config that looks at `machine` instead of this one. Where the test runs there may be an NVIDIA
-/// driver, so none is looked for.
+/// Runs `check` on a config that reads `machine` instead of this one. NVML is off, as the machine
+/// of the test may have an NVIDIA driver.
 fn check(machine: &str, energy: &str, arguments: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
@@ -53,7 +54,7 @@ fn the_report_of_each_machine_lists_used_and_skipped_sensors() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    // Watching counters takes a moment for each: all at once.
+    // In parallel, as watching the counters of a machine takes a while.
     let reports: Vec<String> = std::thread::scope(|scope| {
         let running: Vec<_> = names.iter().map(|name| scope.spawn(|| report(name))).collect();
         running.into_iter().map(|one| one.join().unwrap()).collect()
@@ -128,8 +129,8 @@ fn a_required_sensor_kind_that_is_absent_is_refused_with_the_reason() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// What answers for meters on other machines: a Prometheus whose counter grows by 30 J each time it is asked, a Shelly that
-/// draws 61.5 W, and a grid of 302 g/kWh.
+/// Mock meters of other machines: a Prometheus whose counter grows by 30 J with each query, a
+/// Shelly that draws 61.5 W, and a grid of 302 g/kWh.
 struct OtherMachines {
     address: SocketAddr,
     _task: JoinSet<()>,
@@ -197,7 +198,7 @@ async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
         cloud_model("other", 1.0, &upstream),
     );
     let app = TestApp::start(&config).await;
-    // Before the first figure, what the machine uses is unknown.
+    // Before the first figure the energy of the machine is unknown.
     eventually(|| async {
         let metrics = app.get("/metrics").await.text;
         let counted = metrics.lines().find_map(|line| {
@@ -216,7 +217,7 @@ async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
         (&json!("prometheus"), &json!("measured")),
         "{attempt}"
     );
-    // One question's worth, or two if a question came between.
+    // The energy of one query, or of two if another query came between.
     let joules = attempt["joules"].as_f64().unwrap();
     assert!((30.0..=60.0).contains(&joules), "{joules}");
     let other = app.chat(&ask("other", "What is 2+2?")).await;
@@ -318,7 +319,7 @@ async fn an_image_prompt_has_unknown_energy_and_not_zero() {
     assert!(receipt["candidates"][0]["joules"].is_null(), "{receipt}");
 }
 
-/// Others counted a spoken answer as so many tokens of text.
+/// Audio tokens must not be priced as tokens of text.
 #[tokio::test]
 async fn an_audio_answer_has_unknown_energy_and_excludes_text_models() {
     let upstream = MockUpstream::start().await;

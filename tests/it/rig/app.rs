@@ -1,4 +1,4 @@
-//! A whole gateway on port 0, started from the text of a config, and a small client for it.
+//! A complete gateway on port 0, started from the text of a config, and a small client for it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,13 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wattgate::app::App;
+use wattgate::energy::Books;
 use wattgate::serving::Gateway;
 use wattgate::traffic::{Line, Record, read_log};
 
 use crate::rig::mock_upstream::MockUpstream;
 
-/// Longest wait for something that should happen soon; only a failing test reaches it.
+/// Timeout of a wait for an event that happens soon; only a failing test reaches it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct TestApp {
@@ -29,7 +30,8 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// Starts a gateway from `config`, which leaves out `[server]`, `[traffic] dir` and `model_dir`.
+    /// Starts a gateway from `config`, which leaves out `[server]`, `[traffic] dir` and
+    /// `model_dir`.
     pub async fn start(config: &str) -> Self {
         Self::start_with(config, |_| {}).await
     }
@@ -69,7 +71,7 @@ impl TestApp {
         Reply::of(self.send(path, body).await).await
     }
 
-    /// Sends a body and returns the response as it comes.
+    /// Sends a body and returns the response before its body.
     pub async fn send(&self, path: &str, body: &Value) -> reqwest::Response {
         self.request(path).json(body).send().await.unwrap()
     }
@@ -89,7 +91,7 @@ impl TestApp {
         Sse::of(response).await
     }
 
-    /// The request's record once its energy is final.
+    /// The record of a request once its energy is final.
     pub async fn settled(&self, id: &str) -> Value {
         let path = format!("/v1/requests/{id}");
         eventually(|| async {
@@ -103,6 +105,16 @@ impl TestApp {
     pub async fn until_loaded(&self, model: &str) {
         let path = format!("/v1/models/{model}");
         eventually(|| async { (self.get(&path).await.json["ready"] == true).then_some(()) }).await;
+    }
+
+    /// The energy ledgers of all devices.
+    pub fn books(&self) -> Books {
+        self.gateway.router.meter.books()
+    }
+
+    /// Conversations in the session store.
+    pub fn remembered_conversations(&self) -> usize {
+        self.gateway.router.conversations.remembered()
     }
 
     pub fn log_dir(&self) -> PathBuf {
@@ -121,6 +133,21 @@ impl TestApp {
             (records.len() >= count).then_some(records)
         })
         .await
+    }
+
+    /// Sends a request and disconnects once `begun` is ready, which is before its answer.
+    pub async fn leave(&self, path: &str, body: &Value, begun: impl Future<Output = ()>) {
+        tokio::select! {
+            response = self.send(path, body) => panic!("answered with {}", response.status()),
+            () = begun => {}
+        }
+    }
+
+    /// Waits until the model works on exactly `count` requests, those that wait included.
+    pub async fn until_in_flight(&self, model: &str, count: usize) {
+        let path = format!("/v1/models/{model}");
+        eventually(|| async { (self.get(&path).await.json["in_flight"] == count).then_some(()) })
+            .await;
     }
 
     /// Stops the gateway as SIGTERM would and waits for the end.
@@ -145,7 +172,7 @@ pub fn records(dir: &Path) -> Vec<Record> {
         .collect()
 }
 
-/// Tries again until it gives something; fails after [`PATIENCE`].
+/// Retries until `attempt` returns `Some`; panics after [`PATIENCE`].
 pub async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F) -> T {
     let tries = async {
         loop {
@@ -158,9 +185,9 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMu
     tokio::time::timeout(PATIENCE, tries).await.expect("it happens in time")
 }
 
-/// A plain HTTP client, as an application has one.
+/// A plain HTTP client.
 pub fn client() -> reqwest::Client {
-    // reqwest is built without a TLS provider; whoever comes second finds one installed.
+    // reqwest is built without a TLS provider; an error means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
@@ -171,7 +198,7 @@ pub struct Reply {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub text: String,
-    /// Null when the body is not JSON.
+    /// Null if the body is not JSON.
     pub json: Value,
 }
 
@@ -252,7 +279,7 @@ pub fn ask_streaming(model: &str, prompt: &str) -> Value {
     request
 }
 
-/// Config of a cloud model that a stand-in plays, without a key.
+/// Config of a cloud model at a mock upstream, without a key.
 pub fn cloud_model(name: &str, ability: f64, upstream: &MockUpstream) -> String {
     format!(
         r#"

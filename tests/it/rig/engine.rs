@@ -1,5 +1,5 @@
-//! A local engine below the gateway: the `LlamaBackend` of one model, its child process, and an observer that
-//! records what it reports.
+//! A local engine without a gateway: the `LlamaBackend` of one model, its child process, and an
+//! observer that records its reports.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,10 +20,10 @@ use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, Terms};
 use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
 
-/// Longest wait for anything here; a loaded machine is slow, a hang is not endured.
+/// Timeout of every wait for an engine; only a failing test reaches it, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
-/// The model every test runs on: `make test` pulls it before.
+/// The model of the tests, which `make models` pulls.
 pub fn model_path() -> PathBuf {
     let path = std::env::var_os("WATTGATE_TEST_MODEL").map_or_else(
         || {
@@ -40,7 +40,7 @@ pub fn model_path() -> PathBuf {
     path
 }
 
-/// What an observer heard, in order.
+/// A report to the observer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     Started(u32),
@@ -128,7 +128,7 @@ pub struct Local {
     stop: CancellationToken,
 }
 
-/// A small engine as patient as the tests: on a machine that is busy elsewhere, a step can take many seconds.
+/// A small engine with the timeouts of the tests: on a loaded machine a step can take many seconds.
 pub fn small() -> Config {
     let patience_ms = u64::try_from(PATIENCE.as_millis()).unwrap();
     Config {
@@ -143,7 +143,7 @@ pub fn small() -> Config {
 
 impl Local {
     pub fn start(config: Config, gguf: PathBuf) -> Self {
-        // Shown when a test fails: why an engine ended.
+        // A failing test prints why its engine ended.
         let _set_already = tracing_subscriber::fmt().with_test_writer().try_init();
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
@@ -167,6 +167,13 @@ impl Local {
         let mut state = self.backend.state();
         let wait = state.wait_for(|state| reached(&state.phase));
         timeout(PATIENCE, wait).await.expect("in time").expect("a supervisor").phase.clone()
+    }
+
+    /// Waits until the engine is ready after `count` restarts.
+    pub async fn until_restarted(&self, count: u32) {
+        let mut state = self.backend.state();
+        let ready = state.wait_for(|s| s.restarts == count && matches!(s.phase, Phase::Ready(_)));
+        timeout(PATIENCE, ready).await.expect("in time").expect("a supervisor");
     }
 
     pub fn begin(&self, request: &Value) -> (AttemptId, EventStream) {
@@ -235,7 +242,7 @@ pub fn greedy(prompt: &str, max_tokens: u32) -> Value {
            "max_tokens": max_tokens, "temperature": 0})
 }
 
-/// A question that even this small model answers, given this system prompt.
+/// A question that even this small model answers with this system prompt.
 pub fn capital(max_tokens: u32) -> Value {
     let mut request = greedy("What is the capital of France?", max_tokens);
     let system = json!({"role": "developer", "content": "You are a helpful assistant."});

@@ -22,7 +22,7 @@ pub fn local_model(name: &str, path: &std::path::Path, extra: &str) -> String {
     )
 }
 
-/// What the model's engine is doing.
+/// State of the model's engine.
 pub fn engine_state(app: &TestApp, model: &str) -> watch::Receiver<EngineState> {
     match &app.gateway.router.model(model).unwrap().kind {
         Kind::Local { engine, .. } => engine.clone(),
@@ -30,7 +30,7 @@ pub fn engine_state(app: &TestApp, model: &str) -> watch::Receiver<EngineState> 
     }
 }
 
-/// Its process, if there is one.
+/// Process of the model's engine; `None` if it is not running.
 pub fn engine_pid(app: &TestApp, model: &str) -> Option<Pid> {
     let pid = engine_state(app, model).borrow().pid?;
     Pid::from_raw(i32::try_from(pid).unwrap())

@@ -1,12 +1,14 @@
-//! The cascade with the real SmolLM2 and a stand-in that is abler: what is withheld, shown, dropped and billed.
+//! The cascade with the real SmolLM2 and a stronger mock upstream: which answers are withheld,
+//! shown, dropped and recorded.
 
 use serde_json::{Value, json};
 
-use crate::rig::app::{TestApp, cloud_model, eventually};
+use crate::rig::app::{TestApp, cloud_model};
 use crate::rig::local_models::{short, smol};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
-/// A gateway whose policy `frugal` lets SmolLM2 begin and shows its answers from this confidence on.
+/// A gateway whose policy `frugal` starts with SmolLM2 and shows its answers from this confidence
+/// on.
 async fn gateway(upstream: &MockUpstream, threshold: f64, more: &str) -> TestApp {
     gateway_with(upstream, &format!("threshold = {threshold:?}\n{more}")).await
 }
@@ -54,7 +56,7 @@ async fn a_confident_answer_is_shown_and_an_unsure_one_dropped_and_recorded_as_w
         assert_eq!((&receipt["model"], &receipt["route"]), (&json!("cloud"), &json!("cloud")));
         let reason = receipt["reason"].as_str().unwrap();
         assert!(reason.contains("smol looked unsure (confidence 0."), "{reason}");
-        // Both attempts are in the books.
+        // Both attempts are recorded.
         let record = unsure.settled(receipt["request_id"].as_str().unwrap()).await;
         let joules = |value: &Value| value["joules"].as_f64().unwrap();
         let (wasted, answered) = (&record["attempts"][0], &record["attempts"][1]);
@@ -97,7 +99,7 @@ async fn every_local_answer_records_its_signals_over_the_exact_window() {
         (&json!(5), &json!(false))
     );
     assert!(watched["confidence"].as_f64().is_some_and(|p| (0.0..=1.0).contains(&p)), "{watched}");
-    // Without a cascade nothing is withheld and the same is told of 8 tokens.
+    // Without a cascade nothing is withheld and the signals cover 8 tokens.
     request["model"] = json!("smol");
     let (same, receipt) = answer(&app, &request).await;
     assert_eq!(same, content, "watching changes nothing");
@@ -167,13 +169,8 @@ async fn withholding_ends_in_time_and_a_client_that_leaves_meanwhile_frees_the_s
 
     let app = gateway(&upstream, 1.0, "withhold_tokens = 256\nwithhold_ms = 60000").await;
     request["max_tokens"] = json!(900);
-    let waiting = app.request("/v1/chat/completions").json(&request);
-    assert!(waiting.timeout(std::time::Duration::from_millis(300)).send().await.is_err());
-    eventually(|| async {
-        let card = app.get("/v1/models/smol").await.json;
-        (card["in_flight"] == 0).then_some(())
-    })
-    .await;
+    app.leave("/v1/chat/completions", &request, app.until_in_flight("smol", 1)).await;
+    app.until_in_flight("smol", 0).await;
     let records = app.until_logged(1).await;
     assert_eq!(records[0].outcome.label(), "cancelled");
 }

@@ -1,4 +1,4 @@
-"""What is kept of a request after its answer: the final receipt, the metrics and the traffic log."""
+"""Records of a request after its answer: the final receipt, the metrics and the traffic log."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_each_request_is_one_line_of_the_traffic_log(gateway: Gateway, client: o
     eventually(logged, seconds=30)
 
 
-def test_no_key_and_no_prompt_is_written_down(gateway: Gateway, client: openai.OpenAI) -> None:
+def test_no_key_and_no_prompt_is_logged(gateway: Gateway, client: openai.OpenAI) -> None:
     secret = "xylophone-marmalade-forty-two"
     for model in (LOCAL, CLOUD):
         receipt = receipt_of(ask(client, model, f"Repeat after me: {secret}"))
