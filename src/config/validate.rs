@@ -306,7 +306,7 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         }
     }
     if let Some(variable) = &config.api_key_env
-        && !is_variable_name(variable)
+        && !cloud::is_variable_name(variable)
     {
         let shown = if may_hold_secret(variable) { "this" } else { variable };
         let message = format!("`api_key_env` must be the name of a variable, and {shown} is none");
@@ -317,16 +317,12 @@ fn openai(name: &str, config: &cloud::Config, report: &mut Report<'_>) -> Engine
         let path = ["models", name, "openai", "energy", key];
         report.wrong(&path, format!("`{key}` {problem}"), None);
     }
-    if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::rates::zone_problem) {
+    if let Some(problem) = config.carbon_zone.as_deref().and_then(energy::grid::rates::zone_problem)
+    {
         report.wrong(&at("carbon_zone"), format!("`carbon_zone` {problem}"), None);
     }
     if config.context_tokens == Some(0) {
         report.wrong(&at("context_tokens"), "`context_tokens` must be more than 0", None);
     }
     Engine::Openai(config.clone())
-}
-
-fn is_variable_name(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

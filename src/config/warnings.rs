@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::{Config, Engine};
 use crate::energy::Profile;
-use crate::energy::profile::ModelFile;
+use crate::energy::prediction::profile::ModelFile;
 use crate::models::{Sha256, Source, State, resolve, state};
 
 /// Something that will not work until it is put right; the rest will.

@@ -1,22 +1,24 @@
-//! The `[energy]` section: which sensors are read, how often, and the constants of the estimates.
-//!
-//! Values and their limits only; nothing is read from the machine here.
+//! The `[energy]` config section: sensors, cadence and the constants of estimates, with their
+//! limits.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::cpu_model::CpuModel;
-use super::estimate::PRIOR_CPU_SECONDS;
-use super::ledger::TokenWeights;
-use super::profile::{Linear, nanojoules};
-use super::rates::CarbonConfig;
-use super::sensors::{Kind, nvml, prometheus, rapl, wall};
-use super::tariff;
+use super::grid::rates::CarbonConfig;
+use super::grid::tariff;
+use super::prediction::estimate::PRIOR_CPU_SECONDS;
+use super::prediction::profile::{Linear, nanojoules};
+use super::sensors::discovered::Kind;
+use super::sensors::library::nvml;
+use super::sensors::process::cpu_model::CpuModel;
+use super::sensors::remote::{prometheus, wall};
+use super::sensors::sysfs::rapl;
+use super::work::TokenWeights;
 use crate::units::Watts;
 
-/// Settings of the energy meter.
+/// Config of the energy meter.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -24,27 +26,30 @@ pub struct Config {
     pub sensors: SensorChoice,
     /// Milliseconds between readings, 10 to 1000. Default 50.
     pub cadence_ms: u64,
-    /// Where the sysfs tree is mounted. Default `/sys`; in a container, the path of a bind mount of it.
+    /// Mount point of sysfs. Default `/sys`; in a container, the path of a bind mount of the
+    /// host's.
     pub sysfs_root: PathBuf,
-    /// Where this process's own proc tree is mounted. Default `/proc`.
+    /// Mount point of this process's own procfs. Default `/proc`.
     pub proc_root: PathBuf,
-    /// CPU model: watts one busy core draws beyond idle. Default 3.3.
+    /// CPU model: watts of one busy core above idle, above 0 and up to 1000. Default 3.3.
     pub watts_per_busy_core: Watts,
     /// CPU model: lower end of the band. Default 1.1.
     pub watts_per_busy_core_low: Watts,
     /// CPU model: upper end of the band. Default 8.
     pub watts_per_busy_core_high: Watts,
-    /// RAPL: watts of one CPU package with nothing to do. Default unset: idle energy is not split off.
+    /// RAPL: idle watts of one CPU package, 0 to 10000. Default unset: idle energy is not
+    /// separated.
     pub idle_watts: Option<Watts>,
-    /// What a computed prompt token weighs when energy is split, 0 to 1000, of a model without a profile. Default 0.15.
+    /// Weight of a computed prompt token of a model without a profile when energy is divided, 0 to
+    /// 1000. Default 0.15.
     pub prefill_weight: f64,
-    /// What a generated token weighs, 0 to 1000. Default 1.
+    /// Weight of a generated token, above 0 and up to 1000. Default 1.
     pub decode_weight: f64,
     /// RAPL counters of the processor.
     pub rapl: rapl::Config,
     /// NVIDIA cards.
     pub nvml: nvml::Config,
-    /// Drivers' energy and power in `/sys/class/hwmon`.
+    /// Energy and power channels in `/sys/class/hwmon`.
     pub hwmon: Switch,
     /// Power monitors of Jetson boards.
     pub ina3221: Switch,
@@ -52,25 +57,25 @@ pub struct Config {
     pub apple: Switch,
     /// Queries to Prometheus servers, by name. Default none.
     pub prometheus: BTreeMap<String, prometheus::Config>,
-    /// A meter between this machine and the wall. Default none.
+    /// A wall meter. Default none.
     pub wall: wall::Config,
-    /// What electricity costs. Default unset: its cost is absent.
+    /// Price of electricity. Default unset: its cost is absent.
     pub price: tariff::Config,
-    /// The grid this machine is at. Default unset: carbon is absent.
+    /// Grid of this machine. Default unset: emissions are absent.
     pub carbon: CarbonConfig,
-    /// File made by `wattgate measure`: joules and seconds per token of the models it knows, and the calibration of the
-    /// sensors. Default: none.
+    /// Profile written by `wattgate measure`: joules and seconds per token of its models, and the
+    /// calibration of the sensors. Default: none.
     pub profile: Option<PathBuf>,
 }
 
-/// Which sensors to use.
+/// The kinds of sensors to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SensorChoice {
-    /// The best that can be read and do not overlap; the CPU model where no sensor covers the processor.
+    /// The best readable sensors that do not overlap; the CPU model if none covers the processor.
     #[default]
     Auto,
-    /// Only this kind, or do not start.
+    /// Only this kind; the gateway does not start without it. Likewise below.
     Rapl,
     Nvml,
     Hwmon,
@@ -84,7 +89,7 @@ pub enum SensorChoice {
 }
 
 impl SensorChoice {
-    /// As in the config.
+    /// The value in the config.
     pub fn label(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -94,7 +99,7 @@ impl SensorChoice {
         }
     }
 
-    /// The kind of sensor it insists on.
+    /// The required kind of sensor, if any.
     pub fn kind(self) -> Option<Kind> {
         match self {
             Self::Auto | Self::CpuModel | Self::None => None,
@@ -109,7 +114,7 @@ impl SensorChoice {
     }
 }
 
-/// Whether `auto` looks for a kind of sensor. Default true.
+/// Whether `auto` uses a kind of sensor. Default true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Switch {
@@ -149,7 +154,7 @@ impl Default for Config {
     }
 }
 
-/// A value that cannot be used.
+/// An invalid value.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     #[error("must be 10 to 1000 milliseconds, not {0}")]
@@ -171,12 +176,12 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The table at fault, below `energy`; none for its own keys.
+    /// The table of the invalid key below `energy`; `None` for a key of `energy` itself.
     pub fn table(self) -> Option<&'static str> {
         matches!(self, Self::CardIdleWatts(_)).then_some("nvml")
     }
 
-    /// The key at fault.
+    /// The invalid key.
     pub fn key(self) -> &'static str {
         match self {
             Self::Cadence(_) => "cadence_ms",
@@ -191,11 +196,11 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Everything that is wrong with these values; empty when they can be used.
+    /// All invalid values.
     pub fn problems(&self) -> Vec<ConfigError> {
         let watts = self.watts_per_busy_core.0;
         let (low, high) = (self.watts_per_busy_core_low, self.watts_per_busy_core_high);
-        // A NaN lies in no range, so each rule states what is allowed.
+        // A NaN is in no range, so each rule states what is allowed.
         let rules = [
             ((10..=1000).contains(&self.cadence_ms), ConfigError::Cadence(self.cadence_ms)),
             (
@@ -221,7 +226,7 @@ impl Config {
         rules.into_iter().filter_map(|(allowed, error)| (!allowed).then_some(error)).collect()
     }
 
-    /// The same for the tables within: the path below `energy`, key last, and why.
+    /// The invalid values of nested tables: the path below `energy`, key last, and the reason.
     pub fn table_problems(&self) -> Vec<(Vec<&str>, String)> {
         let mut problems = Vec::new();
         let mut tables = vec![
@@ -249,7 +254,7 @@ impl Config {
         }
     }
 
-    /// Joules assumed of a model that was never measured: those of the prior for a token of weight 1.
+    /// Cost assumed for a model without a profile: the prior for a token of weight 1.
     pub fn prior_cost(&self) -> Linear {
         let [_, seconds, _] = PRIOR_CPU_SECONDS;
         let joules = seconds * self.watts_per_busy_core.0;

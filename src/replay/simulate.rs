@@ -135,6 +135,7 @@ fn replayed(policy: &Policy, record: &Record) -> Rule {
     // A wish that this policy would refuse counts for nothing.
     let mut rule = policy.rule_with(task, &record.wishes).unwrap_or_else(|_| policy.rule(task));
     rule.local_only |= logged.local_only;
+    rule.own_network_is_local = logged.own_network_is_local;
     if logged.pinned.is_some() && !logged.pinned_by_policy {
         rule.pinned.clone_from(&logged.pinned);
         rule.pinned_by_policy = false;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
-use crate::energy::carbon::CarbonFigure;
+use crate::energy::grid::emissions::CarbonFigure;
 use crate::openai::{Message, Usage};
 use crate::routing::{Features, Judged, PolicyOverrides, Route, Rule, SessionId, Signals};
 use crate::units::{Dollars, Joules};
@@ -124,6 +124,12 @@ pub struct Receipt {
 pub struct Attempt {
     pub model: Arc<str>,
     pub route: Route,
+    /// Which deployment of the model; absent where it has only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Arc<str>>,
+    /// Zone of the deployment's grid, where the operator named one. Not logged: its carbon is.
+    #[serde(skip)]
+    pub carbon_zone: Option<Arc<str>>,
     pub outcome: AttemptOutcome,
     /// Fixed word for the failure, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

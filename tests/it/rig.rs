@@ -3,6 +3,7 @@
 pub mod app;
 pub mod cli;
 pub mod engine;
+pub mod fake_engine;
 pub mod gguf;
 pub mod hub;
 pub mod local_models;

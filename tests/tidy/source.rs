@@ -52,8 +52,13 @@ impl Source {
 
 /// Every Rust file below `src`.
 pub fn sources() -> Vec<Source> {
+    sources_below(&["src"])
+}
+
+/// Every Rust file below these folders.
+pub fn sources_below(roots: &[&str]) -> Vec<Source> {
     let mut found = Vec::new();
-    let mut folders = vec![PathBuf::from("src")];
+    let mut folders: Vec<PathBuf> = roots.iter().map(PathBuf::from).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -30,6 +30,7 @@ impl Default for Config {
 pub enum Mode {
     /// By itself.
     Pointwise,
-    /// Against the answer of the most able other candidate, in both orders; by itself where there is no other.
+    /// Against the answer of the most able other candidate, in both orders; by itself where there
+    /// is no other.
     Pairwise,
 }

@@ -25,14 +25,15 @@ pub fn count_request(metrics: &Metrics, record: &Record) {
     }
 }
 
-/// Counts an attempt of a request that ended `ended_ms` after its arrival; `price` is what its usage costs.
+/// Counts an attempt of a request that ended `ended_ms` after its arrival; `price` is what its
+/// usage costs.
 pub fn count_attempt(
     metrics: &Metrics,
     attempt: &AttemptState,
     price: Option<Dollars>,
     ended_ms: f64,
 ) {
-    let route = attempt.route.label();
+    let route = attempt.route().label();
     let model = || Arc::clone(&attempt.model);
     let labels = AttemptLabels { model: model(), route, outcome: attempt.outcome.label() };
     metrics.attempts_total.get_or_create(&labels).inc();
@@ -54,7 +55,7 @@ pub fn count_attempt(
         let labels = TokenLabels { model: model(), route, kind };
         metrics.tokens_total.get_or_create(&labels).inc_by(tokens);
     }
-    if let (Route::Cloud, Some(dollars)) = (attempt.route, price) {
+    if let (Route::Cloud, Some(dollars)) = (attempt.route(), price) {
         metrics.cost_dollars_total.get_or_create(&labels).inc_by(dollars.0);
     }
 }

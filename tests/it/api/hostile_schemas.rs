@@ -73,6 +73,7 @@ fn schemas() -> Vec<(&'static str, Value, bool)> {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_hostile_schema_does_not_affect_other_requests() {
     let app = TestApp::start(&local_models::smol("slots = 4\n")).await;
     app.until_loaded("smol").await;

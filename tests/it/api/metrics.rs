@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::rig::app::{TestApp, ask};
-use crate::rig::local_models::smol;
+use crate::rig::local_models::fake_smol;
 
 /// Sum over the series that begin with this name and labels.
 fn value(metrics: &str, series: &str) -> f64 {
@@ -13,7 +13,7 @@ fn value(metrics: &str, series: &str) -> f64 {
 
 #[tokio::test]
 async fn every_engine_metric_moves_with_work() {
-    let app = TestApp::start(&smol("slots = 2\nload = \"on_demand\"\n")).await;
+    let app = TestApp::start_fake(&fake_smol("slots = 2\nload = \"on_demand\"\n")).await;
     let mut request = ask("smol", "Tell me of rivers, of bridges and of the bread of old towns.");
     request["max_tokens"] = json!(12);
     request["ignore_eos"] = json!(true);

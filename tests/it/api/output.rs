@@ -105,6 +105,7 @@ fn schemas() -> Vec<(Value, Check)> {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn constrained_answers_are_valid_streamed_and_whole_next_to_plain_ones() {
     let app = gateway().await;
     let jobs = schemas()
@@ -136,6 +137,7 @@ async fn constrained_answers_are_valid_streamed_and_whole_next_to_plain_ones() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn max_tokens_completes_a_constrained_answer_if_possible_and_reports_length() {
     let app = gateway().await;
     for (max_tokens, format) in [
@@ -162,6 +164,7 @@ async fn max_tokens_completes_a_constrained_answer_if_possible_and_reports_lengt
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn an_unsupported_schema_is_refused_by_keyword() {
     let app = gateway().await;
     for wrong in [
@@ -180,6 +183,7 @@ async fn an_unsupported_schema_is_refused_by_keyword() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn fields_out_of_range_are_refused_by_name() {
     let app = gateway().await;
     for (field, value) in [
@@ -221,6 +225,7 @@ fn check_logprobs(content: &[Value], text: &str, top: usize) {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn logprobs_spell_the_answer_whole_and_streamed() {
     let app = gateway().await;
     let asked = json!({"logprobs": true, "top_logprobs": 4});
@@ -255,6 +260,7 @@ fn texts(sse: &Sse, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn three_choices_are_three_answers_of_one_request() {
     let app = gateway().await;
     let asked = json!({"n": 3, "temperature": 1, "seed": 5});
@@ -283,6 +289,7 @@ async fn three_choices_are_three_answers_of_one_request() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn sampling_fields_take_effect() {
     let app = gateway().await;
     // A small model repeats itself at the end of its answer.
@@ -319,6 +326,7 @@ async fn sampling_fields_take_effect() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn logit_bias_forbids_and_forces_a_token_and_ignore_eos_works() {
     let app = gateway().await;
     let question = "What is the capital of France?";

@@ -5,11 +5,14 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::rig::app::{Reply, Sse, TestApp, ask, ask_streaming, cloud_model};
-use crate::rig::local_models::{short, smol};
+use crate::rig::fake_engine::FakeModel;
+use crate::rig::local_models::{local_model, short};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
 async fn one_slot(extra: &str) -> TestApp {
-    let app = TestApp::start(&smol(&format!("slots = 1\n{extra}"))).await;
+    let slow = FakeModel::new("scheduling", "step_ms = 20");
+    let config = local_model("smol", slow.path(), &format!("slots = 1\n{extra}"));
+    let app = TestApp::start_fake(&config).await;
     app.until_loaded("smol").await;
     app
 }
@@ -19,7 +22,8 @@ async fn chat_with(app: &TestApp, header: (&str, &str), body: &Value) -> Reply {
     Reply::of(request.send().await.unwrap()).await
 }
 
-/// Occupies the only slot: a stream that has begun and outlasts the test. Dropping it frees the slot.
+/// Occupies the only slot: a stream that has begun and outlasts the test. Dropping it frees the
+/// slot.
 async fn occupy(app: &TestApp) -> reqwest::Response {
     let mut request = ask_streaming("smol", "Write a very long story.");
     request["max_tokens"] = json!(900);

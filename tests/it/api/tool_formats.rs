@@ -91,6 +91,7 @@ fn streamed(sse: &Sse) -> Vec<Value> {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn forced_calls_match_their_schema_in_every_tool_format() {
     for family in FAMILIES {
         let app = gateway(family).await;
@@ -136,6 +137,7 @@ fn named(name: &str) -> Value {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn calls_and_results_are_rendered_in_the_models_tool_format() {
     for family in FAMILIES {
         let app = gateway(family).await;
@@ -158,6 +160,7 @@ async fn calls_and_results_are_rendered_in_the_models_tool_format() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn max_tokens_completes_a_call_in_every_tool_format() {
     for family in FAMILIES {
         let app = gateway(family).await;
@@ -180,6 +183,7 @@ async fn max_tokens_completes_a_call_in_every_tool_format() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn voluntary_calls_keep_the_models_tool_format() {
     let app = gateway("qwen3-coder").await;
     let mut request = must_call();

@@ -114,6 +114,7 @@ fn assert_call(reply: &Reply) -> Value {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_call_its_result_and_a_final_answer() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
@@ -150,6 +151,7 @@ fn streamed_call(sse: &Sse) -> (String, String, String) {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_streamed_call_equals_the_whole_one() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
@@ -168,6 +170,7 @@ async fn a_streamed_call_equals_the_whole_one() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn optional_tools_do_not_change_a_plain_answer() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
@@ -182,6 +185,7 @@ async fn optional_tools_do_not_change_a_plain_answer() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_required_call_of_several_tools_matches_the_schema_of_its_tool() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
@@ -209,6 +213,7 @@ async fn a_required_call_of_several_tools_matches_the_schema_of_its_tool() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn each_choice_has_its_own_call() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
@@ -222,6 +227,7 @@ async fn each_choice_has_its_own_call() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_voluntary_call_matches_its_schema() {
     let app = gateway(&model_path()).await;
     let mut request =
@@ -237,6 +243,7 @@ async fn a_voluntary_call_matches_its_schema() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn parallel_calls_are_allowed_unless_disabled() {
     let app = gateway(&model_path()).await;
     let earlier: [&[&str]; 3] = [&["Rome", "Oslo"], &["Cairo", "Lima"], &["Bonn", "Kyiv"]];
@@ -266,6 +273,7 @@ async fn parallel_calls_are_allowed_unless_disabled() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_call_ends_at_max_tokens_and_not_at_a_stop_string() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
@@ -282,6 +290,7 @@ async fn a_call_ends_at_max_tokens_and_not_at_a_stop_string() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn schemas_with_definitions_constrain_and_unsupported_ones_fail_only_if_strict() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
@@ -318,6 +327,7 @@ async fn schemas_with_definitions_constrain_and_unsupported_ones_fail_only_if_st
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn response_format_applies_to_answers_without_a_call() {
     let app = gateway(&model_path()).await;
     let mut request = must_call();
@@ -388,6 +398,7 @@ async fn malformed_tools_are_refused_by_name() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_builtin_tool_is_routed_to_an_upstream() {
     let upstream = MockUpstream::start().await;
     let config = model_at(&model_path()) + &cloud_model("cloud", -5.0, &upstream);
@@ -410,6 +421,7 @@ const CHAT: &str =
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_template_with_tools_receives_them_and_its_calls_are_parsed() {
     for marker in ["<tool_call>", "<|python_tag|>", "[TOOL_CALLS]"] {
         let template = format!(
@@ -428,6 +440,7 @@ async fn a_template_with_tools_receives_them_and_its_calls_are_parsed() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn reasoning_is_separated_and_counted() {
     let template = format!("{CHAT}<|im_start|>assistant\n<think>\n{{# </think> #}}");
     let (_dir, path) = with_template(&template);
@@ -475,6 +488,7 @@ fn used_to_think(more: &Value) -> Value {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn reasoning_precedes_text_stop_strings_format_and_calls() {
     let (_dir, path) = with_template(THINKING);
     let app = gateway(&path).await;

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use wattgate::backends::cloud::{ApiKey, CloudBackend, Config};
-use wattgate::backends::{Backend, BackendError, ErrorKind, Event, Job, Terms};
+use wattgate::backends::{Backend, BackendError, ErrorKind, Event, Job, SchedulingOptions};
 use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
 
@@ -27,7 +27,7 @@ fn job(body: &Value) -> Job {
         attempt: AttemptId(1),
         request: Arc::new(Request::Chat(serde_json::from_str(&body).unwrap())),
         body: body.into(),
-        terms: Terms::default(),
+        terms: SchedulingOptions::default(),
     }
 }
 

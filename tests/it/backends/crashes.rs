@@ -8,21 +8,24 @@ use serde_json::{Value, json};
 use wattgate::backends::llama::Phase;
 
 use crate::rig::app::{PATIENCE, Sse, TestApp, ask_streaming, cloud_model, eventually};
-use crate::rig::engine::model_path;
-use crate::rig::local_models::{engine_pid, engine_state, local_model, short, smol};
+use crate::rig::fake_engine::{FAKE, FakeModel};
+use crate::rig::local_models::{engine_pid, engine_state, local_model, short};
 use crate::rig::mock_upstream::MockUpstream;
+
+/// Long enough for a crash in the middle of a load.
+const LOADS_SLOWLY: &str = "load_ms = 4000";
 
 const SIGNALS: [Signal; 2] = [Signal::SEGV, Signal::KILL];
 
 /// `auto` asks `smol` first, then its twin, then the cloud. Two requests at a time in each local
 /// model.
-async fn three_models(load: &str) -> (TestApp, MockUpstream) {
+async fn three_models(smol: &FakeModel, load: &str) -> (TestApp, MockUpstream) {
     let upstream = MockUpstream::start().await;
     let config = "[policies.default]\nobjective = \"dollars\"\nfloor = 0.0\n".to_owned()
-        + &smol(&format!("slots = 2\nload = \"{load}\""))
-        + &local_model("twin", &model_path(), "slots = 2")
+        + &local_model("smol", smol.path(), &format!("slots = 2\nload = \"{load}\""))
+        + &local_model("twin", FAKE.path(), "slots = 2")
         + &cloud_model("cloud", 3.0, &upstream);
-    (TestApp::start(&config).await, upstream)
+    (TestApp::start_fake(&config).await, upstream)
 }
 
 fn strike(app: &TestApp, model: &str, signal: Signal) {
@@ -64,7 +67,7 @@ async fn assert_books(app: TestApp, count: usize) {
         let energy = record.receipt.energy.unwrap();
         assert!(energy.is_final && energy.joules.is_some(), "{record:?}");
     }
-    let books = app.books();
+    let books = app.energy();
     assert_eq!(
         (books.conservation_error().0, books.unknown_settlements, books.open_attempts),
         (0, 0, 0)
@@ -79,7 +82,8 @@ async fn assert_books(app: TestApp, count: usize) {
 
 #[tokio::test]
 async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones() {
-    let (app, _upstream) = three_models("preload").await;
+    let slow = FakeModel::new("slow_steps", "step_ms = 20");
+    let (app, _upstream) = three_models(&slow, "preload").await;
     for signal in SIGNALS {
         app.until_loaded("smol").await;
         let mut doomed = Vec::new();
@@ -110,7 +114,8 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
 
 #[tokio::test]
 async fn a_crash_during_prefill_moves_the_request_to_another_model() {
-    let (app, _upstream) = three_models("preload").await;
+    let slow = FakeModel::new("slow_prefill", "step_ms = 2000");
+    let (app, _upstream) = three_models(&slow, "preload").await;
     let mut request = ask_streaming("auto", &"word ".repeat(800));
     request["max_tokens"] = json!(2);
     for signal in SIGNALS {
@@ -118,8 +123,6 @@ async fn a_crash_during_prefill_moves_the_request_to_another_model() {
         let other = witness(&app).await;
         let striking = async {
             app.until_in_flight("smol", 1).await;
-            // During the first batch of the prompt; a crash before it is handled alike.
-            tokio::time::sleep(Duration::from_millis(150)).await;
             strike(&app, "smol", signal);
         };
         let (moved, ()) = tokio::join!(app.stream(&request), striking);
@@ -140,7 +143,8 @@ async fn until_loading(app: &TestApp) {
 
 #[tokio::test]
 async fn a_crash_while_loading_moves_waiting_requests_to_another_model() {
-    let (app, _upstream) = three_models("on_demand").await;
+    let held = FakeModel::new("crash_moves", LOADS_SLOWLY);
+    let (app, _upstream) = three_models(&held, "on_demand").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         let other = witness(&app).await;
         let request = ask_streaming("auto", "hello");
@@ -158,13 +162,15 @@ async fn a_crash_while_loading_moves_waiting_requests_to_another_model() {
         eventually(|| async { engine_state(&app, "smol").borrow().takes_requests().then_some(()) })
             .await;
     }
+    held.set("");
     assert_eq!(app.chat(&short("smol", "hi")).await.status, 200, "the next one loads it");
     assert_books(app, 5).await;
 }
 
 #[tokio::test]
 async fn a_crash_while_loading_is_retried_and_others_answer_meanwhile() {
-    let (app, _upstream) = three_models("preload").await;
+    let held = FakeModel::new("crash_retried", LOADS_SLOWLY);
+    let (app, _upstream) = three_models(&held, "preload").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         until_loading(&app).await;
         strike(&app, "smol", signal);
@@ -174,6 +180,7 @@ async fn a_crash_while_loading_is_retried_and_others_answer_meanwhile() {
         let again = state.wait_for(|state| state.restarts >= restarts);
         tokio::time::timeout(PATIENCE, again).await.unwrap().unwrap();
     }
+    held.set("");
     app.until_loaded("smol").await;
     assert_eq!(app.chat(&short("smol", "hi")).await.status, 200);
     assert_books(app, 3).await;

@@ -12,11 +12,12 @@ use futures::future::join_all;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 use tokio::time::timeout;
-use wattgate::backends::llama::conversation::{Conversation, Turn};
-use wattgate::backends::llama::protocol::{self, FromEngine, ToEngine};
-use wattgate::backends::llama::sampling::Sampling;
-use wattgate::backends::llama::{Config, FlashAttention, KvType, Overflow, Phase};
-use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, Terms};
+use wattgate::backends::llama::wire::conversation::{Conversation, Turn};
+use wattgate::backends::llama::wire::protocol::{self, FromEngine, ToEngine};
+use wattgate::backends::llama::wire::sampling::Sampling;
+use wattgate::backends::llama::wire::settings::EngineSettings;
+use wattgate::backends::llama::{Config, FlashAttention, Kernels, KvType, Overflow, Phase};
+use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, SchedulingOptions};
 use wattgate::openai::{FinishReason, Role, Usage};
 use wattgate::units::AttemptId;
 
@@ -26,6 +27,7 @@ use crate::rig::engine::{
 };
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_question_is_answered_and_counted() {
     let local = Local::ready(small()).await;
     let answer = local.ask(&capital(40)).await.unwrap();
@@ -52,6 +54,7 @@ async fn a_question_is_answered_and_counted() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn eight_staggered_streams_interleave_and_each_equals_itself_alone() {
     let local = Local::ready(small()).await;
     let mut alone = Vec::new();
@@ -84,7 +87,7 @@ async fn eight_staggered_streams_interleave_and_each_equals_itself_alone() {
 
 #[tokio::test]
 async fn a_dropped_stream_frees_its_slot_and_a_full_queue_refuses() {
-    let local = Local::ready(Config { slots: 1, queue: 1, ..small() }).await;
+    let local = Local::fake(Config { slots: 1, queue: 1, ..small() }).await;
     let (abandoned, mut running) = local.begin(&greedy("Count from 1 to 100.", 400));
     first_text(&mut running).await;
     let (attempt, waiting) = local.begin(&capital(12));
@@ -105,6 +108,7 @@ async fn a_dropped_stream_frees_its_slot_and_a_full_queue_refuses() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_seed_reproduces_an_answer_and_without_one_answers_vary() {
     let local = Local::ready(small()).await;
     let request = |seed: Option<i64>| {
@@ -125,6 +129,7 @@ async fn a_seed_reproduces_an_answer_and_without_one_answers_vary() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_stop_string_ends_the_answer_before_itself() {
     let local = Local::ready(small()).await;
     let mut request = capital(40);
@@ -139,6 +144,7 @@ async fn a_stop_string_ends_the_answer_before_itself() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_conversation_reuses_its_prefix() {
     let local = Local::ready(small()).await;
     let mut request = capital(30);
@@ -155,6 +161,7 @@ async fn a_conversation_reuses_its_prefix() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_prompt_beyond_the_context_is_refused_with_exact_counts() {
     let long = greedy(&"word ".repeat(300), 4);
     let local = Local::ready(small()).await;
@@ -172,6 +179,7 @@ async fn a_prompt_beyond_the_context_is_refused_with_exact_counts() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_control_token_in_a_message_is_only_text() {
     let local = Local::ready(small()).await;
     let tokens = async |text: &str| local.ask(&greedy(text, 1)).await.unwrap().usage.prompt_tokens;
@@ -182,7 +190,7 @@ async fn a_control_token_in_a_message_is_only_text() {
 
 #[tokio::test]
 async fn a_killed_engine_fails_its_requests_and_restarts() {
-    let local = Local::ready(small()).await;
+    let local = Local::fake(small()).await;
     let (running, mut events) = local.begin(&greedy("Count from 1 to 100.", 400));
     first_text(&mut events).await;
     kill_process(local.recorder.pid(), Signal::KILL).unwrap();
@@ -207,7 +215,7 @@ async fn collect_error(mut events: EventStream) -> BackendError {
 
 #[tokio::test]
 async fn a_hung_engine_is_killed_and_restarted() {
-    let local = Local::ready(Config { hang_timeout_ms: 2000, ..small() }).await;
+    let local = Local::fake(Config { hang_timeout_ms: 2000, ..small() }).await;
     let hung = local.recorder.pid();
     kill_process(hung, Signal::STOP).unwrap();
     let (_, events) = local.begin(&greedy("Anyone there?", 4));
@@ -219,7 +227,7 @@ async fn a_hung_engine_is_killed_and_restarted() {
 
 #[tokio::test]
 async fn an_answer_without_a_first_token_times_out() {
-    let local = Local::ready(Config { first_token_timeout_ms: 300, ..small() }).await;
+    let local = Local::fake(Config { first_token_timeout_ms: 300, ..small() }).await;
     kill_process(local.recorder.pid(), Signal::STOP).unwrap();
     let (_, events) = local.begin(&greedy("Anyone there?", 4));
     assert!(matches!(collect_error(events).await.kind, ErrorKind::Timeout { .. }));
@@ -227,6 +235,7 @@ async fn an_answer_without_a_first_token_times_out() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_file_without_a_model_makes_the_backend_unavailable() {
     let folder = tempfile::tempdir().unwrap();
     let truncated = folder.path().join("truncated.gguf");
@@ -277,9 +286,10 @@ impl ByHand {
 }
 
 #[test]
+#[ignore = "needs a model: `make test` pulls it"]
 fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
     let mut engine = ByHand::start();
-    engine.send(&ToEngine::Load(protocol::Settings {
+    engine.send(&ToEngine::Load(EngineSettings {
         gguf: model_path(),
         context_tokens: 8192,
         slots: 1,
@@ -294,6 +304,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         lora: None,
         chat_template: None,
         overflow: Overflow::Refuse,
+        kernels: Kernels::Auto,
         embedding: false,
         pooling: None,
         host_cache_bytes: 0,
@@ -316,7 +327,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         ignore_eos: false,
         logprobs: None,
         constraint: None,
-        terms: Terms::default(),
+        terms: SchedulingOptions::default(),
     }));
     // Time to enter that step; an exit before it is correct as well.
     std::thread::sleep(Duration::from_secs(1));

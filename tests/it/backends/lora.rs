@@ -37,6 +37,7 @@ async fn says(config: Config) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn an_adapter_changes_the_answer_in_proportion_to_its_scale() {
     let dir = tempfile::tempdir().unwrap();
     let lora = Some(adapter(dir.path(), "llama"));
@@ -49,6 +50,7 @@ async fn an_adapter_changes_the_answer_in_proportion_to_its_scale() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn an_adapter_for_another_model_is_refused_with_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let lora = Some(adapter(dir.path(), "gemma3"));

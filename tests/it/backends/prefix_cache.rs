@@ -33,6 +33,7 @@ fn next_turn(mut request: Value, answer: &Answer, question: &str) -> Value {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_shared_system_prompt_is_prefilled_once_for_concurrent_requests() {
     let alone = Local::ready(exact(1, 0)).await;
     let mut expected = Vec::new();
@@ -60,6 +61,7 @@ async fn a_shared_system_prompt_is_prefilled_once_for_concurrent_requests() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_second_turn_prefills_only_new_tokens() {
     let local = Local::ready(small()).await;
     let request = under_rules("Name three colours.", 30);
@@ -72,6 +74,7 @@ async fn a_second_turn_prefills_only_new_tokens() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn an_evicted_conversation_is_restored_from_host_memory() {
     let mut texts = Vec::new();
     for (host_cache_mib, remembered) in [(64, true), (0, false)] {
@@ -93,6 +96,7 @@ async fn an_evicted_conversation_is_restored_from_host_memory() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn an_answer_continues_during_the_prefill_of_a_long_prompt() {
     let local = Local::ready(Config { context_tokens: 1024, slots: 2, ..small() }).await;
     let (attempt, mut stream) = local.begin(&greedy("Count from 1 to 300.", 600));

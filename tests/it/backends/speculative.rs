@@ -39,6 +39,7 @@ fn drafted(local: &Local) -> Drafted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn drafts_change_no_answer_and_save_steps() {
     let mut requests = requests();
     // Sampled answers too: a draft token is kept only if it equals the sampled one.
@@ -73,6 +74,7 @@ async fn drafts_change_no_answer_and_save_steps() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_full_batch_takes_no_drafts() {
     let local = Local::ready(Config { draft_tokens: 1, slots: 3, ..small() }).await;
     let request = |topic| greedy(&format!("Repeat this word for word: {topic} {PASSAGE}"), 30);

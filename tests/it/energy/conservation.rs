@@ -1,4 +1,4 @@
-//! Sixteen concurrent streams on the real model, while clients leave, another model is loaded and
+//! Sixteen concurrent streams with a fake engine, while clients leave, another model is loaded and
 //! unloaded, and the engine is killed: the ledgers add up to the meter, to the microjoule, at every
 //! check.
 //!
@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
-use wattgate::energy::{Books, DeviceBook};
+use wattgate::energy::{DeviceSnapshot, MeterSnapshot};
 use wattgate::traffic::Record;
 use wattgate::units::Microjoules;
 
 use crate::rig::app::{TestApp, ask, ask_streaming, eventually};
-use crate::rig::engine::model_path;
-use crate::rig::local_models::{engine_pid, local_model, smol};
-use crate::rig::rapl::Package;
+use crate::rig::fake_engine::FAKE;
+use crate::rig::local_models::{engine_pid, fake_smol, local_model};
 
 const STREAMS: u64 = 16;
 
@@ -112,7 +111,7 @@ async fn disturb(app: &TestApp, run: &Run) {
 async fn check(app: &TestApp, run: &Run) -> u64 {
     let mut checks = 0;
     while run.goes_on() {
-        assert_eq!(app.books().conservation_error(), Microjoules(0));
+        assert_eq!(app.energy().conservation_error(), Microjoules(0));
         checks += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -120,11 +119,11 @@ async fn check(app: &TestApp, run: &Run) -> u64 {
 }
 
 /// Sum over all devices.
-fn sum(books: &Books, of: fn(&DeviceBook) -> Microjoules) -> f64 {
+fn sum(books: &MeterSnapshot, of: fn(&DeviceSnapshot) -> Microjoules) -> f64 {
     books.devices.iter().map(of).sum::<Microjoules>().joules().0
 }
 
-fn assert_whole(books: &Books) {
+fn assert_whole(books: &MeterSnapshot) {
     for device in &books.devices {
         let account = device.account;
         let parts = account.attributed
@@ -142,18 +141,18 @@ fn assert_whole(books: &Books) {
 
 /// The receipts of all attempts, abandoned and broken ones included, add up to what the ledgers
 /// attributed.
-fn assert_receipts(records: &[Record], books: &Books) {
+fn assert_receipts(records: &[Record], books: &MeterSnapshot) {
     let energies = records.iter().filter_map(|record| record.receipt.energy);
     let receipts: f64 = energies.filter_map(|energy| energy.joules).map(|joules| joules.0).sum();
     let attributed = sum(books, |device| device.account.attributed);
     assert!((receipts - attributed).abs() < 1e-6 * records.len() as f64, "{receipts} {attributed}");
 }
 
-fn summary(run: &Run, seconds: f64, checks: u64, books: &Books) -> String {
+fn summary(run: &Run, seconds: f64, checks: u64, books: &MeterSnapshot) -> String {
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     let gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
-    let late: u64 = books.devices.iter().map(|device| device.lateness.late_spans).sum();
-    let dropped: u64 = books.devices.iter().map(|device| device.lateness.dropped_rows).sum();
+    let late: u64 = books.devices.iter().map(|device| device.late_reports.late_spans).sum();
+    let dropped: u64 = books.devices.iter().map(|device| device.late_reports.dropped_rows).sum();
     format!(
         "{seconds:.0} s at {STREAMS} streams: {} answered, {} left, {} failed; metered {:.3} J = attributed {:.3} + loads {:.3} \
          + idle {:.3} + unattributed {:.3} (of it the gateway {:.3}); error {} uJ in {checks} checks; longest gap of a device \
@@ -179,8 +178,9 @@ fn summary(run: &Run, seconds: f64, checks: u64, books: &Books) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_streams_lose_no_microjoule() {
     let seconds = std::env::var("WATTGATE_CONSERVATION_S").map_or(4, |text| text.parse().unwrap());
-    let config = [smol("slots = 16"), local_model("twin", &model_path(), "load = \"on_demand\"")];
-    let app = TestApp::start(&config.concat()).await;
+    let config =
+        [fake_smol("slots = 16"), local_model("twin", FAKE.path(), "load = \"on_demand\"")];
+    let app = TestApp::start_fake(&config.concat()).await;
     app.until_loaded("smol").await;
     let run = Run::of(Duration::from_secs(seconds));
     let streams = join_all((0..STREAMS).map(|number| stream(&app, number, &run)));
@@ -189,11 +189,11 @@ async fn sixteen_streams_lose_no_microjoule() {
     assert!(checks as f64 > seconds, "the books were looked at all the while");
     assert!(run.left.load(Ordering::Relaxed) > 0 && run.failed.load(Ordering::Relaxed) > 0);
     // The gateway notices disconnects with a delay: the engine must have closed every attempt.
-    let open = || app.books().open_attempts;
+    let open = || app.energy().open_attempts;
     eventually(|| async { (open() == 0).then_some(()) }).await;
     let settled = "wattgate_unsettled_requests 0\n";
     eventually(|| async { app.get("/metrics").await.text.contains(settled).then_some(()) }).await;
-    let books = app.books();
+    let books = app.energy();
     assert_whole(&books);
     println!("{}", summary(&run, seconds, checks, &books));
     assert_receipts(&app.stop().await, &books);
@@ -202,13 +202,8 @@ async fn sixteen_streams_lose_no_microjoule() {
 /// Regression: each share was counted twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_share_of_idle_energy_is_counted_once() {
-    let tree = tempfile::tempdir().unwrap();
-    let _package = Package::start(tree.path(), 40);
-    let app = TestApp::start_with(
-        &format!("[energy]\nsensors = \"rapl\"\nidle_watts = 25.0\n{}", smol("")),
-        |config| config.energy.sysfs_root = tree.path().to_owned(),
-    )
-    .await;
+    let config = format!("[energy]\nidle_watts = 25.0\n{}", fake_smol(""));
+    let app = TestApp::start_fake(&config).await;
     app.until_loaded("smol").await;
     let mut request = ask("smol", "Who wrote Hamlet?");
     request["max_tokens"] = json!(16);
@@ -222,6 +217,6 @@ async fn each_share_of_idle_energy_is_counted_once() {
         line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
     };
     let shares = metric("wattgate_request_idle_energy_joules_total{model=\"smol\"").await;
-    let occupied = app.books().devices[0].account.idle_occupied.joules().0;
+    let occupied = app.energy().devices[0].account.idle_occupied.joules().0;
     assert!(shares > 0.0 && (shares - occupied).abs() < 1e-5, "{shares} {occupied}");
 }

@@ -178,6 +178,19 @@ async fn a_wall_meter_is_a_reference_next_to_sensors_and_the_total_without_them(
     }
 }
 
+/// Waits for the first figure of `gpu-box`: before it, the energy of the machine is unknown.
+async fn until_metered(app: &TestApp) {
+    eventually(|| async {
+        let metrics = app.get("/metrics").await.text;
+        let counted = metrics.lines().find_map(|line| {
+            let of_box = line.starts_with("wattgate_device_energy_joules_total{device=\"gpu-box\"");
+            line.rsplit_once(' ').filter(|_| of_box)?.1.parse::<f64>().ok()
+        });
+        counted.filter(|joules| *joules >= 30.0).map(drop)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
     let (others, upstream) = (OtherMachines::start().await, MockUpstream::start().await);
@@ -198,16 +211,7 @@ async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
         cloud_model("other", 1.0, &upstream),
     );
     let app = TestApp::start(&config).await;
-    // Before the first figure the energy of the machine is unknown.
-    eventually(|| async {
-        let metrics = app.get("/metrics").await.text;
-        let counted = metrics.lines().find_map(|line| {
-            let of_box = line.starts_with("wattgate_device_energy_joules_total{device=\"gpu-box\"");
-            line.rsplit_once(' ').filter(|_| of_box)?.1.parse::<f64>().ok()
-        });
-        counted.filter(|joules| *joules >= 30.0).map(drop)
-    })
-    .await;
+    until_metered(&app).await;
     let reply = app.chat(&ask("cloud", "What is 2+2?")).await;
     assert_eq!(reply.status, 200);
     let record = app.settled(reply.receipt()["request_id"].as_str().unwrap()).await;
@@ -222,6 +226,48 @@ async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
     assert!((30.0..=60.0).contains(&joules), "{joules}");
     let other = app.chat(&ask("other", "What is 2+2?")).await;
     assert_eq!(other.receipt()["energy"]["source"], "cloud_table");
+}
+
+#[tokio::test]
+async fn a_judge_on_a_remotely_metered_upstream_is_billed_by_its_meter() {
+    let (others, upstream) = (OtherMachines::start().await, MockUpstream::start().await);
+    let config = format!(
+        r#"
+        [energy]
+        cadence_ms = 10
+        [energy.prometheus.gpu-box]
+        url = "http://{}"
+        query = "sum(box_joules_total)"
+        models = ["judge"]
+        quality = "measured"
+        every_ms = 500
+        [judge]
+        share = 1.0
+        model = "judge"
+        mode = "pointwise"
+        {}
+        {}"#,
+        others.address,
+        cloud_model("cloud", 3.0, &upstream),
+        cloud_model("judge", 1.0, &upstream),
+    );
+    let app = TestApp::start(&config).await;
+    let overhead = |metrics: &str, source: &str| {
+        let of_judge = |line: &&str| {
+            line.starts_with("wattgate_request_energy_joules_total{model=\"judge\"")
+                && line.contains(&format!("source=\"{source}\""))
+        };
+        let line = metrics.lines().find(of_judge)?;
+        line.rsplit_once(' ')?.1.parse::<f64>().ok()
+    };
+    until_metered(&app).await;
+    app.chat(&ask("cloud", "What is 2+2?")).await;
+    let metrics = eventually(|| async {
+        let metrics = app.get("/metrics").await.text;
+        overhead(&metrics, "prometheus").filter(|joules| *joules > 0.0).map(|_| metrics.clone())
+    })
+    .await;
+    assert_eq!(overhead(&metrics, "cloud_table"), None, "{metrics}");
 }
 
 #[tokio::test]

@@ -11,11 +11,13 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wattgate::app::App;
-use wattgate::energy::Books;
+use wattgate::config::Config;
+use wattgate::energy::{MeterSnapshot, SensorChoice};
 use wattgate::serving::Gateway;
 use wattgate::traffic::{Line, Record, read_log};
 
 use crate::rig::mock_upstream::MockUpstream;
+use crate::rig::rapl::Package;
 
 /// Timeout of a wait for an event that happens soon; only a failing test reaches it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -27,6 +29,8 @@ pub struct TestApp {
     stop: Option<oneshot::Sender<()>>,
     running: JoinSet<()>,
     dir: TempDir,
+    /// The mock power meter of a gateway with fake engines.
+    machine: Option<(Package, TempDir)>,
 }
 
 impl TestApp {
@@ -36,9 +40,26 @@ impl TestApp {
         Self::start_with(config, |_| {}).await
     }
 
-    pub async fn start_with(
+    pub async fn start_with(text: &str, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(text, None, change).await
+    }
+
+    /// As [`Self::start`], for fake models, on a machine that draws 40 W.
+    pub async fn start_fake(text: &str) -> Self {
+        let sysfs = TempDir::new().unwrap();
+        let package = Package::start(sysfs.path(), 40);
+        let root = sysfs.path().to_owned();
+        Self::start_at(text, Some((package, sysfs)), |config| {
+            config.energy.sensors = SensorChoice::Rapl;
+            config.energy.sysfs_root = root;
+        })
+        .await
+    }
+
+    async fn start_at(
         text: &str,
-        change: impl FnOnce(&mut wattgate::config::Config),
+        machine: Option<(Package, TempDir)>,
+        change: impl FnOnce(&mut Config),
     ) -> Self {
         let dir = TempDir::new().unwrap();
         let mut config = wattgate::config::parse(text, "test.toml")
@@ -56,7 +77,7 @@ impl TestApp {
             app.run_until(stop).await.unwrap();
         });
         let client = client();
-        Self { address, gateway, client, stop: Some(stop), running, dir }
+        Self { address, gateway, client, stop: Some(stop), running, dir, machine }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -107,9 +128,14 @@ impl TestApp {
         eventually(|| async { (self.get(&path).await.json["ready"] == true).then_some(()) }).await;
     }
 
+    /// The mock power meter of a gateway with fake engines.
+    pub fn package(&self) -> &Package {
+        &self.machine.as_ref().expect("started with fake engines").0
+    }
+
     /// The energy ledgers of all devices.
-    pub fn books(&self) -> Books {
-        self.gateway.router.meter.books()
+    pub fn energy(&self) -> MeterSnapshot {
+        self.gateway.router.meter.snapshot()
     }
 
     /// Conversations in the session store.

@@ -14,17 +14,27 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wattgate::backends::llama::{
-    Config, EngineObserver, LlamaBackend, Phase, Residency, StepReport, UnloadReason, local_model,
+    Config, EngineObserver, Kernels, LlamaBackend, LocalModel, MemoryBudget, Phase, StepReport,
+    UnloadReason, local_model,
 };
-use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, Terms};
+use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, SchedulingOptions};
 use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
+
+use crate::rig::fake_engine::FAKE;
 
 /// Timeout of every wait for an engine; only a failing test reaches it, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The model of the tests, which `make models` pulls.
+///
+/// Panics unless ignored tests run, so that a test without the mark `#[ignore]` fails for everyone.
 pub fn model_path() -> PathBuf {
+    let ignored_run = ["--include-ignored", "--ignored"];
+    assert!(
+        std::env::args().any(|argument| ignored_run.contains(&argument.as_str())),
+        "mark this test `#[ignore = \"needs a model: ...\"]`: `cargo test` has no model"
+    );
     let path = std::env::var_os("WATTGATE_TEST_MODEL").map_or_else(
         || {
             Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -143,14 +153,18 @@ pub fn small() -> Config {
 
 impl Local {
     pub fn start(config: Config, gguf: PathBuf) -> Self {
+        Self::start_with(config, gguf, Kernels::Auto)
+    }
+
+    pub fn start_with(config: Config, gguf: PathBuf, kernels: Kernels) -> Self {
         // A failing test prints why its engine ended.
         let _set_already = tracing_subscriber::fmt().with_test_writer().try_init();
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
-        let residency = Residency::new(u64::MAX, 2);
-        let (backend, supervisor) =
-            local_model("smol".into(), config, gguf, binary, observer, residency);
+        let residency = MemoryBudget::new(u64::MAX, 2);
+        let model = LocalModel { name: "smol".into(), config, gguf, binary, kernels };
+        let (backend, supervisor) = local_model(model, observer, residency);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(supervisor.run(stop.clone()));
@@ -159,6 +173,13 @@ impl Local {
 
     pub async fn ready(config: Config) -> Self {
         let local = Self::start(config, model_path());
+        local.until(|phase| matches!(phase, Phase::Ready(_))).await;
+        local
+    }
+
+    /// A running fake engine.
+    pub async fn fake(config: Config) -> Self {
+        let local = Self::start(config, FAKE.path().to_owned());
         local.until(|phase| matches!(phase, Phase::Ready(_))).await;
         local
     }
@@ -181,7 +202,10 @@ impl Local {
         let attempt = AttemptId(ATTEMPTS.fetch_add(1, Ordering::Relaxed));
         let body = Bytes::from(request.to_string());
         let request = Arc::new(Request::Chat(serde_json::from_slice(&body).unwrap()));
-        (attempt, self.backend.start(Job { attempt, request, body, terms: Terms::default() }))
+        (
+            attempt,
+            self.backend.start(Job { attempt, request, body, terms: SchedulingOptions::default() }),
+        )
     }
 
     pub async fn ask(&self, request: &Value) -> Result<Answer, BackendError> {

@@ -1,6 +1,6 @@
 //! Writes small GGUF files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const ALIGNMENT: usize = 32;
 
@@ -17,6 +17,11 @@ impl Gguf {
     pub fn text(self, key: &str, value: &str) -> Self {
         const STRING: u32 = 8;
         self.entry(key, STRING, &text(value))
+    }
+
+    pub fn number(self, key: &str, value: u32) -> Self {
+        const U32: u32 = 4;
+        self.entry(key, U32, &value.to_le_bytes())
     }
 
     pub fn float(self, key: &str, value: f32) -> Self {
@@ -67,4 +72,16 @@ impl Gguf {
 
 fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}
+
+/// A header of SmolLM2's shape without weights: enough for an estimate of its memory.
+pub fn header_only(folder: &Path) -> PathBuf {
+    Gguf::default()
+        .text("general.architecture", "llama")
+        .number("llama.block_count", 30)
+        .number("llama.embedding_length", 576)
+        .number("llama.context_length", 8192)
+        .number("llama.attention.head_count", 9)
+        .number("llama.attention.head_count_kv", 3)
+        .write(folder.join("header.gguf"))
 }

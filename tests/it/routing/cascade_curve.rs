@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wattgate::energy::cloud::{Class, OwnFigures, estimate};
+use wattgate::energy::prediction::cloud_table::{Class, OwnFigures, estimate};
 use wattgate::openai::Usage;
 use wattgate::routing::Signals;
 use wattgate::train::cascade::{Example, fit, held_out_scores};

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use wattgate::routing::SessionId;
 
 use crate::rig::app::{Reply, TestApp, ask, client, cloud_model};
-use crate::rig::local_models::smol;
+use crate::rig::local_models::fake_smol;
 use crate::rig::mock_upstream::MockUpstream;
 
 /// Two models, nearly alike; `a` is a little better, `b` takes more energy and money.
@@ -192,7 +192,7 @@ async fn a_dry_run_leaves_no_session_state() {
 
 #[tokio::test]
 async fn a_cached_conversation_lowers_the_predicted_prefill() {
-    let app = TestApp::start(&smol("")).await;
+    let app = TestApp::start_fake(&fake_smol("")).await;
     app.until_loaded("smol").await;
     let story = "Once upon a time there was a lighthouse keeper who counted ships. ".repeat(8);
     let mut first = ask("auto", &story);
