@@ -41,7 +41,7 @@ setup: ## Install what is missing to build
 SECONDS ?= 600
 soak-energy: models ## Check the energy books over a million intervals and ten minutes at sixteen streams (SECONDS=600)
 	WATTGATE_INTERVALS=1000000 cargo test --release --locked --lib -- --nocapture not_a_microjoule
-	WATTGATE_CONSERVATION_S=$(SECONDS) cargo test --release --locked --test it -- --nocapture sixteen_streams
+	WATTGATE_CONSERVATION_S=$(SECONDS) cargo test --release --locked --test it -- --include-ignored --nocapture sixteen_streams
 
 measure: models ## Measure accuracy per watt and joule here, and how far the cost model is off (MEASURE_ARGS)
 	@$(WATTGATE) measure --config $(CONFIG) $(MEASURE_ARGS)
@@ -50,7 +50,7 @@ cascade-curve: models ## Measure the cascade on the local model: router-models/c
 	cargo test --release --locked --test it -- --ignored cascade_beats --nocapture
 
 soak: models ## Send 10,000 requests whose clients come and go: nothing may be lost (10 to 20 minutes)
-	WATTGATE_SOAK=10000 cargo test --release --locked --test it clients_that_come_and_go -- --nocapture
+	WATTGATE_SOAK=10000 cargo test --release --locked --test it clients_that_come_and_go -- --include-ignored --nocapture
 
 BENCH := .bench-venv/bin
 bench-engine: models ## Measure the engine beside llama-server (built once by pip: about 12 minutes)

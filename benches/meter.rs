@@ -62,7 +62,7 @@ fn set(zone: &Path, energy_uj: u64) -> std::io::Result<()> {
 
 /// CPU time of the meter's thread as a part of the time it ran.
 fn share(meter: &MeterHandle) -> f64 {
-    meter.books().meter_cpu.as_secs_f64() / LENGTH.as_secs_f64()
+    meter.snapshot().meter_cpu.as_secs_f64() / LENGTH.as_secs_f64()
 }
 
 /// Each answers one request after another, eight steps each.
@@ -95,7 +95,7 @@ fn five_hundred_engines() -> anyhow::Result<()> {
         spans as f64 / LENGTH.as_secs_f64(),
         share(&handle) * 100.0
     );
-    anyhow::ensure!(handle.books().conservation_error().0 == 0, "the books do not add up");
+    anyhow::ensure!(handle.snapshot().conservation_error().0 == 0, "the books do not add up");
     Ok(())
 }
 

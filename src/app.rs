@@ -3,9 +3,10 @@
 //! Shutdown follows the data: clients, engines, meter, receipts, log. So the last request is
 //! answered, metered, settled and written.
 
-pub mod wiring;
+pub mod idle_unloader;
 pub mod observe;
-pub mod warmth;
+pub mod pollers;
+pub mod wiring;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::cloud::SetupError;
-use crate::backends::llama::Residency;
+use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::{Meter, MeterError};
 use crate::http::server;
@@ -30,6 +31,8 @@ use crate::serving::receipts::emissions::Emissions;
 use crate::serving::receipts::store::ReceiptStore;
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
+
+use pollers::Pollers;
 
 /// Longest time for engines to stop once clients are disconnected.
 const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -62,6 +65,8 @@ pub struct App {
     /// The task that settles receipts; ends when the meter does.
     settling: JoinSet<()>,
     meter: Meter,
+    /// Fetch figures for the meter; stopped after it.
+    pollers: Pollers,
     log: LogWriter,
 }
 
@@ -73,7 +78,8 @@ impl App {
         let listener = bind(config.server.listen).await?;
         let address = listener.local_addr().map_err(AppError::Server)?;
         let (log, sink) = open_log(&config.traffic.dir)?;
-        let (meter, settlements) = Meter::start(&config.energy)?;
+        let (mut meter, settlements) = Meter::start(&config.energy)?;
+        let pollers = Pollers::start(meter.take_pollers());
         let metrics = Arc::new(Metrics::new());
         let stop_engines = CancellationToken::new();
         let mut engines = JoinSet::new();
@@ -83,13 +89,14 @@ impl App {
             meter: meter.handle(),
             metrics: Arc::clone(&metrics),
             engine_binary,
-            residency: Residency::new(config.engines.budget_bytes(), cores),
+            residency: MemoryBudget::new(config.engines.budget_bytes(), cores),
+            kernels: config.engines.kernels,
             stop: stop_engines.clone(),
         };
         let router = wiring::router(&config, &parts, &mut engines)?;
-        let warmth = wiring::warmth(&config, &parts, &router);
-        engines.spawn(warmth.run(stop_engines.clone()));
-        let emissions = Emissions::new(meter.handle(), &router.models);
+        let idle_unloader = wiring::idle_unloader(&config, &parts, &router);
+        engines.spawn(idle_unloader.run(stop_engines.clone()));
+        let emissions = Emissions::new(meter.handle());
         let receipts = ReceiptStore::new(sink, emissions, Arc::clone(&metrics));
         let (judge, jobs) = wiring::judge(&config).unzip();
         let gateway =
@@ -103,7 +110,18 @@ impl App {
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
         let max_body_bytes = config.server.max_body_bytes;
         let edge = Edge { gateway, max_body_bytes, admin: config.admin.clone() };
-        Ok(Self { listener, address, grace, edge, engines, stop_engines, settling, meter, log })
+        Ok(Self {
+            listener,
+            address,
+            grace,
+            edge,
+            engines,
+            stop_engines,
+            settling,
+            meter,
+            pollers,
+            log,
+        })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -138,6 +156,7 @@ impl App {
         let meter = self.meter;
         // The thread may be in the middle of a tick: joining it must not block the runtime.
         let _ = tokio::task::spawn_blocking(move || meter.stop()).await;
+        self.pollers.stop().await;
         drain(&mut settling).await;
         drop(edge);
         let log = self.log;

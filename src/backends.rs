@@ -1,13 +1,14 @@
-//! Who can answer a request: local llama.cpp engines and OpenAI-compatible servers, behind one trait.
+//! Backends that answer requests: local llama.cpp engines and OpenAI-compatible servers, behind one
+//! trait.
 //!
-//! A backend answers; it does not choose, price or log. It knows nothing of HTTP on the client's side.
+//! A backend answers; it does not choose, price or log. It does not know the HTTP of clients.
 
 pub mod backend;
 pub mod cloud;
 pub mod llama;
-pub mod terms;
+pub mod scheduling_options;
 
 pub use backend::{
     Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job, TokenConfidence,
 };
-pub use terms::{Priority, Terms};
+pub use scheduling_options::{Priority, SchedulingOptions};

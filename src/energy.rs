@@ -1,43 +1,33 @@
-//! What was used, and by whom: sensors, the meter thread, the ledger (pure) and the cloud table.
+//! Energy metering: sensors, attribution of their readings to attempts, predictions, emissions and
+//! price.
 //!
-//! Knows devices, engines and attempts; knows nothing of HTTP, models' answers or routing.
+//! Works on devices, engines and attempts; independent of the HTTP API, of answers' texts and of
+//! routing.
+//!
+//! Modules in order of use: `sensors` read devices, `prediction` estimates energy, `attribution`
+//! divides readings over attempts (pure), `grid` converts joules to grams and dollars, `discovery`
+//! finds and selects sensors, `meter` runs them on one thread. Each uses only those before it.
 
 pub mod figure;
 pub mod hardware;
-pub mod grid;
-pub mod carbon;
-pub mod tariff;
-pub mod sensor;
-pub mod calibration;
-pub mod counter;
-pub mod integral;
-pub mod cpu_model;
-pub mod cgroup;
-pub mod sleep;
 pub mod work;
-pub mod split;
-pub mod loads;
-pub mod ledger;
-pub mod profile;
-pub mod estimate;
-pub mod device;
-pub mod accounts;
-pub mod config;
+pub mod polling;
 pub mod sensors;
-pub mod live;
-pub mod rates;
+pub mod prediction;
+pub mod attribution;
+pub mod grid;
+pub mod config;
+pub mod discovery;
 pub mod meter;
-pub mod cloud;
-pub mod upstream;
 
-pub use accounts::{Books, Settled};
-pub use calibration::Calibration;
-pub use config::{Config, ConfigError, SensorChoice};
-pub use device::{DeviceBook, Serves};
-pub use estimate::ExpectedTime;
+pub use attribution::device::{DeviceSnapshot, Scope};
+pub use attribution::{MeterSnapshot, Settled};
+pub use config::{Config, SensorChoice};
+pub use discovery::discover;
 pub use figure::{EnergyFigure, Quality, Source};
 pub use hardware::Hardware;
 pub use meter::{Meter, MeterError, MeterHandle};
-pub use profile::{Profile, ProfileError};
-pub use sensors::survey::survey;
-pub use work::{Tokens, WorkRow, WorkSpan};
+pub use prediction::calibration::Calibration;
+pub use prediction::estimate::ExpectedTime;
+pub use prediction::profile::{Profile, ProfileError};
+pub use work::{TokenWeights, Tokens, WorkRow, WorkSpan};

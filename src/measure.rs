@@ -22,7 +22,7 @@ pub mod wall;
 
 use std::collections::BTreeMap;
 
-use crate::energy::profile::{ModelFile, ModelProfile, Profile};
+use crate::energy::prediction::profile::{ModelFile, ModelProfile, Profile};
 use crate::energy::{Quality, Source};
 
 pub use ask::{Gateway, Manner};

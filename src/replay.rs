@@ -1,8 +1,9 @@
-//! The logged requests under other rules: what each policy would have chosen, what it would have taken, how good it
-//! would have been.
+//! The logged requests under other rules: what each policy would have chosen, what it would have
+//! taken, how good it would have been.
 //!
-//! Decides through `routing::decide`, the code that serves, and runs no model. What the log knows (energy, price, label
-//! of a model that ran) is used as it is; what never ran is predicted, and every figure says which of the two it is.
+//! Decides through `routing::decide`, the code that serves, and runs no model. What the log knows
+//! (energy, price, label of a model that ran) is used as it is; what never ran is predicted, and
+//! every figure says which of the two it is.
 
 pub mod report;
 pub mod simulate;

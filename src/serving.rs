@@ -1,6 +1,8 @@
-//! The serving core: plans a request, executes it, accounts for it, and keeps receipts and conversations.
+//! The serving core: plans a request, executes it, accounts for it, and keeps receipts and
+//! conversations.
 //!
-//! Knows no HTTP, reads no other module's configuration and starts no tasks; `app` builds it and `http` calls it.
+//! Knows no HTTP, reads no other module's configuration and starts no tasks; `app` builds it and
+//! `http` calls it.
 
 pub mod attempt_state;
 pub mod conversations;
@@ -19,6 +21,8 @@ pub mod receipts;
 pub mod recorder;
 pub mod remote_metering;
 pub mod scrape;
+pub mod snapshot;
 
 pub use gateway::{Gateway, Router};
-pub use models::model::{Kind, Model};
+pub use models::deployment::{Deployment, Kind};
+pub use models::model::Model;

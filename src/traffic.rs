@@ -1,4 +1,5 @@
-//! What happened: one record per request, written off the serving path, and the reader that everything offline uses.
+//! What happened: one record per request, written off the serving path, and the reader that
+//! everything offline uses.
 
 pub mod config;
 pub mod feedback;

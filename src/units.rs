@@ -1,6 +1,5 @@
-//! The quantities Wattgate counts in, as types, so that a unit cannot be mistaken for another.
-//!
-//! Plain arithmetic and `Display` only: no clocks but two readings, no I/O, no policy.
+//! Quantities as types, so that one unit cannot be taken for another. Arithmetic, display and
+//! clocks only.
 
 use std::fmt;
 use std::iter::Sum;
@@ -9,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Energy as sensors and books count it: whole microjoules (1 µJ = 10⁻⁶ J), never negative.
+/// Energy as sensors and ledgers count it: whole microjoules (1 µJ = 10⁻⁶ J), never negative.
+/// Addition saturates.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -102,7 +102,8 @@ impl fmt::Display for Watts {
     }
 }
 
-/// Money in US dollars. Prices are a few digits per million tokens, so a float loses nothing that a bill shows.
+/// Money in US dollars. Prices have a few digits per million tokens, so a float is precise enough
+/// for a bill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Dollars(pub f64);
@@ -148,13 +149,14 @@ impl fmt::Display for Grams {
     }
 }
 
-/// A reading of the machine's monotonic clock in nanoseconds, comparable between processes of one boot.
+/// A reading of the machine's monotonic clock in nanoseconds, comparable between processes of one
+/// boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MonotonicNs(pub u64);
 
 impl MonotonicNs {
-    /// `CLOCK_MONOTONIC` now: gateway and engine children read the same clock.
+    /// `CLOCK_MONOTONIC` now; gateway and engine processes read the same clock.
     pub fn now() -> Self {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
@@ -163,7 +165,7 @@ impl MonotonicNs {
     }
 }
 
-/// Nanoseconds from `earlier` to `self`, 0 when the order is reversed.
+/// Nanoseconds from `earlier` to `self`, 0 if the order is reversed.
 impl Sub for MonotonicNs {
     type Output = u64;
     fn sub(self, earlier: Self) -> u64 {

@@ -1,4 +1,4 @@
-//! Validation of configuration values: the trait that each module's `Config` implements beside itself.
+//! Validation of configuration values: the trait that each module's `Config` implements.
 //!
 //! Pure. Knows no file: `config` finds the line of each [`Diagnostic`] and renders it.
 
@@ -73,7 +73,8 @@ impl Diagnostics {
         if holds { Checked(None) } else { self.reject(key, format!("`{key}` {rule}")) }
     }
 
-    /// Reports `key` unless `value` is finite and in `allowed`. `unit` follows the limits, with its space.
+    /// Reports `key` unless `value` is finite and in `allowed`. `unit` follows the limits, with its
+    /// space.
     pub fn range<T: Number>(
         &mut self,
         key: &str,

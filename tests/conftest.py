@@ -1,4 +1,4 @@
-"""Fixtures that every Python test may use."""
+"""Fixtures of all Python tests."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def upstream() -> Iterator[MockUpstream]:
 
 @pytest.fixture(scope="session")
 def gateway(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway for all tests that leave it as they found it; others start their own."""
+    """One gateway for all tests that do not change its state; others start their own."""
     with Gateway(tmp_path_factory.mktemp("gateway"), upstream.base_url) as gateway:
         yield gateway
 

@@ -1,4 +1,4 @@
-//! What an engine did becomes work the ledger can attribute, and numbers to watch.
+//! Forwards engine reports to the energy meter and to the metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CacheLabels, ModelNameLabels, UnloadLabels};
 use crate::units::AttemptId;
 
-/// Passes everything an engine reports on to the meter, and counts it.
+/// An engine observer that feeds the meter and the metrics.
 pub struct Observer {
     pub meter: MeterHandle,
     pub metrics: Arc<Metrics>,

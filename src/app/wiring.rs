@@ -4,24 +4,28 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
+use super::idle_unloader::{IdleUnloader, OnDemand};
 use super::observe::Observer;
-use super::warmth::{OnDemand, Warmth};
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
-use crate::backends::llama::{self, LoadWhen, Overflow, Residency};
+use crate::backends::llama::{self, LoadWhen, MemoryBudget, Overflow};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
+use crate::locality::Locality;
 use crate::models::{self, Sha256, Source, State};
 use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig, Route};
 use crate::serving::conversations::sessions::Conversations;
 use crate::serving::judge::queue::{JudgeJob, JudgeQueue};
+use crate::serving::models::deployment::{Deployment, Kind, MeteredBy};
 use crate::serving::models::online_stats::{OnlineStats, RecentMean};
-use crate::serving::models::router_handle::{AbilitySource, LoadRouterError, RouterHandle};
-use crate::serving::{Kind, Model, Router};
+use crate::serving::models::router_handle::{AbilitySource, RouterHandle, Routers};
+use crate::serving::snapshot::Snapshot;
+use crate::serving::{Model, Router};
 use crate::telemetry::metrics::ModelLabels;
 use crate::telemetry::{Metrics, ModelSeries};
 use crate::units::Watts;
@@ -42,7 +46,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub engine_binary: PathBuf,
     /// Memory budget of all engines together.
-    pub residency: Arc<Residency>,
+    pub residency: Arc<MemoryBudget>,
+    pub kernels: llama::Kernels,
     /// Stops the engines.
     pub stop: CancellationToken,
 }
@@ -53,32 +58,37 @@ pub fn router(
     parts: &Parts,
     engines: &mut JoinSet<()>,
 ) -> Result<Router, AppError> {
-    let mut models = Vec::with_capacity(config.models.len());
+    let mut models = IndexMap::with_capacity(config.models.len());
     for (name, model) in &config.models {
         let name: Arc<str> = name.as_str().into();
-        models.push(match &model.engine {
+        let model = match &model.engine {
             Engine::Llama(llama) => {
                 warn_of_file(&name, &llama.source, llama.sha256.as_ref(), &config.model_dir);
                 let gguf = models::resolve(&llama.source, &config.model_dir);
                 local(name, llama, gguf, parts, engines)
             }
-            Engine::Openai(openai) => cloud(name, openai, &parts.metrics)?,
-        });
+            Engine::Openai(openai) => cloud(name, openai, parts)?,
+        };
+        models.insert(Arc::clone(&model.name), Arc::new(model));
     }
-    Ok(Router {
+    let handle = router_handle(config);
+    let Routers { router, shadow } = handle.load()?;
+    let snapshot = Snapshot {
         models,
-        meter: parts.meter.clone(),
-        handle: router_handle(config)?,
         policies: policies(config),
         default_policy: config.routing.default_policy.as_str().into(),
-        conversations: Conversations::new(&config.sessions),
-    })
+        own_network_is_local: config.routing.own_network_is_local,
+        router,
+        shadow,
+    };
+    let conversations = Conversations::new(&config.sessions);
+    Ok(Router::new(snapshot, handle, parts.meter.clone(), conversations))
 }
 
 /// The unloader of idle models that are loaded on demand.
-pub fn warmth(config: &Config, parts: &Parts, router: &Router) -> Warmth {
-    let on_demand = |model: &Model| {
-        let Kind::Local { control, .. } = &model.kind else { return None };
+pub fn idle_unloader(config: &Config, parts: &Parts, router: &Router) -> IdleUnloader {
+    let on_demand = |model: &Arc<Model>| {
+        let Kind::Local { control, .. } = &model.primary.kind else { return None };
         let Engine::Llama(config) = &config.models.get(&*model.name)?.engine else {
             return None;
         };
@@ -88,11 +98,11 @@ pub fn warmth(config: &Config, parts: &Parts, router: &Router) -> Warmth {
             warm_watts: config.warm_watts.map(Watts),
         })
     };
-    Warmth {
+    IdleUnloader {
         config: config.engines.clone(),
         residency: Arc::clone(&parts.residency),
         meter: parts.meter.clone(),
-        models: router.models.iter().filter_map(on_demand).collect(),
+        models: router.snapshot().models.values().filter_map(on_demand).collect(),
     }
 }
 
@@ -105,9 +115,13 @@ pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
 }
 
 /// The handle of the serving router and of its candidate.
-fn router_handle(config: &Config) -> Result<RouterHandle, LoadRouterError> {
-    let ratings = config.models.iter().map(|(name, model)| ability_source(name, model)).collect();
-    RouterHandle::load(config.routing.router.clone(), config.routing.candidate.clone(), ratings)
+fn router_handle(config: &Config) -> RouterHandle {
+    let source = |(name, model): (&String, &config::Model)| {
+        (name.as_str().into(), ability_source(name, model))
+    };
+    let sources = config.models.iter().map(source).collect();
+    let routing = &config.routing;
+    RouterHandle::new(routing.router.clone(), routing.candidate.clone(), sources)
 }
 
 /// The judge's queue and its receiving end; `None` if no answer is to be judged.
@@ -167,46 +181,77 @@ fn local(
 ) -> Model {
     let observer =
         Arc::new(Observer { meter: parts.meter.clone(), metrics: Arc::clone(&parts.metrics) });
-    let (backend, supervisor) = llama::local_model(
-        Arc::clone(&name),
-        llama.clone(),
+    let model = llama::LocalModel {
+        name: Arc::clone(&name),
+        config: llama.clone(),
         gguf,
-        parts.engine_binary.clone(),
-        observer,
-        Arc::clone(&parts.residency),
-    );
+        binary: parts.engine_binary.clone(),
+        kernels: parts.kernels,
+    };
+    let (backend, supervisor) = llama::local_model(model, observer, Arc::clone(&parts.residency));
     engines.spawn(supervisor.run(parts.stop.clone()));
+    let deployment = Deployment {
+        name: "engine".into(),
+        kind: Kind::Local { engine: backend.state(), control: backend.control() },
+        backend: Arc::new(backend),
+        locality: Locality::OnHost,
+        metered_by: MeteredBy::Engine,
+        api_key_missing: false,
+    };
     Model {
         series: series(&parts.metrics, &name, Route::Local),
         name,
-        kind: Kind::Local { engine: backend.state(), control: backend.control() },
-        backend: Arc::new(backend),
+        primary: Arc::new(deployment),
+        others: Vec::new(),
         capabilities: if llama.embedding { Capabilities::EMBEDDINGS } else { LOCAL_CAPABILITIES },
-        api_key_missing: false,
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
         stats: OnlineStats::default(),
         slowdown: RecentMean::default(),
     }
 }
 
-fn cloud(name: Arc<str>, config: &cloud::Config, metrics: &Metrics) -> Result<Model, AppError> {
-    let backend = CloudBackend::new(Arc::clone(&name), config.clone(), api_key(&name, config))?;
-    if let Some(variable) = backend.missing_key() {
-        tracing::warn!(
-            model.name = %name,
-            "{name} is inactive: set {variable} to its API key and restart; until then other models answer",
-        );
-    }
+fn cloud(name: Arc<str>, config: &cloud::Config, parts: &Parts) -> Result<Model, AppError> {
+    let metered = parts.meter.meters_elsewhere(&name);
+    let (own, further) = config.resolved();
+    let alone = further.is_empty();
+    let deployment = |config| upstream(&name, config, metered, alone).map(Arc::new);
     Ok(Model {
-        series: series(metrics, &name, Route::Cloud),
-        name,
-        api_key_missing: backend.missing_key().is_some(),
-        kind: Kind::Cloud(Box::new(config.clone())),
-        backend: Arc::new(backend),
+        series: series(&parts.metrics, &name, Route::Cloud),
+        primary: deployment(own)?,
+        others: further.into_iter().map(deployment).collect::<Result<_, _>>()?,
         capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
         drops_oldest_turns: false,
         stats: OnlineStats::default(),
         slowdown: RecentMean::default(),
+        name,
+    })
+}
+
+/// One deployment. A meter that covers the model covers its deployments, but no third party's beside the operator's own.
+fn upstream(
+    name: &Arc<str>,
+    config: cloud::Config,
+    metered: bool,
+    alone: bool,
+) -> Result<Deployment, AppError> {
+    let key = api_key(name, &config);
+    let backend = CloudBackend::new(Arc::clone(name), config.clone(), key)?;
+    let label = config.deployment_name();
+    if let Some(variable) = backend.missing_key() {
+        tracing::warn!(
+            model.name = %name,
+            deployment = label,
+            "{name} is inactive: set {variable} to its API key and restart; until then other models answer",
+        );
+    }
+    let covered = metered && (alone || config.locality != Locality::ThirdParty);
+    Ok(Deployment {
+        name: label.into(),
+        api_key_missing: backend.missing_key().is_some(),
+        locality: config.locality,
+        metered_by: if covered { MeteredBy::Remote } else { MeteredBy::Table },
+        kind: Kind::Cloud(Box::new(config)),
+        backend: Arc::new(backend),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The seam between the gateway and whatever answers: a job goes in, a stream of events comes out.
+//! Interface between the gateway and backends: a job in, a stream of events out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,70 +8,72 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::terms::Terms;
+use super::scheduling_options::SchedulingOptions;
 use crate::energy::EnergyFigure;
 use crate::openai::{FinishReason, Request, TokenLogprob, Usage};
 use crate::units::AttemptId;
 
-/// One attempt at answering one request.
+/// One attempt at a request.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub attempt: AttemptId,
     pub request: Arc<Request>,
-    /// The client's body, byte for byte, for backends that forward it.
+    /// The client's body, verbatim, for backends that forward it.
     pub body: Bytes,
-    /// What the client asks about the order of work; a backend that cannot know it ignores it.
-    pub terms: Terms,
+    /// The client's scheduling options; backends that cannot apply them ignore them.
+    pub terms: SchedulingOptions,
 }
 
-/// The answer as it comes. Dropping the stream cancels the work: a local slot is freed at its next step and an
-/// upstream connection is closed.
+/// The events of an answer. Dropping the stream cancels the attempt: a local slot is freed at its
+/// next step, an upstream connection is closed.
 pub type EventStream = BoxStream<'static, Result<Event, BackendError>>;
 
-/// What a backend says while it answers. Order: `Started`, then output, then `Usage` and `Energy` (if known), then
-/// `Done`. After `Done` or an error the stream ends.
+/// An event of an answer. Order: `Started`, output, `Usage` and `Energy` (if known), `Done`. The
+/// stream ends after `Done` or an error.
 #[derive(Debug)]
 pub enum Event {
-    /// The backend took the job. No output yet: the next candidate could still answer unnoticed.
+    /// The backend accepted the job. No output yet, so another candidate could still answer.
     Started,
-    /// Text of a local answer; never empty, always whole UTF-8.
+    /// Text of a local answer; never empty, always complete UTF-8.
     Text(String),
-    /// As `Text`, of what the model thinks before it answers.
+    /// As `Text`, for reasoning.
     Reasoning(String),
-    /// The model begins to call a tool of the client's. Calls are numbered from 0; `id` is unique.
+    /// Start of a tool call. Calls are numbered from 0; `id` is unique.
     ToolCall {
         index: u32,
         id: String,
         name: String,
     },
-    /// More of a call's arguments, which are JSON text.
+    /// More of a call's arguments, as JSON text.
     ToolArguments {
         index: u32,
         piece: String,
     },
-    /// How sure a local model was of its next tokens, up to a fixed number of them; comes before their text.
+    /// A local model's confidence in its next tokens, up to a fixed number of them; precedes their
+    /// text.
     Confidence(Vec<TokenConfidence>),
-    /// Of the tokens of the text that follows next.
+    /// Log-probabilities of the tokens of the text that follows next.
     Logprobs(Vec<TokenLogprob>),
-    /// What follows belongs to the choice of this index; before the first of these, to choice 0.
+    /// Later events belong to this choice; choice 0 before the first of these.
     Choice(u32),
-    /// The present choice has ended, others go on; the last one's end is `Done`.
+    /// The current choice has ended, others continue; the last one ends with `Done`.
     ChoiceDone(FinishReason),
-    /// A chunk (streaming) or the whole response object (not streaming), as an upstream wrote it.
+    /// A chunk (streaming) or the whole response object (not streaming), verbatim from an upstream.
     Upstream(Box<RawValue>),
-    /// One vector of unit length for each input, in their order: the whole answer to a request for embeddings.
+    /// One vector of unit length for each input, in order: the whole answer to a request for
+    /// embeddings.
     Embeddings(Vec<Vec<f32>>),
-    /// The oldest turns of the conversation were left out so that the rest fits.
+    /// The oldest turns of the conversation were dropped so that the rest fits.
     Truncated {
         turns: u32,
     },
     Usage(Usage),
-    /// What an upstream says the answer took; local energy comes from the meter instead.
+    /// Energy reported by an upstream; the meter measures local energy.
     Energy(EnergyFigure),
     Done(FinishReason),
 }
 
-/// How sure a model was of one token, by its own distribution before anything the client asked for.
+/// A model's confidence in one token, by its own distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenConfidence {
     /// Natural logarithm of the token's probability, −9999 to 0.
@@ -80,53 +82,53 @@ pub struct TokenConfidence {
     pub entropy: f32,
 }
 
-/// Something that can answer.
+/// A source of answers: a local model or an upstream.
 pub trait Backend: Send + Sync {
-    /// Begins an answer. Never blocks and never fails at once: failures are the stream's first item.
+    /// Starts an answer. Never blocks; a failure is the first item of the stream.
     fn start(&self, job: Job) -> EventStream;
 
-    /// What routing must know before it chooses this backend; cheap enough for every request.
+    /// State for routing; cheap enough for every request.
     fn health(&self) -> Health;
 }
 
-/// Whether and how busily a backend can answer just now.
+/// Readiness and load of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// It takes requests, even if it has to load first.
+    /// Accepts requests, possibly after a load.
     pub ready: bool,
     /// Requests admitted and not finished.
     pub in_flight: u32,
-    /// Requests it can work on at once; more wait.
+    /// Requests it processes at the same time; more wait.
     pub slots: u32,
-    /// Longest prompt plus answer in tokens, if the backend knows.
+    /// Maximum tokens of prompt plus answer, if known.
     pub context_tokens: Option<u32>,
 }
 
 impl Health {
-    /// Requests that wait for others to end.
+    /// Requests that are queued.
     pub fn waiting(&self) -> u32 {
         self.in_flight.saturating_sub(self.slots)
     }
 }
 
-/// OpenAI's error code for a prompt that does not fit the model's context.
+/// OpenAI's error code for a prompt that exceeds the model's context.
 pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
-/// Our code for a tool of a kind that only some models know.
+/// Our error code for a kind of tool that only some models support.
 pub const UNSUPPORTED_TOOL: &str = "unsupported_tool";
-/// Our code for an upstream that does not answer requests of this kind, though it may answer others.
+/// Our error code for an upstream without this endpoint.
 pub const UNSUPPORTED_ENDPOINT: &str = "unsupported_endpoint";
 
-/// Why an answer failed.
+/// The reason why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorKind {
-    /// Not running, not reachable, or still loading.
+    /// Not running, not reachable, or loading.
     #[error("the model is unavailable: {0}")]
     Unavailable(String),
-    /// It was to be loaded for this request, and was not in time.
+    /// Not loaded in time for this request.
     #[error("the model was not loaded in time: {reason}")]
     NotLoaded { reason: &'static str, retry_after: Duration },
-    /// Its queue is full.
+    /// The queue is full.
     #[error("the model's queue is full: {ahead} requests are ahead of this one")]
     Overloaded { retry_after: Duration, ahead: u32 },
     /// The upstream's own rate limit (429).
@@ -137,29 +139,29 @@ pub enum ErrorKind {
         "the upstream refused the gateway's credentials (HTTP {status}): check the model's api_key_env"
     )]
     Credentials { status: u16 },
-    /// The request itself is at fault, in the backend's words.
+    /// The request is invalid, in the backend's words.
     #[error("{message}")]
     InvalidRequest { message: String, param: Option<String>, code: Option<String> },
-    /// Prompt and answer do not fit.
+    /// The prompt exceeds the context.
     #[error("the prompt has {prompt_tokens} tokens and the model's context holds {context_tokens}")]
     ContextExceeded { prompt_tokens: u32, context_tokens: u32 },
     #[error("no answer within {} ms", .after.as_millis())]
     Timeout { after: Duration },
-    /// The client's own deadline came before the end of the answer.
+    /// The client's deadline passed before the end of the answer.
     #[error("the deadline of the request has passed")]
     DeadlineExceeded,
     /// The upstream failed (5xx).
     #[error("the upstream failed with HTTP {status}")]
     UpstreamStatus { status: u16 },
-    /// The upstream spoke, but not OpenAI's protocol.
+    /// The upstream's response is not OpenAI's protocol.
     #[error("the upstream's answer was not understood: {0}")]
     Protocol(String),
-    /// The engine process died while it worked.
+    /// The engine process ended during the attempt.
     #[error("the model's engine process stopped")]
     EngineDied,
 }
 
-/// Who is at fault.
+/// The party that causes an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorSource {
     Client,
@@ -177,7 +179,7 @@ pub struct BackendError {
 }
 
 impl ErrorKind {
-    /// A fixed word for logs and metrics.
+    /// A fixed label for logs and metrics.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
@@ -205,7 +207,7 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the attempt was turned away before any model worked on it, so that it used no energy.
+    /// Whether the attempt failed before any model worked on it, so that it used no energy.
     pub fn is_before_work(&self) -> bool {
         matches!(
             self,
@@ -217,8 +219,8 @@ impl ErrorKind {
         )
     }
 
-    /// Whether the same request may succeed at another model. Only a request that is wrong or late everywhere may not;
-    /// one that is too long here, without telling by how much, or asks for what is unknown here may fit elsewhere.
+    /// Whether another model may succeed. False for requests that are invalid or late everywhere;
+    /// true for those that exceed this model's context or features.
     pub fn retry_elsewhere(&self) -> bool {
         match self {
             Self::InvalidRequest { code, .. } => {

@@ -26,11 +26,12 @@ use tokio::time::{timeout, timeout_at};
 use self::answer::{Step, Transcript};
 use self::breaker::{Admission, Breaker, Outcome};
 use self::config::Endpoints;
-pub use self::config::{BaseUrlError, Config};
+pub use self::config::{BaseUrlError, Config, DeploymentConfig};
 pub use self::key::{ApiKey, InvalidApiKey};
 use super::backend::{
     Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,
 };
+use crate::locality::Locality;
 use crate::openai::Request;
 
 /// Most bytes of a whole answer.
@@ -134,8 +135,10 @@ fn client(endpoint: &Url, config: &Config) -> Result<Client, reqwest::Error> {
     let loopback = matches!(endpoint.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     // Without TLS no certificates are needed, and a small container may have none.
     let builder = if plain { builder.tls_certs_only([]) } else { builder };
-    // A proxy for the outside world cannot reach this machine's own servers.
-    if loopback { builder.no_proxy() } else { builder }.build()
+    // A proxy cannot reach this machine's own servers, and might carry a prompt out of the
+    // operator's network.
+    let stays = loopback || config.locality != Locality::ThirdParty;
+    if stays { builder.no_proxy() } else { builder }.build()
 }
 
 impl Upstream {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::io;
 use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
@@ -12,9 +13,10 @@ use serde::Serialize;
 
 use super::FAILED;
 use crate::config;
-use crate::energy::sensor::Band;
-use crate::energy::sensors::{Finding, Kind, Place};
-use crate::energy::{Config, Quality, SensorChoice, survey};
+use crate::energy::discovery::{Finding, power};
+use crate::energy::sensors::sensor::Band;
+use crate::energy::sensors::{Coverage, Kind};
+use crate::energy::{Config, Quality, SensorChoice, discover};
 
 mod elsewhere;
 
@@ -54,7 +56,7 @@ struct Row {
 pub(super) fn run(config: Option<&config::Config>, json: bool) -> anyhow::Result<u8> {
     let default = Config::default();
     let energy = config.map_or(&default, |config| &config.energy);
-    let report = report(energy, Elsewhere::of(energy, config));
+    let report = report(energy, Elsewhere::of(energy, config))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -63,12 +65,13 @@ pub(super) fn run(config: Option<&config::Config>, json: bool) -> anyhow::Result
     Ok(if report.refused { FAILED } else { 0 })
 }
 
-fn report(config: &Config, elsewhere: Elsewhere) -> Report {
-    let mut survey = survey(config);
-    let refused = config.sensors.kind().is_some() && !survey.meters_here();
-    let quality = survey.quality();
-    let watched = survey.watch(WATCHED);
-    let devices = survey.findings.into_iter().map(|finding| {
+fn report(config: &Config, elsewhere: Elsewhere) -> io::Result<Report> {
+    let mut found = discover(config);
+    let refused = config.sensors.kind().is_some() && !found.meters_here();
+    let quality = found.quality();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let watched = runtime.block_on(power::measure(&mut found.used, WATCHED));
+    let devices = found.findings.into_iter().map(|finding| {
         let seen = watched.iter().find(|(name, _)| finding.used && *name == finding.device);
         let (watts, problem) = match seen {
             None => (None, None),
@@ -81,7 +84,8 @@ fn report(config: &Config, elsewhere: Elsewhere) -> Report {
         Row { finding, watts, problem }
     });
     let (sensors, cadence_ms) = (config.sensors, config.cadence_ms);
-    Report { sensors, cadence_ms, refused, quality, devices: devices.collect(), elsewhere }
+    let devices = devices.collect();
+    Ok(Report { sensors, cadence_ms, refused, quality, devices, elsewhere })
 }
 
 fn text(report: &Report) -> String {
@@ -92,10 +96,18 @@ fn text(report: &Report) -> String {
     if !used.is_empty() {
         let mut table = table(&["USED", "KIND", "COVERS", "QUALITY", "BAND", "NOW", "AT"]);
         for row in used {
-            let Finding { kind, device, at, place, quality, band, .. } = &row.finding;
+            let Finding { kind, device, at, coverage, quality, band, .. } = &row.finding;
             let watts = row.watts.map(|watts| format!("{watts:.1} W"));
             let (now, band) = (watts.or(row.problem.clone()).unwrap_or_default(), band_text(*band));
-            table.add_row([device, kind.label(), place.label(), quality.label(), &band, &now, at]);
+            table.add_row([
+                device,
+                kind.label(),
+                coverage.label(),
+                quality.label(),
+                &band,
+                &now,
+                at,
+            ]);
         }
         let _ = writeln!(text, "\n{}", table.trim_fmt());
     }
@@ -128,7 +140,7 @@ fn text(report: &Report) -> String {
 fn notes(report: &Report) -> Vec<String> {
     let here = || {
         let used = report.devices.iter().filter(|row| row.finding.used);
-        used.filter(|row| row.finding.place != Place::Elsewhere)
+        used.filter(|row| row.finding.coverage != Coverage::Elsewhere)
     };
     let silent: Vec<&str> =
         here().filter(|row| row.problem.is_some()).map(|row| &*row.finding.device).collect();
@@ -168,15 +180,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::energy::sensor::SensorError;
-    use crate::energy::sensors::Why;
+    use crate::energy::sensors::SkipReason;
+    use crate::energy::sensors::sensor::SensorError;
 
-    fn row(device: &str, kind: Kind, why: Option<Why>) -> Row {
+    fn row(device: &str, kind: Kind, why: Option<SkipReason>) -> Row {
         let finding = Finding {
             kind,
             device: device.into(),
             at: "/sys".to_owned(),
-            place: Place::Processor,
+            coverage: Coverage::Processor,
             quality: Quality::Measured,
             band: Band::EXACT,
             used: why.is_none(),
@@ -197,7 +209,7 @@ mod tests {
     fn a_counter_for_root_only_comes_with_commands_to_paste_once() {
         let denied = |zone: &str| {
             let path = Path::new("/sys/class/powercap").join(zone).join("energy_uj");
-            row(zone, Kind::Rapl, Some(Why::Unreadable(SensorError::Denied { path })))
+            row(zone, Kind::Rapl, Some(SkipReason::Unreadable(SensorError::Denied { path })))
         };
         let text = text(&report(vec![denied("intel-rapl:0"), denied("intel-rapl:1")]));
         for zone in 0..2 {

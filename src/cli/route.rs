@@ -1,9 +1,11 @@
-//! `wattgate route`: what the router predicts and would choose for a file of prompts, running nothing.
+//! `wattgate route`: what the router predicts and would choose for a file of prompts, running
+//! nothing.
 //!
-//! One line in, one line out, so that any outside evaluation can be run on it. Decides through `routing::decide` with the
-//! config's models as if all were up: keys, files and queues are left out of it.
+//! One line in, one line out, so that any outside evaluation can be run on it. Decides through
+//! `routing::decide` with the config's models as if all were up: keys, files and queues are left
+//! out of it.
 
-mod entrant;
+mod offline_model;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,12 +20,12 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use self::entrant::{Entrant, Field};
+use self::offline_model::{OfflineModel, OfflineModels};
 use super::{BAD_INPUT, ConfigArgs};
 use crate::app::wiring;
 use crate::config::Config;
 use crate::energy::Profile;
-use crate::energy::rates::Rates;
+use crate::energy::grid::rates::Rates;
 use crate::openai::Request;
 use crate::routing::adequacy::names::canonical;
 use crate::routing::text::TextVector;
@@ -47,7 +49,8 @@ pub struct RouteArgs {
     /// Folder of the router [default: the config's, else the one built in]
     #[arg(long, value_name = "DIR")]
     router: Option<PathBuf>,
-    /// Score these two instead of all of the config's models: each one of the config or of the router's data
+    /// Score these two instead of all of the config's models: each one of the config or of the
+    /// router's data
     #[arg(long, value_name = "WEAK,STRONG")]
     pair: Option<String>,
     /// Write one JSON object a line
@@ -103,22 +106,26 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     };
     let adequacy = adequacy.map_err(BadInput::Router)?;
     let policy = policy(args, config)?;
-    let field = Field {
+    let models = OfflineModels {
         config,
         adequacy: &adequacy,
         profile: Arc::new(Profile::configured(config.energy.profile.as_deref())?),
         rates: Rates::new(&config.energy.carbon, &config.energy.price),
     };
-    let entrants = match &args.pair {
-        Some(pair) => field.pair(pair)?,
-        None => field.all(),
+    let models = match &args.pair {
+        Some(pair) => models.pair(pair)?,
+        None => models.all(),
     };
-    if entrants.is_empty() {
+    if models.is_empty() {
         return Err(BadInput::NoModel.into());
     }
     let mut output = BufWriter::new(io::stdout().lock());
     let score = |line: &str| {
-        parse(line).map(|(id, request)| score(id, &request, &entrants, &adequacy, &policy))
+        parse(line).map(|(id, request)| {
+            let mut rule = policy.rule(Features::of(&request).task);
+            rule.own_network_is_local = config.routing.own_network_is_local;
+            score(id, &request, &models, &adequacy, rule)
+        })
     };
     score_lines(&args.jsonl, score, |scored| write(&mut output, scored, args.json))?;
     output.flush().context("cannot write the result")
@@ -193,15 +200,14 @@ struct Scored {
 fn score(
     id: Box<RawValue>,
     request: &Request,
-    entrants: &[Entrant],
+    models: &[OfflineModel],
     adequacy: &AdequacyModel,
-    policy: &Policy,
+    mut rule: Rule,
 ) -> Scored {
     let (text, features) = (TextVector::of_messages(&request.messages()), Features::of(request));
     let candidates: Vec<Candidate> =
-        entrants.iter().map(|entrant| entrant.candidate(&text, &features, adequacy)).collect();
-    let mut rule = policy.rule(features.task);
-    if !entrants.iter().any(|entrant| Some(&entrant.model) == rule.pinned.as_ref()) {
+        models.iter().map(|model| model.candidate(&text, &features, adequacy)).collect();
+    if !models.iter().any(|model| Some(&model.model) == rule.pinned.as_ref()) {
         // A pair has other models than the policy can give a task to.
         rule = Rule { pinned: None, pinned_by_policy: false, ..rule };
     }

@@ -61,7 +61,7 @@ async fn reload_at_each(mut hangup: Signal, gateway: Weak<Gateway>) {
             return std::future::pending().await;
         }
         let Some(gateway) = gateway.upgrade() else { continue };
-        let reloaded = tokio::task::spawn_blocking(move || gateway.router.handle.reload()).await;
+        let reloaded = tokio::task::spawn_blocking(move || gateway.router.reload()).await;
         match reloaded {
             Ok(Ok(_)) => tracing::info!("SIGHUP: the router was read again"),
             Ok(Err(error)) => tracing::error!("SIGHUP: {error}; the present router goes on"),

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use super::{Config, Engine};
 use crate::backends::llama;
 use crate::energy::Profile;
-use crate::energy::profile::ModelFile;
+use crate::energy::prediction::profile::ModelFile;
 use crate::models::{Sha256, Source, State, resolve, state};
 
 /// Something that does not work until it is corrected; the rest does.

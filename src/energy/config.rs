@@ -1,22 +1,25 @@
-//! The `[energy]` section: which sensors are read, how often, and the constants of the estimates.
-//!
-//! Values and their limits only; nothing is read from the machine here.
+//! The `[energy]` config section: sensors, cadence and the constants of estimates, with their
+//! limits.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::cpu_model::CpuModel;
-use super::estimate::PRIOR_CPU_SECONDS;
-use super::ledger::TokenWeights;
-use super::profile::{Linear, nanojoules};
-use super::rates::CarbonConfig;
-use super::sensors::{Kind, nvml, prometheus, rapl, wall};
-use super::tariff;
+use super::grid::rates::CarbonConfig;
+use super::grid::tariff;
+use super::prediction::estimate::PRIOR_CPU_SECONDS;
+use super::prediction::profile::{Linear, nanojoules};
+use super::sensors::discovered::Kind;
+use super::sensors::library::nvml;
+use super::sensors::process::cpu_model::CpuModel;
+use super::sensors::remote::{prometheus, wall};
+use super::sensors::sysfs::rapl;
+use super::work::TokenWeights;
 use crate::units::Watts;
+use crate::validate::{Diagnostics, Validate, above_zero_to};
 
-/// Settings of the energy meter.
+/// Config of the energy meter.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -24,27 +27,30 @@ pub struct Config {
     pub sensors: SensorChoice,
     /// Milliseconds between readings, 10 to 1000. Default 50.
     pub cadence_ms: u64,
-    /// Where the sysfs tree is mounted. Default `/sys`; in a container, the path of a bind mount of it.
+    /// Mount point of sysfs. Default `/sys`; in a container, the path of a bind mount of the
+    /// host's.
     pub sysfs_root: PathBuf,
-    /// Where this process's own proc tree is mounted. Default `/proc`.
+    /// Mount point of this process's own procfs. Default `/proc`.
     pub proc_root: PathBuf,
-    /// CPU model: watts one busy core draws beyond idle. Default 3.3.
+    /// CPU model: watts of one busy core above idle, above 0 and up to 1000. Default 3.3.
     pub watts_per_busy_core: Watts,
     /// CPU model: lower end of the band. Default 1.1.
     pub watts_per_busy_core_low: Watts,
     /// CPU model: upper end of the band. Default 8.
     pub watts_per_busy_core_high: Watts,
-    /// RAPL: watts of one CPU package with nothing to do. Default unset: idle energy is not split off.
+    /// RAPL: idle watts of one CPU package, 0 to 10000. Default unset: idle energy is not
+    /// separated.
     pub idle_watts: Option<Watts>,
-    /// What a computed prompt token weighs when energy is split, 0 to 1000, of a model without a profile. Default 0.15.
+    /// Weight of a computed prompt token of a model without a profile when energy is divided, 0 to
+    /// 1000. Default 0.15.
     pub prefill_weight: f64,
-    /// What a generated token weighs, 0 to 1000. Default 1.
+    /// Weight of a generated token, above 0 and up to 1000. Default 1.
     pub decode_weight: f64,
     /// RAPL counters of the processor.
     pub rapl: rapl::Config,
     /// NVIDIA cards.
     pub nvml: nvml::Config,
-    /// Drivers' energy and power in `/sys/class/hwmon`.
+    /// Energy and power channels in `/sys/class/hwmon`.
     pub hwmon: Switch,
     /// Power monitors of Jetson boards.
     pub ina3221: Switch,
@@ -52,25 +58,25 @@ pub struct Config {
     pub apple: Switch,
     /// Queries to Prometheus servers, by name. Default none.
     pub prometheus: BTreeMap<String, prometheus::Config>,
-    /// A meter between this machine and the wall. Default none.
+    /// A wall meter. Default none.
     pub wall: wall::Config,
-    /// What electricity costs. Default unset: its cost is absent.
+    /// Price of electricity. Default unset: its cost is absent.
     pub price: tariff::Config,
-    /// The grid this machine is at. Default unset: carbon is absent.
+    /// Grid of this machine. Default unset: emissions are absent.
     pub carbon: CarbonConfig,
-    /// File made by `wattgate measure`: joules and seconds per token of the models it knows, and the calibration of the
-    /// sensors. Default: none.
+    /// Profile written by `wattgate measure`: joules and seconds per token of its models, and the
+    /// calibration of the sensors. Default: none.
     pub profile: Option<PathBuf>,
 }
 
-/// Which sensors to use.
+/// The kinds of sensors to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SensorChoice {
-    /// The best that can be read and do not overlap; the CPU model where no sensor covers the processor.
+    /// The best readable sensors that do not overlap; the CPU model if none covers the processor.
     #[default]
     Auto,
-    /// Only this kind, or do not start.
+    /// Only this kind; the gateway does not start without it. Likewise below.
     Rapl,
     Nvml,
     Hwmon,
@@ -84,7 +90,7 @@ pub enum SensorChoice {
 }
 
 impl SensorChoice {
-    /// As in the config.
+    /// The value in the config.
     pub fn label(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -94,7 +100,7 @@ impl SensorChoice {
         }
     }
 
-    /// The kind of sensor it insists on.
+    /// The required kind of sensor, if any.
     pub fn kind(self) -> Option<Kind> {
         match self {
             Self::Auto | Self::CpuModel | Self::None => None,
@@ -109,7 +115,7 @@ impl SensorChoice {
     }
 }
 
-/// Whether `auto` looks for a kind of sensor. Default true.
+/// Whether `auto` uses a kind of sensor. Default true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Switch {
@@ -149,98 +155,7 @@ impl Default for Config {
     }
 }
 
-/// A value that cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-pub enum ConfigError {
-    #[error("must be 10 to 1000 milliseconds, not {0}")]
-    Cadence(u64),
-    #[error("must be above 0 and at most 1000 W, not {0}")]
-    WattsPerBusyCore(Watts),
-    #[error("must satisfy 0 ≤ low ≤ watts_per_busy_core, not {0}")]
-    Low(Watts),
-    #[error("must satisfy watts_per_busy_core ≤ high ≤ 1000 W, not {0}")]
-    High(Watts),
-    #[error("must be 0 to 10000 W, not {0}")]
-    IdleWatts(Watts),
-    #[error("must be 0 to 10000 W, not {0}")]
-    CardIdleWatts(Watts),
-    #[error("must be 0 to 1000, not {0}")]
-    PrefillWeight(f64),
-    #[error("must be above 0 and at most 1000, not {0}")]
-    DecodeWeight(f64),
-}
-
-impl ConfigError {
-    /// The table at fault, below `energy`; none for its own keys.
-    pub fn table(self) -> Option<&'static str> {
-        matches!(self, Self::CardIdleWatts(_)).then_some("nvml")
-    }
-
-    /// The key at fault.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::Cadence(_) => "cadence_ms",
-            Self::WattsPerBusyCore(_) => "watts_per_busy_core",
-            Self::Low(_) => "watts_per_busy_core_low",
-            Self::High(_) => "watts_per_busy_core_high",
-            Self::IdleWatts(_) | Self::CardIdleWatts(_) => "idle_watts",
-            Self::PrefillWeight(_) => "prefill_weight",
-            Self::DecodeWeight(_) => "decode_weight",
-        }
-    }
-}
-
 impl Config {
-    /// Everything that is wrong with these values; empty when they can be used.
-    pub fn problems(&self) -> Vec<ConfigError> {
-        let watts = self.watts_per_busy_core.0;
-        let (low, high) = (self.watts_per_busy_core_low, self.watts_per_busy_core_high);
-        // A NaN lies in no range, so each rule states what is allowed.
-        let rules = [
-            ((10..=1000).contains(&self.cadence_ms), ConfigError::Cadence(self.cadence_ms)),
-            (
-                positive_up_to(1000.0, watts),
-                ConfigError::WattsPerBusyCore(self.watts_per_busy_core),
-            ),
-            ((0.0..=watts).contains(&low.0), ConfigError::Low(low)),
-            ((watts..=1000.0).contains(&high.0), ConfigError::High(high)),
-            (is_idle(self.idle_watts), ConfigError::IdleWatts(self.idle_watts.unwrap_or_default())),
-            (
-                is_idle(self.nvml.idle_watts),
-                ConfigError::CardIdleWatts(self.nvml.idle_watts.unwrap_or_default()),
-            ),
-            (
-                (0.0..=1000.0).contains(&self.prefill_weight),
-                ConfigError::PrefillWeight(self.prefill_weight),
-            ),
-            (
-                positive_up_to(1000.0, self.decode_weight),
-                ConfigError::DecodeWeight(self.decode_weight),
-            ),
-        ];
-        rules.into_iter().filter_map(|(allowed, error)| (!allowed).then_some(error)).collect()
-    }
-
-    /// The same for the tables within: the path below `energy`, key last, and why.
-    pub fn table_problems(&self) -> Vec<(Vec<&str>, String)> {
-        let mut problems = Vec::new();
-        let mut tables = vec![
-            (vec!["carbon"], self.carbon.problems()),
-            (vec!["carbon", "live"], self.carbon.live.problems()),
-            (vec!["price"], self.price.problems()),
-            (vec!["wall"], self.wall.problems()),
-        ];
-        for (name, query) in &self.prometheus {
-            tables.push((vec!["prometheus", name], query.problems()));
-        }
-        for (table, found) in tables {
-            for (key, why) in found {
-                problems.push((table.iter().copied().chain([key]).collect(), why));
-            }
-        }
-        problems
-    }
-
     pub fn cpu_model(&self) -> CpuModel {
         CpuModel {
             watts_per_busy_core: self.watts_per_busy_core,
@@ -249,7 +164,7 @@ impl Config {
         }
     }
 
-    /// Joules assumed of a model that was never measured: those of the prior for a token of weight 1.
+    /// Cost assumed for a model without a profile: the prior for a token of weight 1.
     pub fn prior_cost(&self) -> Linear {
         let [_, seconds, _] = PRIOR_CPU_SECONDS;
         let joules = seconds * self.watts_per_busy_core.0;
@@ -266,21 +181,42 @@ impl Config {
     }
 }
 
-fn is_idle(watts: Option<Watts>) -> bool {
-    watts.is_none_or(|idle| (0.0..=10_000.0).contains(&idle.0))
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        out.range("cadence_ms", self.cadence_ms, 10..=1000, " milliseconds");
+        let watts = self.watts_per_busy_core.0;
+        out.range("watts_per_busy_core", watts, above_zero_to(1000.0), " W");
+        const BAND: &str = "the band must hold `watts_per_busy_core`";
+        let (low, high) = (self.watts_per_busy_core_low.0, self.watts_per_busy_core_high.0);
+        out.range("watts_per_busy_core_low", low, 0.0..=watts, " W").hint(BAND);
+        out.range("watts_per_busy_core_high", high, watts..=1000.0, " W").hint(BAND);
+        validate_idle_watts(self.idle_watts, out);
+        out.range("prefill_weight", self.prefill_weight, 0.0..=1000.0, "");
+        out.range("decode_weight", self.decode_weight, above_zero_to(1000.0), "");
+        out.inside("nvml", |out| validate_idle_watts(self.nvml.idle_watts, out));
+        out.table("carbon", &self.carbon);
+        out.table("price", &self.price);
+        out.table("wall", &self.wall);
+        out.inside("prometheus", |out| {
+            for (name, query) in &self.prometheus {
+                out.table(name, query);
+            }
+        });
+    }
 }
 
-fn positive_up_to(limit: f64, value: f64) -> bool {
-    value > 0.0 && value <= limit
+fn validate_idle_watts(watts: Option<Watts>, out: &mut Diagnostics) {
+    out.range_if_set("idle_watts", watts.map(|watts| watts.0), 0.0..=10_000.0, " W");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::Diagnostic;
 
     #[test]
     fn the_default_is_usable_and_an_empty_section_is_the_default() {
-        assert_eq!(Config::default().problems(), []);
+        assert_eq!(Config::default().diagnostics(), []);
         assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
         assert_eq!(Config::default().token_weights(), TokenWeights::DEFAULT);
         assert_eq!(Config::default().cpu_model(), CpuModel::DEFAULT);
@@ -300,7 +236,7 @@ mod tests {
         "#;
         let config: Config = toml::from_str(text).unwrap();
         assert_eq!(config.sensors, SensorChoice::CpuModel);
-        let keys: Vec<&str> = config.problems().into_iter().map(ConfigError::key).collect();
+        let keys: Vec<String> = config.diagnostics().iter().map(Diagnostic::key).collect();
         assert_eq!(
             keys,
             [

@@ -1,10 +1,11 @@
-//! An amount of energy together with how far it can be trusted. No figure leaves Wattgate without this.
+//! Energy figures: an amount with its band, quality and source. No energy leaves Wattgate without
+//! them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::units::Joules;
 
-/// How a figure came about, best first; a sum takes the worst of its parts (`Ord`: greater is worse).
+/// Origin of a figure, best first; a sum takes the worst of its parts (`Ord`: greater is worse).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quality {
@@ -12,10 +13,10 @@ pub enum Quality {
     Measured,
     /// A model fitted against a wall meter on this machine.
     Calibrated,
-    /// A model with published coefficients driven by something measured here (CPU seconds), or power that was only
-    /// sampled.
+    /// A model with published coefficients applied to a measured quantity (CPU seconds), or power
+    /// that was only sampled.
     Estimated,
-    /// A table row about somebody else's hardware.
+    /// A table row about hardware of a third party, or a prior.
     Assumed,
 }
 
@@ -30,31 +31,31 @@ impl Quality {
     }
 }
 
-/// Where a figure was read or computed.
+/// Sensor, model or table a figure comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// Intel/AMD running average power limit counters.
+    /// Running average power limit counters of Intel and AMD processors.
     Rapl,
-    /// NVIDIA's driver.
+    /// NVIDIA's management library.
     Nvml,
-    /// Drivers that show energy or power in `/sys/class/hwmon`.
+    /// Energy or power channels in `/sys/class/hwmon`.
     Hwmon,
     /// Power monitors of Jetson boards.
     Ina3221,
-    /// Apple's own energy model.
+    /// The energy model of Apple's chips.
     Apple,
     /// A laptop's battery.
     Battery,
     /// A query to a Prometheus server.
     Prometheus,
-    /// A meter between the machine and the wall.
+    /// A wall meter.
     Wall,
-    /// CPU seconds of the engine times watts per busy core.
+    /// CPU seconds of a process times watts per busy core.
     CpuModel,
     /// The table of cloud model classes.
     CloudTable,
-    /// The upstream reported its own figure.
+    /// A figure reported by the upstream.
     Upstream,
     /// Parts from different sources.
     Mixed,
@@ -80,10 +81,9 @@ impl Source {
 }
 
 /// Energy with its band, quality and source; part of the receipt (DESIGN §10).
-///
-/// `joules` is `None` when it is unknown, which is not zero.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EnergyFigure {
+    /// `None` if unknown, which is not zero.
     pub joules: Option<Joules>,
     /// Lower end of the band, equal to `joules` for a counter.
     pub low: Option<Joules>,
@@ -91,13 +91,14 @@ pub struct EnergyFigure {
     pub high: Option<Joules>,
     pub quality: Quality,
     pub source: Source,
-    /// Whether the figure can still change: a request's energy settles with the first sample after its end.
+    /// False while the figure can still change: a request's energy settles with the first sample
+    /// after its end.
     #[serde(rename = "final")]
     pub is_final: bool,
 }
 
 impl EnergyFigure {
-    /// A figure nobody could read.
+    /// An unknown amount.
     pub fn unknown(source: Source) -> Self {
         Self {
             joules: None,
@@ -109,14 +110,16 @@ impl EnergyFigure {
         }
     }
 
-    /// What was never begun has used nothing. That is certain, so it makes no sum less good.
+    /// Zero energy of work that was never started. Labelled measured, so that it does not lower the
+    /// quality of a sum.
     pub fn nothing(source: Source) -> Self {
         let zero = Some(Joules(0.0));
         let quality = Quality::Measured;
         Self { joules: zero, low: zero, high: zero, quality, source, is_final: true }
     }
 
-    /// Sum of two figures: bands add (their errors are systematic), the worst quality wins, unknown stays unknown.
+    /// Sum of two figures: bands add (errors are systematic), the worst quality applies, unknown
+    /// stays unknown.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let add = |a: Option<Joules>, b: Option<Joules>| Some(a? + b?);

@@ -1,7 +1,7 @@
-//! What kind of machine this is, as far as energy depends on it: the processor's name and the number of logical CPUs.
+//! Hardware kind of this machine, as far as energy depends on it: processor name and number of
+//! logical CPUs.
 //!
-//! A kind and no identity: two machines that are built alike count as one. Reads one file or asks one command; decides
-//! nothing.
+//! Two machines of the same build are equal.
 
 use std::fmt;
 use std::fs;
@@ -10,13 +10,13 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-/// A kind of machine.
+/// The kind of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hardware {
-    /// As the processor calls itself, or the board whose processor has no name.
+    /// Name of the processor, or of the board if the processor has none.
     pub processor: String,
-    /// Logical CPUs of the machine, whatever part of them this process may use.
+    /// Logical CPUs of the machine, including those this process must not use.
     pub cpus: usize,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Display for Hardware {
     }
 }
 
-/// The processor's name in the kernel's file, which the kernels of ARM machines leave out.
+/// The processor's name in `/proc/cpuinfo`; kernels of ARM machines omit it.
 fn name(cpuinfo: &str) -> Option<String> {
     values(cpuinfo, "model name").next().map(str::to_owned)
 }
@@ -58,7 +58,8 @@ fn of_macos() -> Option<String> {
     String::from_utf8(output.ok()?.stdout).ok()
 }
 
-/// Without control characters (a device tree's strings end with a zero) and runs of spaces.
+/// The name without control characters (strings of a device tree end with a zero) and runs of
+/// spaces.
 fn tidy(name: &str) -> String {
     name.replace(char::is_control, " ").split_whitespace().collect::<Vec<_>>().join(" ")
 }

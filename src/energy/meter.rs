@@ -1,73 +1,77 @@
-//! The meter: one thread that reads the sensors at a fixed cadence, and the handle through which engines and requests
-//! report to it.
+//! The meter: one thread that reads the sensors at a fixed cadence, and the handle through which
+//! engines and requests report to it.
 //!
-//! All effects of the energy module are here: the thread, the clock, the locks. What follows from readings and reports
-//! is decided in [`super::accounts`], which is pure.
+//! All effects of metering are in this room: the thread, the clock, the locks. What follows from
+//! readings and reports is decided in [`attribution`](super::attribution), which is pure.
 
-use std::io;
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::accounts::{Accounts, Books, DeviceId, Settings, Settled};
-use super::cgroup;
-use super::config::{Config, SensorChoice};
-use super::cpu_model::ProcessSensor;
-use super::device::Serves;
-use super::estimate::ExpectedTime;
-use super::figure::{EnergyFigure, Source};
-use super::profile::{Profile, ProfileError};
-use super::rates::Rates;
-use super::sensor::{Sample, Sensor, SensorError};
-use super::sensors::Place;
-use super::sensors::survey::{self, Survey, refusals};
-use super::sleep::SleepWatch;
-use super::work::{Tokens, WorkSpan};
-use crate::units::{AttemptId, Microjoules, MonotonicNs};
+use super::attribution::Settled;
+use super::config::Config;
+use super::polling::poller::Poller;
+use state::MeterState;
+use ticker::Ticker;
+
+mod error;
+mod handle;
+mod probe;
+mod state;
+mod suspend;
+mod ticker;
+
+pub use error::MeterError;
+pub use handle::MeterHandle;
 
 /// The running meter. Owns its thread: stopping or dropping it takes a last reading and joins.
 #[derive(Debug)]
 pub struct Meter {
     handle: MeterHandle,
+    pollers: Vec<Poller>,
     /// Dropped to stop the thread.
     running: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How many settlements may wait for the reader before further attempts wait in the books instead.
+/// Settlements that may wait in the channel; when it is full, further attempts stay in the
+/// attribution until it has room.
 const SETTLEMENTS: usize = 1024;
 
 impl Meter {
-    /// Chooses the sensors and starts reading them. Settlements come through the receiver until the meter stops.
+    /// Selects the sensors and starts reading them. The receiver yields settlements until the meter
+    /// stops.
     pub fn start(config: &Config) -> Result<(Self, mpsc::Receiver<Settled>), MeterError> {
-        let shared = Arc::new(Shared::new(config)?);
+        let (state, pollers) = MeterState::new(config)?;
+        let state = Arc::new(state);
         let (running, stopped) = sync_channel(0);
         let (sender, settlements) = mpsc::channel(SETTLEMENTS);
         let cadence = Duration::from_millis(config.cadence_ms);
-        let mut ticker = Ticker {
-            shared: Arc::clone(&shared),
-            settlements: sender,
-            sleep: SleepWatch::start(),
-            conserving: true,
-        };
+        let mut ticker = Ticker::new(Arc::clone(&state), sender);
         let thread = thread::Builder::new()
             .name("energy-meter".to_owned())
             .spawn(move || ticker.run(cadence, &stopped))
             .map_err(MeterError::Thread)?;
-        let handle = MeterHandle { shared };
-        Ok((Self { handle, running: Some(running), thread: Some(thread) }, settlements))
+        let handle = MeterHandle::new(state);
+        let meter = Self { handle, pollers, running: Some(running), thread: Some(thread) };
+        Ok((meter, settlements))
     }
 
     pub fn handle(&self) -> MeterHandle {
         self.handle.clone()
     }
 
-    /// Takes a last reading, settles what is final by then and joins the thread. Does not wait for the next beat.
+    /// Takes the tasks that feed sensors and rates over HTTP. The caller must run them as long as
+    /// the meter.
+    pub fn take_pollers(&mut self) -> Vec<Poller> {
+        std::mem::take(&mut self.pollers)
+    }
+
+    /// Takes a last reading, settles what is final by then and joins the thread. Does not wait for
+    /// the next tick.
     pub fn stop(mut self) {
         self.join();
     }
@@ -86,333 +90,6 @@ impl Drop for Meter {
     fn drop(&mut self) {
         self.join();
     }
-}
-
-/// Reports to the meter and asks it. Cheap to clone; every call holds a lock for microseconds and does not wait for the
-/// network or a model. Only starting and stopping an engine touch a (virtual) file.
-#[derive(Clone, Debug)]
-pub struct MeterHandle {
-    shared: Arc<Shared>,
-}
-
-impl MeterHandle {
-    /// An engine process began. Call it at once after the spawn: energy since its birth is booked from here on.
-    pub fn engine_started(&self, model: &Arc<str>, pid: u32) {
-        self.probe_engine(model, pid);
-        lock(&self.shared.accounts).load_started(model, MonotonicNs::now());
-    }
-
-    /// The engine has loaded its model: what it used so far was the load.
-    pub fn engine_ready(&self, model: &Arc<str>) {
-        lock(&self.shared.accounts).load_ended(model, true, MonotonicNs::now());
-    }
-
-    /// Expected energy of loading a local model from a file of `bytes`.
-    pub fn load_energy(&self, model: &str, bytes: u64) -> EnergyFigure {
-        lock(&self.shared.accounts).load_energy(model, bytes)
-    }
-
-    fn probe_engine(&self, model: &Arc<str>, pid: u32) {
-        let Some(config) = &self.shared.process_model else { return };
-        let name = format!("engine:{model}").into();
-        let (sysfs, proc) = (&config.sysfs_root, &config.proc_root);
-        let mut sensor = cgroup::engine_sensor(name, sysfs, proc, pid, config.cpu_model());
-        // A first look, which is not booked, so that a later process with this pid is told from this one.
-        drop(sensor.read());
-        let mut probes = lock(&self.shared.probes);
-        let serves = Serves::Engine(Arc::clone(model));
-        self.shared.end(&mut probes, |probe| probe.serves == serves);
-        probes.push(self.shared.probe(sensor, serves, Some(pid)));
-    }
-
-    /// An engine process ended. To be called before the child is reaped, while its last CPU time can still be read; afterwards
-    /// what it used since the last tick is unknown, and so is the energy of whoever was there.
-    pub fn engine_stopped(&self, model: &Arc<str>, pid: u32) {
-        let mut probes = lock(&self.shared.probes);
-        let serves = Serves::Engine(Arc::clone(model));
-        self.shared.end(&mut probes, |probe| probe.serves == serves && probe.pid == Some(pid));
-        drop(probes);
-        lock(&self.shared.accounts).load_ended(model, false, MonotonicNs::now());
-    }
-
-    /// Whether a model that runs elsewhere is metered there: its attempts and work are to be reported like a local one's.
-    pub fn meters_elsewhere(&self, model: &str) -> bool {
-        lock(&self.shared.accounts).meters_elsewhere(model)
-    }
-
-    /// An attempt is about to be handed to the model's engine. Every attempt opened must be closed.
-    pub fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId) {
-        lock(&self.shared.accounts).open(model, attempt, MonotonicNs::now());
-    }
-
-    /// The engine finished a step.
-    pub fn work(&self, model: &Arc<str>, span: WorkSpan) {
-        lock(&self.shared.accounts).work(model, span, MonotonicNs::now());
-    }
-
-    /// The attempt ended, however it did. Best called when the engine has let go of it: a step reported after the attempt
-    /// has settled is counted as dropped, and its energy goes to the others or stays unattributed.
-    pub fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
-        lock(&self.shared.accounts).close(model, attempt, MonotonicNs::now());
-    }
-
-    /// The attempt ended before any engine heard of it. Instead of opening and closing it.
-    pub fn attempt_unserved(&self, model: &Arc<str>, attempt: AttemptId) {
-        lock(&self.shared.accounts).unserved(model, attempt, MonotonicNs::now());
-    }
-
-    /// Marginal energy of an attempt so far; unknown once it has settled.
-    pub fn provisional(&self, attempt: AttemptId) -> EnergyFigure {
-        lock(&self.shared.accounts).provisional(attempt)
-    }
-
-    /// Expected marginal energy of an answer by a local model, for routing.
-    pub fn expected(&self, model: &str, tokens: Tokens) -> EnergyFigure {
-        lock(&self.shared.accounts).expected(model, tokens)
-    }
-
-    /// Expected time of an answer with nobody else there, where `wattgate measure` has measured it.
-    pub fn expected_time(&self, model: &str, tokens: Tokens) -> Option<ExpectedTime> {
-        lock(&self.shared.accounts).expected_time(model, tokens)
-    }
-
-    /// What a joule causes beside heat, here and elsewhere.
-    pub fn rates(&self) -> &Rates {
-        &self.shared.rates
-    }
-
-    pub fn books(&self) -> Books {
-        let meter_cpu = Duration::from_nanos(self.shared.busy_ns.load(Ordering::Relaxed));
-        let books = lock(&self.shared.accounts).books(MonotonicNs::now());
-        Books { meter_cpu, ..books }
-    }
-}
-
-/// Why the meter cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum MeterError {
-    #[error("energy.sensors is `{kind}`, but there is none that can be read: {why}")]
-    NoSensor { kind: &'static str, why: String },
-    #[error(transparent)]
-    Profile(#[from] ProfileError),
-    #[error("cannot start the meter thread: {0}")]
-    Thread(io::Error),
-}
-
-/// Locks are always taken in this order: probes, accounts.
-#[derive(Debug)]
-struct Shared {
-    /// The sensors being read. The thread holds this lock while it reads files, so requests never wait for it.
-    probes: Mutex<Vec<Probe>>,
-    accounts: Mutex<Accounts>,
-    profile: Arc<Profile>,
-    /// Set when processes are metered by the CPU model.
-    process_model: Option<Config>,
-    rates: Rates,
-    /// CPU time of the thread.
-    busy_ns: AtomicU64,
-}
-
-struct Probe {
-    device: DeviceId,
-    serves: Serves,
-    /// Of the engine process, if it is one's.
-    pid: Option<u32>,
-    sensor: Box<dyn Sensor>,
-    /// Whether the last reading failed: a failure is logged once, not at every tick.
-    failing: bool,
-}
-
-impl std::fmt::Debug for Probe {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Probe").field("device", self.sensor.device()).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    fn new(config: &Config) -> Result<Self, MeterError> {
-        let survey = match config.sensors {
-            SensorChoice::None => Survey::default(),
-            _ => survey::survey(config),
-        };
-        if let Some(kind) = config.sensors.kind()
-            && !survey.meters_here()
-        {
-            let why = refusals(&survey, kind);
-            return Err(MeterError::NoSensor { kind: kind.label(), why });
-        }
-        let profile = Arc::new(Profile::configured(config.profile.as_deref())?);
-        tracing::info!(sensors = %survey, "energy sensors chosen");
-        let first = survey.used.first().map(|used| used.sensor.device().source);
-        let settings = Settings {
-            cadence: Duration::from_millis(config.cadence_ms),
-            weights: config.token_weights(),
-            prior: config.prior_cost(),
-            profile: Arc::clone(&profile),
-            cpu_model: config.cpu_model(),
-            source: first.unwrap_or(Source::CpuModel),
-            engines_apart: survey.cpu_model,
-        };
-        let shared = Self {
-            probes: Mutex::default(),
-            accounts: Mutex::new(Accounts::new(settings)),
-            profile,
-            // What covers the processor contains every process: counting those too would count twice.
-            process_model: survey.cpu_model.then(|| config.clone()),
-            rates: Rates::new(&config.carbon, &config.price),
-            busy_ns: AtomicU64::new(0),
-        };
-        lock(&shared.probes).extend(shared.first_probes(survey));
-        Ok(shared)
-    }
-
-    /// The sensors in use, and the gateway's own process where processes are metered; engines follow as they start.
-    fn first_probes(&self, survey: Survey) -> Vec<Probe> {
-        let gateway = self.process_model.as_ref().map(|config| {
-            let (name, root, model) = ("gateway".into(), &config.proc_root, config.cpu_model());
-            let sensor = ProcessSensor::new(name, root, process::id(), model);
-            self.probe(Box::new(sensor), Serves::Overhead, None)
-        });
-        let used = survey.used.into_iter();
-        let used = used.map(|used| {
-            let serves = match used.place {
-                Place::Elsewhere => Serves::Elsewhere(used.models.into()),
-                _ => Serves::AllEngines,
-            };
-            self.probe(used.sensor, serves, None)
-        });
-        used.chain(gateway).collect()
-    }
-
-    fn probe(&self, sensor: Box<dyn Sensor>, serves: Serves, pid: Option<u32>) -> Probe {
-        let sensor = match &self.profile.calibration {
-            Some(calibration) => calibration.apply(sensor),
-            None => sensor,
-        };
-        let info = sensor.device().clone();
-        let device = lock(&self.accounts).add_device(info, serves.clone(), MonotonicNs::now());
-        Probe { device, serves, pid, sensor, failing: false }
-    }
-
-    /// Takes the probes out that have ended, with a last reading if there still is one to take.
-    fn end(&self, probes: &mut Vec<Probe>, ended: impl Fn(&Probe) -> bool) {
-        for mut probe in probes.extract_if(.., |probe| ended(probe)) {
-            let reading = probe.sensor.read();
-            let (mut accounts, now) = (lock(&self.accounts), MonotonicNs::now());
-            match reading {
-                Ok(sample) => {
-                    accounts.reading(probe.device, now, sample, probe.sensor.resets());
-                    accounts.retire(probe.device);
-                }
-                Err(_) => accounts.lost(probe.device, now),
-            }
-        }
-    }
-}
-
-/// What the meter thread does.
-struct Ticker {
-    shared: Arc<Shared>,
-    settlements: mpsc::Sender<Settled>,
-    sleep: SleepWatch,
-    /// False once the books did not add up: that is logged once and stays visible in [`Books`].
-    conserving: bool,
-}
-
-impl Ticker {
-    fn run(&mut self, cadence: Duration, stopped: &Receiver<()>) {
-        let mut next = Instant::now() + cadence;
-        loop {
-            let wait = next.saturating_duration_since(Instant::now());
-            let last = stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout);
-            self.tick();
-            self.shared.busy_ns.store(thread_cpu_ns(), Ordering::Relaxed);
-            if last {
-                break;
-            }
-            next += cadence;
-            // After a stall the beat starts afresh: catching up would read one instant many times.
-            if next < Instant::now() {
-                next = Instant::now() + cadence;
-            }
-        }
-    }
-
-    fn tick(&mut self) {
-        let mut probes = lock(&self.shared.probes);
-        let slept = self.sleep.slept();
-        let readings: Vec<(MonotonicNs, Result<Sample, SensorError>)> = probes
-            .iter_mut()
-            .map(|probe| {
-                let reading = probe.sensor.read();
-                (MonotonicNs::now(), reading)
-            })
-            .collect();
-        let mut accounts = lock(&self.shared.accounts);
-        if let Some(missed) = slept {
-            tracing::warn!(?missed, "the machine slept: the energy of what ran then is unknown");
-            accounts.slept(missed);
-        }
-        let mut readings = readings.into_iter();
-        probes.retain_mut(|probe| {
-            readings.next().is_none_or(|(at, reading)| probe.book(&mut accounts, at, reading))
-        });
-        let settled = accounts.settle(MonotonicNs::now(), self.settlements.capacity());
-        let error = accounts.conservation_error();
-        drop((accounts, probes));
-        if error > Microjoules::ZERO && std::mem::take(&mut self.conserving) {
-            tracing::error!(%error, "the energy books do not add up");
-        }
-        for settled in settled {
-            // There is room, since nobody else sends; if the reader is gone, nobody wants to know.
-            drop(self.settlements.try_send(settled));
-        }
-    }
-}
-
-impl Probe {
-    /// Books a reading; false when the device has ended.
-    fn book(
-        &mut self,
-        accounts: &mut Accounts,
-        at: MonotonicNs,
-        reading: Result<Sample, SensorError>,
-    ) -> bool {
-        let device = &self.sensor.device().name;
-        match reading {
-            Ok(sample) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!(%device, "the energy sensor can be read again");
-                }
-                accounts.reading(self.device, at, sample, self.sensor.resets());
-                true
-            }
-            // A process that has ended is no failure. A counter that is gone may come back.
-            Err(SensorError::Gone { .. }) if self.sensor.device().source == Source::CpuModel => {
-                accounts.lost(self.device, at);
-                false
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(%device, %error, "an energy sensor cannot be read: its energy is unknown until it can");
-                }
-                accounts.read_failed(self.device);
-                true
-            }
-        }
-    }
-}
-
-/// CPU time of the calling thread.
-fn thread_cpu_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(time).map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// Nothing under these locks can be left half done in a way that a later reader would misread, so a panic elsewhere is
-/// no reason to stop metering.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

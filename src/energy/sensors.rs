@@ -1,24 +1,17 @@
-//! The sensors Wattgate knows: one file a kind, a survey of what a machine has, and the choice among it.
+//! Sensors: how the cumulative energy of a device is read, one file per mechanism.
 //!
-//! Each kind looks for its devices and says why one cannot be used; only [`choice`] decides between kinds.
+//! A sensor finds its devices and reports why one cannot be used. It neither selects among devices
+//! (`discovery`) nor attributes energy (`attribution`).
 
-pub mod file;
-pub mod counter_file;
+pub mod counter;
+pub mod discovered;
 pub mod gauge;
-pub mod candidate;
-pub mod choice;
-pub mod rapl;
-pub mod hwmon;
-pub mod ina3221;
-pub mod apple;
-pub mod battery;
-pub mod nvml;
-pub mod asking;
-pub mod poller;
+pub mod latest_figure;
+pub mod library;
+pub mod power_integral;
+pub mod process;
 pub mod remote;
-pub mod prometheus;
-pub mod wall;
-pub mod survey;
+pub mod sensor;
+pub mod sysfs;
 
-pub use candidate::{Candidate, Kind, Place, Why};
-pub use survey::{Finding, Survey};
+pub use discovered::{Coverage, Discovered, Kind, SkipReason};

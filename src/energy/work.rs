@@ -1,6 +1,5 @@
-//! What an engine reports of one step: who it worked for, on how many tokens, from when to when.
-//!
-//! Data only; the ledger decides what it weighs.
+//! Work of an engine step: the attempts it worked for, their tokens and its time. Data only; also
+//! the wire format.
 
 use std::ops::AddAssign;
 
@@ -8,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{AttemptId, MonotonicNs};
 
-/// One step of an engine (one batch). Steps of one engine follow each other and are reported in order.
+/// One step of an engine (one batch). Steps of one engine do not overlap and are reported in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkSpan {
     pub start: MonotonicNs,
@@ -16,11 +15,11 @@ pub struct WorkSpan {
     pub rows: Vec<WorkRow>,
 }
 
-/// The part of a step done for one attempt.
+/// The part of a step for one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkRow {
     pub attempt: AttemptId,
-    /// Prompt tokens computed in this step; tokens taken from a cache are not work and are left out.
+    /// Prompt tokens computed in this step, without tokens from a cache.
     pub prefill_tokens: u32,
     /// Tokens generated in this step.
     pub decode_tokens: u32,
@@ -32,10 +31,10 @@ impl WorkRow {
     }
 }
 
-/// Tokens worked on, over one step or many.
+/// Tokens computed in one or more steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
-    /// Of prompts, computed; cached ones are not among them.
+    /// Prompt tokens, without tokens from a cache.
     pub prefill: u64,
     pub decode: u64,
 }
@@ -43,7 +42,7 @@ pub struct Tokens {
 impl Tokens {
     pub const NONE: Self = Self { prefill: 0, decode: 0 };
 
-    /// The larger of each kind: several devices see the same work.
+    /// The larger of each kind, since several devices see the same work.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self { prefill: self.prefill.max(other.prefill), decode: self.decode.max(other.decode) }
@@ -68,5 +67,29 @@ impl AddAssign for Tokens {
     fn add_assign(&mut self, other: Self) {
         self.prefill = self.prefill.saturating_add(other.prefill);
         self.decode = self.decode.saturating_add(other.decode);
+    }
+}
+
+/// Weights of a model's tokens in the division of active energy: expected nanojoules per token, so
+/// that models sharing a device are comparable. Only their proportions matter; the divided energy
+/// is the device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenWeights {
+    pub prefill: u64,
+    pub decode: u64,
+}
+
+impl TokenWeights {
+    /// For a model without a profile. Prefill runs in wide batches and costs a fraction of decoding
+    /// per token: 0.15, between the ratios of input to output joules of served models (0.1 to 0.3
+    /// in the cloud table) and of prompt to generation speed on CPUs. The weight of a decoded token
+    /// is the prior of [`super::prediction::estimate`], 82.5 mJ.
+    pub const DEFAULT: Self = Self { prefill: 12_375_000, decode: 82_500_000 };
+
+    /// Saturates at absurd counts.
+    pub fn weigh(self, tokens: Tokens) -> u64 {
+        let prefill = self.prefill.saturating_mul(tokens.prefill);
+        let decode = self.decode.saturating_mul(tokens.decode);
+        prefill.saturating_add(decode)
     }
 }

@@ -11,8 +11,8 @@ use super::journal::Row;
 use super::least_squares::{Equation, non_negative};
 use super::stats::{Interval, bootstrap, quantile_of};
 use crate::energy::Tokens;
-use crate::energy::estimate::Tracked;
-use crate::energy::profile::{Cost, Linear};
+use crate::energy::prediction::estimate::RecentRatio;
+use crate::energy::prediction::profile::{Cost, Linear};
 use crate::routing::text::fnv1a;
 use crate::units::Joules;
 
@@ -238,7 +238,7 @@ fn left_out(sums: &[Sum]) -> LeftOut {
         .map(|fold| linear(&equations(sums.iter().filter(|sum| sum.fold() != fold))).ok())
         .collect();
     let all: f64 = sums.iter().map(|sum| sum.joules).sum();
-    let mut recent = Tracked::as_expected(all, sums.len() as f64);
+    let mut recent = RecentRatio::as_expected(all, sums.len() as f64);
     let mut left_out = LeftOut::default();
     for sum in sums {
         let Some(joules) = fits.get(sum.fold()).copied().flatten() else { continue };

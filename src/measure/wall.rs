@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::energy::sensors::wall::Api;
+use crate::energy::sensors::remote::wall::Api;
 
 /// How long a plug may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);

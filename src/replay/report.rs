@@ -15,8 +15,8 @@ use crate::units::{Dollars, Joules};
 pub struct Report {
     /// Requests in the log.
     pub requests: u64,
-    /// Of these, how many ask the same model first when the rule that was logged with them is applied again. Fewer than
-    /// all means that the rule or the log has changed its meaning since.
+    /// Of these, how many ask the same model first when the rule that was logged with them is
+    /// applied again. Fewer than all means that the rule or the log has changed its meaning since.
     pub reproduced: u64,
     pub policies: Vec<Row>,
 }

@@ -9,16 +9,17 @@ use crate::traffic::{AttemptOutcome, Record};
 /// A rule to replay.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scenario {
-    /// A configured policy, under what the request itself demanded (a model it named, not to leave this machine, wishes
-    /// that the policy grants) and on the
-    /// model that its conversation was on.
+    /// A configured policy, under what the request itself demanded (a model it named, not to leave
+    /// this machine, wishes that the policy grants) and on the model that its conversation was on.
     Policy(Arc<Policy>),
-    /// The logged rule with only the cloud to choose from; a model that the client named does not count.
+    /// The logged rule with only the cloud to choose from; a model that the client named does not
+    /// count.
     CloudOnly,
-    /// The logged rule with only this machine to choose from; a model that the client named does not count.
+    /// The logged rule with only this machine to choose from; a model that the client named does
+    /// not count.
     LocalOnly,
-    /// The logged rule knowing how good the logged answer turned out; labelled requests only. It knows nothing of the
-    /// answers that were never given.
+    /// The logged rule knowing how good the logged answer turned out; labelled requests only. It
+    /// knows nothing of the answers that were never given.
     Oracle,
 }
 
@@ -27,9 +28,11 @@ pub enum Scenario {
 pub struct Play {
     /// The model that answers; none if no candidate could, or the last one failed.
     pub answer: Option<Candidate>,
-    /// Whether it ends as the log did, so that energy, price and label are known rather than predicted.
+    /// Whether it ends as the log did, so that energy, price and label are known rather than
+    /// predicted.
     pub logged: bool,
-    /// Energy, from the log, of those of its attempts that were made then too; absent when none of them ran.
+    /// Energy, from the log, of those of its attempts that were made then too; absent when none of
+    /// them ran.
     pub metered: Option<EnergyFigure>,
 }
 
@@ -87,8 +90,8 @@ pub(super) fn reproduces(record: &Record) -> bool {
     decision.chosen().map(|candidate| &candidate.model) == asked
 }
 
-/// Asks the models in the order of the decision. Where the log knows how an attempt went, it goes so again; a model that
-/// was not asked then is taken to answer.
+/// Asks the models in the order of the decision. Where the log knows how an attempt went, it goes
+/// so again; a model that was not asked then is taken to answer.
 fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
     let mut decision = decide(&record.features, candidates, rule);
     let attempts = &record.receipt.attempts;
@@ -102,7 +105,8 @@ fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
                 metered = total(metered, attempt.energy);
                 let given_up = [AttemptOutcome::Failed, AttemptOutcome::Escalated];
                 let answers = !given_up.contains(&attempt.outcome);
-                // The log's last failure was final: nobody was left, or the request itself was at fault.
+                // The log's last failure was final: nobody was left, or the request itself was at
+                // fault.
                 (true, answers, answers || place + 1 == attempts.len())
             }
         };
@@ -131,6 +135,7 @@ fn replayed(policy: &Policy, record: &Record) -> Rule {
     // A wish that this policy would refuse counts for nothing.
     let mut rule = policy.rule_with(task, &record.wishes).unwrap_or_else(|_| policy.rule(task));
     rule.local_only |= logged.local_only;
+    rule.own_network_is_local = logged.own_network_is_local;
     if logged.pinned.is_some() && !logged.pinned_by_policy {
         rule.pinned.clone_from(&logged.pinned);
         rule.pinned_by_policy = false;

@@ -13,7 +13,8 @@ pub struct Summary {
     /// Requests that some model answers; `local` of them on this machine.
     pub answered: u64,
     pub local: u64,
-    /// Energy that the log holds, of requests that end as they did then and of attempts that failed on the way.
+    /// Energy that the log holds, of requests that end as they did then and of attempts that failed
+    /// on the way.
     pub metered: Option<EnergyFigure>,
     pub metered_requests: u64,
     /// Energy predicted for answers that were never given.
@@ -51,7 +52,8 @@ impl Summary {
         mean(self.adequacy, self.requests)
     }
 
-    /// Mean label over the requests where the rule's answer is the logged one and was judged, 0 to 1.
+    /// Mean label over the requests where the rule's answer is the logged one and was judged, 0 to
+    /// 1.
     pub fn observed_quality(&self) -> Option<f64> {
         mean(self.labels, self.labelled)
     }
@@ -67,7 +69,8 @@ impl Summary {
     }
 
     fn add_energy(&mut self, play: &Play) {
-        // An answer that is neither the log's nor predicted stays unknown; one that never was takes nothing more.
+        // An answer that is neither the log's nor predicted stays unknown; one that never was takes
+        // nothing more.
         let predicted = match &play.answer {
             Some(answer) if !play.logged => Some(answer.joules),
             _ => None,

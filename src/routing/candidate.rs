@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Capabilities;
+use crate::locality::Locality;
 use crate::units::{Dollars, Grams, Joules};
 
 /// Where a model runs.
@@ -29,6 +30,9 @@ impl Route {
 pub struct Candidate {
     pub model: Arc<str>,
     pub route: Route,
+    /// The nearest deployment that may answer; absent where the route says it: here or a third party.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
     /// Probability that its answer is good enough, 0 to 1.
     pub p: f64,
     /// Expected energy of the answer; unknown is not zero.
@@ -77,6 +81,14 @@ pub struct Cache {
 }
 
 impl Candidate {
+    /// How far the prompt travels at least.
+    pub fn locality(&self) -> Locality {
+        self.locality.unwrap_or(match self.route {
+            Route::Local => Locality::OnHost,
+            Route::Cloud => Locality::ThirdParty,
+        })
+    }
+
     pub fn costs(&self) -> Costs {
         let Self { joules, dollars, ttft_ms, grams, .. } = *self;
         Costs { joules, dollars, ttft_ms, grams }

@@ -99,6 +99,7 @@ mod tests {
         Candidate {
             model: model.into(),
             route,
+            locality: None,
             p,
             joules: joules.map(Joules),
             grams: None,

@@ -1,4 +1,5 @@
-//! Settings of routing: the trained router, the policies by name, and what is remembered of conversations.
+//! Settings of routing: the trained router, the policies by name, and what is remembered of
+//! conversations.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,13 +20,22 @@ pub struct Config {
     pub default_policy: String,
     /// Folder of a router made by `wattgate train`. Default: the one built in.
     pub router: Option<PathBuf>,
-    /// Folder of another router whose decisions are logged beside the real ones and never followed. Default: none.
+    /// Folder of another router whose decisions are logged beside the real ones and never followed.
+    /// Default: none.
     pub candidate: Option<PathBuf>,
+    /// Whether a conversation that must stay local may use deployments in the operator's own
+    /// network. Default false: only those on this machine.
+    pub own_network_is_local: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { default_policy: "default".to_owned(), router: None, candidate: None }
+        Self {
+            default_policy: "default".to_owned(),
+            router: None,
+            candidate: None,
+            own_network_is_local: false,
+        }
     }
 }
 
@@ -33,8 +43,9 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
-    /// What to minimise among adequate models: `joules`, `dollars`, `latency` or `carbon`; or maximise: `quality`, or
-    /// `tradeoff`, adequacy less the lambdas times the costs. Default `joules`.
+    /// What to minimise among adequate models: `joules`, `dollars`, `latency` or `carbon`; or
+    /// maximise: `quality`, or `tradeoff`, adequacy less the lambdas times the costs. Default
+    /// `joules`.
     pub objective: Objective,
     /// Least adequacy, 0 to 1, that a model must be predicted to reach. Default 0.6.
     pub floor: f64,
@@ -42,17 +53,19 @@ pub struct PolicyConfig {
     pub max_joules: Option<f64>,
     /// Most US dollars that an answer may be expected to cost, 0 or more. Default: no limit.
     pub max_dollars: Option<f64>,
-    /// What a joule, a dollar, a second to the first token and a gram of emissions are worth in adequacy, 0 or more, for
-    /// `tradeoff`. Default: nothing.
+    /// What a joule, a dollar, a second to the first token and a gram of emissions are worth in
+    /// adequacy, 0 or more, for `tradeoff`. Default: nothing.
     pub lambda_per_joule: Option<f64>,
     pub lambda_per_dollar: Option<f64>,
     pub lambda_per_second: Option<f64>,
     pub lambda_per_gram: Option<f64>,
     /// Never leave this machine. Default false.
     pub local_only: bool,
-    /// Least gain, 0 to 1, for which a conversation leaves its model: adequacy, or a share of the cost. Default 0.05.
+    /// Least gain, 0 to 1, for which a conversation leaves its model: adequacy, or a share of the
+    /// cost. Default 0.05.
     pub switch_gain: f64,
-    /// Probability, 0 to 1, of choosing evenly among all models that may answer a conversation's first turn. Default 0.
+    /// Probability, 0 to 1, of choosing evenly among all models that may answer a conversation's
+    /// first turn. Default 0.
     pub explore: f64,
     /// What a request may set for itself. Default: all of it.
     pub overrides: Vec<OverrideKind>,
@@ -206,7 +219,8 @@ impl Classes {
     }
 }
 
-/// `[policies.<name>.classes.<class>]`: each key as in the policy, whose value stands where it is left out.
+/// `[policies.<name>.classes.<class>]`: each key as in the policy, whose value stands where it is
+/// left out.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClassConfig {
@@ -224,8 +238,8 @@ pub struct ClassConfig {
 pub struct SessionsConfig {
     /// Conversations remembered at once, at least 1; then the idlest is forgotten. Default 10,000.
     pub remember: usize,
-    /// Seconds without a turn after which one is forgotten, at least 1; one that must stay on this machine is kept
-    /// until room is needed. Default 21,600 (six hours).
+    /// Seconds without a turn after which one is forgotten, at least 1; one that must stay on this
+    /// machine is kept until room is needed. Default 21,600 (six hours).
     pub forget_after_s: u64,
     /// What each failed answer adds to the floor of its conversation, 0 to 1. Default 0.1.
     pub floor_step: f64,

@@ -35,6 +35,17 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// The models that may answer, best first.
+    pub fn ranked_candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.ranked.iter().map(|&index| &self.judged[index].candidate)
+    }
+
+    /// Predicted adequacy of a model that may answer; 0 for any other.
+    pub fn p(&self, model: &str) -> f64 {
+        let mut ranked = self.ranked_candidates();
+        ranked.find(|one| &*one.model == model).map_or(0.0, |one| one.p)
+    }
+
     pub fn chosen(&self) -> Option<&Candidate> {
         self.ranked.first().map(|&index| &self.judged[index].candidate)
     }

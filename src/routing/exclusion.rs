@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Features, Route, Rule, Unavailable};
+use super::{Candidate, Features, Rule, Unavailable};
 
 /// Why a candidate may not answer this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ pub(super) fn exclusion(
     let (needs, can) = (features.needs, candidate.capabilities);
     // Privacy first.
     let rules = [
-        (rule.local_only && candidate.route == Route::Cloud, Exclusion::LocalOnly),
+        (candidate.locality() > rule.reach(), Exclusion::LocalOnly),
         (rule.pinned.as_ref().is_some_and(|name| *name != candidate.model), Exclusion::NotNamed),
         (needs.embeddings != can.embeddings, Exclusion::OtherTask),
         (needs.chat && !can.chat, Exclusion::NoChatTemplate),

@@ -101,6 +101,7 @@ impl Policy {
             objective: class.objective.unwrap_or(config.objective),
             floor: class.floor.unwrap_or(config.floor),
             local_only: config.local_only,
+            own_network_is_local: false,
             pinned_by_policy: class.model.is_some(),
             pinned: class.model.map(Into::into),
             max_joules: class.max_joules.or(config.max_joules).map(Joules),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::Lambda;
 use super::{Candidate, Cascade, Objective};
+use crate::locality::Locality;
 use crate::units::{Dollars, Joules};
 
 /// A policy applied to one request, with what the request, its conversation and chance add.
@@ -19,6 +20,9 @@ pub struct Rule {
     pub floor: f64,
     /// The conversation must not leave this machine. Wins over everything.
     pub local_only: bool,
+    /// Machines of the operator's own network count as local.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_network_is_local: bool,
     /// No other model may answer: the client named it, or the policy did for requests of this task.
     pub pinned: Option<Arc<str>>,
     /// It was the policy that pinned.
@@ -65,6 +69,15 @@ pub struct Explore {
 }
 
 impl Rule {
+    /// The farthest deployment that the conversation may reach.
+    pub fn reach(&self) -> Locality {
+        match (self.local_only, self.own_network_is_local) {
+            (false, _) => Locality::ThirdParty,
+            (true, true) => Locality::OwnNetwork,
+            (true, false) => Locality::OnHost,
+        }
+    }
+
     /// What this candidate comes to under the rule's objective; less is better.
     pub fn cost(&self, candidate: &Candidate) -> f64 {
         self.objective.cost(self.lambda, candidate.p, &candidate.costs())

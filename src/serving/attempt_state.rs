@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use super::first_tokens::FirstTokens;
+use super::models::deployment::Deployment;
+use super::pricing::Spent;
 use crate::backends::{ErrorKind, Event};
 use crate::energy::EnergyFigure;
 use crate::openai::{FinishReason, Usage};
-use crate::routing::Route;
+use crate::routing::{Features, Route};
 use crate::traffic::{Attempt, AttemptOutcome};
 use crate::units::AttemptId;
 
 /// Facts known when an attempt begins.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AttemptStart {
     pub id: AttemptId,
     pub model: Arc<str>,
-    pub route: Route,
+    pub deployment: Arc<Deployment>,
+    /// The model has several deployments, so that the receipt names this one.
+    pub names_deployment: bool,
     /// Tokens whose confidence is recorded.
     pub window_tokens: u32,
     /// It has to queue, or the model to be loaded first: its time to first token predicts nothing.
@@ -25,15 +29,15 @@ pub struct AttemptStart {
 }
 
 /// One attempt at one model.
-#[derive(Debug)]
 pub struct AttemptState {
     pub id: AttemptId,
     pub model: Arc<str>,
-    pub route: Route,
+    pub deployment: Arc<Deployment>,
+    names_deployment: bool,
     pub outcome: AttemptOutcome,
     pub error: Option<ErrorKind>,
     pub usage: Option<Usage>,
-    /// Output events seen: stands in for completion tokens until the usage is known.
+    /// Output events seen; the estimate of completion tokens until the usage is known.
     pub output_events: u64,
     /// Milliseconds since arrival.
     pub first_token_ms: Option<f64>,
@@ -66,7 +70,8 @@ impl AttemptState {
         Self {
             id: start.id,
             model: start.model,
-            route: start.route,
+            deployment: start.deployment,
+            names_deployment: start.names_deployment,
             outcome: AttemptOutcome::Running,
             error: None,
             usage: None,
@@ -82,6 +87,10 @@ impl AttemptState {
             reported: None,
             metered: start.metered,
         }
+    }
+
+    pub fn route(&self) -> Route {
+        self.deployment.route()
     }
 
     pub fn observe(&mut self, event: &Event, now_ms: f64) {
@@ -116,7 +125,9 @@ impl AttemptState {
     pub fn on_receipt(&self, energy: Option<EnergyFigure>) -> Attempt {
         Attempt {
             model: Arc::clone(&self.model),
-            route: self.route,
+            route: self.route(),
+            deployment: self.names_deployment.then(|| Arc::clone(&self.deployment.name)),
+            carbon_zone: self.deployment.carbon_zone().map(Into::into),
             outcome: self.outcome,
             error: self.error.as_ref().map(|error| error.label().to_owned()),
             dropped_turns: self.dropped_turns,
@@ -124,6 +135,17 @@ impl AttemptState {
             signals: self.first_tokens.signals(),
             confidence: self.assessment.map(|assessment| assessment.confidence),
             energy,
+        }
+    }
+
+    /// What pricing needs to know of the attempt.
+    pub fn spent(&self, features: &Features) -> Spent {
+        Spent {
+            usage: self.usage,
+            reported: self.reported,
+            prompt_tokens: features.prompt_tokens.into(),
+            output_events: self.output_events,
+            media: features.needs.media,
         }
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::backends::{BackendError, ErrorKind, ErrorSource};
 use crate::routing::{Exclusion, Judged, Refusal};
 
-/// Why a request was not answered, who is at fault, and whether the same request may succeed later.
+/// Failure of a request: its kind, the party at fault, and whether the same request may succeed
+/// later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeError {
     pub kind: ServeErrorKind,
@@ -49,7 +50,7 @@ pub enum ServeErrorKind {
     /// Other searches of the log are in progress.
     #[error("too many old requests are being looked up; try again")]
     SearchBusy,
-    #[error("the gateway failed; its log says more")]
+    #[error("internal error; see the gateway log")]
     Internal,
 }
 

@@ -1,7 +1,8 @@
-//! Execution of one request: tries the candidates in order, follows the answer, and enters it in the receipts once.
+//! Execution of one request: tries the candidates in order, follows the answer, and enters it in
+//! the receipts once.
 //!
-//! Every execution ends exactly once: by [`Execution::answered`], by [`Execution::failed`], or by being dropped, which
-//! means that the client left.
+//! Every execution ends exactly once: by [`Execution::answered`], by [`Execution::failed`], or by
+//! being dropped, which means that the client left.
 
 mod closing;
 
@@ -20,16 +21,17 @@ use super::error::{ServeError, ServeErrorKind};
 use super::first_tokens::FirstTokens;
 use super::gateway::Gateway;
 use super::judge::answer_capture::AnswerCapture;
+use super::models::deployment::{Deployment, MeteredBy};
 use super::models::model::Model;
 use super::options::RequestOptions;
 use super::plan::Plan;
 use super::recorder::RequestRecorder;
 use super::remote_metering::RemoteMetering;
-use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Terms};
+use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, SchedulingOptions};
 use crate::openai::Request;
+use crate::routing::Cascade;
 use crate::routing::cascade::WINDOW_TOKENS;
 use crate::routing::reason::Why;
-use crate::routing::{Cascade, Route};
 use crate::traffic::{AttemptOutcome, Sign};
 use crate::units::{AttemptId, MonotonicNs};
 
@@ -40,12 +42,12 @@ pub struct Execution {
     /// The client's body, for backends that forward it.
     body: Bytes,
     pub plan: Plan,
-    scheduling: Terms,
+    scheduling: SchedulingOptions,
     /// `None` unless the request is a conversation.
     fingerprint: Option<Fingerprint>,
     recorder: RequestRecorder,
-    /// Index in `gateway.router.models` of the model that is being tried.
-    model: usize,
+    /// The model that is being tried.
+    model: Arc<Model>,
     events: Option<EventStream>,
     /// Meter reports of the current attempt, if its upstream is metered from here.
     remote: Option<RemoteMetering>,
@@ -55,7 +57,7 @@ pub struct Execution {
     capture: Option<AnswerCapture>,
 }
 
-/// What the beginning of an answer promises.
+/// Assessment of the beginning of an answer.
 enum Beginning {
     Good,
     /// Another model should answer.
@@ -63,7 +65,8 @@ enum Beginning {
 }
 
 impl Execution {
-    /// Counts the decision, enters the request in its conversation and records a retry of an earlier answer.
+    /// Counts the decision, enters the request in its conversation and records a retry of an
+    /// earlier answer.
     pub fn new(
         gateway: Arc<Gateway>,
         request: Request,
@@ -88,8 +91,8 @@ impl Execution {
             scheduling: options.scheduling,
             fingerprint,
             recorder,
+            model: Arc::clone(&plan.first),
             plan,
-            model: 0,
             events: None,
             remote: None,
             held: VecDeque::new(),
@@ -107,7 +110,7 @@ impl Execution {
     }
 
     pub fn model(&self) -> &Model {
-        &self.gateway.router.models[self.model]
+        &self.model
     }
 
     pub fn request(&self) -> &Request {
@@ -121,17 +124,20 @@ impl Execution {
     /// Tries the candidates in the order of the decision until one gives output.
     pub async fn open(&mut self) -> Result<(), ServeError> {
         let mut failure = ServeErrorKind::no_candidate(&self.plan.decision.judged).into();
-        let mut order = VecDeque::from(self.plan.decision.ranked.clone());
+        let models = &self.plan.snapshot.models;
+        let ranked = self.plan.decision.ranked_candidates();
+        let mut order: VecDeque<Arc<Model>> =
+            ranked.filter_map(|one| models.get(&one.model).cloned()).collect();
         let mut cascade = self.cascade();
         let mut escalated = false;
-        while let Some(place) = order.pop_front() {
-            self.model = place;
-            match self.attempt(cascade.take()).await {
+        while let Some(model) = order.pop_front() {
+            self.model = model;
+            match self.try_deployments(cascade.take()).await {
                 Ok(Beginning::Good) => return Ok(()),
                 Ok(Beginning::Weak) => {
                     escalated = true;
                     // If no other model can answer, a weak answer is better than none.
-                    order.push_back(place);
+                    order.push_back(Arc::clone(&self.model));
                 }
                 Err(error) => {
                     // A request that the second model rejects was accepted by the first one.
@@ -162,10 +168,30 @@ impl Execution {
         }
     }
 
-    /// Starts one model and waits for its first output, or, under a cascade, for enough of it to assess. Until then the
-    /// next candidate could answer unnoticed.
-    async fn attempt(&mut self, cascade: Option<Cascade>) -> Result<Beginning, BackendError> {
-        self.start_attempt();
+    /// Tries the model's deployments, healthy and idle ones first, until one gives output. Each try
+    /// is an attempt.
+    async fn try_deployments(
+        &mut self,
+        cascade: Option<Cascade>,
+    ) -> Result<Beginning, BackendError> {
+        let mut failure = self.no_deployment();
+        for deployment in self.model.to_try(self.plan.rule.reach()) {
+            match self.attempt(&deployment, cascade).await {
+                Err(error) if error.kind.retry_elsewhere() => failure = error,
+                ended => return ended,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Starts one deployment and waits for its first output, or, under a cascade, for enough of it
+    /// to assess. Until then the next candidate could answer unnoticed.
+    async fn attempt(
+        &mut self,
+        deployment: &Arc<Deployment>,
+        cascade: Option<Cascade>,
+    ) -> Result<Beginning, BackendError> {
+        self.start_attempt(deployment);
         loop {
             match self.next_or_fail().await? {
                 Event::Started | Event::Confidence(_) | Event::Truncated { .. } => {}
@@ -182,11 +208,11 @@ impl Execution {
         }
     }
 
-    fn start_attempt(&mut self) {
+    fn start_attempt(&mut self, deployment: &Arc<Deployment>) {
         let attempt = self.gateway.next_attempt();
         self.held.clear();
-        self.remote = self.open_remote_metering(attempt);
-        let start = self.attempt_start(attempt);
+        self.remote = self.open_remote_metering(attempt, deployment);
+        let start = self.attempt_start(attempt, deployment);
         self.recorder.attempt_started(start);
         let job = Job {
             attempt,
@@ -194,28 +220,33 @@ impl Execution {
             body: self.body.clone(),
             terms: self.scheduling,
         };
-        self.events = Some(self.model().backend.start(job));
+        self.events = Some(deployment.backend.start(job));
     }
 
-    fn open_remote_metering(&self, attempt: AttemptId) -> Option<RemoteMetering> {
-        let model = self.model();
+    fn open_remote_metering(
+        &self,
+        attempt: AttemptId,
+        deployment: &Deployment,
+    ) -> Option<RemoteMetering> {
         // The estimate: the upstream's own count comes with the end, if ever.
         let prompt_tokens = self.plan.features.prompt_tokens;
-        let meter = &self.gateway.router.meter;
-        (model.route() == Route::Cloud)
-            .then(|| RemoteMetering::open(meter, &model.name, attempt, prompt_tokens))?
+        let (meter, name) = (&self.gateway.router.meter, &self.model.name);
+        (deployment.metered_by == MeteredBy::Remote)
+            .then(|| RemoteMetering::open(meter, name, attempt, prompt_tokens))
     }
 
-    fn attempt_start(&self, id: AttemptId) -> AttemptStart {
-        let (model, meter) = (self.model(), &self.gateway.router.meter);
+    fn attempt_start(&self, id: AttemptId, deployment: &Arc<Deployment>) -> AttemptStart {
+        let name = &self.model.name;
+        let loading = deployment.load_cost(name, &self.gateway.router.meter).is_some();
         let cascade = self.plan.rule.cascade;
         AttemptStart {
             id,
-            model: Arc::clone(&model.name),
-            route: model.route(),
+            model: Arc::clone(name),
+            deployment: Arc::clone(deployment),
+            names_deployment: !self.model.others.is_empty(),
             window_tokens: cascade.map_or(WINDOW_TOKENS, |cascade| cascade.withhold_tokens),
-            queued: model.load_cost(meter).is_some() || model.backend.health().waiting() > 0,
-            metered: model.route() == Route::Local || self.remote.is_some(),
+            queued: loading || deployment.backend.health().waiting() > 0,
+            metered: deployment.metered_by != MeteredBy::Table,
         }
     }
 
@@ -238,11 +269,11 @@ impl Execution {
         }
         let signals = self.recorder.first_tokens().and_then(FirstTokens::signals);
         let model = &self.model().name;
-        let candidate = &self.plan.decision.judged[self.model].candidate;
+        let p = self.plan.decision.p(model);
         // Without confidences the answer is taken as it comes.
         let Some(signals) = signals else { return Ok(Beginning::Good) };
-        let weights = self.plan.router.confidence.weights(model);
-        let confidence = weights.score(candidate.p, &signals);
+        let weights = self.plan.snapshot.router.confidence.weights(model);
+        let confidence = weights.score(p, &signals);
         let threshold = cascade.threshold_under(&self.plan.rule);
         self.recorder.assessed(confidence, threshold);
         if confidence >= threshold {
@@ -302,6 +333,11 @@ impl Execution {
             None => self.events = None,
         }
         event
+    }
+
+    fn no_deployment(&self) -> BackendError {
+        let kind = ErrorKind::Unavailable("no deployment may be used".into());
+        BackendError { model: Arc::clone(&self.model.name), kind }
     }
 
     fn deadline_error(&self) -> BackendError {

@@ -1,5 +1,5 @@
-//! Feedback on answers: joins a verdict to its request, in memory or in the log, and raises the floor of a conversation
-//! whose answer failed.
+//! Feedback on answers: joins a verdict to its request, in memory or in the log, and raises the
+//! floor of a conversation whose answer failed.
 
 use super::error::{ServeError, ServeErrorKind};
 use super::gateway::Gateway;
@@ -17,7 +17,8 @@ pub struct Verdict {
     pub comment: Option<String>,
 }
 
-/// Records a verdict and returns the record of its request; `None` if neither the store nor the log knows the request.
+/// Records a verdict and returns the record of its request; `None` if neither the store nor the log
+/// knows the request.
 pub async fn record_verdict(
     gateway: &Gateway,
     id: &str,

@@ -1,4 +1,5 @@
-//! First tokens of a local answer: their confidences, and whether enough of them have come to assess it. Pure.
+//! First tokens of a local answer: their confidences, and whether enough of them have come to
+//! assess it. Pure.
 
 use crate::backends::Event;
 use crate::routing::Signals;

@@ -1,17 +1,19 @@
-//! State shared by all requests: models and policies to decide from, receipts, metrics and the judge's queue.
+//! State shared by all requests: models and policies to decide from, receipts, metrics and the
+//! judge's queue.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
 
 use super::conversations::retry_detector::RetryDetector;
 use super::conversations::sessions::Conversations;
 use super::judge::queue::JudgeQueue;
 use super::models::model::Model;
-use super::models::router_handle::RouterHandle;
+use super::models::router_handle::{LoadRouterError, Reloaded, RouterHandle, Routers};
 use super::receipts::store::ReceiptStore;
+use super::snapshot::Snapshot;
 use crate::energy::MeterHandle;
-use crate::routing::Policy;
 use crate::telemetry::Metrics;
 use crate::traffic::PromptStorage;
 use crate::units::AttemptId;
@@ -47,21 +49,43 @@ impl Gateway {
     }
 }
 
-/// Everything a decision is made from.
+/// The present snapshot, and what outlives its replacement.
 pub struct Router {
-    /// In the order of the config, which breaks ties.
-    pub models: Vec<Model>,
+    snapshot: ArcSwap<Snapshot>,
+    handle: RouterHandle,
     /// Source of measured costs of local answers.
     pub meter: MeterHandle,
-    pub handle: RouterHandle,
-    pub policies: BTreeMap<Arc<str>, Arc<Policy>>,
-    /// Key of `policies`.
-    pub default_policy: Arc<str>,
     pub conversations: Conversations,
 }
 
 impl Router {
-    pub fn model(&self, name: &str) -> Option<&Model> {
-        self.models.iter().find(|model| &*model.name == name)
+    pub fn new(
+        snapshot: Snapshot,
+        handle: RouterHandle,
+        meter: MeterHandle,
+        conversations: Conversations,
+    ) -> Self {
+        Self { snapshot: ArcSwap::from_pointee(snapshot), handle, meter, conversations }
+    }
+
+    /// The present snapshot. A request takes it once and holds it to its end.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub fn model(&self, name: &str) -> Option<Arc<Model>> {
+        self.snapshot.load().models.get(name).cloned()
+    }
+
+    /// Loads the routers again; on an error the present ones stay. Blocks on files: not for the
+    /// threads that serve.
+    pub fn reload(&self) -> Result<Reloaded, LoadRouterError> {
+        let Routers { router, shadow } = self.handle.load()?;
+        self.snapshot.rcu(|present| Snapshot {
+            router: Arc::clone(&router),
+            shadow: shadow.clone(),
+            ..Snapshot::clone(present)
+        });
+        Ok(self.handle.reloaded())
     }
 }

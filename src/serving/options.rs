@@ -1,15 +1,17 @@
-//! Options of one request beyond its content: policy overrides, scheduling, and who and which conversation it is. Pure.
+//! Options of one request beyond its content: policy overrides, scheduling, and who and which
+//! conversation it is. Pure.
 
-use crate::backends::Terms;
+use crate::backends::SchedulingOptions;
 use crate::routing::PolicyOverrides;
 
-/// Everything a client sets besides the request itself, read from headers and body by the edge.
+/// Client settings other than the request itself, from headers and body.
 #[derive(Debug, Default)]
 pub struct RequestOptions {
     pub overrides: PolicyOverrides,
     /// Priority and deadline.
-    pub scheduling: Terms,
-    /// The client's credentials, which keep its conversations apart from other clients'; only ever hashed.
+    pub scheduling: SchedulingOptions,
+    /// The client's credentials, which keep its conversations apart from other clients'; only ever
+    /// hashed.
     pub credentials: Vec<u8>,
     /// The client's own name of the conversation.
     pub session: Option<String>,

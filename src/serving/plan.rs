@@ -1,14 +1,14 @@
-//! From a request to a decision: which policy applies, what each model is predicted to give, who is asked first.
+//! Planning of a request: applies the policy, predicts each model's answer, and decides their
+//! order.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::{ServeError, ServeErrorKind};
 use super::gateway::Router;
 use super::models::model::Model;
-use super::models::router_handle::LoadedRouter;
 use super::options::RequestOptions;
+use super::snapshot::Snapshot;
 use crate::openai::Request;
 use crate::routing::features::waits_for_tool;
 use crate::routing::session::{Known, Place};
@@ -21,41 +21,47 @@ use crate::traffic::Shadow;
 /// The model name that lets the router choose.
 pub const AUTO: &str = "auto";
 
-/// A decision and what it was made from.
+/// A decision and its inputs.
 pub struct Plan {
     pub policy: Arc<Policy>,
     pub rule: Rule,
     pub overrides: PolicyOverrides,
     pub features: Features,
     pub decision: Decision,
-    /// Where the request stands in its conversation, if anything tells.
+    /// Position of the request in its conversation; `None` if nothing identifies one.
     pub place: Option<Place>,
-    /// The conversation; none yet at its first turn, until the request is being answered.
+    /// The conversation; `None` at its first turn until execution begins.
     pub session: Option<SessionId>,
-    /// The router that decided.
-    pub router: Arc<LoadedRouter>,
-    /// What a candidate router would have chosen.
+    /// The models, policies and routers that decided; held to the end of the request.
+    pub snapshot: Arc<Snapshot>,
+    /// The chosen model, or any if none was.
+    pub first: Arc<Model>,
+    /// Decision of the shadow router.
     pub shadow: Option<Shadow>,
-    /// What deciding took.
+    /// Duration of the planning.
     pub took: Duration,
 }
 
-/// What a model name means.
+/// Meaning of the request's model name.
 struct Addressed {
     policy: Arc<Policy>,
     pinned: Option<Arc<str>>,
     floor: Option<f64>,
 }
 
-/// What the same rule chooses of the same candidates where another router predicts their adequacy.
+/// The decision of the same rule among the same candidates, had another router predicted their
+/// adequacy.
 fn shadow(
     features: &Features,
     candidates: &[Candidate],
     rule: &Rule,
-    p: impl Fn(usize) -> f64,
+    p: impl Fn(&str) -> Option<f64>,
 ) -> Shadow {
     let mut others = candidates.to_vec();
-    others.iter_mut().enumerate().for_each(|(place, one)| one.p = p(place));
+    // A model that the other router was not loaded for keeps its prediction.
+    for one in &mut others {
+        one.p = p(&one.model).unwrap_or(one.p);
+    }
     let decision = decide(features, &others, rule);
     Shadow {
         model: decision.chosen().map(|chosen| Arc::clone(&chosen.model)),
@@ -64,12 +70,13 @@ fn shadow(
 }
 
 impl Router {
-    /// Decides without running anything and without remembering anything.
+    /// Decides by the present snapshot without running anything and without remembering anything.
     pub fn plan(&self, request: &Request, options: &RequestOptions) -> Result<Plan, ServeError> {
         let started = Instant::now();
+        let snapshot = self.snapshot();
         let addressed = match request {
-            Request::Embedding(request) => self.address_embedding(&request.model)?,
-            _ => self.address(request.model())?,
+            Request::Embedding(request) => snapshot.address_embedding(&request.model)?,
+            _ => snapshot.address(request.model())?,
         };
         let features = Features::of(request);
         let place = self.conversations.place(request, options);
@@ -78,31 +85,34 @@ impl Router {
             floor: options.overrides.floor.or(addressed.floor),
             ..options.overrides.clone()
         };
-        let rule = rule(request, &features, &addressed, &overrides, &known)?;
+        let mut rule = rule(request, &features, &addressed, &overrides, &known)?;
+        rule.own_network_is_local = snapshot.own_network_is_local;
         let text = TextVector::of_messages(&request.messages());
-        let router = self.handle.router();
-        let mut candidates = self.candidates(&router, &text, &features, place.as_ref(), &known);
+        let mut candidates = self.candidates(&snapshot, &text, &features, &rule, |model| {
+            place.as_ref().map_or(0, |place| known.cached_tokens(model, place))
+        })?;
         let mut decision = decide(&features, &candidates, &rule);
         if decision.ranked.is_empty() {
-            // Leaving turns out is the last resort: only when nobody can take the whole conversation.
-            self.lift_context_limits(&mut candidates);
+            // Leaving turns out is the last resort: only when no model can take the whole
+            // conversation.
+            snapshot.lift_context_limits(&mut candidates);
             decision = decide(&features, &candidates, &rule);
         }
-        let candidate = self.handle.candidate();
-        // What routers are trained on are prompts to choose a model for.
+        // Routers are trained on prompts to choose a model for, not on those for a named model.
         if rule.pinned.is_none() {
-            router.watch_drift(&text);
-            if let Some(candidate) = &candidate {
-                candidate.watch_drift(&text);
+            let routers = std::iter::once(&snapshot.router).chain(&snapshot.shadow);
+            for router in routers {
+                router.watch_drift(&text);
             }
         }
-        let shadow = candidate.map(|candidate| {
-            let p = |place: usize| {
-                let (name, ability) = (&self.models[place].name, candidate.ability(place));
-                candidate.adequacy.predict_named(&text, name, ability)
-            };
+        let shadow = snapshot.shadow.as_ref().map(|other| {
+            let p =
+                |name: &str| Some(other.adequacy.predict_named(&text, name, other.ability(name)?));
             shadow(&features, &candidates, &rule, p)
         });
+        let chosen = decision.chosen().and_then(|chosen| snapshot.models.get(&chosen.model));
+        let first = chosen.or(snapshot.models.values().next()).map(Arc::clone);
+        let first = first.ok_or_else(|| ServeErrorKind::NoCandidate([].into()))?;
         Ok(Plan {
             policy: addressed.policy,
             rule,
@@ -111,14 +121,41 @@ impl Router {
             decision,
             place,
             session: known.id,
-            router,
+            snapshot,
+            first,
             shadow,
             took: started.elapsed(),
         })
     }
 
-    /// `auto` takes the default policy, `auto/<policy>` a named one, a model's own name pins it, and RouteLLM's
-    /// `router-<name>-<threshold>` sets the floor.
+    fn candidates(
+        &self,
+        snapshot: &Snapshot,
+        text: &TextVector,
+        features: &Features,
+        rule: &Rule,
+        cached_tokens: impl Fn(&str) -> u64,
+    ) -> Result<Vec<Candidate>, ServeError> {
+        let router = &snapshot.router;
+        let candidate = |model: &Arc<Model>| {
+            let ability = router.ability(&model.name).ok_or_else(|| unrated(model))?;
+            let p = router.adequacy.predict_named(text, &model.name, ability);
+            let cached = cached_tokens(&model.name);
+            Ok(model.candidate(features, p, cached, rule.reach(), &self.meter))
+        };
+        snapshot.models.values().map(candidate).collect()
+    }
+}
+
+/// The fault of a snapshot whose router does not know one of its models.
+fn unrated(model: &Model) -> ServeError {
+    tracing::error!(model.name = %model.name, "the router has no ability for a configured model");
+    ServeErrorKind::Internal.into()
+}
+
+impl Snapshot {
+    /// `auto` takes the default policy, `auto/<policy>` a named one, a model's own name pins it,
+    /// and RouteLLM's `router-<name>-<threshold>` sets the floor.
     fn address(&self, asked: &str) -> Result<Addressed, ServeError> {
         let unknown = || ServeError::from(ServeErrorKind::UnknownModel(asked.to_owned()));
         let policy = |name: &str| self.policies.get(name).cloned();
@@ -132,18 +169,18 @@ impl Router {
             return Ok(Addressed { policy, pinned: None, floor: None });
         }
         let policy = policy(&self.default_policy).ok_or(ServeErrorKind::Internal)?;
-        let (pinned, floor) = match self.model(asked) {
+        let (pinned, floor) = match self.models.get(asked) {
             Some(model) => (Some(Arc::clone(&model.name)), None),
             None => (None, Some(floor_of_threshold(asked).ok_or_else(unknown)?)),
         };
         Ok(Addressed { policy, pinned, floor })
     }
 
-    /// Vectors of different models cannot be compared, so nothing chooses among several and none stands in for
-    /// another: the request is pinned to the one it names, or to the only one there is.
+    /// Vectors of different models cannot be compared, so embeddings have neither a choice nor a
+    /// fallback: the request is pinned to the model it names, or to the only one.
     fn address_embedding(&self, asked: &str) -> Result<Addressed, ServeError> {
         let addressed = self.address(asked)?;
-        let embedding = || self.models.iter().filter(|model| model.capabilities.embeddings);
+        let embedding = || self.models.values().filter(|model| model.capabilities.embeddings);
         let pinned = match &addressed.pinned {
             Some(name) => embedding().find(|model| model.name == *name),
             None => embedding().next().filter(|_| embedding().nth(1).is_none()),
@@ -156,31 +193,15 @@ impl Router {
     }
 
     fn lift_context_limits(&self, candidates: &mut [Candidate]) {
-        for (model, candidate) in self.models.iter().zip(candidates) {
+        for (model, candidate) in self.models.values().zip(candidates) {
             if model.drops_oldest_turns {
                 candidate.context_tokens = None;
             }
         }
     }
-
-    fn candidates(
-        &self,
-        router: &LoadedRouter,
-        text: &TextVector,
-        features: &Features,
-        place: Option<&Place>,
-        known: &Known,
-    ) -> Vec<Candidate> {
-        let candidate = |(at, model): (usize, &Model)| {
-            let p = router.adequacy.predict_named(text, &model.name, router.ability(at));
-            let cached = place.map_or(0, |place| known.cached_tokens(&model.name, place));
-            model.candidate(features, p, cached, &self.meter)
-        };
-        self.models.iter().enumerate().map(candidate).collect()
-    }
 }
 
-/// The policy's rule with what the request overrides and what its conversation has brought along.
+/// The policy's rule with the request's overrides and the state of its conversation.
 fn rule(
     request: &Request,
     features: &Features,
@@ -196,7 +217,7 @@ fn rule(
     rule.local_only |= known.local_only;
     if known.floor > 0.0 {
         rule.floor = rule.floor.max(known.floor);
-        // After a failed answer nothing is tried that may fail again.
+        // After a failed answer no cascade may show another weak one.
         rule.cascade = None;
     }
     rule.stay = known.last.as_ref().map(|last| Stay {
@@ -205,24 +226,17 @@ fn rule(
     });
     let share = addressed.policy.config.explore;
     if share > 0.0 {
-        rule.explore = Some(Explore { share, draw: draw() });
+        rule.explore = Some(Explore { share, draw: fastrand::f64() });
     }
     Ok(rule)
 }
 
-/// `RouteLLM` asks its strong model where that is needed with a probability of at least the threshold; so does a floor of
-/// one less it.
+/// `RouteLLM` asks its strong model where that is needed with a probability of at least the
+/// threshold; so does a floor of one less it.
 fn floor_of_threshold(asked: &str) -> Option<f64> {
     let (_, threshold) = asked.strip_prefix("router-")?.rsplit_once('-')?;
     let threshold: f64 = threshold.parse().ok()?;
     (0.0..=1.0).contains(&threshold).then_some(1.0 - threshold)
-}
-
-/// Uniform from 0 to below 1: the standard library's hash keys are random, and others each time.
-fn draw() -> f64 {
-    let random = RandomState::new().hash_one(0_u8);
-    // The 53 bits that a float holds exactly.
-    (random >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -236,13 +250,5 @@ mod tests {
         for other in ["router-mf", "router-mf-2", "router-mf-x", "gpt-0.5", "router-0.5"] {
             assert_eq!(floor_of_threshold(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn draws_are_uniform_over_the_unit_interval() {
-        let draws: Vec<f64> = (0..2000).map(|_| draw()).collect();
-        assert!(draws.iter().all(|draw| (0.0..1.0).contains(draw)));
-        let mean = draws.iter().sum::<f64>() / 2000.0;
-        assert!((mean - 0.5).abs() < 0.05, "{mean}");
     }
 }

@@ -1,4 +1,5 @@
-//! Receipts from the end of an answer until their energy is final, and the metrics that follow from them.
+//! Receipts from the end of an answer until their energy is final, and the metrics that follow from
+//! them.
 
 pub mod emissions;
 pub mod outcome_metrics;

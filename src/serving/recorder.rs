@@ -1,4 +1,5 @@
-//! Notes on one request while it is executed, and the record they become. Prices, counts and learns nothing.
+//! Notes on one request while it is executed, and the record they become. Prices, counts and learns
+//! nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,13 +108,13 @@ impl RequestRecorder {
             .collect()
     }
 
-    /// The receipt as it stands.
+    /// The receipt so far.
     pub fn receipt(&self, plan: &Plan, attempts: Vec<Attempt>, totals: Totals) -> Receipt {
         let answering = self.attempts.last().filter(|attempt| !attempt.gave_way());
         Receipt {
             request_id: Arc::clone(&self.request_id),
             policy: Arc::clone(&plan.policy.name),
-            route: answering.map(|attempt| attempt.route),
+            route: answering.map(AttemptState::route),
             model: answering.map(|attempt| Arc::clone(&attempt.model)),
             reason: self.reason(plan),
             candidates: plan.decision.judged.clone(),

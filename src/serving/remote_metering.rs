@@ -1,14 +1,14 @@
-//! Reports to the meter what an upstream that is metered from here works on, as an engine does of itself.
+//! Work reports to the meter on behalf of an upstream whose machine is metered from here.
 //!
-//! An upstream tells no steps: a piece of its answer stands for a token decoded since the piece before, and the first
-//! one for the reading of the prompt as well.
+//! An upstream reports no steps: each piece of its answer counts as one token decoded since the
+//! previous piece, and the first one also as the whole prompt.
 
 use std::sync::Arc;
 
 use crate::energy::{MeterHandle, WorkRow, WorkSpan};
 use crate::units::{AttemptId, MonotonicNs};
 
-/// An attempt at such an upstream. Closes itself when dropped.
+/// An attempt at such an upstream. Closed when dropped.
 pub(super) struct RemoteMetering {
     meter: MeterHandle,
     model: Arc<str>,
@@ -23,23 +23,19 @@ pub(super) struct RemoteMetering {
     closed: bool,
 }
 
-/// Pieces are reported together: more often than this would tell the meter nothing.
+/// Shortest time between reports: the meter resolves no finer.
 const REPORT_NS: u64 = 50_000_000;
 
 impl RemoteMetering {
-    /// None unless the model's machine is metered from here.
     pub(super) fn open(
         meter: &MeterHandle,
         model: &Arc<str>,
         attempt: AttemptId,
         prompt_tokens: u32,
-    ) -> Option<Self> {
-        if !meter.meters_elsewhere(model) {
-            return None;
-        }
+    ) -> Self {
         meter.attempt_opened(model, attempt);
         let opened = MonotonicNs::now();
-        Some(Self {
+        Self {
             meter: meter.clone(),
             model: Arc::clone(model),
             attempt,
@@ -49,10 +45,10 @@ impl RemoteMetering {
             waiting: 0,
             pieces: 0,
             closed: false,
-        })
+        }
     }
 
-    /// A piece of the answer has come.
+    /// Counts a piece of the answer.
     pub(super) fn piece(&mut self) {
         self.pieces += 1;
         self.waiting += 1;
@@ -62,7 +58,7 @@ impl RemoteMetering {
         }
     }
 
-    /// The answer has ended; `completion_tokens` if the upstream has counted them.
+    /// Ends the attempt; `completion_tokens` is the upstream's count, if it sent one.
     pub(super) fn close(&mut self, completion_tokens: Option<u64>) {
         if std::mem::replace(&mut self.closed, true) {
             return;

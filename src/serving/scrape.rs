@@ -1,11 +1,13 @@
-//! Brings metrics that mirror other books up to date; done when somebody scrapes, so that serving pays nothing.
+//! Gauges and mirrored counters, refreshed at each scrape so that requests do not pay for them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::gateway::Gateway;
-use super::models::model::{Kind, Model};
-use crate::energy::DeviceBook;
+use super::models::deployment::Kind;
+use super::models::model::Model;
+use super::snapshot::Snapshot;
+use crate::energy::DeviceSnapshot;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{
     BuildLabels, DeviceLabels, DeviceNameLabels, GridLabels, IdleLabels, LogLabels,
@@ -18,13 +20,14 @@ impl Gateway {
         let metrics = &self.metrics;
         let version = BuildLabels { version: env!("CARGO_PKG_VERSION") };
         metrics.build_info.get_or_create(&version).set(1);
-        for model in &self.router.models {
+        let snapshot = self.router.snapshot();
+        for model in snapshot.models.values() {
             refresh_model(metrics, model);
         }
         let remembered = self.router.conversations.remembered();
         metrics.conversations_remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
-        self.refresh_drift();
-        let books = self.router.meter.books();
+        self.refresh_drift(&snapshot);
+        let books = self.router.meter.snapshot();
         let mut loads: BTreeMap<&Arc<str>, Microjoules> = BTreeMap::new();
         for device in &books.devices {
             refresh_device(metrics, device);
@@ -63,11 +66,11 @@ impl Gateway {
 }
 
 impl Gateway {
-    fn refresh_drift(&self) {
-        let (router, candidate) = (self.router.handle.router(), self.router.handle.candidate());
-        for (role, learnt) in [("router", Some(router)), ("candidate", candidate)] {
+    fn refresh_drift(&self, snapshot: &Snapshot) {
+        let roles = [("router", Some(&snapshot.router)), ("candidate", snapshot.shadow.as_ref())];
+        for (role, router) in roles {
             let labels = RouterLabels { role };
-            let psi = learnt.and_then(|learnt| learnt.drift.as_ref()?.psi());
+            let psi = router.and_then(|router| router.drift.as_ref()?.psi());
             match psi {
                 Some(psi) => {
                     self.metrics.router_drift_psi.get_or_create(&labels).set(psi);
@@ -83,11 +86,11 @@ impl Gateway {
 
 fn refresh_model(metrics: &Metrics, model: &Model) {
     let labels = model.labels();
-    let health = model.backend.health();
+    let health = model.health();
     metrics.requests_in_flight.get_or_create(&labels).set(health.in_flight.into());
-    let ready = i64::from(model.unavailable().is_none());
+    let ready = i64::from(model.is_ready());
     metrics.model_ready.get_or_create(&labels).set(ready);
-    if let Kind::Local { engine, control } = &model.kind {
+    if let Kind::Local { engine, control } = &model.primary.kind {
         let restarts = u64::from(engine.borrow().restarts);
         let labels = ModelNameLabels { model: Arc::clone(&model.name) };
         mirror_count(&metrics.engine_restarts_total.get_or_create(&labels), restarts);
@@ -98,7 +101,7 @@ fn refresh_model(metrics: &Metrics, model: &Model) {
     }
 }
 
-fn refresh_device(metrics: &Metrics, device: &DeviceBook) {
+fn refresh_device(metrics: &Metrics, device: &DeviceSnapshot) {
     let name = Arc::clone(&device.info.name);
     let (source, quality) = (device.info.source.label(), device.info.quality.label());
     let labels = DeviceLabels { device: Arc::clone(&name), source, quality };

@@ -27,7 +27,8 @@ pub enum PromptStorage {
     /// Nothing.
     #[default]
     Off,
-    /// SHA-256 of the messages: equal prompts can be recognised. A short prompt can be guessed from its hash.
+    /// SHA-256 of the messages: equal prompts can be recognised. A short prompt can be guessed from
+    /// its hash.
     Hash,
     /// The messages themselves.
     Full,

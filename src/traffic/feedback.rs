@@ -1,7 +1,9 @@
-//! What is learnt of an answer after it was given: verdicts of people and judges, and weak signs in what clients do next.
+//! What is learnt of an answer after it was given: verdicts of people and judges, and weak signs in
+//! what clients do next.
 //!
-//! Lines of their own kinds in the log, joined to their request by its id when the log is read: a record that is written
-//! is never changed. Pure; verdicts and signs never mix, because a retry is a hint and no judgement.
+//! Lines of their own kinds in the log, joined to their request by its id when the log is read: a
+//! record that is written is never changed. Pure; verdicts and signs never mix, because a retry is
+//! a hint and no judgement.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -73,7 +75,8 @@ impl Source {
     }
 }
 
-/// Something a client did that hints at what it thought of an answer. Never an outcome: people also retry by mistake.
+/// Something a client did that hints at what it thought of an answer. Never an outcome: people also
+/// retry by mistake.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
     pub version: u32,
@@ -114,7 +117,8 @@ impl Verdicts {
         self.0.iter().map(|(source, &score)| (source, score))
     }
 
-    /// The answer's label: the mean of what clients said, else of what judges said. A judge never outvotes a user.
+    /// The answer's label: the mean of what clients said, else of what judges said. A judge never
+    /// outvotes a user.
     pub fn label(&self) -> Option<f64> {
         let mean = |wanted: &str| {
             let scores: Vec<f64> = self

@@ -1,6 +1,8 @@
-//! Finds the record of one request in the log, for what is said of it when the gateway remembers it no more.
+//! Finds the record of one request in the log, for what is said of it when the gateway remembers it
+//! no more.
 //!
-//! Reads the file of the day on which the id was made and no other. Blocks: not for the threads that serve.
+//! Reads the file of the day on which the id was made and no other. Blocks: not for the threads
+//! that serve.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};

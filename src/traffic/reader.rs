@@ -1,7 +1,8 @@
 //! Reads the log back, line by line, each record with the label that later lines gave it.
 //!
-//! A torn last line, as a kill leaves it, is told apart from a bad one. Verdicts come after their records, maybe days
-//! later, so the files are read twice: once for the verdicts, which are few, once for the records.
+//! A torn last line, as a kill leaves it, is told apart from a bad one. Verdicts come after their
+//! records, maybe days later, so the files are read twice: once for the verdicts, which are few,
+//! once for the records.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -51,7 +52,8 @@ fn open(path: &Path) -> Result<BufReader<File>, LogError> {
     Ok(BufReader::new(File::open(path).map_err(failed)?))
 }
 
-/// The label of each request that somebody judged. Lines that cannot be read are left to the second reading.
+/// The label of each request that somebody judged. Lines that cannot be read are left to the second
+/// reading.
 fn labels(files: &[PathBuf]) -> Result<HashMap<Arc<str>, f64>, LogError> {
     let mut verdicts: HashMap<Arc<str>, Verdicts> = HashMap::new();
     let mut bytes = Vec::new();

@@ -9,12 +9,13 @@ use sha2::{Digest, Sha256};
 
 use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
-use crate::energy::carbon::CarbonFigure;
+use crate::energy::grid::emissions::CarbonFigure;
 use crate::openai::{Message, Usage};
 use crate::routing::{Features, Judged, PolicyOverrides, Route, Rule, SessionId, Signals};
 use crate::units::{Dollars, Joules};
 
-/// Version of the row; raised when a field changes its meaning. 2: costs of a candidate count what its cache holds.
+/// Version of the row; raised when a field changes its meaning. 2: costs of a candidate count what
+/// its cache holds.
 pub const RECORD_VERSION: u32 = 2;
 /// The oldest version that can be read: what it lacks is then as it was.
 pub const OLDEST_VERSION: u32 = 1;
@@ -36,7 +37,8 @@ pub struct Record {
     /// What the request itself asked of its policy.
     #[serde(default, skip_serializing_if = "PolicyOverrides::is_empty")]
     pub wishes: PolicyOverrides,
-    /// Probability with which the rule chose as it did, above 0 to 1; 1 where nothing is left to chance.
+    /// Probability with which the rule chose as it did, above 0 to 1; 1 where nothing is left to
+    /// chance.
     #[serde(default = "certain")]
     pub propensity: f64,
     /// The conversation, as a hash with a key that only the running gateway has.
@@ -94,8 +96,8 @@ impl Prompt {
     }
 }
 
-/// What a client is told about its request: the `wattgate` object of the body, of the last stream chunk, of
-/// `GET /v1/requests/{id}` and of the log.
+/// What a client is told about its request: the `wattgate` object of the body, of the last stream
+/// chunk, of `GET /v1/requests/{id}` and of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     pub request_id: Arc<str>,
@@ -111,7 +113,8 @@ pub struct Receipt {
     /// What that energy causes by the grids it comes from; absent where none is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carbon: Option<CarbonFigure>,
-    /// What the operator's own electricity for it costs; absent without a price, or where the energy is unknown.
+    /// What the operator's own electricity for it costs; absent without a price, or where the
+    /// energy is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub electricity_dollars: Option<Dollars>,
 }
@@ -121,11 +124,18 @@ pub struct Receipt {
 pub struct Attempt {
     pub model: Arc<str>,
     pub route: Route,
+    /// Which deployment of the model; absent where it has only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Arc<str>>,
+    /// Zone of the deployment's grid, where the operator named one. Not logged: its carbon is.
+    #[serde(skip)]
+    pub carbon_zone: Option<Arc<str>>,
     pub outcome: AttemptOutcome,
     /// Fixed word for the failure, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How many of the oldest turns were left out so that the conversation fits; absent when it was read whole.
+    /// How many of the oldest turns were left out so that the conversation fits; absent when it was
+    /// read whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_turns: Option<u32>,
     /// What the first tokens of a local answer told; absent where no token's probability is known.
@@ -137,8 +147,8 @@ pub struct Attempt {
     /// Absent when nothing ran: refused before any work.
     #[serde(flatten)]
     pub energy: Option<EnergyFigure>,
-    /// The same with the attempt's share of the idle energy while it was open, once settled; absent where that is not
-    /// metered here.
+    /// The same with the attempt's share of the idle energy while it was open, once settled; absent
+    /// where that is not metered here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amortised_joules: Option<Joules>,
 }

@@ -1,7 +1,8 @@
 //! Writes the log on a thread of its own: serving never waits for a disk.
 //!
-//! Each record is one `write` of one whole line, so a kill loses at most the line being written. When the thread
-//! cannot keep up, records are dropped and counted rather than queued without bound.
+//! Each record is one `write` of one whole line, so a kill loses at most the line being written.
+//! When the thread cannot keep up, records are dropped and counted rather than queued without
+//! bound.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -14,7 +14,7 @@ def ask(client: openai.OpenAI, prompt: str, model: str = LOCAL, **more: Any) -> 
     return client.chat.completions.create(model=model, messages=messages, **more)
 
 
-def test_auto_answers_and_says_who_and_why(client: openai.OpenAI) -> None:
+def test_auto_answers_with_model_and_reason(client: openai.OpenAI) -> None:
     raw = client.chat.completions.with_raw_response.create(
         model="auto", messages=[{"role": "user", "content": "What is the capital of France?"}], max_tokens=16
     )
@@ -46,7 +46,7 @@ def test_a_model_is_reached_by_its_own_name(client: openai.OpenAI, model: str, r
 
 
 def test_a_local_answer_names_its_model_and_counts_its_tokens(client: openai.OpenAI) -> None:
-    # Told to answer in a sentence, even this small model knows it.
+    # With a system prompt even this small model answers correctly.
     question = "What is the capital of France? Answer in one sentence."
     answer = ask(client, question, max_tokens=24, temperature=0)
     assert answer.model == LOCAL

@@ -1,4 +1,4 @@
-"""What crosses to an upstream, and what must not."""
+"""Requests to an upstream: forwarded fields and withheld secrets."""
 
 import openai
 import pytest
@@ -65,7 +65,7 @@ def test_local_only_fails_closed(client: openai.OpenAI, upstream: MockUpstream) 
     assert len(upstream.received) == calls
 
 
-def test_route_decides_without_asking_anybody(gateway: Gateway, upstream: MockUpstream) -> None:
+def test_route_decides_without_any_request(gateway: Gateway, upstream: MockUpstream) -> None:
     calls, before = len(upstream.received), gateway.metrics()
     answer = gateway.post("/v1/route", {"model": "auto/best", "messages": messages("Hello")})
     assert answer.status == 200

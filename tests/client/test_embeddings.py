@@ -38,7 +38,7 @@ def embedder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_vectors_equal_the_reference(embedder: openai.OpenAI) -> None:
     reference = Reference(MODEL)
-    # The client asks for base64 by itself and decodes it.
+    # The client requests base64 by default and decodes it.
     answer = embedder.embeddings.create(model="minilm", input=TEXTS)
     assert answer.usage.prompt_tokens == sum(len(reference.tokens(text)) for text in TEXTS)
     for text, item in zip(TEXTS, answer.data, strict=True):
@@ -89,7 +89,7 @@ class Reference:
         mixed = mixed.swapaxes(0, 1).reshape(len(x), -1)
         x = self.norm(x + self.linear(mixed, f"{name}.attn_output"), f"{name}.attn_output_norm")
         up = self.linear(x, f"{name}.ffn_up")
-        # ggml approximates GELU so; the exact one moves the vectors of long texts by up to 5e-4.
+        # ggml uses this approximation of GELU; the exact one moves the vectors of long texts by up to 5e-4.
         gelu = up * 0.5 * (1 + numpy.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)))
         return self.norm(x + self.linear(gelu, f"{name}.ffn_down"), f"{name}.layer_output_norm")
 
@@ -108,7 +108,7 @@ class Reference:
         return [*pieces, self.ids["[SEP]"]]
 
     def pieces(self, word: str) -> list[int]:
-        """The longest known beginning, again and again; one piece that is unknown makes the word unknown."""
+        """Longest known prefix, repeatedly; one unknown piece makes the word unknown."""
         found = []
         while word:
             end = next((end for end in range(len(word), 0, -1) if word[:end] in self.ids), None)

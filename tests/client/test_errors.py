@@ -1,4 +1,4 @@
-"""Bad input: each gets one clear error of OpenAI's shape, and disturbs nobody."""
+"""Bad input: one clear error in OpenAI's format, without effect on other requests."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""When the cloud fails or is not there. Each test has a gateway of its own, so that no failure is remembered elsewhere."""
+"""Upstreams that fail or are unreachable. Each test has its own gateway, so that no breaker state is shared."""
 
 import socket
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def messages(prompt: str) -> list[dict[str, str]]:
 
 
 def assert_local_answers(gateway: Gateway, prompt: str, streams: bool) -> None:
-    """The best model is in the cloud and fails; the local one answers, and the receipt tells both attempts."""
+    """The best model is in the cloud and fails; the local one answers, and the receipt has both attempts."""
     with gateway.openai() as client:
         answer = client.chat.completions.create(
             model="auto/best", messages=messages(prompt), max_tokens=8, stream=streams
@@ -42,10 +42,10 @@ def test_the_local_model_answers_when_the_cloud_fails(fresh: Gateway, marker: st
 
 
 @pytest.mark.parametrize("marker", [*FAILING_STATUS, GARBAGE])
-def test_a_failing_cloud_that_was_named_is_an_error_of_ours(fresh: Gateway, marker: str) -> None:
+def test_a_failing_upstream_requested_by_name_is_a_gateway_error(fresh: Gateway, marker: str) -> None:
     with fresh.openai() as client, pytest.raises(openai.APIStatusError) as failure:
         client.chat.completions.create(model=CLOUD, messages=messages(marker))
-    # The client's own key is fine, so 401 would mislead it; an upstream's rate limit may be passed on.
+    # The client's own key is valid, so 401 would be wrong; an upstream's rate limit may be passed on.
     assert failure.value.status_code >= 500 or failure.value.status_code == 429
     assert failure.value.body["message"]
     assert UPSTREAM_KEY not in failure.value.response.text
@@ -54,7 +54,7 @@ def test_a_failing_cloud_that_was_named_is_an_error_of_ours(fresh: Gateway, mark
 def test_the_local_model_answers_when_the_cloud_is_unreachable(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        # Bound but not listening: the port refuses connections and nobody else can take it meanwhile.
+        # Bound but not listening: the port refuses connections and no other process can take it.
         with Gateway(tmp_path, f"http://127.0.0.1:{closed.getsockname()[1]}/v1") as gateway:
             assert_local_answers(gateway, "Hello.", streams=False)
 
@@ -69,7 +69,7 @@ def test_a_stream_cut_by_the_upstream_ends_with_an_error(fresh: Gateway) -> None
     assert fresh.get("/healthz").status == 200
 
 
-def test_without_its_key_the_cloud_sits_out_and_the_gateway_says_so(upstream: MockUpstream, tmp_path: Path) -> None:
+def test_without_its_key_the_cloud_model_is_excluded_with_a_log_line(upstream: MockUpstream, tmp_path: Path) -> None:
     with Gateway(tmp_path, upstream.base_url, upstream_key=None) as gateway:
         assert UPSTREAM_KEY_VARIABLE in gateway.log()
         with gateway.openai() as client:

@@ -36,7 +36,7 @@ def json_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("streams", [False, True])
-def test_a_schema_of_pydantic_is_kept_to_by_several_at_once(client: openai.OpenAI, streams: bool) -> None:
+def test_concurrent_answers_match_a_pydantic_schema(client: openai.OpenAI, streams: bool) -> None:
     def plan(seed: int) -> str:
         answer = ask(
             client,
@@ -59,7 +59,7 @@ def test_a_schema_of_pydantic_is_kept_to_by_several_at_once(client: openai.OpenA
         Plan.model_validate_json(text)
 
 
-def test_the_clients_own_parser_takes_an_answer_that_ends_by_itself(client: openai.OpenAI) -> None:
+def test_the_clients_parser_accepts_a_complete_answer(client: openai.OpenAI) -> None:
     class Colour(BaseModel):
         model_config = ConfigDict(extra="forbid")
         name: Literal["red", "green", "blue"]
@@ -86,13 +86,13 @@ def test_a_type_adapters_schema_works_too(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "https://example.com/x"}], ids=str)
-def test_a_schema_that_cannot_be_kept_is_refused(client: openai.OpenAI, schema: dict[str, Any]) -> None:
+def test_an_unsupported_schema_is_refused(client: openai.OpenAI, schema: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, "Hello", response_format=json_schema(schema))
     assert refused.value.param == "response_format"
 
 
-def test_logprobs_have_openais_shape(client: openai.OpenAI) -> None:
+def test_logprobs_have_openai_format(client: openai.OpenAI) -> None:
     answer = ask(client, "What is the capital of France?", logprobs=True, top_logprobs=5, temperature=0, max_tokens=12)
     choice = answer.choices[0]
     for token in choice.logprobs.content:

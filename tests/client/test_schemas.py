@@ -1,4 +1,4 @@
-"""Structured output under random schemas on the real local model: whatever the dice say, what is valid stays valid.
+"""Structured output under random schemas on the real local model: every answer is valid for its schema.
 
 `WATTGATE_SCHEMAS=1000` asks for more of them than an ordinary run; the seed is printed with every failure.
 """
@@ -19,7 +19,7 @@ from rig.upstream import MockUpstream
 from rig.waiting import eventually
 
 SCHEMAS = int(os.environ.get("WATTGATE_SCHEMAS", "120"))
-# So many tokens hold the shortest answer to any of the schemas.
+# Enough tokens for the shortest answer to any of the schemas.
 ENOUGH = 160
 MODEL = "forms"
 CONFIG = f"""
@@ -39,17 +39,17 @@ def forms(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> I
             yield client
 
 
-def test_random_schemas_are_kept_to(forms: openai.OpenAI) -> None:
+def test_answers_match_random_schemas(forms: openai.OpenAI) -> None:
     with ThreadPoolExecutor(12) as asking:
         outcomes = list(asking.map(lambda seed: outcome(forms, seed), range(SCHEMAS)))
     wrong = [told for told in outcomes if told not in ("whole", "cut")]
     assert not wrong, "\n\n".join(wrong)
-    # Or the test would prove nothing.
+    # Otherwise the test proves nothing.
     assert outcomes.count("whole") > SCHEMAS * 0.8, f"{outcomes.count('cut')} of {SCHEMAS} were cut"
 
 
 def outcome(client: openai.OpenAI, seed: int) -> str:
-    """`whole`, `cut` (rightly), or what is wrong."""
+    """`whole`, `cut` (by the limit), or the defect."""
     rng = random.Random(seed)
     schema = Schemas(rng).root()
     limit = rng.choice([4, 12, 30, ENOUGH, ENOUGH, ENOUGH])
@@ -74,13 +74,13 @@ def outcome(client: openai.OpenAI, seed: int) -> str:
         rightly = choice.finish_reason == "length" and used == limit < ENOUGH
         return "cut" if rightly else f"{told}\n{error}"
     validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
-    # A number may be cut to another one; nothing else that is cut is JSON.
+    # A truncated number may be another number; any other truncated value is not JSON.
     errors = [error.message for error in validator.iter_errors(value)]
     return f"{told}\n{errors}" if errors else "whole"
 
 
 class Schemas:
-    """Makes schemas of everything that is promised."""
+    """Generates schemas from every supported keyword."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -200,7 +200,7 @@ class Schemas:
     ],
     ids=str,
 )
-def test_what_cannot_be_kept_to_is_refused_by_name(client: openai.OpenAI, schema: dict[str, Any], named: str) -> None:
+def test_unsupported_keywords_are_refused_by_name(client: openai.OpenAI, schema: dict[str, Any], named: str) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(
             model="smollm2-135m",

@@ -1,4 +1,4 @@
-"""Streamed answers: their order, their end, and what happens when the reader leaves."""
+"""Streamed answers: order, end, and client disconnects."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -48,14 +48,14 @@ def test_a_local_stream_is_one_completion_in_pieces(client: openai.OpenAI) -> No
     assert finish_reasons(chunks) == ["length"]
 
 
-def test_a_cloud_stream_passes_as_it_was_cut(client: openai.OpenAI) -> None:
+def test_a_cloud_stream_keeps_its_chunks(client: openai.OpenAI) -> None:
     chunks = stream(client, CLOUD)
     assert [piece for piece in (text([chunk]) for chunk in chunks) if piece] == words(PROMPT)
     assert text(chunks) == reply_to(PROMPT)
 
 
 @pytest.mark.parametrize("model", [LOCAL, CLOUD])
-def test_usage_comes_once_when_asked_for(client: openai.OpenAI, model: str) -> None:
+def test_usage_comes_once_when_requested(client: openai.OpenAI, model: str) -> None:
     chunks = stream(client, model, max_tokens=12, stream_options={"include_usage": True})
     (usage,) = [chunk.usage for chunk in chunks if chunk.usage]
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
@@ -66,7 +66,7 @@ def test_usage_comes_once_when_asked_for(client: openai.OpenAI, model: str) -> N
 
 
 @pytest.mark.parametrize("model", [LOCAL, CLOUD])
-def test_usage_stays_away_when_not_asked_for(client: openai.OpenAI, model: str) -> None:
+def test_usage_is_absent_unless_requested(client: openai.OpenAI, model: str) -> None:
     assert not any(chunk.usage for chunk in stream(client, model, max_tokens=12))
 
 
@@ -88,7 +88,7 @@ def test_the_wire_ends_with_the_energy_comment_and_done(gateway: Gateway) -> Non
     assert all(line.startswith("data: {") for line in lines[:-2] if not line.startswith(":"))
 
 
-def test_a_reader_who_leaves_frees_the_model(gateway: Gateway, client: openai.OpenAI) -> None:
+def test_a_client_disconnect_frees_the_model(gateway: Gateway, client: openai.OpenAI) -> None:
     def cancelled() -> float:
         return gateway.metrics().value(
             "wattgate_requests_total", model=LOCAL, route="local", outcome="cancelled"
@@ -109,7 +109,7 @@ def test_a_reader_who_leaves_frees_the_model(gateway: Gateway, client: openai.Op
     eventually(gone)
 
 
-def test_eight_streams_share_the_model_and_the_books_balance(gateway: Gateway, client: openai.OpenAI) -> None:
+def test_eight_streams_share_the_model_and_energy_is_conserved(gateway: Gateway, client: openai.OpenAI) -> None:
     prompts = [f"Write a sentence about the number {number}." for number in range(8)]
     with ThreadPoolExecutor(len(prompts)) as readers:
         answers = list(readers.map(lambda prompt: stream(client, LOCAL, prompt, max_tokens=24), prompts))

@@ -1,4 +1,4 @@
-"""Tools on the local model, as the official client uses them: it is told of them by the fallback, its template knowing none."""
+"""Tools on the local model, as the official client uses them: in the fallback format, as its template has none."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def ask_streaming(client: openai.OpenAI, *messages: Any, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("asked", [ask, ask_streaming])
-def test_a_call_its_result_and_an_answer_in_words(client: openai.OpenAI, asked: Callable[..., Any]) -> None:
+def test_a_call_its_result_and_a_final_answer(client: openai.OpenAI, asked: Callable[..., Any]) -> None:
     called = asked(client, tool_choice=FORCED).choices[0]
     assert called.finish_reason == "tool_calls"
     assert called.message.content is None
@@ -49,7 +49,7 @@ def test_a_call_its_result_and_an_answer_in_words(client: openai.OpenAI, asked: 
     assert answered.finish_reason != "tool_calls"
 
 
-def test_a_model_used_to_calling_calls_by_itself(client: openai.OpenAI) -> None:
+def test_a_model_calls_voluntarily_after_earlier_calls(client: openai.OpenAI) -> None:
     messages: list[Any] = []
     for place, city in enumerate(["Rome", "Oslo", "Cairo"]):
         function = {"name": "get_weather", "arguments": json.dumps({"city": city})}
@@ -63,7 +63,7 @@ def test_a_model_used_to_calling_calls_by_itself(client: openai.OpenAI) -> None:
     assert isinstance(arguments["city"], str)
 
 
-def test_a_streamed_call_is_put_together_by_the_client(client: openai.OpenAI) -> None:
+def test_a_streamed_call_is_assembled_by_the_client(client: openai.OpenAI) -> None:
     with client.chat.completions.stream(
         model=LOCAL, messages=[QUESTION], tools=[WEATHER], tool_choice="required", temperature=0, max_tokens=64
     ) as stream:
@@ -77,7 +77,7 @@ def test_a_streamed_call_is_put_together_by_the_client(client: openai.OpenAI) ->
     assert final.choices[0].finish_reason == "tool_calls"
 
 
-def test_one_of_several_tools_is_chosen_where_one_is_required(client: openai.OpenAI) -> None:
+def test_one_of_several_tools_is_called_if_required(client: openai.OpenAI) -> None:
     names = ["get_weather", "get_time"]
     tools = [{**WEATHER, "function": {**WEATHER["function"], "name": name}} for name in names]
     answer = ask(client, tools=tools, tool_choice="required", parallel_tool_calls=False).choices[0]
@@ -86,7 +86,7 @@ def test_one_of_several_tools_is_chosen_where_one_is_required(client: openai.Ope
     assert call.function.name in names
 
 
-def test_local_answers_tell_reasoning_tokens_apart(client: openai.OpenAI) -> None:
+def test_local_answers_count_reasoning_tokens_separately(client: openai.OpenAI) -> None:
     usage = ask(client, tool_choice="none", max_tokens=4).usage
     assert usage.completion_tokens_details.reasoning_tokens == 0
 
@@ -165,7 +165,7 @@ def test_the_clients_stream_gives_typed_arguments_and_answers(client: openai.Ope
     assert parsed == Verdict.model_validate_json(told)
 
 
-def test_an_agent_goes_round_until_it_has_its_answer(client: openai.OpenAI) -> None:
+def test_an_agent_loop_ends_with_an_answer(client: openai.OpenAI) -> None:
     messages: list[Any] = [{"role": "system", "content": "You plan trips."}, QUESTION]
     cached = []
     for _ in range(3):
@@ -177,18 +177,18 @@ def test_an_agent_goes_round_until_it_has_its_answer(client: openai.OpenAI) -> N
         called = answer.choices[0].message
         messages.append(called)
         for call in called.tool_calls:
-            # Long, of many lines and not only of ASCII, as results are.
+            # Long, with many lines and non-ASCII text, like real results.
             result = f"{call.function.parsed_arguments!r}: 17 °C\n" + "☀️ sonnig, 東京\n" * 20
             messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
     answered = client.chat.completions.create(
         model=LOCAL, messages=messages, tools=HELPERS, tool_choice="none", temperature=0, max_tokens=24
     )
     assert answered.choices[0].message.content
-    # Of a later turn, only what is new is read.
+    # A later turn prefills only its new tokens.
     assert min(cached[1:]) > 0.3
 
 
-def test_a_call_that_is_cut_is_whole_json_or_says_so(client: openai.OpenAI) -> None:
+def test_a_truncated_call_is_complete_json_or_marked(client: openai.OpenAI) -> None:
     choice = {"type": "function", "function": {"name": "Trip"}}
     for limit in (2, 8, 24, 60):
         answer = client.chat.completions.create(
@@ -200,7 +200,7 @@ def test_a_call_that_is_cut_is_whole_json_or_says_so(client: openai.OpenAI) -> N
             Trip.model_validate_json(arguments)
 
 
-def test_arguments_of_any_script_arrive_as_they_are(client: openai.OpenAI) -> None:
+def test_arguments_in_any_script_arrive_unchanged(client: openai.OpenAI) -> None:
     words = ["Zürich", "東京 🗼", "line\nbreak", 'say "hi" \\']
     parameters = {
         "type": "object",
@@ -214,7 +214,7 @@ def test_arguments_of_any_script_arrive_as_they_are(client: openai.OpenAI) -> No
         assert list(json.loads(call.function.arguments).values()) == words
 
 
-def test_many_tools_of_ten_arguments_are_offered_at_once(client: openai.OpenAI) -> None:
+def test_many_tools_of_ten_arguments_fit_one_request(client: openai.OpenAI) -> None:
     kinds = [{"type": "string"}, {"type": "integer"}, {"enum": ["a", "b"]}, {"type": "boolean"}, {"type": ["string", "null"]}]
     properties = {f"field_{at}": kinds[at % 5] for at in range(10)}
     parameters = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

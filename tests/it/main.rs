@@ -1,4 +1,4 @@
-//! The tests that go through the front door: one binary, so the crate is linked once.
+//! Tests that drive Wattgate from outside: one binary, so that the crate is linked once.
 
 #![expect(
     clippy::unwrap_used,

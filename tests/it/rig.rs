@@ -3,8 +3,11 @@
 pub mod app;
 pub mod cli;
 pub mod engine;
+pub mod fake_engine;
+pub mod gguf;
 pub mod hub;
 pub mod local_models;
 pub mod mock_upstream;
 pub mod model_folder;
+pub mod rapl;
 pub mod serving;

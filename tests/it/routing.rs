@@ -2,6 +2,7 @@
 
 mod cascade;
 mod cascade_curve;
+mod deployments;
 mod fallback;
 mod judge;
 mod policies;

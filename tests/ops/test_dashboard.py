@@ -1,4 +1,4 @@
-"""The dashboard can be read by someone who did not make it."""
+"""The shipped dashboard: descriptions, data sources, layout."""
 
 from itertools import combinations
 
@@ -7,7 +7,7 @@ from rig.dashboard import dashboard, panels
 ENERGY_UNITS = {"joule", "watt"}
 
 
-def test_every_panel_explains_itself() -> None:
+def test_every_panel_has_a_description() -> None:
     for panel in panels():
         title = panel["title"]
         assert panel["description"], title
@@ -15,7 +15,7 @@ def test_every_panel_explains_itself() -> None:
         assert all(target["legendFormat"] for target in panel["targets"]), title
 
 
-def test_every_panel_asks_the_chosen_data_source() -> None:
+def test_every_panel_uses_the_selected_data_source() -> None:
     for panel in panels():
         sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
         assert all(source["uid"] == "${datasource}" for source in sources), panel["title"]

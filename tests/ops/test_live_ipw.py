@@ -1,4 +1,4 @@
-"""What the README's PromQL says on a real Prometheus is what one reckons by hand from the gateway's own records."""
+"""The documented PromQL on a real Prometheus equals the figures computed from the gateway's own records."""
 
 import re
 from collections import defaultdict
@@ -15,7 +15,7 @@ from rig.upstream import MockUpstream
 
 Labels = tuple[str, str, str, str]
 
-# Model or policy that is asked, the verdict, and the second one that replaces it.
+# Requested model or policy, the verdict, and a second verdict that replaces it.
 QUESTIONS = [
     (LOCAL, 1.0, None),
     (LOCAL, 0.25, None),
@@ -41,7 +41,7 @@ def measured(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def ask_and_judge(gateway: Gateway) -> list[dict]:
-    """Asks all questions and gives the records, each with the score that stands in the end."""
+    """Sends all questions and returns the records, each with its last score."""
     records = []
     with gateway.openai() as client:
         for model, *verdicts in QUESTIONS:
@@ -64,7 +64,7 @@ def labels_of(record: dict[str, Any]) -> Labels:
 
 
 def by_hand(records: list[dict], cost: Any) -> dict[Labels, float]:
-    """Sum of scores by sum of costs: the ratio of the means."""
+    """Sum of scores divided by sum of costs: the ratio of the means."""
     scores: defaultdict[Labels, float] = defaultdict(float)
     costs: defaultdict[Labels, float] = defaultdict(float)
     for record in records:
@@ -82,7 +82,7 @@ def watts(record: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize(("place", "cost"), [(0, joules), (1, watts)], ids=["per joule", "per watt"])
-def test_the_readmes_query_gives_what_the_records_add_up_to(measured: Any, place: int, cost: Any) -> None:
+def test_the_documented_query_equals_the_sum_of_the_records(measured: Any, place: int, cost: Any) -> None:
     _, prometheus, records = measured
     query = re.findall(r"```promql\n(.*?)```", (REPOSITORY / "docs" / "routing.md").read_text(), re.DOTALL)[place]
     found = {

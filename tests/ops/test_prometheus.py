@@ -1,4 +1,4 @@
-"""Debian's real Prometheus scrapes a gateway that has answered, failed and lost its engine; every panel then has data."""
+"""A real Prometheus scrapes a gateway with answers, failures and an engine restart; every panel then has data."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def busy(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def prometheus(busy: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Has seen traffic between two scrapes, so that every rate has something to show."""
+    """Has scraped before and after traffic, so that every rate has data."""
     with Prometheus.scraping(tmp_path_factory.mktemp("prometheus"), busy.address) as prometheus:
         prometheus.wait_for_scrapes(2)
         traffic(busy)
@@ -56,14 +56,14 @@ def traffic(gateway: Gateway) -> None:
         for verdict in ("good", "bad", "good"):
             answer = gateway.post("/v1/feedback", {"request_id": receipt["request_id"], "verdict": verdict})
             assert answer.status == 200, answer.text
-    # Enough decisions to tell whether requests have drifted.
+    # Enough decisions for the drift metric.
     for _ in range(110):
         question = {"model": "auto", "messages": [{"role": "user", "content": "Say hello."}]}
         assert gateway.post("/v1/route", question).status == 200
 
 
 def kill_engine(gateway: Gateway) -> None:
-    """Kills the local model's process and waits until its successor answers."""
+    """Kills the engine process of the local model and waits until it has restarted."""
     (engine,) = children(gateway.process.pid)
     os.kill(engine, signal.SIGKILL)
 
@@ -75,14 +75,14 @@ def kill_engine(gateway: Gateway) -> None:
 
 
 def unload(gateway: Gateway) -> None:
-    """As an operator would; the next request loads the model again."""
+    """Unloads the local model; the next request loads it again."""
     answer = gateway.post(f"/admin/models/{LOCAL}/unload", {})
     assert answer.status == 200, answer.text
     assert answer.json()["state"] == "unloaded"
 
 
 def children(parent: int) -> list[int]:
-    """Processes that `parent` has started and that still run."""
+    """Running child processes of `parent`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -109,7 +109,7 @@ def test_the_dashboards_variables_have_values(prometheus: Prometheus) -> None:
         assert set(prometheus.get(f"label/{label}/values", **{"match[]": "wattgate_model_ready"})) == values
 
 
-def test_the_books_balance_in_prometheus_too(prometheus: Prometheus) -> None:
+def test_energy_is_conserved_in_prometheus(prometheus: Prometheus) -> None:
     errors = prometheus.values("max_over_time(wattgate_energy_conservation_error_joules[5m])")
     assert errors and set(errors) == {0.0}
 

@@ -1,1 +1,1 @@
-"""The test rig: a real gateway, a mock upstream on loopback, and readers of what they say. Holds no tests."""
+"""The test rig: a real gateway, a mock upstream on loopback, and readers of their output. Holds no tests."""

@@ -9,7 +9,7 @@ from rig.build import REPOSITORY
 
 PATH = REPOSITORY / "deploy/grafana/dashboards/wattgate.json"
 
-# What Grafana puts in for the variables when "All" is chosen and five minutes are shown.
+# Values that Grafana substitutes for the variables when "All" is selected and five minutes are shown.
 VARIABLES = {"$__rate_interval": "5m", "$__range": "5m", "$model": ".*", "$route": ".*"}
 
 

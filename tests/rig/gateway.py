@@ -1,4 +1,4 @@
-"""Starts a real `wattgate serve` in a folder of its own, talks to it, and stops it.
+"""Starts a real `wattgate serve` in a temporary folder, sends requests, and stops it.
 
 It must not look inside the gateway: everything is learnt from its HTTP answers, its log and its files.
 """
@@ -27,7 +27,7 @@ UPSTREAM_KEY = "sk-upstream-only"
 UPSTREAM_KEY_VARIABLE = "WATTGATE_TEST_UPSTREAM_KEY"
 CONTEXT_TOKENS = 2048
 
-# `cheap` and `best` make the choice of `auto` certain: only the cloud costs money, and it is by far the abler one.
+# `cheap` and `best` determine the choice of `auto`: only the cloud costs money, and its ability is far higher.
 CONFIG = """
 model_dir = '{model_dir}'
 
@@ -104,7 +104,7 @@ class Gateway:
             )
             + more_config
         )
-        # Nothing of the developer's own environment may decide a test: no real key, no proxy.
+        # The developer's environment must not affect a test: no real key, no proxy.
         self._environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
         if upstream_key is not None:
             self._environment[UPSTREAM_KEY_VARIABLE] = upstream_key
@@ -160,7 +160,7 @@ class Gateway:
         )
 
     def request(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
-        """A request as no client library would send it."""
+        """Sends a request that no client library would send."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             connection.request(method, path, body, headers or {})
@@ -184,7 +184,7 @@ class Gateway:
         return Metrics(answer.text, answer.headers["content-type"])
 
     def final_receipt(self, request_id: str) -> dict[str, Any]:
-        """The receipt once its energy has settled, which the first sample after the request's end does."""
+        """The receipt once its energy is final, after the first sensor sample that follows the request."""
 
         def settled() -> dict[str, Any]:
             answer = self.get(f"/v1/requests/{request_id}")
@@ -196,7 +196,7 @@ class Gateway:
         return eventually(settled, seconds=30)
 
     def log(self) -> str:
-        """Everything the gateway has printed."""
+        """Output of the gateway."""
         return self._log_path.read_text(errors="replace")
 
     def traffic(self) -> str:
@@ -206,10 +206,10 @@ class Gateway:
 
 
 def decision_in(body: dict[str, Any]) -> dict[str, Any]:
-    """The `wattgate` object of an answer, or the whole body where the body is nothing else."""
+    """The `wattgate` object of an answer, or the body itself if it is one."""
     return body.get("wattgate", body)
 
 
 def candidate(decision: dict[str, Any], model: str) -> dict[str, Any]:
-    """What was predicted of `model`."""
+    """The prediction for `model`."""
     return next(judged for judged in decision["candidates"] if judged["model"] == model)

@@ -1,7 +1,7 @@
 //! The mock upstream of the Rust tests as a program, so that the Python tests use the same one.
 //!
-//! Prints its base URL, then answers each line on stdin with every request so far, as one line of JSON. Exits when stdin
-//! closes.
+//! Prints its base URL, then answers each line on stdin with every request so far, as one line of
+//! JSON. Exits when stdin closes.
 
 #![expect(
     clippy::unwrap_used,

@@ -71,7 +71,7 @@ class Prometheus:
             self._process.kill()
 
     def get(self, path: str, **parameters: str) -> Any:
-        """The `data` of an API answer."""
+        """The `data` field of an API answer."""
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=10) as answer:
@@ -122,7 +122,7 @@ def program(name: str) -> str:
 
 
 def _series(line: str) -> str:
-    """A sample without its value and time: backfilling wants the samples of a series together, in order of time."""
+    """A sample without its value and time: backfilling requires the samples of a series together, in order of time."""
     return line.rsplit(" ", 2)[0]
 
 

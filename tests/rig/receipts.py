@@ -1,4 +1,4 @@
-"""What must hold for every receipt, whoever answered."""
+"""Checks that hold for every receipt."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ QUALITIES = {"measured", "calibrated", "estimated", "assumed"}
 
 
 def receipt_of(answer: Any) -> dict[str, Any]:
-    """The receipt that came with a completion of the `openai` client, checked."""
+    """The checked receipt of a completion of the `openai` client."""
     receipt = (answer.model_extra or {})["wattgate"]
     check_receipt(receipt)
     return receipt
 
 
 def check_receipt(receipt: dict[str, Any]) -> None:
-    """Every field is there and agrees with the others."""
+    """Checks that every field is present and consistent with the others."""
     assert receipt["request_id"] and receipt["policy"] and receipt["reason"]
     assert receipt["route"] in {"local", "cloud"}
     by_model = {candidate["model"]: candidate for candidate in receipt["candidates"]}
@@ -28,7 +28,7 @@ def check_receipt(receipt: dict[str, Any]) -> None:
 
 
 def check_energy(energy: dict[str, Any]) -> None:
-    """A figure inside its band, of a stated quality and source; unknown is null, not zero."""
+    """Checks that a figure is inside its band and has a quality and a source; unknown is null, not zero."""
     assert energy["quality"] in QUALITIES
     assert energy["source"]
     assert isinstance(energy["final"], bool)

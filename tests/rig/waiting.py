@@ -1,4 +1,4 @@
-"""Waiting for something that happens soon, without guessing how soon."""
+"""Waits for a condition without a fixed delay."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-//! Source files in memory: code without comments, string contents and test items; comments; the module of a file.
+//! Source files in memory: code without comments, string contents and test items; comments; the
+//! module of a file.
 
 use std::fs;
 use std::path::PathBuf;
@@ -51,8 +52,13 @@ impl Source {
 
 /// Every Rust file below `src`.
 pub fn sources() -> Vec<Source> {
+    sources_below(&["src"])
+}
+
+/// Every Rust file below these folders.
+pub fn sources_below(roots: &[&str]) -> Vec<Source> {
     let mut found = Vec::new();
-    let mut folders = vec![PathBuf::from("src")];
+    let mut folders: Vec<PathBuf> = roots.iter().map(PathBuf::from).collect();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -86,7 +92,8 @@ fn tokens(code: &str) -> Vec<&str> {
     found
 }
 
-/// Code with comments and the contents of strings and character literals blanked, and the comments by line.
+/// Code with comments and the contents of strings and character literals blanked, and the comments
+/// by line.
 fn separate(text: &str) -> (String, Vec<(usize, String)>) {
     let mut code = String::with_capacity(text.len());
     let mut comments = Vec::new();
@@ -117,7 +124,8 @@ fn separate(text: &str) -> (String, Vec<(usize, String)>) {
     (code, comments)
 }
 
-/// Length in bytes of the string or character literal at the start of `rest`; `None` if there is none.
+/// Length in bytes of the string or character literal at the start of `rest`; `None` if there is
+/// none.
 fn literal(rest: &str) -> Option<usize> {
     if let Some(raw) = rest.strip_prefix('r') {
         let hashes = raw.len() - raw.trim_start_matches('#').len();

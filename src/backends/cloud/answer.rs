@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 use super::failure;
 use crate::backends::backend::{ErrorKind, Event};
-use crate::energy::{EnergyFigure, upstream};
+use crate::energy::EnergyFigure;
+use crate::energy::prediction::upstream;
 use crate::openai::{FinishReason, Usage};
 
 /// The state of a streamed answer.

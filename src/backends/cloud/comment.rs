@@ -5,7 +5,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::energy::{EnergyFigure, upstream};
+use crate::energy::EnergyFigure;
+use crate::energy::prediction::upstream;
 
 /// Longest comment that is read: the known form has some 200 bytes.
 const MAX_BYTES: usize = 4096;

@@ -1,6 +1,6 @@
-//! What the operator says of one OpenAI-compatible endpoint: where it is, what it charges, how long to wait.
+//! Settings of one OpenAI-compatible upstream: addresses, prices, energy, limits and timeouts.
 //!
-//! Holds no secret: only the name of the variable that does.
+//! Holds no secret, only the name of its environment variable.
 
 use std::time::Duration;
 
@@ -9,33 +9,38 @@ use serde::Deserialize;
 
 use crate::energy::grid::rates::validate_zone;
 use crate::energy::prediction::cloud_table::{Class, OwnFigures, PerToken};
+use crate::locality::Locality;
 use crate::openai::{Request, Usage};
 use crate::units::Dollars;
-use crate::validate::{Diagnostics, Validate};
+use crate::validate::{Diagnostic, Diagnostics, Validate};
 
 /// `[models.<name>.openai]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Root of the API with its version, such as `https://api.openai.com/v1`. Required: a default could send prompts
-    /// somewhere the operator never named. A query string is kept (`?api-version=…`).
+    /// Root of the API with its version, such as `https://api.openai.com/v1`. Required: a default
+    /// could send prompts somewhere the operator never named. A query string is kept
+    /// (`?api-version=…`).
     pub base_url: String,
     /// The model's name at the upstream. Default: the name of its config entry.
     pub model: Option<String>,
     /// Environment variable that holds the API key. Default: none, for servers that ask for no key.
     pub api_key_env: Option<String>,
-    /// Size class for the table of cloud energy: `nano`, `small`, `medium`, `large`, `frontier` or `frontier_xl`.
-    /// Default: none, the energy is unknown.
+    /// Size class for the table of cloud energy: `nano`, `small`, `medium`, `large`, `frontier` or
+    /// `frontier_xl`. Default: none, the energy is unknown.
     pub energy_class: Option<Class>,
     /// Figures of the operator's own, which come before the class's. Default: none.
     pub energy: OwnFigures,
-    /// Country whose grid feeds the upstream, as in `[energy.carbon]`. Default: none, the world's average.
+    /// Country whose grid feeds the upstream, as in `[energy.carbon]`. Default: none, the world's
+    /// average.
     pub carbon_zone: Option<String>,
-    /// Price of a million prompt tokens in US dollars. Default: none, the price is unknown (which is not free).
+    /// Price of a million prompt tokens in US dollars. Default: none, the price is unknown (which
+    /// is not free).
     pub dollars_per_million_input_tokens: Option<f64>,
     /// Price of a million generated tokens in US dollars. Default: none, unknown.
     pub dollars_per_million_output_tokens: Option<f64>,
-    /// Price of a million prompt tokens that the upstream had cached. Default: the price of other prompt tokens.
+    /// Price of a million prompt tokens that the upstream had cached. Default: the price of other
+    /// prompt tokens.
     pub dollars_per_million_cached_tokens: Option<f64>,
     /// Whether the model gives embeddings; it then answers nothing else. Default: false.
     pub embedding: bool,
@@ -45,14 +50,79 @@ pub struct Config {
     pub max_in_flight: u32,
     /// Longest wait for a connection, TLS included, in milliseconds. Default: 5,000.
     pub connect_timeout_ms: u64,
-    /// Longest wait for a streamed answer to begin (response headers), in milliseconds. Default: 60,000.
+    /// Longest wait for a streamed answer to begin (response headers), in milliseconds. Default:
+    /// 60,000.
     pub first_byte_timeout_ms: u64,
-    /// Longest silence within a streamed answer, in milliseconds; an upstream's keep-alive comments count as life.
-    /// Default: 30,000.
+    /// Longest silence within a streamed answer, in milliseconds; an upstream's keep-alive comments
+    /// count as life. Default: 30,000.
     pub idle_timeout_ms: u64,
-    /// Longest wait for a whole answer that is not streamed, in milliseconds. Such an upstream is silent until it has
-    /// finished, so this cannot be as short as the others. Default: 600,000, as OpenAI's own clients wait.
+    /// Longest wait for a whole answer that is not streamed, in milliseconds. Such an upstream is
+    /// silent until it has finished, so this cannot be as short as the others. Default: 600,000, as
+    /// OpenAI's own clients wait.
     pub answer_timeout_ms: u64,
+    /// How far a prompt travels: `on_host`, `own_network` or `third_party`. Default `third_party`,
+    /// also for a server on loopback, which may forward prompts anywhere.
+    pub locality: Locality,
+    /// More servers of the same model, tried when another one fails or is busier. Default: none.
+    pub deployments: Vec<DeploymentConfig>,
+}
+
+/// `[[models.<name>.openai.deployments]]`: another server of the model. A key that is left out is
+/// as in the model's table; only the address, the API key and the locality are never taken from
+/// there.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeploymentConfig {
+    pub base_url: String,
+    pub locality: Locality,
+    pub api_key_env: Option<String>,
+    pub model: Option<String>,
+    pub energy_class: Option<Class>,
+    pub energy: Option<OwnFigures>,
+    pub carbon_zone: Option<String>,
+    pub dollars_per_million_input_tokens: Option<f64>,
+    pub dollars_per_million_output_tokens: Option<f64>,
+    pub dollars_per_million_cached_tokens: Option<f64>,
+    pub context_tokens: Option<u32>,
+    pub max_in_flight: Option<u32>,
+    pub connect_timeout_ms: Option<u64>,
+    pub first_byte_timeout_ms: Option<u64>,
+    pub idle_timeout_ms: Option<u64>,
+    pub answer_timeout_ms: Option<u64>,
+}
+
+impl DeploymentConfig {
+    /// All settings of this deployment of `model`.
+    fn resolved(&self, model: &Config) -> Config {
+        Config {
+            base_url: self.base_url.clone(),
+            locality: self.locality,
+            api_key_env: self.api_key_env.clone(),
+            deployments: Vec::new(),
+            embedding: model.embedding,
+            model: self.model.clone().or_else(|| model.model.clone()),
+            energy_class: self.energy_class.or(model.energy_class),
+            energy: self.energy.unwrap_or(model.energy),
+            carbon_zone: self.carbon_zone.clone().or_else(|| model.carbon_zone.clone()),
+            dollars_per_million_input_tokens: self
+                .dollars_per_million_input_tokens
+                .or(model.dollars_per_million_input_tokens),
+            dollars_per_million_output_tokens: self
+                .dollars_per_million_output_tokens
+                .or(model.dollars_per_million_output_tokens),
+            dollars_per_million_cached_tokens: self
+                .dollars_per_million_cached_tokens
+                .or(model.dollars_per_million_cached_tokens),
+            context_tokens: self.context_tokens.or(model.context_tokens),
+            max_in_flight: self.max_in_flight.unwrap_or(model.max_in_flight),
+            connect_timeout_ms: self.connect_timeout_ms.unwrap_or(model.connect_timeout_ms),
+            first_byte_timeout_ms: self
+                .first_byte_timeout_ms
+                .unwrap_or(model.first_byte_timeout_ms),
+            idle_timeout_ms: self.idle_timeout_ms.unwrap_or(model.idle_timeout_ms),
+            answer_timeout_ms: self.answer_timeout_ms.unwrap_or(model.answer_timeout_ms),
+        }
+    }
 }
 
 /// The addresses of one upstream.
@@ -92,6 +162,8 @@ impl Default for Config {
             first_byte_timeout_ms: 60_000,
             idle_timeout_ms: 30_000,
             answer_timeout_ms: 600_000,
+            locality: Locality::ThirdParty,
+            deployments: Vec::new(),
         }
     }
 }
@@ -130,6 +202,7 @@ impl Validate for Config {
         out.inside("energy", |out| self.energy.validate(self.energy_class, out));
         validate_zone("carbon_zone", self.carbon_zone.as_deref(), out);
         out.positive(self.context_tokens.map(|tokens| ("context_tokens", u64::from(tokens))));
+        self.validate_deployments(out);
     }
 }
 
@@ -154,12 +227,45 @@ impl Config {
         }
     }
 
-    /// What a token takes; unknown without a class or figures of the operator's own.
+    fn validate_deployments(&self, out: &mut Diagnostics) {
+        for (deployment, number) in self.resolved().1.into_iter().zip(1..) {
+            for Diagnostic { message, hint, .. } in deployment.diagnostics() {
+                let rejected = out.reject("deployments", format!("deployment {number}: {message}"));
+                if let Some(hint) = hint {
+                    rejected.hint(hint);
+                }
+            }
+        }
+    }
+
+    /// All settings of the table's own deployment, and of the further ones.
+    pub fn resolved(&self) -> (Self, Vec<Self>) {
+        let own = Self { deployments: Vec::new(), ..self.clone() };
+        (own, self.deployments.iter().map(|deployment| deployment.resolved(self)).collect())
+    }
+
+    /// Locality of the nearest deployment.
+    pub fn nearest(&self) -> Locality {
+        let further = self.deployments.iter().map(|deployment| deployment.locality);
+        further.fold(self.locality, Locality::min)
+    }
+
+    /// Host and port, to tell deployments apart.
+    pub fn deployment_name(&self) -> String {
+        let url = Url::parse(&self.base_url).ok();
+        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+        match url.as_ref().and_then(Url::port) {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
+    }
+
+    /// Energy per token; `None` without a class or the operator's own figures.
     pub fn per_token(&self) -> Option<PerToken> {
         self.energy.over(self.energy_class)
     }
 
-    /// What `usage` costs; `None` while a price is unknown.
+    /// Price of `usage`; `None` while a price is unknown.
     pub fn dollars(&self, usage: &Usage) -> Option<Dollars> {
         let input = self.dollars_per_million_input_tokens?;
         let output = match usage.generated_tokens() {
@@ -176,7 +282,7 @@ impl Config {
         Some(Dollars(millionths / 1e6))
     }
 
-    /// Where requests of each kind are sent.
+    /// Addresses for each kind of request.
     pub(super) fn endpoints(&self) -> Result<Endpoints, BaseUrlError> {
         Ok(Endpoints {
             chat: self.endpoint(&["chat", "completions"])?,
@@ -212,11 +318,16 @@ impl Config {
     }
 }
 
+/// Whether `text` can name an environment variable.
+pub fn is_variable_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::openai::chat::PromptTokensDetails;
-    use crate::validate::Diagnostic;
 
     fn at(base_url: &str) -> Config {
         Config { base_url: base_url.into(), ..Config::default() }
@@ -257,6 +368,41 @@ mod tests {
             assert_eq!(keys, ["base_url"], "{base_url}");
         }
         assert_eq!(at("http://127.0.0.1:8000/v1").diagnostics(), []);
+    }
+
+    #[test]
+    fn a_deployment_inherits_all_but_address_key_and_locality_and_is_checked_alike() {
+        let model = Config {
+            model: Some("m".into()),
+            api_key_env: Some("KEY".into()),
+            locality: Locality::OnHost,
+            max_in_flight: 7,
+            deployments: vec![DeploymentConfig {
+                base_url: "http://h:8000/v1".into(),
+                idle_timeout_ms: Some(5),
+                ..DeploymentConfig::default()
+            }],
+            ..at("https://api/v1")
+        };
+        assert_eq!(model.diagnostics(), []);
+        let (own, further) = model.resolved();
+        assert_eq!((own.deployment_name(), own.locality), ("api".to_owned(), Locality::OnHost));
+        let [further] = &further[..] else { panic!("one is listed") };
+        assert_eq!((further.model.as_deref(), further.max_in_flight), (Some("m"), 7));
+        assert_eq!((further.idle_timeout_ms, &*further.deployment_name()), (5, "h:8000"));
+        assert_eq!((&further.api_key_env, further.locality), (&None, Locality::ThirdParty));
+
+        let wrong = DeploymentConfig {
+            api_key_env: Some("sk-secret".into()),
+            max_in_flight: Some(0),
+            ..DeploymentConfig::default()
+        };
+        let problems = Config { deployments: vec![wrong], ..at("https://api/v1") }.diagnostics();
+        let told: Vec<&str> = problems.iter().map(|problem| &*problem.message).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(
+            told.iter().all(|line| line.starts_with("deployment 1: ") && !line.contains("sk-"))
+        );
     }
 
     #[test]

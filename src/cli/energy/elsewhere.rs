@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::table;
 use crate::config::{Config, Engine};
 use crate::energy;
-use crate::energy::carbon::Basis;
-use crate::energy::cloud::PerToken;
-use crate::energy::grid;
+use crate::energy::grid::emissions::Basis;
+use crate::energy::grid::intensity;
+use crate::energy::prediction::cloud_table::PerToken;
 
 #[derive(Serialize)]
 pub(super) struct Elsewhere {
@@ -78,7 +78,7 @@ fn carbon(config: &energy::Config) -> String {
     };
     let figure = format!("{}, {} g/kWh", grid.zone, grid.grams_per_kwh.0);
     let origin = match grid.basis {
-        Basis::Year(year) => format!("the average of {year} ({})", grid::SOURCE),
+        Basis::Year(year) => format!("the average of {year} ({})", intensity::SOURCE),
         Basis::Configured | Basis::Live => "a figure of your own".to_owned(),
     };
     let live =

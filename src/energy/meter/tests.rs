@@ -1,17 +1,25 @@
-//! The meter against counters whose truth the test knows: real thread, real clock, fake sysfs.
+//! The meter with known counters: real thread, real clock, fake sysfs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::super::device::DeviceBook;
-use super::super::figure::Quality;
-use super::super::sensors::nvml;
-use super::super::work::WorkRow;
-use super::*;
-use crate::units::{Joules, Watts};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
-/// Polls until `poll` has something; the limit only ends a test that would hang.
+use super::{Meter, MeterHandle};
+use crate::energy::attribution::Settled;
+use crate::energy::attribution::device::{DeviceSnapshot, Scope};
+use crate::energy::config::{Config, SensorChoice};
+use crate::energy::figure::{EnergyFigure, Quality};
+use crate::energy::sensors::library::nvml;
+use crate::energy::work::{WorkRow, WorkSpan};
+use crate::units::{AttemptId, Joules, Microjoules, MonotonicNs, Watts};
+
+/// Polls until `poll` returns a value; the limit only ends a test that would hang.
 fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let limit = Instant::now() + Duration::from_mins(1);
     loop {
@@ -49,7 +57,7 @@ impl FakePackage {
         self.root.path().join("class/powercap/intel-rapl:0")
     }
 
-    /// Replaces the file in one step, as the kernel never shows half a number.
+    /// Replaces the file atomically: the kernel never exposes half a number.
     fn write(&self) {
         let next = self.root.path().join("next");
         fs::write(&next, self.energy_uj.to_string()).unwrap();
@@ -90,33 +98,33 @@ fn an_attempt_is_charged_exactly_what_the_counter_gained_over_a_wrap_and_a_read_
     handle.attempt_opened(&model, attempt);
     package.use_energy(250_000);
     wait_for("the wrap to be read", || {
-        (handle.books().devices[0].pending == Microjoules(250_000)).then_some(())
+        (handle.snapshot().devices[0].pending == Microjoules(250_000)).then_some(())
     });
     fs::remove_file(package.zone().join("energy_uj")).unwrap();
-    wait_for("a read error", || (handle.books().devices[0].read_errors > 1).then_some(()));
+    wait_for("a read error", || (handle.snapshot().devices[0].read_errors > 1).then_some(()));
     package.use_energy(300_000);
     wait_for("all of it to be read", || {
-        (handle.books().devices[0].pending == Microjoules(550_000)).then_some(())
+        (handle.snapshot().devices[0].pending == Microjoules(550_000)).then_some(())
     });
     handle.work(&model, decoded(attempt, start));
     handle.attempt_closed(&model, attempt);
-    // A counter that stands still has no news; the microjoule is of the span's last moment.
+    // An unchanged counter makes no interval; the microjoule belongs to the span's last moment.
     package.use_energy(1);
     let settled = next_settled(&mut settlements);
     assert_eq!((settled.attempt, settled.marginal.joules), (attempt, Some(Joules(0.550_001))));
     assert_eq!((settled.marginal.quality, settled.marginal.is_final), (Quality::Measured, true));
-    let book = handle.books().devices.remove(0);
+    let book = handle.snapshot().devices.remove(0);
     assert_eq!((book.resets, book.conservation_error), (0, Microjoules(0)));
     meter.stop();
     assert!(settlements.try_recv().is_err());
 }
 
-/// Others took what cannot be read for 0, and the next good reading for a wrap.
+/// Other meters take an unreadable count for 0, and the next good reading for a wrap.
 #[test]
-fn what_is_no_count_is_an_error_at_every_tick_and_the_next_count_covers_it() {
+fn an_invalid_count_is_an_error_at_every_tick_and_the_next_count_covers_it() {
     let mut package = FakePackage::at(RANGE_UJ - 100_000);
     let (meter, _settlements) = Meter::start(&package.config()).unwrap();
-    let book = || meter.handle().books().devices.remove(0);
+    let book = || meter.handle().snapshot().devices.remove(0);
     let file = package.zone().join("energy_uj");
     let long = "9".repeat(40);
     for garbage in ["", "\n", "on", "-5\n", "1.5\n", "18446744073709551616\n", "\u{0}", &long] {
@@ -137,9 +145,9 @@ fn what_is_no_count_is_an_error_at_every_tick_and_the_next_count_covers_it() {
     assert!(book.gap > Duration::ZERO, "{book:?}");
 }
 
-/// Others took a driver's reload for consumption.
+/// Other meters take a driver's reload for consumption.
 #[test]
-fn who_is_there_when_a_counter_jumps_back_is_unknown_and_the_next_is_not() {
+fn attempts_open_when_a_counter_jumps_back_are_unknown_and_later_ones_are_not() {
     let mut package = FakePackage::at(RANGE_UJ / 2);
     let (meter, mut settlements) = Meter::start(&package.config()).unwrap();
     let (handle, model) = (meter.handle(), "m".into());
@@ -149,28 +157,28 @@ fn who_is_there_when_a_counter_jumps_back_is_unknown_and_the_next_is_not() {
         if attempt == AttemptId(1) {
             package.energy_uj = 7;
             package.write();
-            wait_for("the reset", || (handle.books().devices[0].resets == 1).then_some(()));
+            wait_for("the reset", || (handle.snapshot().devices[0].resets == 1).then_some(()));
         } else {
-            let before = handle.books().devices[0].account.total;
+            let before = handle.snapshot().devices[0].account.total;
             package.use_energy(400_000);
             let read = || {
-                let book = handle.books().devices.remove(0);
+                let book = handle.snapshot().devices.remove(0);
                 (book.account.total + book.pending > before).then_some(())
             };
             wait_for("the energy to be read", read);
         }
         handle.work(&model, decoded(attempt, start));
         handle.attempt_closed(&model, attempt);
-        // A counter that stands still has no news of the last moments.
+        // An unchanged counter makes no interval of the last moments.
         package.use_energy(1);
         let settled = next_settled(&mut settlements);
         assert_eq!((settled.attempt, settled.marginal.joules), (attempt, joules));
     }
-    assert_eq!(handle.books().unknown_settlements, 1);
+    assert_eq!(handle.snapshot().unknown_settlements, 1);
 }
 
 #[test]
-fn five_hundred_engines_a_million_tokens_and_none_share_what_was_counted() {
+fn five_hundred_engines_with_a_million_tokens_or_none_share_the_counted_energy() {
     const ENGINES: u64 = 500;
     let mut package = FakePackage::at(5);
     let (meter, mut settlements) = Meter::start(&package.config()).unwrap();
@@ -181,7 +189,7 @@ fn five_hundred_engines_a_million_tokens_and_none_share_what_was_counted() {
     attempts().for_each(|(model, attempt)| handle.attempt_opened(model, attempt));
     package.use_energy(30_000_000);
     wait_for("the energy to be read", || {
-        let book = handle.books().devices.remove(0);
+        let book = handle.snapshot().devices.remove(0);
         (book.account.total + book.pending == Microjoules(30_000_000)).then_some(())
     });
     let end = MonotonicNs::now();
@@ -198,16 +206,16 @@ fn five_hundred_engines_a_million_tokens_and_none_share_what_was_counted() {
         microjoules(settled.iter().find(|one| one.attempt == wanted).unwrap().marginal)
     };
     let sum: u64 = settled.iter().map(|one| microjoules(one.marginal)).sum();
-    assert_eq!(sum, handle.books().devices[0].account.attributed.0);
+    assert_eq!(sum, handle.snapshot().devices[0].account.attributed.0);
     // 0.15 a prompt token: the long prompt weighs as 150,001 of the others.
     assert!(sum >= 30_000_000 && of(none) == 0 && of(AttemptId(2)) > 0);
     assert!(of(long) > sum / 100 * 99, "{} of {sum}", of(long));
 }
 
 #[test]
-fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
+fn eight_concurrent_attempts_and_unattributed_energy_add_up_to_the_counter() {
     let package = Mutex::new(FakePackage::at(5));
-    let config = Config { idle_watts: Some(Watts(1.0)), ..lock(&package).config() };
+    let config = Config { idle_watts: Some(Watts(1.0)), ..package.lock().config() };
     let (meter, mut settlements) = Meter::start(&config).unwrap();
     let model: Arc<str> = "m".into();
     thread::scope(|scope| {
@@ -217,7 +225,7 @@ fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
                 handle.attempt_opened(model, AttemptId(id));
                 for _ in 0..20 {
                     let start = MonotonicNs::now();
-                    lock(package).use_energy(1_000_003);
+                    package.lock().use_energy(1_000_003);
                     thread::sleep(Duration::from_millis(id));
                     handle.work(model, decoded(AttemptId(id), start));
                 }
@@ -226,14 +234,14 @@ fn eight_concurrent_attempts_and_the_rest_add_up_to_the_counter() {
         }
     });
     wait_for("all energy to be read", || {
-        let book = meter.handle().books().devices.remove(0);
+        let book = meter.handle().snapshot().devices.remove(0);
         (book.account.total + book.pending == Microjoules(160 * 1_000_003)).then_some(())
     });
-    // A counter that stands still has no news of the last moments.
-    lock(&package).use_energy(1);
+    // An unchanged counter makes no interval of the last moments.
+    package.lock().use_energy(1);
     let settled: Vec<Settled> = (0..8).map(|_| next_settled(&mut settlements)).collect();
-    let book: DeviceBook = wait_for("all energy to be booked", || {
-        let book = meter.handle().books().devices.remove(0);
+    let book: DeviceSnapshot = wait_for("all energy to be booked", || {
+        let book = meter.handle().snapshot().devices.remove(0);
         (book.account.total == Microjoules(160 * 1_000_003 + 1)).then_some(book)
     });
     let account = book.account;
@@ -254,8 +262,8 @@ fn an_engine_process_is_charged_its_cpu_time_to_the_last_tick() {
     let (handle, model, attempt) = (meter.handle(), "m".into(), AttemptId(1));
     let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
     let engine = |handle: &MeterHandle| {
-        let of_model = Serves::Engine("m".into());
-        handle.books().devices.into_iter().find(|book| book.serves == of_model).unwrap()
+        let of_model = Scope::Engine("m".into());
+        handle.snapshot().devices.into_iter().find(|book| book.scope == of_model).unwrap()
     };
     handle.engine_started(&model, child.id());
     handle.engine_ready(&model);
@@ -271,7 +279,7 @@ fn an_engine_process_is_charged_its_cpu_time_to_the_last_tick() {
     handle.attempt_closed(&model, attempt);
     let settled = next_settled(&mut settlements);
     let attributed = engine(&handle).account.attributed.0;
-    // Before anything can fail: a child left behind would burn a core for ever.
+    // Before any assertion: a child that is not killed would burn a core forever.
     child.kill().unwrap();
     assert_eq!(settled.marginal.quality, Quality::Estimated);
     assert_eq!(microjoules(settled.marginal), attributed);
@@ -284,10 +292,10 @@ fn an_engine_process_is_charged_its_cpu_time_to_the_last_tick() {
     child.wait().unwrap();
 }
 
-/// Its energy would be 0 J, to the microjoule and final.
+/// Without the check, its energy would be 0 J, measured and final.
 #[cfg(target_os = "linux")]
 #[test]
-fn an_engine_whose_cpu_time_could_not_be_read_is_unknown_and_one_that_never_came_took_nothing() {
+fn an_attempt_is_unknown_if_its_engine_could_not_be_read_and_0_j_if_no_engine_started() {
     let config = Config { sensors: SensorChoice::CpuModel, cadence_ms: 10, ..Config::default() };
     let (meter, mut settlements) = Meter::start(&config).unwrap();
     let handle = meter.handle();
@@ -307,7 +315,7 @@ fn an_engine_whose_cpu_time_could_not_be_read_is_unknown_and_one_that_never_came
     }
 }
 
-/// CPU ticks of a process that has ended and was not waited for.
+/// CPU ticks of a process that has ended and was not reaped.
 fn dead_ticks(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = text.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
@@ -328,9 +336,9 @@ fn without_counters_rapl_refuses_and_auto_falls_back_to_the_cpu_model() {
     let refusal = Meter::start(&config(SensorChoice::Rapl)).unwrap_err().to_string();
     assert!(refusal.contains("no powercap zones"), "{refusal}");
     let (meter, _settlements) = Meter::start(&config(SensorChoice::Auto)).unwrap();
-    let devices = meter.handle().books().devices;
+    let devices = meter.handle().snapshot().devices;
     assert_eq!((&*devices[0].info.name, devices.len()), ("gateway", 1));
-    assert_eq!(devices[0].serves, Serves::Overhead);
+    assert_eq!(devices[0].scope, Scope::Overhead);
 }
 
 #[test]
@@ -347,7 +355,7 @@ fn without_sensors_energy_is_unknown_and_not_zero() {
 }
 
 #[test]
-fn two_meters_on_one_counter_each_see_all_of_it() {
+fn two_meters_on_one_counter_each_count_all_of_it() {
     let mut package = FakePackage::at(5);
     let meters = [0, 1].map(|_| Meter::start(&package.config()).unwrap());
     let (model, attempt) = ("m".into(), AttemptId(1));
@@ -359,7 +367,7 @@ fn two_meters_on_one_counter_each_see_all_of_it() {
     for (meter, mut settlements) in meters {
         let handle = meter.handle();
         wait_for("the energy to be read", || {
-            let book = handle.books().devices.remove(0);
+            let book = handle.snapshot().devices.remove(0);
             (book.account.total + book.pending >= Microjoules(400_000)).then_some(())
         });
         handle.work(&model, decoded(attempt, start));
@@ -370,8 +378,8 @@ fn two_meters_on_one_counter_each_see_all_of_it() {
     }
 }
 
-/// CPU time of the meter's thread for one second with `zones` counters, as a share of a core. A longer run,
-/// `WATTGATE_OVERHEAD_S=10`, tells it exactly.
+/// CPU time of the meter thread over one second with `zones` counters, as a share of a core.
+/// `WATTGATE_OVERHEAD_S=10` runs longer and is more precise.
 fn overhead(zones: u64, seconds: u64) -> f64 {
     let package = FakePackage::at(5);
     for zone in 1..zones {
@@ -384,17 +392,17 @@ fn overhead(zones: u64, seconds: u64) -> f64 {
     let cadence_ms = Config::default().cadence_ms;
     let (meter, _settlements) = Meter::start(&Config { cadence_ms, ..package.config() }).unwrap();
     thread::sleep(Duration::from_secs(seconds));
-    let books = meter.handle().books();
-    assert_eq!(books.devices.len() as u64, zones);
-    assert!(books.meter_cpu > Duration::ZERO);
-    books.meter_cpu.as_secs_f64() / seconds as f64
+    let snapshot = meter.handle().snapshot();
+    assert_eq!(snapshot.devices.len() as u64, zones);
+    assert!(snapshot.meter_cpu > Duration::ZERO);
+    snapshot.meter_cpu.as_secs_f64() / seconds as f64
 }
 
 #[test]
 fn metering_costs_little_of_a_core() {
     let wanted = std::env::var("WATTGATE_OVERHEAD_S").ok().and_then(|text| text.parse().ok());
     let seconds: u64 = wanted.unwrap_or(1);
-    // A short run holds the thread's start, and other tests beside it evict its caches.
+    // A short run includes the thread's start, and concurrent tests evict its caches.
     let limit = if seconds >= 10 { 0.005 } else { 0.05 };
     for zones in [1, 8] {
         let share = overhead(zones, seconds);

@@ -1,19 +1,19 @@
-//! What a power reading can be, whoever gives it, and how far apart two may lie.
+//! Plausibility of power readings, and the longest time between two. Pure.
 //!
-//! A gauge that shows nothing is broken or asleep: its time is unknown, never 0 J.
+//! A gauge that reads 0 W is broken or suspended: energy of that time is unknown, never 0 J.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::sensor::SensorError;
+use super::sensor::SensorError;
 
-/// Power readings further apart than this tell nothing of the time between.
+/// Energy between power readings further apart than this is unknown.
 pub const LONGEST_GAP: Duration = Duration::from_millis(2500);
 
-/// More than one device can draw: the register held garbage.
+/// Power above which a reading is garbage: no device draws that much.
 const IMPLAUSIBLE_MICROWATTS: u64 = 20_000_000_000;
 
-/// A power reading, if a device could draw that.
+/// A power reading, refused if no device could draw that much.
 pub fn plausible(microwatts: u64, device: &Arc<str>) -> Result<u64, SensorError> {
     if microwatts > IMPLAUSIBLE_MICROWATTS {
         let why = format!("reads {} W", microwatts / 1_000_000);
@@ -22,7 +22,7 @@ pub fn plausible(microwatts: u64, device: &Arc<str>) -> Result<u64, SensorError>
     Ok(microwatts)
 }
 
-/// The power reading of something that runs, which draws some: 0 is a meter that does not work.
+/// The power reading of an active device, refused if it is 0 or implausible.
 pub fn running(microwatts: u64, device: &Arc<str>) -> Result<u64, SensorError> {
     if microwatts == 0 {
         return Err(SensorError::NoPower { device: Arc::clone(device) });

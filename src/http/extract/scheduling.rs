@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 
-use crate::backends::{Priority, Terms};
+use crate::backends::{Priority, SchedulingOptions};
 use crate::http::error::ApiError;
 use crate::units::MonotonicNs;
 
@@ -18,7 +18,10 @@ pub const DEADLINE_MS: &str = "x-wattgate-deadline-ms";
 const LONGEST: Duration = Duration::from_hours(24);
 
 /// The request's terms, its deadline counted from `arrived`.
-pub fn scheduling(headers: &HeaderMap, arrived: MonotonicNs) -> Result<Terms, ApiError> {
+pub fn scheduling(
+    headers: &HeaderMap,
+    arrived: MonotonicNs,
+) -> Result<SchedulingOptions, ApiError> {
     let priority = match text(headers, PRIORITY) {
         None | Some("normal") => Priority::Normal,
         Some("high") => Priority::High,
@@ -33,7 +36,7 @@ pub fn scheduling(headers: &HeaderMap, arrived: MonotonicNs) -> Result<Terms, Ap
         let nanoseconds = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
         Ok(MonotonicNs(arrived.0.saturating_add(nanoseconds)))
     });
-    Ok(Terms { priority, deadline: deadline.transpose()? })
+    Ok(SchedulingOptions { priority, deadline: deadline.transpose()? })
 }
 
 /// A header's value; one that is no text is as wrong as any other word.
@@ -52,7 +55,7 @@ fn wrong(header: &str, rule: &str) -> ApiError {
 mod tests {
     use super::*;
 
-    fn read(name: &'static str, value: &str) -> Result<Terms, ApiError> {
+    fn read(name: &'static str, value: &str) -> Result<SchedulingOptions, ApiError> {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         scheduling(&headers, MonotonicNs(7))
@@ -60,7 +63,10 @@ mod tests {
 
     #[test]
     fn headers_become_scheduling_options() {
-        assert_eq!(scheduling(&HeaderMap::new(), MonotonicNs(7)).unwrap(), Terms::default());
+        assert_eq!(
+            scheduling(&HeaderMap::new(), MonotonicNs(7)).unwrap(),
+            SchedulingOptions::default()
+        );
         assert_eq!(read(PRIORITY, "low").unwrap().priority, Priority::Low);
         assert_eq!(read(DEADLINE_MS, " 2 ").unwrap().deadline, Some(MonotonicNs(2_000_007)));
     }

@@ -41,8 +41,8 @@ pub async fn order(
     };
     let model =
         edge.gateway.router.model(id).ok_or_else(|| ServeErrorKind::UnknownModel(id.to_owned()))?;
-    apply(model, control(model)?, action).await?;
-    Ok(Json(card_of(model)))
+    apply(&model, control(&model)?, action).await?;
+    Ok(Json(card_of(&model)))
 }
 
 /// `POST /admin/router/reload`: reads the router and the candidate again; a bad one is refused and the present ones stay.
@@ -52,7 +52,7 @@ pub async fn reload(
     headers: HeaderMap,
 ) -> Result<Json<Reloaded>, ApiError> {
     check_peer(edge.admin.allow_remote, peer, &headers)?;
-    let read = tokio::task::spawn_blocking(move || edge.gateway.router.handle.reload());
+    let read = tokio::task::spawn_blocking(move || edge.gateway.router.reload());
     match read.await {
         Ok(Ok(reloaded)) => Ok(Json(reloaded)),
         Ok(Err(error)) => Err(ApiError::Admin {
@@ -77,7 +77,7 @@ fn drain(query: Option<&str>) -> Result<bool, ApiError> {
 }
 
 fn control(model: &Model) -> Result<&Control, ApiError> {
-    match &model.kind {
+    match &model.primary.kind {
         Kind::Local { control, .. } => Ok(control),
         Kind::Cloud(_) => Err(ApiError::InvalidField {
             param: "model".to_owned(),

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use crate::serving::{Gateway, Model};
+use crate::serving::Gateway;
 
 /// `GET /healthz`: the process serves.
 pub async fn healthz() -> &'static str {
@@ -15,7 +15,7 @@ pub async fn healthz() -> &'static str {
 
 /// `GET /readyz`: at least one model can answer, if need be after loading.
 pub async fn readyz(State(gateway): State<Arc<Gateway>>) -> Response {
-    if gateway.router.models.iter().any(Model::is_ready) {
+    if gateway.router.snapshot().models.values().any(|model| model.is_ready()) {
         (StatusCode::OK, "ready\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no model can answer yet\n").into_response()

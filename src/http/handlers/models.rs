@@ -10,7 +10,8 @@ use crate::backends::llama::Phase;
 use crate::http::error::ApiError;
 use crate::serving::error::ServeErrorKind;
 use crate::serving::plan::AUTO;
-use crate::serving::{Gateway, Kind, Model, Router};
+use crate::serving::snapshot::Snapshot;
+use crate::serving::{Gateway, Kind, Model};
 
 #[derive(Debug, Serialize)]
 pub struct ModelList {
@@ -76,17 +77,18 @@ pub async fn model(
 }
 
 fn cards(gateway: &Gateway) -> Vec<ModelCard> {
-    let Router { models, policies, .. } = &gateway.router;
-    let any_ready = models.iter().any(Model::is_ready);
+    let snapshot = gateway.router.snapshot();
+    let Snapshot { models, policies, .. } = &*snapshot;
+    let any_ready = models.values().any(|model| model.is_ready());
     let policies = policies.keys().map(|policy| format!("{AUTO}/{policy}"));
     let routed = std::iter::once(AUTO.to_owned()).chain(policies);
     let routed = routed.map(|id| plain_card(id, "wattgate", any_ready));
-    routed.chain(models.iter().map(card_of)).collect()
+    routed.chain(models.values().map(|model| card_of(model))).collect()
 }
 
 /// The card of one configured model.
 pub fn card_of(model: &Model) -> ModelCard {
-    let health = model.backend.health();
+    let health = model.health();
     let embeds = model.capabilities.embeddings;
     let card = ModelCard {
         endpoints: if embeds { EMBEDDINGS } else { TEXT },
@@ -94,12 +96,12 @@ pub fn card_of(model: &Model) -> ModelCard {
         waiting: Some(health.waiting()),
         ..plain_card(model.name.to_string(), model.route().label(), model.is_ready())
     };
-    let Kind::Local { control, .. } = &model.kind else { return card };
+    let Kind::Local { control, .. } = &model.primary.kind else { return card };
     let state = control.state();
     let memory = Memory {
-        budgeted_bytes: state.footprint.bytes(),
-        weights_bytes: state.footprint.weights_bytes,
-        kv_bytes: state.footprint.kv_bytes,
+        budgeted_bytes: state.memory.bytes(),
+        weights_bytes: state.memory.weights_bytes,
+        kv_bytes: state.memory.kv_bytes,
         resident_bytes: control.resident_bytes(),
     };
     ModelCard {

@@ -17,6 +17,7 @@ fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
     Candidate {
         model: model.into(),
         route,
+        locality: None,
         p,
         joules: Some(Joules(joules)),
         dollars: Some(Dollars(if route == Route::Cloud { 0.001 } else { 0.0 })),
@@ -64,6 +65,8 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
         .map(|(candidate, place)| Attempt {
             model: candidate.model.clone(),
             route: candidate.route,
+            deployment: None,
+            carbon_zone: None,
             outcome: if (place as usize) < failures {
                 AttemptOutcome::Failed
             } else {

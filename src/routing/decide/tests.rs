@@ -37,6 +37,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
                 Candidate {
                     model: format!("model-{index}").into(),
                     route,
+                    locality: None,
                     p,
                     joules: joules.map(Joules),
                     dollars: dollars.map(Dollars),
@@ -264,6 +265,7 @@ fn a_switch_pays_for_both_caches() {
     let one = |model: &str, joules: f64, cache: Option<f64>| Candidate {
         model: model.into(),
         route: Route::Local,
+        locality: None,
         p: 0.9,
         joules: Some(Joules(joules)),
         dollars: None,
@@ -303,6 +305,7 @@ fn nothing_is_gained_between_two_unknown_costs() {
     let unknown = |model: &str| Candidate {
         model: model.into(),
         route: Route::Local,
+        locality: None,
         p: 0.9,
         joules: None,
         dollars: None,
@@ -327,6 +330,7 @@ fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
     let cloud = Candidate {
         model: "cloud".into(),
         route: Route::Cloud,
+        locality: None,
         p: 0.9,
         joules: None,
         dollars: None,

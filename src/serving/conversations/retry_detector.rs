@@ -1,16 +1,19 @@
-//! Notices when a client sends the same conversation again soon after an answer: a hint that the answer did not do.
+//! Detection of retries: a client that sends the same conversation again soon after an answer was
+//! probably not satisfied.
 //!
-//! Holds keyed hashes only, with a key of this process: nothing of a text can be read or guessed from them.
+//! Holds keyed hashes only, with a key of this process, so that no text can be recovered from them.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::openai::Message;
 
-/// A repetition later than this is more likely a new question than a second try.
+/// A later repetition is more likely a new question than a retry.
 const SOON: Duration = Duration::from_mins(2);
 
 /// Answers remembered; about 100 bytes each.
@@ -35,7 +38,7 @@ struct Seen {
 }
 
 impl RetryDetector {
-    /// `client` is whatever tells clients and their sessions apart.
+    /// `client` identifies the client and its session.
     pub fn fingerprint(&self, client: &[&[u8]], messages: &[Message]) -> Fingerprint {
         let mut hasher = self.key.build_hasher();
         client.hash(&mut hasher);
@@ -46,13 +49,13 @@ impl RetryDetector {
 
     /// The request whose answer this one, arriving `now`, repeats. Each answer is found once.
     pub fn repeated(&self, conversation: Fingerprint, now: Instant) -> Option<Arc<str>> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let (id, answered) = seen.answers.remove(&conversation)?;
         (now.saturating_duration_since(answered) <= SOON).then_some(id)
     }
 
     pub fn answered(&self, conversation: Fingerprint, id: Arc<str>, now: Instant) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         seen.answers.insert(conversation, (id, now));
         seen.order.push_back(conversation);
         if seen.order.len() > REMEMBERED
@@ -63,7 +66,7 @@ impl RetryDetector {
     }
 }
 
-/// Feeds what is written to a hasher.
+/// Writer that feeds a hasher.
 struct HashWriter<'h, H>(&'h mut H);
 
 impl<H: Hasher> io::Write for HashWriter<'_, H> {
@@ -82,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_same_client_repeating_soon_is_noticed_and_once() {
+    fn a_retry_is_detected_once_and_only_soon_after_from_the_same_client() {
         let detector = RetryDetector::default();
         let print = |client: &str, text: &str| {
             detector.fingerprint(&[client.as_bytes()], &[Message::user(text.to_owned())])
@@ -105,7 +108,7 @@ mod tests {
         for number in 0..2 * REMEMBERED as u64 {
             detector.answered(Fingerprint(number), "r".into(), now);
         }
-        assert_eq!(detector.seen.lock().unwrap().answers.len(), REMEMBERED);
+        assert_eq!(detector.seen.lock().answers.len(), REMEMBERED);
         assert_eq!(detector.repeated(Fingerprint(0), now), None);
     }
 }

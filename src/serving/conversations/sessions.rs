@@ -1,10 +1,12 @@
-//! The conversations that this gateway remembers: tells them apart and keeps their memory behind one short lock.
+//! Conversations in memory: identifies them by keyed hashes and keeps their state behind one short
+//! lock.
 //!
-//! Of the text nothing is kept but hashes, whose key is made at start and lives in this process only.
+//! No text is kept, only hashes, whose key is made at the start of the process and never leaves it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::mem::discriminant;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::openai::{Content, Message, Request, Role};
 use crate::routing::config::Identifier;
@@ -14,7 +16,7 @@ use crate::serving::options::RequestOptions;
 use crate::traffic::Record;
 use crate::units::MonotonicNs;
 
-/// A message of so many bytes is hardly said twice by chance.
+/// Shortest message that identifies a conversation, bytes: equal ones are unlikely by chance.
 const TELLING_BYTES: usize = 32;
 
 pub struct Conversations {
@@ -32,7 +34,7 @@ impl Conversations {
         }
     }
 
-    /// Where the request stands in which conversation; `None` if nothing tells.
+    /// Position of the request in its conversation; `None` if nothing identifies one.
     pub fn place(&self, request: &Request, options: &RequestOptions) -> Option<Place> {
         // One client cannot speak in another's conversation.
         let client = self.key.hash_one(&options.credentials);
@@ -75,7 +77,7 @@ impl Conversations {
         place
     }
 
-    /// What is remembered of the conversation; changes nothing.
+    /// State of the conversation; changes nothing.
     pub fn known(&self, place: &Place) -> Known {
         self.lock().known(place, MonotonicNs::now())
     }
@@ -89,8 +91,8 @@ impl Conversations {
         self.lock().answered(id, turn);
     }
 
-    /// An answer was no good: the floor of its conversation rises above what let it pass. False if the conversation is
-    /// not remembered.
+    /// An answer was no good: the floor of its conversation rises above what let it pass. False if
+    /// the conversation is not remembered.
     pub fn failed(&self, record: &Record) -> bool {
         let predicted = |judged: &Judged| {
             let answered = Some(&judged.candidate.model) == record.receipt.model.as_ref();
@@ -106,8 +108,7 @@ impl Conversations {
     }
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
-        // The state stays consistent between statements, so a panic elsewhere does not spoil it.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock()
     }
 }
 
@@ -125,7 +126,7 @@ mod tests {
         {"role":"user","content":"and now?"}]"#;
 
     #[test]
-    fn the_second_turn_goes_through_the_first() {
+    fn a_second_turn_is_recognised_by_the_hash_of_the_first() {
         let conversations = Conversations::new(&SessionsConfig::default());
         let place = |messages, options: &RequestOptions| {
             conversations.place(&request(messages), options).unwrap()
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_identifies_is_the_operators_choice() {
+    fn identify_by_selects_what_identifies_a_conversation() {
         let place = |identify_by: &[Identifier], options: &RequestOptions| {
             let identify_by = identify_by.to_vec();
             let config = SessionsConfig { identify_by, ..SessionsConfig::default() };

@@ -4,36 +4,50 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Execution;
+use crate::energy::EnergyFigure;
+use crate::locality::Locality;
 use crate::openai::Request;
 use crate::routing::Route;
 use crate::routing::session::Turn;
+use crate::serving::attempt_state::AttemptState;
 use crate::serving::judge::answer_capture::AnswerCapture;
 use crate::serving::judge::queue::{JudgeJob, runner_up};
 use crate::serving::models::training;
-use crate::serving::pricing;
 use crate::serving::receipts::request_metrics;
 use crate::serving::receipts::totals::Totals;
 use crate::serving::recorder::Ending;
 use crate::traffic::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Sign};
+use crate::units::Dollars;
 
 /// Logged for a client that closed the connection, as nginx does; never sent.
 const CLIENT_CLOSED_STATUS: u16 = 499;
 
 impl Execution {
-    /// The receipt as it stands, its energy provisional.
+    /// The receipt so far, its energy provisional.
     pub fn receipt(&self) -> Receipt {
-        let router = &self.gateway.router;
-        let features = &self.plan.features;
-        let priced = self.recorder.attempts().iter().map(|attempt| {
-            let model = router.model(&attempt.model);
-            let energy =
-                model.and_then(|model| pricing::energy(attempt, model, &router.meter, features));
-            attempt.on_receipt(energy)
-        });
-        let attempts: Vec<Attempt> = priced.collect();
+        let energies = self.recorder.attempts().iter().map(|attempt| self.energy(attempt));
+        let attempts = self.recorder.attempts().iter().zip(energies);
+        let attempts: Vec<Attempt> =
+            attempts.map(|(attempt, energy)| attempt.on_receipt(energy)).collect();
         let emissions = &self.gateway.receipts.emissions;
         let totals = Totals::of(&attempts, emissions, self.recorder.unix_ms);
         self.recorder.receipt(&self.plan, attempts, totals)
+    }
+
+    /// Energy of an attempt, provisional where the meter settles it later; `None` if nothing ran.
+    fn energy(&self, attempt: &AttemptState) -> Option<EnergyFigure> {
+        if attempt.never_ran() {
+            None
+        } else if attempt.metered {
+            Some(self.gateway.router.meter.provisional(attempt.id))
+        } else {
+            attempt.deployment.billing().actual_energy(&attempt.spent(&self.plan.features))
+        }
+    }
+
+    /// Price of an attempt; `None` if unknown.
+    fn dollars(&self, attempt: &AttemptState) -> Option<Dollars> {
+        attempt.deployment.billing().actual_dollars(&attempt.spent(&self.plan.features))
     }
 
     /// Ends the execution with an answer and returns the receipt to send with it.
@@ -49,7 +63,7 @@ impl Execution {
         receipt
     }
 
-    /// Ends the execution with an error; `status` is what the client sees, for the log.
+    /// Ends the execution with an error; `status` is the HTTP status, for the log.
     pub fn failed(mut self, status: u16) -> Receipt {
         // A model that was still answering has failed too.
         self.end_attempt(AttemptOutcome::Failed, None);
@@ -61,17 +75,17 @@ impl Execution {
         let Some(judge) = &self.gateway.judge else { return };
         let Some(answer) = self.capture.take().and_then(AnswerCapture::whole) else { return };
         let Request::Chat(chat) = &*self.request else { return };
-        let model = self.gateway.router.model(judge.model());
+        let model = self.plan.snapshot.models.get(judge.model());
         let job = JudgeJob {
             request_id: Arc::clone(&self.recorder.request_id),
             messages: chat.messages.clone(),
             answer,
             output_limit: chat.output_limit(),
-            local_only: self.plan.rule.local_only,
+            reach: self.plan.rule.reach(),
             runner_up: runner_up(&self.plan.decision, &self.model().name),
         };
-        let stays_here = model.is_some_and(|model| model.route() == Route::Local);
-        judge.enqueue(job, stays_here, &self.gateway.metrics);
+        let nearest = model.map_or(Locality::ThirdParty, |model| model.nearest());
+        judge.enqueue(job, nearest, &self.gateway.metrics);
     }
 
     fn close(&mut self, outcome: Outcome, status: u16) -> Receipt {
@@ -80,10 +94,7 @@ impl Execution {
             self.remember_answer();
         }
         let receipt = self.receipt();
-        let prices =
-            self.recorder.attempts().iter().map(|attempt| {
-                pricing::dollars(attempt, self.gateway.router.model(&attempt.model))
-            });
+        let prices = self.recorder.attempts().iter().map(|attempt| self.dollars(attempt));
         let ending = Ending { outcome, status, dollars: prices.sum() };
         let prompt = Prompt::of(&self.request.messages(), self.gateway.prompts);
         let record = self.recorder.close(&self.plan, receipt.clone(), ending, prompt);
@@ -96,15 +107,16 @@ impl Execution {
         let (metrics, router) = (&self.gateway.metrics, &self.gateway.router);
         let ended_ms = record.timings.total_ms;
         for attempt in self.recorder.attempts() {
-            let Some(model) = router.model(&attempt.model) else { continue };
-            let price = pricing::dollars(attempt, Some(model));
+            let Some(model) = self.plan.snapshot.models.get(&attempt.model) else { continue };
+            let price = self.dollars(attempt);
             request_metrics::count_attempt(metrics, &model.series, attempt, price, ended_ms);
             let error = training::train(model, attempt, &record.features, ended_ms, &router.meter);
             if let Some(tokens) = error {
                 request_metrics::count_length_error(&model.series, tokens);
             }
         }
-        let answering = record.receipt.model.as_ref().and_then(|model| router.model(model));
+        let answering = record.receipt.model.as_ref();
+        let answering = answering.and_then(|model| self.plan.snapshot.models.get(model));
         let series = answering.map(|model| &model.series);
         request_metrics::count_request(metrics, series, record);
     }
@@ -119,7 +131,7 @@ impl Execution {
             point: place.whole,
             cached_tokens: match model.route() {
                 Route::Local => usage.prompt_tokens + usage.completion_tokens,
-                // A provider's cache cannot be asked: what it held last time is the best estimate.
+                // A provider's cache cannot be queried: its last hit is the best estimate.
                 Route::Cloud => usage.cached_tokens(),
             },
         };

@@ -8,21 +8,26 @@ use serde_json::{Value, json};
 
 use super::answer_capture::upstream_text;
 use super::prompts::{JudgeError, Schema};
-use crate::backends::{Event, Job, Priority, Terms};
-use crate::energy::cloud::estimate;
-use crate::energy::{EnergyFigure, Source};
-use crate::openai::{ChatRequest, Message, Request, Usage};
+use crate::backends::{Event, Job, Priority, SchedulingOptions};
+use crate::locality::Locality;
+use crate::openai::{ChatRequest, Message, Request};
+use crate::routing::{Features, Route};
+use crate::serving::attempt_state::is_output;
 use crate::serving::gateway::Gateway;
-use crate::serving::models::model::{Kind, Model};
+use crate::serving::models::deployment::{Deployment, MeteredBy};
+use crate::serving::models::model::Model;
+use crate::serving::pricing::Spent;
+use crate::serving::remote_metering::RemoteMetering;
+use crate::telemetry::metrics::ModelLabels;
 
-/// What is asked.
-pub(super) struct Prompt {
+/// Body of one call.
+pub(super) struct JudgePrompt {
     body: Value,
     /// The same again gives the same; where nothing is lost by it.
     reproducible: bool,
 }
 
-impl Prompt {
+impl JudgePrompt {
     /// The conversation as the client asked it.
     pub(super) fn of_client(messages: &[Message], output_limit: Option<u32>) -> Self {
         let mut body = json!({"messages": messages});
@@ -47,10 +52,10 @@ impl Prompt {
         Self { body, reproducible: true }
     }
 
-    fn job(mut self, gateway: &Gateway, model: &Model) -> Option<Job> {
+    fn job(mut self, gateway: &Gateway, model: &Model, route: Route) -> Option<Job> {
         self.body["model"] = Value::from(&*model.name);
         // Some upstreams' models take no temperature; greedy is a matter for local ones.
-        if self.reproducible && matches!(model.kind, Kind::Local { .. }) {
+        if self.reproducible && route == Route::Local {
             self.body["temperature"] = 0.into();
         }
         let body = serde_json::to_vec(&self.body).ok()?;
@@ -59,68 +64,91 @@ impl Prompt {
             attempt: gateway.next_attempt(),
             request: Arc::new(Request::Chat(request)),
             body: Bytes::from(body),
-            terms: Terms { priority: Priority::Low, deadline: None },
+            terms: SchedulingOptions { priority: Priority::Low, deadline: None },
         })
     }
 }
 
-/// The whole text of the answer. Dropping the future stops the work; what it took until then is booked all the same.
+/// The whole text of the answer of a deployment within `reach`. Dropping the future cancels the
+/// work; what it took until then is booked.
 pub(super) async fn call(
     gateway: &Gateway,
     model: &Model,
-    prompt: Prompt,
+    prompt: JudgePrompt,
+    reach: Locality,
 ) -> Result<String, JudgeError> {
-    let job = prompt.job(gateway, model).ok_or(JudgeError::Failed)?;
-    let mut bill = Bill { gateway, model, usage: None, reported: None, ran: false };
-    if let Kind::Local { .. } = model.kind {
-        gateway.receipts.expect_overhead(job.attempt, model.labels());
-    }
-    let mut events = model.backend.start(job);
+    let deployment = model.to_try(reach).into_iter().next().ok_or(JudgeError::LocalOnly)?;
+    let job = prompt.job(gateway, model, deployment.route()).ok_or(JudgeError::Failed)?;
+    let mut bill = Bill::open(gateway, model, &deployment, &job);
+    let mut events = deployment.backend.start(job);
     let mut text = String::new();
     while let Some(event) = events.next().await {
-        match event.map_err(|_| JudgeError::Failed)? {
-            Event::Started => bill.ran = true,
+        let event = event.map_err(|_| JudgeError::Failed)?;
+        bill.observe(&event);
+        match event {
             Event::Text(piece) => text.push_str(&piece),
             Event::Upstream(answer) => {
                 text = upstream_text(answer.get()).ok_or(JudgeError::Failed)?;
             }
-            Event::Usage(usage) => bill.usage = Some(usage),
-            Event::Energy(figure) => bill.reported = Some(figure),
             _ => {}
         }
     }
     Ok(text)
 }
 
-/// What an answer elsewhere took, booked when it ends, however it ends. Local energy is the meter's.
+/// Overhead of one call, booked when it ends, however it ends. Energy that the meter settles is
+/// booked by the store.
 struct Bill<'g> {
     gateway: &'g Gateway,
-    model: &'g Model,
-    usage: Option<Usage>,
-    reported: Option<EnergyFigure>,
+    deployment: &'g Deployment,
+    labels: ModelLabels,
+    spent: Spent,
     ran: bool,
+    remote: Option<RemoteMetering>,
+}
+
+impl<'g> Bill<'g> {
+    fn open(gateway: &'g Gateway, model: &Model, deployment: &'g Deployment, job: &Job) -> Self {
+        let features = Features::of(&job.request);
+        let (meter, prompt_tokens) = (&gateway.router.meter, features.prompt_tokens);
+        if deployment.metered_by != MeteredBy::Table {
+            gateway.receipts.expect_overhead(job.attempt, model.labels());
+        }
+        let remote = (deployment.metered_by == MeteredBy::Remote)
+            .then(|| RemoteMetering::open(meter, &model.name, job.attempt, prompt_tokens));
+        let spent = Spent { prompt_tokens: prompt_tokens.into(), ..Spent::default() };
+        Self { gateway, deployment, labels: model.labels(), spent, ran: false, remote }
+    }
+
+    fn observe(&mut self, event: &Event) {
+        match event {
+            Event::Started => self.ran = true,
+            Event::Usage(usage) => self.spent.usage = Some(*usage),
+            Event::Energy(figure) => self.spent.reported = Some(*figure),
+            _ => {}
+        }
+        if is_output(event) {
+            self.spent.output_events += 1;
+            if let Some(remote) = &mut self.remote {
+                remote.piece();
+            }
+        }
+    }
 }
 
 impl Drop for Bill<'_> {
     fn drop(&mut self) {
-        let Kind::Cloud(config) = &self.model.kind else { return };
-        if !self.ran {
-            return;
+        let (billing, labels) = (self.deployment.billing(), &self.labels);
+        if let Some(remote) = &mut self.remote {
+            remote.close(self.spent.usage.map(|usage| usage.generated_tokens()));
+        } else if let Some(figure) = billing.actual_energy(&self.spent).filter(|_| self.ran) {
+            self.gateway.receipts.count_overhead(labels, figure);
         }
-        let figure = self.reported.unwrap_or_else(|| match self.usage {
-            Some(usage) => estimate(
-                config.per_token(),
-                usage.prompt_tokens,
-                usage.cached_tokens(),
-                usage.completion_tokens,
-            ),
-            None => EnergyFigure::unknown(Source::CloudTable),
-        });
-        let (labels, metrics) = (self.model.labels(), &self.gateway.metrics);
-        self.gateway.receipts.count_overhead(&labels, figure);
-        if let Some(dollars) = self.usage.and_then(|usage| config.dollars(&usage)) {
-            metrics.cost_dollars_total.get_or_create(&labels).inc_by(dollars.0);
-            metrics.overhead_cost_dollars_total.get_or_create(&labels).inc_by(dollars.0);
+        let dollars = billing.actual_dollars(&self.spent).filter(|_| self.ran);
+        if let (Route::Cloud, Some(dollars)) = (self.deployment.route(), dollars) {
+            let metrics = &self.gateway.metrics;
+            metrics.cost_dollars_total.get_or_create(labels).inc_by(dollars.0);
+            metrics.overhead_cost_dollars_total.get_or_create(labels).inc_by(dollars.0);
         }
     }
 }

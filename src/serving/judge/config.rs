@@ -44,6 +44,7 @@ impl Validate for Config {
 pub enum Mode {
     /// By itself.
     Pointwise,
-    /// Against the answer of the most able other candidate, in both orders; by itself where there is no other.
+    /// Against the answer of the most able other candidate, in both orders; by itself where there
+    /// is no other.
     Pairwise,
 }

@@ -87,8 +87,8 @@ pub(super) fn point(text: &str) -> Result<f64, JudgeError> {
     }
 }
 
-/// Score of the answer that stood first as A and then second as B. A judge that follows the place instead of the answer
-/// has seen no difference.
+/// Score of the answer that stood first as A and then second as B. A judge that follows the place
+/// instead of the answer has seen no difference.
 pub(super) fn pair_score(as_a: Better, as_b: Better) -> f64 {
     match (as_a, as_b) {
         (Better::A, Better::B) => 1.0,
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_that_follows_the_place_is_a_tie() {
+    fn a_position_biased_judge_gives_a_tie() {
         use Better::{A, B, Tie};
         assert_eq!((pair_score(A, B), pair_score(B, A)), (1.0, 0.0));
         for (first, second) in [(A, A), (B, B), (Tie, Tie), (A, Tie), (Tie, A), (B, Tie), (Tie, B)]

@@ -7,6 +7,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::answer_capture::AnswerCapture;
 use super::config::Config;
 use super::prompts::JudgeError;
+use crate::locality::Locality;
 use crate::openai::{Message, Request};
 use crate::routing::text::{fmix64, fnv1a};
 use crate::routing::{Decision, Features};
@@ -21,8 +22,8 @@ pub struct JudgeJob {
     pub answer: String,
     /// Output limit that the client set, for the answer to compare with.
     pub output_limit: Option<u32>,
-    /// Nothing of it may leave this machine.
-    pub local_only: bool,
+    /// The farthest deployment that may see any of it.
+    pub reach: Locality,
     /// The most able other model that may answer.
     pub runner_up: Option<Arc<str>>,
 }
@@ -71,9 +72,10 @@ impl JudgeQueue {
         (!beyond_text && self.samples(request_id)).then(|| AnswerCapture::of(&chat.messages))
     }
 
-    /// Queues a job if there is room and the judge, which may run elsewhere, is allowed to see it.
-    pub fn enqueue(&self, job: JudgeJob, judge_is_here: bool, metrics: &Metrics) {
-        if job.local_only && !judge_is_here {
+    /// Queues a job if there is room and the judge, whose nearest deployment is that far, may see
+    /// it.
+    pub fn enqueue(&self, job: JudgeJob, nearest: Locality, metrics: &Metrics) {
+        if nearest > job.reach {
             count(metrics, &self.model, JudgeError::LocalOnly.label());
         } else if self.jobs.try_send(job).is_err() {
             count(metrics, &self.model, JudgeError::QueueFull.label());
@@ -89,8 +91,7 @@ pub(super) fn count(metrics: &Metrics, model: &Arc<str>, outcome: &'static str) 
 
 /// The most able model of a decision other than `answered`.
 pub fn runner_up(decision: &Decision, answered: &str) -> Option<Arc<str>> {
-    let ranked = decision.ranked.iter().map(|&index| &decision.judged[index].candidate);
-    let others = ranked.filter(|candidate| &*candidate.model != answered);
+    let others = decision.ranked_candidates().filter(|candidate| &*candidate.model != answered);
     let best = others.max_by(|a, b| a.p.total_cmp(&b.p));
     best.map(|candidate| Arc::clone(&candidate.model))
 }

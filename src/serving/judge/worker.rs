@@ -7,12 +7,11 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Prompt, call};
+use super::call::{JudgePrompt, call};
 use super::config::Mode;
 use super::prompts::{self, JudgeError, PAIR_SCHEMA, POINT_SCHEMA};
 use super::prompts::{pair_prompt, pair_score, point_prompt};
 use super::queue::{JudgeJob, JudgeQueue, count};
-use crate::routing::Route;
 use crate::serving::gateway::Gateway;
 use crate::traffic::Source;
 
@@ -48,23 +47,24 @@ pub async fn run(gateway: Arc<Gateway>, mut jobs: Receiver<JudgeJob>, stop: Canc
 
 /// Score of the job's answer, 0 to 1.
 async fn judge(gateway: &Gateway, queue: &JudgeQueue, job: &JudgeJob) -> Result<f64, JudgeError> {
-    let model = |name: &str| gateway.router.model(name).ok_or(JudgeError::Failed);
+    let snapshot = gateway.router.snapshot();
+    let model = |name: &str| snapshot.models.get(name).ok_or(JudgeError::Failed);
     let judge = model(queue.model())?;
     let runner_up = job.runner_up.as_ref().filter(|_| queue.config().mode == Mode::Pairwise);
     let runner_up = runner_up.map(|name| model(name)).transpose()?;
-    // Nothing of a local-only conversation leaves this machine, for a second answer neither.
-    let runner_up = runner_up.filter(|other| !job.local_only || other.route() == Route::Local);
+    // A second answer must not carry the conversation farther than the first one may.
+    let runner_up = runner_up.filter(|other| other.nearest() <= job.reach);
     let Some(runner_up) = runner_up else {
         let prompt = point_prompt(&job.messages, &job.answer);
-        let prompt = Prompt::for_verdict(&prompt, POINT_SCHEMA, VERDICT_TOKENS);
-        return prompts::point(&call(gateway, judge, prompt).await?);
+        let prompt = JudgePrompt::for_verdict(&prompt, POINT_SCHEMA, VERDICT_TOKENS);
+        return prompts::point(&call(gateway, judge, prompt, job.reach).await?);
     };
-    let prompt = Prompt::of_client(&job.messages, job.output_limit);
-    let other = call(gateway, runner_up, prompt).await?;
+    let prompt = JudgePrompt::of_client(&job.messages, job.output_limit);
+    let other = call(gateway, runner_up, prompt, job.reach).await?;
     let compare = async |first: &str, second: &str| {
         let prompt = pair_prompt(&job.messages, first, second);
-        let prompt = Prompt::for_verdict(&prompt, PAIR_SCHEMA, VERDICT_TOKENS);
-        prompts::pair(&call(gateway, judge, prompt).await?)
+        let prompt = JudgePrompt::for_verdict(&prompt, PAIR_SCHEMA, VERDICT_TOKENS);
+        prompts::pair(&call(gateway, judge, prompt, job.reach).await?)
     };
     let as_a = compare(&job.answer, &other).await?;
     let as_b = compare(&other, &job.answer).await?;

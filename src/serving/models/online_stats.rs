@@ -1,7 +1,8 @@
-//! What a model's own answers so far say of its next one: when it begins and how long it gets.
+//! Statistics of a model's answers, which predict when the next one begins and how long it gets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::backends::Health;
 use crate::routing::{Features, Latency, OutputLength};
@@ -21,7 +22,8 @@ pub struct Observed {
     pub completion_tokens: u64,
     /// The output limit ended it.
     pub cut: bool,
-    /// Since the attempt began; absent where it queued, or the model had to be loaded: that says nothing of the next.
+    /// Since the attempt began; absent where it queued, or the model had to be loaded: that says
+    /// nothing of the next.
     pub first_token_ms: Option<f64>,
     /// From the first token to the end.
     pub answer_ms: Option<f64>,
@@ -32,21 +34,22 @@ impl OnlineStats {
         self.lock().1.expected(features)
     }
 
-    /// Milliseconds to the first token of a prompt of which `tokens` are in no cache, once it has a slot; unknown before
-    /// the first answer.
-    pub fn first_token_ms(&self, tokens: u32) -> Option<f64> {
-        self.lock().0.expected_ms(tokens)
+    /// Milliseconds to the first token of a prompt of which `tokens` are in no cache, once it has a
+    /// slot; unknown before the first answer.
+    pub fn first_token_ms(&self, tokens: u64) -> Option<f64> {
+        self.lock().0.expected_ms(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
 
     /// Milliseconds that a request waits for its slot now; 0 before the first answer.
     pub fn queue_ms(&self, health: Health) -> f64 {
         let slots = health.slots.max(1);
-        // With a slot free nobody is ahead; behind others, a round of answers frees as many as there are slots.
+        // With a free slot the wait is 0; else each round of answers frees as many places as there
+        // are slots.
         let ahead = health.in_flight.saturating_add(1).saturating_sub(slots);
         f64::from(ahead) / f64::from(slots) * self.lock().0.answer_ms().unwrap_or(0.0)
     }
 
-    /// Takes in an answer; gives back how many tokens its length was expected to be off by.
+    /// Trains on an answer. Returns by how many tokens its length was mispredicted.
     pub fn learn(&self, features: &Features, observed: &Observed) -> u64 {
         let mut learned = self.lock();
         let (latency, length) = &mut *learned;
@@ -62,8 +65,7 @@ impl OnlineStats {
     }
 
     fn lock(&self) -> MutexGuard<'_, (Latency, OutputLength)> {
-        // Sums that a panic elsewhere cannot spoil.
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+        self.learned.lock()
     }
 }
 

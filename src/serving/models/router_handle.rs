@@ -1,10 +1,8 @@
-//! What the gateway has learnt and can exchange while it serves: the router, and a candidate that only watches.
-//!
-//! Whoever decides takes one `Arc` and decides by it to the end. A router that cannot be used is refused, and the old one
-//! goes on.
+//! Trained routers: loads them from their folders and gives each configured model an ability.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -12,14 +10,14 @@ use crate::routing::drift::{AVERAGE_ABILITY, Drift, Reference, ReferenceError};
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyError, AdequacyModel, Confidence, ConfidenceError};
 
-/// Where a model's ability comes from.
+/// Origin of a model's ability.
 #[derive(Clone, Debug)]
 pub struct AbilitySource {
-    /// The operator's word.
+    /// The operator's figure.
     pub configured: Option<f64>,
-    /// Under which name the training data may know it.
+    /// Name under which the training data may know it.
     pub known_as: String,
-    /// If nobody knows.
+    /// Used if neither is known.
     pub guess: f64,
 }
 
@@ -33,11 +31,11 @@ impl AbilitySource {
 /// One router, ready to predict.
 pub struct LoadedRouter {
     pub adequacy: AdequacyModel,
-    /// What the first tokens of a local answer are worth.
+    /// Weights of the first tokens of a local answer.
     pub confidence: Confidence,
-    /// Of the gateway's models, in their order.
-    abilities: Vec<f64>,
-    /// How far requests are from those it was trained on; none where the router does not say what those were.
+    /// By model name.
+    abilities: HashMap<Arc<str>, f64>,
+    /// Distance of requests from the training data; `None` where the router does not describe that.
     pub drift: Option<Drift>,
 }
 
@@ -52,92 +50,80 @@ pub enum LoadRouterError {
 }
 
 impl LoadedRouter {
-    /// The router in `dir`, or the one built in.
-    pub fn load(dir: Option<&Path>, ratings: &[AbilitySource]) -> Result<Self, LoadRouterError> {
+    /// The router in `dir`, or the built-in one.
+    fn load(
+        dir: Option<&Path>,
+        sources: &HashMap<Arc<str>, AbilitySource>,
+    ) -> Result<Self, LoadRouterError> {
         let (adequacy, confidence, reference) = if let Some(dir) = dir {
             (AdequacyModel::load(dir)?, Confidence::load(dir)?, Reference::load(dir)?)
         } else {
             let reference = Some(Reference::built_in()?);
             (AdequacyModel::built_in()?, Confidence::built_in()?, reference)
         };
-        let abilities = ratings.iter().map(|rating| rating.ability(&adequacy)).collect();
+        let ability = |(name, source): (&Arc<str>, &AbilitySource)| {
+            (Arc::clone(name), source.ability(&adequacy))
+        };
+        let abilities = sources.iter().map(ability).collect();
         Ok(Self { adequacy, confidence, abilities, drift: reference.map(Drift::new) })
     }
 
-    /// Takes in the prompt of a request.
+    /// Observes the prompt of a request.
     pub fn watch_drift(&self, text: &TextVector) {
         if let Some(drift) = &self.drift {
             drift.observe(self.adequacy.predict(text, AVERAGE_ABILITY));
         }
     }
 
-    /// Of the model at this place.
-    pub fn ability(&self, place: usize) -> f64 {
-        // The ratings are those of the gateway's models.
-        self.abilities.get(place).copied().unwrap_or_default()
+    /// `None` if the router was not loaded for this model.
+    pub fn ability(&self, model: &str) -> Option<f64> {
+        self.abilities.get(model).copied()
     }
 }
 
-/// The router that serves, and the one that watches.
+/// The router that decides, and one that is compared with it.
+pub struct Routers {
+    pub router: Arc<LoadedRouter>,
+    pub shadow: Option<Arc<LoadedRouter>>,
+}
+
+/// Where routers are loaded from, at the start and at each reload.
+#[derive(Debug)]
 pub struct RouterHandle {
     router_dir: Option<PathBuf>,
-    candidate_dir: Option<PathBuf>,
-    ratings: Vec<AbilitySource>,
-    present: RwLock<Present>,
+    shadow_dir: Option<PathBuf>,
+    /// By model name.
+    abilities: HashMap<Arc<str>, AbilitySource>,
 }
 
-#[derive(Clone)]
-struct Present {
-    router: Arc<LoadedRouter>,
-    candidate: Option<Arc<LoadedRouter>>,
-}
-
-/// What a reload did.
+/// Result of a reload.
 #[derive(Debug, Serialize)]
 pub struct Reloaded {
-    /// Where the router lies; absent for the one built in.
+    /// Folder of the router; absent for the built-in one.
     router: Option<PathBuf>,
     candidate: Option<PathBuf>,
 }
 
 impl RouterHandle {
-    /// `ratings` are those of the gateway's models, in their order.
-    pub fn load(
+    pub fn new(
         router_dir: Option<PathBuf>,
-        candidate_dir: Option<PathBuf>,
-        ratings: Vec<AbilitySource>,
-    ) -> Result<Self, LoadRouterError> {
-        let present = Present::load(router_dir.as_deref(), candidate_dir.as_deref(), &ratings)?;
-        Ok(Self { router_dir, candidate_dir, ratings, present: RwLock::new(present) })
+        shadow_dir: Option<PathBuf>,
+        abilities: HashMap<Arc<str>, AbilitySource>,
+    ) -> Self {
+        Self { router_dir, shadow_dir, abilities }
     }
 
-    pub fn router(&self) -> Arc<LoadedRouter> {
-        Arc::clone(&self.present.read().unwrap_or_else(PoisonError::into_inner).router)
+    /// Reads both. Blocks on files: not for the threads that serve.
+    pub fn load(&self) -> Result<Routers, LoadRouterError> {
+        let router = Arc::new(LoadedRouter::load(self.router_dir.as_deref(), &self.abilities)?);
+        let shadow = self.shadow_dir.as_deref();
+        let shadow =
+            shadow.map(|dir| LoadedRouter::load(Some(dir), &self.abilities)).transpose()?;
+        Ok(Routers { router, shadow: shadow.map(Arc::new) })
     }
 
-    /// Decides beside the router and is never obeyed.
-    pub fn candidate(&self) -> Option<Arc<LoadedRouter>> {
-        self.present.read().unwrap_or_else(PoisonError::into_inner).candidate.clone()
-    }
-
-    /// Reads both again, from where they were read first. On an error the present ones stay. Reads files: not for the
-    /// threads that serve.
-    pub fn reload(&self) -> Result<Reloaded, LoadRouterError> {
-        let (router, candidate) = (self.router_dir.clone(), self.candidate_dir.clone());
-        let fresh = Present::load(router.as_deref(), candidate.as_deref(), &self.ratings)?;
-        *self.present.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(Reloaded { router, candidate })
-    }
-}
-
-impl Present {
-    fn load(
-        router: Option<&Path>,
-        candidate: Option<&Path>,
-        ratings: &[AbilitySource],
-    ) -> Result<Self, LoadRouterError> {
-        let router = Arc::new(LoadedRouter::load(router, ratings)?);
-        let candidate = candidate.map(|dir| LoadedRouter::load(Some(dir), ratings)).transpose()?;
-        Ok(Self { router, candidate: candidate.map(Arc::new) })
+    /// The folders, as a reload reports them.
+    pub fn reloaded(&self) -> Reloaded {
+        Reloaded { router: self.router_dir.clone(), candidate: self.shadow_dir.clone() }
     }
 }

@@ -9,8 +9,8 @@ use crate::traffic::AttemptOutcome;
 use super::model::Model;
 use super::online_stats::Observed;
 
-/// Trains `model` on an attempt that ended `ended_ms` after the request's arrival. Returns by how many tokens its
-/// length was mispredicted; `None` if it gave no whole answer.
+/// Trains `model` on an attempt that ended `ended_ms` after the request's arrival. Returns by how
+/// many tokens its length was mispredicted; `None` if it gave no whole answer.
 pub fn train(
     model: &Model,
     attempt: &AttemptState,

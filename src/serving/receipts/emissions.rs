@@ -1,29 +1,20 @@
-//! What the energy of a request causes: carbon by the grid of each model, and dollars of this machine's electricity.
+//! Consequences of a request's energy: carbon by the grid of each deployment, and dollars of this
+//! machine's electricity.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use crate::energy::carbon::CarbonFigure;
+use crate::energy::grid::emissions::CarbonFigure;
 use crate::energy::{MeterHandle, Source};
 use crate::routing::Route;
-use crate::serving::models::model::{Kind, Model};
 use crate::traffic::Attempt;
 use crate::units::Dollars;
 
-/// Knows which grid each model draws from.
+/// Applies the rates in force to the energy of attempts.
 pub struct Emissions {
     meter: MeterHandle,
-    /// Zone of each model elsewhere, where the operator named one.
-    zones: HashMap<Arc<str>, String>,
 }
 
 impl Emissions {
-    pub fn new(meter: MeterHandle, models: &[Model]) -> Self {
-        let zone = |model: &Model| match &model.kind {
-            Kind::Cloud(config) => Some((Arc::clone(&model.name), config.carbon_zone.clone()?)),
-            Kind::Local { .. } => None,
-        };
-        Self { meter, zones: models.iter().filter_map(zone).collect() }
+    pub fn new(meter: MeterHandle) -> Self {
+        Self { meter }
     }
 
     /// Carbon of one attempt; none unless a grid is configured, or where nothing ran.
@@ -31,10 +22,7 @@ impl Emissions {
         let (energy, rates) = (attempt.energy?, self.meter.rates());
         match attempt.route {
             Route::Local => rates.carbon_here(energy),
-            Route::Cloud => {
-                let zone = self.zones.get(&attempt.model).map(String::as_str);
-                rates.carbon_elsewhere(zone, energy)
-            }
+            Route::Cloud => rates.carbon_elsewhere(attempt.carbon_zone.as_deref(), energy),
         }
     }
 
@@ -44,8 +32,8 @@ impl Emissions {
         figures.reduce(|sum, figure| sum.plus(&figure))
     }
 
-    /// What the electricity of an attempt costs the operator; none without a price, or where its energy is unknown. A
-    /// provider's electricity is in the provider's price.
+    /// Cost of an attempt's electricity to the operator; `None` without a tariff or where its
+    /// energy is unknown. A provider's electricity is in its price.
     pub fn electricity(&self, attempt: &Attempt, unix_ms: u64) -> Option<Dollars> {
         let tariff = self.meter.rates().tariff()?;
         match attempt.energy {
@@ -63,7 +51,8 @@ impl Emissions {
     }
 }
 
-/// Whether the operator pays for it: this machine, or one elsewhere that is metered for the operator.
+/// Whether the operator pays for it: this machine, or one elsewhere that is metered for the
+/// operator.
 fn is_own(route: Route, source: Source) -> bool {
     route == Route::Local || source == Source::Prometheus
 }

@@ -1,7 +1,9 @@
-//! What turned out, against what was predicted, as sums that Prometheus can divide: outcomes with the joules and seconds of
-//! exactly the requests that have one, predicted energy against the metered one, predicted adequacy against scores.
+//! Metrics of outcomes and predictions, as sums that Prometheus can divide: outcomes with the
+//! joules and seconds of exactly the requests that have one, predicted against metered energy,
+//! predicted adequacy against scores.
 //!
-//! Counts only; keeps nothing. A counter cannot fall, so what a corrected verdict takes back is counted beside.
+//! Keeps no state. A counter cannot fall, so the part that a corrected verdict withdraws has a
+//! counter of its own.
 
 use std::sync::Arc;
 
@@ -14,7 +16,8 @@ use crate::traffic::{Attempt, AttemptOutcome, Record, Sign, Source};
 /// Tenths of predicted adequacy.
 const DECILES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// Counts a verdict on a request whose energy has settled; `before` is what the same source said earlier.
+/// Counts a verdict on a request whose energy has settled; `before` is the earlier score of the
+/// same source.
 pub fn count_outcome(
     metrics: &Metrics,
     record: &Record,
@@ -57,7 +60,7 @@ pub fn count_outcome(
     }
 }
 
-/// Counts a weak sign about a request.
+/// Counts an implicit signal about a request.
 pub fn count_sign(metrics: &Metrics, record: &Record, sign: Sign) {
     let labels = SignLabels {
         model: model(record),
@@ -68,8 +71,8 @@ pub fn count_sign(metrics: &Metrics, record: &Record, sign: Sign) {
     metrics.weak_signals_total.get_or_create(&labels).inc();
 }
 
-/// Compares the metered energy of a settled answer with what was predicted. Figures that are from the table of classes
-/// are no measurement, and a load that came first says nothing about the answer.
+/// Compares the metered energy of a settled answer with what was predicted. Figures of the class
+/// table are not measurements, and an attempt that loaded its model first is not comparable.
 pub fn compare_energy(metrics: &Metrics, record: &Record, attempt: &Attempt) {
     let Some(energy) = attempt.energy.filter(|energy| energy.source != EnergySource::CloudTable)
     else {
@@ -88,7 +91,7 @@ pub fn compare_energy(metrics: &Metrics, record: &Record, attempt: &Attempt) {
     }
 }
 
-/// Adequacy that was predicted of the model that answered.
+/// Predicted adequacy of the model that answered.
 fn predicted(record: &Record) -> Option<f64> {
     let model = record.receipt.model.as_ref()?;
     let candidates = &record.receipt.candidates;

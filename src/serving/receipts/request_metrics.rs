@@ -31,7 +31,8 @@ pub fn count_request(metrics: &Metrics, answering: Option<&ModelSeries>, record:
     }
 }
 
-/// Counts an attempt of a request that ended `ended_ms` after its arrival; `price` is what its usage costs.
+/// Counts an attempt of a request that ended `ended_ms` after its arrival; `price` is what its
+/// usage costs.
 pub fn count_attempt(
     metrics: &Metrics,
     series: &ModelSeries,
@@ -39,9 +40,8 @@ pub fn count_attempt(
     price: Option<Dollars>,
     ended_ms: f64,
 ) {
-    let route = attempt.route.label();
-    let (model, outcome) = (Arc::clone(&attempt.model), attempt.outcome.label());
-    let labels = AttemptLabels { model, route, outcome };
+    let (model, route) = (Arc::clone(&attempt.model), attempt.route().label());
+    let labels = AttemptLabels { model, route, outcome: attempt.outcome.label() };
     metrics.attempts_total.get_or_create(&labels).inc();
     let Some(usage) = attempt.usage else { return };
     // An answer that came in one piece has no pace.
@@ -54,7 +54,7 @@ pub fn count_attempt(
     series.prompt_tokens.inc_by(usage.prompt_tokens);
     series.cached_tokens.inc_by(usage.cached_tokens());
     series.completion_tokens.inc_by(usage.completion_tokens);
-    if let (Route::Cloud, Some(dollars)) = (attempt.route, price) {
+    if let (Route::Cloud, Some(dollars)) = (attempt.route(), price) {
         series.cost_dollars.inc_by(dollars.0);
     }
 }

@@ -1,12 +1,14 @@
-//! Receipts from the end of an answer to the day its energy is final: kept, settled, counted, logged.
+//! Store of receipts from the end of an answer until their energy is final: keeps, settles, counts
+//! and logs them.
 //!
-//! Every request is entered once and published once, when each of its attempts has settled, or when that takes too
-//! long. All calls are short and never wait.
+//! Each request is inserted once and published once: when all its attempts have settled, or at a
+//! deadline. No call blocks.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
@@ -28,16 +30,16 @@ use crate::units::{AttemptId, unix_ms};
 /// Requests that `GET /v1/requests/{id}` remembers; about 2 KiB each.
 const REMEMBERED: usize = 4096;
 
-/// After this a request is published with the figure it has, marked as not final.
+/// After this a request is published with its figure so far, marked as not final.
 const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// After this an attempt of the gateway's own that has not settled is taken never to have run.
+/// After this an unsettled attempt of the gateway's own counts as never run.
 const OVERHEAD_DEADLINE: Duration = Duration::from_mins(10);
 
-/// Longest wait for one's turn to search the log.
+/// Longest wait for the permit to search the log.
 const SEARCH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Others are searching the log.
+/// Another search of the log is in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many old requests are being looked up")]
 pub struct Busy;
@@ -46,10 +48,10 @@ pub struct Busy;
 pub struct ReceiptStore {
     entries: Mutex<Entries>,
     pub sink: RecordSink,
-    /// What the energy of requests causes.
+    /// Carbon and electricity costs of requests.
     pub emissions: Emissions,
     metrics: Arc<Metrics>,
-    /// Held by whoever searches the log.
+    /// One permit: a search reads a whole day's file.
     searching: Semaphore,
 }
 
@@ -58,7 +60,7 @@ struct Entries {
     by_id: HashMap<Arc<str>, Entry>,
     /// Ids of `by_id`, oldest first.
     order: VecDeque<Arc<str>>,
-    /// Which request an unsettled attempt belongs to.
+    /// Request of each unsettled attempt.
     owners: HashMap<AttemptId, Arc<str>>,
     /// Attempts that settled before their request ended: an early failure that fell back.
     early: HashMap<AttemptId, (Settled, Instant)>,
@@ -72,7 +74,7 @@ struct Entry {
     unsettled: Vec<(AttemptId, usize)>,
     ended: Instant,
     published: bool,
-    /// What was said of the answer.
+    /// Feedback on the answer.
     verdicts: Verdicts,
 }
 
@@ -82,8 +84,8 @@ impl ReceiptStore {
         Self { entries: Mutex::default(), sink, emissions, metrics, searching }
     }
 
-    /// Enters a request that ended. `metered` lists the attempts whose energy settles later, with their places in
-    /// the record.
+    /// Inserts a request that ended. `metered` lists the attempts whose energy settles later, with
+    /// their indices in the record.
     pub fn insert(&self, record: Record, metered: Vec<(AttemptId, usize)>) {
         let mut entries = self.lock();
         let id = Arc::clone(&record.receipt.request_id);
@@ -115,13 +117,13 @@ impl ReceiptStore {
         self.lock().by_id.values().filter(|entry| !entry.unsettled.is_empty()).count()
     }
 
-    /// The record of a request that has ended, if it is still remembered.
+    /// The record of an ended request; `None` if it is no longer in memory.
     pub fn get(&self, id: &str) -> Option<Record> {
         self.lock().by_id.get(id).map(|entry| entry.record.clone())
     }
 
-    /// Takes in what `source` says of an answer, and logs it. Gives the request's record with its label now, none if the
-    /// request is not remembered.
+    /// Records and logs feedback of `source` on an answer. Returns the record with its updated
+    /// label; `None` if the request is not in memory.
     pub fn record_feedback(
         &self,
         id: &str,
@@ -133,7 +135,7 @@ impl ReceiptStore {
         let entry = entries.by_id.get_mut(id)?;
         let before = entry.verdicts.set(source.clone(), score);
         entry.record.label = entry.verdicts.label();
-        // Until then its joules are unknown; publishing counts what was said before.
+        // Before that its joules are unknown; publishing counts the feedback so far.
         if entry.published {
             outcome_metrics::count_outcome(&self.metrics, &entry.record, &source, score, before);
         }
@@ -143,7 +145,7 @@ impl ReceiptStore {
         Some(record)
     }
 
-    /// Logs what `source` says of an answer, whether or not it is still remembered.
+    /// Logs feedback of `source`, also for a request that is no longer in memory.
     pub fn log_verdict(
         &self,
         record: &Record,
@@ -157,8 +159,8 @@ impl ReceiptStore {
         self.sink.write(LogEntry::Aside(Aside::Feedback(feedback)));
     }
 
-    /// The record of a request that is remembered no more, from the log, if that holds it. One search at a time, since each
-    /// reads a day's file; [`Busy`] if others take too long.
+    /// The record of a request that is no longer in memory, from the log; `None` if the log has
+    /// none. One search at a time; [`Busy`] if the permit is not free in time.
     pub async fn find_in_log(&self, id: &str) -> Result<Option<Record>, Busy> {
         let turn = timeout(SEARCH_DEADLINE, self.searching.acquire()).await;
         let _turn = turn.map_err(|_| Busy)?;
@@ -175,7 +177,7 @@ impl ReceiptStore {
         }
     }
 
-    /// Notes a weak sign about a request that is remembered.
+    /// Records an implicit signal about a request in memory.
     pub fn record_signal(&self, id: &str, signal: Sign) {
         let entries = self.lock();
         let Some(entry) = entries.by_id.get(id) else { return };
@@ -186,7 +188,7 @@ impl ReceiptStore {
         self.sink.write(LogEntry::Aside(Aside::Signal(signal)));
     }
 
-    /// Settles attempts until the meter stops, then publishes what is left as it stands.
+    /// Settles attempts until the meter stops, then publishes the rest unsettled.
     pub async fn settle_all(&self, mut settlements: Receiver<Settled>) {
         let mut overdue = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -227,7 +229,7 @@ impl ReceiptStore {
 
     fn publish_older_than(&self, age: Duration) {
         let mut entries = self.lock();
-        // One that never ran never settles.
+        // An attempt that never ran never settles.
         entries.overhead.retain(|_, (_, begun)| begun.elapsed() < OVERHEAD_DEADLINE);
         entries.early.retain(|_, (_, settled)| settled.elapsed() < SETTLEMENT_DEADLINE);
         for entry in entries.by_id.values_mut().filter(|entry| !entry.published) {
@@ -281,7 +283,7 @@ impl ReceiptStore {
         }
     }
 
-    /// Announces an attempt that belongs to no request and that the meter will settle.
+    /// Registers an attempt without a request that the meter will settle.
     pub fn expect_overhead(&self, attempt: AttemptId, labels: ModelLabels) {
         self.lock().overhead.insert(attempt, (labels, Instant::now()));
     }
@@ -324,8 +326,7 @@ impl ReceiptStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        // The state stays consistent between statements, so a panic elsewhere does not spoil it.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::emissions::Emissions;
 use crate::energy::EnergyFigure;
-use crate::energy::carbon::CarbonFigure;
+use crate::energy::grid::emissions::CarbonFigure;
 use crate::traffic::Attempt;
 use crate::units::Dollars;
 

@@ -1,4 +1,5 @@
-//! The API with one cloud model behind it: answers, receipts, streams, bad input, books.
+//! `POST /v1/chat/completions` with one cloud model: answers, receipts, streams, bad input,
+//! records.
 
 use serde_json::{Value, json};
 
@@ -147,7 +148,7 @@ async fn local_only_fails_closed() {
         let response = request.json(&ask("auto", "private")).send().await.unwrap();
         assert_eq!(response.status(), 503, "{value}");
     }
-    // Naming the cloud model does not open the door either.
+    // Nor is local-only lifted by a request that names the cloud model.
     let request = app.request("/v1/chat/completions").header("x-wattgate-local-only", "true");
     let response = request.json(&ask("cloud", "private")).send().await.unwrap();
     assert_eq!(response.status(), 503);

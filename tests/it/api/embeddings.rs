@@ -53,6 +53,7 @@ fn difference(a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn similar_texts_have_similar_vectors_and_the_joules_are_metered() {
     let app = gateway().await;
     let inputs = ["A man is eating food.", "Somebody eats a meal.", "The stock market fell."];
@@ -75,6 +76,7 @@ async fn similar_texts_have_similar_vectors_and_the_joules_are_metered() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_batch_of_inputs_gives_the_vectors_of_each_alone() {
     let app = gateway().await;
     let inputs: Vec<String> =
@@ -92,6 +94,7 @@ async fn a_batch_of_inputs_gives_the_vectors_of_each_alone() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn base64_and_fewer_dimensions_keep_the_direction() {
     let app = gateway().await;
     let whole = vectors(&app, &embed("hello")).await.remove(0);
@@ -109,6 +112,7 @@ async fn base64_and_fewer_dimensions_keep_the_direction() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn token_ids_give_the_vector_of_their_text() {
     let app = gateway().await;
     let text = vectors(&app, &embed("hello")).await;
@@ -118,6 +122,7 @@ async fn token_ids_give_the_vector_of_their_text() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn bad_input_is_refused_by_name_and_leaves_other_requests_alone() {
     let app = gateway().await;
     for (field, value, code) in [
@@ -146,6 +151,7 @@ async fn bad_input_is_refused_by_name_and_leaves_other_requests_alone() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn chat_and_embedding_requests_go_to_models_of_their_kind() {
     let app = TestApp::start(&(smol("") + &minilm(""))).await;
     app.until_loaded("smol").await;
@@ -168,6 +174,7 @@ async fn chat_and_embedding_requests_go_to_models_of_their_kind() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn upstream_embeddings_pass_through_and_auto_is_refused_with_two_models() {
     let upstream = MockUpstream::start().await;
     let cloud = cloud_model("far", 1.0, &upstream) + "embedding = true\n";

@@ -1,11 +1,11 @@
-//! What a local engine tells of itself in `/metrics`: after real work, every figure that should move has moved.
+//! Metrics of a local engine: after real work, every figure has moved.
 
 use serde_json::json;
 
 use crate::rig::app::{TestApp, ask};
-use crate::rig::local_models::smol;
+use crate::rig::local_models::fake_smol;
 
-/// The value of the series that begins so, labels and all.
+/// Sum over the series that begin with this name and labels.
 fn value(metrics: &str, series: &str) -> f64 {
     let lines = metrics.lines().filter(|line| line.starts_with(series));
     lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
@@ -13,7 +13,7 @@ fn value(metrics: &str, series: &str) -> f64 {
 
 #[tokio::test]
 async fn every_engine_metric_moves_with_work() {
-    let app = TestApp::start(&smol("slots = 2\nload = \"on_demand\"\n")).await;
+    let app = TestApp::start_fake(&fake_smol("slots = 2\nload = \"on_demand\"\n")).await;
     let mut request = ask("smol", "Tell me of rivers, of bridges and of the bread of old towns.");
     request["max_tokens"] = json!(12);
     request["ignore_eos"] = json!(true);
@@ -39,7 +39,7 @@ async fn every_engine_metric_moves_with_work() {
     ] {
         assert!(value(&metrics, series) > 0.0, "{series}: {metrics}");
     }
-    // Two answers at a time: some step worked on both.
+    // Two concurrent answers: some step worked on both.
     let steps = value(&metrics, "wattgate_engine_busy_slots_count{model=\"smol\"");
     assert!(value(&metrics, "wattgate_engine_busy_slots_sum{model=\"smol\"") > steps, "{metrics}");
     assert!(value(&metrics, "wattgate_engine_decode_tokens_total{model=\"smol\"") >= 40.0);

@@ -1,4 +1,4 @@
-//! What a client can ask of a local answer beyond plain text, with the real SmolLM2: sampling fields, choices,
+//! Options of a local answer beyond plain text, with the real SmolLM2: sampling fields, choices,
 //! log-probabilities, structured output.
 
 use serde_json::{Value, json};
@@ -105,6 +105,7 @@ fn schemas() -> Vec<(Value, Check)> {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn constrained_answers_are_valid_streamed_and_whole_next_to_plain_ones() {
     let app = gateway().await;
     let jobs = schemas()
@@ -115,7 +116,7 @@ async fn constrained_answers_are_valid_streamed_and_whole_next_to_plain_ones() {
         let app = &app;
         async move {
             let mut request = request("Describe anything you like, wildly.", 120, &schema(&wanted));
-            // Hot, so that the model alone would write anything but JSON.
+            // A high temperature, at which the unconstrained model does not write JSON.
             request["temperature"] = json!(1.5);
             request["seed"] = json!(seed);
             let text = if streams {
@@ -136,6 +137,7 @@ async fn constrained_answers_are_valid_streamed_and_whole_next_to_plain_ones() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn max_tokens_completes_a_constrained_answer_if_possible_and_reports_length() {
     let app = gateway().await;
     for (max_tokens, format) in [
@@ -156,12 +158,13 @@ async fn max_tokens_completes_a_constrained_answer_if_possible_and_reports_lengt
             assert!(used <= u64::from(max_tokens), "{}", reply.text);
         }
     }
-    // So small a limit holds no answer at all: it is cut, as a plain one would be.
+    // No valid answer fits this limit: the answer is cut like a plain one.
     let reply = app.chat(&request("Hi", 3, &schema(&person()))).await;
     assert_eq!(reply.json["choices"][0]["finish_reason"], "length");
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn an_unsupported_schema_is_refused_by_keyword() {
     let app = gateway().await;
     for wrong in [
@@ -180,6 +183,7 @@ async fn an_unsupported_schema_is_refused_by_keyword() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn fields_out_of_range_are_refused_by_name() {
     let app = gateway().await;
     for (field, value) in [
@@ -221,6 +225,7 @@ fn check_logprobs(content: &[Value], text: &str, top: usize) {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn logprobs_spell_the_answer_whole_and_streamed() {
     let app = gateway().await;
     let asked = json!({"logprobs": true, "top_logprobs": 4});
@@ -239,7 +244,7 @@ async fn logprobs_spell_the_answer_whole_and_streamed() {
         .cloned()
         .collect();
     check_logprobs(&streamed, &sse.content(), 4);
-    // And none where nobody asked.
+    // No log-probabilities unless requested.
     let plain = app.chat(&self::request("Hi", 4, &json!({}))).await;
     assert_eq!(plain.json["choices"][0]["logprobs"], Value::Null);
 }
@@ -255,6 +260,7 @@ fn texts(sse: &Sse, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn three_choices_are_three_answers_of_one_request() {
     let app = gateway().await;
     let asked = json!({"n": 3, "temperature": 1, "seed": 5});
@@ -283,9 +289,10 @@ async fn three_choices_are_three_answers_of_one_request() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn sampling_fields_take_effect() {
     let app = gateway().await;
-    // A small model repeats itself once it has said all it had to say.
+    // A small model repeats itself at the end of its answer.
     let ask = async |more: &Value| {
         let mut request = request("Repeat the word sea forever.", 48, more);
         request["ignore_eos"] = json!(true);
@@ -312,12 +319,14 @@ async fn sampling_fields_take_effect() {
         assert!(repeats(&varied) < repeats(&plain), "{penalty}: {varied} / {plain}");
     }
     let hot = json!({"temperature": 1.4, "seed": 11, "top_p": 0.95, "frequency_penalty": 0.3});
-    // The first also fills the prompt cache, so that the two compared are computed alike.
+    // The first request fills the prompt cache, so that the two compared answers are computed
+    // alike.
     ask(&hot).await;
     assert_eq!(ask(&hot).await, ask(&hot).await);
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn logit_bias_forbids_and_forces_a_token_and_ignore_eos_works() {
     let app = gateway().await;
     let question = "What is the capital of France?";

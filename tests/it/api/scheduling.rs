@@ -1,15 +1,18 @@
-//! Priorities, deadlines, the queue and the engine's metrics, through the front door.
+//! Priorities, deadlines, the queue and metrics of the engine, over HTTP.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::rig::app::{Reply, Sse, TestApp, ask, ask_streaming, cloud_model, eventually};
-use crate::rig::local_models::{short, smol};
+use crate::rig::app::{Reply, Sse, TestApp, ask, ask_streaming, cloud_model};
+use crate::rig::fake_engine::FakeModel;
+use crate::rig::local_models::{local_model, short};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
 async fn one_slot(extra: &str) -> TestApp {
-    let app = TestApp::start(&smol(&format!("slots = 1\n{extra}"))).await;
+    let slow = FakeModel::new("scheduling", "step_ms = 20");
+    let config = local_model("smol", slow.path(), &format!("slots = 1\n{extra}"));
+    let app = TestApp::start_fake(&config).await;
     app.until_loaded("smol").await;
     app
 }
@@ -19,18 +22,15 @@ async fn chat_with(app: &TestApp, header: (&str, &str), body: &Value) -> Reply {
     Reply::of(request.send().await.unwrap()).await
 }
 
-/// Occupies the only slot: a stream that has begun.
-async fn occupy(app: &TestApp, max_tokens: u32) -> reqwest::Response {
+/// Occupies the only slot: a stream that has begun and outlasts the test. Dropping it frees the
+/// slot.
+async fn occupy(app: &TestApp) -> reqwest::Response {
     let mut request = ask_streaming("smol", "Write a very long story.");
-    request["max_tokens"] = json!(max_tokens);
+    request["max_tokens"] = json!(900);
+    request["ignore_eos"] = json!(true);
     let mut response = app.send("/v1/chat/completions", &request).await;
     assert!(response.chunk().await.unwrap().is_some());
     response
-}
-
-async fn until_in_flight(app: &TestApp, count: u32) {
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
-    eventually(|| async { (backend.health().in_flight == count).then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -48,19 +48,23 @@ async fn an_invalid_scheduling_header_is_refused_by_name() {
 #[tokio::test]
 async fn queued_requests_are_served_in_order_of_priority() {
     let app = one_slot("").await;
-    let occupied = occupy(&app, 40).await;
-    let ended = |priority: &'static str, place: u32| {
+    let occupied = occupy(&app).await;
+    let ended = |priority: &'static str, before: usize| {
         let app = &app;
         async move {
-            until_in_flight(app, place).await;
+            app.until_in_flight("smol", before).await;
             let body = short("smol", "hi");
             let reply = chat_with(app, ("x-wattgate-priority", priority), &body).await;
             assert_eq!(reply.status, 200, "{}", reply.text);
             Instant::now()
         }
     };
-    let (_, low, normal, high) =
-        tokio::join!(Sse::of(occupied), ended("low", 1), ended("normal", 2), ended("high", 3));
+    let queued = async {
+        app.until_in_flight("smol", 4).await;
+        drop(occupied);
+    };
+    let (low, normal, high, ()) =
+        tokio::join!(ended("low", 1), ended("normal", 2), ended("high", 3), queued);
     assert!(high < normal && normal < low);
     app.stop().await;
 }
@@ -68,12 +72,11 @@ async fn queued_requests_are_served_in_order_of_priority() {
 #[tokio::test]
 async fn a_deadline_ends_a_queued_and_a_running_request() {
     let app = one_slot("").await;
-    let occupied = occupy(&app, 100).await;
-    let started = Instant::now();
+    let mut occupied = occupy(&app).await;
     let late = chat_with(&app, ("x-wattgate-deadline-ms", "300"), &short("smol", "hi")).await;
     assert_eq!(late.error(), (504, "api_error", "deadline_exceeded"), "{}", late.text);
-    assert!(started.elapsed() < Duration::from_secs(20));
-    assert!(Sse::of(occupied).await.done, "the one before it is not disturbed");
+    assert!(occupied.chunk().await.unwrap().is_some(), "the running stream is not disturbed");
+    drop(occupied);
 
     let mut endless = ask_streaming("smol", "Write a very long story.");
     endless["max_tokens"] = json!(900);
@@ -84,11 +87,11 @@ async fn a_deadline_ends_a_queued_and_a_running_request() {
         assert_eq!(sse.chunks.last().unwrap()["error"]["code"], "deadline_exceeded");
         assert!(!sse.done);
     } else {
-        // On a machine so busy that nothing came in time.
+        // The first token missed the deadline.
         assert_eq!(response.status(), 504);
     }
-    until_in_flight(&app, 0).await;
-    // One that is long enough changes nothing.
+    app.until_in_flight("smol", 0).await;
+    // A deadline that is met has no effect.
     let reply = chat_with(&app, ("x-wattgate-deadline-ms", "60000"), &short("smol", "hi")).await;
     assert_eq!(reply.status, 200);
     app.stop().await;
@@ -107,18 +110,20 @@ async fn a_deadline_ends_an_upstream_request() {
 #[tokio::test]
 async fn a_full_queue_is_refused_with_its_length() {
     let app = one_slot("queue = 1").await;
-    let occupied = occupy(&app, 60).await;
+    let occupied = occupy(&app).await;
     let second = short("smol", "hi");
     let waiting = app.chat(&second);
     let refusing = async {
-        until_in_flight(&app, 2).await;
+        app.until_in_flight("smol", 2).await;
         let card = app.get("/v1/models/smol").await.json;
         assert_eq!((&card["in_flight"], &card["waiting"]), (&json!(2), &json!(1)));
         let metrics = app.get("/metrics").await.text;
         assert!(metrics.contains("wattgate_engine_queue_depth{model=\"smol\"} 1\n"), "{metrics}");
-        app.chat(&short("smol", "hi")).await
+        let refused = app.chat(&short("smol", "hi")).await;
+        drop(occupied);
+        refused
     };
-    let (_, waited, refused) = tokio::join!(Sse::of(occupied), waiting, refusing);
+    let (waited, refused) = tokio::join!(waiting, refusing);
     assert_eq!(waited.status, 200);
     assert_eq!(refused.error(), (429, "rate_limit_error", "overloaded"), "{}", refused.text);
     assert!(refused.text.contains("2 requests are ahead"), "{}", refused.text);
@@ -143,7 +148,7 @@ async fn engine_work_appears_in_metrics() {
     };
     let count = |name: &str| text(name).trim_end_matches(".0").parse::<u64>().unwrap();
     let prompt = usage["prompt_tokens"].as_u64().unwrap();
-    // The second time only the last token of the prompt is read.
+    // The second request prefills only the last token of the prompt.
     assert_eq!(count("engine_prefill_tokens_total{model=\"smol\"}"), prompt + 1);
     assert_eq!(count("engine_cached_tokens_total{model=\"smol\",from=\"slot\"}"), prompt - 1);
     let completion = usage["completion_tokens"].as_u64().unwrap();

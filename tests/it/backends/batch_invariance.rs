@@ -1,8 +1,9 @@
-//! Greedy answers equal the model alone, whoever comes and goes beside them.
+//! Greedy answers do not depend on concurrent requests.
 //!
-//! To the letter, in the range where llama.cpp itself computes the same sums in the same order: on a CPU its flash
-//! attention takes another way from 64 rows of one sequence in a batch (tiles), and from 512 cells of KV cache when one
-//! sequence decodes alone (split over threads). Both stay out of this test by its `config`.
+//! Exactly equal in the range where llama.cpp itself computes the same sums in the same order: on a
+//! CPU its flash attention takes another path from 64 rows of one sequence in a batch (tiles), and
+//! from 512 cells of KV cache when one sequence decodes alone (split over threads). `config`
+//! excludes both.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::rig::engine::{Local, PATIENCE, PROMPTS, greedy, small};
 
 const TOKENS: u32 = 20;
 
-/// See above. Few slots, so that arrivals also wait and displace one another.
+/// Few slots, so that arrivals also wait and evict one another.
 fn config(slots: u32, host_cache_mib: u32) -> Config {
     Config { slots, host_cache_mib, context_tokens: 256, batch_tokens: 32, ..small() }
 }
@@ -37,9 +38,9 @@ struct Arrival {
 #[derive(Clone, Copy, Debug)]
 enum Stay {
     ToTheEnd,
-    /// So many pieces of text: it leaves while the answer is written, or at once.
+    /// Leaves after this many pieces of text: during the answer, or at once.
     Pieces(usize),
-    /// So many milliseconds: it may leave while it waits for a slot or while its prompt is read.
+    /// Leaves after this many milliseconds, perhaps while it waits for a slot or during prefill.
     Milliseconds(u64),
 }
 
@@ -56,14 +57,15 @@ fn arrival() -> impl Strategy<Value = Arrival> {
     })
 }
 
-/// Short ones, and two that share a long beginning, so that prefixes move between slots and to the host and back.
+/// Short prompts, and two that share a long prefix, so that prefixes move between slots and to the
+/// host and back.
 fn prompts() -> Vec<String> {
     let shared = "Please read this carefully before you answer. ".repeat(8);
     let long = ["Name a fruit.", "Name a bird."].map(|end| format!("{shared}{end}"));
     PROMPTS[..6].iter().map(ToString::to_string).chain(long).collect()
 }
 
-/// The text as far as the client stayed for it, and whether to the end.
+/// The text the client received, and whether it is complete.
 async fn attend(local: &Local, arrival: Arrival) -> (String, bool) {
     sleep(Duration::from_millis(arrival.at)).await;
     let (_, mut events) = local.begin(&greedy(&prompts()[arrival.prompt], TOKENS));
@@ -94,6 +96,7 @@ async fn attend(local: &Local, arrival: Arrival) -> (String, bool) {
 }
 
 #[test]
+#[ignore = "needs a model: `make test` pulls it"]
 fn greedy_answers_do_not_depend_on_concurrent_requests() {
     let runtime = Runtime::new().unwrap();
     let alone = runtime.block_on(async {
@@ -119,7 +122,7 @@ fn greedy_answers_do_not_depend_on_concurrent_requests() {
         }
         Ok(())
     };
-    // All at once first, so that one thing is certain: they were beside each other.
+    // All at once first, so that they certainly share batches.
     let crowd = (0..prompts().len()).map(|prompt| Arrival { prompt, at: 0, stay: Stay::ToTheEnd });
     check(crowd.collect()).unwrap();
     let steps = local.recorder.steps();

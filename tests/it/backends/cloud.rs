@@ -1,4 +1,4 @@
-//! The cloud backend against a real HTTP server: what it sends, what it passes on, and how it fails.
+//! The cloud backend against a real HTTP server: requests, forwarded answers, failures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use wattgate::backends::cloud::{ApiKey, CloudBackend, Config};
-use wattgate::backends::{Backend, BackendError, ErrorKind, Event, Job, Terms};
+use wattgate::backends::{Backend, BackendError, ErrorKind, Event, Job, SchedulingOptions};
 use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
 
@@ -27,7 +27,7 @@ fn job(body: &Value) -> Job {
         attempt: AttemptId(1),
         request: Arc::new(Request::Chat(serde_json::from_str(&body).unwrap())),
         body: body.into(),
-        terms: Terms::default(),
+        terms: SchedulingOptions::default(),
     }
 }
 
@@ -37,7 +37,7 @@ fn asking(prompt: &str, stream: bool) -> Job {
     }))
 }
 
-/// Everything an attempt gave.
+/// All events of an attempt.
 #[derive(Debug, Default)]
 struct Run {
     started: bool,

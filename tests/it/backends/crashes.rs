@@ -1,5 +1,5 @@
-//! Engines that crash or are killed, in the middle of a load, of a prompt and of an answer: their requests move on, and
-//! nobody else notices.
+//! Engines that crash or are killed during a load, a prefill and an answer: their requests move to
+//! another model without effect on others.
 
 use std::time::Duration;
 
@@ -8,27 +8,32 @@ use serde_json::{Value, json};
 use wattgate::backends::llama::Phase;
 
 use crate::rig::app::{PATIENCE, Sse, TestApp, ask_streaming, cloud_model, eventually};
-use crate::rig::engine::model_path;
-use crate::rig::local_models::{engine_pid, engine_state, local_model, short, smol};
+use crate::rig::fake_engine::{FAKE, FakeModel};
+use crate::rig::local_models::{engine_pid, engine_state, local_model, short};
 use crate::rig::mock_upstream::MockUpstream;
+
+/// Long enough for a crash in the middle of a load.
+const LOADS_SLOWLY: &str = "load_ms = 4000";
 
 const SIGNALS: [Signal; 2] = [Signal::SEGV, Signal::KILL];
 
-/// `auto` asks `smol` first, then its twin, then the cloud. Two requests at a time in each local model.
-async fn three_models(load: &str) -> (TestApp, MockUpstream) {
+/// `auto` asks `smol` first, then its twin, then the cloud. Two requests at a time in each local
+/// model.
+async fn three_models(smol: &FakeModel, load: &str) -> (TestApp, MockUpstream) {
     let upstream = MockUpstream::start().await;
     let config = "[policies.default]\nobjective = \"dollars\"\nfloor = 0.0\n".to_owned()
-        + &smol(&format!("slots = 2\nload = \"{load}\""))
-        + &local_model("twin", &model_path(), "slots = 2")
+        + &local_model("smol", smol.path(), &format!("slots = 2\nload = \"{load}\""))
+        + &local_model("twin", FAKE.path(), "slots = 2")
         + &cloud_model("cloud", 3.0, &upstream);
-    (TestApp::start(&config).await, upstream)
+    (TestApp::start_fake(&config).await, upstream)
 }
 
 fn strike(app: &TestApp, model: &str, signal: Signal) {
     let pid = engine_pid(app, model).expect("the engine runs");
     kill_process(pid, signal).unwrap();
     if signal == Signal::SEGV {
-        // Rust's own handler takes the first one, restores the default and waits for the instruction to fault again.
+        // Rust's own handler takes the first one, restores the default and waits for the
+        // instruction to fault again.
         std::thread::sleep(Duration::from_millis(20));
         let _gone = kill_process(pid, signal);
     }
@@ -40,7 +45,7 @@ fn story(model: &str, max_tokens: u32) -> Value {
     request
 }
 
-/// Nobody notices a crash elsewhere: its stream goes on to its end.
+/// A stream on another engine, which the crash must not affect.
 async fn witness(app: &TestApp) -> reqwest::Response {
     app.until_loaded("twin").await;
     let mut response = app.send("/v1/chat/completions", &story("twin", 60)).await;
@@ -48,21 +53,21 @@ async fn witness(app: &TestApp) -> reqwest::Response {
     response
 }
 
-/// The request was begun by `smol`, which failed so, and answered by its twin.
+/// The first attempt failed on `smol` with this outcome; its twin answered.
 fn assert_moved(receipt: &Value, error: &str) {
     let attempts = &receipt["attempts"];
     assert_eq!((&attempts[0]["model"], &attempts[0]["error"]), (&json!("smol"), &json!(error)));
     assert_eq!(receipt["model"], "twin", "{receipt}");
 }
 
-/// Every request is in the books once, what it took is known, and nothing is left over.
+/// Every request has one record with known energy, and no attempt is left open.
 async fn assert_books(app: TestApp, count: usize) {
     let records = app.until_logged(count).await;
     for record in &records {
         let energy = record.receipt.energy.unwrap();
         assert!(energy.is_final && energy.joules.is_some(), "{record:?}");
     }
-    let books = app.gateway.router.meter.books();
+    let books = app.energy();
     assert_eq!(
         (books.conservation_error().0, books.unknown_settlements, books.open_attempts),
         (0, 0, 0)
@@ -77,8 +82,8 @@ async fn assert_books(app: TestApp, count: usize) {
 
 #[tokio::test]
 async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones() {
-    let (app, _upstream) = three_models("preload").await;
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
+    let slow = FakeModel::new("slow_steps", "step_ms = 20");
+    let (app, _upstream) = three_models(&slow, "preload").await;
     for signal in SIGNALS {
         app.until_loaded("smol").await;
         let mut doomed = Vec::new();
@@ -88,10 +93,10 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
             doomed.push(response);
         }
         let other = witness(&app).await;
-        // Both slots are taken: this one waits in the engine's queue, not a byte of it sent.
+        // Both slots are taken: this request waits in the engine's queue.
         let request = short("auto", "Who wrote Hamlet?");
         let striking = async {
-            eventually(|| async { (backend.health().in_flight == 3).then_some(()) }).await;
+            app.until_in_flight("smol", 3).await;
             strike(&app, "smol", signal);
         };
         let (moved, ()) = tokio::join!(app.chat(&request), striking);
@@ -109,17 +114,15 @@ async fn a_crash_while_decoding_breaks_started_answers_and_moves_unstarted_ones(
 
 #[tokio::test]
 async fn a_crash_during_prefill_moves_the_request_to_another_model() {
-    let (app, _upstream) = three_models("preload").await;
-    let backend = &app.gateway.router.model("smol").unwrap().backend;
+    let slow = FakeModel::new("slow_prefill", "step_ms = 2000");
+    let (app, _upstream) = three_models(&slow, "preload").await;
     let mut request = ask_streaming("auto", &"word ".repeat(800));
     request["max_tokens"] = json!(2);
     for signal in SIGNALS {
         app.until_loaded("smol").await;
         let other = witness(&app).await;
         let striking = async {
-            eventually(|| async { (backend.health().in_flight > 0).then_some(()) }).await;
-            // Into the first of the batches that the prompt takes; before it would be as good.
-            tokio::time::sleep(Duration::from_millis(150)).await;
+            app.until_in_flight("smol", 1).await;
             strike(&app, "smol", signal);
         };
         let (moved, ()) = tokio::join!(app.stream(&request), striking);
@@ -140,7 +143,8 @@ async fn until_loading(app: &TestApp) {
 
 #[tokio::test]
 async fn a_crash_while_loading_moves_waiting_requests_to_another_model() {
-    let (app, _upstream) = three_models("on_demand").await;
+    let held = FakeModel::new("crash_moves", LOADS_SLOWLY);
+    let (app, _upstream) = three_models(&held, "on_demand").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         let other = witness(&app).await;
         let request = ask_streaming("auto", "hello");
@@ -158,13 +162,15 @@ async fn a_crash_while_loading_moves_waiting_requests_to_another_model() {
         eventually(|| async { engine_state(&app, "smol").borrow().takes_requests().then_some(()) })
             .await;
     }
+    held.set("");
     assert_eq!(app.chat(&short("smol", "hi")).await.status, 200, "the next one loads it");
     assert_books(app, 5).await;
 }
 
 #[tokio::test]
 async fn a_crash_while_loading_is_retried_and_others_answer_meanwhile() {
-    let (app, _upstream) = three_models("preload").await;
+    let held = FakeModel::new("crash_retried", LOADS_SLOWLY);
+    let (app, _upstream) = three_models(&held, "preload").await;
     for (signal, restarts) in SIGNALS.into_iter().zip(1..) {
         until_loading(&app).await;
         strike(&app, "smol", signal);
@@ -174,6 +180,7 @@ async fn a_crash_while_loading_is_retried_and_others_answer_meanwhile() {
         let again = state.wait_for(|state| state.restarts >= restarts);
         tokio::time::timeout(PATIENCE, again).await.unwrap().unwrap();
     }
+    held.set("");
     app.until_loaded("smol").await;
     assert_eq!(app.chat(&short("smol", "hi")).await.status, 200);
     assert_books(app, 3).await;

@@ -1,5 +1,7 @@
-//! Loading on demand, unloading, eviction and the operator's hand, with the real SmolLM2 under several names.
+//! Loading on demand, unloading, eviction and admin actions, with the real SmolLM2 under several
+//! names.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -9,15 +11,21 @@ use wattgate::traffic::Record;
 
 use crate::rig::app::{Reply, TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::rig::engine::model_path;
+use crate::rig::fake_engine::{FAKE, FakeModel};
+use crate::rig::gguf::header_only;
 use crate::rig::local_models::{engine_pid as pid, engine_state};
 use crate::rig::mock_upstream::MockUpstream;
 
-/// A small engine of SmolLM2 by that name.
+/// A small fake engine under this name.
 fn model(name: &str, load: &str, extra: &str) -> String {
+    model_at(FAKE.path(), name, load, extra)
+}
+
+fn model_at(path: &Path, name: &str, load: &str, extra: &str) -> String {
     format!(
         "[models.{name}]\nability = -2.5\n[models.{name}.llama]\nsource = \"file:{}\"\nload = \"{load}\"\n\
          context_tokens = 1024\nslots = 2\nbatch_tokens = 128\n{extra}\n",
-        model_path().display()
+        path.display()
     )
 }
 
@@ -72,25 +80,26 @@ async fn metric(app: &TestApp, start: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().unwrap())
 }
 
-/// MiB that one of these engines counts for.
+/// Memory estimate of one of these engines in MiB.
 async fn needed_mib(app: &TestApp, model: &str) -> u64 {
     card(app, model).await["memory"]["budgeted_bytes"].as_u64().unwrap().div_ceil(1 << 20)
 }
 
-/// A gateway whose budget holds one of its models at a time, and a half.
+/// A gateway whose memory budget holds one and a half of its models.
 async fn one_at_a_time(models: &[&str], extra: &str) -> TestApp {
     let config: String = models.iter().map(|name| model(name, "on_demand", extra)).collect();
-    let probe = TestApp::start(&config).await;
+    let probe = TestApp::start_fake(&config).await;
     let mib =
         eventually(|| async { Some(needed_mib(&probe, models[0]).await).filter(|mib| *mib > 0) })
             .await;
     probe.stop().await;
-    TestApp::start(&format!("[engines]\nmemory_budget_mib = {}\n{config}", mib * 3 / 2)).await
+    TestApp::start_fake(&format!("[engines]\nmemory_budget_mib = {}\n{config}", mib * 3 / 2)).await
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn the_first_request_loads_the_model_and_later_ones_wait_for_it() {
-    let app = TestApp::start(&on_demand("smol")).await;
+    let app = TestApp::start(&model_at(&model_path(), "smol", "on_demand", "")).await;
     until_state(&app, "smol", "unloaded").await;
     assert_eq!(app.get("/readyz").await.status, 200, "a request would be answered");
     assert!(pid(&app, "smol").is_none(), "nothing runs before somebody asks");
@@ -104,25 +113,25 @@ async fn the_first_request_loads_the_model_and_later_ones_wait_for_it() {
     let resident = metric(&app, "wattgate_model_resident_bytes{model=\"smol\"}").await;
     let memory = card(&app, "smol").await["memory"].clone();
     let budgeted = memory["budgeted_bytes"].as_f64().unwrap();
-    // What is counted is what is taken, as far as pages have been touched.
+    // The estimate covers the pages that have been touched.
     assert!(resident > 0.4 * budgeted && resident < 1.2 * budgeted, "{resident} {memory}");
 }
 
 #[tokio::test]
 async fn an_unloaded_model_reports_the_cost_of_loading() {
-    let app = TestApp::start(&on_demand("smol")).await;
+    let app = TestApp::start_fake(&on_demand("smol")).await;
     until_state(&app, "smol", "unloaded").await;
     assert_eq!(app.chat(&short("smol")).await.receipt()["candidates"][0]["state"], "unloaded");
     let warm = app.chat(&short("smol")).await;
     let warm = &warm.receipt()["candidates"][0];
     assert_eq!(warm["state"], Value::Null);
-    // The load has been metered: its energy is not the guess of a model never loaded.
+    // The load has been metered, so its energy is no longer the default of a model never loaded.
     eventually(|| async {
         let joules = metric(&app, "wattgate_model_load_energy_joules_total{model=\"smol\"}").await;
         (joules > 0.0).then_some(())
     })
     .await;
-    // The first answer's wait for the load is no first-token time of the model: one more sets it. What they took is known.
+    // The first answer waited for the load, which is no first-token time: one more answer sets it.
     app.until_logged(2).await;
     let warm = app.post("/v1/route", &short("smol")).await.json["candidates"][0].clone();
     assert_eq!(order(&app, "smol/unload").await.status, 200);
@@ -140,10 +149,10 @@ async fn an_unloaded_model_reports_the_cost_of_loading() {
 
 #[tokio::test]
 async fn load_energy_is_recorded_separately_and_conserved() {
-    let app = TestApp::start(&on_demand("smol")).await;
+    let app = TestApp::start_fake(&on_demand("smol")).await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     app.until_logged(1).await;
-    let books = app.gateway.router.meter.books();
+    let books = app.energy();
     let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
     assert!(load > 0, "{books:?}");
     assert_eq!(books.conservation_error().0, 0);
@@ -157,10 +166,10 @@ async fn load_energy_is_recorded_separately_and_conserved() {
 
 #[tokio::test]
 async fn an_idle_model_is_evicted_and_a_busy_one_is_not() {
-    let app = one_at_a_time(&["one", "two"], "load_timeout_ms = 2000").await;
+    let app = one_at_a_time(&["one", "two"], "load_timeout_ms = 4000").await;
     assert_eq!(app.chat(&short("one")).await.status, 200);
     let engine = pid(&app, "one").unwrap();
-    // Idle: it goes, and its process and memory with it.
+    // Idle: the model is evicted, with its process and memory.
     assert_eq!(app.chat(&short("two")).await.status, 200);
     assert_eq!(state(&app, "one").await, "unloaded");
     assert!(test_kill_process(engine).is_err(), "its process is gone");
@@ -169,7 +178,7 @@ async fn an_idle_model_is_evicted_and_a_busy_one_is_not() {
         1
     );
     assert_eq!(count(&app, "wattgate_model_resident_bytes{model=\"one\"}").await, 0);
-    // Busy: it stays, and who wants its place is told when to come again.
+    // Busy: the model stays, and the request that needs its memory gets a Retry-After.
     let mut story = app.send("/v1/chat/completions", &long("two")).await;
     assert!(story.chunk().await.unwrap().is_some());
     let reply = app.chat(&short("one")).await;
@@ -177,7 +186,7 @@ async fn an_idle_model_is_evicted_and_a_busy_one_is_not() {
     assert!(reply.header("retry-after").parse::<u64>().unwrap() >= 1);
     assert!(story.chunk().await.unwrap().is_some(), "the story goes on");
     assert_eq!(state(&app, "two").await, "loaded");
-    // Once the story's reader has left, the next one gets the place.
+    // Once the client of the story disconnects, the next request loads its model.
     drop(story);
     eventually(|| async { (app.chat(&short("one")).await.status == 200).then_some(()) }).await;
 }
@@ -202,9 +211,11 @@ async fn a_request_waiting_for_memory_is_answered_once_the_busy_model_is_idle() 
 #[tokio::test]
 async fn a_model_larger_than_the_memory_budget_evicts_nothing() {
     let upstream = MockUpstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let large = header_only(folder.path());
     let config = format!(
         "[engines]\nmemory_budget_mib = 50\n{}{}",
-        on_demand("smol"),
+        model_at(&large, "smol", "on_demand", ""),
         cloud_model("cloud", 3.0, &upstream)
     );
     let app = TestApp::start(&config).await;
@@ -216,13 +227,13 @@ async fn a_model_larger_than_the_memory_budget_evicts_nothing() {
 
 #[tokio::test]
 async fn an_idle_model_is_unloaded_at_break_even_and_a_preloaded_one_is_not() {
-    // Warmth so dear that a second is longer than the break-even: the floor decides.
+    // Idle power so high that break-even is below a second: the configured minimum decides.
     let config = format!(
         "[engines]\nunload_after_min_s = 1\nunload_after_max_s = 3600\nwarm_watts_per_gib = 9000.0\n{}{}",
         model("kept", "preload", ""),
         on_demand("smol")
     );
-    let app = TestApp::start(&config).await;
+    let app = TestApp::start_fake(&config).await;
     app.until_loaded("kept").await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     until_state(&app, "smol", "unloaded").await;
@@ -234,7 +245,7 @@ async fn an_idle_model_is_unloaded_at_break_even_and_a_preloaded_one_is_not() {
 
 #[tokio::test]
 async fn a_crashed_on_demand_model_restarts_only_on_request() {
-    let app = TestApp::start(&on_demand("smol")).await;
+    let app = TestApp::start_fake(&on_demand("smol")).await;
     assert_eq!(app.chat(&short("smol")).await.status, 200);
     let engine = pid(&app, "smol").unwrap();
     kill_process(engine, Signal::KILL).unwrap();
@@ -247,8 +258,9 @@ async fn a_crashed_on_demand_model_restarts_only_on_request() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn an_operator_loads_and_unloads() {
-    let app = TestApp::start(&on_demand("smol")).await;
+    let app = TestApp::start(&model_at(&model_path(), "smol", "on_demand", "")).await;
     let loaded = order(&app, "smol/load").await;
     assert_eq!((loaded.status, &loaded.json["state"]), (200, &json!("loaded")), "{}", loaded.text);
     assert!(loaded.json["memory"]["resident_bytes"].as_u64() > Some(50 << 20), "{}", loaded.text);
@@ -259,7 +271,7 @@ async fn an_operator_loads_and_unloads() {
     let busy = order(&app, "smol/unload").await;
     assert_eq!(busy.error(), (409, "invalid_request_error", "model_busy"), "{}", busy.text);
     assert!(story.chunk().await.unwrap().is_some(), "the story goes on");
-    // The reader leaves while the operator waits for the end.
+    // The client disconnects while the unload waits for its answer.
     let drained = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         drop(story);
@@ -274,7 +286,7 @@ async fn an_operator_loads_and_unloads() {
 #[tokio::test]
 async fn invalid_admin_actions_are_refused() {
     let upstream = MockUpstream::start().await;
-    let app = TestApp::start(&cloud_model("cloud", 3.0, &upstream)).await;
+    let app = TestApp::start_fake(&cloud_model("cloud", 3.0, &upstream)).await;
     let cases = [
         ("cloud/load", (400, "invalid_request_error", "invalid_value")),
         ("nobody/load", (404, "invalid_request_error", "model_not_found")),
@@ -296,8 +308,7 @@ async fn a_failed_load_on_demand_reports_its_cause() {
     let dir = tempfile::tempdir().unwrap();
     let corrupt = dir.path().join("corrupt.gguf");
     std::fs::write(&corrupt, b"GGUF\x03\0\0\0 and then nonsense").unwrap();
-    let config = on_demand("smol")
-        .replace(&model_path().display().to_string(), &corrupt.display().to_string());
+    let config = model_at(&corrupt, "smol", "on_demand", "");
     let app = TestApp::start(&config).await;
     let reply = app.chat(&short("smol")).await;
     assert_eq!(reply.error(), (503, "api_error", "unavailable"), "{}", reply.text);
@@ -307,6 +318,7 @@ async fn a_failed_load_on_demand_reports_its_cause() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn engine_options_reach_llama_cpp() {
     let options = [
         "flash_attention = \"on\"\nkv_type = \"q8_0\"\nmmap = false",
@@ -314,17 +326,17 @@ async fn engine_options_reach_llama_cpp() {
         "flash_attention = \"off\"\nthreads = 1",
     ];
     for (number, extra) in options.iter().enumerate() {
-        let app = TestApp::start(&model("smol", "on_demand", extra)).await;
+        let app = TestApp::start(&model_at(&model_path(), "smol", "on_demand", extra)).await;
         let reply = app.chat(&short("smol")).await;
         assert_eq!(reply.status, 200, "{number}: {}", reply.text);
         assert_eq!(app.stop().await.len(), 1);
     }
-    // An adapter that is none is refused by llama.cpp itself, with the engine's own words.
+    // An invalid adapter is refused by llama.cpp; the error has the engine's words.
     let extra = format!("lora = \"{}\"", model_path().display());
-    let app = TestApp::start(&model("smol", "on_demand", &extra)).await;
+    let app = TestApp::start(&model_at(&model_path(), "smol", "on_demand", &extra)).await;
     let reply = app.chat(&short("smol")).await;
     assert_eq!(reply.status, 503, "{}", reply.text);
-    assert!(reply.text.contains("is no adapter for it"), "{}", reply.text);
+    assert!(reply.text.contains("LoRA adapter"), "{}", reply.text);
 }
 
 #[tokio::test]
@@ -333,9 +345,7 @@ async fn a_disconnect_before_the_load_is_recorded_at_once_without_work() {
     let mut busy = app.send("/v1/chat/completions", &long("smol")).await;
     assert!(busy.chunk().await.unwrap().is_some());
     // There is no memory for the twin while the other one answers.
-    let request = short("twin");
-    let leaving = app.chat(&request);
-    assert!(tokio::time::timeout(Duration::from_millis(300), leaving).await.is_err());
+    app.leave("/v1/chat/completions", &short("twin"), app.until_in_flight("twin", 1)).await;
     let left = std::time::Instant::now();
     let records = app.until_logged(1).await;
     assert!(left.elapsed() < Duration::from_secs(15), "it waited for a work report");
@@ -348,32 +358,28 @@ async fn a_disconnect_before_the_load_is_recorded_at_once_without_work() {
 
 #[tokio::test]
 async fn a_deadline_during_a_load_costs_the_request_nothing_and_the_load_is_recorded() {
-    let app = TestApp::start(&on_demand("smol")).await;
+    let fake = FakeModel::new("slow_load", "load_ms = 3000");
+    let app = TestApp::start_fake(&model_at(fake.path(), "smol", "on_demand", "")).await;
     let request = short("smol");
     let asking = app.chat(&request);
     let stopping = async {
         let started =
             engine_state(&app, "smol").wait_for(|state| state.pid.is_some()).await.map(drop);
         started.unwrap();
-        let engine = pid(&app, "smol").unwrap();
-        // From here on the load stands still until everybody has left.
-        kill_process(engine, Signal::STOP).unwrap();
         late(&app, "smol", 300).await;
-        engine
     };
-    let engine = tokio::select! {
-        reply = asking => panic!("answered by an engine that stands still: {}", reply.text),
-        engine = stopping => engine,
-    };
+    tokio::select! {
+        reply = asking => panic!("answered during the load: {}", reply.text),
+        () = stopping => {}
+    }
     let records = app.until_logged(2).await;
     let mut outcomes: Vec<_> = records.iter().map(|record| record.outcome.label()).collect();
     outcomes.sort_unstable();
     assert_eq!(outcomes, ["cancelled", "failed"]);
     records.iter().for_each(assert_nothing_spent);
-    kill_process(engine, Signal::CONT).unwrap();
     until_state(&app, "smol", "loaded").await;
     eventually(|| async {
-        let books = app.gateway.router.meter.books();
+        let books = app.energy();
         let load: u64 = books.devices.iter().map(|device| device.account.load.0).sum();
         assert_eq!((books.conservation_error().0, books.unknown_settlements), (0, 0));
         (load > 0).then_some(())
@@ -381,7 +387,7 @@ async fn a_deadline_during_a_load_costs_the_request_nothing_and_the_load_is_reco
     .await;
 }
 
-/// Asks with a deadline that comes before the model is there.
+/// Sends a request whose deadline passes before the model is loaded.
 async fn late(app: &TestApp, model: &str, deadline_ms: u64) {
     let asking = app.request("/v1/chat/completions");
     let asking = asking.header("x-wattgate-deadline-ms", deadline_ms.to_string());

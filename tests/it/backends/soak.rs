@@ -1,6 +1,6 @@
-//! Many short requests whose clients come and go: no slot, no memory and no line of the books is lost.
+//! Many short requests whose clients come and go: no slot, memory or record is lost.
 //!
-//! The gateway is a process of its own here, so that its memory is its own too.
+//! The gateway is a separate process, so that its memory can be measured.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -16,13 +16,14 @@ use crate::rig::app::{Reply, Sse, ask_streaming, client, eventually, records};
 use crate::rig::local_models::smol;
 use crate::rig::serving::Serving;
 
-/// Clients at a time: more than slots, so that some leave the queue.
+/// Concurrent clients: more than slots, so that some leave the queue.
 const CLIENTS: usize = 12;
 
-/// Resident memory may differ by so much between the middle and the end, MiB: allocators keep some of what is freed.
+/// Allowed difference of resident memory between the middle and the end, MiB: allocators keep some
+/// freed memory.
 const FLAT_MIB: u64 = 16;
 
-/// A fixed sequence that looks random: splitmix64 of the index.
+/// A fixed pseudo-random sequence: splitmix64 of the index.
 fn dice(index: u64) -> u64 {
     let mut mixed = index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -66,7 +67,7 @@ impl Soak {
         let roll = dice(index);
         let asking = self.request(index).send();
         if roll.is_multiple_of(5) {
-            // Leaves within the time that queueing and reading the prompt take.
+            // Leaves within the time that queueing and prefill take.
             let patience = Duration::from_millis((roll >> 8) % 60);
             let _left = tokio::time::timeout(patience, asking).await;
             return;
@@ -92,7 +93,7 @@ impl Soak {
     /// Resident memory of the gateway and of its engine, MiB.
     fn memory_mib(&self) -> [u64; 2] {
         let gateway = self.serving.pid();
-        // A child belongs to the thread that started it.
+        // /proc lists a child under the thread that started it.
         let threads = fs::read_dir(format!("/proc/{gateway}/task")).unwrap();
         let children = threads.map(|thread| thread.unwrap().path().join("children"));
         let engines: String = children.map(|file| fs::read_to_string(file).unwrap()).collect();
@@ -127,6 +128,7 @@ fn values<'a>(metrics: &'a str, name: &'a str) -> impl Iterator<Item = f64> + us
 
 /// 300 requests; `make soak` sends 10,000.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn clients_that_come_and_go_leak_no_slot_memory_or_record() {
     let count = std::env::var("WATTGATE_SOAK").map_or(300, |text| text.parse::<u64>().unwrap());
     let soak = Soak::start().await;
@@ -140,7 +142,7 @@ async fn clients_that_come_and_go_leak_no_slot_memory_or_record() {
     let records = soak.settle().await;
     let elapsed = started.elapsed();
 
-    // Receipts are remembered, a bounded number of them: by the middle of a long run there are no more to come.
+    // The receipt store is bounded; by the middle of a long run it is full.
     let ([gateway, engine], [gateway_end, engine_end]) = (memory[4], memory[9]);
     assert!(gateway_end <= gateway + FLAT_MIB, "the gateway grew: {memory:?}");
     assert!(engine_end <= engine + FLAT_MIB, "the engine grew: {memory:?}");

@@ -1,4 +1,5 @@
-//! Guessing ahead (`draft_tokens`): the same answers, in fewer steps where they repeat what was there.
+//! Speculative decoding (`draft_tokens`): the same answers, in fewer steps where they repeat
+//! earlier text.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -9,8 +10,9 @@ use crate::rig::engine::{Local, greedy, small};
 const PASSAGE: &str = "The red fox runs over the green hill. The blue bird sings in the old tree. \
     The red fox runs over the green hill. The blue bird sings in the old tree.";
 
-/// Two that are mostly copied, and one that is not. Short of the 512 tokens at which llama.cpp adds up the attention of a
-/// sequence that decodes alone in another order (see `equality.rs`).
+/// Two answers that are mostly copied, and one that is not. Below the 512 tokens at which llama.cpp
+/// adds up the attention of a sequence that decodes alone in another order (see
+/// `batch_invariance`).
 fn requests() -> Vec<Value> {
     [
         format!("Repeat this text word for word: {PASSAGE}"),
@@ -37,9 +39,10 @@ fn drafted(local: &Local) -> Drafted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn drafts_change_no_answer_and_save_steps() {
     let mut requests = requests();
-    // Drawn answers too: a guess is kept only where the draw falls on it.
+    // Sampled answers too: a draft token is kept only if it equals the sampled one.
     let mut drawn = requests[0].clone();
     drawn["temperature"] = json!(0.7);
     drawn["seed"] = json!(11);
@@ -59,7 +62,7 @@ async fn drafts_change_no_answer_and_save_steps() {
     let steps = local.recorder.steps().len();
     assert!(steps + 40 < plain_steps, "{steps} steps instead of {plain_steps}");
 
-    // Together, in fresh slots or old ones.
+    // Concurrently, in fresh or used slots.
     let together = join_all(requests.iter().map(|request| local.ask(request))).await;
     for (answer, plain) in together.into_iter().zip(&plain) {
         let answer = answer.unwrap();
@@ -71,6 +74,7 @@ async fn drafts_change_no_answer_and_save_steps() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_full_batch_takes_no_drafts() {
     let local = Local::ready(Config { draft_tokens: 1, slots: 3, ..small() }).await;
     let request = |topic| greedy(&format!("Repeat this word for word: {topic} {PASSAGE}"), 30);

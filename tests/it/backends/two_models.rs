@@ -1,4 +1,5 @@
-//! Two different models from one gateway: SmolLM2, and the base model Gemma 3, which comes in four Python packages.
+//! Two different models from one gateway: SmolLM2, and the base model Gemma 3, which comes in four
+//! Python packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::rig::app::{TestApp, ask};
 use crate::rig::local_models::{local_model, short, smol};
 
-/// Pulled by the first test that needs it and, like every model, kept for the next run.
+/// Pulled by the first test that needs it and kept for the next run.
 static GEMMA: LazyLock<PathBuf> = LazyLock::new(|| {
     let name = "gemma-3-270m-base";
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -29,8 +30,9 @@ fn raw(model: &str, prompt: &str, max_tokens: u32) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn two_models_answer_concurrently() {
-    // No host cache: what it may grow to is counted from the beginning.
+    // No host cache: its maximum size counts from the beginning.
     let gemma = local_model("gemma", &GEMMA, "slots = 2\nhost_cache_mib = 0");
     let app = TestApp::start(&(smol("host_cache_mib = 0") + &gemma)).await;
     app.until_loaded("smol").await;
@@ -53,8 +55,8 @@ async fn two_models_answer_concurrently() {
     assert!(named.text.contains("no chat template") && named.text.contains("/v1/completions"));
     let auto = app.chat(&short("auto", "Who wrote Hamlet?")).await;
     assert_eq!(auto.receipt()["model"], "smol");
-    // What is counted is at least what is taken. It is more by the embeddings of tokens that nobody has used yet, which
-    // lie in the mapped file: most of Gemma.
+    // The estimate is an upper bound: it includes the embeddings of unused tokens, which are pages
+    // of the mapped file that were never read: most of Gemma.
     for (model, most) in [("smol", 1.25), ("gemma", 2.0)] {
         let memory = app.get(&format!("/v1/models/{model}")).await.json["memory"].clone();
         let counted = memory["budgeted_bytes"].as_f64().unwrap();
@@ -68,6 +70,7 @@ async fn two_models_answer_concurrently() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_configured_template_makes_a_base_model_chat() {
     let chatml = local_model("gemma", &GEMMA, "slots = 1\nchat_template = \"chatml\"");
     let app = TestApp::start(&chatml).await;
@@ -76,7 +79,7 @@ async fn a_configured_template_makes_a_base_model_chat() {
     app.stop().await;
 }
 
-/// Tokens of an answer, and how far the two most probable ones stood apart at each, in logits.
+/// Tokens of an answer, and for each the distance of the two most probable ones in logits.
 async fn answer(app: &TestApp, prompt: &str) -> (Vec<String>, Vec<f64>) {
     let reply = app.post("/v1/completions", &raw("gemma", prompt, 24)).await;
     let logprobs = &reply.json["choices"][0]["logprobs"];
@@ -91,9 +94,11 @@ async fn answer(app: &TestApp, prompt: &str) -> (Vec<String>, Vec<f64>) {
     (tokens.map(|token| token.as_str().unwrap().to_owned()).collect(), tops.map(gap).collect())
 }
 
-/// Gemma's attention with sliding windows and its kernels promise less than SmolLM2's (`equality.rs`): in company the
-/// same sums may be added in another order. That may decide between two tokens only if they were as good as tied.
+/// Gemma's sliding-window attention and its kernels guarantee less than SmolLM2's
+/// (`batch_invariance`): in a batch the same sums may be added in another order. That may decide
+/// only between two tokens that are nearly tied.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn batched_greedy_answers_differ_from_single_ones_only_at_near_ties() {
     const NEAR_TIE: f64 = 0.3;
     let prompts = [

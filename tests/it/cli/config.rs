@@ -1,4 +1,4 @@
-//! Every kind of mistake in a configuration file, each with the whole report a person gets.
+//! Every kind of mistake in a configuration file, each with its complete report.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,4 @@
-//! The catalogue, and what happens to files after they were pulled: `models search|pull NAME|verify|rm`.
+//! The catalogue and pulled files: `models search|pull NAME|verify|rm`.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::rig::hub::{Hub, HubMode, SOURCE, TINY, hex};
 use crate::rig::model_folder::ModelFolder;
 use crate::rig::serving::Serving;
 
-/// A model of the catalogue, as the hub is asked for it and as it lies on disk.
+/// A model of the catalogue: its path at the hub and on disk.
 const KNOWN: &str = "qwen3-0.6b";
 const KNOWN_PATH: &str = "/Qwen/Qwen3-0.6B-GGUF/resolve/main/Qwen3-0.6B-Q8_0.gguf";
 const KNOWN_FILE: &str = "models/hf/Qwen/Qwen3-0.6B-GGUF/main/Qwen3-0.6B-Q8_0.gguf";
@@ -45,7 +45,7 @@ fn a_model_of_the_catalogue_is_pulled_by_name_and_says_how_to_serve_it() {
     assert_eq!(code, Some(0), "{shown}");
     assert_eq!(fs::read(folder.dir.path().join(KNOWN_FILE)).unwrap(), TINY);
 
-    // What it prints is a configuration as it stands.
+    // The output is a valid configuration.
     let tables = &shown[shown.find("# qwen3").unwrap()..];
     let tables = &tables[..tables.find("\n\n\n").unwrap_or(tables.len())];
     let (tables, _) = tables.split_once("downloading").unwrap_or((tables, ""));
@@ -59,7 +59,7 @@ fn a_model_of_the_catalogue_is_pulled_by_name_and_says_how_to_serve_it() {
 
     let (code, shown) = folder.shown(&["models", "pull", "qwen3-0.6"]);
     assert!(code == Some(2) && shown.contains("did you mean `qwen3-0.6b`?"), "{shown}");
-    // Nobody's word for a config that is not there is taken as "none".
+    // A named config that does not exist is an error, not an empty one.
     let (code, _) = folder.shown(&["models", "pull", KNOWN, "--config", "other.toml"]);
     assert_eq!(code, Some(2));
 }

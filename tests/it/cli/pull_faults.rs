@@ -1,4 +1,5 @@
-//! Pulls that are killed, run out of disk or meet a file system with limits: the next one goes on, nothing half is used.
+//! Pulls that are killed, run out of disk or hit a file size limit: the next one resumes, and no
+//! partial file is used.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::sync::LazyLock;
 use crate::rig::hub::{Hub, HubMode, SOURCE, hex};
 use crate::rig::model_folder::ModelFolder;
 
-/// Large enough to be told in parts, and different everywhere.
+/// Large enough to be sent in parts, and different in each.
 static LARGE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut state = 1_u32;
     let noise = std::iter::repeat_with(|| {
@@ -39,7 +40,7 @@ fn a_killed_pull_is_resumed() {
     let mut lines = BufReader::new(pull.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("40 %")), "it ended before it was killed");
 
-    // The other one sees that this one is at work.
+    // A second pull sees that this one is running.
     let (code, said) = folder.pull();
     assert!(code == Some(1) && said.contains("another process is pulling"), "{said}");
     pull.kill().unwrap();
@@ -60,20 +61,22 @@ fn a_killed_pull_is_resumed() {
 fn a_file_size_limit_is_reported() {
     let hub = Hub::start(&LARGE, HubMode::Honest);
     let folder = ModelFolder::new(SOURCE, None, Some(&hub));
-    // Shells count in blocks of 512 or 1024 bytes; a process that does not ignore the signal would be killed.
+    // Shells count in blocks of 512 or 1024 bytes; a process that does not ignore the signal would
+    // be killed.
     let output = shell(&folder, r#"trap "" XFSZ; ulimit -f 100; exec "$WATTGATE" models pull"#);
     let said = shown(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("takes no file that large") && said.contains("hint: "), "{said}");
     assert!(!folder.hub_file().exists());
-    // What came is kept, and the rest fetched when there is room.
+    // The received part is kept, and the rest fetched once there is space.
     let (code, said) = folder.pull();
     assert_eq!(code, Some(0), "{said}");
     assert!(*hub.downloads().last().unwrap() > 0, "{:?}", hub.downloads());
     assert!(std::fs::read(folder.hub_file()).unwrap() == *LARGE);
 }
 
-/// A file system of its own that is really full. Needs user namespaces or root, which most Linux machines give.
+/// A file system that is really full. Needs user namespaces or root, which most Linux machines
+/// have.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_reported_and_the_pull_resumed_once_there_is_space() {

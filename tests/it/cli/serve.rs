@@ -1,4 +1,4 @@
-//! The binary as an operator meets it: bad config, a port that is taken, signals.
+//! `wattgate serve` as a process: bad config, a port in use, signals.
 
 use std::net::TcpListener;
 use std::process::Output;
@@ -25,7 +25,7 @@ fn folder(config: &str) -> TempDir {
 fn a_bad_config_is_refused_before_the_port_is_bound() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap().to_string();
-    // The port is taken: had it been tried, the failure would be another one.
+    // The port is in use: binding it would have failed with another error.
     let result = output(&folder("[server]\nlisten = 7\n[surprise]\n"), &address);
     let errors = String::from_utf8_lossy(&result.stderr);
     assert_eq!(result.status.code(), Some(2), "{errors}");

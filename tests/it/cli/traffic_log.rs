@@ -1,4 +1,4 @@
-//! The traffic log: what a kill leaves of it, and what goes on after.
+//! The traffic log after a kill: complete lines, a torn last line, and appends after it.
 
 use std::io::Write;
 

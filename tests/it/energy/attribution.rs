@@ -1,17 +1,19 @@
-//! How fair the split of a batch is: attributed energy beside Shapley values, in simulated engines whose costs are known.
+//! Fairness of attribution in a batch: attributed energy compared with Shapley values, in simulated
+//! engines whose costs are known.
 //!
-//! No engine's truth is made of token weights: a step has a cost that its requests share, several tokens of a step may cost
-//! less than one by one or more, and attention grows with the context, which no weight knows. The weights come the way they do
-//! in service, fitted by `measure`'s own least squares on waves of the same engine, and then wrong by 30 % each.
+//! Token weights are a simplification: the requests of a step share a fixed cost, several tokens of
+//! a step may cost less or more than one by one, and attention grows with the context. The weights
+//! are fitted as in service, by the least squares of `measure` on waves of the same engine, and
+//! then shifted by 30 % each.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use wattgate::energy::accounts::{Accounts, DeviceId, Settings};
-use wattgate::energy::cpu_model::CpuModel;
-use wattgate::energy::profile::{Cost, Linear, ModelProfile, Profile};
-use wattgate::energy::sensor::{Band, DeviceInfo, Sample};
-use wattgate::energy::{Config, Quality, Serves, Source, Tokens, WorkRow, WorkSpan};
+use wattgate::energy::attribution::{Attribution, DeviceId, Parameters};
+use wattgate::energy::prediction::profile::{Cost, Linear, ModelProfile, Profile};
+use wattgate::energy::sensors::process::cpu_model::CpuModel;
+use wattgate::energy::sensors::sensor::{Band, DeviceInfo, Sample};
+use wattgate::energy::{Config, Quality, Scope, Source, Tokens, WorkRow, WorkSpan};
 use wattgate::measure::least_squares::{Equation, non_negative};
 use wattgate::units::{AttemptId, Joules, Microjoules, MonotonicNs};
 
@@ -20,43 +22,45 @@ const CADENCE_MS: u64 = 50;
 
 #[derive(Clone, Copy)]
 struct Request {
-    /// Steps after the start.
+    /// Arrival, in steps after the start.
     arrives: u64,
     prompt: u64,
     output: u64,
 }
 
-/// What one request had of one step.
+/// The share of one request in one step.
 #[derive(Clone, Copy)]
 struct Part {
     request: usize,
     tokens: Tokens,
-    /// Tokens it had in its context before.
+    /// Tokens in its context before the step.
     context: u64,
 }
 
-/// What a step is made of: rows that read prompts or write, and what these attend to.
+/// The load of a step: prefill and decode rows, and the context that they attend to.
 #[derive(Clone, Copy, Default)]
 struct Load {
     prefill: f64,
     decode: f64,
-    /// Tokens in the contexts of those who write.
+    /// Tokens in the contexts of decoding requests.
     attended: f64,
 }
 
 /// How a simulated machine computes a step.
 #[derive(Clone, Copy, Debug)]
 enum Engine {
-    /// `SmolLM2` on two cores: the weights are read once for all, each token is computed on its own.
+    /// `SmolLM2` on two cores: the weights are read once per step, each token is computed
+    /// separately.
     Cores,
-    /// A card: reading the weights hides the computing of small batches, computing draws more power than waiting.
+    /// A GPU: reading the weights hides the compute of small batches; compute draws more power than
+    /// waiting.
     Card,
-    /// Tokens that cost less together, and prompts that slow those who write beside them.
+    /// Tokens that cost less together, and prompts that slow down concurrent decodes.
     Uneven,
 }
 
 impl Engine {
-    /// Milliseconds of a step and its joules; nothing for nobody.
+    /// Milliseconds of a step and its joules; zero for an empty one.
     fn step(self, load: Load) -> (f64, f64) {
         let Load { prefill, decode, attended } = load;
         if prefill + decode == 0.0 {
@@ -85,7 +89,7 @@ impl Engine {
     }
 }
 
-/// The load of a step if whoever is not in `members` does not exist.
+/// The load of a step with the requests in `members` only.
 fn load_of(parts: &[Part], members: usize) -> Load {
     let there = parts.iter().filter(|part| members >> part.request & 1 == 1);
     there.fold(Load::default(), |load, part| {
@@ -98,7 +102,8 @@ fn load_of(parts: &[Part], members: usize) -> Load {
     })
 }
 
-/// A continuous-batching schedule: prompts in order of arrival as far as a step has room, one token for all who write.
+/// A continuous-batching schedule: prompts in order of arrival as far as a step has room, one token
+/// for each decoding request.
 fn schedule(requests: &[Request]) -> Vec<Vec<Part>> {
     let mut done: Vec<(u64, u64)> = vec![(0, 0); requests.len()];
     let mut steps = Vec::new();
@@ -143,7 +148,7 @@ fn shapley(engine: Engine, steps: &[Vec<Part>], count: usize) -> Vec<f64> {
     values
 }
 
-/// What the meter's books give each request.
+/// Energy that the meter's attribution attribute to each request.
 fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear) -> Vec<f64> {
     let seconds = Linear { fixed: 0.0, prefill_token: 0.002, decode_token: 0.006 };
     let cost = Cost {
@@ -169,14 +174,14 @@ fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear
     };
     let profile = Profile { models: [("m".to_owned(), model)].into(), ..Profile::default() };
     let config = Config::default();
-    let mut accounts = Accounts::new(Settings {
+    let mut attribution = Attribution::new(Parameters {
         cadence: Duration::from_millis(CADENCE_MS),
         weights: config.token_weights(),
         prior: config.prior_cost(),
         profile: Arc::new(profile),
         cpu_model: CpuModel::DEFAULT,
         source: Source::CpuModel,
-        engines_apart: false,
+        per_engine: false,
     });
     let name: Arc<str> = "m".into();
     let info = DeviceInfo {
@@ -186,9 +191,9 @@ fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear
         band: Band::EXACT,
         idle: None,
     };
-    let device = accounts.add_device(info, Serves::Engine(Arc::clone(&name)), MonotonicNs(0));
+    let device = attribution.add_device(info, Scope::Engine(Arc::clone(&name)), MonotonicNs(0));
     for id in 0..count {
-        accounts.open(&name, AttemptId(id as u64), MonotonicNs(0));
+        attribution.open(&name, AttemptId(id as u64), MonotonicNs(0));
     }
     let (mut now_ms, mut joules, mut next_reading_ms) = (0.0, 0.0, CADENCE_MS);
     for parts in steps {
@@ -200,20 +205,20 @@ fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear
             decode_tokens: u32::try_from(part.tokens.decode).unwrap(),
         });
         let span = WorkSpan { start: at(now_ms), end: at(end_ms), rows: rows.collect() };
-        accounts.work(&name, span, at(end_ms));
+        attribution.work(&name, span, at(end_ms));
         while next_reading_ms as f64 <= end_ms {
             let part = (next_reading_ms as f64 - now_ms) / ms;
-            read(&mut accounts, device, next_reading_ms as f64, joules + more * part);
+            read(&mut attribution, device, next_reading_ms as f64, joules + more * part);
             next_reading_ms += CADENCE_MS;
         }
         (now_ms, joules) = (end_ms, joules + more);
     }
-    (0..count).for_each(|id| accounts.close(&name, AttemptId(id as u64), at(now_ms)));
-    // A moment later, so that the last step lies before it.
+    (0..count).for_each(|id| attribution.close(&name, AttemptId(id as u64), at(now_ms)));
+    // After the end of the last step.
     now_ms += 1e-3;
-    read(&mut accounts, device, now_ms, joules);
-    let mut settled = accounts.settle(at(now_ms), count);
-    assert_eq!((settled.len(), accounts.conservation_error()), (count, Microjoules(0)));
+    read(&mut attribution, device, now_ms, joules);
+    let mut settled = attribution.settle(at(now_ms), count);
+    assert_eq!((settled.len(), attribution.conservation_error()), (count, Microjoules(0)));
     settled.sort_by_key(|settled| settled.attempt);
     settled.into_iter().map(|settled| settled.marginal.joules.unwrap().0).collect()
 }
@@ -223,17 +228,17 @@ fn at(ms: f64) -> MonotonicNs {
     MonotonicNs((ms * 1e6) as u64)
 }
 
-fn read(accounts: &mut Accounts, device: DeviceId, ms: f64, joules: f64) {
+fn read(attribution: &mut Attribution, device: DeviceId, ms: f64, joules: f64) {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few joules")]
     let total = Microjoules((joules * 1e6) as u64);
-    accounts.reading(device, at(ms), Sample { at: at(ms), total, whole: true }, 0);
+    attribution.reading(device, at(ms), Sample { at: at(ms), total, whole: true }, 0);
 }
 
-/// How long prompts are.
+/// Lengths of prompts.
 #[derive(Clone, Copy, Debug)]
 enum Prompts {
     Short,
-    /// Every other one of thousands of tokens.
+    /// Every second prompt has thousands of tokens.
     Mixed,
 }
 
@@ -249,7 +254,7 @@ fn requests(random: &mut Dice, count: usize, prompts: Prompts, together: bool) -
     (0..count).map(request).collect()
 }
 
-/// A fixed sequence that looks random: splitmix64.
+/// A fixed pseudo-random sequence: splitmix64.
 struct Dice(u64);
 
 impl Dice {
@@ -262,7 +267,7 @@ impl Dice {
     }
 }
 
-/// Joules per token as `measure` finds them: from what whole waves of eight took.
+/// Joules per token as `measure` fits them: from the energy of whole waves of eight.
 fn fitted(engine: Engine, random: &mut Dice, prompts: Prompts) -> Linear {
     let waves = (0..40).filter_map(|_| {
         let wave = requests(random, 8, prompts, true);
@@ -275,7 +280,8 @@ fn fitted(engine: Engine, random: &mut Dice, prompts: Prompts) -> Linear {
     Linear { fixed, prefill_token, decode_token }
 }
 
-/// Mean absolute error of what requests are given, as a part of what they took, and that of an equal split.
+/// Mean absolute error of attributed energy relative to the Shapley value, and that of an equal
+/// split.
 fn errors(engine: Engine, prompts: Prompts, [prefill, decode]: [f64; 2]) -> (f64, f64) {
     let mut random = Dice(7);
     let fit = fitted(engine, &mut random, prompts);
@@ -299,8 +305,8 @@ fn errors(engine: Engine, prompts: Prompts, [prefill, decode]: [f64; 2]) -> (f64
     (error / total, equal_error / total)
 }
 
-/// The weights of prompt and output tokens by what they were fitted to: right, and 30 % off in opposite directions, with the
-/// error that is allowed then.
+/// Factors on the fitted weights of prompt and output tokens: none, and 30 % in opposite
+/// directions, with the error allowed for each.
 const WEIGHTS: [([f64; 2], f64); 3] = [([1.0, 1.0], 0.10), ([1.3, 0.7], 0.15), ([0.7, 1.3], 0.15)];
 
 #[test]
@@ -316,8 +322,8 @@ fn attribution_is_within_ten_percent_of_shapley_values() {
     }
 }
 
-/// A token that attends to thousands of others takes more than one that does not, and weighs the same: this is the limit of
-/// weights by token.
+/// A token that attends to thousands of others costs more than one that does not, but has the same
+/// weight: the limit of weights by token.
 #[test]
 fn attribution_is_less_fair_with_mixed_context_lengths() {
     for engine in [Engine::Cores, Engine::Card, Engine::Uneven] {

@@ -1,5 +1,6 @@
-//! Sixteen streams at once on the real model, while clients leave, another model is loaded and unloaded, and the engine is
-//! killed: the books add up to the meter, to the microjoule, all the while.
+//! Sixteen concurrent streams with a fake engine, while clients leave, another model is loaded and
+//! unloaded, and the engine is killed: the ledgers add up to the meter, to the microjoule, at every
+//! check.
 //!
 //! A few seconds in the suite; `make soak-energy` for ten minutes.
 
@@ -8,29 +9,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::json;
-use tokio::task::JoinSet;
-use wattgate::energy::{Books, DeviceBook};
-use wattgate::serving::Kind;
+use wattgate::energy::{DeviceSnapshot, MeterSnapshot};
 use wattgate::traffic::Record;
 use wattgate::units::Microjoules;
 
 use crate::rig::app::{TestApp, ask, ask_streaming, eventually};
-use crate::rig::engine::model_path;
-use crate::rig::local_models::{local_model, smol};
+use crate::rig::fake_engine::FAKE;
+use crate::rig::local_models::{engine_pid, fake_smol, local_model};
 
 const STREAMS: u64 = 16;
 
-/// What goes on, and what the clients saw of it.
+/// State of the run, and the results that clients saw.
 struct Run {
     began: Instant,
     length: Duration,
-    /// All that was to happen in the middle of it has happened.
+    /// All disturbances are over.
     disturbed: AtomicBool,
     answered: AtomicU64,
     left: AtomicU64,
-    /// Refused, or broken off by the engine's end.
+    /// Refused, or broken by the end of the engine.
     failed: AtomicU64,
 }
 
@@ -51,7 +50,7 @@ impl Run {
     }
 }
 
-/// Asks as long as it goes on; every fifth client leaves in the middle of its answer.
+/// Sends requests until the run ends; every fifth client leaves in the middle of its answer.
 async fn stream(app: &TestApp, number: u64, run: &Run) {
     let mut round = 0;
     while run.goes_on() {
@@ -71,13 +70,14 @@ async fn stream(app: &TestApp, number: u64, run: &Run) {
     }
 }
 
-/// Reads so many pieces of an answer: whether it went on after them or had ended, none if it failed.
+/// Reads at most this many pieces of an answer; returns whether more followed, `None` if the stream
+/// failed.
 async fn visit(app: &TestApp, request: &serde_json::Value, pieces: u64) -> Option<ControlFlow<()>> {
     let mut response = app.send("/v1/chat/completions", request).await;
     if response.status() != 200 {
         let status = response.status();
         assert!(status.is_server_error() || status == 429, "{status}");
-        // While no engine runs, it refuses at once.
+        // Without a running engine, requests are refused at once.
         tokio::time::sleep(Duration::from_millis(20)).await;
         return None;
     }
@@ -93,20 +93,16 @@ async fn visit(app: &TestApp, request: &serde_json::Value, pieces: u64) -> Optio
     Some(ControlFlow::Continue(()))
 }
 
-/// In the middle of it all, loads another model, kills the engine everybody uses, and unloads the other model.
+/// During the run, loads another model, kills the engine in use, and unloads the other model.
 async fn disturb(app: &TestApp, run: &Run) {
     tokio::time::sleep(run.length / 4).await;
     let mut request = ask("twin", "Who wrote Hamlet?");
     request["max_tokens"] = json!(8);
     assert_eq!(app.chat(&request).await.status, 200);
     tokio::time::sleep(run.length / 4).await;
-    let Kind::Local { engine, .. } = &app.gateway.router.model("smol").unwrap().kind else {
-        unreachable!("it is a local model");
-    };
-    let pid = engine.borrow().pid.expect("the engine runs");
-    let process = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(process, Signal::KILL).unwrap();
-    eventually(|| async { (engine.borrow().pid != Some(pid)).then_some(()) }).await;
+    let pid = engine_pid(app, "smol").expect("the engine runs");
+    kill_process(pid, Signal::KILL).unwrap();
+    eventually(|| async { (engine_pid(app, "smol") != Some(pid)).then_some(()) }).await;
     app.until_loaded("smol").await;
     assert_eq!(app.post("/admin/models/twin/unload", &json!({})).await.status, 200);
     run.disturbed.store(true, Ordering::Relaxed);
@@ -115,19 +111,19 @@ async fn disturb(app: &TestApp, run: &Run) {
 async fn check(app: &TestApp, run: &Run) -> u64 {
     let mut checks = 0;
     while run.goes_on() {
-        assert_eq!(app.gateway.router.meter.books().conservation_error(), Microjoules(0));
+        assert_eq!(app.energy().conservation_error(), Microjoules(0));
         checks += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     checks
 }
 
-/// Of all devices.
-fn sum(books: &Books, of: fn(&DeviceBook) -> Microjoules) -> f64 {
+/// Sum over all devices.
+fn sum(books: &MeterSnapshot, of: fn(&DeviceSnapshot) -> Microjoules) -> f64 {
     books.devices.iter().map(of).sum::<Microjoules>().joules().0
 }
 
-fn assert_whole(books: &Books) {
+fn assert_whole(books: &MeterSnapshot) {
     for device in &books.devices {
         let account = device.account;
         let parts = account.attributed
@@ -143,19 +139,20 @@ fn assert_whole(books: &Books) {
     assert!(twin.account.load > Microjoules::ZERO && !twin.live);
 }
 
-/// The receipts of all attempts, the abandoned and broken ones too, are what the ledgers attributed.
-fn assert_receipts(records: &[Record], books: &Books) {
+/// The receipts of all attempts, abandoned and broken ones included, add up to what the ledgers
+/// attributed.
+fn assert_receipts(records: &[Record], books: &MeterSnapshot) {
     let energies = records.iter().filter_map(|record| record.receipt.energy);
     let receipts: f64 = energies.filter_map(|energy| energy.joules).map(|joules| joules.0).sum();
     let attributed = sum(books, |device| device.account.attributed);
     assert!((receipts - attributed).abs() < 1e-6 * records.len() as f64, "{receipts} {attributed}");
 }
 
-fn summary(run: &Run, seconds: f64, checks: u64, books: &Books) -> String {
+fn summary(run: &Run, seconds: f64, checks: u64, books: &MeterSnapshot) -> String {
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     let gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
-    let late: u64 = books.devices.iter().map(|device| device.lateness.late_spans).sum();
-    let dropped: u64 = books.devices.iter().map(|device| device.lateness.dropped_rows).sum();
+    let late: u64 = books.devices.iter().map(|device| device.late_reports.late_spans).sum();
+    let dropped: u64 = books.devices.iter().map(|device| device.late_reports.dropped_rows).sum();
     format!(
         "{seconds:.0} s at {STREAMS} streams: {} answered, {} left, {} failed; metered {:.3} J = attributed {:.3} + loads {:.3} \
          + idle {:.3} + unattributed {:.3} (of it the gateway {:.3}); error {} uJ in {checks} checks; longest gap of a device \
@@ -181,8 +178,9 @@ fn summary(run: &Run, seconds: f64, checks: u64, books: &Books) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_streams_lose_no_microjoule() {
     let seconds = std::env::var("WATTGATE_CONSERVATION_S").map_or(4, |text| text.parse().unwrap());
-    let config = [smol("slots = 16"), local_model("twin", &model_path(), "load = \"on_demand\"")];
-    let app = TestApp::start(&config.concat()).await;
+    let config =
+        [fake_smol("slots = 16"), local_model("twin", FAKE.path(), "load = \"on_demand\"")];
+    let app = TestApp::start_fake(&config.concat()).await;
     app.until_loaded("smol").await;
     let run = Run::of(Duration::from_secs(seconds));
     let streams = join_all((0..STREAMS).map(|number| stream(&app, number, &run)));
@@ -190,49 +188,22 @@ async fn sixteen_streams_lose_no_microjoule() {
     let seconds = run.began.elapsed().as_secs_f64();
     assert!(checks as f64 > seconds, "the books were looked at all the while");
     assert!(run.left.load(Ordering::Relaxed) > 0 && run.failed.load(Ordering::Relaxed) > 0);
-    // Who left is noticed a moment later: the engine must have let go of every attempt.
-    let open = || app.gateway.router.meter.books().open_attempts;
+    // The gateway notices disconnects with a delay: the engine must have closed every attempt.
+    let open = || app.energy().open_attempts;
     eventually(|| async { (open() == 0).then_some(()) }).await;
     let settled = "wattgate_unsettled_requests 0\n";
     eventually(|| async { app.get("/metrics").await.text.contains(settled).then_some(()) }).await;
-    let books = app.gateway.router.meter.books();
+    let books = app.energy();
     assert_whole(&books);
     println!("{}", summary(&run, seconds, checks, &books));
     assert_receipts(&app.stop().await, &books);
 }
 
-/// A package that draws 40 W as long as it lives, and says so every 5 ms.
-fn package(root: &std::path::Path) -> JoinSet<()> {
-    let zone = root.join("class/powercap/intel-rapl:0");
-    std::fs::create_dir_all(&zone).unwrap();
-    std::fs::write(zone.join("name"), "package-0\n").unwrap();
-    std::fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
-    let say = move |energy_uj: u128| {
-        std::fs::write(zone.join("next"), energy_uj.to_string()).unwrap();
-        std::fs::rename(zone.join("next"), zone.join("energy_uj")).unwrap();
-    };
-    say(1);
-    let mut task = JoinSet::new();
-    task.spawn(async move {
-        let start = Instant::now();
-        loop {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            say(1 + start.elapsed().as_micros() * 40);
-        }
-    });
-    task
-}
-
-/// It once counted each share twice.
+/// Regression: each share was counted twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_share_of_idle_energy_is_counted_once() {
-    let tree = tempfile::tempdir().unwrap();
-    let _package = package(tree.path());
-    let app = TestApp::start_with(
-        &format!("[energy]\nsensors = \"rapl\"\nidle_watts = 25.0\n{}", smol("")),
-        |config| config.energy.sysfs_root = tree.path().to_owned(),
-    )
-    .await;
+    let config = format!("[energy]\nidle_watts = 25.0\n{}", fake_smol(""));
+    let app = TestApp::start_fake(&config).await;
     app.until_loaded("smol").await;
     let mut request = ask("smol", "Who wrote Hamlet?");
     request["max_tokens"] = json!(16);
@@ -246,6 +217,6 @@ async fn each_share_of_idle_energy_is_counted_once() {
         line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
     };
     let shares = metric("wattgate_request_idle_energy_joules_total{model=\"smol\"").await;
-    let occupied = app.gateway.router.meter.books().devices[0].account.idle_occupied.joules().0;
+    let occupied = app.energy().devices[0].account.idle_occupied.joules().0;
     assert!(shares > 0.0 && (shares - occupied).abs() < 1e-5, "{shares} {occupied}");
 }

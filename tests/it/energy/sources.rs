@@ -1,4 +1,5 @@
-//! What `wattgate check --energy` says of the machines in `tests/data/sysfs`, and what the meter then does.
+//! Reports of `wattgate check --energy` for the machines in `tests/data/sysfs`, and the energy
+//! sources of requests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,8 +18,8 @@ use tokio::task::JoinSet;
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
-/// Runs `check` on a config that looks at `machine` instead of this one. Where the test runs there may be an NVIDIA
-/// driver, so none is looked for.
+/// Runs `check` on a config that reads `machine` instead of this one. NVML is off, as the machine
+/// of the test may have an NVIDIA driver.
 fn check(machine: &str, energy: &str, arguments: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
@@ -53,7 +54,7 @@ fn the_report_of_each_machine_lists_used_and_skipped_sensors() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    // Watching counters takes a moment for each: all at once.
+    // In parallel, as watching the counters of a machine takes a while.
     let reports: Vec<String> = std::thread::scope(|scope| {
         let running: Vec<_> = names.iter().map(|name| scope.spawn(|| report(name))).collect();
         running.into_iter().map(|one| one.join().unwrap()).collect()
@@ -128,8 +129,8 @@ fn a_required_sensor_kind_that_is_absent_is_refused_with_the_reason() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// What answers for meters on other machines: a Prometheus whose counter grows by 30 J each time it is asked, a Shelly that
-/// draws 61.5 W, and a grid of 302 g/kWh.
+/// Mock meters of other machines: a Prometheus whose counter grows by 30 J with each query, a
+/// Shelly that draws 61.5 W, and a grid of 302 g/kWh.
 struct OtherMachines {
     address: SocketAddr,
     _task: JoinSet<()>,
@@ -177,6 +178,19 @@ async fn a_wall_meter_is_a_reference_next_to_sensors_and_the_total_without_them(
     }
 }
 
+/// Waits for the first figure of `gpu-box`: before it, the energy of the machine is unknown.
+async fn until_metered(app: &TestApp) {
+    eventually(|| async {
+        let metrics = app.get("/metrics").await.text;
+        let counted = metrics.lines().find_map(|line| {
+            let of_box = line.starts_with("wattgate_device_energy_joules_total{device=\"gpu-box\"");
+            line.rsplit_once(' ').filter(|_| of_box)?.1.parse::<f64>().ok()
+        });
+        counted.filter(|joules| *joules >= 30.0).map(drop)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
     let (others, upstream) = (OtherMachines::start().await, MockUpstream::start().await);
@@ -197,16 +211,7 @@ async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
         cloud_model("other", 1.0, &upstream),
     );
     let app = TestApp::start(&config).await;
-    // Before the first figure, what the machine uses is unknown.
-    eventually(|| async {
-        let metrics = app.get("/metrics").await.text;
-        let counted = metrics.lines().find_map(|line| {
-            let of_box = line.starts_with("wattgate_device_energy_joules_total{device=\"gpu-box\"");
-            line.rsplit_once(' ').filter(|_| of_box)?.1.parse::<f64>().ok()
-        });
-        counted.filter(|joules| *joules >= 30.0).map(drop)
-    })
-    .await;
+    until_metered(&app).await;
     let reply = app.chat(&ask("cloud", "What is 2+2?")).await;
     assert_eq!(reply.status, 200);
     let record = app.settled(reply.receipt()["request_id"].as_str().unwrap()).await;
@@ -216,11 +221,53 @@ async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
         (&json!("prometheus"), &json!("measured")),
         "{attempt}"
     );
-    // One question's worth, or two if a question came between.
+    // The energy of one query, or of two if another query came between.
     let joules = attempt["joules"].as_f64().unwrap();
     assert!((30.0..=60.0).contains(&joules), "{joules}");
     let other = app.chat(&ask("other", "What is 2+2?")).await;
     assert_eq!(other.receipt()["energy"]["source"], "cloud_table");
+}
+
+#[tokio::test]
+async fn a_judge_on_a_remotely_metered_upstream_is_billed_by_its_meter() {
+    let (others, upstream) = (OtherMachines::start().await, MockUpstream::start().await);
+    let config = format!(
+        r#"
+        [energy]
+        cadence_ms = 10
+        [energy.prometheus.gpu-box]
+        url = "http://{}"
+        query = "sum(box_joules_total)"
+        models = ["judge"]
+        quality = "measured"
+        every_ms = 500
+        [judge]
+        share = 1.0
+        model = "judge"
+        mode = "pointwise"
+        {}
+        {}"#,
+        others.address,
+        cloud_model("cloud", 3.0, &upstream),
+        cloud_model("judge", 1.0, &upstream),
+    );
+    let app = TestApp::start(&config).await;
+    let overhead = |metrics: &str, source: &str| {
+        let of_judge = |line: &&str| {
+            line.starts_with("wattgate_request_energy_joules_total{model=\"judge\"")
+                && line.contains(&format!("source=\"{source}\""))
+        };
+        let line = metrics.lines().find(of_judge)?;
+        line.rsplit_once(' ')?.1.parse::<f64>().ok()
+    };
+    until_metered(&app).await;
+    app.chat(&ask("cloud", "What is 2+2?")).await;
+    let metrics = eventually(|| async {
+        let metrics = app.get("/metrics").await.text;
+        overhead(&metrics, "prometheus").filter(|joules| *joules > 0.0).map(|_| metrics.clone())
+    })
+    .await;
+    assert_eq!(overhead(&metrics, "cloud_table"), None, "{metrics}");
 }
 
 #[tokio::test]
@@ -318,7 +365,7 @@ async fn an_image_prompt_has_unknown_energy_and_not_zero() {
     assert!(receipt["candidates"][0]["joules"].is_null(), "{receipt}");
 }
 
-/// Others counted a spoken answer as so many tokens of text.
+/// Audio tokens must not be priced as tokens of text.
 #[tokio::test]
 async fn an_audio_answer_has_unknown_energy_and_excludes_text_models() {
     let upstream = MockUpstream::start().await;

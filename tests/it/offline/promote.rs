@@ -1,4 +1,5 @@
-//! A retrained router watches first, is promoted or rolled back by one command, and is taken over while the gateway serves.
+//! A retrained router runs in shadow first and is promoted or rolled back by one command in a
+//! running gateway.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -133,7 +134,7 @@ async fn drift_is_reported_after_enough_requests() {
     assert!(psi > 0.25, "the same two letters over and over: {psi}");
 }
 
-/// A log with verdicts on 80 answers of two models: both know capitals, lemmas are for the large one.
+/// A log with verdicts on 80 answers of two models: both know capitals, only the large one lemmas.
 async fn judged_log(prompts: &str) -> tempfile::TempDir {
     let upstream = MockUpstream::start().await;
     let config = cloud_model("small", 1.0, &upstream)

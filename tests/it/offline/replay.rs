@@ -13,7 +13,8 @@ use crate::rig::serving::Serving;
 
 const LOG: &str = "data/traffic";
 
-/// The folder of a gateway that answered four requests with the small model and one, which named it, with the large one.
+/// The folder of a gateway that answered four requests with the small model and one with the large
+/// model, which it named.
 async fn served(upstream: &MockUpstream) -> TempDir {
     let config = "[policies.default]\nfloor = 0.5\n[policies.strict]\nfloor = 0.9\n".to_owned()
         + &cloud_model("small", 1.0, upstream)
@@ -57,7 +58,7 @@ async fn policies_are_compared_over_the_log() {
     assert_eq!(logged["energy"], default["energy"]);
     assert_eq!(logged["dollars"], default["dollars"]);
     assert_eq!(default["energy"]["metered_requests"], 5);
-    // The strict one sends the other four to the large model, which they never saw.
+    // The strict policy sends the other four to the large model, for which the log has no answers.
     let strict = row("strict");
     assert_eq!(strict["energy"]["predicted_requests"], 4);
     assert!(strict["energy"]["joules"].as_f64() > logged["energy"]["joules"].as_f64());

@@ -1,4 +1,4 @@
-//! `wattgate route` as a person runs it: scores and decisions for a file of prompts.
+//! `wattgate route` as a process: scores and decisions for a file of prompts.
 
 use std::fs;
 use std::io::Write;
@@ -122,7 +122,7 @@ fn every_bad_line_is_reported_and_the_others_are_scored() {
     let ids: Vec<Value> = scored(&output).iter().map(|line| line["id"].clone()).collect();
     assert_eq!(ids, (0..7).map(Value::from).collect::<Vec<_>>());
 
-    // A file of another kind is not told line by line.
+    // A file of another format gives one error, not one per line.
     let output = routes(dir.path(), "[\n".repeat(1000).as_bytes(), &[]);
     assert_eq!((output.status.code(), stderr(&output).lines().count()), (Some(2), 21));
 }

@@ -1,4 +1,4 @@
-//! `wattgate train` as a person runs it: a router from outcomes, and what it makes of bad ones.
+//! `wattgate train` as a process: a router from outcomes, and errors for bad ones.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,7 +10,8 @@ use wattgate::routing::text::TextVector;
 
 use crate::rig::cli::{CONFIG, stderr, wattgate};
 
-/// Six models of rising ability; prompts about capitals are easy, about manifolds hard; every tenth answer is luck.
+/// Six models of rising ability; prompts about capitals are easy, about manifolds hard; every tenth
+/// outcome is flipped.
 fn outcomes() -> String {
     let mut lines = String::new();
     for row in 0..120_usize {
@@ -196,7 +197,7 @@ fn duplicate_rows_are_averaged_and_contradictions_counted() {
     let lines = outcomes();
     let again: Vec<&str> = lines.lines().take(10).collect();
     let opposite = again[0].replace(":0", ":2").replace(":1", ":0").replace(":2", ":1");
-    // Only the scores turn round: identity and text stay.
+    // Only the scores are reversed: identity and text stay.
     let opposite = format!(
         "{}{}",
         &again[0][..again[0].find("outcomes").unwrap()],
@@ -291,7 +292,7 @@ fn an_alternative_design_is_compared_and_not_saved() {
     fs::write(dir.path().join("labels.jsonl"), labels()).unwrap();
     let mut vectors = String::from("{\"design\":\"an oracle\",\"bytes\":4000}\n");
     for row in 0..120_usize {
-        // What the labels follow: hard or not, and which of four.
+        // The labels follow these two columns: hard or not, and which of four.
         let vector = json!([f64::from(u8::from(row % 2 == 0)), (row % 4) as f64]);
         writeln!(
             vectors,

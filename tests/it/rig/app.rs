@@ -1,4 +1,4 @@
-//! A whole gateway on port 0, started from the text of a config, and a small client for it.
+//! A complete gateway on port 0, started from the text of a config, and a small client for it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,15 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wattgate::app::App;
+use wattgate::config::Config;
+use wattgate::energy::{MeterSnapshot, SensorChoice};
 use wattgate::serving::Gateway;
 use wattgate::traffic::{Line, Record, read_log};
 
 use crate::rig::mock_upstream::MockUpstream;
+use crate::rig::rapl::Package;
 
-/// Longest wait for something that should happen soon; only a failing test reaches it.
+/// Timeout of a wait for an event that happens soon; only a failing test reaches it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct TestApp {
@@ -26,17 +29,37 @@ pub struct TestApp {
     stop: Option<oneshot::Sender<()>>,
     running: JoinSet<()>,
     dir: TempDir,
+    /// The mock power meter of a gateway with fake engines.
+    machine: Option<(Package, TempDir)>,
 }
 
 impl TestApp {
-    /// Starts a gateway from `config`, which leaves out `[server]`, `[traffic] dir` and `model_dir`.
+    /// Starts a gateway from `config`, which leaves out `[server]`, `[traffic] dir` and
+    /// `model_dir`.
     pub async fn start(config: &str) -> Self {
         Self::start_with(config, |_| {}).await
     }
 
-    pub async fn start_with(
+    pub async fn start_with(text: &str, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(text, None, change).await
+    }
+
+    /// As [`Self::start`], for fake models, on a machine that draws 40 W.
+    pub async fn start_fake(text: &str) -> Self {
+        let sysfs = TempDir::new().unwrap();
+        let package = Package::start(sysfs.path(), 40);
+        let root = sysfs.path().to_owned();
+        Self::start_at(text, Some((package, sysfs)), |config| {
+            config.energy.sensors = SensorChoice::Rapl;
+            config.energy.sysfs_root = root;
+        })
+        .await
+    }
+
+    async fn start_at(
         text: &str,
-        change: impl FnOnce(&mut wattgate::config::Config),
+        machine: Option<(Package, TempDir)>,
+        change: impl FnOnce(&mut Config),
     ) -> Self {
         let dir = TempDir::new().unwrap();
         let mut config = wattgate::config::parse(text, "test.toml")
@@ -54,7 +77,7 @@ impl TestApp {
             app.run_until(stop).await.unwrap();
         });
         let client = client();
-        Self { address, gateway, client, stop: Some(stop), running, dir }
+        Self { address, gateway, client, stop: Some(stop), running, dir, machine }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -69,7 +92,7 @@ impl TestApp {
         Reply::of(self.send(path, body).await).await
     }
 
-    /// Sends a body and returns the response as it comes.
+    /// Sends a body and returns the response before its body.
     pub async fn send(&self, path: &str, body: &Value) -> reqwest::Response {
         self.request(path).json(body).send().await.unwrap()
     }
@@ -89,7 +112,7 @@ impl TestApp {
         Sse::of(response).await
     }
 
-    /// The request's record once its energy is final.
+    /// The record of a request once its energy is final.
     pub async fn settled(&self, id: &str) -> Value {
         let path = format!("/v1/requests/{id}");
         eventually(|| async {
@@ -103,6 +126,21 @@ impl TestApp {
     pub async fn until_loaded(&self, model: &str) {
         let path = format!("/v1/models/{model}");
         eventually(|| async { (self.get(&path).await.json["ready"] == true).then_some(()) }).await;
+    }
+
+    /// The mock power meter of a gateway with fake engines.
+    pub fn package(&self) -> &Package {
+        &self.machine.as_ref().expect("started with fake engines").0
+    }
+
+    /// The energy ledgers of all devices.
+    pub fn energy(&self) -> MeterSnapshot {
+        self.gateway.router.meter.snapshot()
+    }
+
+    /// Conversations in the session store.
+    pub fn remembered_conversations(&self) -> usize {
+        self.gateway.router.conversations.remembered()
     }
 
     pub fn log_dir(&self) -> PathBuf {
@@ -121,6 +159,21 @@ impl TestApp {
             (records.len() >= count).then_some(records)
         })
         .await
+    }
+
+    /// Sends a request and disconnects once `begun` is ready, which is before its answer.
+    pub async fn leave(&self, path: &str, body: &Value, begun: impl Future<Output = ()>) {
+        tokio::select! {
+            response = self.send(path, body) => panic!("answered with {}", response.status()),
+            () = begun => {}
+        }
+    }
+
+    /// Waits until the model works on exactly `count` requests, those that wait included.
+    pub async fn until_in_flight(&self, model: &str, count: usize) {
+        let path = format!("/v1/models/{model}");
+        eventually(|| async { (self.get(&path).await.json["in_flight"] == count).then_some(()) })
+            .await;
     }
 
     /// Stops the gateway as SIGTERM would and waits for the end.
@@ -145,7 +198,7 @@ pub fn records(dir: &Path) -> Vec<Record> {
         .collect()
 }
 
-/// Tries again until it gives something; fails after [`PATIENCE`].
+/// Retries until `attempt` returns `Some`; panics after [`PATIENCE`].
 pub async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMut() -> F) -> T {
     let tries = async {
         loop {
@@ -158,9 +211,9 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(mut attempt: impl FnMu
     tokio::time::timeout(PATIENCE, tries).await.expect("it happens in time")
 }
 
-/// A plain HTTP client, as an application has one.
+/// A plain HTTP client.
 pub fn client() -> reqwest::Client {
-    // reqwest is built without a TLS provider; whoever comes second finds one installed.
+    // reqwest is built without a TLS provider; an error means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
@@ -171,7 +224,7 @@ pub struct Reply {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub text: String,
-    /// Null when the body is not JSON.
+    /// Null if the body is not JSON.
     pub json: Value,
 }
 
@@ -252,7 +305,7 @@ pub fn ask_streaming(model: &str, prompt: &str) -> Value {
     request
 }
 
-/// Config of a cloud model that a stand-in plays, without a key.
+/// Config of a cloud model at a mock upstream, without a key.
 pub fn cloud_model(name: &str, ability: f64, upstream: &MockUpstream) -> String {
     format!(
         r#"

@@ -11,7 +11,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A local model and one elsewhere, neither of which runs.
+/// A local and a cloud model, neither of which runs.
 pub const CONFIG: &str = "
 [models.here]
 ability = -1.0

@@ -1,5 +1,5 @@
-//! A local engine below the gateway: the `LlamaBackend` of one model, its child process, and an observer that
-//! records what it reports.
+//! A local engine without a gateway: the `LlamaBackend` of one model, its child process, and an
+//! observer that records its reports.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,17 +14,27 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wattgate::backends::llama::{
-    Config, EngineObserver, LlamaBackend, Phase, Residency, StepReport, UnloadReason, local_model,
+    Config, EngineObserver, Kernels, LlamaBackend, LocalModel, MemoryBudget, Phase, StepReport,
+    UnloadReason, local_model,
 };
-use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, Terms};
+use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, SchedulingOptions};
 use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
 
-/// Longest wait for anything here; a loaded machine is slow, a hang is not endured.
+use crate::rig::fake_engine::FAKE;
+
+/// Timeout of every wait for an engine; only a failing test reaches it, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
-/// The model every test runs on: `make test` pulls it before.
+/// The model of the tests, which `make models` pulls.
+///
+/// Panics unless ignored tests run, so that a test without the mark `#[ignore]` fails for everyone.
 pub fn model_path() -> PathBuf {
+    let ignored_run = ["--include-ignored", "--ignored"];
+    assert!(
+        std::env::args().any(|argument| ignored_run.contains(&argument.as_str())),
+        "mark this test `#[ignore = \"needs a model: ...\"]`: `cargo test` has no model"
+    );
     let path = std::env::var_os("WATTGATE_TEST_MODEL").map_or_else(
         || {
             Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -40,7 +50,7 @@ pub fn model_path() -> PathBuf {
     path
 }
 
-/// What an observer heard, in order.
+/// A report to the observer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     Started(u32),
@@ -128,7 +138,7 @@ pub struct Local {
     stop: CancellationToken,
 }
 
-/// A small engine as patient as the tests: on a machine that is busy elsewhere, a step can take many seconds.
+/// A small engine with the timeouts of the tests: on a loaded machine a step can take many seconds.
 pub fn small() -> Config {
     let patience_ms = u64::try_from(PATIENCE.as_millis()).unwrap();
     Config {
@@ -143,14 +153,18 @@ pub fn small() -> Config {
 
 impl Local {
     pub fn start(config: Config, gguf: PathBuf) -> Self {
-        // Shown when a test fails: why an engine ended.
+        Self::start_with(config, gguf, Kernels::Auto)
+    }
+
+    pub fn start_with(config: Config, gguf: PathBuf, kernels: Kernels) -> Self {
+        // A failing test prints why its engine ended.
         let _set_already = tracing_subscriber::fmt().with_test_writer().try_init();
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
-        let residency = Residency::new(u64::MAX, 2);
-        let (backend, supervisor) =
-            local_model("smol".into(), config, gguf, binary, observer, residency);
+        let residency = MemoryBudget::new(u64::MAX, 2);
+        let model = LocalModel { name: "smol".into(), config, gguf, binary, kernels };
+        let (backend, supervisor) = local_model(model, observer, residency);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(supervisor.run(stop.clone()));
@@ -163,10 +177,24 @@ impl Local {
         local
     }
 
+    /// A running fake engine.
+    pub async fn fake(config: Config) -> Self {
+        let local = Self::start(config, FAKE.path().to_owned());
+        local.until(|phase| matches!(phase, Phase::Ready(_))).await;
+        local
+    }
+
     pub async fn until(&self, reached: impl Fn(&Phase) -> bool) -> Phase {
         let mut state = self.backend.state();
         let wait = state.wait_for(|state| reached(&state.phase));
         timeout(PATIENCE, wait).await.expect("in time").expect("a supervisor").phase.clone()
+    }
+
+    /// Waits until the engine is ready after `count` restarts.
+    pub async fn until_restarted(&self, count: u32) {
+        let mut state = self.backend.state();
+        let ready = state.wait_for(|s| s.restarts == count && matches!(s.phase, Phase::Ready(_)));
+        timeout(PATIENCE, ready).await.expect("in time").expect("a supervisor");
     }
 
     pub fn begin(&self, request: &Value) -> (AttemptId, EventStream) {
@@ -174,7 +202,10 @@ impl Local {
         let attempt = AttemptId(ATTEMPTS.fetch_add(1, Ordering::Relaxed));
         let body = Bytes::from(request.to_string());
         let request = Arc::new(Request::Chat(serde_json::from_slice(&body).unwrap()));
-        (attempt, self.backend.start(Job { attempt, request, body, terms: Terms::default() }))
+        (
+            attempt,
+            self.backend.start(Job { attempt, request, body, terms: SchedulingOptions::default() }),
+        )
     }
 
     pub async fn ask(&self, request: &Value) -> Result<Answer, BackendError> {
@@ -235,7 +266,7 @@ pub fn greedy(prompt: &str, max_tokens: u32) -> Value {
            "max_tokens": max_tokens, "temperature": 0})
 }
 
-/// A question that even this small model answers, given this system prompt.
+/// A question that even this small model answers with this system prompt.
 pub fn capital(max_tokens: u32) -> Value {
     let mut request = greedy("What is the capital of France?", max_tokens);
     let system = json!({"role": "developer", "content": "You are a helpful assistant."});

@@ -8,20 +8,20 @@ use std::thread;
 
 use sha2::{Digest, Sha256};
 
-/// A stand-in for the hub: one file of one repository, with the headers its client wants.
+/// A running mock hub.
 pub struct Hub {
     pub address: String,
-    /// Requests for the file's content, by the first byte asked for.
+    /// First byte of each request for content.
     served_from: Arc<Mutex<Vec<usize>>>,
 }
 
-/// What the hub does with a request for content.
+/// How the hub answers a request for content.
 #[derive(Clone, Copy, PartialEq)]
 pub enum HubMode {
     Honest,
-    /// Announces everything and sends only the first half, each time.
+    /// Announces the whole file and sends only the first half.
     BreaksOff,
-    /// Sends the first half and then nothing, until the client leaves.
+    /// Sends the first half and then nothing until the client disconnects.
     Stalls,
     Forbids,
 }
@@ -31,13 +31,13 @@ impl Hub {
         Self::at(TINY_PATH, content, mode)
     }
 
-    /// With its file at another path.
+    /// Starts a hub with its file at another path.
     pub fn at(path: &'static str, content: &'static [u8], mode: HubMode) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let served_from = Arc::new(Mutex::new(Vec::new()));
         let seen = served_from.clone();
-        // Ends with the test's process, as its listener does.
+        // The thread ends with the test process.
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 answer(stream, path, content, mode, &seen);

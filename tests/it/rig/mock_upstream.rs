@@ -1,6 +1,7 @@
-//! An OpenAI upstream on loopback for tests: answers predictably, misbehaves on demand, remembers what it was sent.
+//! An OpenAI upstream on loopback for tests: answers predictably, fails on demand, records its
+//! requests.
 //!
-//! Real HTTP, no model. Everything it runs ends when it is dropped.
+//! Real HTTP, no model. Dropping it ends the listener and every connection.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Longest wait for something that should happen at once; only a failing test reaches it.
+/// Timeout of a wait for an event that happens at once; only a failing test reaches it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Given back by an upstream with each answer; a gateway must pass it on.
@@ -30,15 +31,16 @@ const FINGERPRINT: &str = "fp_mock";
 
 const JSON: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
 
-/// How a request is answered. A prompt that begins with `play ` and a word from [`Mode::named`] overrides the mode set,
-/// so that requests that succeed and requests that fail can run at the same time.
+/// How a request is answered. A prompt that begins with `play ` and a word from [`Mode::named`]
+/// overrides the mode set, so that requests that succeed and requests that fail can run at the same
+/// time.
 #[derive(Clone, Debug)]
 pub enum Mode {
     /// A correct answer, `reply_to` the prompt, streamed or not as asked.
     Answer,
-    /// The answer that is known to each prompt, or an echo.
+    /// The answer in this map, or an echo.
     Know(HashMap<String, String>),
-    /// What this says of the request, or an echo.
+    /// The answer of this function to the request, or an echo.
     Judge(fn(&Value) -> Option<String>),
     /// A correct answer in single bytes, so that characters and events are split.
     TinyWrites,
@@ -50,7 +52,7 @@ pub enum Mode {
     RateLimited(&'static str),
     /// Any response: status, content type, body.
     Verbatim(u16, &'static str, &'static str),
-    /// No answer at all, ever.
+    /// No answer at all.
     HangBeforeHeaders,
     /// The first half of an answer, then silence.
     HangMidAnswer,
@@ -98,7 +100,7 @@ pub struct MockUpstream {
 struct Shared {
     mode: Mutex<Mode>,
     received: Mutex<Vec<Received>>,
-    /// Requests taken and not yet answered to the end or given up by the client.
+    /// Requests that are neither answered completely nor cancelled.
     open: watch::Sender<usize>,
 }
 
@@ -136,14 +138,14 @@ impl MockUpstream {
         self.shared.received.lock().unwrap().clone()
     }
 
-    /// Waits until exactly `count` requests are being answered: a client that leaves ends its own.
+    /// Waits until exactly `count` requests are open; a disconnect closes the client's request.
     pub async fn until_open(&self, count: usize) {
         let mut open = self.shared.open.subscribe();
         let reached = open.wait_for(|&now| now == count);
         tokio::time::timeout(PATIENCE, reached).await.expect("requests end in time").unwrap();
     }
 
-    /// What a correct answer to `prompt` says; not ASCII, so that splitting it matters.
+    /// Text of a correct answer to `prompt`; not ASCII, so that bytes can split characters.
     pub fn reply_to(prompt: &str) -> String {
         format!("Grüße ☁ you said: {prompt}")
     }
@@ -163,7 +165,7 @@ async fn accept(listener: TcpListener, app: Router) {
 
 async fn serve(socket: TcpStream, app: Router) {
     socket.set_nodelay(true).unwrap();
-    // A connection that is cut on purpose, or by the client, is no failure of the test.
+    // A connection cut on purpose or by the client does not fail the test.
     let _ = auto::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(socket), TowerToHyperService::new(app))
         .await;
@@ -252,7 +254,7 @@ fn error_body(message: &str) -> String {
         .to_string()
 }
 
-/// How an answer's body ends; all but `Whole` come after its first half.
+/// End of an answer's body; all but `Whole` come after its first half.
 enum Ending {
     Whole,
     Silence,
@@ -260,7 +262,7 @@ enum Ending {
     Say(Bytes),
 }
 
-/// A correct answer, cut where it is written.
+/// A correct answer in the pieces in which it is written.
 struct Answer {
     content_type: &'static str,
     pieces: Vec<Bytes>,
@@ -318,7 +320,7 @@ impl Answer {
         let body = stream::iter(self.pieces)
             .then(move |piece| async move {
                 if pause.is_zero() {
-                    // Lets the connection write what it has, so pieces stay pieces.
+                    // Lets the connection write each piece separately.
                     tokio::task::yield_now().await;
                 } else {
                     tokio::time::sleep(pause).await;
@@ -344,7 +346,7 @@ fn held<T>(body: impl Stream<Item = T>, open: Open) -> impl Stream<Item = T> {
     })
 }
 
-/// What a whole answer, or a chunk of a streamed one, calls itself.
+/// The `object` field of a whole answer or of a chunk.
 fn object(request: &Value) -> &'static str {
     match (request["prompt"].is_null(), request["stream"] == true) {
         (false, _) => "text_completion",
@@ -353,7 +355,7 @@ fn object(request: &Value) -> &'static str {
     }
 }
 
-/// A choice as the request's kind has it: raw text, a delta or a message.
+/// A choice in the format of the request: raw text, a delta or a message.
 fn choice(request: &Value, text: &str, finish: Option<&str>) -> Value {
     let mut choice = json!({"index": 0, "finish_reason": finish});
     if !request["prompt"].is_null() {

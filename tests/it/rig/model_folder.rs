@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::rig::hub::Hub;
 
-/// A directory with a config of one model called `m`.
+/// A folder with a config of one model called `m`.
 pub struct ModelFolder {
     pub dir: tempfile::TempDir,
     pub endpoint: String,
@@ -32,13 +32,13 @@ impl ModelFolder {
         self.prepare(command.args(arguments)).output().unwrap()
     }
 
-    /// Runs a command here and gives its exit code and everything it printed.
+    /// Runs a command here and returns its exit code and output.
     pub fn shown(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let Output { status, stdout, stderr } = self.run(arguments);
         (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
     }
 
-    /// Makes any command run here, with our hub and nobody's account.
+    /// Makes a command run here, with the mock hub and without an account.
     pub fn prepare<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command.current_dir(self.dir.path()).stdin(Stdio::null());
         command

@@ -1,4 +1,4 @@
-//! `wattgate serve` as a process of its own.
+//! `wattgate serve` as a separate process.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// `wattgate serve` as a process of its own; killed when dropped. Its own log goes to `process.log`.
+/// The process; dropping it kills it. Its log goes to `process.log`.
 pub struct Serving {
     child: Child,
     pub url: String,
@@ -14,7 +14,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Starts with `config` in a folder of its own and waits until it listens.
+    /// Starts with `config` in a temporary folder and waits until it listens.
     pub fn start(config: &str) -> Self {
         let dir = TempDir::new().unwrap();
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
@@ -35,7 +35,7 @@ impl Serving {
         self.child.id()
     }
 
-    /// Kills it with SIGKILL and gives its folder back.
+    /// Kills it with SIGKILL and returns its folder.
     pub fn kill(mut self) -> TempDir {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -1,8 +1,9 @@
-//! The cascade on the real SmolLM2 against routing by the prompt alone: quality for the same joules. Minutes long, so ignored
-//! by default: `make cascade-curve` runs it and rewrites `router-models/cascade/`.
+//! The cascade on the real SmolLM2 against routing by the prompt alone: quality for the same
+//! joules. Minutes long, so ignored by default: `make cascade-curve` runs it and rewrites
+//! `router-models/cascade/`.
 //!
-//! The better model is a rule-correct stand-in: it always knows the answer, and its joules are ASSUMED, from the table of
-//! cloud classes. What SmolLM2 answers, how sure it was and what that took are real.
+//! The better model is a mock that is correct by rule, and its joules are ASSUMED, from the table
+//! of cloud classes. SmolLM2's answers, confidence and energy are real.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wattgate::energy::cloud::{Class, OwnFigures, estimate};
+use wattgate::energy::prediction::cloud_table::{Class, OwnFigures, estimate};
 use wattgate::openai::Usage;
 use wattgate::routing::Signals;
 use wattgate::train::cascade::{Example, fit, held_out_scores};
@@ -25,7 +26,7 @@ const OUT: &str = "router-models/cascade";
 const CLASSES: [(&str, Class); 2] = [("large", Class::Large), ("frontier", Class::Frontier)];
 const SEEDS: u64 = 20;
 const FLOORS: [f64; 4] = [0.5, 0.6, 0.7, 0.8];
-/// Let SmolLM2 begin; one policy shows every answer, the other drops every answer.
+/// Both policies start with SmolLM2; one shows every answer, the other drops every answer.
 const POLICIES: &str = "[policies.show]
 [policies.show.cascade]
 threshold = 0.0
@@ -45,7 +46,8 @@ struct Question {
 }
 
 impl Question {
-    /// Whether `text` holds one of the answers as a word of its own, whatever its case; for a symbol the case counts.
+    /// Whether `text` holds one of the answers as a word of its own, whatever its case; for a
+    /// symbol the case counts.
     fn is_answered_by(&self, text: &str) -> bool {
         let words = |text: &str| -> Vec<String> {
             let cut = |c: char| !(c.is_alphanumeric());
@@ -62,7 +64,7 @@ impl Question {
     }
 }
 
-/// What both models did with one question.
+/// Results of both models for one question.
 struct Trial {
     example: Example,
     local_joules: f64,
@@ -226,12 +228,12 @@ async fn settled(app: &TestApp, answer: &Value) -> Value {
 enum By {
     /// Chosen before anything runs.
     Prompt,
-    /// The local model always begins; what is escalated pays for that too.
+    /// The local model always starts; escalated requests pay for that too.
     Tokens,
 }
 
-/// Mean quality and mean joules when this share of the questions is answered by the better model: one point for each share
-/// of [`POINTS`].
+/// Mean quality and mean joules when this share of the questions is answered by the better model:
+/// one point for each share of [`POINTS`].
 #[derive(Default)]
 struct Curve {
     points: Vec<(f64, f64)>,
@@ -239,7 +241,7 @@ struct Curve {
 
 const POINTS: usize = 100;
 
-/// Where a policy's floor decides what is shown: sums over splits.
+/// Results where the floor of a policy decides which answers are shown: sums over splits.
 #[derive(Default)]
 struct Operating {
     splits: f64,
@@ -250,7 +252,7 @@ struct Operating {
 }
 
 impl Operating {
-    /// What is below the threshold goes to the better model.
+    /// Scores below the threshold go to the better model.
     fn of(trials: &[Trial], class: Class, score: impl Fn(&Trial) -> f64, threshold: f64) -> Self {
         let shown: Vec<&Trial> = trials.iter().filter(|one| score(one) >= threshold).collect();
         let outcome = |trial: &Trial| {
@@ -279,7 +281,7 @@ impl Operating {
         self.joules += other.joules;
     }
 
-    /// Beside the best that can be had for as many joules without a cascade.
+    /// Best quality for as many joules without a cascade.
     fn against(&self, floor: f64, prompt: &Curve, chance: &Curve) -> Value {
         let mean = |sum: f64| sum / self.splits;
         let joules = mean(self.joules);
@@ -315,7 +317,7 @@ impl Curve {
         Self { points: (0..=POINTS).map(point).collect() }
     }
 
-    /// Sent to the better model by lot.
+    /// Questions sent to the better model at random.
     fn chance(trials: &[Trial], class: Class) -> Self {
         let local = mean(trials.iter().map(|trial| (trial.example.score, trial.local_joules)));
         let cloud = mean(trials.iter().map(|trial| (1.0, trial.cloud_joules(class))));
@@ -335,13 +337,14 @@ impl Curve {
         self.points.iter_mut().for_each(|point| *point = (point.0 * factor, point.1 * factor));
     }
 
-    /// Best quality for at most this much: a policy need not use all that it may.
+    /// Best quality for at most this energy: a policy need not use its whole budget.
     fn quality(&self, joules: f64) -> Option<f64> {
         let affordable = self.points.iter().filter(|point| point.1 <= joules + 1e-9);
         affordable.map(|point| point.0).max_by(f64::total_cmp)
     }
 
-    /// Share of the range from all local to all elsewhere up to which `other` is at least as good everywhere.
+    /// Share of the range from all local to all elsewhere up to which `other` is at least as good
+    /// everywhere.
     fn better_up_to(&self, other: &Self) -> f64 {
         let (least, most) = (self.points[0].1, self.points[POINTS].1);
         let at = |step: usize| least + (most - least) * step as f64 / POINTS as f64;

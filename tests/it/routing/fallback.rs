@@ -1,11 +1,12 @@
-//! When the chosen model fails before its first output, the next candidate of the same decision answers.
+//! When the chosen model fails before its first output, the next candidate of the same decision
+//! answers.
 
 use serde_json::json;
 
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
-/// A cheap model that is chosen first and a dear one behind it.
+/// A cheap model that is chosen first and an expensive one as fallback.
 async fn two_models() -> (TestApp, MockUpstream, MockUpstream) {
     let (cheap, dear) = (MockUpstream::start().await, MockUpstream::start().await);
     let dear_config = cloud_model("dear", 3.0, &dear).replace("\"small\"", "\"frontier\"");

@@ -1,9 +1,10 @@
-//! Shadow judging: a share of the answers is judged, off the way of requests, and nobody pays for it but the gateway.
+//! Shadow judging: a share of the answers is judged outside of the request path and counted as
+//! overhead.
 
 use serde_json::{Value, json};
 
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model, eventually};
-use crate::rig::local_models::{short, smol};
+use crate::rig::local_models::{fake_smol, short, smol};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
 fn config(answering: &MockUpstream, judge: &MockUpstream, mode: &str) -> String {
@@ -66,7 +67,8 @@ async fn a_consistent_judge_scores_and_a_position_biased_one_gives_a_tie() {
             assert_eq!(receipt["model"], "best");
             let record = labelled(&app, &receipt["request_id"]).await;
             assert_eq!(record["label"], label);
-            // Both orders, in the form asked for; the client's request has one attempt and one bill.
+            // Both orders, in the requested format; the client's request has one attempt and one
+            // receipt.
             let asked = judge.requests();
             assert_eq!(asked.len(), 2);
             let keys = asked.iter().map(|one| one.headers.get("authorization"));
@@ -115,9 +117,9 @@ async fn a_single_grade_becomes_a_score_and_an_unparsable_one_none() {
 #[tokio::test]
 async fn a_local_only_conversation_is_never_sent_to_a_remote_judge() {
     let judge = MockUpstream::start().await;
-    let text = smol("") + &cloud_model("judge", 4.0, &judge);
+    let text = fake_smol("") + &cloud_model("judge", 4.0, &judge);
     let on = format!("[judge]\nshare = 1.0\nmodel = \"judge\"\n{text}");
-    let app = TestApp::start(&on).await;
+    let app = TestApp::start_fake(&on).await;
     app.until_loaded("smol").await;
     let request = app.request("/v1/chat/completions").header("x-wattgate-local-only", "true");
     let sent = request.json(&short("auto", "My secret is Xyzzy.")).send().await.unwrap();
@@ -125,7 +127,7 @@ async fn a_local_only_conversation_is_never_sent_to_a_remote_judge() {
     until_metric(&app, "wattgate_judgements_total{model=\"judge\",outcome=\"local_only\"} 1").await;
     assert!(judge.requests().is_empty());
 
-    let app = TestApp::start(&text).await;
+    let app = TestApp::start_fake(&text).await;
     app.until_loaded("smol").await;
     app.chat(&short("smol", "hi")).await;
     app.until_logged(1).await;
@@ -134,6 +136,7 @@ async fn a_local_only_conversation_is_never_sent_to_a_remote_judge() {
 }
 
 #[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
 async fn a_local_judge_answers_in_the_schema_and_its_joules_are_overhead() {
     let text = smol("") + "[judge]\nshare = 1.0\nmodel = \"smol\"\nmode = \"pointwise\"\n";
     let app = TestApp::start(&text).await;
@@ -171,9 +174,39 @@ async fn a_slow_judge_delays_no_request_and_its_queue_is_bounded() {
     })
     .await;
     judge.until_open(0).await;
-    // A judge at work does not keep the gateway from stopping.
+    // A running judge does not delay the shutdown.
     app.chat(&ask("best", "five")).await;
     let started = std::time::Instant::now();
     app.stop().await;
-    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+    assert!(started.elapsed() < std::time::Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn hidden_reasoning_tokens_of_a_judge_are_billed() {
+    let (answering, judge) = (MockUpstream::start().await, MockUpstream::start().await);
+    let app = TestApp::start(&config(&answering, &judge, "pointwise")).await;
+    // The reasoning is in the total only, as some upstreams count.
+    judge.respond_with(Mode::Verbatim(
+        200,
+        "application/json",
+        r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"{\"grade\": 4}"},"finish_reason":"stop"}],"usage":{"prompt_tokens":100,"completion_tokens":10,"total_tokens":4100}}"#,
+    ));
+    let reply = app.chat(&ask("best", "What is 2+2?")).await;
+    labelled(&app, &reply.receipt()["request_id"]).await;
+    let metrics = app.get("/metrics").await.text;
+    let value = |name: &str| {
+        let line =
+            metrics.lines().find(|line| line.starts_with(name) && line.contains("model=\"judge\""));
+        line.unwrap_or_else(|| panic!("{metrics}"))
+            .rsplit_once(' ')
+            .unwrap()
+            .1
+            .parse::<f64>()
+            .unwrap()
+    };
+    // Class "small": 0.06 J per prompt token and 0.25 J per generated one.
+    let joules = value("wattgate_request_energy_joules_total{");
+    assert!((joules - 1006.0).abs() < 1e-6, "{joules}");
+    let dollars = value("wattgate_overhead_cost_dollars_total{");
+    assert!((dollars - 0.0401).abs() < 1e-9, "{dollars}");
 }

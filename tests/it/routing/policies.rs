@@ -1,11 +1,11 @@
-//! Policies through the front door: budgets, trade-offs, task classes, overrides, exploration.
+//! Policies over HTTP: budgets, trade-offs, task classes, overrides, exploration.
 
 use serde_json::{Value, json};
 
 use crate::rig::app::{Reply, TestApp, ask, cloud_model};
 use crate::rig::mock_upstream::MockUpstream;
 
-/// A small model and one that is better and takes ten times the energy, behind the policies of `config`.
+/// A small model and a better one that takes ten times the energy, with the policies of `config`.
 async fn pair(config: &str) -> (TestApp, MockUpstream) {
     let upstream = MockUpstream::start().await;
     let large = cloud_model("large", 6.0, &upstream).replace("\"small\"", "\"frontier\"");
@@ -89,7 +89,7 @@ async fn a_request_overrides_what_its_policy_allows() {
     assert_eq!(chosen(&high), "large");
     let best = app.chat(&with_wishes(json!({"objective": "quality"}))).await;
     assert_eq!(chosen(&best), "large");
-    // RouteLLM's way to ask for a floor.
+    // RouteLLM's syntax for a floor.
     assert_eq!(chosen(&app.chat(&ask("router-mf-0.03", "hello")).await), "large");
     assert_eq!(chosen(&app.chat(&ask("router-mf-0.9", "hello")).await), "small");
     let before = upstream.requests().len();
@@ -129,7 +129,7 @@ async fn exploration_is_logged_with_its_propensity() {
         explored += u32::from(record.receipt.reason.starts_with("explored"));
         assert!(record.rule.explore.is_some());
     }
-    // Of 64 draws with probability 1/4: none, or all, would be a chance of less than 1e-7.
+    // 64 draws with probability 1/4: none or all has a probability below 1e-7.
     assert!((1..64).contains(&explored), "{explored}");
 }
 

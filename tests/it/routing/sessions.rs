@@ -1,10 +1,11 @@
-//! Conversations through the front door: they stay on their model, remember failures, and never leave once they may not.
+//! Conversations over HTTP: they stay on their model, remember failures, and stay local once marked
+//! local-only.
 
 use serde_json::{Value, json};
 use wattgate::routing::SessionId;
 
 use crate::rig::app::{Reply, TestApp, ask, client, cloud_model};
-use crate::rig::local_models::smol;
+use crate::rig::local_models::fake_smol;
 use crate::rig::mock_upstream::MockUpstream;
 
 /// Two models, nearly alike; `a` is a little better, `b` takes more energy and money.
@@ -86,7 +87,7 @@ async fn a_tool_result_returns_to_the_model_that_called() {
     let back = app.chat(&result).await;
     assert_eq!(back.receipt()["model"], "b", "{}", back.text);
     assert!(back.header("x-wattgate-reason").starts_with("b called a tool"), "{:?}", back.headers);
-    // Where it may not go on, the next one does, and the answer says so.
+    // If the model is excluded, another one answers, and the receipt says so.
     let turns = result["messages"].as_array_mut().unwrap();
     turns.push(json!({"role": "assistant", "content": null, "tool_calls": []}));
     turns.push(json!({"role": "tool", "tool_call_id": "c1", "content": "12:01"}));
@@ -133,7 +134,7 @@ async fn a_local_only_conversation_stays_local_in_later_turns() {
     named["model"] = json!("a");
     assert_eq!(app.chat(&named).await.status, 503, "a model's own name opens no door");
 
-    // Found by what the client calls it, whatever it says.
+    // The session header identifies the conversation, whatever its text.
     for name in [
         json!({"user": "u1"}),
         json!({"metadata": {"session_id": "m1"}}),
@@ -163,7 +164,7 @@ async fn a_local_only_prefix_keeps_later_requests_local() {
     let (app, upstream) = twins("").await;
     let first = ask("auto", "This is my secret diary, and nobody else may read it.");
     with(&app, ("x-wattgate-local-only", "true"), &first).await;
-    // A client that keeps the latest turns only, and one that calls it by another name.
+    // A client that sends the latest turns only, and one that uses another session name.
     let mut third =
         next_turn(&next_turn(&first, "Please summarise the first page for me."), "Go on.");
     assert_eq!(app.chat(&third).await.status, 503);
@@ -172,7 +173,7 @@ async fn a_local_only_prefix_keeps_later_requests_local() {
     let named = with(&app, ("x-wattgate-session", "another"), &third).await;
     assert_eq!(named.status, 503);
     assert_eq!(upstream.requests().len(), 0);
-    // Asked anew it is a question like any other, and another client's words are its own.
+    // A new conversation is not restricted, nor is another client with the same text.
     assert_eq!(app.chat(&first).await.status, 200);
     let other = client().post(app.url("/v1/chat/completions")).bearer_auth("another").json(&third);
     assert_eq!(other.send().await.unwrap().status(), 200);
@@ -185,13 +186,13 @@ async fn a_dry_run_leaves_no_session_state() {
     let request = app.request("/v1/route").header("x-wattgate-local-only", "true");
     let dry = Reply::of(request.json(&first).send().await.unwrap()).await;
     assert_eq!((dry.status, &dry.json["model"]), (200, &Value::Null));
-    assert_eq!(app.gateway.router.conversations.remembered(), 0);
+    assert_eq!(app.remembered_conversations(), 0);
     assert_eq!(app.chat(&next_turn(&first, "and now?")).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_cached_conversation_lowers_the_predicted_prefill() {
-    let app = TestApp::start(&smol("")).await;
+    let app = TestApp::start_fake(&fake_smol("")).await;
     app.until_loaded("smol").await;
     let story = "Once upon a time there was a lighthouse keeper who counted ships. ".repeat(8);
     let mut first = ask("auto", &story);

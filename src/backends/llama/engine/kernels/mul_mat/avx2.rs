@@ -1,0 +1,126 @@
+//! Kernels for AVX2, and the quantising of vectors for all CPUs with kernels.
+
+use std::arch::x86_64::{
+    __m256, __m256i, _mm_loadu_si128, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_ps,
+    _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_max_ps, _mm256_mul_ps, _mm256_packs_epi16, _mm256_packs_epi32,
+    _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_storeu_si256,
+};
+
+use super::layout::{BLOCK, Nibbles, ROWS, Values};
+use super::tiles::Job;
+
+/// Rows in one register.
+const LANES: usize = ROWS / 2;
+
+/// Products of sixteen rows of `Q4_1` with `N` consecutive vectors of `job.vectors`, from `first`
+/// on.
+///
+/// The order of summation does not depend on `N`, so an answer does not depend on its batch.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn q4_1<const N: usize>(job: &Job<'_, Nibbles>, group: usize, first: usize) {
+    let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    for half in 0..2 {
+        let mut sums = [_mm256_setzero_ps(); N];
+        for (place, block) in job.rows(group).iter().enumerate() {
+            let mut quants = [_mm256_setzero_si256(); 8];
+            for (part, both) in block.quants.iter().enumerate() {
+                let both = load(both, half);
+                quants[2 * part] = _mm256_and_si256(both, low);
+                quants[2 * part + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low);
+            }
+            let (scales, minima) = (halves(&block.scales, half), halves(&block.minima, half));
+            for (vector, sum) in sums.iter_mut().enumerate() {
+                let values = job.values(first + vector, place);
+                // Sixteen products of at most 15 × 127 fit into 16 bits.
+                let mut pairs = _mm256_setzero_si256();
+                for (&quants, &four) in quants.iter().zip(&values.quants) {
+                    let products = _mm256_maddubs_epi16(quants, _mm256_set1_epi32(four));
+                    pairs = _mm256_add_epi16(pairs, products);
+                }
+                let dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
+                let scales = _mm256_mul_ps(scales, _mm256_set1_ps(values.scale));
+                *sum = _mm256_fmadd_ps(dot, scales, *sum);
+                *sum = _mm256_fmadd_ps(minima, _mm256_set1_ps(values.sum), *sum);
+            }
+        }
+        for (vector, &sum) in sums.iter().enumerate() {
+            // SAFETY: `place` points to sixteen floats that no other thread writes.
+            unsafe {
+                _mm256_storeu_ps(job.place(group, first + vector).add(half * LANES), sum);
+            }
+        }
+    }
+}
+
+/// Quantises a vector to bytes, each block by its greatest magnitude, like llama.cpp's `Q8_0` and
+/// `Q8_1`, but without rounding the scales to 16 bits.
+#[target_feature(enable = "avx2")]
+pub(super) fn quantise(vector: &[f32], blocks: &mut [Values]) {
+    let in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
+    for (values, block) in vector.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+        let mut eights = [_mm256_setzero_ps(); BLOCK / 8];
+        let mut most = _mm256_setzero_ps();
+        for (eight, values) in eights.iter_mut().zip(values.as_chunks::<8>().0) {
+            // SAFETY: 32 bytes, and the load needs no alignment.
+            *eight = unsafe { _mm256_loadu_ps(values.as_ptr()) };
+            most = _mm256_max_ps(most, _mm256_and_ps(*eight, no_sign));
+        }
+        let most = floats(most).into_iter().fold(0.0, f32::max);
+        let finer = if most > 0.0 { 127.0 / most } else { 0.0 };
+        let mut quants = [_mm256_setzero_si256(); BLOCK / 8];
+        for (quants, &eight) in quants.iter_mut().zip(&eights) {
+            *quants = _mm256_cvtps_epi32(_mm256_mul_ps(eight, _mm256_set1_ps(finer)));
+        }
+        let [a, b, c, d] = quants;
+        let sums = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
+        let sum: i32 = whole(sums).into_iter().sum();
+        // Packing operates on halves of registers and leaves groups of four out of order.
+        let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        let scale = most / 127.0;
+        *block = Values {
+            scale,
+            sum: scale * sum as f32,
+            excess: -128 * sum,
+            quants: whole(_mm256_permutevar8x32_epi32(bytes, in_order)),
+        };
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(bytes: &[u8; 4 * ROWS], half: usize) -> __m256i {
+    let half = &bytes.as_chunks::<{ 4 * LANES }>().0[half];
+    // SAFETY: 32 bytes, and the load needs no alignment.
+    unsafe { _mm256_loadu_si256(half.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn halves(numbers: &[u16; ROWS], half: usize) -> __m256 {
+    let half = &numbers.as_chunks::<LANES>().0[half];
+    // SAFETY: 16 bytes, and the load needs no alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(half.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn floats(register: __m256) -> [f32; 8] {
+    let mut floats = [0.0; 8];
+    // SAFETY: 32 bytes, and the store needs no alignment.
+    unsafe { _mm256_storeu_ps(floats.as_mut_ptr(), register) };
+    floats
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn whole(register: __m256i) -> [i32; 8] {
+    let mut numbers = [0; 8];
+    // SAFETY: 32 bytes, and the store needs no alignment.
+    unsafe { _mm256_storeu_si256(numbers.as_mut_ptr().cast(), register) };
+    numbers
+}

@@ -1,0 +1,8 @@
+//! Prompts: from a submission to tokens, by template, tools, control tokens and overflow.
+
+pub(super) mod builder;
+pub(super) mod control_tokens;
+pub(super) mod overflow;
+pub(super) mod python_json;
+pub(super) mod template;
+pub(super) mod tool_fallback;

@@ -1,0 +1,172 @@
+//! Rendering of conversations with the GGUF's own Jinja template.
+//!
+//! Does not use llama.cpp's built-in templates, a fixed list that differs from what models ship.
+//! The environment follows Hugging Face's `apply_chat_template`, which templates are written for:
+//! trimmed blocks, Python's methods on strings and maps, `raise_exception`, `strftime_now`.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
+use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
+
+use super::control_tokens::ControlTokenGuard;
+use super::python_json::tojson;
+use crate::backends::llama::engine::tool_format::{CallFormat, OutputFormat};
+use crate::backends::llama::wire::conversation::{PastCall, ToolUse, Turn};
+use crate::openai::Role;
+
+/// The format most instruction models without a template were trained on.
+pub(crate) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + \
+    message['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
+    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+const NAME: &str = "chat";
+
+/// A model's chat template, compiled.
+#[derive(Debug)]
+pub(crate) struct ChatTemplate {
+    environment: Environment<'static>,
+    dialect: OutputFormat,
+}
+
+impl ChatTemplate {
+    /// Compiles a template. `bos` and `eos` are the texts of the tokens that begin and end a
+    /// sequence.
+    pub(crate) fn new(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
+        let mut environment = Environment::new();
+        environment
+            .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        environment.add_global("bos_token", bos);
+        environment.add_global("eos_token", eos);
+        environment.add_filter("tojson", tojson);
+        environment.add_template_owned(NAME, source.to_owned())?;
+        let takes_tools =
+            environment.get_template(NAME)?.undeclared_variables(false).contains("tools");
+        let dialect = OutputFormat::of(source, takes_tools);
+        Ok(Self { environment, dialect })
+    }
+
+    pub(crate) fn dialect(&self) -> OutputFormat {
+        self.dialect
+    }
+
+    /// The prompt up to the assistant's answer. `guard` marks control tokens that turns and tools
+    /// spell out. Only templates with a call format read `tools`. `variables` is JSON.
+    pub(crate) fn render(
+        &self,
+        turns: &[Turn],
+        tools: Option<&ToolUse>,
+        variables: &str,
+        guard: &ControlTokenGuard,
+    ) -> Result<String, Error> {
+        let messages: Vec<Value> = turns.iter().map(|turn| self.message(turn, guard)).collect();
+        // Templates test `tools is not none`: Hugging Face passes `None` if there are none.
+        let tools: Option<Vec<Value>> = tools
+            .map(|used| used.tools.iter().map(|tool| guarded_json(&tool.json, guard)).collect());
+        // Earlier entries take precedence.
+        let variables = Some(variables).filter(|json| !json.is_empty());
+        let variables = variables.map_or_else(|| context! {}, |json| guarded_json(json, guard));
+        self.environment.get_template(NAME)?.render(context! {
+            messages => messages, tools => tools, add_generation_prompt => true, ..variables
+        })
+    }
+
+    fn message(&self, turn: &Turn, guard: &ControlTokenGuard) -> Value {
+        let text = |text: &str| Value::from(guard.mark(text).into_owned());
+        let mut fields =
+            vec![("role", Value::from(role(turn.role))), ("content", text(&turn.text))];
+        // Set only if present: templates test whether they are defined.
+        if let Some(reasoning) = &turn.reasoning {
+            fields.push(("reasoning_content", text(reasoning)));
+        }
+        if !turn.calls.is_empty() {
+            let calls = turn.calls.iter().map(|call| self.call(call, guard));
+            fields.push(("tool_calls", calls.collect()));
+        }
+        if let Some(id) = &turn.answers {
+            fields.push(("tool_call_id", text(&self.call_id(id))));
+        }
+        if let Some(name) = &turn.name {
+            fields.push(("name", text(name)));
+        }
+        Value::from_pairs(fields)
+    }
+
+    fn call(&self, call: &PastCall, guard: &ControlTokenGuard) -> Value {
+        context! {
+            id => guard.mark(&self.call_id(&call.id)),
+            type => "function",
+            function => context! {
+                name => guard.mark(&call.name),
+                arguments => guarded_json(&call.arguments, guard),
+            },
+        }
+    }
+
+    /// A call id that the template accepts: Mistral's require 9 letters and digits.
+    fn call_id(&self, id: &str) -> String {
+        const MISTRAL_ID: usize = 9;
+        let fits = id.len() == MISTRAL_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_mistral =
+            matches!(self.dialect.calls, Some(CallFormat::Mistral | CallFormat::MistralArgs));
+        if !is_mistral || fits {
+            return id.to_owned();
+        }
+        // The end of an id is its random part; padded, it is unique within a conversation.
+        let end: Vec<char> =
+            id.chars().rev().filter(char::is_ascii_alphanumeric).take(MISTRAL_ID).collect();
+        format!("{:0>9}", end.into_iter().rev().collect::<String>())
+    }
+}
+
+/// JSON text as a template value; invalid JSON, which a small model may have generated, as a
+/// string.
+fn guarded_json(json: &str, guard: &ControlTokenGuard) -> Value {
+    let value = serde_json::from_str(json).unwrap_or_else(|_| Value::from(json));
+    guarded(&value, guard)
+}
+
+fn guarded(value: &Value, guard: &ControlTokenGuard) -> Value {
+    let inner = |value: Value| guarded(&value, guard);
+    match value.kind() {
+        ValueKind::String => guard.mark(value.as_str().unwrap_or_default()).into_owned().into(),
+        ValueKind::Seq => value.try_iter().into_iter().flatten().map(inner).collect(),
+        ValueKind::Map => {
+            let keys = value.try_iter().into_iter().flatten();
+            let field = |key: Value| {
+                let field = value.get_item(&key).unwrap_or_default();
+                (inner(key), inner(field))
+            };
+            Value::from_pairs(keys.map(field))
+        }
+        _ => value.clone(),
+    }
+}
+
+/// Role names that templates know: they predate `developer` and `function`.
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::System | Role::Developer => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+        Role::Tool | Role::Function => "tool",
+    }
+}
+
+/// The current date in UTC.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let now = jiff::fmt::strtime::BrokenDownTime::from(jiff::Timestamp::now());
+    now.to_string(format)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+/// Called by templates to refuse a conversation, such as two user turns in a row.
+fn raise_exception(message: &str) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

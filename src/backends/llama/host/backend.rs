@@ -1,0 +1,164 @@
+//! The backend of a local model: admits requests and submits them to the supervisor. Never waits
+//! for the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::attempt_event;
+use super::attempt_guard::PendingAttempt;
+use super::command::{CancelOnDrop, Command, NewAttempt, NewChoice, RETRY_AFTER};
+use super::control::Control;
+use super::fan_out;
+use super::observer::EngineObserver;
+use super::refusal::invalid;
+use super::request::message;
+use super::response::Response;
+use super::state::{EngineState, Phase};
+use crate::backends::backend::{Backend, BackendError, ErrorKind, EventStream, Health, Job};
+use crate::backends::llama::config::Config;
+use crate::backends::llama::wire::protocol::{self, FrameError, ToEngine};
+use crate::units::AttemptId;
+
+/// A local model.
+pub struct LlamaBackend {
+    pub(super) model: Arc<str>,
+    pub(super) config: Arc<Config>,
+    pub(super) commands: mpsc::Sender<Command>,
+    /// One permit per choice that the engine holds, running or queued.
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) state: watch::Receiver<EngineState>,
+    pub(super) observer: Arc<dyn EngineObserver>,
+}
+
+impl Backend for LlamaBackend {
+    fn start(&self, job: Job) -> EventStream {
+        match self.submit(&job) {
+            Ok(responses) => {
+                let streams = responses.into_iter().map(Response::events).collect();
+                fan_out::merge(streams, fan_out::of_each_prompt(&job.request))
+            }
+            Err(kind) => {
+                let error = BackendError { model: Arc::clone(&self.model), kind };
+                stream::iter([Err(error)]).boxed()
+            }
+        }
+    }
+
+    fn health(&self) -> Health {
+        let in_flight = self.config.admissions() - self.permits.available_permits();
+        let state = self.state.borrow();
+        let facts = match &state.phase {
+            Phase::Ready(facts) => Some(facts),
+            _ => None,
+        };
+        Health {
+            ready: state.takes_requests(),
+            in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
+            slots: self.config.slots,
+            context_tokens: Some(
+                facts.map_or(self.config.context_tokens, |facts| facts.context_tokens),
+            ),
+        }
+    }
+}
+
+impl LlamaBackend {
+    /// The engine's state, which changes with loads and restarts.
+    pub fn state(&self) -> watch::Receiver<EngineState> {
+        self.state.clone()
+    }
+
+    /// Control of loads and unloads.
+    pub fn control(&self) -> Control {
+        Control {
+            commands: self.commands.clone(),
+            state: self.state.clone(),
+            load_timeout: self.config.load_timeout(),
+        }
+    }
+
+    /// Submits the request, once for each choice.
+    fn submit(&self, job: &Job) -> Result<Vec<Response>, ErrorKind> {
+        let timeout = self.first_token_timeout()?;
+        let count = fan_out::count(&job.request, self.config.admissions())?;
+        // Choices beyond the slots wait for each other.
+        let timeout = timeout * count.div_ceil(self.config.slots.max(1));
+        let mut message = message(job, &self.config)?;
+        let mut choices = Vec::with_capacity(count as usize);
+        let mut responses = Vec::with_capacity(count as usize);
+        for index in 0..count {
+            let attempt = fan_out::sequence_of(job.attempt, index);
+            if index > 0 {
+                fan_out::renumber(&mut message, &job.request, index, attempt);
+            }
+            let (choice, response) =
+                self.choice(attempt, &message, job.request.prompt_field(), timeout)?;
+            choices.push(choice);
+            responses.push(response);
+        }
+        let Ok(sender) = self.commands.clone().try_reserve_owned() else {
+            return Err(self.overloaded());
+        };
+        let (observer, model) = (Arc::clone(&self.observer), Arc::clone(&self.model));
+        let guard = PendingAttempt::new(observer, model, job.attempt);
+        sender.send(Command::Submit(NewAttempt { choices, guard }));
+        Ok(responses)
+    }
+
+    /// One choice, with its permit and its channels.
+    fn choice(
+        &self,
+        attempt: AttemptId,
+        message: &ToEngine,
+        field: &'static str,
+        first_token_timeout: Duration,
+    ) -> Result<(NewChoice, Response), ErrorKind> {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return Err(self.overloaded());
+        };
+        let frame = protocol::encode(message).map_err(|error| too_large(&error, field))?;
+        let (sender, events) = attempt_event::channel(message, &self.config);
+        let Ok(cancel) = self.commands.clone().try_reserve_owned() else {
+            return Err(self.overloaded());
+        };
+        let choice = NewChoice { attempt, field, frame: frame.into(), events: sender, permit };
+        let response = Response {
+            model: Arc::clone(&self.model),
+            events,
+            first_token_timeout,
+            embeds: self.config.embedding,
+            cancel: CancelOnDrop { attempt, permit: Some(cancel) },
+        };
+        Ok((choice, response))
+    }
+
+    /// All permits are taken.
+    fn overloaded(&self) -> ErrorKind {
+        let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
+        ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead }
+    }
+
+    /// Timeout for the first output of a request submitted now; includes a load if one is needed.
+    fn first_token_timeout(&self) -> Result<Duration, ErrorKind> {
+        let first_token = self.config.first_token_timeout();
+        let state = self.state.borrow();
+        let reason = match &state.phase {
+            Phase::Ready(_) => return Ok(first_token),
+            Phase::Unloaded => return Ok(first_token + self.config.load_timeout()),
+            Phase::Loading { .. } if state.on_demand => {
+                return Ok(first_token + self.config.load_timeout());
+            }
+            Phase::Loading { percent } => format!("it is loading ({percent} %)"),
+            Phase::Down(reason) => reason.to_string(),
+            Phase::Stopped => "it is shutting down".to_owned(),
+        };
+        Err(ErrorKind::Unavailable(reason))
+    }
+}
+
+fn too_large(error: &FrameError, field: &str) -> ErrorKind {
+    invalid(field, format!("the request is too large for the engine: {error}"))
+}

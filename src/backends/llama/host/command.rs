@@ -1,0 +1,107 @@
+//! Messages to a model's supervisor: submissions, cancellations, loads and unloads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::attempt_event::EventSender;
+use super::attempt_guard::PendingAttempt;
+use super::state::UnloadReason;
+use crate::backends::backend::ErrorKind;
+use crate::units::AttemptId;
+
+/// Retry time for clients if the queue is full: about the duration of an answer.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// A message from backend or control to the supervisor.
+#[derive(Debug)]
+pub(super) enum Command {
+    Submit(NewAttempt),
+    Cancel(AttemptId),
+    Load(Reply),
+    Unload(Unload),
+}
+
+/// An attempt with its choices.
+#[derive(Debug)]
+pub(super) struct NewAttempt {
+    pub(super) choices: Vec<NewChoice>,
+    pub(super) guard: PendingAttempt,
+}
+
+#[derive(Debug)]
+pub(super) struct NewChoice {
+    /// The id of the choice's sequence.
+    pub(super) attempt: AttemptId,
+    /// The field of the request with the prompt, for error messages.
+    pub(super) field: &'static str,
+    /// The encoded `Submit` or `Embed` frame.
+    pub(super) frame: Bytes,
+    pub(super) events: EventSender,
+    /// Held until the engine has closed the choice.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl NewAttempt {
+    /// Fails the attempt before it is sent to the engine.
+    pub(super) fn refuse(&self, kind: &ErrorKind) {
+        for choice in &self.choices {
+            choice.events.end(Err(kind.clone()));
+        }
+    }
+
+    /// Removes a choice; false if it was the last one.
+    pub(super) fn continues_without(&mut self, attempt: AttemptId) -> bool {
+        self.choices.retain(|choice| choice.attempt != attempt);
+        !self.choices.is_empty()
+    }
+}
+
+/// Why a load or unload did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    #[error("the model is busy; unload it with `drain`, or retry later")]
+    Busy,
+    #[error("{0}")]
+    Failed(Arc<str>),
+    #[error("not completed within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    #[error("the gateway is shutting down")]
+    Stopped,
+}
+
+/// The reply channel of a load or unload.
+pub(super) type Reply = oneshot::Sender<Result<(), ControlError>>;
+
+/// A request to unload.
+#[derive(Debug)]
+pub(super) struct Unload {
+    pub(super) reason: UnloadReason,
+    /// Complete running answers first; new requests wait.
+    pub(super) drain: bool,
+    pub(super) reply: Reply,
+}
+
+/// Cancels an attempt if its response stream is dropped before the end.
+pub(super) struct CancelOnDrop {
+    pub(super) attempt: AttemptId,
+    /// Reserved in advance, so that a destructor can send without waiting.
+    pub(super) permit: Option<mpsc::OwnedPermit<Command>>,
+}
+
+impl CancelOnDrop {
+    /// For an answer that has ended.
+    pub(super) fn disarm(&mut self) {
+        self.permit = None;
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.send(Command::Cancel(self.attempt));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Conversion of OpenAI's request fields, with OpenAI's defaults, to the engine's. Ranges are
+//! validated before.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::refusal::invalid;
+use crate::backends::backend::ErrorKind;
+use crate::backends::llama::wire::constraint::Constraint;
+use crate::backends::llama::wire::sampling::Sampling;
+use crate::openai::{ChatRequest, SamplingFields};
+
+pub(super) fn sampling(request: &SamplingFields<'_>) -> Sampling {
+    let default = Sampling::default();
+    // No vocabulary has ids beyond i32, or i32::MAX.
+    let token = |id: u32| i32::try_from(id).unwrap_or(i32::MAX);
+    let bias = request.logit_bias.into_iter().flatten();
+    Sampling {
+        temperature: request.temperature.unwrap_or(default.temperature),
+        top_k: request.top_k.and_then(|k| u32::try_from(k).ok()).unwrap_or(default.top_k),
+        top_p: request.top_p.unwrap_or(default.top_p),
+        min_p: request.min_p.unwrap_or(default.min_p),
+        frequency_penalty: request.frequency_penalty.unwrap_or(default.frequency_penalty),
+        presence_penalty: request.presence_penalty.unwrap_or(default.presence_penalty),
+        repeat_penalty: request.repeat_penalty.unwrap_or(default.repeat_penalty),
+        logit_bias: bias.map(|(&id, &bias)| (token(id), bias)).collect(),
+        seed: seed(request.seed),
+    }
+}
+
+/// The requested seed, or a random one: the standard library's hasher keys are random per call.
+fn seed(asked: Option<i64>) -> u64 {
+    asked.map_or_else(|| RandomState::new().hash_one(()), i64::cast_unsigned)
+}
+
+/// Number of most probable tokens to report with each token; `None` for no log-probabilities.
+pub(super) fn logprobs(request: &ChatRequest) -> Option<u8> {
+    let top = request.top_logprobs.unwrap_or(0);
+    request.logprobs.unwrap_or(false).then(|| u8::try_from(top).unwrap_or(u8::MAX))
+}
+
+/// The constraint of `response_format`.
+pub(super) fn constraint(request: &ChatRequest) -> Result<Option<Constraint>, ErrorKind> {
+    let Some(format) = &request.response_format else { return Ok(None) };
+    match format.kind.as_str() {
+        "text" => Ok(None),
+        "json_object" => Ok(Some(Constraint::JsonObject)),
+        "json_schema" => {
+            let schema = format.json_schema.as_ref().and_then(|format| format.schema.as_ref());
+            let missing = "`response_format` of type `json_schema` needs `json_schema.schema`";
+            let schema = schema.ok_or_else(|| invalid("response_format", missing))?;
+            Ok(Some(Constraint::JsonSchema(schema.get().to_owned())))
+        }
+        other => Err(invalid(
+            "response_format",
+            format!(
+                "local models support a `response_format` of type `text`, `json_object` or `json_schema`, not `{other}`"
+            ),
+        )),
+    }
+}

@@ -1,0 +1,85 @@
+//! One engine process and the socket to it: start and exit. Does not read or write the socket.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// Time for a process to exit after its socket is closed, before it is killed.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// libgomp's spins between two batches before a computing thread sleeps: some microseconds. Within
+/// a batch its threads wait in `openmp_barrier`.
+const SPINS: &str = "500";
+
+/// A running engine process.
+#[derive(Debug)]
+pub(super) struct EngineProcess {
+    child: Child,
+    pub(super) pid: u32,
+}
+
+impl EngineProcess {
+    /// Starts `<binary> engine --model <name>` with one end of a socket pair as its standard input;
+    /// returns the other end.
+    pub(super) fn spawn(binary: &Path, model: &str, fake: bool) -> io::Result<(Self, UnixStream)> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let child = Command::new(binary)
+            // Shown by `ps`.
+            .args(["engine", "--model", model])
+            .args(fake.then_some("--fake"))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .env("OMP_WAIT_POLICY", "passive")
+            .env("GOMP_SPINCOUNT", SPINS)
+            // A group of its own: Ctrl-C signals the terminal's group, and the gateway drains
+            // requests before it stops engines.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let pid = child.id().ok_or_else(|| io::Error::other("process exited at once"))?;
+        Ok((Self { child, pid }, UnixStream::from_std(ours)?))
+    }
+
+    /// Waits for a requested exit, and kills the process after a timeout. Returns a description for
+    /// the log. A process that exits in time ends by its own signal.
+    pub(super) async fn exit(mut self) -> String {
+        match timeout(EXIT_TIMEOUT, self.child.wait()).await {
+            Ok(Ok(_)) => "exited on request".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => match self.kill().await {
+                Ok(_) => "did not exit in time; killed".to_owned(),
+                Err(error) => error.to_string(),
+            },
+        }
+    }
+
+    /// As [`Self::exit`], for a process that failed: returns its exit status.
+    pub(super) async fn end(mut self) -> String {
+        let status = match timeout(EXIT_TIMEOUT, self.child.wait()).await {
+            Ok(status) => status,
+            Err(_) => self.kill().await,
+        };
+        status.map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+
+    /// Kills a process that does not exit.
+    async fn kill(&mut self) -> io::Result<std::process::ExitStatus> {
+        self.child.start_kill()?;
+        self.child.wait().await
+    }
+}
+
+/// Resident memory of a process in bytes, with shared pages in full.
+pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages.saturating_mul(u64::try_from(rustix::param::page_size()).ok()?))
+}

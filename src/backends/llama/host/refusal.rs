@@ -1,0 +1,54 @@
+//! Errors for requests that a local model, or its engine, cannot take. Pure.
+
+use super::command::RETRY_AFTER;
+use crate::backends::backend::{ErrorKind, UNSUPPORTED_ENDPOINT};
+use crate::backends::llama::wire::outcome::{Refusal, Rejection};
+
+/// An error of the request, with the field that causes it.
+pub(super) fn invalid(param: &str, message: impl Into<String>) -> ErrorKind {
+    ErrorKind::InvalidRequest { message: message.into(), param: Some(param.to_owned()), code: None }
+}
+
+/// The error for a refusal of the engine. `field` has the prompt; `ahead` attempts are open.
+pub(super) fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
+    match refusal {
+        Refusal::Scheduler(Rejection::QueueFull) => {
+            ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead }
+        }
+        Refusal::Scheduler(Rejection::ContextExceeded { prompt_tokens, context_tokens }) => {
+            ErrorKind::ContextExceeded { prompt_tokens, context_tokens }
+        }
+        Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(field, empty.to_string()),
+        Refusal::Grammar(error) => {
+            invalid("response_format", format!("`response_format` cannot be enforced: {error}"))
+        }
+        Refusal::Tool { place, error } => {
+            let param = format!("tools[{place}].function.parameters");
+            invalid(
+                &param,
+                format!("`{param}` cannot be enforced, which `strict` requires: {error}"),
+            )
+        }
+        Refusal::UnknownBias { token, vocabulary } => invalid(
+            "logit_bias",
+            format!("`logit_bias` names token {token}; the model's vocabulary has {vocabulary}"),
+        ),
+        Refusal::NoChatTemplate => ErrorKind::InvalidRequest {
+            message: "the model has no chat template: it continues raw prompts (/v1/completions)"
+                .to_owned(),
+            param: Some("model".to_owned()),
+            code: Some(UNSUPPORTED_ENDPOINT.to_owned()),
+        },
+        Refusal::Template(reason) => {
+            invalid(field, format!("the model's chat template refused the messages: {reason}"))
+        }
+        Refusal::UnknownToken { token, vocabulary } => invalid(
+            field,
+            format!("unknown token {token}: the model's vocabulary has {vocabulary}"),
+        ),
+        Refusal::Dimensions { most } => {
+            invalid("dimensions", format!("`dimensions`: the model's vectors have at most {most}"))
+        }
+        Refusal::OtherTask => invalid("model", "the model does not support this kind of request"),
+    }
+}

@@ -1,0 +1,22 @@
+//! Scheduling options of a request: priority and deadline. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::MonotonicNs;
+
+/// Scheduling options of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulingOptions {
+    pub priority: Priority,
+    /// The time after which the answer is useless, finished or not.
+    pub deadline: Option<MonotonicNs>,
+}
+
+/// Order of requests that wait for the same model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Priority {
+    High,
+    #[default]
+    Normal,
+    Low,
+}

@@ -1,0 +1,4 @@
+//! Sensors behind a vendor's library: NVIDIA's NVML and Apple's `IOReport`.
+
+pub mod apple;
+pub mod nvml;
