@@ -1,9 +1,10 @@
-//! What a routing decision costs: all that the gateway does between a parsed request and a ranked list of models.
+//! Cost of a routing decision, from a parsed request to a ranked list of models, and of handing its
+//! record to the log.
 //!
-//! A 1 KB prompt, the built-in router, three models elsewhere and a local one that is not loaded. Prints median, 99th
-//! percentile and allocations; fails if they are beyond what is promised. Run by `make bench-decision`, never with the
-//! tests: a busy machine would fail it. No criterion: it tells means and medians, and a 99th percentile is promised; and it
-//! would be built in every test run.
+//! A 1 KiB prompt, the built-in router, three cloud models and a local one that is not loaded.
+//! Prints median, 99th percentile and allocations; fails above the promised limits. Run by
+//! `make bench-decision`, never with the tests: a busy machine would fail it. Not criterion, which
+//! reports means and medians but no 99th percentile.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its result")]
 #![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
@@ -12,19 +13,43 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wattgate::app::App;
 use wattgate::config::Config;
 use wattgate::openai::Request;
+use wattgate::routing::TaskClass;
+use wattgate::routing::task::Form;
+use wattgate::routing::text::TextVector;
 use wattgate::serving::options::RequestOptions;
+use wattgate::serving::plan::Plan;
+use wattgate::traffic::record::RECORD_VERSION;
+use wattgate::traffic::{Entry, Outcome, Receipt, Record, RecordSink, Timings};
 
 const WARM_UP: usize = 500;
 const DECISIONS: usize = 20_000;
 const MEDIAN_MAX: Duration = Duration::from_micros(150);
 const P99_MAX: Duration = Duration::from_millis(1);
-/// What one decision may allocate: its candidates, its reason, the text and its vector, each a few times.
+/// Most allocations of one decision: its candidates, its reason, the text and its vector.
 const ALLOCATIONS_MAX: usize = 100;
+
+/// Rounds of the log measurement, and records in each, fewer than its queue holds.
+const LOG_ROUNDS: u64 = 50;
+const LOG_RECORDS: u64 = 500;
+
+const PROSE: &str = "When the committee met on Thursday to discuss the renovation of the old library, most of the \
+members had already formed an opinion about the proposal. The architect, who had travelled from \
+Vienna the night before, presented three drawings that showed how the reading room might be \
+opened towards the garden without losing the painted ceiling. Some people worried about the \
+noise from the tram line; others asked whether the heating could be replaced at the same time, \
+because the pipes beneath the floor have not been inspected for decades. A retired teacher \
+reminded everyone that the children of the neighbourhood use the building every afternoon, and \
+that closing it for a whole winter would be a hardship for families with small apartments. After \
+a long debate the chair suggested to postpone the vote and to ask two engineers for a written \
+estimate. Could you describe the mood of that meeting in a few sentences, and explain which of \
+the arguments you would consider the strongest if you were a member of this committee yourself \
+today? Thank you very much.";
 
 const CONFIG: &str = r#"
 [server]
@@ -53,7 +78,8 @@ fn count(bytes: usize) {
     BYTES.set(BYTES.get() + bytes);
 }
 
-// SAFETY: hands every call on to the system's allocator as it came; the caller's promises are those that it asks for.
+// SAFETY: hands every call on to the system's allocator as it came; the caller's promises are those
+// that it asks for.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
@@ -104,18 +130,98 @@ async fn measure(config: Config) -> anyhow::Result<()> {
             allocated.0 += ALLOCATIONS.get() - before.0;
             allocated.1 += BYTES.get() - before.1;
         }
-        anyhow::ensure!(plan.decision.judged.len() == 4, "four candidates are weighed");
+        anyhow::ensure!(plan.decision.evaluated.len() == 4, "four candidates are weighed");
     }
     taken.sort_unstable();
     let (median, p99) = (taken[DECISIONS / 2], taken[DECISIONS / 100 * 99]);
     let (allocations, bytes) = (allocated.0 / DECISIONS, allocated.1 / DECISIONS);
     println!(
         "{DECISIONS} decisions on a 1 KB prompt among 4 models: median {median:.1?}, p99 {p99:.1?}, \
-         {allocations} allocations of {bytes} bytes together"
+         {allocations} allocations of {bytes} bytes in total"
     );
+    measure_text();
+    measure_log(&app.gateway().receipts.sink, &router.plan(&request, &options)?);
     anyhow::ensure!(median <= MEDIAN_MAX && p99 <= P99_MAX, "slower than promised");
     anyhow::ensure!(allocations <= ALLOCATIONS_MAX, "more allocations than promised");
     Ok(())
+}
+
+/// The two parts of a decision that read the text, per KiB. Prose without repetition, since a
+/// repeated text trains the branch predictor.
+fn measure_text() {
+    let vector = median_of(|| TextVector::of_text(black_box(PROSE)));
+    let class = median_of(|| TaskClass::of(black_box(PROSE), Form::default()));
+    let kib = PROSE.len() as f64 / 1024.0;
+    let per_kib = |median: Duration| median.as_secs_f64() * 1e6 / kib;
+    println!("text: vector {:.1} µs, task class {:.1} µs per KiB", per_kib(vector), per_kib(class));
+}
+
+fn median_of<T>(mut work: impl FnMut() -> T) -> Duration {
+    let mut taken: Vec<Duration> = (0..2_000)
+        .map(|_| {
+            let start = Instant::now();
+            black_box(work());
+            start.elapsed()
+        })
+        .collect();
+    taken.sort_unstable();
+    taken[taken.len() / 2]
+}
+
+/// What a finished request costs the serving thread, and what it costs in all until it is on disk.
+fn measure_log(sink: &RecordSink, plan: &Plan) {
+    let record = Arc::new(record(plan));
+    let (mut handed_over, mut written) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..LOG_ROUNDS {
+        let (before, start) = (sink.written(), Instant::now());
+        for _ in 0..LOG_RECORDS {
+            sink.write(Entry::Record(Arc::clone(&record)));
+        }
+        handed_over += start.elapsed();
+        while sink.written() < before + LOG_RECORDS {
+            std::thread::yield_now();
+        }
+        written += start.elapsed();
+    }
+    let each = |all: Duration| all.as_secs_f64() * 1e6 / (LOG_ROUNDS * LOG_RECORDS) as f64;
+    println!(
+        "log: a record is handed over in {:.2} µs, serialised and on disk after {:.1} µs",
+        each(handed_over),
+        each(written)
+    );
+}
+
+fn record(plan: &Plan) -> Record {
+    let receipt = Receipt {
+        request_id: "0198f2f0-0000-7000-8000-000000000000".into(),
+        policy: Arc::clone(&plan.policy.name),
+        route: plan.decision.chosen().map(|chosen| chosen.route),
+        model: plan.decision.chosen().map(|chosen| Arc::clone(&chosen.model)),
+        reason: plan.decision.reason.to_string(),
+        candidates: Arc::clone(&plan.decision.evaluated),
+        attempts: vec![],
+        energy: None,
+        carbon: None,
+        electricity_dollars: None,
+    };
+    Record {
+        version: RECORD_VERSION,
+        unix_ms: 1_764_374_400_000,
+        receipt,
+        outcome: Outcome::Answered,
+        status: 200,
+        features: plan.features,
+        rule: plan.rule.clone(),
+        overrides: plan.overrides.clone(),
+        propensity: plan.decision.propensity,
+        session: plan.session,
+        timings: Timings { decision_ms: 0.02, first_token_ms: Some(1.5), total_ms: 9.75 },
+        usage: None,
+        dollars: None,
+        shadow: None,
+        label: None,
+        prompt: None,
+    }
 }
 
 /// A question with answer options, 1,024 bytes of it.

@@ -5,6 +5,7 @@
 
 pub mod units;
 pub mod validate;
+pub mod plot;
 pub mod locality;
 pub mod openai;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! OpenAI's wire types: what clients send and what they get back. No logic, no I/O.
+//! OpenAI's wire types: requests and answers. No I/O, no behaviour beyond reading and writing them.
 
 pub mod chat;
 pub mod completion;

@@ -1,9 +1,9 @@
-//! The logged requests under other rules: what each policy would have chosen, what it would have
-//! taken, how good it would have been.
+//! Replay of logged requests under other rules: the choice of each policy, its energy, price and
+//! quality.
 //!
-//! Decides through `routing::decide`, the code that serves, and runs no model. What the log knows
-//! (energy, price, label of a model that ran) is used as it is; what never ran is predicted, and
-//! every figure says which of the two it is.
+//! Decides through `routing::decide`, the code that serves, and runs no model. Figures that the log
+//! holds (energy, price, label of a model that ran) are used as they are; others are predicted, and
+//! every figure is marked as one or the other.
 
 pub mod report;
 pub mod simulate;
@@ -15,20 +15,20 @@ use crate::routing::Policy;
 use crate::traffic::Record;
 
 pub use report::Report;
-pub use simulate::{Play, Scenario};
+pub use simulate::{Scenario, Simulation};
 pub use summary::Summary;
 
-/// A replay under way; holds sums only, so a log of any length fits.
+/// A replay in progress; holds sums only, so the log may be of any length.
 #[derive(Debug)]
 pub struct Replay {
     logged: Summary,
-    /// Requests whose logged rule, applied again, asks the model that was asked first.
+    /// Requests for which the logged rule, applied again, selects the model that was asked first.
     reproduced: u64,
     scenarios: Vec<(Scenario, Summary)>,
 }
 
 impl Replay {
-    /// Compares `policies`, everything to the cloud, everything on this machine, and the oracle.
+    /// Compares `policies`, cloud only, local only, and the oracle.
     pub fn new(policies: Vec<Arc<Policy>>) -> Self {
         let baselines = [Scenario::CloudOnly, Scenario::LocalOnly, Scenario::Oracle];
         let scenarios = policies.into_iter().map(Scenario::Policy).chain(baselines);
@@ -40,10 +40,10 @@ impl Replay {
     }
 
     pub fn add(&mut self, record: &Record) {
-        self.logged.add(record, &Play::logged(record));
+        self.logged.add(record, &Simulation::logged(record));
         self.reproduced += u64::from(simulate::reproduces(record));
         for (scenario, summary) in &mut self.scenarios {
-            if let Some(play) = scenario.play(record) {
+            if let Some(play) = scenario.simulate(record) {
                 summary.add(record, &play);
             }
         }

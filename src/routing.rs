@@ -1,4 +1,4 @@
-//! Which model should answer. Decisions are pure: no clock, no I/O, no logging.
+//! Routing: which model answers a request. Decisions are pure: no clock, no I/O, no logging.
 
 pub mod text;
 pub mod adequacy;
@@ -10,6 +10,7 @@ pub mod latency;
 pub mod session;
 pub mod candidate;
 pub mod objective;
+pub mod overrides;
 pub mod rule;
 pub mod signals;
 pub mod confidence;
@@ -25,15 +26,16 @@ pub use candidate::{Cache, Candidate, Costs, NotLoaded, Route, Unavailable};
 pub use cascade::Cascade;
 pub use confidence::{Confidence, ConfidenceError};
 pub use config::{Config, PolicyConfig, SessionsConfig};
-pub use decide::{Decision, Judged, decide};
+pub use decide::{Decision, EvaluatedCandidate, decide};
 pub use exclusion::Exclusion;
 pub use features::{Capabilities, Features};
 pub use latency::Latency;
 pub use length::OutputLength;
 pub use objective::{Lambda, Objective};
-pub use policy::{OverrideKind, Policy, PolicyOverrides, Refusal};
+pub use overrides::{OverrideKind, PolicyOverrides};
+pub use policy::{OverrideError, Policy};
 pub use reason::Reason;
-pub use rule::{Explore, Rule, Stay};
+pub use rule::{Affinity, Explore, Rule};
 pub use session::{SessionId, Sessions};
 pub use signals::Signals;
 pub use task::TaskClass;

@@ -1,15 +1,16 @@
-//! What happened: one record per request, written off the serving path, and the reader that
-//! everything offline uses.
+//! Traffic log: one record per request, written off the serving path, and the reader for all
+//! offline tools.
 
 pub mod config;
 pub mod feedback;
 pub mod reader;
 pub mod record;
+mod segment;
 pub mod writer;
-pub mod past;
+pub mod lookup;
 
 pub use config::{Config, PromptStorage};
-pub use feedback::{Aside, Feedback, Sign, Signal, Source, Verdicts};
+pub use feedback::{Annotation, Feedback, ImplicitSignal, Signal, VerdictSource, Verdicts};
 pub use reader::{Line, LogError, read_log};
 pub use record::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Shadow, Timings};
 pub use writer::{Entry, LogWriter, RecordSink};

@@ -1,158 +1,83 @@
-//! From outcome files to a router: abilities, text difficulty, heads of its own for labelled models, honest figures.
+//! Training: from outcome files to a router of abilities, text difficulty and heads for labelled
+//! models.
 //!
-//! Deterministic given data, seed and kind of CPU. Reads files and computes; never serves, never prints. Every figure
-//! in the [`Report`] comes from rows that the scored weights have not seen.
+//! Deterministic given data, seed and kind of CPU. Reads files and computes; never serves, never
+//! prints. Every figure in the [`Report`] is from rows that the scored weights have not seen.
 
 mod ability;
 mod calibrate;
+mod calibration_plot;
 mod card;
 pub mod cascade;
-mod designs;
+mod error;
+mod feature_ablation;
 mod fit;
-mod labelled;
+mod inputs;
 mod log;
 pub mod metrics;
+mod model_heads;
 mod outcomes;
-mod pair;
-mod picture;
+mod pair_eval;
+mod report;
 mod sparse;
 mod vectors;
 pub mod versions;
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use thiserror::Error;
-
+use crate::routing::AdequacyModel;
 use crate::routing::drift::{AVERAGE_ABILITY, Reference};
 use crate::routing::text::FeatureSchema;
-use crate::routing::{AdequacyError, AdequacyModel};
-use crate::traffic::LogError;
 use ability::Abilities;
+pub use ability::FormatFailure;
 pub use calibrate::Calibration;
 use calibrate::Examples;
+pub use calibration_plot::{CALIBRATION_PLOT_FILE, calibration_plot};
 pub use card::{CARD_FILE, card};
-use designs::Inputs;
-pub use designs::{Design, comparison};
-use labelled::{Bench, describe};
+use error::ROWS_MIN;
+pub use error::{BadLine, TrainError};
+pub use feature_ablation::{Design, comparison};
+use inputs::Inputs;
+use model_heads::{CrossValidation, describe};
 use outcomes::Data;
-pub use outcomes::{BadLine, Source};
-pub use pair::{FewLabels, PairReport};
-pub use picture::{PICTURE_FILE, picture};
+pub use outcomes::Source;
+pub use pair_eval::{FewLabels, PairReport};
+pub use report::Report;
 use vectors::Vectors;
 
-/// A source that asked fewer models than this says little about difficulty, but labels those models directly.
+/// Least number of models for a source to teach difficulty; one that asked fewer labels those
+/// models directly.
 const MODELS_FOR_DIFFICULTY: usize = 5;
-/// Quantile of ability from which a model counts as strong. What strong models fail is hard; what weak ones fail
-/// on multiple choice is half chance, and ranked other sources' prompts worse when it was tried.
+/// Quantile of ability from which a model counts as strong. Text that strong models fail on is
+/// hard; failures of weak models on multiple choice are half chance, and including them ranked
+/// other sources' prompts worse.
 const STRONG_QUANTILE: f64 = 0.6;
-/// Below this many rows nothing learnt from them means anything.
-const ROWS_MIN: usize = 20;
 
-/// What to train from.
+/// Inputs of a training.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Outcome files, JSON lines, plain or gzip.
     pub data: Vec<PathBuf>,
     /// Logs of a gateway that kept prompts: files, or folders of them.
     pub logs: Vec<PathBuf>,
-    /// Chooses the folds.
+    /// Seed of the folds.
     pub seed: u64,
-    /// Folder of a router that these outcomes refine: its general model stays, and every source labels directly.
+    /// Folder of a router to refine: its general model stays, and every source labels directly.
     pub prior: Option<PathBuf>,
-    /// Vectors of the labelled rows, each a design to compare with the one that is kept.
+    /// Vectors of the labelled rows, each a design to compare with the served one.
     pub vectors: Vec<PathBuf>,
 }
 
-/// A router and how good it is.
+/// A trained router and its evaluation.
 #[derive(Debug)]
 pub struct Trained {
     pub model: AdequacyModel,
     pub report: Report,
-    /// Where the training prompts lie, to tell when requests have moved away from them.
+    /// Distribution of the training prompts, against which drift is measured.
     pub reference: Option<Reference>,
 }
 
-/// How a router was made and how good it is. Contains no date, so the same data give the same bytes.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    pub seed: u64,
-    pub sources: Vec<Source>,
-    /// Rows that repeat the text and the models of an earlier row; their scores are averaged.
-    pub duplicates: usize,
-    /// Those of them that scored otherwise.
-    pub contradictions: usize,
-    /// Rows left out because the files hold more than training takes; what is kept is drawn by chance.
-    pub unsampled: usize,
-    /// `(source/task, model)` cells whose scores are failures of the answer's format, not of ability.
-    pub format_failures: Vec<FormatFailure>,
-    /// Canonical name and ability, weakest first.
-    pub abilities: Vec<(String, f64)>,
-    /// Of the general model; none if that is another router's.
-    pub calibration: Option<Calibration>,
-    /// One for each source with direct labels of two models or more.
-    pub pairs: Vec<PairReport>,
-    /// If there were vectors to compare with.
-    pub designs: Vec<Design>,
-}
-
-/// Scores that say nothing about ability.
-#[derive(Clone, Debug, Serialize)]
-pub struct FormatFailure {
-    pub task: String,
-    pub model: String,
-    pub answers: usize,
-    /// Mean score.
-    pub observed: f64,
-    /// Mean score the model's other tasks foretell.
-    pub expected: f64,
-}
-
-/// Why nothing could be trained.
-#[derive(Debug, Error)]
-pub enum TrainError {
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("{}:{line}: {problem}", path.display())]
-    Line { path: PathBuf, line: usize, problem: BadLine },
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error("{} holds no verdict: send some to POST /v1/feedback, or configure [judge]", .0.display())]
-    NoVerdicts(PathBuf),
-    #[error(
-        "{} holds {labelled} verdicts but no prompt to learn from: set `prompts = \"full\"` in [traffic] before the requests come", path.display()
-    )]
-    NoPrompts { path: PathBuf, labelled: usize },
-    #[error("{rows} rows with outcomes; at least {ROWS_MIN} are needed")]
-    TooFew { rows: usize },
-    #[error(
-        "{found} judged answers with signals of their first tokens; at least {wanted} are needed: send verdicts to /v1/feedback, or configure [judge]"
-    )]
-    TooFewAnswers { found: usize, wanted: usize },
-    #[error(
-        "all outcomes are of one model, `{0}`: abilities need the answers of several; give --prior to refine a router by them"
-    )]
-    OneModel(String),
-    #[error("every outcome is {0}: there is nothing to learn from one class")]
-    SingleClass(&'static str),
-    #[error("the prior router cannot be used: {0}")]
-    Prior(#[from] AdequacyError),
-    #[error("the fit did not succeed: {0}")]
-    Logistic(#[from] linfa_logistic::error::Error),
-    #[error(
-        "more able models are not the better ones in this data (slope {0:.3}): its models are all alike, or its outcomes contradict each other"
-    )]
-    Contradictory(f64),
-}
-
-impl TrainError {
-    /// Whether the data, not the program, must change.
-    pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Logistic(_))
-    }
-}
-
-/// How far training is.
+/// Progress of a training.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     pub step: &'static str,
@@ -160,7 +85,7 @@ pub struct Progress {
     pub of: usize,
 }
 
-/// Trains and evaluates; `progress` is told before each step.
+/// Trains and evaluates; calls `progress` before each step.
 pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, TrainError> {
     let tell = |step, done, of| progress(Progress { step, done, of });
     tell("reading outcomes", 0, 1);
@@ -178,11 +103,11 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
         options.vectors.iter().map(|path| Vectors::read(path)).collect::<Result<Vec<_>, _>>()?;
     let (mut pairs, mut designs) = (Vec::new(), Vec::new());
     for source in labelled {
-        // Only rows the difficulty was not fitted on may start from it.
+        // Only rows that the difficulty was not fitted on may start from it.
         let unseen = (!wide.contains(&source)).then_some(&model);
-        let mut pair = pair::measure(&data, source, unseen, options.seed, &tell);
+        let mut pair = pair_eval::measure(&data, source, unseen, options.seed, &tell);
         tell("learning labelled models", 0, 1);
-        let bench = Bench::of(&data, source, unseen, options.seed, Inputs::SERVED);
+        let bench = CrossValidation::of(&data, source, unseen, options.seed, Inputs::SERVED);
         if bench.models.is_empty() {
             continue;
         }
@@ -193,7 +118,14 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
         }
         pairs.extend(pair);
         if !vectors.is_empty() {
-            designs.extend(designs::compare(&data, source, unseen, options.seed, &vectors, &tell));
+            designs.extend(feature_ablation::compare(
+                &data,
+                source,
+                unseen,
+                options.seed,
+                &vectors,
+                &tell,
+            ));
         }
         model.labelled.retain(|known| known.source != learnt.source);
         model.labelled.push(learnt);
@@ -215,7 +147,8 @@ pub fn train(options: &Options, progress: &dyn Fn(Progress)) -> Result<Trained, 
     Ok(Trained { model, report, reference })
 }
 
-/// The model of ability and difficulty, and which sources taught it.
+/// The model of ability and difficulty, the sources it was fitted on, and those that label models
+/// directly.
 struct General {
     model: AdequacyModel,
     calibration: Option<Calibration>,
@@ -245,7 +178,7 @@ fn general(
     Ok(General { model, calibration: Some(calibration), failures, wide, labelled })
 }
 
-/// A router that is there already; models it does not know are placed on its scale by their scores.
+/// An existing router; models that it does not know are placed on its scale by their scores.
 fn refined(data: &Data, prior: &Path) -> Result<General, TrainError> {
     let mut model = AdequacyModel::load(prior)?;
     for (at, name) in data.models.iter().enumerate() {
@@ -280,8 +213,8 @@ fn check(data: &Data) -> Result<(), TrainError> {
     }
 }
 
-/// Indices of the sources that teach difficulty, and of those that label models directly. Without any wide source,
-/// every source does both.
+/// Indices of the sources that teach difficulty, and of those that label models directly. Without
+/// any source of the first kind, every source does both.
 fn split(data: &Data) -> (Vec<usize>, Vec<usize>) {
     let (wide, narrow): (Vec<usize>, Vec<usize>) =
         (0..data.sources.len()).partition(|&s| data.sources[s].models >= MODELS_FOR_DIFFICULTY);
@@ -303,7 +236,7 @@ fn difficulty_examples(data: &Data, abilities: &Abilities, sources: &[usize]) ->
     (0..data.rows.len()).filter(taught).filter_map(mean).collect()
 }
 
-/// Abilities of the models these sources asked, ascending.
+/// Abilities of the models that these sources asked, ascending.
 fn asked_abilities(data: &Data, abilities: &Abilities, sources: &[usize]) -> Vec<f64> {
     let mut asked = vec![false; data.models.len()];
     let rows = data.rows.iter().filter(|row| sources.contains(&row.source));

@@ -60,7 +60,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
     for line in lines {
         match line? {
             Line::Record(record) => replay.add(&record),
-            Line::Aside(_) => {}
+            Line::Annotation(_) => {}
             Line::Torn => torn_lines += 1,
             Line::Bad { path, line, reason } => {
                 bad_lines += 1;

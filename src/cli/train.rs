@@ -12,8 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::BAD_INPUT;
 use crate::routing::Confidence;
 use crate::train::{
-    self, CARD_FILE, Options, PICTURE_FILE, Progress, Report, TrainError, card, cascade,
-    comparison, picture,
+    self, CALIBRATION_PLOT_FILE, CARD_FILE, Options, Progress, Report, TrainError,
+    calibration_plot, card, cascade, comparison,
 };
 
 #[derive(Debug, Args)]
@@ -74,7 +74,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     let fitted = fit_cascade(args)?;
     let texts = [
         (CARD_FILE, card(&trained.report, &command(args))),
-        (PICTURE_FILE, picture(&trained.report)),
+        (CALIBRATION_PLOT_FILE, calibration_plot(&trained.report)?),
     ];
     for (name, text) in texts {
         let path = args.out.join(name);
@@ -95,7 +95,7 @@ fn fit_cascade(args: &TrainArgs) -> anyhow::Result<usize> {
         Some(prior) => Confidence::load(prior)?,
         None => Confidence::built_in()?,
     };
-    let examples = cascade::judged(&args.log)?;
+    let examples = cascade::labelled_answers(&args.log)?;
     let (confidence, learnt) = match cascade::fit(&examples, args.seed) {
         Ok(fitted) => (known.with(fitted.weights), examples.values().map(Vec::len).sum()),
         // Too few of them, or all alike.

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::backends::backend::CONTEXT_LENGTH_EXCEEDED;
 use crate::backends::{BackendError, ErrorKind};
 use crate::openai::{ErrorBody, ErrorEnvelope};
-use crate::routing::{Exclusion, Refusal};
+use crate::routing::{Exclusion, OverrideError};
 use crate::serving::error::{ServeError, ServeErrorKind};
 
 /// A failure as the client sees it: the edge's own, or one of the serving core.
@@ -151,7 +151,7 @@ impl IntoResponse for ApiError {
 fn serve_status(kind: &ServeErrorKind) -> StatusCode {
     match kind {
         ServeErrorKind::NoEmbeddingModel { .. }
-        | ServeErrorKind::Override(Refusal::NoLambda { .. }) => StatusCode::BAD_REQUEST,
+        | ServeErrorKind::Override(OverrideError::NoLambda { .. }) => StatusCode::BAD_REQUEST,
         ServeErrorKind::Override(_) => StatusCode::FORBIDDEN,
         ServeErrorKind::UnknownModel(_) | ServeErrorKind::UnknownRequest(_) => {
             StatusCode::NOT_FOUND
@@ -167,7 +167,7 @@ fn serve_status(kind: &ServeErrorKind) -> StatusCode {
 
 fn serve_param(kind: &ServeErrorKind) -> Option<String> {
     match kind {
-        ServeErrorKind::Override(refusal) => Some(refusal.wish().label().to_owned()),
+        ServeErrorKind::Override(error) => Some(error.kind().label().to_owned()),
         ServeErrorKind::UnknownModel(_) | ServeErrorKind::NoEmbeddingModel { .. } => {
             Some("model".to_owned())
         }
@@ -182,7 +182,7 @@ fn serve_param(kind: &ServeErrorKind) -> Option<String> {
 
 fn serve_code(kind: &ServeErrorKind) -> Option<String> {
     let code = match kind {
-        ServeErrorKind::Override(Refusal::NoLambda { .. }) => "invalid_value",
+        ServeErrorKind::Override(OverrideError::NoLambda { .. }) => "invalid_value",
         ServeErrorKind::Override(_) => "override_not_allowed",
         ServeErrorKind::UnknownModel(_) => "model_not_found",
         ServeErrorKind::NoEmbeddingModel { .. } => "no_embedding_model",
@@ -303,9 +303,9 @@ mod tests {
             (excluded(Exclusion::NoTools), "400 invalid_request_error unsupported_request"),
             (excluded(Exclusion::OverJoules), "400 invalid_request_error over_budget"),
             (
-                ServeErrorKind::Override(Refusal::OverLimit {
+                ServeErrorKind::Override(OverrideError::OverLimit {
                     policy: "p".into(),
-                    wish: OverrideKind::MaxJoules,
+                    kind: OverrideKind::MaxJoules,
                     most: String::new(),
                 })
                 .into(),

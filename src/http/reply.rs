@@ -141,7 +141,7 @@ mod tests {
             route: None,
             model: None,
             reason: "because".into(),
-            candidates: vec![],
+            candidates: [].into(),
             attempts: vec![],
             energy: None,
             carbon: None,

@@ -4,9 +4,7 @@
 
 use std::ops::Range;
 
-use plotters::coord::Shift;
 use plotters::coord::combinators::LogCoord;
-use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -14,27 +12,7 @@ use super::fit::Fit;
 use super::stats::Estimate;
 use super::summary::{ModelResult, Part, Summary};
 use super::table::digits;
-
-/// Why a picture could not be drawn; writing to a string cannot fail, so it is the library's.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot draw the report: {0}")]
-pub struct DrawError(String);
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
-
-/// Okabe and Ito's colours, which people with any colour vision tell apart.
-const COLOURS: [RGBColor; 6] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-];
-const INK: RGBColor = RGBColor(51, 51, 51);
-const FAINT: RGBColor = RGBColor(225, 225, 225);
-const FONT: &str = "sans-serif";
+use crate::plot::{Area, COLOURS, DrawError, Drawn, FAINT, FONT, INK, draw, frame, mesh, percent};
 
 /// Accuracy over joules of each model, both with intervals.
 pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
@@ -48,7 +26,7 @@ pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
         let ends = points.iter().flat_map(|(_, joules, _)| [joules.low, joules.high]);
         let (low, high) = decades(ends.filter(|end| *end > 0.0));
         let mut chart = frame(area).build_cartesian_2d(log(low..high), 0.0..1.0)?;
-        mesh(&mut chart, "joules per request (log scale)", ("accuracy", &percent))?;
+        mesh(&mut chart, ("joules per request (log scale)", &digits), ("accuracy", &percent))?;
         for (place, (name, joules, accuracy)) in points.iter().enumerate() {
             let colour = COLOURS[place % COLOURS.len()];
             let (x, y) = (joules.value, accuracy.value);
@@ -174,7 +152,7 @@ pub fn residuals(fit: &Fit) -> Result<String, DrawError> {
     draw((440, 400), |area| {
         let (low, high) = decades(points.iter().flat_map(|point| [point.fitted, point.actual]));
         let mut chart = frame(area).build_cartesian_2d(log(low..high), log(low..high))?;
-        mesh(&mut chart, "metered joules", ("joules from the fit", &digits))?;
+        mesh(&mut chart, ("metered joules", &digits), ("joules from the fit", &digits))?;
         chart.draw_series([PathElement::new(vec![(low, low), (high, high)], INK)])?;
         for factor in [0.85, 1.0 / 0.85] {
             let (from, to) = (low.max(low / factor), high.min(high / factor));
@@ -191,46 +169,6 @@ pub fn residuals(fit: &Fit) -> Result<String, DrawError> {
     })
 }
 
-type Chart<'a, 'b, X, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>;
-
-/// A plane with room for its labels.
-fn frame<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
-    let mut builder = ChartBuilder::on(area);
-    builder.margin(12).x_label_area_size(46).y_label_area_size(62);
-    builder
-}
-
-/// Its grid, axes and what they say; `y` with how its values are written.
-fn mesh<X, Y>(
-    chart: &mut Chart<'_, '_, X, Y>,
-    x: &str,
-    (y, show): (&str, &dyn Fn(f64) -> String),
-) -> Drawn
-where
-    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
-    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
-{
-    chart
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(FAINT)
-        .axis_style(INK)
-        .label_style((FONT, 13).into_font().color(&INK))
-        .axis_desc_style((FONT, 14).into_font().color(&INK))
-        .x_desc(x)
-        .y_desc(y)
-        .x_labels(6)
-        .y_labels(6)
-        .x_label_formatter(&|value| digits(*value))
-        .y_label_formatter(&|value| show(*value))
-        .draw()?;
-    Ok(())
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
-}
-
 /// What a model is called in a picture.
 pub fn label(result: &ModelResult) -> String {
     if result.batch == 1 {
@@ -244,16 +182,6 @@ pub fn label(result: &ModelResult) -> String {
 pub fn colour(place: usize) -> String {
     let RGBColor(red, green, blue) = COLOURS[place % COLOURS.len()];
     format!("rgb({red},{green},{blue})")
-}
-
-fn draw(size: (u32, u32), paint: impl FnOnce(&Area<'_>) -> Drawn) -> Result<String, DrawError> {
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        paint(&area).map_err(|error| DrawError(error.to_string()))?;
-        area.present().map_err(|error| DrawError(error.to_string()))?;
-    }
-    Ok(svg)
 }
 
 /// A logarithmic axis with a line at each power of 10, or of 2 where those would be too few.

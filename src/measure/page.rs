@@ -4,12 +4,13 @@
 
 use std::fmt::Write;
 
-use super::chart::{self, DrawError, colour, label};
+use super::chart::{self, colour, label};
 use super::fit::{Errors, Fit};
 use super::stats::{Estimate, Interval};
 use super::summary::{ModelResult, Summary};
 use super::table::digits;
 use crate::energy::Source;
+use crate::plot::DrawError;
 
 const STYLE: &str = include_str!("page.css");
 

@@ -1,7 +1,7 @@
 //! Chat completion requests and responses.
 //!
-//! The request lists what Wattgate reads; everything else a client sends stays in the original bytes, which cloud
-//! backends forward, so an unknown field is never lost.
+//! The request lists the fields that Wattgate reads; all others stay in the original bytes, which
+//! cloud backends forward, so an unknown field is never lost.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::content::{Content, Stop};
 use super::logprobs::ChoiceLogprobs;
 use super::tools::{Tool, ToolCall, ToolChoice};
 
-/// The body of `POST /v1/chat/completions`, as far as Wattgate reads it.
+/// Body of `POST /v1/chat/completions`, as far as Wattgate reads it.
 #[derive(Debug, Deserialize)]
 pub struct ChatRequest {
     /// `auto`, `auto/<policy>` or a model's own name.
@@ -38,10 +38,11 @@ pub struct ChatRequest {
     pub seed: Option<i64>,
     #[serde(default)]
     pub stop: Option<Stop>,
-    /// Most tokens to choose among; 0 or −1: all. Not OpenAI's, but common.
+    /// Number of most probable tokens to sample from; 0 or −1: all. An extension, not in OpenAI's
+    /// API.
     #[serde(default)]
     pub top_k: Option<i32>,
-    /// Least share of the most probable token's probability, 0 to 1. Not OpenAI's, but common.
+    /// Least probability of a token relative to the most probable one, 0 to 1. An extension.
     #[serde(default)]
     pub min_p: Option<f32>,
     /// −2 to 2.
@@ -50,42 +51,44 @@ pub struct ChatRequest {
     /// −2 to 2.
     #[serde(default)]
     pub presence_penalty: Option<f32>,
-    /// More than 0, up to 10; 1 does nothing. Not OpenAI's: llama-server's and Ollama's name, and vLLM's.
+    /// Above 0, up to 10; 1 has no effect. An extension, under the names of llama-server and Ollama
+    /// and of vLLM.
     #[serde(default, alias = "repetition_penalty")]
     pub repeat_penalty: Option<f32>,
-    /// Token id to what is added to its logit, −100 to 100.
+    /// Token id to logit offset, −100 to 100.
     #[serde(default)]
     pub logit_bias: Option<BTreeMap<u32, f32>>,
-    /// Go on past the model's own end, up to the output limit. Not OpenAI's, but common.
+    /// Continue past the end-of-text token, up to the output limit. An extension.
     #[serde(default)]
     pub ignore_eos: Option<bool>,
-    /// How many answers, 1 to 128.
+    /// Number of choices, 1 to 128.
     #[serde(default)]
     pub n: Option<u32>,
     #[serde(default)]
     pub logprobs: Option<bool>,
-    /// How many of the most probable tokens to tell at each place, 0 to 20; only with `logprobs`.
+    /// Number of alternatives reported per token, 0 to 20; only with `logprobs`.
     #[serde(default)]
     pub top_logprobs: Option<u32>,
     #[serde(default)]
     pub tools: Option<Vec<Tool>>,
     #[serde(default)]
     pub tool_choice: Option<ToolChoice>,
-    /// Whether one answer may hold several calls; yes by default.
+    /// Whether one answer may hold several calls. Default: yes.
     #[serde(default)]
     pub parallel_tool_calls: Option<bool>,
     #[serde(default)]
     pub response_format: Option<ResponseFormat>,
-    /// What the answer may be: `text` (the default), `audio`, `image`.
+    /// Kinds of output: `text` (the default), `audio`, `image`.
     #[serde(default)]
     pub modalities: Option<Vec<String>>,
-    /// Variables for the model's chat template, such as `enable_thinking`. Not OpenAI's: llama-server's and vLLM's.
+    /// Variables of the chat template, such as `enable_thinking`. An extension of llama-server and
+    /// vLLM.
     #[serde(default)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
 }
 
 impl ChatRequest {
-    /// The most tokens the client wants back, under either name.
+    /// The client's output limit in tokens, under either name.
     pub fn output_limit(&self) -> Option<u32> {
         self.max_completion_tokens.or(self.max_tokens)
     }
@@ -94,12 +97,12 @@ impl ChatRequest {
         self.stream.unwrap_or(false)
     }
 
-    /// Whether the answer is to be more than text.
+    /// Whether another modality than text is requested.
     pub fn wants_media(&self) -> bool {
         self.modalities.iter().flatten().any(|modality| modality != "text")
     }
 
-    /// Whether the client asked for a usage chunk at the end of the stream.
+    /// Whether the client requested a usage chunk at the end of the stream.
     pub fn wants_stream_usage(&self) -> bool {
         self.stream_options.as_ref().is_some_and(|options| options.include_usage.unwrap_or(false))
     }
@@ -117,14 +120,14 @@ pub struct ResponseFormat {
     /// `text`, `json_object` or `json_schema`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Of the kind `json_schema`.
+    /// Present for the kind `json_schema`.
     #[serde(default)]
     pub json_schema: Option<JsonSchemaFormat>,
 }
 
 #[derive(Debug, Deserialize)]
 pub struct JsonSchemaFormat {
-    /// The JSON schema, as the client wrote it.
+    /// The JSON schema, verbatim.
     #[serde(default)]
     pub schema: Option<Box<RawValue>>,
 }
@@ -137,13 +140,13 @@ pub struct Message {
     pub content: Option<Content>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What an assistant's turn thought, sent back by clients that keep it.
+    /// Reasoning of an assistant turn, sent back by clients that keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
-    /// What an assistant's turn called.
+    /// Tool calls of an assistant turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<Vec<ToolCall>>,
-    /// The call that a tool's turn answers.
+    /// Id of the call that a tool turn answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
 }
@@ -201,8 +204,9 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Tokens that were generated, reasoning included: some upstreams leave reasoning out of `completion_tokens` and
-    /// have it in the total only.
+    /// Generated tokens, reasoning included: some upstreams count reasoning in the total only, not
+    /// in
+    /// `completion_tokens`.
     pub fn generated_tokens(&self) -> u64 {
         self.completion_tokens.max(self.total_tokens.saturating_sub(self.prompt_tokens))
     }
@@ -212,7 +216,7 @@ impl Usage {
         self.completion_tokens_details.map_or(0, |details| details.reasoning_tokens.unwrap_or(0))
     }
 
-    /// Prompt tokens that came from a cache.
+    /// Prompt tokens served from a cache.
     pub fn cached_tokens(&self) -> u64 {
         self.prompt_tokens_details.map_or(0, |details| details.cached_tokens.unwrap_or(0))
     }
@@ -231,7 +235,7 @@ pub struct CompletionTokensDetails {
     pub reasoning_tokens: Option<u64>,
 }
 
-/// A whole answer, as Wattgate writes it for its local models.
+/// Body of a non-streamed answer of a local model.
 #[derive(Debug, Serialize)]
 pub struct ChatResponse {
     pub id: String,
@@ -255,9 +259,9 @@ pub struct Choice {
 #[derive(Debug, Serialize)]
 pub struct AnswerMessage {
     pub role: Role,
-    /// Null in an answer that only calls tools.
+    /// `null` in an answer that only calls tools.
     pub content: Option<String>,
-    /// What the model thought before it answered.
+    /// Reasoning before the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

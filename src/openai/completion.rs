@@ -1,6 +1,8 @@
-//! Completions of raw prompts (`POST /v1/completions`), OpenAI's older API, which models without a chat template need.
+//! Completions of raw prompts (`POST /v1/completions`): OpenAI's older API, needed by models
+//! without a chat template.
 //!
-//! As with chat, the request lists what Wattgate reads; the rest stays in the original bytes.
+//! As with chat, the request lists the fields that Wattgate reads; the rest stays in the original
+//! bytes.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +15,12 @@ use super::input::Inputs;
 /// Output limit in tokens of a request that sets none: OpenAI's documented default.
 pub const DEFAULT_MAX_TOKENS: u32 = 16;
 
-/// The body of `POST /v1/completions`, as far as Wattgate reads it.
+/// Body of `POST /v1/completions`, as far as Wattgate reads it.
 #[derive(Debug, Deserialize)]
 pub struct CompletionRequest {
     /// `auto`, `auto/<policy>` or a model's own name.
     pub model: String,
-    /// What to continue; each of several prompts gets its own choice.
+    /// Text to continue; each of several prompts gets its own choices.
     pub prompt: Inputs,
     #[serde(default)]
     pub stream: Option<bool>,
@@ -37,16 +39,17 @@ pub struct CompletionRequest {
     pub seed: Option<i64>,
     #[serde(default)]
     pub stop: Option<Stop>,
-    /// Repeats the prompt before its completion.
+    /// Whether the prompt is repeated before its completion.
     #[serde(default)]
     pub echo: Option<bool>,
-    /// Text that is to follow the completion.
+    /// Text that follows the completion.
     #[serde(default)]
     pub suffix: Option<String>,
-    /// Most tokens to choose among; 0 or −1: all. Not OpenAI's, but common.
+    /// Number of most probable tokens to sample from; 0 or −1: all. An extension, not in OpenAI's
+    /// API.
     #[serde(default)]
     pub top_k: Option<i32>,
-    /// Least share of the most probable token's probability, 0 to 1. Not OpenAI's, but common.
+    /// Least probability of a token relative to the most probable one, 0 to 1. An extension.
     #[serde(default)]
     pub min_p: Option<f32>,
     /// −2 to 2.
@@ -55,22 +58,23 @@ pub struct CompletionRequest {
     /// −2 to 2.
     #[serde(default)]
     pub presence_penalty: Option<f32>,
-    /// More than 0, up to 10; 1 does nothing. Not OpenAI's: llama-server's and Ollama's name, and vLLM's.
+    /// Above 0, up to 10; 1 has no effect. An extension, under the names of llama-server and Ollama
+    /// and of vLLM.
     #[serde(default, alias = "repetition_penalty")]
     pub repeat_penalty: Option<f32>,
-    /// Token id to what is added to its logit, −100 to 100.
+    /// Token id to logit offset, −100 to 100.
     #[serde(default)]
     pub logit_bias: Option<BTreeMap<u32, f32>>,
-    /// Go on past the model's own end, up to the output limit. Not OpenAI's, but common.
+    /// Continue past the end-of-text token, up to the output limit. An extension.
     #[serde(default)]
     pub ignore_eos: Option<bool>,
-    /// Choices of each prompt, 1 to 128.
+    /// Choices per prompt, 1 to 128.
     #[serde(default)]
     pub n: Option<u32>,
-    /// Candidates of which the best are given; at least `n`.
+    /// Candidates per prompt, of which the best `n` are returned; at least `n`.
     #[serde(default)]
     pub best_of: Option<u32>,
-    /// How many of the most probable tokens to tell with each token, 0 to 5.
+    /// Number of alternatives reported per token, 0 to 5.
     #[serde(default)]
     pub logprobs: Option<u32>,
 }
@@ -80,7 +84,7 @@ impl CompletionRequest {
         self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)
     }
 
-    /// How many choices each prompt gets.
+    /// Choices per prompt, at least 1.
     pub fn choices(&self) -> u32 {
         self.n.unwrap_or(1).max(1)
     }
@@ -89,20 +93,20 @@ impl CompletionRequest {
         self.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty())
     }
 
-    /// Whether more candidates are wanted than given.
+    /// Whether more candidates are generated than returned.
     pub fn ranks_candidates(&self) -> bool {
         self.best_of.is_some_and(|candidates| candidates > self.choices())
     }
 
-    /// What stands before the completion of choice `index` when the client wants the prompt repeated. Choices of one
-    /// prompt stand together.
+    /// Text to repeat before the completion of choice `index`; `None` without `echo`. Choices of
+    /// one prompt have consecutive indices.
     pub fn echoed(&self, index: u32) -> Option<&str> {
         let prompt = self.prompt.0.get((index / self.choices()) as usize)?;
         if self.echo.unwrap_or(false) { prompt.text() } else { None }
     }
 }
 
-/// A whole answer, or one `data:` line of a streamed one: both have this shape.
+/// A non-streamed answer, or one `data:` line of a streamed one: both have this shape.
 #[derive(Debug, Serialize)]
 pub struct Completion<'a> {
     pub id: &'a str,
@@ -112,7 +116,7 @@ pub struct Completion<'a> {
     pub created: u64,
     pub model: &'a str,
     pub choices: Vec<CompletionChoice<'a>>,
-    /// In a stream set in the last chunk only, when the client asked for it.
+    /// In a stream, set in the last chunk only, if the client requested it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
@@ -125,14 +129,15 @@ pub struct CompletionChoice<'a> {
     pub finish_reason: Option<FinishReason>,
 }
 
-/// Log-probabilities in the older API's form: lists that run alongside each other, one entry a token.
+/// Log-probabilities in the older API's form: parallel lists, one entry per token.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub struct CompletionLogprobs {
-    /// A token that is no whole character is written as `bytes:` and its bytes in hexadecimal, `\xe2`.
+    /// A token that is not valid UTF-8 is written as `bytes:` and its bytes in hexadecimal, `\xe2`.
     pub tokens: Vec<String>,
     pub token_logprobs: Vec<f32>,
-    /// The most probable tokens, and the chosen one if it is not among them; absent where none were asked for.
+    /// The most probable tokens, and the chosen one if it is not among them; absent unless
+    /// requested.
     pub top_logprobs: Option<Vec<BTreeMap<String, f32>>>,
-    /// Where the token begins in the choice's text, in characters.
+    /// Offset of the token in the choice's text, in characters.
     pub text_offset: Vec<usize>,
 }

@@ -1,6 +1,7 @@
-//! Fields that OpenAI lets a client write in two shapes: message content (text or parts) and stop strings (one or many).
+//! Fields with two accepted shapes: message content (text or parts) and stop strings (one or many).
 //!
-//! Hand-written visitors rather than `untagged`, so that a wrong type says what was expected and where.
+//! Hand-written visitors rather than `untagged`, so that an error names the expected type and the
+//! position.
 
 use std::fmt;
 
@@ -15,7 +16,8 @@ pub enum Content {
     Parts(Vec<Part>),
 }
 
-/// One part of a multi-part message. Only text is read; the kind of the rest is kept for routing.
+/// One part of a multi-part message. Only text is read; the kind of other parts is kept for
+/// routing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     /// `text`, `image_url`, `input_audio`, `file`, …
@@ -38,7 +40,7 @@ impl Content {
         }
     }
 
-    /// Whether any part is something other than text.
+    /// Whether any part is not text.
     pub fn has_media(&self) -> bool {
         matches!(self, Self::Parts(parts) if parts.iter().any(|part| part.kind != "text"))
     }
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_is_text_or_parts_and_says_so_otherwise() {
+    fn content_is_text_or_parts_and_an_error_names_both() {
         let text: Content = serde_json::from_str(r#""hi""#).unwrap();
         assert_eq!(text.text(), "hi");
         let parts: Content = serde_json::from_str(

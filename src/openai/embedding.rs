@@ -1,38 +1,39 @@
-//! Embeddings (`POST /v1/embeddings`): texts in, one vector for each out.
+//! Embeddings (`POST /v1/embeddings`): one vector per input text.
 
 use serde::{Deserialize, Serialize};
 
 use super::input::Inputs;
 
-/// Most inputs of one request, as at OpenAI.
+/// Most inputs of one request, OpenAI's limit.
 pub const MAX_INPUTS: usize = 2048;
 
-/// The body of `POST /v1/embeddings`, as far as Wattgate reads it.
+/// Body of `POST /v1/embeddings`, as far as Wattgate reads it.
 #[derive(Debug, Deserialize)]
 pub struct EmbeddingRequest {
-    /// A model's own name, or `auto` where only one model gives embeddings.
+    /// A model's own name, or `auto` if exactly one model computes embeddings.
     pub model: String,
-    /// One to [`MAX_INPUTS`], none of them empty.
+    /// 1 to [`MAX_INPUTS`] non-empty inputs.
     pub input: Inputs,
     #[serde(default)]
     pub encoding_format: Option<EncodingFormat>,
-    /// Length of the vectors, at most the model's own. Shortened ones have unit length again.
+    /// Dimensions of the vectors, at most the model's own. Shortened vectors are scaled to unit
+    /// length.
     #[serde(default)]
     pub dimensions: Option<u32>,
 }
 
-/// How vectors are written.
+/// Encoding of the vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EncodingFormat {
     /// A JSON array of numbers.
     #[default]
     Float,
-    /// The little-endian 32-bit floats in base64, a third of the size; what OpenAI's own clients ask for.
+    /// Little-endian 32-bit floats in base64, a third of the size; the default of OpenAI's clients.
     Base64,
 }
 
-/// A whole answer.
+/// Body of the answer.
 #[derive(Debug, Serialize)]
 pub struct EmbeddingResponse {
     /// Always `list`.
@@ -46,7 +47,7 @@ pub struct EmbeddingResponse {
 pub struct Embedding {
     /// Always `embedding`.
     pub object: &'static str,
-    /// Place of its input in the request.
+    /// Index of its input in the request.
     pub index: usize,
     pub embedding: Vector,
 }

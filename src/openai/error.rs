@@ -1,4 +1,4 @@
-//! OpenAI's error envelope, the one shape every failure has on the wire.
+//! OpenAI's error envelope, the wire format of every failure.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +10,15 @@ pub struct ErrorEnvelope {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// A sentence for a person; says what to do next where something can be done.
+    /// A sentence for people: what happened and, if possible, what to do next.
     pub message: String,
     /// OpenAI's coarse class, such as `invalid_request_error`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The request field at fault, if one is.
+    /// The request field at fault, if any.
     #[serde(default)]
     pub param: Option<String>,
-    /// A stable word a program may match on, such as `context_length_exceeded`.
+    /// A stable word for programs, such as `context_length_exceeded`.
     #[serde(default)]
     pub code: Option<String>,
 }

@@ -1,6 +1,8 @@
-//! What `prompt` and `input` may be: one text, several texts, one list of tokens, or several lists of tokens.
+//! Shapes of `prompt` and `input`: one text, several texts, one list of tokens, or several lists of
+//! tokens.
 //!
-//! A hand-written visitor rather than `untagged`, so that a wrong type says what was expected and where.
+//! A hand-written visitor rather than `untagged`, so that an error names the expected type and the
+//! position.
 
 use std::fmt;
 
@@ -11,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     Text(String),
-    /// Indices into the vocabulary of the model that is asked.
+    /// Token ids in the vocabulary of the requested model.
     Tokens(Vec<u32>),
 }
 
@@ -54,7 +56,7 @@ impl<'de> Visitor<'de> for InputsVisitor {
         Ok(Inputs(vec![Input::Text(text.to_owned())]))
     }
 
-    /// The first element tells which kind of array it is; all others must be of the same kind.
+    /// The first element determines the kind of array; all others must be of the same kind.
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Inputs, A::Error> {
         let Some(first) = array.next_element::<Element>()? else { return Ok(Inputs(vec![])) };
         Ok(Inputs(match first {
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_says_what_was_expected() {
+    fn an_error_names_the_expected_shapes() {
         for (json, expected) in [
             ("7", "an array of strings"),
             ("[true]", "a string, a token or an array of tokens"),

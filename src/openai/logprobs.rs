@@ -1,4 +1,4 @@
-//! Log-probabilities of an answer's tokens, in whole answers and in chunks.
+//! Log-probabilities of an answer's tokens, in non-streamed answers and in chunks.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub struct ChoiceLogprobs {
     pub content: Vec<TokenLogprob>,
-    /// Local models have no refusals apart from their text.
+    /// Always `None`: local models have no separate refusals.
     pub refusal: Option<()>,
 }
 
@@ -15,15 +15,15 @@ pub struct ChoiceLogprobs {
 pub struct TokenLogprob {
     #[serde(flatten)]
     pub chosen: RankedToken,
-    /// The most probable tokens in its place, the most probable first.
+    /// The most probable tokens at this position, most probable first.
     pub top_logprobs: Vec<RankedToken>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RankedToken {
-    /// Its text; bytes that are only a part of a character are replaced.
+    /// Text of the token; incomplete UTF-8 is replaced.
     pub token: String,
-    /// Natural logarithm of its probability.
+    /// Natural logarithm of its probability, at most 0.
     pub logprob: f32,
     pub bytes: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! The three kinds of request, and what all of them have.
+//! The three kinds of request and their common fields.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use super::completion::CompletionRequest;
 use super::embedding::EmbeddingRequest;
 use super::input::Inputs;
 
-/// A request to a model, of whatever kind.
+/// A request to a model.
 #[derive(Debug)]
 pub enum Request {
     Chat(ChatRequest),
@@ -33,7 +33,7 @@ impl Request {
         }
     }
 
-    /// Whether the client asked for a usage chunk at the end of the stream.
+    /// Whether the client requested a usage chunk at the end of the stream.
     pub fn wants_stream_usage(&self) -> bool {
         let wants = |options: &Option<StreamOptions>| {
             options.as_ref().is_some_and(|options| options.include_usage.unwrap_or(false))
@@ -45,8 +45,8 @@ impl Request {
         }
     }
 
-    /// The request's text as a conversation, for routing and the log: a raw prompt is one user turn. Token lists have
-    /// no text that could be read without a vocabulary.
+    /// The request's text as a conversation, for routing and the log: a raw prompt becomes one user
+    /// turn, a list of tokens an empty one, since its text is unknown without the vocabulary.
     pub fn messages(&self) -> Cow<'_, [Message]> {
         match self {
             Self::Chat(request) => Cow::Borrowed(&request.messages),
@@ -55,7 +55,7 @@ impl Request {
         }
     }
 
-    /// The field that holds what the model reads, to name it in an error.
+    /// Name of the field that holds the prompt, for error messages.
     pub fn prompt_field(&self) -> &'static str {
         match self {
             Self::Chat(_) => "messages",

@@ -1,11 +1,11 @@
-//! The fields that shape sampling, which conversations and raw prompts share: one view of both.
+//! Sampling fields, which chat and raw-prompt requests share: one view of both.
 
 use std::collections::BTreeMap;
 
 use super::chat::ChatRequest;
 use super::completion::CompletionRequest;
 
-/// As the client wrote them; what they mean stands at [`ChatRequest`]'s fields.
+/// The values of the client; documented at the fields of [`ChatRequest`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SamplingFields<'r> {
     pub temperature: Option<f32>,
@@ -20,7 +20,7 @@ pub struct SamplingFields<'r> {
     pub n: Option<u32>,
 }
 
-/// Both requests name the fields alike.
+/// Both requests use the same field names.
 macro_rules! sampling_fields {
     ($request:ty) => {
         impl $request {

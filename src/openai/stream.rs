@@ -1,4 +1,4 @@
-//! Chunks of a streamed chat completion, as Wattgate writes them for its local models.
+//! Chunks of a streamed chat completion of a local model.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ pub struct ChatChunk<'a> {
     pub created: u64,
     pub model: &'a str,
     pub choices: Vec<ChunkChoice<'a>>,
-    /// Set in the last chunk only, when the client asked for it.
+    /// Set in the last chunk only, if the client requested it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
@@ -30,7 +30,7 @@ pub struct ChunkChoice<'a> {
     pub finish_reason: Option<FinishReason>,
 }
 
-/// What this chunk adds.
+/// Addition of one chunk to the answer.
 #[derive(Debug, Default, Serialize)]
 pub struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ pub struct Delta<'a> {
     pub content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<&'a str>,
-    /// Empty or one.
+    /// At most one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCallDelta<'a>>,
 }

@@ -1,4 +1,4 @@
-//! Tools a client offers, the choice among them, and the calls a model makes.
+//! Tools that a client offers, its choice among them, and the calls that a model makes.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// `type` of the tools that every model with tools knows.
+/// `type` of function tools, the only kind that local models support.
 pub const FUNCTION: &str = "function";
 
-/// A tool a client offers.
+/// A tool that a client offers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tool {
-    /// `function`; other kinds are for the upstreams that know them.
+    /// `function`; other kinds are passed to upstreams that support them.
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,10 +25,10 @@ pub struct FunctionDefinition {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// A JSON schema of type object, as the client wrote it.
+    /// A JSON schema of type object, verbatim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Box<RawValue>>,
-    /// Calls must keep to every word of the schema.
+    /// Whether calls must match the schema exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 }
@@ -39,9 +39,9 @@ pub enum ToolChoice {
     Auto,
     None,
     Required,
-    /// This function must be called.
+    /// The model must call this function.
     Named(String),
-    /// A kind of choice only some upstreams know.
+    /// A kind of choice that only some upstreams support.
     Other(String),
 }
 
@@ -95,7 +95,7 @@ struct FunctionName {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
     pub id: String,
-    /// `function` where absent.
+    /// `function` if absent.
     #[serde(rename = "type", default = "function_kind")]
     pub kind: String,
     /// Absent in calls of other kinds.
@@ -106,7 +106,7 @@ pub struct ToolCall {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionCall {
     pub name: String,
-    /// JSON text, as the model wrote it: a client should check it.
+    /// JSON text from the model, not validated.
     pub arguments: String,
 }
 
@@ -115,19 +115,19 @@ fn function_kind() -> String {
 }
 
 impl ToolCall {
-    /// A call of a function whose arguments are yet to come.
+    /// A function call without arguments yet.
     pub fn function(id: String, name: String) -> Self {
         let function = FunctionCall { name, arguments: String::new() };
         Self { id, kind: function_kind(), function: Some(function) }
     }
 }
 
-/// What a stream's chunk adds to one call.
+/// Addition of one stream chunk to a call.
 #[derive(Debug, Serialize)]
 pub struct ToolCallDelta<'a> {
-    /// Place of the call in the answer.
+    /// Index of the call in the answer.
     pub index: u32,
-    /// In the call's first chunk only, as are `type` and the name.
+    /// In the call's first chunk only, like `type` and the name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'a str>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_choice_is_a_word_or_names_a_function() {
+    fn a_tool_choice_is_a_keyword_or_names_a_function() {
         let choice = |json| serde_json::from_str::<ToolChoice>(json);
         assert_eq!(choice(r#""required""#).unwrap(), ToolChoice::Required);
         assert_eq!(
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_keeps_its_schema_as_written() {
+    fn a_tool_keeps_its_schema_verbatim() {
         let json = r#"{"type":"function","function":{"name":"f","parameters":{"z":1.0,"a":2}}}"#;
         let tool: Tool = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&tool).unwrap(), json);

@@ -1,4 +1,4 @@
-//! The result of a replay, for a person (a table) and for a machine (JSON). Pure.
+//! Report of a replay, as a table and as JSON. Pure.
 
 use std::fmt;
 
@@ -10,48 +10,49 @@ use super::summary::Summary;
 use crate::energy::Quality;
 use crate::units::{Dollars, Joules};
 
-/// A replay's result: what happened first, then each rule.
+/// Result of a replay: the log itself first, then each rule.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// Requests in the log.
     pub requests: u64,
-    /// Of these, how many ask the same model first when the rule that was logged with them is
-    /// applied again. Fewer than all means that the rule or the log has changed its meaning since.
+    /// Requests for which the logged rule, applied again, selects the same first model. Fewer than
+    /// all means that the rule or the log has changed its meaning since.
     pub reproduced: u64,
     pub policies: Vec<Row>,
 }
 
-/// One rule's result.
+/// Result of one rule.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// `logged`: what happened.
+    /// `logged` for the log itself.
     pub policy: String,
     pub requests: u64,
     pub unanswered: u64,
-    /// 0 to 1 of the answers.
+    /// Share of the answers, 0 to 1.
     pub share_local: Option<f64>,
     pub energy: Energy,
     /// Known prices only.
     pub dollars: Dollars,
     pub unknown_price_requests: u64,
-    /// Mean predicted adequacy, 0 to 1; no answer counts 0.
+    /// Mean predicted adequacy, 0 to 1; a request without an answer counts 0.
     pub expected_quality: Option<f64>,
-    /// Mean label, 0 to 1, of the `labelled_requests` where this rule's answer is the logged one.
+    /// Mean label, 0 to 1, of the `labelled_requests` for which this rule's answer is the logged
+    /// one.
     pub observed_quality: Option<f64>,
     pub labelled_requests: u64,
 }
 
-/// Energy by how it is known; each request counts under one of the three.
+/// Energy by its origin; each request counts under exactly one of the three.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Energy {
-    /// Sum of what is known.
+    /// Sum of the known figures.
     pub joules: Joules,
     /// From the log.
     pub metered_joules: Joules,
     pub metered_requests: u64,
     /// Worst quality of the figures from the log.
     pub metered_quality: Option<Quality>,
-    /// Predicted when the request was decided, never run.
+    /// Predicted at the time of the request, never run.
     pub predicted_joules: Joules,
     pub predicted_requests: u64,
     pub unknown_requests: u64,
@@ -114,7 +115,7 @@ impl Row {
 }
 
 impl Energy {
-    /// The part of the requests whose energy is the log's, and how far that can be trusted.
+    /// Share of the requests whose energy is from the log, and its quality.
     fn logged_share(&self, requests: u64) -> String {
         let share = percent(self.metered_requests as f64 / requests.max(1) as f64);
         self.metered_quality.map_or(share.clone(), |quality| format!("{share} {}", quality.label()))
@@ -162,7 +163,7 @@ fn none() -> String {
     "–".to_owned()
 }
 
-/// A sum that leaves out what is unknown, and says so.
+/// A sum of known figures, with the number of unknown ones.
 fn or_more(sum: String, unknown_requests: u64) -> String {
     if unknown_requests == 0 { sum } else { format!("{sum} + {unknown_requests} unknown") }
 }

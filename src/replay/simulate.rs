@@ -1,4 +1,4 @@
-//! One logged request under one rule. Pure.
+//! Simulation of one logged request under one rule. Pure.
 
 use std::sync::Arc;
 
@@ -9,30 +9,27 @@ use crate::traffic::{AttemptOutcome, Record};
 /// A rule to replay.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scenario {
-    /// A configured policy, under what the request itself demanded (a model it named, not to leave
-    /// this machine, wishes that the policy grants) and on the model that its conversation was on.
+    /// A configured policy, with the request's own demands (a named model, `local_only`, overrides
+    /// that the policy permits) and the model that its conversation was on.
     Policy(Arc<Policy>),
-    /// The logged rule with only the cloud to choose from; a model that the client named does not
-    /// count.
+    /// The logged rule with cloud models only; a model named by the client is ignored.
     CloudOnly,
-    /// The logged rule with only this machine to choose from; a model that the client named does
-    /// not count.
+    /// The logged rule with local models only; a model named by the client is ignored.
     LocalOnly,
-    /// The logged rule knowing how good the logged answer turned out; labelled requests only. It
-    /// knows nothing of the answers that were never given.
+    /// The logged rule with the label of the logged answer as that model's adequacy; labelled
+    /// requests only. Nothing is known of other answers.
     Oracle,
 }
 
-/// What a rule does with one request.
+/// Outcome of one request under a rule.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Play {
-    /// The model that answers; none if no candidate could, or the last one failed.
+pub struct Simulation {
+    /// The model that answers; `None` if no candidate could, or the last one failed.
     pub answer: Option<Candidate>,
-    /// Whether it ends as the log did, so that energy, price and label are known rather than
+    /// Whether it ends as in the log, so that energy, price and label are known rather than
     /// predicted.
     pub logged: bool,
-    /// Energy, from the log, of those of its attempts that were made then too; absent when none of
-    /// them ran.
+    /// Logged energy of those of its attempts that the log holds; absent if it holds none of them.
     pub metered: Option<EnergyFigure>,
 }
 
@@ -46,8 +43,8 @@ impl Scenario {
         }
     }
 
-    /// `None` if the request is not for this scenario.
-    pub fn play(&self, record: &Record) -> Option<Play> {
+    /// `None` if the request does not apply to this scenario.
+    pub fn simulate(&self, record: &Record) -> Option<Simulation> {
         let mut candidates = candidates(record);
         let logged = record.rule.clone();
         let rule = match self {
@@ -66,12 +63,12 @@ impl Scenario {
                 logged
             }
         };
-        Some(play(record, &candidates, &rule))
+        Some(ask_in_order(record, &candidates, &rule))
     }
 }
 
-impl Play {
-    /// What did happen.
+impl Simulation {
+    /// The logged outcome.
     pub fn logged(record: &Record) -> Self {
         let model = record.receipt.model.as_ref();
         Self {
@@ -83,21 +80,21 @@ impl Play {
     }
 }
 
-/// Whether the logged rule, applied again, asks the model that was asked first.
+/// Whether the logged rule, applied again, selects the model that was asked first.
 pub(super) fn reproduces(record: &Record) -> bool {
     let decision = decide(&record.features, &candidates(record), &record.rule);
     let asked = record.receipt.attempts.first().map(|attempt| &attempt.model);
     decision.chosen().map(|candidate| &candidate.model) == asked
 }
 
-/// Asks the models in the order of the decision. Where the log knows how an attempt went, it goes
-/// so again; a model that was not asked then is taken to answer.
-fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
-    let mut decision = decide(&record.features, candidates, rule);
+/// Asks the models in the order of the decision. An attempt that the log holds ends as it did
+/// there; any other model is assumed to answer.
+fn ask_in_order(record: &Record, candidates: &[Candidate], rule: &Rule) -> Simulation {
+    let decision = decide(&record.features, candidates, rule);
     let attempts = &record.receipt.attempts;
     let mut metered = None;
     for index in decision.ranked {
-        let candidate = &decision.judged[index].candidate;
+        let candidate = &decision.evaluated[index].candidate;
         let place = attempts.iter().position(|attempt| attempt.model == candidate.model);
         let (logged, answers, ended) = match place.map(|place| (place, &attempts[place])) {
             None => (false, true, true),
@@ -105,17 +102,17 @@ fn play(record: &Record, candidates: &[Candidate], rule: &Rule) -> Play {
                 metered = total(metered, attempt.energy);
                 let given_up = [AttemptOutcome::Failed, AttemptOutcome::Escalated];
                 let answers = !given_up.contains(&attempt.outcome);
-                // The log's last failure was final: nobody was left, or the request itself was at
-                // fault.
+                // The last failure in the log was final: no model was left, or the request itself
+                // was at fault.
                 (true, answers, answers || place + 1 == attempts.len())
             }
         };
         if ended {
-            let answer = answers.then(|| decision.judged.swap_remove(index).candidate);
-            return Play { answer, logged, metered };
+            let answer = answers.then(|| candidate.clone());
+            return Simulation { answer, logged, metered };
         }
     }
-    Play { answer: None, logged: false, metered }
+    Simulation { answer: None, logged: false, metered }
 }
 
 fn total(a: Option<EnergyFigure>, b: Option<EnergyFigure>) -> Option<EnergyFigure> {
@@ -129,22 +126,22 @@ fn candidates(record: &Record) -> Vec<Candidate> {
     record.receipt.candidates.iter().map(|judged| judged.candidate.clone()).collect()
 }
 
-/// The policy's rule for this request. The dice fall as they did.
+/// The policy's rule for this request, with the logged random sample.
 fn replayed(policy: &Policy, record: &Record) -> Rule {
     let (task, logged) = (record.features.task, &record.rule);
-    // A wish that this policy would refuse counts for nothing.
-    let mut rule = policy.rule_with(task, &record.wishes).unwrap_or_else(|_| policy.rule(task));
+    // Overrides that this policy does not permit are ignored.
+    let mut rule = policy.rule_with(task, &record.overrides).unwrap_or_else(|_| policy.rule(task));
     rule.local_only |= logged.local_only;
     rule.own_network_is_local = logged.own_network_is_local;
     if logged.pinned.is_some() && !logged.pinned_by_policy {
         rule.pinned.clone_from(&logged.pinned);
         rule.pinned_by_policy = false;
     }
-    rule.stay.clone_from(&logged.stay);
+    rule.affinity.clone_from(&logged.affinity);
     rule.explore = logged
         .explore
         .filter(|_| policy.config.explore > 0.0)
-        .map(|dice| Explore { share: policy.config.explore, ..dice });
+        .map(|explore| Explore { share: policy.config.explore, ..explore });
     rule
 }
 

@@ -1,30 +1,29 @@
-//! What one rule came to over many requests: sums, kept apart by how they are known. Pure.
+//! Sums of one rule over many requests, separated by the origin of each figure. Pure.
 
-use super::simulate::Play;
+use super::simulate::Simulation;
 use crate::energy::EnergyFigure;
 use crate::routing::Route;
 use crate::traffic::Record;
 use crate::units::{Dollars, Joules};
 
-/// Sums over requests. What is unknown is counted, never taken for zero.
+/// Sums over requests. Unknown figures are counted, never taken for zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Summary {
     pub requests: u64,
-    /// Requests that some model answers; `local` of them on this machine.
+    /// Requests with an answer; `local` of them on this machine.
     pub answered: u64,
     pub local: u64,
-    /// Energy that the log holds, of requests that end as they did then and of attempts that failed
-    /// on the way.
+    /// Logged energy of requests that end as in the log and of attempts that failed on the way.
     pub metered: Option<EnergyFigure>,
     pub metered_requests: u64,
-    /// Energy predicted for answers that were never given.
+    /// Predicted energy of answers that were never given.
     pub predicted: Joules,
     pub predicted_requests: u64,
     pub unknown_energy_requests: u64,
-    /// Prices that are known: billed where the request ends as it did then, else predicted.
+    /// Known prices: billed if the request ends as in the log, else predicted.
     pub dollars: Dollars,
     pub unknown_price_requests: u64,
-    /// Sum of the predicted adequacy of the models that answer; a request without an answer adds 0.
+    /// Sum of the predicted adequacy of the answering models; a request without an answer adds 0.
     adequacy: f64,
     /// Sum and number of the labels of answers that are the logged ones.
     labels: f64,
@@ -32,7 +31,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn add(&mut self, record: &Record, play: &Play) {
+    pub fn add(&mut self, record: &Record, play: &Simulation) {
         self.requests += 1;
         if let Some(answer) = &play.answer {
             self.answered += 1;
@@ -52,25 +51,25 @@ impl Summary {
         mean(self.adequacy, self.requests)
     }
 
-    /// Mean label over the requests where the rule's answer is the logged one and was judged, 0 to
-    /// 1.
+    /// Mean label, 0 to 1, over the requests for which the rule's answer is the logged one and has
+    /// a label.
     pub fn observed_quality(&self) -> Option<f64> {
         mean(self.labels, self.labelled)
     }
 
-    /// Part of the answers that come from this machine, 0 to 1.
+    /// Share of the answers that come from this machine, 0 to 1.
     pub fn share_local(&self) -> Option<f64> {
         mean(self.local as f64, self.answered)
     }
 
-    /// All energy that is known, metered and predicted.
+    /// All known energy, metered and predicted.
     pub fn joules(&self) -> Joules {
         self.metered.and_then(|figure| figure.joules).unwrap_or_default() + self.predicted
     }
 
-    fn add_energy(&mut self, play: &Play) {
-        // An answer that is neither the log's nor predicted stays unknown; one that never was takes
-        // nothing more.
+    fn add_energy(&mut self, play: &Simulation) {
+        // An answer that is neither logged nor predicted stays unknown; a request without an answer
+        // takes no more.
         let predicted = match &play.answer {
             Some(answer) if !play.logged => Some(answer.joules),
             _ => None,
@@ -89,7 +88,7 @@ impl Summary {
         }
     }
 
-    fn add_price(&mut self, record: &Record, play: &Play) {
+    fn add_price(&mut self, record: &Record, play: &Simulation) {
         let price = match &play.answer {
             _ if play.logged => record.dollars,
             Some(answer) => answer.dollars,

@@ -1,4 +1,4 @@
-//! A model that might answer, with what is predicted of it for one request. Pure.
+//! A model that might answer, with the predictions for one request. Pure.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Route {
     }
 }
 
-/// One model that might answer, with what is predicted of it for this request.
+/// One model that might answer, with the predictions for this request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     pub model: Arc<str>,
@@ -35,32 +35,33 @@ pub struct Candidate {
     pub locality: Option<Locality>,
     /// Probability that its answer is good enough, 0 to 1.
     pub p: f64,
-    /// Expected energy of the answer; unknown is not zero.
+    /// Expected energy of the answer; `None` if unknown, which is not zero.
     pub joules: Option<Joules>,
-    /// Expected CO2-equivalent of that energy; unknown where no grid is configured, too.
+    /// Expected CO2 equivalent of that energy; `None` also where no grid is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grams: Option<Grams>,
-    /// Expected price of the answer.
+    /// Expected price of the answer; `None` if unknown.
     pub dollars: Option<Dollars>,
     /// Expected time to the first token, milliseconds.
     pub ttft_ms: Option<f64>,
-    /// Expected length of the answer, tokens, all choices together.
+    /// Expected length of the answer in tokens, all choices together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<u32>,
-    /// Longest prompt plus answer, if known.
+    /// Limit of prompt plus answer in tokens, if known.
     pub context_tokens: Option<u32>,
     pub capabilities: Capabilities,
-    /// Why it cannot be asked at all just now.
+    /// Reason why the model cannot take any request at present.
     pub unavailable: Option<Unavailable>,
-    /// It is not in memory; the costs hold what loading it adds.
+    /// Set if the model is not in memory; the costs then include loading it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<NotLoaded>,
-    /// It has read the beginning of this conversation; the costs hold what that saves.
+    /// Set if the model has read the beginning of this conversation; the costs then exclude that
+    /// part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
 }
 
-/// What one answer is expected to take; unknown is not zero.
+/// Expected costs of one answer; `None` is unknown, not zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
     pub joules: Option<Joules>,
@@ -71,12 +72,12 @@ pub struct Costs {
     pub grams: Option<Grams>,
 }
 
-/// The beginning of a conversation that a model need not read again.
+/// The cached beginning of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cache {
-    /// Prompt tokens of this request that it has read.
+    /// Prompt tokens of this request in the cache.
     pub tokens: u32,
-    /// What the answer would take without: what the model falls back to once the conversation leaves it.
+    /// Costs without the cache, which the model has again once the conversation leaves it.
     pub without: Costs,
 }
 
@@ -95,24 +96,24 @@ impl Candidate {
     }
 }
 
-/// Where a model is that requests are taken for, but that cannot answer at once.
+/// State of a model that accepts requests but is not in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotLoaded {
     /// The request loads it.
     Unloaded,
-    /// The request joins a load that others caused and pay for.
+    /// The request waits for a load that earlier requests caused and are charged for.
     Loading,
 }
 
-/// Why a model cannot be asked, whatever the request.
+/// Reason why a model cannot take any request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unavailable {
-    /// The variable that should hold its API key is not set.
+    /// The environment variable of its API key is not set.
     NoApiKey,
     /// Loading, restarting or failed.
     NotReady,
-    /// Every slot and queue place is taken.
+    /// Every slot and every queue entry is taken.
     Busy,
 }

@@ -1,30 +1,33 @@
-//! Local first, and elsewhere if the first tokens do not look sure: which model begins, and who takes over.
+//! Cascade: a local model answers first, and another one takes over if the first tokens are not
+//! confident.
 //!
-//! Pure. What the tokens tell is `signals`, what that is worth `confidence`; who withholds and asks again is the gateway.
+//! Pure. `signals` summarises the tokens, `confidence` scores them; withholding tokens and asking
+//! the second model are left to the caller.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Route, Rule};
+use super::candidate::{Candidate, Route};
 use crate::validate::{Diagnostics, Validate};
 
-/// Tokens that every local answer's signals are computed from where no policy says otherwise.
+/// Tokens that the signals of a local answer are computed from, unless a policy sets another
+/// number.
 pub const WINDOW_TOKENS: u32 = 8;
 
-/// `[policies.NAME.cascade]`: how far a local answer is watched.
+/// `[policies.NAME.cascade]`: how a local answer is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cascade {
-    /// Least probability, 0 to 1, that the answer is good enough by its first tokens; below it another model answers.
-    /// Default: the floor.
+    /// Least confidence, 0 to 1, in the first tokens; below it another model answers. Default: the
+    /// floor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
-    /// Tokens to withhold at most, 1 to 256. A shorter answer is judged whole. Default 8.
+    /// Most tokens to withhold, 1 to 256. A shorter answer is scored whole. Default 8.
     pub withhold_tokens: u32,
-    /// How long to withhold at most, milliseconds from the first token. Default 3000.
+    /// Longest time to withhold tokens, milliseconds from the first one. Default 3000.
     pub withhold_ms: u64,
-    /// A local model whose predicted adequacy is less is not tried first: it would be wasted. Default 0.05.
+    /// Least predicted adequacy, 0 to 1, for a local model to be tried first. Default 0.05.
     pub min_p: f64,
 }
 
@@ -34,7 +37,7 @@ impl Default for Cascade {
     }
 }
 
-/// Most tokens that can be withheld: engines tell the probabilities of no more.
+/// Upper limit of `withhold_tokens`: engines report the probabilities of at most so many.
 pub const WITHHOLD_TOKENS_MAX: u32 = 256;
 
 impl Validate for Cascade {
@@ -46,46 +49,44 @@ impl Validate for Cascade {
     }
 }
 
-/// Who goes first and who takes over.
+/// The model that starts and the one that takes over.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lead {
+pub struct CascadePlan {
     pub first: Arc<str>,
     pub next: Arc<str>,
-    /// Confidence below which it does.
+    /// Confidence below which `next` takes over.
     pub threshold: f64,
 }
 
 impl Cascade {
-    /// Least confidence for which an answer is shown. Confidence is a probability as adequacy is, so the floor holds for
-    /// both.
-    pub fn threshold_under(&self, rule: &Rule) -> f64 {
-        self.threshold.unwrap_or(rule.floor)
+    /// Least confidence for which an answer is shown. Confidence and adequacy are both
+    /// probabilities of a good enough answer, so the floor applies to both.
+    pub fn threshold_or(&self, floor: f64) -> f64 {
+        self.threshold.unwrap_or(floor)
     }
 
-    /// Puts the cheapest local model of `ranked` (indices into `candidates`) first and the best-ranked more able one
-    /// second. Nothing changes where there is no such pair, or where the client named its model.
-    pub fn lead(
+    /// Moves the cheapest local model of `ranked` (indices into `candidates`) to the front,
+    /// followed by the best-ranked model of higher adequacy. `None`, with `ranked` unchanged, if
+    /// there is no such pair.
+    pub fn plan(
         &self,
         ranked: &mut Vec<usize>,
         candidates: &[Candidate],
-        rule: &Rule,
-    ) -> Option<Lead> {
-        if rule.pinned.is_some() {
-            return None;
-        }
-        let worth_trying = |place: &&usize| {
-            let one = &candidates[**place];
+        floor: f64,
+    ) -> Option<CascadePlan> {
+        let worth_trying = |index: &&usize| {
+            let one = &candidates[**index];
             one.route == Route::Local && one.p >= self.min_p
         };
-        let joules = |place: usize| candidates[place].joules.map_or(f64::INFINITY, |j| j.0);
+        let joules = |index: usize| candidates[index].joules.map_or(f64::INFINITY, |j| j.0);
         let local = ranked.iter().filter(worth_trying).copied();
         let first = local.min_by(|&a, &b| joules(a).total_cmp(&joules(b)))?;
         let next = ranked.iter().copied().find(|&one| candidates[one].p > candidates[first].p)?;
         ranked.retain(|&one| one != first && one != next);
         ranked.splice(0..0, [first, next]);
-        let name = |place: usize| Arc::clone(&candidates[place].model);
-        let threshold = self.threshold_under(rule);
-        Some(Lead { first: name(first), next: name(next), threshold })
+        let name = |index: usize| Arc::clone(&candidates[index].model);
+        let threshold = self.threshold_or(floor);
+        Some(CascadePlan { first: name(first), next: name(next), threshold })
     }
 }
 
@@ -114,16 +115,14 @@ mod tests {
         }
     }
 
-    fn lead(candidates: &[Candidate], pinned: bool) -> (Vec<usize>, Option<Lead>) {
+    fn plan(candidates: &[Candidate]) -> (Vec<usize>, Option<CascadePlan>) {
         let mut ranked: Vec<usize> = (0..candidates.len()).rev().collect();
-        let cascade = Cascade::default();
-        let rule = Rule { floor: 0.7, pinned: pinned.then(|| "a".into()), ..Rule::default() };
-        let lead = cascade.lead(&mut ranked, candidates, &rule);
-        (ranked, lead)
+        let plan = Cascade::default().plan(&mut ranked, candidates, 0.7);
+        (ranked, plan)
     }
 
     #[test]
-    fn the_cheapest_local_model_worth_trying_goes_first_and_a_better_one_takes_over() {
+    fn the_cheapest_local_model_worth_trying_starts_and_a_better_one_takes_over() {
         let candidates = [
             candidate("hopeless", Route::Local, 0.01, Some(0.1)),
             candidate("small", Route::Local, 0.3, Some(1.0)),
@@ -131,21 +130,20 @@ mod tests {
             candidate("weak-cloud", Route::Cloud, 0.2, Some(2.0)),
             candidate("cloud", Route::Cloud, 0.9, Some(9.0)),
         ];
-        let (ranked, found) = lead(&candidates, false);
-        // What is shown must reach the floor, too.
-        let expected = Lead { first: "small".into(), next: "cloud".into(), threshold: 0.7 };
+        let (ranked, found) = plan(&candidates);
+        // The floor also applies to what is shown.
+        let expected = CascadePlan { first: "small".into(), next: "cloud".into(), threshold: 0.7 };
         assert_eq!(found, Some(expected));
         assert_eq!(ranked, [1, 4, 3, 2, 0]);
-        assert_eq!(lead(&candidates, true).1, None);
     }
 
     #[test]
-    fn without_somebody_better_or_somebody_local_nothing_changes() {
+    fn without_a_better_model_or_a_local_one_the_ranking_is_unchanged() {
         let weak = candidate("cloud", Route::Cloud, 0.2, Some(2.0));
         let local = candidate("local", Route::Local, 0.3, None);
         let strong = candidate("other", Route::Cloud, 0.4, None);
-        assert_eq!(lead(&[local.clone(), weak.clone()], false), (vec![1, 0], None));
-        assert_eq!(lead(&[weak, strong], false), (vec![1, 0], None));
-        assert_eq!(lead(&[local], false), (vec![0], None));
+        assert_eq!(plan(&[local.clone(), weak.clone()]), (vec![1, 0], None));
+        assert_eq!(plan(&[weak, strong]), (vec![1, 0], None));
+        assert_eq!(plan(&[local]), (vec![0], None));
     }
 }

@@ -1,5 +1,5 @@
-//! The probability that an answer is good enough by its first tokens: a logistic score of their signals, with weights for
-//! each model.
+//! Confidence: the probability that an answer is good enough given its first tokens, as a logistic
+//! score of their signals with weights per model.
 //!
 //! Scores, reads and writes; `crate::train::cascade` fits.
 
@@ -15,9 +15,9 @@ use super::signals::Signals;
 pub const CONFIDENCE_FILE: &str = "cascade.json";
 /// Raised when a signal changes its meaning.
 const CONFIDENCE_VERSION: u32 = 1;
-/// Fitted to the real `SmolLM2` on own questions; `router-models/README.md` says how.
+/// Fitted to `SmolLM2` on the project's own questions; see `router-models/README.md`.
 static BUILT_IN: &str = include_str!("../../router-models/default/cascade.json");
-/// Weights of models that were never fitted.
+/// Key of the weights for models that were never fitted.
 const ANY_MODEL: &str = "*";
 
 /// Log-odds of a good enough answer, linear in the signals.
@@ -25,7 +25,7 @@ const ANY_MODEL: &str = "*";
 #[serde(deny_unknown_fields)]
 pub struct Weights {
     pub intercept: f64,
-    /// Of the log-odds of the adequacy that was predicted from the prompt.
+    /// Weight of the log-odds of the adequacy predicted from the prompt.
     pub adequacy: f64,
     pub mean_logprob: f64,
     pub min_logprob: f64,
@@ -35,7 +35,7 @@ pub struct Weights {
     pub complete: f64,
 }
 
-/// How many weights there are beside the intercept.
+/// Number of weights, without the intercept.
 pub const SIGNALS: usize = 7;
 
 impl Weights {
@@ -66,21 +66,22 @@ impl Weights {
         ]
     }
 
-    /// Probability, 0 to 1, that an answer with these signals is good enough, where `p` was predicted from its prompt.
+    /// Probability, 0 to 1, that an answer with these signals is good enough, given the adequacy
+    /// `p` predicted from its prompt.
     pub fn score(&self, p: f64, signals: &Signals) -> f64 {
         let sum: f64 = self.values().iter().zip(features(p, signals)).map(|(w, x)| w * x).sum();
         logistic(self.intercept + sum)
     }
 }
 
-/// What the weights weigh, in their order.
+/// Inputs of the score, in the order of the weights.
 pub fn features(p: f64, signals: &Signals) -> [f64; SIGNALS] {
-    // A prediction of 0 or 1 must not be beyond doubt.
+    // Keeps the log-odds finite: a prediction of 0 or 1 is not certainty.
     let p = p.clamp(0.001, 0.999);
     [
         (p / (1.0 - p)).ln(),
         signals.mean_logprob,
-        // Beyond this a token is as good as impossible, whatever the model.
+        // Below this a token is practically impossible, whatever the model.
         signals.min_logprob.max(-20.0),
         signals.mean_entropy,
         f64::from(u8::from(signals.refusal)),
@@ -119,7 +120,7 @@ impl Confidence {
         Self::parse(BUILT_IN, Path::new(CONFIDENCE_FILE))
     }
 
-    /// The weights of a router's folder, or those built in if it has none.
+    /// The weights in a router's folder, or the built-in ones if it has none.
     pub fn load(dir: &Path) -> Result<Self, ConfidenceError> {
         let path = dir.join(CONFIDENCE_FILE);
         match std::fs::read_to_string(&path) {
@@ -154,7 +155,7 @@ impl Confidence {
         found.copied().unwrap_or_default()
     }
 
-    /// Writes `dir/cascade.json`, beside the target first, so that a reader never meets half a file.
+    /// Writes `dir/cascade.json` through a temporary file, so that a reader never sees half a file.
     pub fn save(&self, dir: &Path) -> std::io::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         let (path, fresh) = (dir.join(CONFIDENCE_FILE), dir.join(format!("{CONFIDENCE_FILE}.new")));
@@ -176,7 +177,7 @@ mod tests {
     use crate::routing::signals::TokenSight;
 
     #[test]
-    fn the_built_in_weights_trust_sure_tokens_more_and_no_prediction_is_beyond_doubt() {
+    fn the_built_in_weights_prefer_confident_tokens_and_extreme_predictions_stay_finite() {
         let weights = Confidence::built_in().unwrap().weights("no-such-model");
         let of = |logprob, entropy| {
             let signals = Signals::of(&[TokenSight { logprob, entropy }; 8], "Paris.", true);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_a_router_are_checked() {
+    fn the_weights_of_a_router_are_validated() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Confidence::load(dir.path()).unwrap(), Confidence::built_in().unwrap());
         for (text, expected) in [

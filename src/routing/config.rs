@@ -1,5 +1,4 @@
-//! Settings of routing: the trained router, the policies by name, and what is remembered of
-//! conversations.
+//! Settings of routing: the trained router, policies and conversations.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::objective::Lambda;
-use super::policy::OverrideKind;
+use super::overrides::OverrideKind;
 use super::session::Limits;
 use super::{Cascade, Objective, TaskClass};
 use crate::validate::{ABOVE_ZERO, Diagnostics, Validate};
@@ -18,10 +17,9 @@ use crate::validate::{ABOVE_ZERO, Diagnostics, Validate};
 pub struct Config {
     /// Policy of the model name `auto`; one of `[policies.<name>]`. Default `default`.
     pub default_policy: String,
-    /// Folder of a router made by `wattgate train`. Default: the one built in.
+    /// Folder of a router made by `wattgate train`. Default: the built-in router.
     pub router: Option<PathBuf>,
-    /// Folder of another router whose decisions are logged beside the real ones and never followed.
-    /// Default: none.
+    /// Folder of a second router whose decisions are logged but never followed. Default: none.
     pub candidate: Option<PathBuf>,
     /// Whether a conversation that must stay local may use deployments in the operator's own
     /// network. Default false: only those on this machine.
@@ -39,39 +37,39 @@ impl Default for Config {
     }
 }
 
-/// `[policies.<name>]`, asked for as the model `auto/<name>`.
+/// `[policies.<name>]`, selected by the model name `auto/<name>`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
-    /// What to minimise among adequate models: `joules`, `dollars`, `latency` or `carbon`; or
-    /// maximise: `quality`, or `tradeoff`, adequacy less the lambdas times the costs. Default
-    /// `joules`.
+    /// Cost to minimise among adequate models: `joules`, `dollars`, `latency` or `carbon`; or value
+    /// to maximise: `quality`, or `tradeoff`, adequacy less lambda times cost. Default `joules`.
     pub objective: Objective,
-    /// Least adequacy, 0 to 1, that a model must be predicted to reach. Default 0.6.
+    /// Least predicted adequacy of a model, 0 to 1. Default 0.6.
     pub floor: f64,
-    /// Most joules that an answer may be expected to take, above 0. Default: no limit.
+    /// Limit of the expected energy of an answer, joules, above 0. Default: no limit.
     pub max_joules: Option<f64>,
-    /// Most US dollars that an answer may be expected to cost, 0 or more. Default: no limit.
+    /// Limit of the expected price of an answer, US dollars, 0 or more. Default: no limit.
     pub max_dollars: Option<f64>,
-    /// What a joule, a dollar, a second to the first token and a gram of emissions are worth in
-    /// adequacy, 0 or more, for `tradeoff`. Default: nothing.
+    /// Adequacy that a joule, a dollar, a second to the first token and a gram of CO2 equivalent
+    /// are worth under `tradeoff`, 0 or more. Default 0.
     pub lambda_per_joule: Option<f64>,
     pub lambda_per_dollar: Option<f64>,
     pub lambda_per_second: Option<f64>,
     pub lambda_per_gram: Option<f64>,
-    /// Never leave this machine. Default false.
+    /// Whether requests must stay on this machine. Default false.
     pub local_only: bool,
-    /// Least gain, 0 to 1, for which a conversation leaves its model: adequacy, or a share of the
-    /// cost. Default 0.05.
+    /// Least gain, 0 to 1, for which a conversation changes its model: in adequacy, or a share of
+    /// the cost. Default 0.05.
     pub switch_gain: f64,
-    /// Probability, 0 to 1, of choosing evenly among all models that may answer a conversation's
-    /// first turn. Default 0.
+    /// Probability, 0 to 1, of drawing the model of a conversation's first turn uniformly from all
+    /// eligible ones. Default 0.
     pub explore: f64,
-    /// What a request may set for itself. Default: all of it.
+    /// Settings that a request may override. Default: all of them.
     pub overrides: Vec<OverrideKind>,
     /// `[policies.<name>.classes.<class>]`.
     pub classes: Classes,
-    /// Let a local model begin, and another one answer if it does not look sure. Default: no.
+    /// Local model first, with another one taking over if its first tokens are not confident.
+    /// Default: off.
     pub cascade: Option<Cascade>,
 }
 
@@ -141,9 +139,9 @@ impl Validate for PolicyConfig {
     fn validate(&self, out: &mut Diagnostics) {
         validate_floor(self.floor, out);
         out.range("switch_gain", self.switch_gain, 0.0..=1.0, "")
-            .hint("it is the least gain for which a conversation leaves its model");
+            .hint("it is the least gain for which a conversation changes its model");
         out.range("explore", self.explore, 0.0..=1.0, "")
-            .hint("it is the share of conversations that begin at a model drawn by chance");
+            .hint("it is the probability of drawing a conversation's first model at random");
         validate_budgets(self.max_joules, self.max_dollars, out);
         for (key, value) in self.lambdas() {
             out.range_if_set(key, value, 0.0.., "").hint(LAMBDA_HINT);
@@ -187,7 +185,7 @@ fn validate_budgets(max_joules: Option<f64>, max_dollars: Option<f64>, out: &mut
     out.range_if_set("max_dollars", max_dollars, 0.0.., "").hint(HINT);
 }
 
-/// `[policies.<name>.classes]`: what differs for requests of one task class.
+/// `[policies.<name>.classes]`: settings that differ for requests of one task class.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Classes {
@@ -213,14 +211,14 @@ impl Classes {
         }
     }
 
-    /// Those that are set.
+    /// The configured classes.
     pub fn all(&self) -> impl Iterator<Item = (TaskClass, &ClassConfig)> {
         TaskClass::ALL.into_iter().filter_map(|task| Some((task, self.get(task)?)))
     }
 }
 
-/// `[policies.<name>.classes.<class>]`: each key as in the policy, whose value stands where it is
-/// left out.
+/// `[policies.<name>.classes.<class>]`: each key as in the policy; one that is left out takes the
+/// policy's value.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClassConfig {
@@ -228,7 +226,7 @@ pub struct ClassConfig {
     pub floor: Option<f64>,
     pub max_joules: Option<f64>,
     pub max_dollars: Option<f64>,
-    /// Only this model answers.
+    /// The only model that may answer.
     pub model: Option<String>,
 }
 
@@ -236,14 +234,16 @@ pub struct ClassConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionsConfig {
-    /// Conversations remembered at once, at least 1; then the idlest is forgotten. Default 10,000.
+    /// Most conversations remembered, at least 1; beyond it the longest idle one is forgotten.
+    /// Default 10,000.
     pub remember: usize,
-    /// Seconds without a turn after which one is forgotten, at least 1; one that must stay on this
-    /// machine is kept until room is needed. Default 21,600 (six hours).
+    /// Idle seconds after which a conversation is forgotten, at least 1; one that must stay on this
+    /// machine is only forgotten when room is needed. Default 21,600 (six hours).
     pub forget_after_s: u64,
-    /// What each failed answer adds to the floor of its conversation, 0 to 1. Default 0.1.
+    /// Addition to a conversation's floor for each failed answer, 0 to 1. Default 0.1.
     pub floor_step: f64,
-    /// What tells conversations apart, the first that a request has. Default all, in this order.
+    /// Identifiers of a conversation in order of preference: the first that a request carries is
+    /// used. Default: all, in this order.
     pub identify_by: Vec<Identifier>,
 }
 
@@ -268,7 +268,7 @@ impl SessionsConfig {
     }
 }
 
-/// What a conversation can be known by.
+/// An identifier of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Identifier {
@@ -276,9 +276,9 @@ pub enum Identifier {
     Header,
     /// `metadata.session_id` in the body.
     Metadata,
-    /// `user` in the body; leave it out where that names a person with several conversations.
+    /// `user` in the body; leave it out if that names a person with several conversations.
     User,
-    /// Its messages so far.
+    /// The messages up to the last assistant turn.
     Prefix,
 }
 
@@ -296,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn the_default_policy_makes_sense() {
+    fn the_default_policy_is_valid() {
         assert_eq!(keys(&PolicyConfig::default()), [""; 0]);
     }
 
     #[test]
-    fn everything_that_makes_no_sense_is_found_at_once() {
+    fn all_invalid_settings_are_reported_at_once() {
         let code = ClassConfig {
             floor: Some(2.0),
             max_dollars: Some(-1.0),
@@ -331,9 +331,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lambda_that_nothing_can_use_is_a_mistake() {
+    fn a_lambda_without_effect_is_reported() {
         let config = PolicyConfig { lambda_per_gram: Some(0.1), ..PolicyConfig::default() };
-        assert_eq!(keys(&config), [""; 0], "a request may ask for the trade-off");
+        assert_eq!(keys(&config), [""; 0], "a request may select the trade-off");
         let config = PolicyConfig { overrides: vec![], ..config };
         assert_eq!(keys(&config), ["lambda_per_gram"]);
     }

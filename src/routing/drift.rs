@@ -1,9 +1,10 @@
-//! How far the requests served lately are from those that the router was trained on: one number.
+//! Drift: how far recent requests are from those that the router was trained on, as one number.
 //!
-//! The population stability index over the deciles of the predicted adequacy of an average model (ability 0), which is a
-//! function of the prompt alone: PSI = Σ (aᵢ − eᵢ) · ln(aᵢ / eᵢ), where eᵢ = 1/10 of the training prompts lie in decile i and
-//! aᵢ is the share of requests lately. By the usual rule of thumb (Siddiqi, Credit Risk Scorecards, 2006) below 0.1 nothing
-//! has changed and above 0.25 a new fit is due. No clock: lately means the last thousand requests or so.
+//! The population stability index over the deciles of the predicted adequacy of an average model
+//! (ability 0), which is a function of the prompt alone: PSI = Σ (aᵢ − eᵢ) · ln(aᵢ / eᵢ), where eᵢ
+//! = 1/10 is the share of training prompts in decile i and aᵢ the share of recent requests. By the
+//! usual rule of thumb (Siddiqi, Credit Risk Scorecards, 2006) a value below 0.1 means no change
+//! and one above 0.25 calls for a new fit. No clock: recent means about the last thousand requests.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -16,23 +17,23 @@ pub const REFERENCE_FILE: &str = "reference.json";
 const REFERENCE_VERSION: u32 = 1;
 static BUILT_IN: &str = include_str!("../../router-models/default/reference.json");
 
-/// Ability of the model whose predicted adequacy is watched: the average of the training data.
+/// Ability of the model whose predicted adequacy is monitored: the average of the training data.
 pub const AVERAGE_ABILITY: f64 = 0.0;
 
 const DECILES: usize = 10;
-/// Weight that a request loses with each that comes after it: about the last thousand count.
+/// Decay of a request's weight with each later one: about the last thousand count.
 const FORGETTING: f64 = 0.999;
-/// Requests until the number means anything: with fewer, chance alone makes it large.
+/// Requests before the index is reported: with fewer it is dominated by chance.
 const REQUESTS_MIN: f64 = 100.0;
 /// Least share of a decile: an empty one would make the index infinite.
 const SHARE_MIN: f64 = 1e-4;
 
-/// Where the deciles of the training prompts end.
+/// Decile boundaries of the training prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reference {
     version: u32,
-    /// Adequacies of an average model that divide the training prompts in tenths; rising.
+    /// Adequacies of an average model that divide the training prompts into tenths; ascending.
     p_deciles: [f64; DECILES - 1],
 }
 
@@ -43,7 +44,7 @@ pub enum ReferenceError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}: {source}", .path.display())]
     Json { path: PathBuf, source: serde_json::Error },
-    #[error("{}: its deciles do not rise within 0 to 1, or it is of another version", .0.display())]
+    #[error("{}: its deciles are not ascending within 0 to 1, or its version is unsupported", .0.display())]
     Unusable(PathBuf),
 }
 
@@ -63,7 +64,7 @@ impl Reference {
         Self::parse(BUILT_IN, Path::new(REFERENCE_FILE))
     }
 
-    /// That of a router's folder; a router without one has no drift to tell.
+    /// The reference in a router's folder; `None` if it has none, which disables drift.
     pub fn load(dir: &Path) -> Result<Option<Self>, ReferenceError> {
         let path = dir.join(REFERENCE_FILE);
         match std::fs::read_to_string(&path) {
@@ -92,11 +93,11 @@ impl Reference {
     }
 }
 
-/// The requests served lately against a reference.
+/// Recent requests against a reference.
 #[derive(Debug)]
 pub struct Drift {
     reference: Reference,
-    /// Requests in each decile, the older the less.
+    /// Decayed number of requests in each decile.
     counts: Mutex<[f64; DECILES]>,
 }
 
@@ -105,7 +106,7 @@ impl Drift {
         Self { reference, counts: Mutex::default() }
     }
 
-    /// Takes in a request for which an average model has adequacy `p`.
+    /// Counts a request for which an average model has adequacy `p`.
     pub fn observe(&self, p: f64) {
         let decile = self.reference.p_deciles.partition_point(|edge| *edge <= p);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,7 +114,7 @@ impl Drift {
         counts[decile] += 1.0;
     }
 
-    /// The population stability index, at least 0; `None` until enough requests came.
+    /// The population stability index, at least 0; `None` before enough requests.
     pub fn psi(&self) -> Option<f64> {
         let counts = *self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let all: f64 = counts.iter().sum();
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn it_forgets() {
+    fn old_requests_are_forgotten() {
         let drift = Drift::new(reference());
         (0..1000).for_each(|_| drift.observe(0.05));
         let drifted = drift.psi().unwrap();
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_is_checked_and_may_be_missing() {
+    fn a_reference_is_validated_and_may_be_missing() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Reference::load(dir.path()).unwrap(), None);
         for text in [

@@ -1,4 +1,4 @@
-//! What a candidate cannot or must not answer, and why: constraints come before any preference. Pure.
+//! Constraints: candidates that cannot or must not answer a request, and why. Pure.
 
 use std::fmt;
 
@@ -23,19 +23,20 @@ pub enum Exclusion {
     NoChoices,
     /// It has no chat template and only continues raw prompts.
     NoChatTemplate,
-    /// It gives raw prompts no suffix, no best of several candidates and no log-probabilities of the prompt.
+    /// It supports neither `suffix` nor `best_of` nor log-probabilities of the prompt for raw
+    /// prompts.
     NoRawDetails,
-    /// It gives embeddings and the request wants text, or the other way round.
+    /// It computes embeddings and the request wants text, or the other way round.
     OtherTask,
     OverJoules,
     OverDollars,
-    /// There is a budget, and nobody knows what this model takes.
+    /// There is a budget, and the energy of this model is unknown.
     UnknownJoules,
     UnknownDollars,
 }
 
 impl Exclusion {
-    /// Whether waiting may help.
+    /// Whether a retry later may succeed.
     pub fn is_transient(self) -> bool {
         matches!(self, Self::NotReady | Self::Busy)
     }
@@ -79,7 +80,7 @@ impl fmt::Display for Exclusion {
             Self::NoMedia => "reads text only",
             Self::NoChatTemplate => "has no chat template: it continues raw prompts (/v1/completions)",
             Self::NoRawDetails => {
-                "gives raw prompts no `suffix`, no `best_of` above `n` and no log-probabilities of their own tokens"
+                "supports no `suffix`, no `best_of` above `n` and no prompt log-probabilities for raw prompts"
             }
             Self::NoLogprobs => "gives no log-probabilities",
             Self::NoChoices => "gives one choice only",
@@ -92,7 +93,7 @@ impl fmt::Display for Exclusion {
     }
 }
 
-/// Why `candidate` may not answer; the gravest reason where there are several.
+/// Why `candidate` may not answer, `None` if it may; the most important reason of several.
 pub(super) fn exclusion(
     features: &Features,
     candidate: &Candidate,
@@ -120,8 +121,8 @@ pub(super) fn exclusion(
     broken.or_else(|| over_budget(candidate, rule))
 }
 
-/// The token estimate is rough, so only a prompt that is too long even at half the estimate is excluded here; the
-/// engine counts exactly and refuses the rest.
+/// The token estimate is rough, so only a prompt that is too long even at half the estimate is
+/// excluded; the engine counts exactly and rejects the rest.
 fn surely_too_long(features: &Features, candidate: &Candidate) -> bool {
     candidate.context_tokens.is_some_and(|limit| features.context_tokens() / 2 > limit)
 }

@@ -1,6 +1,7 @@
-//! What routing knows of a request without running it: its structure, never its text. Pure.
+//! Features of a request: its structure, never its text. Pure.
 //!
-//! Small and harmless enough to be logged with every request, so that replay can decide again.
+//! Small and free of content, so that they are logged with every request and replay can decide
+//! again.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,14 +12,14 @@ use crate::openai::{
     Role, Tool,
 };
 
-/// Bytes of English text per token, the usual rule of thumb for byte-pair vocabularies; only used until the
+/// Bytes of English text per token, a rule of thumb for byte-pair vocabularies; only used until the
 /// chosen engine has counted exactly.
 const BYTES_PER_TOKEN: usize = 4;
 
-/// Tokens a chat template spends on each turn (role markers and separators).
+/// Tokens that a chat template adds per turn (role markers and separators).
 const TOKENS_PER_TURN: usize = 4;
 
-/// Output length assumed when the client sets no limit.
+/// Output length assumed without a client limit.
 const TYPICAL_OUTPUT_TOKENS: u32 = 256;
 
 /// Structure of one request.
@@ -26,21 +27,23 @@ const TYPICAL_OUTPUT_TOKENS: u32 = 256;
 pub struct Features {
     /// Estimated prompt tokens, template included.
     pub prompt_tokens: u32,
-    /// The client's output limit, or a typical length if that is smaller, times the choices asked for.
+    /// The client's output limit, or a typical length if that is smaller, times the number of
+    /// choices.
     pub output_tokens: u32,
     pub turns: u32,
     #[serde(default)]
     pub task: TaskClass,
-    /// The client's own output limit for each choice, if it set one.
+    /// The client's output limit per choice, if set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_limit: Option<u32>,
-    /// How many answers it wants; absent when one.
+    /// Number of answers requested; absent for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choices: Option<u32>,
-    /// The longest of several prompts, which are read one by one; absent when there is one.
+    /// Estimated tokens of the longest of several prompts, which are read one by one; absent for a
+    /// single prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_prompt_tokens: Option<u32>,
-    /// What an answer takes beyond plain chat.
+    /// Capabilities that the request needs.
     pub needs: Capabilities,
 }
 
@@ -53,12 +56,12 @@ impl Features {
         }
     }
 
-    /// What must fit into a model's context at once.
+    /// Tokens that must fit into a model's context at once.
     pub fn context_tokens(&self) -> u32 {
         self.longest_prompt_tokens.unwrap_or(self.prompt_tokens)
     }
 
-    /// How many answers the client wants, at least 1.
+    /// Number of answers requested, at least 1.
     pub fn answers(&self) -> u32 {
         self.choices.unwrap_or(1).max(1)
     }
@@ -144,7 +147,8 @@ impl Features {
     }
 }
 
-/// Whether the conversation waits for a model to go on after a tool: a result stands after the last assistant turn.
+/// Whether the conversation waits for a model to continue after a tool: a tool result follows the
+/// last assistant turn.
 pub fn waits_for_tool(messages: &[Message]) -> bool {
     let since = messages.iter().rev().take_while(|message| message.role != Role::Assistant);
     since.into_iter().any(|message| matches!(message.role, Role::Tool | Role::Function))
@@ -155,7 +159,7 @@ fn last_question(messages: &[Message]) -> std::borrow::Cow<'_, str> {
     last.and_then(|message| message.content.as_ref()).map(Content::text).unwrap_or_default()
 }
 
-/// What a tool adds to the prompt, its schema being nearly all of it.
+/// Bytes that a tool adds to the prompt, mostly its schema.
 fn schema_bytes(tool: &Tool) -> usize {
     let description = |function: &FunctionDefinition| {
         let schema = function.parameters.as_ref().map_or(0, |schema| schema.get().len());
@@ -164,13 +168,13 @@ fn schema_bytes(tool: &Tool) -> usize {
     tool.function.as_ref().map_or(0, description)
 }
 
-/// Of all choices together.
+/// All choices together.
 fn output_tokens(limit: Option<u32>, choices: u32) -> u32 {
     let each = limit.map_or(TYPICAL_OUTPUT_TOKENS, |limit| limit.min(TYPICAL_OUTPUT_TOKENS));
     each.saturating_mul(choices.max(1))
 }
 
-/// Abilities beyond continuing text: what a request needs and what a model has.
+/// Capabilities beyond continuing text: needed by a request, or offered by a model.
 #[expect(clippy::struct_excessive_bools, reason = "independent yes/no abilities, each named")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
@@ -180,22 +184,22 @@ pub struct Capabilities {
     pub tools: bool,
     /// `response_format` other than text.
     pub schema: bool,
-    /// Images, audio or files among the message parts, or in the answer.
+    /// Images, audio or files in the messages, or in the answer.
     pub media: bool,
     pub logprobs: bool,
     /// More than one choice (`n`).
     pub choices: bool,
-    /// What local models do not do with a raw prompt: a suffix, the best of several candidates, log-probabilities of the
-    /// prompt itself.
+    /// Details of raw prompts that local models do not support: a suffix, the best of several
+    /// candidates, log-probabilities of the prompt itself.
     #[serde(default)]
     pub raw_details: bool,
-    /// Vectors instead of text: the one ability that excludes the others.
+    /// Vectors instead of text: excludes all other capabilities.
     #[serde(default)]
     pub embeddings: bool,
 }
 
 impl Capabilities {
-    /// All that an answer in text may need.
+    /// All capabilities for answers in text.
     pub const ALL: Self = Self {
         chat: true,
         tools: true,
@@ -206,7 +210,7 @@ impl Capabilities {
         raw_details: true,
         embeddings: false,
     };
-    /// What a model that gives embeddings can do.
+    /// Capabilities of an embedding model.
     pub const EMBEDDINGS: Self = Self {
         chat: false,
         tools: false,

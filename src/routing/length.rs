@@ -1,28 +1,30 @@
-//! How long an answer will be: one small online model for each model that answers.
+//! Prediction of answer lengths: one small online model per model.
 //!
-//! Pure. Bayesian linear regression of ln(1 + tokens) on the task class, the length of the prompt and whether a form is
-//! asked for, updated with every answer that ended. An answer cut by its limit only says "at least so long".
+//! Pure. Bayesian linear regression of ln(1 + tokens) on the task class, the prompt length and
+//! whether an answer format is requested, updated with every answer that ended. An answer cut by
+//! its limit is a lower bound only.
 
 use super::{Features, TaskClass};
 
-/// One weight a task class, then the slope over the prompt's length and the effect of a form.
+/// One weight per task class, the slope over prompt length, and the effect of an answer format.
 const INPUTS: usize = TaskClass::ALL.len() + 2;
 
-/// Tokens that an answer is taken to have before any was seen, in the order of [`TaskClass::ALL`]: judgement, soon
-/// outweighed by what is seen.
+/// Prior answer lengths in tokens, in the order of [`TaskClass::ALL`]: an estimate without data,
+/// soon outweighed by observations.
 const PRIOR_TOKENS: [f64; TaskClass::ALL.len()] = [80.0, 250.0, 60.0, 120.0, 300.0, 250.0, 200.0];
-/// Variance of the prior of each class, of ln tokens: a factor of about two either way.
+/// Prior variance of each class, of ln tokens: a factor of about two either way.
 const PRIOR_VARIANCE_CLASS: f64 = 0.6;
-/// Variance of the prior of the slope and of the form, whose means are 0.
+/// Prior variance of slope and format, whose prior means are 0.
 const PRIOR_VARIANCE_SLOPE: f64 = 0.04;
-/// How far answers to like requests differ, as variance of ln tokens, before any was seen.
+/// Prior variance of ln tokens among similar requests.
 const PRIOR_NOISE: f64 = 0.8;
-/// Weight of the newest answer in the noise: about the last hundred count.
+/// Weight of the newest answer in the noise estimate: about the last hundred count.
 const NOISE_WEIGHT: f64 = 0.01;
-/// What is known ages by this factor with each answer, so that a model whose use changes is learned anew.
+/// Factor by which knowledge decays with each answer, so that a model whose use changes is learned
+/// again.
 const MEMORY: f64 = 0.998;
 
-/// Of the standard normal distribution at 1/18, 3/18, … 17/18.
+/// Quantiles of the standard normal distribution at 1/18, 3/18, … 17/18.
 const QUANTILES: [f64; 9] = [-1.593, -0.967, -0.589, -0.282, 0.0, 0.282, 0.589, 0.967, 1.593];
 
 type Inputs = [f64; INPUTS];
@@ -31,7 +33,7 @@ type Inputs = [f64; INPUTS];
 #[derive(Clone, Debug)]
 pub struct OutputLength {
     weights: Inputs,
-    /// Of the weights.
+    /// Covariance of the weights.
     covariance: [Inputs; INPUTS],
     noise: f64,
 }
@@ -52,7 +54,8 @@ impl Default for OutputLength {
 }
 
 impl OutputLength {
-    /// Expected tokens of the answer, all choices together, at most the client's limit for each. Rounded.
+    /// Expected tokens of the answer, all choices together, at most the client's limit for each.
+    /// Rounded.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -65,12 +68,12 @@ impl OutputLength {
         all.round().min(f64::from(u32::MAX)) as u32
     }
 
-    /// Takes in an answer of `tokens`, all choices together; `cut` if the limit ended it.
+    /// Learns from an answer of `tokens`, all choices together; `cut` if the limit ended it.
     pub fn observe(&mut self, features: &Features, tokens: u64, cut: bool) {
         let inputs = inputs(features);
         let middle = dot(&self.weights, &inputs);
         let seen = (tokens as f64 / f64::from(features.answers())).ln_1p();
-        // Cut short of what was expected anyway: nothing was learned.
+        // Cut below the expectation: no information.
         if cut && middle >= seen {
             return;
         }
@@ -89,7 +92,7 @@ impl OutputLength {
         self.forget(&inputs);
     }
 
-    /// Ages what is known of the inputs just seen, never beyond the prior.
+    /// Widens the variance of the inputs just seen, at most to the prior.
     fn forget(&mut self, inputs: &Inputs) {
         for (at, input) in inputs.iter().enumerate() {
             let most =
@@ -107,7 +110,7 @@ fn inputs(features: &Features) -> Inputs {
     if let Some(at) = TaskClass::ALL.iter().position(|class| *class == features.task) {
         inputs[at] = 1.0;
     }
-    // Centred at a prompt of a hundred tokens, so that the class's weight is that prompt's.
+    // Centred at a prompt of 100 tokens, so that a class weight is the value for that prompt.
     inputs[INPUTS - 2] = (f64::from(features.prompt_tokens.max(1)) / 100.0).ln();
     inputs[INPUTS - 1] = f64::from(u8::from(features.needs.schema));
     inputs
@@ -117,7 +120,7 @@ fn dot(a: &Inputs, b: &Inputs) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Mean of min(X, limit) where ln(1 + X) is normal: over nine values of X that split its probability evenly.
+/// Mean of min(X, limit) where ln(1 + X) is normal, over nine equally probable values of X.
 fn mean_up_to(limit: f64, middle: f64, variance: f64) -> f64 {
     let deviation = variance.sqrt();
     let values = QUANTILES.iter().map(|at| (middle + deviation * at).exp_m1().clamp(0.0, limit));
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_teach_their_class_and_leave_the_others_alone() {
+    fn answers_update_their_class_and_no_other() {
         let mut length = OutputLength::default();
         let (code, chat) =
             (features(TaskClass::Code, 100, None), features(TaskClass::Chat, 100, None));
@@ -145,7 +148,7 @@ mod tests {
         }
         let learned = length.expected(&code);
         assert!((45..60).contains(&learned), "{learned}");
-        // Only the noise, which all share, has shrunk.
+        // Only the noise, which all classes share, has shrunk.
         let after = length.expected(&chat);
         assert!(after <= before && after > 150, "{before} {after}");
     }
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_was_cut_counts_as_at_least_so_long() {
+    fn a_cut_answer_counts_as_a_lower_bound() {
         let mut length = OutputLength::default();
         let limited = features(TaskClass::Math, 100, Some(10));
         for _ in 0..100 {

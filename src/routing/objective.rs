@@ -1,10 +1,11 @@
-//! What a rule wants least of, or most of, and what that makes a candidate cost. Pure.
+//! Objectives: the quantity that a rule minimises or maximises, and a candidate's cost under it.
+//! Pure.
 
 use serde::{Deserialize, Serialize};
 
 use super::candidate::Costs;
 
-/// What to minimise among adequate models.
+/// Quantity to minimise among adequate models.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
@@ -15,21 +16,21 @@ pub enum Objective {
     Latency,
     /// Grams of CO2 equivalent.
     Carbon,
-    /// Not a cost: the highest adequacy wins.
+    /// Maximises adequacy instead of minimising a cost.
     Quality,
-    /// The highest `p - lambda · costs` wins.
+    /// Maximises `p - lambda · costs`.
     Tradeoff,
 }
 
-/// How much adequacy a unit of cost is worth; 0: nothing. What [`Objective::Tradeoff`] weighs by.
+/// Adequacy that a unit of each cost is worth under [`Objective::Tradeoff`]; 0: nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lambda {
     pub per_joule: f64,
     pub per_dollar: f64,
-    /// Of time to the first token.
+    /// Per second to the first token.
     pub per_second: f64,
-    /// Of CO2 equivalent.
+    /// Per gram of CO2 equivalent.
     pub per_gram: f64,
 }
 
@@ -52,8 +53,8 @@ impl Objective {
     pub const ALL: [Self; 6] =
         [Self::Joules, Self::Dollars, Self::Latency, Self::Carbon, Self::Quality, Self::Tradeoff];
 
-    /// What adequacy `p` at these costs comes to: less is better, and only comparable under one objective. Infinite
-    /// where unknown: what nobody knows must not win by silence.
+    /// Cost of an answer of adequacy `p`: less is better, and only comparable under one objective.
+    /// Infinite if unknown, so that a model without figures does not win.
     pub fn cost(self, lambda: Lambda, p: f64, costs: &Costs) -> f64 {
         let known = match self {
             Self::Joules => costs.joules.map(|joules| joules.0),
@@ -70,7 +71,7 @@ impl Objective {
         known.filter(|cost| !cost.is_nan()).unwrap_or(f64::INFINITY)
     }
 
-    /// Whether its costs are differences of adequacy rather than a quantity of something.
+    /// Whether costs are in units of adequacy.
     pub fn is_in_adequacy(self) -> bool {
         matches!(self, Self::Quality | Self::Tradeoff)
     }
@@ -115,7 +116,7 @@ mod tests {
     };
 
     #[test]
-    fn a_trade_off_adds_what_each_cost_is_worth() {
+    fn a_trade_off_adds_each_cost_times_its_lambda() {
         let lambda = Lambda { per_joule: 0.01, per_dollar: 10.0, per_second: 0.2, per_gram: 0.0 };
         let cost = Objective::Tradeoff.cost(lambda, 0.9, &KNOWN);
         assert!((cost - (-0.9 + 0.1 + 0.1 + 0.1)).abs() < 1e-12, "{cost}");
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_costs_without_end_unless_it_does_not_count() {
+    fn an_unknown_cost_is_infinite_unless_its_lambda_is_zero() {
         assert!(Objective::Carbon.cost(Lambda::default(), 1.0, &KNOWN).is_infinite());
         let carbon = Lambda { per_gram: 1.0, ..Lambda::default() };
         assert!(Objective::Tradeoff.cost(carbon, 1.0, &KNOWN).is_infinite());

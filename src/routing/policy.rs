@@ -1,99 +1,51 @@
-//! A configured policy, and the rule that it makes for one request: by the request's task, and with what the request
-//! itself wishes, as far as the policy lets it. Pure.
+//! Policies: the rule of a request from its policy, its task class and the overrides that the
+//! policy permits. Pure.
 
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::config::PolicyConfig;
+use super::overrides::{OverrideKind, PolicyOverrides};
 use super::{Objective, Rule, TaskClass};
 use crate::units::{Dollars, Joules};
 
-/// One policy by name.
+/// A named policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     pub name: Arc<str>,
     pub config: PolicyConfig,
 }
 
-/// What a request asks of its policy.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PolicyOverrides {
-    /// 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub floor: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub objective: Option<Objective>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_joules: Option<Joules>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_dollars: Option<Dollars>,
-    /// Always granted; `false` asks for nothing.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub local_only: bool,
-}
-
-impl PolicyOverrides {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// What a policy may let a request set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OverrideKind {
-    Floor,
-    Objective,
-    MaxJoules,
-    MaxDollars,
-}
-
-impl OverrideKind {
-    pub const ALL: [Self; 4] = [Self::Floor, Self::Objective, Self::MaxJoules, Self::MaxDollars];
-
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Floor => "floor",
-            Self::Objective => "objective",
-            Self::MaxJoules => "max_joules",
-            Self::MaxDollars => "max_dollars",
-        }
-    }
-}
-
-/// A wish that the policy does not grant.
+/// An override that the policy does not permit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("the policy `{policy}` does not let a request set `{}`; it may set {}", wish.label(), list(.allowed))]
-    NotAllowed { policy: Arc<str>, wish: OverrideKind, allowed: Vec<OverrideKind> },
-    #[error("the policy `{policy}` allows a `{}` of at most {most}", wish.label())]
-    OverLimit { policy: Arc<str>, wish: OverrideKind, most: String },
+pub enum OverrideError {
+    #[error("the policy `{policy}` does not let a request set `{}`; it may set {}", kind.label(), list(.allowed))]
+    NotAllowed { policy: Arc<str>, kind: OverrideKind, allowed: Vec<OverrideKind> },
+    #[error("the policy `{policy}` allows a `{}` of at most {most}", kind.label())]
+    OverLimit { policy: Arc<str>, kind: OverrideKind, most: String },
     #[error(
         "the policy `{policy}` has no lambda, so it cannot trade adequacy for cost: ask for another objective"
     )]
     NoLambda { policy: Arc<str> },
 }
 
-impl Refusal {
-    /// The wish that was refused.
-    pub fn wish(&self) -> OverrideKind {
+impl OverrideError {
+    /// The override that was refused.
+    pub fn kind(&self) -> OverrideKind {
         match self {
-            Self::NotAllowed { wish, .. } | Self::OverLimit { wish, .. } => *wish,
+            Self::NotAllowed { kind, .. } | Self::OverLimit { kind, .. } => *kind,
             Self::NoLambda { .. } => OverrideKind::Objective,
         }
     }
 }
 
 fn list(allowed: &[OverrideKind]) -> String {
-    let labels: Vec<&str> = allowed.iter().map(|wish| wish.label()).chain(["local_only"]).collect();
+    let labels: Vec<&str> = allowed.iter().map(|kind| kind.label()).chain(["local_only"]).collect();
     labels.join(", ")
 }
 
 impl Policy {
-    /// The rule for a request of this task, as the policy has it.
+    /// The rule for a request of this task class, without overrides.
     pub fn rule(&self, task: TaskClass) -> Rule {
         let config = &self.config;
         let class = config.classes.get(task).cloned().unwrap_or_default();
@@ -109,56 +61,64 @@ impl Policy {
             lambda: config.lambda(),
             switch_gain: config.switch_gain,
             cascade: config.cascade,
-            stay: None,
+            affinity: None,
             explore: None,
         }
     }
 
-    /// The same with what the request wishes.
-    pub fn rule_with(&self, task: TaskClass, wishes: &PolicyOverrides) -> Result<Rule, Refusal> {
+    /// The same with the overrides of the request.
+    pub fn rule_with(
+        &self,
+        task: TaskClass,
+        overrides: &PolicyOverrides,
+    ) -> Result<Rule, OverrideError> {
         let mut rule = self.rule(task);
-        rule.local_only |= wishes.local_only;
-        if let Some(floor) = wishes.floor {
+        rule.local_only |= overrides.local_only;
+        if let Some(floor) = overrides.floor {
             self.check_allowed(OverrideKind::Floor)?;
             rule.floor = floor;
         }
-        if let Some(objective) = wishes.objective {
+        if let Some(objective) = overrides.objective {
             self.check_allowed(OverrideKind::Objective)?;
             if objective == Objective::Tradeoff && rule.lambda.is_zero() {
-                return Err(Refusal::NoLambda { policy: Arc::clone(&self.name) });
+                return Err(OverrideError::NoLambda { policy: Arc::clone(&self.name) });
             }
             rule.objective = objective;
         }
-        if let Some(most) = wishes.max_joules {
+        if let Some(most) = overrides.max_joules {
             rule.max_joules = Some(self.lower(OverrideKind::MaxJoules, rule.max_joules, most)?);
         }
-        if let Some(most) = wishes.max_dollars {
+        if let Some(most) = overrides.max_dollars {
             rule.max_dollars =
                 Some(self.lower(OverrideKind::MaxDollars, rule.max_dollars, most)?);
         }
         Ok(rule)
     }
 
-    fn check_allowed(&self, wish: OverrideKind) -> Result<(), Refusal> {
+    fn check_allowed(&self, kind: OverrideKind) -> Result<(), OverrideError> {
         let allowed = &self.config.overrides;
-        if allowed.contains(&wish) {
+        if allowed.contains(&kind) {
             return Ok(());
         }
-        Err(Refusal::NotAllowed { policy: Arc::clone(&self.name), wish, allowed: allowed.clone() })
+        Err(OverrideError::NotAllowed {
+            policy: Arc::clone(&self.name),
+            kind,
+            allowed: allowed.clone(),
+        })
     }
 
     /// A budget may be lowered, not raised.
     fn lower<T: PartialOrd + fmt::Display>(
         &self,
-        wish: OverrideKind,
+        kind: OverrideKind,
         limit: Option<T>,
         asked: T,
-    ) -> Result<T, Refusal> {
-        self.check_allowed(wish)?;
+    ) -> Result<T, OverrideError> {
+        self.check_allowed(kind)?;
         match limit {
             Some(limit) if asked > limit => {
                 let (policy, most) = (Arc::clone(&self.name), limit.to_string());
-                Err(Refusal::OverLimit { policy, wish, most })
+                Err(OverrideError::OverLimit { policy, kind, most })
             }
             _ => Ok(asked),
         }
@@ -175,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_overrules_its_policy_and_leaves_the_rest() {
+    fn a_class_overrides_its_policy_and_inherits_the_rest() {
         let code = ClassConfig {
             floor: Some(0.9),
             model: Some("coder".to_owned()),
@@ -192,33 +152,33 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_is_granted_within_what_the_policy_allows_and_else_refused_by_name() {
+    fn an_override_is_applied_within_the_policy_and_else_refused_by_name() {
         let strict = policy(PolicyConfig {
             overrides: vec![OverrideKind::MaxJoules],
             max_joules: Some(10.0),
             ..PolicyConfig::default()
         });
-        let wish = |wishes: PolicyOverrides| strict.rule_with(TaskClass::Chat, &wishes);
+        let kind = |overrides: PolicyOverrides| strict.rule_with(TaskClass::Chat, &overrides);
         let joules =
             |most| PolicyOverrides { max_joules: Some(Joules(most)), ..PolicyOverrides::default() };
-        assert_eq!(wish(joules(5.0)).unwrap().max_joules, Some(Joules(5.0)));
-        let refused = wish(joules(50.0)).unwrap_err();
+        assert_eq!(kind(joules(5.0)).unwrap().max_joules, Some(Joules(5.0)));
+        let refused = kind(joules(50.0)).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "the policy `test` allows a `max_joules` of at most 10.00 J"
         );
         let refused =
-            wish(PolicyOverrides { floor: Some(0.1), ..PolicyOverrides::default() }).unwrap_err();
+            kind(PolicyOverrides { floor: Some(0.1), ..PolicyOverrides::default() }).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "the policy `test` does not let a request set `floor`; it may set max_joules, local_only"
         );
         let local = PolicyOverrides { local_only: true, ..PolicyOverrides::default() };
-        assert!(wish(local).unwrap().local_only, "to stay here can always be asked");
+        assert!(kind(local).unwrap().local_only, "local_only is always permitted");
     }
 
     #[test]
-    fn local_only_is_never_loosened_and_a_trade_off_needs_its_lambda() {
+    fn local_only_is_never_relaxed_and_a_trade_off_needs_a_lambda() {
         let private = policy(PolicyConfig { local_only: true, ..PolicyConfig::default() });
         let open =
             PolicyOverrides { objective: Some(Objective::Quality), ..PolicyOverrides::default() };
@@ -226,6 +186,6 @@ mod tests {
         let trade =
             PolicyOverrides { objective: Some(Objective::Tradeoff), ..PolicyOverrides::default() };
         let refused = private.rule_with(TaskClass::Chat, &trade).unwrap_err();
-        assert_eq!(refused.wish(), OverrideKind::Objective);
+        assert_eq!(refused.kind(), OverrideKind::Objective);
     }
 }

@@ -1,5 +1,5 @@
-//! Why the first choice is first, in words for people and in one fixed word for metrics. ASCII,
-//! as it goes into a header. Pure.
+//! Explanation of a decision, as a sentence for people and as a fixed word for metrics. ASCII,
+//! since it is sent in a header. Pure.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,20 +7,21 @@ use std::sync::Arc;
 use super::{Exclusion, Objective};
 use crate::units::{Dollars, Joules};
 
-/// Why the first choice is first, what stood behind it, and what the conversation lost.
+/// Why the first choice is first, the second choice, and what restricted the decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reason {
-    pub why: Why,
-    /// Who answers if the first choice does not.
+    pub kind: ReasonKind,
+    /// Fallback if the first choice fails.
     pub runner_up: Option<RunnerUp>,
-    /// The conversation's model, if it may not answer this time; `None` within: it is no longer configured.
-    pub gone: Option<(Arc<str>, Option<Exclusion>)>,
+    /// The conversation's model, if it may not answer this time; with `None` if it is no longer
+    /// configured.
+    pub previous_unavailable: Option<(Arc<str>, Option<Exclusion>)>,
     pub over_budget: Option<OverBudget>,
 }
 
-/// What decided.
+/// The step that determined the first choice.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Why {
+pub enum ReasonKind {
     /// The cheapest of the models at or above the floor.
     Adequate {
         model: Arc<str>,
@@ -29,7 +30,7 @@ pub enum Why {
         objective: Objective,
         cost: f64,
     },
-    /// No model reaches the floor, so the most adequate one answers.
+    /// No model reaches the floor; the most adequate one answers.
     BestAvailable {
         model: Arc<str>,
         p: f64,
@@ -41,17 +42,18 @@ pub enum Why {
         rival: Arc<str>,
         gain: Gain,
     },
-    /// The conversation's model waits for the result of its tool.
+    /// The conversation's model waits for a tool result.
     ToolLoop {
         model: Arc<str>,
     },
-    /// A local model begins; if the confidence in its first tokens is below the threshold, `next` answers.
+    /// A local model starts; `next` answers if the confidence in its first tokens is below the
+    /// threshold.
     Watched {
         model: Arc<str>,
         next: Arc<str>,
         threshold: f64,
     },
-    /// Chance chose, with this probability.
+    /// Drawn at random, with this probability.
     Explored {
         model: Arc<str>,
         propensity: f64,
@@ -60,11 +62,11 @@ pub enum Why {
         model: Arc<str>,
         by_policy: bool,
     },
-    /// Nobody may; for each the reason.
+    /// No model may answer; each with its reason.
     NoCandidate(Vec<(Arc<str>, Exclusion)>),
 }
 
-/// What leaving the conversation's model would bring, and what it would have to bring, in the objective's unit.
+/// Gain from leaving the conversation's model, and the gain required, in the objective's unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gain {
     pub objective: Objective,
@@ -72,7 +74,7 @@ pub struct Gain {
     pub needed: f64,
 }
 
-/// The models that a budget alone keeps from answering.
+/// The models that are excluded by a budget alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OverBudget {
     pub first: Arc<str>,
@@ -91,29 +93,31 @@ pub struct RunnerUp {
 }
 
 impl Reason {
-    /// A fixed word for metrics.
+    /// The fixed word for metrics.
     pub fn label(&self) -> &'static str {
-        match self.why {
-            Why::Adequate { .. } => "adequate",
-            Why::BestAvailable { .. } => "best_available",
-            Why::Stays { .. } => "stays",
-            Why::ToolLoop { .. } => "tool_loop",
-            Why::Explored { .. } => "explored",
-            Why::Pinned { .. } => "pinned",
-            Why::Watched { .. } => "watched",
-            Why::NoCandidate(_) => "no_candidate",
+        match self.kind {
+            ReasonKind::Adequate { .. } => "adequate",
+            ReasonKind::BestAvailable { .. } => "best_available",
+            ReasonKind::Stays { .. } => "stays",
+            ReasonKind::ToolLoop { .. } => "tool_loop",
+            ReasonKind::Explored { .. } => "explored",
+            ReasonKind::Pinned { .. } => "pinned",
+            ReasonKind::Watched { .. } => "watched",
+            ReasonKind::NoCandidate(_) => "no_candidate",
         }
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.why)?;
-        match &self.gone {
+        write!(f, "{}", self.kind)?;
+        match &self.previous_unavailable {
             Some((model, Some(why))) => {
                 write!(f, "; the conversation was on {model}, which may not answer: {why}")?;
             }
-            Some((model, None)) => write!(f, "; the conversation was on {model}, which is gone")?,
+            Some((model, None)) => {
+                write!(f, "; the conversation was on {model}, which is no longer configured")?;
+            }
             None => {}
         }
         if let Some(next) = &self.runner_up {
@@ -141,13 +145,13 @@ impl fmt::Display for OverBudget {
             (Some(joules), Some(dollars)) => write!(f, "{joules} and {dollars}"),
             (Some(joules), None) => write!(f, "{joules}"),
             (None, Some(dollars)) => write!(f, "{dollars}"),
-            // Nobody is over a budget that is not there.
+            // Without a budget no model is over it.
             (None, None) => Ok(()),
         }
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for ReasonKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Adequate { model, p, floor, objective: Objective::Quality, .. } => {
@@ -181,7 +185,7 @@ impl fmt::Display for Why {
             Self::Watched { model, next, threshold } => {
                 write!(
                     f,
-                    "{model} begins and is watched; {next} takes over if the confidence in its first tokens is below {threshold:.2}"
+                    "{model} starts; {next} takes over if the confidence in its first tokens is below {threshold:.2}"
                 )
             }
             Self::Stays { model, rival, gain } => {

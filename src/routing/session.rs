@@ -1,8 +1,8 @@
-//! What is remembered of conversations while they last: the model they are on, a raised floor, and whether they must stay
-//! on this machine. In memory only; a restart forgets all of it.
+//! Memory of conversations: the model each is on, its raised floor, and whether it must stay on
+//! this machine. In memory only; a restart forgets all of it.
 //!
-//! Pure: the caller tells the time and makes the keys, and no text is kept. Bounded: the conversation that was idle
-//! longest goes first, one that must stay here only when no other is left.
+//! Pure: the caller supplies time and keys, and no text is kept. Bounded: the longest idle
+//! conversation is forgotten first, one that must stay on this machine only when no other is left.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use super::Route;
 use crate::units::MonotonicNs;
 
-/// Points of a conversation by which its next turn finds it; a client that goes back further starts a new one.
-const POINTS_MAX: usize = 8;
-/// No floor is raised above this: some model must be able to reach it.
+/// Prefix hashes remembered per conversation; a client that resumes from an earlier turn starts a
+/// new one.
+const PREFIXES_MAX: usize = 8;
+/// Upper limit of raised floors: some model must be able to reach it.
 const FLOOR_MAX: f64 = 0.99;
 
-/// A conversation's key: a keyed hash, worthless without this process's key.
+/// Key of a conversation: a keyed hash, meaningless without the key of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
@@ -51,56 +52,60 @@ impl<'de> Deserialize<'de> for SessionId {
     }
 }
 
-/// How much is remembered, and for how long.
+/// Bounds of the memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     pub sessions: usize,
     pub idle: Duration,
-    /// What a failed answer adds to the floor, 0 to 1.
+    /// Addition to the floor for each failed answer, 0 to 1.
     pub floor_step: f64,
 }
 
-/// One request's place in its conversation.
+/// Hashes by which a request's conversation is found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// What the client calls the conversation, as a keyed hash.
+pub struct Fingerprint {
+    /// Keyed hash of the name that the client gave the conversation.
     pub named: Option<SessionId>,
-    /// Keyed hashes of the request's messages up to each assistant turn, shortest first.
-    pub points: Vec<u64>,
-    /// The same of all its messages.
-    pub whole: u64,
-    /// Keyed hashes of single longer messages, wherever they stand: those up to the last answer, and those since.
-    pub history: Vec<u64>,
-    pub latest: Vec<u64>,
+    /// Keyed hashes of the messages before each assistant turn, shortest prefix first.
+    pub prefix_hashes: Vec<u64>,
+    /// Keyed hash of all messages.
+    pub full_hash: u64,
+    /// Keyed hashes of single longer messages, at any position: those up to the last answer, and
+    /// those after it.
+    pub history_hashes: Vec<u64>,
+    pub new_hashes: Vec<u64>,
 }
 
-/// The last turn that a model answered.
+/// The last answered turn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
     pub model: Arc<str>,
     pub route: Route,
-    /// [`Place::whole`] of the request that it answered.
-    pub point: u64,
-    /// Tokens of that conversation that its cache then held.
+    /// [`Fingerprint::full_hash`] of the request that was answered.
+    pub full_hash: u64,
+    /// Tokens of that conversation in the model's cache afterwards.
     pub cached_tokens: u64,
 }
 
-/// What is known of the conversation that a request belongs to.
+/// State of the conversation that a request belongs to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Known {
-    /// Its key; none yet at its first turn.
+pub struct SessionState {
+    /// Its key; `None` before its first turn.
     pub id: Option<SessionId>,
     pub local_only: bool,
-    /// The floor that failed answers have raised; 0: none failed.
+    /// Floor raised by failed answers; 0 if none failed.
     pub floor: f64,
     pub last: Option<Turn>,
 }
 
-impl Known {
-    /// Tokens of the request that the cache of `model` holds: only what it has read of these very messages.
-    pub fn cached_tokens(&self, model: &str, place: &Place) -> u64 {
+impl SessionState {
+    /// Tokens of the request in the cache of `model`: only those read from exactly these messages.
+    pub fn cached_tokens(&self, model: &str, fingerprint: &Fingerprint) -> u64 {
         let last = self.last.as_ref().filter(|last| &*last.model == model);
-        let read = |last: &&Turn| place.points.contains(&last.point) || last.point == place.whole;
+        let read = |last: &&Turn| {
+            fingerprint.prefix_hashes.contains(&last.full_hash)
+                || last.full_hash == fingerprint.full_hash
+        };
         last.filter(read).map_or(0, |last| last.cached_tokens)
     }
 }
@@ -110,15 +115,16 @@ impl Known {
 pub struct Sessions {
     limits: Limits,
     by_id: HashMap<SessionId, Session>,
-    points: HashMap<u64, Point>,
-    /// Whom to forget first: by whether it must stay here, then by last use.
+    prefixes: HashMap<u64, Prefix>,
+    /// Order of forgetting: by whether it must stay on this machine, then by last use.
     order: BTreeMap<(bool, u64), SessionId>,
     private: Private,
-    /// Counts uses.
+    /// Number of uses.
     clock: u64,
 }
 
-/// Longer messages of conversations that had to stay here, by which a part of one is known; the oldest go first.
+/// Hashes of longer messages of conversations that had to stay on this machine, by which an excerpt
+/// is recognised; the oldest are forgotten first.
 #[derive(Debug, Default)]
 struct Private {
     messages: HashSet<u64>,
@@ -126,8 +132,8 @@ struct Private {
 }
 
 impl Private {
-    fn remember(&mut self, place: &Place, most: usize) {
-        for &message in place.history.iter().chain(&place.latest) {
+    fn remember(&mut self, fingerprint: &Fingerprint, most: usize) {
+        for &message in fingerprint.history_hashes.iter().chain(&fingerprint.new_hashes) {
             if self.messages.insert(message) {
                 self.order.push_back(message);
             }
@@ -138,9 +144,10 @@ impl Private {
         }
     }
 
-    /// Whether some of it was said in a conversation that had to stay here. What is only asked now may be said anew.
-    fn knows(&self, place: &Place) -> bool {
-        place.history.iter().any(|message| self.messages.contains(message))
+    /// Whether the history holds a message of a conversation that had to stay on this machine. New
+    /// messages do not count: anyone may ask the same question.
+    fn knows(&self, fingerprint: &Fingerprint) -> bool {
+        fingerprint.history_hashes.iter().any(|message| self.messages.contains(message))
     }
 }
 
@@ -149,17 +156,17 @@ struct Session {
     local_only: bool,
     floor: f64,
     last: Option<Turn>,
-    /// Keys in `Sessions::points`, oldest first.
-    points: Vec<u64>,
+    /// Keys in `Sessions::prefixes`, oldest first.
+    prefix_hashes: Vec<u64>,
     used: u64,
     at: MonotonicNs,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Point {
+struct Prefix {
     session: SessionId,
-    /// Some conversation that went through here had to stay on this machine. Outlives the session it was of when
-    /// another one takes the same beginning: nobody can tell their next turns apart.
+    /// Some conversation with this prefix had to stay on this machine. Outlives that conversation
+    /// if another one has the same prefix, since their next turns are indistinguishable.
     local_only: bool,
 }
 
@@ -168,7 +175,7 @@ impl Sessions {
         Self {
             limits,
             by_id: HashMap::new(),
-            points: HashMap::new(),
+            prefixes: HashMap::new(),
             order: BTreeMap::new(),
             private: Private::default(),
             clock: 0,
@@ -183,46 +190,52 @@ impl Sessions {
         self.by_id.is_empty()
     }
 
-    /// What is known of the conversation; changes nothing.
-    pub fn known(&self, place: &Place, now: MonotonicNs) -> Known {
-        let point = self.point(place);
-        let id = place.named.or(point.map(|point| point.session));
-        let through = place.named.is_none() && point.is_some_and(|point| point.local_only);
-        let local_only = through || self.private.knows(place);
+    /// State of the request's conversation; changes nothing.
+    pub fn known(&self, fingerprint: &Fingerprint, now: MonotonicNs) -> SessionState {
+        let prefix = self.prefix(fingerprint);
+        let id = fingerprint.named.or(prefix.map(|prefix| prefix.session));
+        let through = fingerprint.named.is_none() && prefix.is_some_and(|prefix| prefix.local_only);
+        let local_only = through || self.private.knows(fingerprint);
         let session = id.and_then(|id| self.by_id.get(&id));
         match session.filter(|session| !self.is_old(session, now)) {
-            Some(session) => Known {
+            Some(session) => SessionState {
                 id,
                 local_only: local_only || session.local_only,
                 floor: session.floor,
                 last: session.last.clone(),
             },
-            None => Known { id: place.named, local_only, ..Known::default() },
+            None => SessionState { id: fingerprint.named, local_only, ..SessionState::default() },
         }
     }
 
-    /// A request is being answered: remembers its conversation, and that it must stay here if so.
-    pub fn enter(&mut self, place: &Place, local_only: bool, now: MonotonicNs) -> SessionId {
-        let known = self.known(place, now);
+    /// Remembers the conversation of a request that is being answered, and whether it must stay
+    /// here.
+    pub fn enter(
+        &mut self,
+        fingerprint: &Fingerprint,
+        local_only: bool,
+        now: MonotonicNs,
+    ) -> SessionId {
+        let known = self.known(fingerprint, now);
         self.clock += 1;
         // Two conversations may begin alike: a first turn is always a new one.
-        let id = known.id.unwrap_or(SessionId(mix(place.whole, self.clock)));
+        let id = known.id.unwrap_or(SessionId(mix(fingerprint.full_hash, self.clock)));
         self.forget_old(now);
         let mut session = self.take_out(id).filter(|session| !self.is_old(session, now));
         let entry = session.get_or_insert_with(|| Session {
             local_only: false,
             floor: 0.0,
             last: None,
-            points: Vec::new(),
+            prefix_hashes: Vec::new(),
             used: 0,
             at: now,
         });
         entry.local_only |= local_only || known.local_only;
         (entry.used, entry.at) = (self.clock, now);
         if entry.local_only {
-            self.private.remember(place, self.limits.sessions.saturating_mul(POINTS_MAX));
+            self.private.remember(fingerprint, self.limits.sessions.saturating_mul(PREFIXES_MAX));
         }
-        self.mark(id, entry, place);
+        self.mark(id, entry, fingerprint);
         if let Some(session) = session {
             self.order.insert((session.local_only, session.used), id);
             self.by_id.insert(id, session);
@@ -234,15 +247,15 @@ impl Sessions {
         id
     }
 
-    /// A model answered; from now on the conversation is on it.
+    /// Moves the conversation to the model that answered.
     pub fn answered(&mut self, id: SessionId, turn: Turn) {
         if let Some(session) = self.by_id.get_mut(&id) {
             session.last = Some(turn);
         }
     }
 
-    /// An answer was no good that was given under a floor of `passed`, or with that adequacy predicted: the floor rises
-    /// above it for the rest of the conversation. False if the conversation is not remembered.
+    /// Raises the conversation's floor above `passed`, the floor or predicted adequacy under which
+    /// an answer failed. Returns `false` if the conversation is not remembered.
     pub fn failed(&mut self, id: SessionId, passed: f64) -> bool {
         let raised = (passed + self.limits.floor_step).min(FLOOR_MAX);
         let Some(session) = self.by_id.get_mut(&id) else { return false };
@@ -250,33 +263,34 @@ impl Sessions {
         true
     }
 
-    /// The latest point of the request that is remembered.
-    fn point(&self, place: &Place) -> Option<Point> {
-        place.points.iter().rev().find_map(|point| self.points.get(point)).copied()
+    /// The longest remembered prefix of the request.
+    fn prefix(&self, fingerprint: &Fingerprint) -> Option<Prefix> {
+        fingerprint.prefix_hashes.iter().rev().find_map(|prefix| self.prefixes.get(prefix)).copied()
     }
 
-    /// Makes the conversation's next turn find it.
-    fn mark(&mut self, id: SessionId, session: &mut Session, place: &Place) {
-        if place.named.is_some() {
+    /// Remembers the request's prefix, by which the next turn finds the conversation.
+    fn mark(&mut self, id: SessionId, session: &mut Session, fingerprint: &Fingerprint) {
+        if fingerprint.named.is_some() {
             return;
         }
-        if !session.points.contains(&place.whole) {
-            session.points.push(place.whole);
+        if !session.prefix_hashes.contains(&fingerprint.full_hash) {
+            session.prefix_hashes.push(fingerprint.full_hash);
         }
-        if session.points.len() > POINTS_MAX {
-            let oldest = session.points.remove(0);
+        if session.prefix_hashes.len() > PREFIXES_MAX {
+            let oldest = session.prefix_hashes.remove(0);
             self.unmark(id, oldest);
         }
-        for key in &session.points {
-            let point = self.points.entry(*key).or_insert(Point { session: id, local_only: false });
-            point.session = id;
-            point.local_only |= session.local_only;
+        for key in &session.prefix_hashes {
+            let prefix =
+                self.prefixes.entry(*key).or_insert(Prefix { session: id, local_only: false });
+            prefix.session = id;
+            prefix.local_only |= session.local_only;
         }
     }
 
     fn unmark(&mut self, id: SessionId, key: u64) {
-        if self.points.get(&key).is_some_and(|point| point.session == id) {
-            self.points.remove(&key);
+        if self.prefixes.get(&key).is_some_and(|prefix| prefix.session == id) {
+            self.prefixes.remove(&key);
         }
     }
 
@@ -287,13 +301,13 @@ impl Sessions {
     }
 
     fn forget(&mut self, id: SessionId) {
-        for key in self.by_id.remove(&id).map(|session| session.points).unwrap_or_default() {
+        for key in self.by_id.remove(&id).map(|session| session.prefix_hashes).unwrap_or_default() {
             self.unmark(id, key);
         }
     }
 
-    /// Forgets the conversations that were idle too long, but for those that must stay here: they go only for want of
-    /// room.
+    /// Forgets conversations that were idle too long, except those that must stay on this machine:
+    /// they are forgotten only when room is needed.
     fn forget_old(&mut self, now: MonotonicNs) {
         while let Some((&(false, _), &id)) = self.order.first_key_value() {
             if !self.by_id.get(&id).is_some_and(|session| self.is_old(session, now)) {
@@ -313,7 +327,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A key for a conversation that begins like another: `SplitMix64`'s finaliser over both numbers.
+/// Key of a conversation that begins like another: `SplitMix64`'s finaliser over both numbers.
 fn mix(hash: u64, count: u64) -> u64 {
     let mut mixed = hash ^ count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,21 +1,21 @@
-//! What the first tokens of an answer tell of it: how sure the model was of them, and signs in their text.
+//! Signals in the first tokens of an answer: the model's own probabilities, and signs in the text.
 //!
-//! Pure functions over log-probabilities and text; what the signals are worth is `confidence`.
+//! Pure functions over log-probabilities and text; `confidence` scores the signals.
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-/// One token of an answer as the model itself saw it.
+/// Probabilities of one generated token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenSight {
-    /// Natural logarithm of the probability that the model gave it, at most 0.
+    /// Natural logarithm of the token's probability, at most 0.
     pub logprob: f32,
-    /// Entropy of the model's distribution in its place, nats, at least 0.
+    /// Entropy of the distribution it was drawn from, nats, at least 0.
     pub entropy: f32,
 }
 
-/// What the first tokens of an answer tell.
+/// Signals of the first tokens of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Signals {
     pub tokens: u32,
@@ -24,16 +24,16 @@ pub struct Signals {
     pub min_logprob: f64,
     /// Nats, at least 0.
     pub mean_entropy: f64,
-    /// The text says that it cannot or will not answer.
+    /// The text declines to answer or admits not to know.
     pub refusal: bool,
-    /// Share of the word triples that stood there before, 0 to 1.
+    /// Share of the word triples that repeat an earlier one, 0 to 1.
     pub repetition: f64,
     /// The answer ended within the window.
     pub complete: bool,
 }
 
 impl Signals {
-    /// `None` without a token: then nothing is known.
+    /// `None` without a token.
     pub fn of(tokens: &[TokenSight], text: &str, complete: bool) -> Option<Self> {
         if tokens.is_empty() {
             return None;
@@ -54,7 +54,8 @@ impl Signals {
     }
 }
 
-/// How refusals and confessions of ignorance begin, in lower case. Only the beginning counts: a long answer may quote one.
+/// Beginnings of refusals and of admissions of ignorance, in lower case. Only the beginning of an
+/// answer counts: a long one may quote them.
 const REFUSALS: [&str; 12] = [
     "i'm sorry",
     "i am sorry",
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_are_means_minima_and_signs_in_the_text() {
+    fn signals_summarise_token_probabilities_and_text() {
         let token = |logprob, entropy| TokenSight { logprob, entropy };
         let sight = [token(-0.5, 1.0), token(-1.5, 2.0)];
         let found = Signals::of(&sight, "I\u{2019}m sorry, but I cannot help", false).unwrap();

@@ -23,7 +23,7 @@ pub fn count(metrics: &Metrics, plan: &Plan) {
         let labels = ShadowLabels { policy: Arc::clone(&plan.policy.name), agrees };
         metrics.shadow_decisions_total.get_or_create(&labels).inc();
     }
-    if plan.place.is_some() {
+    if plan.fingerprint.is_some() {
         let labels = TurnLabels { policy: Arc::clone(&plan.policy.name), turn: turn(plan) };
         metrics.conversation_turns_total.get_or_create(&labels).inc();
     }
@@ -32,10 +32,10 @@ pub fn count(metrics: &Metrics, plan: &Plan) {
 /// What this turn does to its conversation.
 fn turn(plan: &Plan) -> &'static str {
     let chosen = plan.decision.chosen().map(|candidate| &candidate.model);
-    match &plan.rule.stay {
+    match &plan.rule.affinity {
         None => "first",
         Some(stay) if chosen == Some(&stay.model) => "stays",
-        Some(_) if plan.decision.reason.gone.is_some() => "lost",
+        Some(_) if plan.decision.reason.previous_unavailable.is_some() => "lost",
         Some(_) => "moves",
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::backends::{BackendError, ErrorKind, ErrorSource};
-use crate::routing::{Exclusion, Judged, Refusal};
+use crate::routing::{EvaluatedCandidate, Exclusion, OverrideError};
 
 /// Failure of a request: its kind, the party at fault, and whether the same request may succeed
 /// later.
@@ -34,7 +34,7 @@ pub enum ServeErrorKind {
     NoEmbeddingModel { asked: String, known: Vec<Arc<str>> },
     /// The policy does not grant an override.
     #[error(transparent)]
-    Override(Refusal),
+    Override(OverrideError),
     /// The decision excluded every model, each for the reason given.
     #[error("no model can answer this request ({})", explain(.0))]
     NoCandidate(Arc<[(Arc<str>, Exclusion)]>),
@@ -67,14 +67,14 @@ impl From<BackendError> for ServeError {
     }
 }
 
-impl From<Refusal> for ServeError {
-    fn from(refusal: Refusal) -> Self {
+impl From<OverrideError> for ServeError {
+    fn from(refusal: OverrideError) -> Self {
         ServeErrorKind::Override(refusal).into()
     }
 }
 
 impl ServeErrorKind {
-    pub fn no_candidate(judged: &[Judged]) -> Self {
+    pub fn no_candidate(judged: &[EvaluatedCandidate]) -> Self {
         let exclusions =
             || judged.iter().filter_map(|one| Some((one.candidate.model.clone(), one.excluded?)));
         // A model for other tasks is to blame only if nothing else could have answered either.

@@ -31,8 +31,8 @@ use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, Scheduli
 use crate::openai::Request;
 use crate::routing::Cascade;
 use crate::routing::cascade::WINDOW_TOKENS;
-use crate::routing::reason::Why;
-use crate::traffic::{AttemptOutcome, Sign};
+use crate::routing::reason::ReasonKind;
+use crate::traffic::{AttemptOutcome, ImplicitSignal};
 use crate::units::{AttemptId, MonotonicNs};
 
 /// A request that is being answered.
@@ -76,9 +76,9 @@ impl Execution {
     ) -> Self {
         let fingerprint = detect_retry(&gateway, options, &request);
         decision_metrics::count(&gateway.metrics, &plan);
-        if let Some(place) = &plan.place {
+        if let Some(fingerprint) = &plan.fingerprint {
             let conversations = &gateway.router.conversations;
-            plan.session = Some(conversations.enter(place, plan.rule.local_only));
+            plan.session = Some(conversations.enter(fingerprint, plan.rule.local_only));
         }
         let recorder = RequestRecorder::start(plan.took);
         let judge = gateway.judge.as_ref();
@@ -123,7 +123,7 @@ impl Execution {
 
     /// Tries the candidates in the order of the decision until one gives output.
     pub async fn open(&mut self) -> Result<(), ServeError> {
-        let mut failure = ServeErrorKind::no_candidate(&self.plan.decision.judged).into();
+        let mut failure = ServeErrorKind::no_candidate(&self.plan.decision.evaluated).into();
         let models = &self.plan.snapshot.models;
         let ranked = self.plan.decision.ranked_candidates();
         let mut order: VecDeque<Arc<Model>> =
@@ -155,7 +155,7 @@ impl Execution {
 
     /// How the first model's answer is assessed; `None` without a cascade.
     fn cascade(&self) -> Option<Cascade> {
-        let watched = matches!(self.plan.decision.reason.why, Why::Watched { .. });
+        let watched = matches!(self.plan.decision.reason.kind, ReasonKind::Watched { .. });
         self.plan.rule.cascade.filter(|_| watched)
     }
 
@@ -274,7 +274,7 @@ impl Execution {
         let Some(signals) = signals else { return Ok(Beginning::Good) };
         let weights = self.plan.snapshot.router.confidence.weights(model);
         let confidence = weights.score(p, &signals);
-        let threshold = cascade.threshold_under(&self.plan.rule);
+        let threshold = cascade.threshold_or(self.plan.rule.floor);
         self.recorder.assessed(confidence, threshold);
         if confidence >= threshold {
             return Ok(Beginning::Good);
@@ -375,7 +375,7 @@ fn detect_retry(
     let client = [&*options.credentials, session.as_bytes()];
     let fingerprint = gateway.retries.fingerprint(&client, &chat.messages);
     if let Some(earlier) = gateway.retries.repeated(fingerprint, Instant::now()) {
-        gateway.receipts.record_signal(&earlier, Sign::Retry);
+        gateway.receipts.record_signal(&earlier, ImplicitSignal::Retry);
     }
     Some(fingerprint)
 }

@@ -11,10 +11,11 @@ use super::options::RequestOptions;
 use super::snapshot::Snapshot;
 use crate::openai::Request;
 use crate::routing::features::waits_for_tool;
-use crate::routing::session::{Known, Place};
+use crate::routing::session::{Fingerprint, SessionState};
 use crate::routing::text::TextVector;
 use crate::routing::{
-    Candidate, Decision, Explore, Features, Policy, PolicyOverrides, Rule, SessionId, Stay, decide,
+    Affinity, Candidate, Decision, Explore, Features, Policy, PolicyOverrides, Rule, SessionId,
+    decide,
 };
 use crate::traffic::Shadow;
 
@@ -28,8 +29,8 @@ pub struct Plan {
     pub overrides: PolicyOverrides,
     pub features: Features,
     pub decision: Decision,
-    /// Position of the request in its conversation; `None` if nothing identifies one.
-    pub place: Option<Place>,
+    /// Hashes by which the request's conversation is found; `None` if nothing identifies one.
+    pub fingerprint: Option<Fingerprint>,
     /// The conversation; `None` at its first turn until execution begins.
     pub session: Option<SessionId>,
     /// The models, policies and routers that decided; held to the end of the request.
@@ -51,16 +52,11 @@ struct Addressed {
 
 /// The decision of the same rule among the same candidates, had another router predicted their
 /// adequacy.
-fn shadow(
-    features: &Features,
-    candidates: &[Candidate],
-    rule: &Rule,
-    p: impl Fn(&str) -> Option<f64>,
-) -> Shadow {
+fn shadow(features: &Features, candidates: &[Candidate], rule: &Rule, p: &[Option<f64>]) -> Shadow {
     let mut others = candidates.to_vec();
     // A model that the other router was not loaded for keeps its prediction.
-    for one in &mut others {
-        one.p = p(&one.model).unwrap_or(one.p);
+    for (one, p) in others.iter_mut().zip(p) {
+        one.p = p.unwrap_or(one.p);
     }
     let decision = decide(features, &others, rule);
     Shadow {
@@ -79,8 +75,9 @@ impl Router {
             _ => snapshot.address(request.model())?,
         };
         let features = Features::of(request);
-        let place = self.conversations.place(request, options);
-        let known = place.as_ref().map(|place| self.conversations.known(place)).unwrap_or_default();
+        let fingerprint = self.conversations.fingerprint(request, options);
+        let known =
+            fingerprint.as_ref().map(|known| self.conversations.known(known)).unwrap_or_default();
         let overrides = PolicyOverrides {
             floor: options.overrides.floor.or(addressed.floor),
             ..options.overrides.clone()
@@ -88,8 +85,10 @@ impl Router {
         let mut rule = rule(request, &features, &addressed, &overrides, &known)?;
         rule.own_network_is_local = snapshot.own_network_is_local;
         let text = TextVector::of_messages(&request.messages());
-        let mut candidates = self.candidates(&snapshot, &text, &features, &rule, |model| {
-            place.as_ref().map_or(0, |place| known.cached_tokens(model, place))
+        let names = snapshot.models.values().map(|model| &*model.name);
+        let (p, average_p) = snapshot.router.predict_all(&text, names.clone());
+        let mut candidates = self.candidates(&snapshot, &p, &features, &rule, |model| {
+            fingerprint.as_ref().map_or(0, |own| known.cached_tokens(model, own))
         })?;
         let mut decision = decide(&features, &candidates, &rule);
         if decision.ranked.is_empty() {
@@ -100,15 +99,14 @@ impl Router {
         }
         // Routers are trained on prompts to choose a model for, not on those for a named model.
         if rule.pinned.is_none() {
-            let routers = std::iter::once(&snapshot.router).chain(&snapshot.shadow);
-            for router in routers {
-                router.watch_drift(&text);
-            }
+            snapshot.router.watch_drift(average_p);
         }
         let shadow = snapshot.shadow.as_ref().map(|other| {
-            let p =
-                |name: &str| Some(other.adequacy.predict_named(&text, name, other.ability(name)?));
-            shadow(&features, &candidates, &rule, p)
+            let (p, average_p) = other.predict_all(&text, names);
+            if rule.pinned.is_none() {
+                other.watch_drift(average_p);
+            }
+            shadow(&features, &candidates, &rule, &p)
         });
         let chosen = decision.chosen().and_then(|chosen| snapshot.models.get(&chosen.model));
         let first = chosen.or(snapshot.models.values().next()).map(Arc::clone);
@@ -119,7 +117,7 @@ impl Router {
             overrides,
             features,
             decision,
-            place,
+            fingerprint,
             session: known.id,
             snapshot,
             first,
@@ -131,19 +129,17 @@ impl Router {
     fn candidates(
         &self,
         snapshot: &Snapshot,
-        text: &TextVector,
+        p: &[Option<f64>],
         features: &Features,
         rule: &Rule,
         cached_tokens: impl Fn(&str) -> u64,
     ) -> Result<Vec<Candidate>, ServeError> {
-        let router = &snapshot.router;
-        let candidate = |model: &Arc<Model>| {
-            let ability = router.ability(&model.name).ok_or_else(|| unrated(model))?;
-            let p = router.adequacy.predict_named(text, &model.name, ability);
+        let candidate = |(model, p): (&Arc<Model>, &Option<f64>)| {
+            let p = p.ok_or_else(|| unrated(model))?;
             let cached = cached_tokens(&model.name);
             Ok(model.candidate(features, p, cached, rule.reach(), &self.meter))
         };
-        snapshot.models.values().map(candidate).collect()
+        snapshot.models.values().zip(p).map(candidate).collect()
     }
 }
 
@@ -207,7 +203,7 @@ fn rule(
     features: &Features,
     addressed: &Addressed,
     overrides: &PolicyOverrides,
-    known: &Known,
+    known: &SessionState,
 ) -> Result<Rule, ServeError> {
     let mut rule = addressed.policy.rule_with(features.task, overrides)?;
     if addressed.pinned.is_some() {
@@ -220,13 +216,13 @@ fn rule(
         // After a failed answer no cascade may show another weak one.
         rule.cascade = None;
     }
-    rule.stay = known.last.as_ref().map(|last| Stay {
+    rule.affinity = known.last.as_ref().map(|last| Affinity {
         model: Arc::clone(&last.model),
         tool_loop: waits_for_tool(&request.messages()),
     });
     let share = addressed.policy.config.explore;
     if share > 0.0 {
-        rule.explore = Some(Explore { share, draw: fastrand::f64() });
+        rule.explore = Some(Explore { share, sample: fastrand::f64() });
     }
     Ok(rule)
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub struct Config {
     /// Folder of the log, one JSONL file per UTC day. Default `data/traffic`.
     pub dir: PathBuf,
-    /// What is kept of the prompt. Default `off`.
+    /// How much of a prompt is stored. Default `off`.
     pub prompts: PromptStorage,
 }
 

@@ -1,8 +1,8 @@
-//! Reads the log back, line by line, each record with the label that later lines gave it.
+//! Reader of the log: its lines in order, each record with the label from later annotations.
 //!
-//! A torn last line, as a kill leaves it, is told apart from a bad one. Verdicts come after their
-//! records, maybe days later, so the files are read twice: once for the verdicts, which are few,
-//! once for the records.
+//! A torn last line, left by a kill, is distinguished from an invalid one. Verdicts may come days
+//! after their records, so the files are read twice: once for the verdicts, which are few, once for
+//! the records.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::feedback::{ASIDE_PREFIX, Aside, FEEDBACK_VERSION, Verdicts};
+use super::feedback::{ANNOTATION_PREFIX, Annotation, FEEDBACK_VERSION, Verdicts};
 use super::record::{OLDEST_VERSION, RECORD_VERSION, Record};
 
 /// One line of a log file.
 #[derive(Debug)]
 pub enum Line {
-    /// With the label that the log holds for it, if any.
+    /// With its label, if the log holds one.
     Record(Box<Record>),
-    /// What was learnt of an earlier request; a verdict has been joined to its record already.
-    Aside(Aside),
-    /// The last line of a file, without its newline: the process was killed while it wrote.
+    /// An annotation of an earlier request; verdicts have been joined to their records already.
+    Annotation(Annotation),
+    /// The last line of a file, without a newline: the process was killed during the write.
     Torn,
-    /// Not a record of a version this build knows.
+    /// An invalid line, or one of an unsupported version.
     Bad { path: PathBuf, line: usize, reason: String },
 }
 
@@ -31,7 +31,7 @@ pub enum Line {
 pub enum LogError {
     #[error("cannot read {}: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} holds no .jsonl file: is it the folder named by [traffic] dir?", .0.display())]
+    #[error("{} holds no .jsonl file: pass the folder named by `dir` under [traffic]", .0.display())]
     Empty(PathBuf),
 }
 
@@ -52,8 +52,7 @@ fn open(path: &Path) -> Result<BufReader<File>, LogError> {
     Ok(BufReader::new(File::open(path).map_err(failed)?))
 }
 
-/// The label of each request that somebody judged. Lines that cannot be read are left to the second
-/// reading.
+/// The label of each request with verdicts. Invalid lines are reported by the second pass.
 fn labels(files: &[PathBuf]) -> Result<HashMap<Arc<str>, f64>, LogError> {
     let mut verdicts: HashMap<Arc<str>, Verdicts> = HashMap::new();
     let mut bytes = Vec::new();
@@ -61,8 +60,8 @@ fn labels(files: &[PathBuf]) -> Result<HashMap<Arc<str>, f64>, LogError> {
         let mut reader = open(path)?;
         let failed = |source| LogError::Read { path: path.clone(), source };
         while reader.read_until(b'\n', &mut bytes).map_err(failed)? > 0 {
-            if bytes.starts_with(ASIDE_PREFIX)
-                && let Ok(Aside::Feedback(feedback)) = serde_json::from_slice(&bytes)
+            if bytes.starts_with(ANNOTATION_PREFIX)
+                && let Ok(Annotation::Feedback(feedback)) = serde_json::from_slice(&bytes)
                 && feedback.version == FEEDBACK_VERSION
             {
                 verdicts
@@ -121,10 +120,10 @@ impl Iterator for FileLines {
 
 impl FileLines {
     fn parse(&self, bytes: &[u8]) -> Line {
-        let parsed = if bytes.starts_with(ASIDE_PREFIX) {
-            serde_json::from_slice(bytes).map(|aside: Aside| {
-                let version = aside.version();
-                (version, FEEDBACK_VERSION..=FEEDBACK_VERSION, Line::Aside(aside))
+        let parsed = if bytes.starts_with(ANNOTATION_PREFIX) {
+            serde_json::from_slice(bytes).map(|annotation: Annotation| {
+                let version = annotation.version();
+                (version, FEEDBACK_VERSION..=FEEDBACK_VERSION, Line::Annotation(annotation))
             })
         } else {
             serde_json::from_slice(bytes).map(|mut record: Box<Record>| {

@@ -1,4 +1,4 @@
-//! One request as the log keeps it, and the receipt within it that clients see too.
+//! Record of one request in the log, and the receipt within it that clients see too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,16 +11,18 @@ use super::config::PromptStorage;
 use crate::energy::EnergyFigure;
 use crate::energy::grid::emissions::CarbonFigure;
 use crate::openai::{Message, Usage};
-use crate::routing::{Features, Judged, PolicyOverrides, Route, Rule, SessionId, Signals};
+use crate::routing::{
+    EvaluatedCandidate, Features, PolicyOverrides, Route, Rule, SessionId, Signals,
+};
 use crate::units::{Dollars, Joules};
 
-/// Version of the row; raised when a field changes its meaning. 2: costs of a candidate count what
-/// its cache holds.
+/// Version of the record; raised when a field changes its meaning. 2: costs of a candidate include
+/// what its cache saves.
 pub const RECORD_VERSION: u32 = 2;
-/// The oldest version that can be read: what it lacks is then as it was.
+/// The oldest readable version; fields that it lacks take their defaults.
 pub const OLDEST_VERSION: u32 = 1;
 
-/// One row of the log.
+/// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub version: u32,
@@ -29,33 +31,32 @@ pub struct Record {
     #[serde(flatten)]
     pub receipt: Receipt,
     pub outcome: Outcome,
-    /// HTTP status the client saw.
+    /// HTTP status sent to the client.
     pub status: u16,
     pub features: Features,
     /// The rule that decided, so that replay can apply it again.
     pub rule: Rule,
-    /// What the request itself asked of its policy.
-    #[serde(default, skip_serializing_if = "PolicyOverrides::is_empty")]
-    pub wishes: PolicyOverrides,
-    /// Probability with which the rule chose as it did, above 0 to 1; 1 where nothing is left to
-    /// chance.
+    /// The request's own overrides of its policy.
+    #[serde(default, rename = "wishes", skip_serializing_if = "PolicyOverrides::is_empty")]
+    pub overrides: PolicyOverrides,
+    /// Probability with which the rule made this choice, above 0 to 1; 1 without exploration.
     #[serde(default = "certain")]
     pub propensity: f64,
-    /// The conversation, as a hash with a key that only the running gateway has.
+    /// The conversation, as a hash with a key known to the running gateway only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
     pub timings: Timings,
-    /// Token counts of the answer, if the backend told them.
+    /// Token counts of the answer, if the backend reported them.
     pub usage: Option<Usage>,
-    /// Price of all attempts; absent when a price is not configured.
+    /// Price of all attempts; absent if a price is not configured.
     pub dollars: Option<Dollars>,
-    /// What a candidate router would have chosen; it was not asked.
+    /// Decision of a candidate router, which was not followed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Shadow>,
-    /// Quality of the answer afterwards, 0 to 1, once somebody judged it.
+    /// Quality of the answer, 0 to 1, once there is a verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<f64>,
-    /// What the operator keeps of the prompt.
+    /// The prompt, as far as the operator stores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Prompt>,
 }
@@ -64,20 +65,20 @@ fn certain() -> f64 {
     1.0
 }
 
-/// The decision of a router that only watches.
+/// The decision of a router that is evaluated but not followed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shadow {
-    /// None if no model could answer.
+    /// `None` if no model could answer.
     pub model: Option<Arc<str>>,
-    /// Adequacy of each model as it predicts it.
+    /// Adequacy of each model as predicted by that router, 0 to 1.
     pub p: BTreeMap<Arc<str>, f64>,
 }
 
-/// A prompt as it is stored.
+/// A stored prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prompt {
-    /// Hex SHA-256 of the messages as JSON.
+    /// Hexadecimal SHA-256 of the messages as JSON.
     Sha256(String),
     Messages(Vec<Message>),
 }
@@ -96,30 +97,30 @@ impl Prompt {
     }
 }
 
-/// What a client is told about its request: the `wattgate` object of the body, of the last stream
-/// chunk, of `GET /v1/requests/{id}` and of the log.
+/// The receipt of a request: the `wattgate` object of the body, of the last stream chunk, of `GET
+/// /v1/requests/{id}` and of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     pub request_id: Arc<str>,
     pub policy: Arc<str>,
-    /// Where the answer came from; absent when there was none.
+    /// Route of the answering model; absent without an answer.
     pub route: Option<Route>,
     pub model: Option<Arc<str>>,
     pub reason: String,
-    pub candidates: Vec<Judged>,
+    pub candidates: Arc<[EvaluatedCandidate]>,
     pub attempts: Vec<Attempt>,
     /// Sum over the attempts.
     pub energy: Option<EnergyFigure>,
-    /// What that energy causes by the grids it comes from; absent where none is configured.
+    /// Emissions of that energy; absent if no grid is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carbon: Option<CarbonFigure>,
-    /// What the operator's own electricity for it costs; absent without a price, or where the
-    /// energy is unknown.
+    /// Cost of the operator's own electricity; absent without a tariff, or if the energy is
+    /// unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub electricity_dollars: Option<Dollars>,
 }
 
-/// One model's try at the request.
+/// One attempt of a model to answer the request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     pub model: Arc<str>,
@@ -134,21 +135,22 @@ pub struct Attempt {
     /// Fixed word for the failure, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How many of the oldest turns were left out so that the conversation fits; absent when it was
-    /// read whole.
+    /// Number of oldest turns left out to fit the context; absent if the conversation was read
+    /// whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_turns: Option<u32>,
-    /// What the first tokens of a local answer told; absent where no token's probability is known.
+    /// Signals of the first tokens of a local answer; absent without token probabilities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signals: Option<Signals>,
-    /// Probability of a good enough answer by these signals, 0 to 1; absent when nobody asked.
+    /// Probability, 0 to 1, of a good enough answer by these signals; absent if it was not
+    /// computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f64>,
-    /// Absent when nothing ran: refused before any work.
+    /// Absent if the attempt was rejected before any work.
     #[serde(flatten)]
     pub energy: Option<EnergyFigure>,
-    /// The same with the attempt's share of the idle energy while it was open, once settled; absent
-    /// where that is not metered here.
+    /// The same with the attempt's share of the idle energy while it ran, once settled; absent if
+    /// that is not metered here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amortised_joules: Option<Joules>,
 }
@@ -160,9 +162,9 @@ pub enum AttemptOutcome {
     Running,
     Answered,
     Failed,
-    /// Its first tokens did not look sure, so that another model was asked.
+    /// Its first tokens were not confident, so another model was asked.
     Escalated,
-    /// The client left.
+    /// The client disconnected.
     Cancelled,
 }
 
@@ -173,9 +175,9 @@ pub enum Outcome {
     Answered,
     /// An error, before or within the answer.
     Failed,
-    /// The client left first.
+    /// The client disconnected first.
     Cancelled,
-    /// Nothing was tried: no candidate could answer.
+    /// No attempt was made: no candidate could answer.
     Refused,
 }
 
@@ -202,12 +204,12 @@ impl AttemptOutcome {
     }
 }
 
-/// How long things took, milliseconds since arrival.
+/// Durations, milliseconds since arrival.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// Until the decision stood.
+    /// Until the decision.
     pub decision_ms: f64,
-    /// Until the first output of the model that answered; absent when nothing came.
+    /// Until the first output of the answering model; absent without output.
     pub first_token_ms: Option<f64>,
     pub total_ms: f64,
 }

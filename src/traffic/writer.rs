@@ -1,51 +1,62 @@
-//! Writes the log on a thread of its own: serving never waits for a disk.
+//! Writer of the log: a thread that serialises finished records and appends them to the file of
+//! their day.
 //!
-//! Each record is one `write` of one whole line, so a kill loses at most the line being written.
+//! Serving hands over an owned entry and never waits for a disk. Entries that are queued together
+//! leave in one write of whole lines, so a kill loses at most the queue and the line being written.
 //! When the thread cannot keep up, records are dropped and counted rather than queued without
 //! bound.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::feedback::Aside;
+use super::feedback::Annotation;
 use super::record::Record;
+use super::segment::{Segment, day_of_ms, today};
 
-/// Records that may wait for the disk; about 4 MiB of them.
+/// Capacity of the queue; about 4 MiB of records.
 const QUEUE_RECORDS: usize = 1024;
 
-const MS_PER_DAY: u64 = 86_400_000;
+/// Most entries of one write.
+const BATCH_ENTRIES: usize = 128;
+
+/// Most memory that the buffer of lines keeps between writes.
+const LINES_BYTES_KEPT: usize = 1 << 20;
 
 /// One line to write.
 #[derive(Debug)]
 pub enum Entry {
-    Record(Box<Record>),
-    Aside(Aside),
+    Record(Arc<Record>),
+    Annotation(Annotation),
 }
 
 impl Entry {
-    fn unix_ms(&self) -> u64 {
-        match self {
+    fn day(&self) -> u64 {
+        day_of_ms(match self {
             Self::Record(record) => record.unix_ms,
-            Self::Aside(aside) => aside.unix_ms(),
-        }
+            Self::Annotation(annotation) => annotation.unix_ms(),
+        })
     }
 
-    fn line(&self) -> serde_json::Result<Vec<u8>> {
-        let mut line = match self {
-            Self::Record(record) => serde_json::to_vec(record)?,
-            Self::Aside(aside) => serde_json::to_vec(aside)?,
+    /// Appends the line; leaves `lines` as it was on an error.
+    fn write_line(&self, lines: &mut Vec<u8>) -> serde_json::Result<()> {
+        let before = lines.len();
+        let written = match self {
+            Self::Record(record) => serde_json::to_writer(&mut *lines, record),
+            Self::Annotation(annotation) => serde_json::to_writer(&mut *lines, annotation),
         };
-        line.push(b'\n');
-        Ok(line)
+        match written {
+            Ok(()) => lines.push(b'\n'),
+            Err(_) => lines.truncate(before),
+        }
+        written
     }
 }
 
-/// Where finished records, and what is learnt of them later, go. Cheap to clone, never blocks.
+/// Queue of the writer thread. Cheap to clone; never blocks.
 #[derive(Clone)]
 pub struct RecordSink {
     dir: Arc<Path>,
@@ -66,7 +77,7 @@ impl RecordSink {
         }
     }
 
-    /// Where the log lies.
+    /// Folder of the log.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -93,101 +104,79 @@ impl LogWriter {
         std::fs::create_dir_all(dir)?;
         let segment = Segment::open(dir, today())?;
         let counts = Arc::new(Counts::default());
-        let (queue, records) = sync_channel(QUEUE_RECORDS);
-        let thread_counts = Arc::clone(&counts);
+        let (queue, entries) = sync_channel(QUEUE_RECORDS);
+        let mut batches = Batches { segment, counts: Arc::clone(&counts), healthy: true };
         let thread = thread::Builder::new()
             .name("traffic-log".into())
-            .spawn(move || write_all(segment, &records, &thread_counts))?;
+            .spawn(move || batches.write_all(&entries))?;
         Ok((Self { thread }, RecordSink { dir: dir.into(), queue, counts }))
     }
 
-    /// Waits until every queued record is on disk. Every [`RecordSink`] must be dropped first.
+    /// Blocks until every queued record is on disk. Every [`RecordSink`] must be dropped first.
     pub fn join(self) {
         if self.thread.join().is_err() {
-            tracing::error!("the traffic log writer panicked");
+            tracing::error!("the traffic log writer panicked; queued records are lost");
         }
     }
 }
 
-fn write_all(mut segment: Segment, entries: &Receiver<Entry>, counts: &Counts) {
-    let mut healthy = true;
-    for entry in entries {
-        match segment.append(&entry) {
-            Ok(()) => {
-                healthy = true;
-                counts.written.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => {
-                counts.dropped.fetch_add(1, Ordering::Relaxed);
-                // Once per outage: a full disk must not fill the process log as well.
-                if std::mem::take(&mut healthy) {
-                    tracing::error!(error = %error, "the traffic log cannot be written; requests go on unlogged");
+/// State of the writer thread.
+struct Batches {
+    segment: Segment,
+    counts: Arc<Counts>,
+    /// The last write succeeded.
+    healthy: bool,
+}
+
+impl Batches {
+    fn write_all(&mut self, entries: &Receiver<Entry>) {
+        let mut lines = Vec::new();
+        while let Ok(first) = entries.recv() {
+            let more = entries.try_iter().take(BATCH_ENTRIES - 1);
+            let mut queued = 0;
+            for entry in std::iter::once(first).chain(more) {
+                if entry.day() > self.segment.day() {
+                    self.flush(&mut lines, &mut queued);
+                    let opened = self.segment.roll(entry.day());
+                    if let Err(error) = opened {
+                        self.drop_records(1, &error);
+                        continue;
+                    }
+                }
+                match entry.write_line(&mut lines) {
+                    Ok(()) => queued += 1,
+                    Err(error) => self.drop_records(1, &error.into()),
                 }
             }
+            self.flush(&mut lines, &mut queued);
         }
     }
-}
 
-/// The open file of one UTC day.
-struct Segment {
-    dir: PathBuf,
-    day: u64,
-    file: File,
-}
-
-impl Segment {
-    fn open(dir: &Path, day: u64) -> io::Result<Self> {
-        let path = segment_path(dir, day * (MS_PER_DAY / 1000));
-        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
-        end_torn_line(&mut file)?;
-        Ok(Self { dir: dir.to_owned(), day, file })
-    }
-
-    fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        let day = entry.unix_ms() / MS_PER_DAY;
-        if day > self.day {
-            *self = Self::open(&self.dir, day)?;
+    /// Writes and counts the `queued` lines, and empties both.
+    fn flush(&mut self, lines: &mut Vec<u8>, queued: &mut u64) {
+        let all = std::mem::take(queued);
+        if all == 0 {
+            return;
         }
-        self.file.write_all(&entry.line()?)
+        let (written, outcome) = self.segment.append(lines);
+        self.counts.written.fetch_add(written, Ordering::Relaxed);
+        match outcome {
+            Ok(()) => self.healthy = true,
+            Err(error) => self.drop_records(all - written, &error),
+        }
+        lines.clear();
+        // A burst of long prompts must not hold its memory for good.
+        lines.shrink_to(LINES_BYTES_KEPT);
     }
-}
 
-/// A line that a kill cut short must not swallow the first line of this run.
-fn end_torn_line(file: &mut File) -> io::Result<()> {
-    if file.metadata()?.len() == 0 {
-        return Ok(());
-    }
-    let mut last = [0];
-    file.seek(SeekFrom::End(-1))?;
-    file.read_exact(&mut last)?;
-    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
-}
-
-fn today() -> u64 {
-    let since_epoch =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    since_epoch.as_secs() / (MS_PER_DAY / 1000)
-}
-
-/// The file of requests that came in this second since the Unix epoch: one for each UTC day.
-pub(super) fn segment_path(dir: &Path, unix_s: u64) -> PathBuf {
-    dir.join(format!("{}.jsonl", date(unix_s)))
-}
-
-/// `YYYY-MM-DD`.
-fn date(unix_s: u64) -> String {
-    let seconds = i64::try_from(unix_s).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_second(seconds)
-        .map_or_else(|_| unix_s.to_string(), |time| time.strftime("%Y-%m-%d").to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_have_dates() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(20_779 * 86_400 + 86_399), "2026-11-22");
+    fn drop_records(&mut self, count: u64, error: &io::Error) {
+        self.counts.dropped.fetch_add(count, Ordering::Relaxed);
+        // Once per outage: a full disk must not fill the process log as well.
+        if std::mem::take(&mut self.healthy) {
+            tracing::error!(
+                error = %error,
+                "cannot write the traffic log; requests are served but not logged until it can be written"
+            );
+        }
     }
 }

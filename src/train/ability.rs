@@ -1,34 +1,50 @@
-//! One ability a model and one difficulty a row, from who answered what: a Rasch model over all sources at once.
+//! Abilities of models and difficulties of rows: a Rasch model over all sources at once.
 //!
-//! `p = σ(θ_model − b_row)`. Sources are tied together by the models they share. Reads outcomes only, never text.
+//! `p = σ(θ_model − b_row)`. Sources are connected by the models they share. Reads outcomes only,
+//! never text.
 
-use super::FormatFailure;
+use serde::Serialize;
+
 use super::outcomes::{Data, Outcome};
 use crate::routing::adequacy::logistic;
 
-/// Prior precision (1/variance, logits⁻²): models spread widely, rows with few answers are drawn to the mean.
+/// Prior precision (1/variance, logits⁻²): models spread widely, rows with few answers shrink to
+/// the mean.
 const MODEL_PRECISION: f64 = 0.05;
 const ROW_PRECISION: f64 = 0.3;
 /// Alternations of Newton steps; abilities move by less than 0.01 after about 40.
 const STEPS: usize = 60;
-/// A model this many logits below what its other tasks foretell fails at the answer's format, not at the question.
+/// A model this many logits below its prediction from other tasks fails at the answer format, not
+/// at the question.
 const FORMAT_FAILURE_LOGITS: f64 = -1.5;
-/// Fewer answers are too few to call that.
+/// Least number of answers for that conclusion.
 const FORMAT_FAILURE_ANSWERS_MIN: usize = 20;
-/// Leaving out a failure shifts abilities and can uncover the next.
+/// Dropping a failure shifts abilities and can uncover the next one.
 const ROUNDS_MAX: usize = 4;
+
+/// Scores of one model on one task that measure the answer format instead of ability.
+#[derive(Clone, Debug, Serialize)]
+pub struct FormatFailure {
+    pub task: String,
+    pub model: String,
+    pub answers: usize,
+    /// Mean score.
+    pub observed: f64,
+    /// Mean score predicted from the model's other tasks.
+    pub expected: f64,
+}
 
 pub(super) struct Abilities {
     /// By model, logits; mean 0.
     pub(super) theta: Vec<f64>,
     pub(super) failures: Vec<FormatFailure>,
-    /// By task and model: its scores there are format failures.
+    /// By task and model: whether the scores are format failures.
     unsound: Vec<bool>,
     models: usize,
 }
 
 impl Abilities {
-    /// The outcomes of a row that say something about ability.
+    /// Outcomes of a row, without format failures.
     pub(super) fn sound<'a>(
         &'a self,
         data: &'a Data,
@@ -59,7 +75,8 @@ pub(super) fn fit(data: &Data) -> Abilities {
     abilities
 }
 
-/// Ability of one model from `(easiness, score)` of the texts it answered, `p = σ(easiness + slope · θ)`.
+/// Ability of one model from the `(easiness, score)` of the texts it answered, `p = σ(easiness +
+/// slope · θ)`.
 pub(super) fn place(scores: &[(f64, f64)], slope: f64) -> f64 {
     let mut rise = 0.0;
     for _ in 0..STEPS {
@@ -108,13 +125,13 @@ impl Newton {
         self.curvature += p * (1.0 - p);
     }
 
-    /// The step of a parameter at `value` with a normal prior around 0.
+    /// Newton step of a parameter at `value` with a normal prior around 0.
     fn step(self, value: f64, precision: f64) -> f64 {
         (self.gradient - precision * value) / (self.curvature + precision)
     }
 }
 
-/// Marks cells far below expectation. True if any was new.
+/// Marks cells far below expectation. Returns whether any was new.
 fn drop_failures(data: &Data, abilities: &mut Abilities, difficulty: &[f64]) -> bool {
     let mut cells = vec![Cell::default(); abilities.unsound.len()];
     for (row, b) in difficulty.iter().enumerate() {
@@ -158,7 +175,8 @@ mod tests {
     use super::*;
     use crate::train::outcomes::tests::data;
 
-    /// Row difficulty −2 to 2, three models a logit and a half apart; right if able enough, one answer in seven luck.
+    /// Row difficulties −2 to 2, three models 1.5 logits apart; right if able enough, one answer in
+    /// seven inverted.
     fn lines(format_failure: bool) -> String {
         let mut lines = String::new();
         for row in 0..140_u32 {
@@ -179,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn abilities_come_out_in_order_around_zero() {
+    fn abilities_are_ordered_and_centred() {
         let abilities = fit(&data(&lines(false)));
         let theta = &abilities.theta;
         assert!(theta[0] < theta[1] && theta[1] < theta[2], "{theta:?}");
@@ -188,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_model_is_placed_where_its_scores_come_from() {
+    fn a_new_model_gets_the_ability_that_generated_its_scores() {
         let scores = |theta: f64| -> Vec<(f64, f64)> {
             let easiness = (0..400_u16).map(|i| f64::from(i) / 100.0 - 2.0);
             easiness.map(|e| (e, logistic(e + 0.8 * theta))).collect()
@@ -196,7 +214,10 @@ mod tests {
         for theta in [-2.0, 0.0, 1.5] {
             assert!((place(&scores(theta), 0.8) - theta).abs() < 0.05);
         }
-        assert!(place(&[(0.0, 1.0); 30], 0.8).is_finite(), "all right is not infinitely able");
+        assert!(
+            place(&[(0.0, 1.0); 30], 0.8).is_finite(),
+            "a perfect score is not infinite ability"
+        );
     }
 
     #[test]

@@ -1,10 +1,14 @@
-//! Puts text and abilities on one scale, and measures how true the probabilities are.
+//! Calibration of the general model: text and abilities on one scale, and the reliability of its
+//! probabilities.
 //!
-//! `logit p = slope · ability + structure of the text + n · what its n-grams foretell + c`, fitted on every outcome; the
-//! n-grams' part is out of fold wherever it meets an outcome, so what is fitted here is what unseen text will get.
-//! Structure belongs here and not to the n-gram fit: it carries what differs between kinds of task (number of options,
-//! length, mathematics) from thousands of rows, where it calibrates other sources' prompts. A slope that depends on the text
-//! was tried: better calibrated here, worse at ranking a source it had not seen.
+//! `logit p = slope · ability + structure of the text + n · score of its n-grams + c`, fitted on
+//! every outcome; n-gram scores are out of fold, so the fit sees what unseen text will get.
+//! Structure is fitted here and not with the n-grams: it describes differences between kinds of
+//! task (number of options, length, mathematics) from thousands of rows, where it calibrates other
+//! sources' prompts. A slope that depends on the text was better calibrated here but ranked an
+//! unseen source worse.
+//!
+//! Uses linfa: a few dense columns and hard labels.
 
 use linfa::DatasetBase;
 use linfa::traits::Fit;
@@ -12,18 +16,19 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2, ShapeBuilder};
 use serde::Serialize;
 
-use super::TrainError;
 use super::ability::Abilities;
+use super::error::TrainError;
 use super::fit::{ADEQUATE, DENSE, Dense, Standard, dense, ridge_head};
 use super::metrics::{Bin, Reliability, bins, quantile, reliability};
 use super::outcomes::Data;
 use crate::routing::adequacy::{Head, logistic};
 
 const FOLDS: usize = 5;
-/// Light: a few dozen weights from many thousand outcomes need little restraint, from twenty rows they need some.
+/// Light: a few dozen weights from many thousand outcomes need little regularisation, from twenty
+/// rows they need some.
 const PENALTY: f64 = 1.0;
 
-/// Outcomes the scale is fitted on; of more, every n-th is taken.
+/// Most outcomes that the scale is fitted on; of more, every n-th is taken.
 const CELLS_MAX: usize = 400_000;
 /// The fourth digit of the calibration error no longer changes after 20.
 const ITERATIONS_MAX: u64 = 30;
@@ -32,12 +37,12 @@ const ITERATIONS_MAX: u64 = 30;
 #[derive(Clone, Debug, Serialize)]
 pub struct Calibration {
     pub folds: usize,
-    /// Rows the difficulty of text was learnt from.
+    /// Rows that the difficulty of text was learnt from.
     pub rows: usize,
     pub all: Reliability,
-    /// Predicted against observed, for the picture.
+    /// Predicted against observed, for the plot.
     pub curve: Vec<Bin>,
-    /// Weakest, middle and strongest third of the outcomes by ability.
+    /// Lower, middle and upper third of the outcomes by ability.
     pub by_ability: Vec<Band>,
 }
 
@@ -54,10 +59,10 @@ pub(super) struct Scaled {
     pub(super) easiness: Head,
 }
 
-/// Rows that teach what text foretells, with the mean score of the strong models that answered.
+/// Rows that teach difficulty, with the mean score of the strong models that answered.
 pub(super) type Examples = Vec<(usize, f64)>;
 
-/// One outcome as the link sees it.
+/// One outcome as the fit sees it.
 struct Cell {
     fold: usize,
     ability: f64,
@@ -110,7 +115,7 @@ fn folds(data: &Data, examples: &Examples, seed: u64) -> Vec<(Examples, Examples
     (0..FOLDS).map(|fold| (part(fold, false), part(fold, true))).collect()
 }
 
-/// Each outcome is predicted by a link fitted without its fold.
+/// Predicts each outcome by a fit without its fold.
 fn measure(cells: &[Cell], standard: &Standard, rows: usize) -> Result<Calibration, TrainError> {
     let mut predicted: Vec<(f64, (f64, f64))> = Vec::with_capacity(cells.len());
     for fold in 0..FOLDS {

@@ -1,16 +1,20 @@
-//! The card that goes with a router: what made it, how good it is, what its scale means, where it must not be trusted.
+//! Model card of a router: data, method, quality, scale and limits.
 //!
-//! Pure text from a [`Report`]; holds no date and no path, so the same training gives the same card.
+//! Pure text from a [`Report`]; holds no date and no path, so the same training gives the same
+//! card.
 
 use std::fmt::Write;
 
+use super::calibrate::Calibration;
+use super::calibration_plot::CALIBRATION_PLOT_FILE;
 use super::metrics::{Ranking, Reliability};
-use super::{Calibration, FewLabels, PICTURE_FILE, PairReport, Report};
+use super::pair_eval::{FewLabels, PairReport};
+use super::report::Report;
 
 /// Name of the card within a router's folder.
 pub const CARD_FILE: &str = "card.md";
 
-/// Where the sources of the project's own data come from and on what terms.
+/// Origin and licence of the sources of the project's own data.
 const LICENCES: [(&str, &str); 4] = [
     ("mmlu_pro", "TIGER-AI-Lab/MMLU-Pro evaluation results, Apache-2.0"),
     ("llmrouter", "ulab-uiuc/LLMRouter, MIT"),
@@ -18,10 +22,10 @@ const LICENCES: [(&str, &str); 4] = [
     ("mmlu", "lm-sys/RouteLLM responses to MMLU questions, Apache-2.0"),
 ];
 
-/// The card, in Markdown. `command` is what a person would type to make the router again.
+/// The card, in Markdown. `command` is the command line that trains the router again.
 pub fn card(report: &Report, command: &str) -> String {
     let mut text = String::new();
-    // Writing to a string cannot fail, so the results are dropped.
+    // Writing to a string cannot fail, so the results are ignored.
     let _ = write_intro(&mut text, command);
     let _ = write_data(&mut text, report);
     let _ = write_quality(&mut text, report);
@@ -93,7 +97,7 @@ fn write_quality(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(
         text,
         "## Quality\n\nEvery figure is from rows that the scoring weights have not seen.\n\n\
-         ![Predicted against observed]({PICTURE_FILE})\n"
+         ![Predicted against observed]({CALIBRATION_PLOT_FILE})\n"
     )?;
     match &report.calibration {
         Some(calibration) => write_calibration(text, calibration)?,
@@ -213,7 +217,7 @@ For choosing among models before any of them runs. Not for grading answers, and 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Source;
+    use crate::train::outcomes::Source;
 
     #[test]
     fn the_card_names_data_licence_scale_and_command() {

@@ -1,7 +1,8 @@
-//! Fits what the first tokens of a local answer are worth, from logged signals with outcomes.
+//! Fit of the confidence weights, from logged signals of local answers with outcomes.
 //!
-//! One logistic regression a model, and one over all for models without enough labels. Every figure of a [`CascadeReport`]
-//! is from answers that the scoring weights have not seen. Reads logs; writes nothing.
+//! One logistic regression per model, and one over all for models without enough labels. Every
+//! figure of a [`CascadeReport`] is from answers that the scoring weights have not seen. Reads
+//! logs; writes nothing. Uses linfa: a few dense columns and hard labels.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2};
 use serde::Serialize;
 
-use super::TrainError;
+use super::error::TrainError;
 use super::fit::ADEQUATE;
 use super::metrics::{Reliability, reliability};
 use crate::routing::Signals;
@@ -23,22 +24,24 @@ use crate::traffic::{AttemptOutcome, Line, Record, read_log};
 const FOLDS: usize = 5;
 /// L2 penalty on the weights of standardised signals.
 const PENALTY: f64 = 1.0;
-/// With fewer good or fewer bad answers weights of a model's own would be noise.
+/// Least number of good and of bad answers for weights of a model's own; with fewer they would be
+/// noise.
 const LABELS_PER_CLASS_MIN: usize = 10;
-/// Which way each signal must speak, in the order of [`features`]: for the answer (1), against it (-1), or either (0).
+/// Required direction of each signal, in the order of [`features`]: for a good answer (1), against
+/// it (−1), or either (0).
 const SIGNS: [f64; SIGNALS] = [1.0, 1.0, 1.0, -1.0, -1.0, -1.0, 0.0];
 /// Thresholds of the report.
 const THRESHOLDS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 
-/// One local answer that somebody judged.
+/// A local answer with a label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// Splits examples into folds.
+    /// Request id; determines the fold.
     pub id: String,
-    /// Adequacy that was predicted from the prompt.
+    /// Adequacy predicted from the prompt, 0 to 1.
     pub p: f64,
     pub signals: Signals,
-    /// 0 to 1.
+    /// Label, 0 to 1.
     pub score: f64,
 }
 
@@ -60,8 +63,8 @@ impl Example {
     }
 }
 
-/// The judged local answers of these logs, by model.
-pub fn judged(logs: &[PathBuf]) -> Result<BTreeMap<String, Vec<Example>>, TrainError> {
+/// The labelled local answers of these logs, by model.
+pub fn labelled_answers(logs: &[PathBuf]) -> Result<BTreeMap<String, Vec<Example>>, TrainError> {
     let mut examples: BTreeMap<String, Vec<Example>> = BTreeMap::new();
     for log in logs {
         for line in read_log(log)? {
@@ -75,7 +78,7 @@ pub fn judged(logs: &[PathBuf]) -> Result<BTreeMap<String, Vec<Example>>, TrainE
     Ok(examples)
 }
 
-/// How well a model's first tokens tell its good answers from its bad ones.
+/// How well the first tokens of a model separate its good answers from its bad ones.
 #[derive(Clone, Debug, Serialize)]
 pub struct CascadeReport {
     pub model: String,
@@ -83,9 +86,10 @@ pub struct CascadeReport {
     pub good: usize,
     /// Probability that a good answer scores above a bad one; 0.5 is chance.
     pub auc: f64,
-    /// Of the prediction from the prompt alone, for comparison.
+    /// The same for the prediction from the prompt alone.
     pub auc_of_prompt: f64,
-    /// How far confidences are from shares of good answers; a threshold can only mean what it says if this is small.
+    /// Deviation of confidences from shares of good answers; thresholds are only meaningful if it
+    /// is small.
     pub reliability: Reliability,
     pub thresholds: Vec<ThresholdReport>,
 }
@@ -95,13 +99,13 @@ pub struct ThresholdReport {
     pub threshold: f64,
     /// Share of the answers that would be shown, 0 to 1.
     pub shown: f64,
-    /// Share of good ones among these; absent when none would be.
+    /// Share of good answers among these; absent if none would be shown.
     pub good_among_shown: Option<f64>,
-    /// Share of the good answers that would be dropped.
+    /// Share of the good answers that would be dropped, 0 to 1.
     pub good_dropped: f64,
 }
 
-/// Weights by model, `*` over all, and how good they are.
+/// Weights by model, `*` over all, and their evaluation.
 #[derive(Debug)]
 pub struct Fitted {
     pub weights: BTreeMap<String, Weights>,
@@ -138,7 +142,7 @@ fn check(all: &[Example]) -> Result<(), TrainError> {
     }
 }
 
-/// Scores of every example by weights that have not seen it, in their order.
+/// Scores of every example by weights that have not seen it, in the order of the examples.
 pub fn held_out_scores(examples: &[Example], seed: u64) -> Result<Vec<f64>, TrainError> {
     let order = |one: &Example| fnv1a(&[&seed.to_le_bytes()[..], one.id.as_bytes()].concat());
     let mut places: Vec<usize> = (0..examples.len()).collect();
@@ -191,7 +195,7 @@ fn report(
     })
 }
 
-/// Area under the ROC curve, as the share of pairs in the right order, ties counting half.
+/// Area under the ROC curve: the share of pairs in the right order, ties counting half.
 fn auc(scores: &[f64], examples: &[Example]) -> f64 {
     let of = |good: bool| {
         let labelled = scores.iter().zip(examples);
@@ -207,8 +211,9 @@ fn auc(scores: &[f64], examples: &[Example]) -> f64 {
     good.iter().map(|&good| right(good)).sum::<f64>() / (good.len() * bad.len()).max(1) as f64
 }
 
-/// Weights of the signals that speak the way they must; one that seems to speak the other way speaks by chance, or for
-/// another that it goes along with, and says nothing of other models.
+/// Weights of the signals with the required direction. A signal with the opposite sign has it by
+/// chance or by correlation with another one, which does not carry over to other data; it is left
+/// out.
 fn weights(examples: &[Example]) -> Result<Weights, TrainError> {
     let standard = Standard::of(examples);
     let labels: Array1<bool> = examples.iter().map(Example::is_good).collect();
@@ -235,13 +240,13 @@ fn logistic_regression(
         .alpha(PENALTY)
         .max_iterations(200)
         .fit(&DatasetBase::new(rows.clone(), labels.clone()))?;
-    // linfa calls one of the two classes positive; only its own answer says which.
+    // linfa chooses which of the two classes is positive; the fit reports its choice.
     let sign = if fitted.labels().pos.class { 1.0 } else { -1.0 };
     let params = fitted.params();
     Ok((fitted.intercept() * sign, std::array::from_fn(|at| params[at] * sign)))
 }
 
-/// Signals as deviations from their mean, in units of their spread.
+/// Signals as deviations from their mean, in units of their standard deviation.
 struct Standard {
     raw: Vec<[f64; SIGNALS]>,
     centre: [f64; SIGNALS],
@@ -258,13 +263,13 @@ impl Standard {
         let centre: [f64; SIGNALS] = std::array::from_fn(|at| mean(&|row| row[at]));
         let scale: [f64; SIGNALS] = std::array::from_fn(|at| {
             let spread = mean(&|row| (row[at] - centre[at]).powi(2)).sqrt();
-            // A signal that never varies teaches nothing.
+            // A constant signal carries no information.
             if spread > 1e-6 { 1.0 / spread } else { 0.0 }
         });
         Self { raw, centre, scale }
     }
 
-    /// With zeros where a signal does not count.
+    /// With zeros for signals that are left out.
     fn rows(&self, counts: [bool; SIGNALS]) -> Array2<f64> {
         let standard =
             |row: usize, at: usize| (self.raw[row][at] - self.centre[at]) * self.scale[at];
@@ -273,7 +278,7 @@ impl Standard {
         })
     }
 
-    /// Of the raw signals.
+    /// Weights of the raw signals.
     fn weights(&self, intercept: f64, effects: &[f64; SIGNALS]) -> Weights {
         let weights: [f64; SIGNALS] = std::array::from_fn(|at| effects[at] * self.scale[at]);
         let shift: f64 =
@@ -286,7 +291,7 @@ impl Standard {
 mod tests {
     use super::*;
 
-    /// Good where the log-probability is high, but for every seventh.
+    /// Good if the log-probability is high, except for every seventh.
     fn examples(count: usize) -> Vec<Example> {
         let example = |at: usize| {
             let sure = at.is_multiple_of(2);
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn sure_answers_are_learnt_to_be_good_ones_and_the_figures_are_held_out() {
+    fn confident_answers_score_higher_and_the_figures_are_held_out() {
         let fitted = fit(&[("m".to_owned(), examples(140))].into(), 1).unwrap();
         assert_eq!(fitted.weights.keys().collect::<Vec<_>>(), ["*", "m"]);
         let report = &fitted.reports[0];
@@ -329,10 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_speaks_the_wrong_way_does_not_count() {
+    fn a_signal_with_the_opposite_sign_is_left_out() {
         let mut examples = examples(140);
         for one in &mut examples {
-            // The better the prediction, the worse the answer; refusals that are liked.
+            // The better the prediction, the worse the answer; refusals have good labels.
             one.p = if one.is_good() { 0.2 } else { 0.6 };
             one.signals.refusal = one.is_good();
         }
@@ -342,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_or_one_sided_data_is_refused() {
+    fn too_few_or_one_sided_labels_are_an_error() {
         let refusal = |examples: Vec<Example>| {
             fit(&[("m".to_owned(), examples)].into(), 1).unwrap_err().to_string()
         };

@@ -1,22 +1,25 @@
-//! From texts to heads: which columns a text has, in what scale, and the head that serves fitted weights.
+//! Feature matrices for learners: columns of a text, their scale, and the [`Head`] that serves
+//! fitted weights.
 //!
-//! Learning itself is `sparse`; what is learnt, `calibrate` and `labelled` say. A fit returns a [`Head`] that serving
-//! scores as it is.
+//! `sparse` learns; `calibrate` and `model_heads` decide what is learnt.
 
-use super::designs::Inputs;
+use super::inputs::Inputs;
 use super::outcomes::Data;
 use super::sparse::{Example, Matrix, ridge};
 use crate::routing::adequacy::Head;
 use crate::routing::text::{BUCKETS, STRUCTURE, TextVector};
 
-/// Scores from here up count as an adequate answer.
+/// Least score of an adequate answer.
 pub(super) const ADEQUATE: f64 = 0.5;
-/// L2 penalty on the weights of unit-length n-gram vectors. 0.3 to 2 ranked alike in cross-validation.
+/// L2 penalty on the weights of unit-length n-gram vectors. 0.3 to 2 ranked alike in
+/// cross-validation.
 const PENALTY: f64 = 1.0;
-/// Standardised dense features are scaled by this, so that they do not outweigh the text; 0.1 and 0.2 ranked alike.
+/// Scale of standardised dense features, so that they do not outweigh the text; 0.1 and 0.2 ranked
+/// alike.
 const DENSE_SCALE: f32 = 0.1;
 
-/// The mean score as a linear function of the n-grams alone. Its scale is its own; see `calibrate`.
+/// The mean score as a linear function of the n-grams alone, on a scale of its own; see
+/// `calibrate`.
 pub(super) fn ridge_head(data: &Data, examples: &[(usize, f64)]) -> Head {
     let mut matrix = Matrix::new(BUCKETS);
     for &(row, _) in examples {
@@ -36,7 +39,8 @@ fn ngrams(text: &TextVector) -> impl Iterator<Item = (u32, f32)> + '_ {
     text.ngrams.iter().map(|&(bucket, x)| (u32::from(bucket), x))
 }
 
-/// Some rows of the data as a learner sees them: n-grams, then standardised structure, then a vector if there is one.
+/// Rows of the data as a learner sees them: n-grams, then standardised structure, then an optional
+/// vector.
 pub(super) struct Texts {
     pub(super) matrix: Matrix,
     standard: Standard,
@@ -60,7 +64,7 @@ impl Texts {
         Self { matrix, standard }
     }
 
-    /// The head that scores any text as these weights score these rows, if no vectors are among their columns.
+    /// The head that scores any text as these weights score these rows. Vector columns are ignored.
     pub(super) fn head(&self, weights: &[f64]) -> Head {
         let weights: Vec<f32> = weights.iter().copied().map(served).collect();
         let dense = &weights[BUCKETS..BUCKETS + STRUCTURE];
@@ -79,7 +83,7 @@ fn served(weight: f64) -> f32 {
     weight as f32
 }
 
-/// Features that are not n-grams: structure, then what another head says of the text.
+/// Number of dense features: structure, then the score of another head.
 pub(super) const DENSE: usize = STRUCTURE + 1;
 pub(super) type Dense = [f32; DENSE];
 
@@ -98,10 +102,10 @@ pub(super) struct Standard {
 }
 
 impl Standard {
-    /// So that each feature has mean 0 and standard deviation `scale`.
+    /// Scales each feature to mean 0 and standard deviation `scale`.
     #[expect(clippy::cast_possible_truncation, reason = "means of features are of order one")]
     pub(super) fn of(rows: &[Dense], scale: f32) -> Self {
-        // In f64: hundreds of thousands of f32 do not add up.
+        // In f64: the sum of hundreds of thousands of f32 loses precision.
         let mean = |at: usize, f: &dyn Fn(f64) -> f64| {
             rows.iter().map(|row| f(row[at].into())).sum::<f64>() / rows.len() as f64
         };
@@ -120,8 +124,8 @@ impl Standard {
         std::array::from_fn(|at| (raw[at] - self.mean[at]) * self.factor[at])
     }
 
-    /// The head that scores raw text as these weights score its standardised features; the last one is what `other`
-    /// says.
+    /// The head that scores raw text as these weights score its standardised features; the last
+    /// weight is that of `other`.
     pub(super) fn head(&self, intercept: f32, weights: &[f32], other: Option<&Head>) -> Head {
         let raw: Vec<f32> = weights.iter().zip(self.factor).map(|(w, f)| w * f).collect();
         let shift: f32 = raw.iter().zip(self.mean).map(|(w, mean)| w * mean).sum();

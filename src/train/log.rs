@@ -1,22 +1,22 @@
-//! The judged requests of a gateway's own log, as rows to learn from: one for each prompt, whichever models answered it.
+//! Training rows from a gateway's own log: one row per prompt with verdicts.
 //!
-//! Reads and translates; what a row teaches is not decided here.
+//! Reads and translates only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::TrainError;
+use super::error::TrainError;
 use crate::openai::Message;
 use crate::traffic::{Line, Prompt, read_log};
 
-/// The source that such rows name.
+/// Source name of these rows.
 pub(super) const SOURCE: &str = "log";
 
-/// One prompt and how its answers were judged.
-pub(super) struct Judged {
-    /// Of the first request with it.
+/// One prompt with the verdicts on its answers.
+pub(super) struct LabelledPrompt {
+    /// Id of the first request with this prompt.
     pub(super) id: String,
     pub(super) policy: String,
     pub(super) messages: Vec<Message>,
@@ -26,13 +26,14 @@ pub(super) struct Judged {
     pub(super) outcomes: BTreeMap<String, f64>,
 }
 
-/// Every request with a label and its prompt, and the SHA-256 of what was taken. A log without prompts teaches nothing,
-/// and says so.
-pub(super) fn judged(path: &Path) -> Result<(Vec<Judged>, String), TrainError> {
-    let (mut found, mut labelled, mut hasher) = (Vec::<Judged>::new(), 0_usize, Sha256::new());
+/// Every request with a label and its prompt, and the SHA-256 of what was read. Returns an error if
+/// the log holds no verdicts or no prompts.
+pub(super) fn labelled_prompts(path: &Path) -> Result<(Vec<LabelledPrompt>, String), TrainError> {
+    let (mut found, mut labelled, mut hasher) =
+        (Vec::<LabelledPrompt>::new(), 0_usize, Sha256::new());
     let mut places = HashMap::new();
     for line in read_log(path)? {
-        // Torn and bad lines are a replay's to tell; a label that is there is right all the same.
+        // Torn and invalid lines are ignored here; `wattgate replay` reports them.
         let Line::Record(record) = line? else { continue };
         let (Some(score), Some(model)) = (record.label, &record.receipt.model) else { continue };
         labelled += 1;
@@ -43,7 +44,7 @@ pub(super) fn judged(path: &Path) -> Result<(Vec<Judged>, String), TrainError> {
         let place = *places.entry(query.clone()).or_insert(found.len());
         if place == found.len() {
             let (policy, outcomes) = (record.receipt.policy.to_string(), BTreeMap::new());
-            found.push(Judged { id, policy, messages, query, outcomes });
+            found.push(LabelledPrompt { id, policy, messages, query, outcomes });
         }
         found[place].outcomes.insert(model.to_string(), score);
     }

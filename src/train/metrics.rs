@@ -1,30 +1,30 @@
-//! The figures routers are judged by: RouteLLM's APGR and CPT, expected calibration error, Brier score.
+//! Quality figures of routers: RouteLLM's APGR and CPT, expected calibration error, Brier score.
 //!
-//! Pure arithmetic over scores and outcomes; knows no models, files or text. APGR and CPT follow RouteLLM's own
-//! code (Ong et al., arXiv 2406.18665, `evaluate.py` and `benchmarks.py`), down to its eleven quantile thresholds,
-//! so that figures can stand beside the published ones.
+//! Pure arithmetic over scores and outcomes. APGR and CPT follow RouteLLM's own code (Ong et al.,
+//! arXiv 2406.18665, `evaluate.py` and `benchmarks.py`) down to its eleven quantile thresholds, so
+//! that figures are comparable with the published ones.
 
 use std::cmp::Ordering;
 
 use serde::Serialize;
 
-/// Parts the scores are cut into, as in RouteLLM (`num_results`).
+/// Number of parts that the scores are divided into, as in RouteLLM (`num_results`).
 const PARTS: usize = 10;
 /// Equal-width bins of the calibration error.
 const BINS: usize = 10;
 
-/// How well a score decides who gets the strong model.
+/// How well a score decides which queries go to the strong model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Ranking {
     /// Average performance gap recovered: 0.5 by chance, above 1 possible.
     pub apgr: f64,
-    /// Percent of calls to the strong model at which half the gap is recovered.
+    /// Percentage of calls to the strong model at which half of the gap is recovered.
     pub cpt50: f64,
     /// The same for four fifths of the gap.
     pub cpt80: f64,
 }
 
-/// One query as a router is judged on it.
+/// One query as a router is evaluated on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Routed {
     /// Higher: rather ask the strong model.
@@ -38,7 +38,7 @@ pub fn ranking(queries: &[Routed]) -> Option<Ranking> {
     let count = queries.len() as f64;
     let mean = |f: &dyn Fn(&Routed) -> f64| queries.iter().map(f).sum::<f64>() / count;
     let (weak, strong) = (mean(&|q| q.weak), mean(&|q| q.strong));
-    // NaN, the mean of nothing, compares as nothing and so is no gap either.
+    // NaN, the mean of no queries, is equal to nothing and so counts as no gap.
     if weak.partial_cmp(&strong) != Some(Ordering::Less) {
         return None;
     }
@@ -68,7 +68,7 @@ pub fn ranking(queries: &[Routed]) -> Option<Ranking> {
     })
 }
 
-/// The edges of ten equally filled parts, equal ones once.
+/// Boundaries of ten equally filled parts, without repetitions.
 fn thresholds(queries: &[Routed]) -> Vec<f64> {
     let mut scores: Vec<f64> = queries.iter().map(|q| q.score).collect();
     scores.sort_by(f64::total_cmp);
@@ -78,7 +78,7 @@ fn thresholds(queries: &[Routed]) -> Vec<f64> {
     edges
 }
 
-/// Quantile of ascending values, linearly interpolated; `q` from 0 to 1. NaN of nothing.
+/// Quantile of ascending values, linearly interpolated; `q` from 0 to 1. NaN without values.
 pub fn quantile(ascending: &[f64], q: f64) -> f64 {
     let place = q * (ascending.len().saturating_sub(1)) as f64;
     let value = |at: f64| ascending.get(index(at)).copied().unwrap_or(f64::NAN);
@@ -86,7 +86,8 @@ pub fn quantile(ascending: &[f64], q: f64) -> f64 {
     low + (high - low) * place.fract()
 }
 
-/// Calls at which the curve reaches `target`, read as `numpy.interp` reads it: quality is taken to be ascending.
+/// Calls at which the curve reaches `target`, interpolated like `numpy.interp`: quality is assumed
+/// to be ascending.
 fn interpolate(curve: &[(f64, f64)], target: f64) -> f64 {
     let after = curve.partition_point(|(_, quality)| *quality <= target);
     match (after.checked_sub(1).map(|at| curve[at]), curve.get(after)) {
@@ -97,7 +98,7 @@ fn interpolate(curve: &[(f64, f64)], target: f64) -> f64 {
     }
 }
 
-/// How far probabilities are from what happened.
+/// Deviation of probabilities from outcomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Reliability {
     pub predictions: usize,
@@ -105,7 +106,7 @@ pub struct Reliability {
     pub ece: f64,
     /// Mean squared error, 0 to 1.
     pub brier: f64,
-    /// Brier score of always saying the mean.
+    /// Brier score of a constant prediction of the mean, 0 to 1.
     pub brier_of_mean: f64,
 }
 
@@ -128,7 +129,7 @@ pub fn reliability(predictions: &[(f64, f64)]) -> Reliability {
     }
 }
 
-/// Predictions of about the same probability.
+/// Predictions of similar probability.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bin {
     pub predictions: usize,
@@ -136,7 +137,7 @@ pub struct Bin {
     pub mean_outcome: f64,
 }
 
-/// The filled ones of ten equal-width bins, ascending.
+/// The non-empty ones of ten equal-width bins, ascending.
 pub fn bins(predictions: &[(f64, f64)]) -> Vec<Bin> {
     let mut sums = [(0, 0.0, 0.0); BINS];
     for &(p, outcome) in predictions {
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_perfect_score_recovers_the_gap_at_once() {
-        // Ten queries, the strong model is better on the last two only.
+        // Ten queries; the strong model is better on the last two only.
         let rows: Vec<_> =
             (0..10).map(|i| (f64::from(i), f64::from(u8::from(i < 8)), 1.0)).collect();
         let found = ranking(&queries(&rows)).unwrap();
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn no_gap_is_no_figure() {
+    fn without_a_gap_there_is_no_ranking() {
         assert_eq!(ranking(&queries(&[(0.0, 1.0, 1.0), (1.0, 0.0, 0.0)])), None);
         assert_eq!(ranking(&[]), None);
     }

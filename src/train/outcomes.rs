@@ -1,7 +1,8 @@
-//! Reads outcome files: one JSON line a query, with the score of each model that answered it.
+//! Reader of outcome files: one JSON line per query, with the score of each model that answered it.
 //!
-//! More rows than [`ROWS_MAX`] are sampled while they are read, so memory and time stay bounded. Strict: a line that cannot be what it claims stops training with its file and number, because a silently skipped
-//! label is a wrong figure later. Knows nothing of models or fits.
+//! More rows than [`ROWS_MAX`] are sampled while reading, so memory and time stay bounded. An
+//! invalid line stops training with its file and number, since a silently skipped label would be a
+//! wrong figure later.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,20 +13,18 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 
-use super::{TrainError, log};
+use super::error::{BadLine, LINE_BYTES_MAX, TrainError};
+use super::log;
 use crate::routing::adequacy::names::canonical;
 use crate::routing::text::{TextVector, fmix64, fnv1a};
 
-/// A longer line is not a query with its outcomes.
-const LINE_BYTES_MAX: u64 = 4 << 20;
-/// Rows that are learnt from. More say little more, and each takes about 3 KB.
+/// Most rows that are learnt from. More improve little, and each takes about 3 KB.
 const ROWS_MAX: usize = 40_000;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Everything the files say.
+/// Contents of all files.
 #[derive(Debug, Default)]
 pub(super) struct Data {
     pub(super) rows: Vec<Row>,
@@ -46,14 +45,14 @@ pub(super) struct Row {
     pub(super) source: usize,
     pub(super) task: usize,
     pub(super) outcomes: Vec<Outcome>,
-    /// Hash of the row's id, by which other files speak of it.
+    /// Hash of the row's id, by which vector files refer to it.
     pub(super) id_hash: u64,
-    /// Of text and models.
+    /// Hash of text and models.
     key: u64,
 }
 
 impl Row {
-    /// A place in a seeded shuffle that does not depend on the order of the files.
+    /// Position in a seeded shuffle that does not depend on the order of the files.
     pub(super) fn order(&self, seed: u64) -> u64 {
         shuffled(seed, self.key)
     }
@@ -70,34 +69,15 @@ pub(super) struct Outcome {
     pub(super) score: f64,
 }
 
-/// Where rows come from.
+/// Origin of rows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Source {
     pub name: String,
     pub rows: usize,
-    /// How many models it asked.
+    /// Number of models that it asked.
     pub models: usize,
     /// SHA-256 of the file that named it first.
     pub file_sha256: String,
-}
-
-/// What is wrong with a line.
-#[derive(Debug, Error)]
-pub enum BadLine {
-    #[error("the line is torn or not JSON of the expected form: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("`query` is empty")]
-    NoQuery,
-    #[error("`outcomes` is empty: the row has no label")]
-    Unlabelled,
-    #[error("the score of {model} is {score}; scores go from 0 to 1")]
-    Score { model: String, score: f64 },
-    #[error("the line is longer than {LINE_BYTES_MAX} bytes")]
-    TooLong,
-    #[error("the vector has not {expected} finite numbers as the first one has")]
-    Vector { expected: usize },
-    #[error("the line cannot be read: {0}")]
-    Read(std::io::Error),
 }
 
 #[derive(Deserialize)]
@@ -127,9 +107,10 @@ struct Reading {
     models: BTreeMap<String, usize>,
     sources: BTreeMap<String, usize>,
     tasks: BTreeMap<String, usize>,
-    /// By text and models: the row, and how many lines it is the mean of.
+    /// By hash of text and models: the row, and the number of lines that it is the mean of.
     seen: HashMap<u64, (usize, f64)>,
-    /// Rows whose place in the sample is beyond this are left out; halved whenever there are too many.
+    /// Rows whose position in the sample is beyond this are left out; halved whenever there are too
+    /// many.
     beyond: Option<u64>,
 }
 
@@ -149,7 +130,8 @@ impl Reading {
             if buffer.len() as u64 > LINE_BYTES_MAX {
                 return Err(bad(BadLine::TooLong));
             }
-            // Some editors begin a file with a mark and end it with blank lines: neither is a row.
+            // Some editors begin a file with a byte order mark and end it with blank lines; neither
+            // is a row.
             let row = buffer.strip_prefix(BYTE_ORDER_MARK).filter(|_| line == 1).unwrap_or(&buffer);
             if !row.trim_ascii().is_empty() {
                 self.line(row, &sha256).map_err(bad)?;
@@ -208,10 +190,10 @@ impl Reading {
         }
     }
 
-    /// The judged requests of a gateway's log, their text as serving reads it.
+    /// Reads the labelled requests of a gateway's log, with their text as serving reads it.
     fn log(&mut self, path: &Path) -> Result<(), TrainError> {
-        let (rows, sha256) = log::judged(path)?;
-        for log::Judged { id, policy, messages, query, outcomes } in rows {
+        let (rows, sha256) = log::labelled_prompts(path)?;
+        for log::LabelledPrompt { id, policy, messages, query, outcomes } in rows {
             let line = Line { id, source: log::SOURCE.to_owned(), task: policy, query, outcomes };
             if !self.is_beyond(key(&line)) {
                 self.row(&line, TextVector::of_messages(&messages), &sha256);
@@ -233,7 +215,8 @@ impl Reading {
         self.beyond.is_some_and(|limit| shuffled(0, key) > limit)
     }
 
-    /// Keeps the lower half of the sample's order, so that what is kept depends on the texts and not on where they stood.
+    /// Keeps the lower half of the sample's order, so that the sample depends on the texts, not on
+    /// their positions.
     fn halve(&mut self) {
         self.beyond = Some(self.beyond.unwrap_or(u64::MAX) / 2);
         let before = std::mem::take(&mut self.data.rows);
@@ -264,7 +247,7 @@ impl Reading {
     }
 }
 
-/// One text asked of the same models is one row.
+/// Hash by which rows of the same text and the same models are merged.
 fn key(line: &Line) -> u64 {
     let names: Vec<&str> = line.outcomes.keys().map(String::as_str).collect();
     fnv1a(format!("{}\0{}", names.join("\0"), line.query).as_bytes())
@@ -330,7 +313,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn spellings_of_a_model_meet_and_duplicates_count_once() {
+    fn spellings_of_a_model_are_merged_and_duplicates_count_once() {
         let line = |id: u8, model: &str| {
             format!(
                 r#"{{"id":"{id}","source":"s","task":"t","query":"q{id}","outcomes":{{"{model}":1}}}}"#

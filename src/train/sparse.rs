@@ -1,19 +1,22 @@
-//! Regularised linear fits over sparse rows: least squares, and logistic regression with soft labels and offsets.
+//! Regularised linear fits over sparse rows: least squares, and logistic regression with soft
+//! labels and offsets.
 //!
-//! linfa's solvers want dense rows (33 KB each here) and hard labels; these take what routing has: hashed n-grams, labels
-//! that are means, and a prior that each row starts from. Knows nothing of models, texts or files.
+//! Beside linfa, which fits everything with a few dense columns: its logistic regression takes
+//! neither soft labels (means of a task), nor offsets (the log-odds that a row starts from), nor
+//! sparse rows (a dense one of hashed n-grams takes 66 KB, 400 MB for one of the hundreds of fits).
 
 use crate::routing::adequacy::logistic;
 
-/// Conjugate-gradient steps; the penalty bounds the condition number, so that 100 always reach the tolerance here.
+/// Most conjugate-gradient steps; the penalty bounds the condition number, so that 100 reach the
+/// tolerance.
 const STEPS_MAX: usize = 200;
-/// Squared residual, relative to the first, at which the linear system is solved.
+/// Squared residual, relative to the first, at which the linear system counts as solved.
 const TOLERANCE: f64 = 1e-8;
-/// Newton steps of a logistic fit; four or five are the rule.
+/// Most Newton steps of a logistic fit; four or five are usual.
 const NEWTON_MAX: usize = 25;
-/// A Newton step that lowers the loss by less than this share of it is the last.
+/// Relative decrease of the loss below which a Newton step is the last.
 const ENOUGH: f64 = 1e-7;
-/// Keeps the curvature of rows that are already certain from vanishing.
+/// Least curvature of a row, so that rows of near certainty do not vanish.
 const CURVATURE_MIN: f64 = 1e-4;
 
 /// Rows of `(column, value)`.
@@ -58,13 +61,13 @@ impl Matrix {
     }
 }
 
-/// One row to learn from.
+/// One training row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Example {
     pub(super) row: usize,
-    /// 0 to 1 for a logistic fit, which takes it as a probability.
+    /// Any number for least squares, a probability for a logistic fit.
     pub(super) target: f64,
-    /// What is already known of the row, on the scale of the score; 0 for nothing.
+    /// Prior score of the row; 0 for none.
     pub(super) offset: f64,
 }
 
@@ -132,7 +135,8 @@ fn loss_of(matrix: &Matrix, examples: &[Example], weights: &[f64], penalty: f64)
     rows.sum::<f64>() + penalty / 2.0 * squares
 }
 
-/// Solves `(XᵀDX + λI) w = target` (Hestenes and Stiefel, 1952); D is `curvature`, and the intercept has no λ.
+/// Solves `(XᵀDX + λI) w = target` (Hestenes and Stiefel, 1952); D is `curvature`, and the
+/// intercept has no λ.
 fn conjugate_gradient(
     matrix: &Matrix,
     examples: &[Example],
@@ -173,7 +177,7 @@ fn add(sum: &mut [f64], other: &[f64], factor: f64) {
 mod tests {
     use super::*;
 
-    /// One column of x; the target is what `of` says of x.
+    /// One column x, with target `of(x)`.
     fn line(of: impl Fn(f64) -> f64) -> (Matrix, Vec<Example>) {
         let mut matrix = Matrix::new(1);
         let examples = (0..200_u8)
@@ -195,11 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn soft_labels_give_back_the_log_odds_they_came_from() {
+    fn soft_labels_recover_the_log_odds_they_were_made_from() {
         let (matrix, mut examples) = line(|x| logistic(1.5 * x - 0.5));
         let found = logistic_fit(&matrix, &examples, 1e-6);
         assert!((found[0] - 1.5).abs() < 1e-3 && (found[1] + 0.5).abs() < 1e-3, "{found:?}");
-        // What the offset already says need not be learnt.
+        // An offset that explains the target leaves nothing to learn.
         for example in &mut examples {
             example.offset = matrix.score(example.row, &[1.5, -0.5]);
         }

@@ -1,7 +1,8 @@
-//! Vectors that another program made of the rows: embeddings, or what a small model makes of a prompt before it answers.
+//! Vectors of the rows, made by another program: embeddings, or hidden states of a small model.
 //!
-//! For comparing designs only: a router that is kept is computed from text alone. The file's first line says what made it
-//! (`design`, `bytes` of its weights), each other line `id`, `vector`, `latency_us` and, if metered, `joules`.
+//! For comparing designs only: a served router is computed from text alone. The first line of the
+//! file describes its origin (`design`, `bytes` of its weights), each other line holds `id`,
+//! `vector`, `latency_us` and, if metered, `joules`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,21 +11,21 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::TrainError;
+use super::error::{BadLine, TrainError};
 use super::metrics::quantile;
-use super::outcomes::{BadLine, Data};
+use super::outcomes::Data;
 use crate::routing::text::fnv1a;
 
 #[derive(Debug)]
 pub(super) struct Vectors {
     pub(super) design: String,
-    /// Of the weights that make the vectors.
+    /// Size of the weights that compute the vectors, bytes.
     pub(super) bytes: u64,
     pub(super) width: usize,
     by_id: HashMap<u64, Vec<f32>>,
-    /// Median, microseconds.
+    /// Median for one text, microseconds.
     pub(super) latency_us: f64,
-    /// Mean of the metered ones.
+    /// Mean of the metered texts.
     pub(super) joules: Option<f64>,
 }
 
@@ -76,7 +77,7 @@ impl Vectors {
         })
     }
 
-    /// The vectors of these rows, each number standardised over the rows, together of length one on average.
+    /// The vectors of these rows, each component standardised over the rows, of mean length 1.
     pub(super) fn of(&self, data: &Data, rows: &[usize]) -> Vec<Vec<f32>> {
         let zeros = vec![0.0; self.width];
         let raw: Vec<&Vec<f32>> = rows
@@ -101,7 +102,7 @@ impl Vectors {
         raw.iter().map(standard).collect()
     }
 
-    /// How many of these rows have a vector.
+    /// Number of these rows with a vector.
     pub(super) fn known(&self, data: &Data, rows: &[usize]) -> usize {
         rows.iter().filter(|&&row| self.by_id.contains_key(&data.rows[row].id_hash)).count()
     }

@@ -1,7 +1,7 @@
-//! The versions of a router on disk, and which of them serves: `NAME` is a link to `NAME.versions/NNNN`.
+//! Versions of a router on disk: `NAME` is a link to the serving one, `NAME.versions/NNNN`.
 //!
-//! Changes links and copies folders; every change of what serves is one rename, so that a reader meets the old router or
-//! the new one and nothing between. A router that cannot be used never becomes a version.
+//! Changes links and copies folders; every switch is one rename, so that a reader sees either the
+//! old router or the new one. A router that cannot be used never becomes a version.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::routing::drift::{Reference, ReferenceError};
 use crate::routing::{AdequacyError, AdequacyModel, Confidence, ConfidenceError};
 
-/// What is wrong with a promotion.
+/// Why a promotion or a rollback failed.
 #[derive(Debug, Error)]
 pub enum VersionsError {
     #[error("{}: {source}", .path.display())]
@@ -24,7 +24,7 @@ pub enum VersionsError {
     Confidence(#[from] ConfidenceError),
     #[error("not promoted: {0}")]
     Reference(#[from] ReferenceError),
-    #[error("{} is the router that serves already", .0.display())]
+    #[error("{} is already the serving router", .0.display())]
     Same(PathBuf),
     #[error("there is no version before {0}: nothing to roll back to")]
     NothingBefore(u32),
@@ -36,12 +36,12 @@ pub enum VersionsError {
 #[derive(Debug)]
 pub struct Versions {
     router: PathBuf,
-    /// Where they lie.
+    /// Folder of the versions.
     dir: PathBuf,
 }
 
 impl Versions {
-    /// Of the router that the config names.
+    /// Versions of the router at this path, as configured.
     pub fn of(router: &Path) -> Self {
         let mut dir = router.as_os_str().to_owned();
         dir.push(".versions");
@@ -58,27 +58,27 @@ impl Versions {
         let mut numbers = Vec::new();
         for entry in entries {
             let name = entry.map_err(failed(&self.dir))?.file_name();
-            // Half a copy has another name.
+            // An incomplete copy has another name.
             numbers.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
         }
         numbers.sort_unstable();
         Ok(numbers)
     }
 
-    /// The version that serves; none where the router is no link into the versions.
+    /// The serving version; `None` if the router is not a link to a version.
     pub fn current(&self) -> Option<u32> {
         let target = fs::read_link(&self.router).ok()?;
         let within = target.parent()?.file_name() == self.dir.file_name();
         target.file_name()?.to_str()?.parse().ok().filter(|_| within)
     }
 
-    /// Where a version lies.
+    /// Folder of a version.
     pub fn path(&self, number: u32) -> PathBuf {
         self.dir.join(format!("{number:04}"))
     }
 
-    /// Makes the router in `candidate` a version and lets it serve. A router that was there as a plain folder becomes the
-    /// first version.
+    /// Makes the router in `candidate` a version and switches to it. A router in a plain folder
+    /// becomes the first version.
     pub fn promote(&self, candidate: &Path) -> Result<u32, VersionsError> {
         check(candidate)?;
         let real = |path: &Path| fs::canonicalize(path).ok();
@@ -96,7 +96,7 @@ impl Versions {
         Ok(number)
     }
 
-    /// Lets the version before the present one serve again.
+    /// Switches to the version before the present one.
     pub fn roll_back(&self) -> Result<u32, VersionsError> {
         let current =
             self.current().ok_or_else(|| VersionsError::NoVersions(self.router.clone()))?;
@@ -111,7 +111,7 @@ impl Versions {
         Ok(self.all()?.last().map_or(1, |last| last + 1))
     }
 
-    /// Copies the files of `from`, under another name until all are there.
+    /// Copies the files of `from`, under a temporary name until all are there.
     fn copy(&self, from: &Path, number: u32) -> Result<(), VersionsError> {
         let half = self.dir.join(format!("{number:04}.copying"));
         match fs::remove_dir_all(&half) {
@@ -132,7 +132,7 @@ impl Versions {
         fs::rename(&half, &whole).map_err(failed(&whole))
     }
 
-    /// Points the router at a version.
+    /// Switches the router to a version.
     fn serve(&self, number: u32) -> Result<(), VersionsError> {
         let mut fresh = self.router.as_os_str().to_owned();
         fresh.push(".new");
@@ -147,15 +147,15 @@ impl Versions {
         let dir = self.dir.file_name().unwrap_or_default();
         symlink(Path::new(dir).join(format!("{number:04}")), &fresh).map_err(failed(&fresh))?;
         if self.router.is_dir() && !self.router.is_symlink() {
-            // A link cannot replace a folder in one step. Its copy is a version already, so nothing is lost if this is
-            // cut short.
+            // A link cannot replace a folder in one step. Its copy is a version already, so an
+            // interruption loses nothing.
             fs::remove_dir_all(&self.router).map_err(failed(&self.router))?;
         }
         fs::rename(&fresh, &self.router).map_err(failed(&self.router))
     }
 }
 
-/// Whether a gateway could serve by all that lies there.
+/// Checks that a gateway could serve with all files in the folder.
 fn check(dir: &Path) -> Result<(), VersionsError> {
     AdequacyModel::load(dir)?;
     Confidence::load(dir)?;
@@ -172,7 +172,7 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> VersionsError + use<> {
 mod tests {
     use super::*;
 
-    /// A router that can be told from others by its slope.
+    /// A router identifiable by its slope.
     fn router(dir: &Path, slope: f64) {
         let mut model = AdequacyModel::built_in().unwrap();
         model.slope = slope;
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(slope(&live), "3.0");
         assert_eq!((versions.roll_back().unwrap(), slope(&live).as_str()), (1, "2.0"));
         assert!(matches!(versions.roll_back(), Err(VersionsError::NothingBefore(1))));
-        // What comes next has a number of its own, and the one that was rolled back is kept.
+        // The next version has a new number, and the one that was rolled back is kept.
         router(&candidate, 4.0);
         assert_eq!(versions.promote(&candidate).unwrap(), 3);
         assert_eq!(versions.all().unwrap(), [1, 2, 3]);

@@ -4,9 +4,10 @@ use crate::graph;
 use crate::source::Source;
 
 /// Top-level modules: each may use only what is left of it.
-pub const LAYERS: [&str; 18] = [
+pub const LAYERS: [&str; 19] = [
     "units",
     "validate",
+    "plot",
     "locality",
     "openai",
     "telemetry",
@@ -62,7 +63,7 @@ pub const UNSAFE_HOMES: [&str; 2] =
     ["src/backends/llama/engine/kernels", "src/backends/llama/engine/mmap.rs"];
 
 /// Files in cycles that are left from before cycles were forbidden. May only fall.
-pub const FILES_IN_CYCLES_MAX: usize = 43;
+pub const FILES_IN_CYCLES_MAX: usize = 41;
 
 /// Uses of a module that comes later, or that the design forbids.
 pub fn out_of_order(sources: &[Source]) -> Vec<String> {

@@ -38,7 +38,8 @@ pub(super) fn run(args: &FitArgs) -> anyhow::Result<u8> {
         Some(log) => log.clone(),
         None => args.config.load()?.traffic.dir,
     };
-    let fitted = cascade::judged(&[log]).and_then(|examples| cascade::fit(&examples, args.seed));
+    let fitted =
+        cascade::labelled_answers(&[log]).and_then(|examples| cascade::fit(&examples, args.seed));
     let Fitted { weights, reports } = match fitted {
         Ok(fitted) => fitted,
         Err(error) if error.is_bad_input() => return Ok(refuse(&error.to_string())),

@@ -16,7 +16,7 @@ use crate::http::extract::fields::{read, wrong};
 use crate::http::state::Edge;
 use crate::serving::error::ServeErrorKind;
 use crate::serving::feedback::{Verdict, record_verdict};
-use crate::traffic::{PromptStorage, Source};
+use crate::traffic::{PromptStorage, VerdictSource};
 
 /// Who speaks if the client names nobody.
 const ANYBODY: &str = "user";
@@ -68,11 +68,11 @@ pub async fn feedback(
     let score = score(&request)?;
     let source = source(&request)?;
     let comment = comment(&request, edge.gateway.prompts)?;
-    let verdict = Verdict { source: Source::Client(source.clone().into()), score, comment };
+    let verdict = Verdict { source: VerdictSource::Client(source.clone().into()), score, comment };
     let named = &request.request_id;
     let record = record_verdict(&edge.gateway, bare_id(named), verdict).await?;
     let record = record.ok_or_else(|| ServeErrorKind::UnknownRequest(named.clone()))?;
-    let (request_id, label) = (record.receipt.request_id, record.label);
+    let (request_id, label) = (Arc::clone(&record.receipt.request_id), record.label);
     Ok(Json(FeedbackReply { request_id, source, score, label }))
 }
 

@@ -14,7 +14,7 @@ use crate::traffic::Record;
 pub async fn request(
     State(gateway): State<Arc<Gateway>>,
     Path(id): Path<String>,
-) -> Result<Json<Record>, ApiError> {
+) -> Result<Json<Arc<Record>>, ApiError> {
     let record = gateway.receipts.get(bare_id(&id));
     record.map(Json).ok_or_else(|| ServeErrorKind::UnknownRequest(id).into())
 }

@@ -12,7 +12,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::body::{parse_chat, read_body};
 use crate::http::extract::options::options;
 use crate::http::state::Edge;
-use crate::routing::{Features, Judged, Route, Rule, SessionId, TaskClass};
+use crate::routing::{EvaluatedCandidate, Features, Route, Rule, SessionId, TaskClass};
 use crate::serving::plan::Plan;
 use crate::units::MonotonicNs;
 
@@ -43,7 +43,7 @@ pub struct RouteReply {
     route: Option<Route>,
     model: Option<Arc<str>>,
     reason: String,
-    candidates: Vec<Judged>,
+    candidates: Arc<[EvaluatedCandidate]>,
 }
 
 impl From<Plan> for RouteReply {
@@ -58,7 +58,7 @@ impl From<Plan> for RouteReply {
             route: chosen.map(|candidate| candidate.route),
             model: chosen.map(|candidate| Arc::clone(&candidate.model)),
             reason: plan.decision.reason.to_string(),
-            candidates: plan.decision.judged,
+            candidates: plan.decision.evaluated,
             rule: plan.rule,
         }
     }

@@ -1,4 +1,5 @@
-//! Replay against records as the gateway writes them: built by deciding, then letting attempts fail or answer.
+//! Replay of records as the gateway writes them: built by deciding, then letting attempts fail or
+//! answer.
 
 use proptest::prelude::*;
 
@@ -6,7 +7,7 @@ use super::*;
 use crate::energy::{Quality, Source};
 use crate::replay::{Replay, Report};
 use crate::routing::{
-    Cache, Capabilities, Costs, Features, Objective, PolicyConfig, PolicyOverrides, Stay,
+    Affinity, Cache, Capabilities, Costs, Features, Objective, PolicyConfig, PolicyOverrides,
     TaskClass, Unavailable,
 };
 use crate::traffic::record::RECORD_VERSION;
@@ -52,8 +53,8 @@ fn metered(joules: f64) -> EnergyFigure {
     }
 }
 
-/// The record of a request for which the first `failures` models failed and the next one answered, each attempt taking
-/// 10 J more than the one before.
+/// The record of a request for which the first `failures` models failed and the next one answered,
+/// each attempt taking 10 J more than the previous one.
 fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
     let features = Features { prompt_tokens: 100, output_tokens: 50, ..Features::default() };
     let decision = decide(&features, candidates, rule);
@@ -91,7 +92,7 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
             route: answering.map(|candidate| candidate.route),
             model: answering.map(|candidate| candidate.model.clone()),
             reason: decision.reason.to_string(),
-            candidates: decision.judged.clone(),
+            candidates: Arc::clone(&decision.evaluated),
             attempts,
             energy,
             carbon: None,
@@ -101,7 +102,7 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
         status: 200,
         features,
         rule: rule.clone(),
-        wishes: PolicyOverrides::default(),
+        overrides: PolicyOverrides::default(),
         propensity: decision.propensity,
         session: None,
         timings: Timings::default(),
@@ -113,62 +114,62 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
     }
 }
 
-/// A small model here and a large one elsewhere.
+/// A small local model and a large cloud model.
 fn pair() -> [Candidate; 2] {
     [candidate("small", Route::Local, 0.4, 5.0), candidate("large", Route::Cloud, 0.9, 100.0)]
 }
 
-fn answering(play: &Play) -> Option<&str> {
+fn answering(play: &Simulation) -> Option<&str> {
     play.answer.as_ref().map(|candidate| &*candidate.model)
 }
 
 #[test]
-fn a_model_that_ran_has_its_logged_energy_and_another_its_predicted_one() {
+fn a_model_that_ran_keeps_its_logged_energy_and_another_gets_its_predicted_one() {
     let record = record(&pair(), &rule(0.3), 0);
-    let same = Scenario::Policy(policy("same", 0.2)).play(&record).unwrap();
+    let same = Scenario::Policy(policy("same", 0.2)).simulate(&record).unwrap();
     assert_eq!((answering(&same), same.logged), (Some("small"), true));
     assert_eq!(same.metered, Some(metered(10.0)));
-    let other = Scenario::Policy(policy("strict", 0.8)).play(&record).unwrap();
+    let other = Scenario::Policy(policy("strict", 0.8)).simulate(&record).unwrap();
     assert_eq!((answering(&other), other.logged, other.metered), (Some("large"), false, None));
 }
 
 #[test]
-fn a_failed_attempt_is_paid_for_again_and_the_next_model_answers() {
+fn a_failed_attempt_is_charged_again_and_the_next_model_answers() {
     let record = record(&pair(), &rule(0.3), 1);
-    let again = Scenario::Policy(policy("easy", 0.3)).play(&record).unwrap();
+    let again = Scenario::Policy(policy("easy", 0.3)).simulate(&record).unwrap();
     assert_eq!((answering(&again), again.metered), (Some("large"), Some(metered(30.0))));
-    let direct = Scenario::CloudOnly.play(&record).unwrap();
+    let direct = Scenario::CloudOnly.simulate(&record).unwrap();
     assert_eq!((answering(&direct), direct.metered), (Some("large"), Some(metered(20.0))));
-    let here = Scenario::LocalOnly.play(&record).unwrap();
+    let here = Scenario::LocalOnly.simulate(&record).unwrap();
     assert_eq!((answering(&here), here.metered), (None, Some(metered(10.0))));
 }
 
 #[test]
-fn a_request_that_must_stay_here_stays_here_under_every_rule() {
+fn a_local_only_request_stays_local_under_every_rule() {
     let private = Rule { local_only: true, ..rule(0.8) };
     let record = record(&pair(), &private, 0);
-    let open = Scenario::Policy(policy("open", 0.8)).play(&record).unwrap();
+    let open = Scenario::Policy(policy("open", 0.8)).simulate(&record).unwrap();
     assert_eq!(answering(&open), Some("small"));
-    assert_eq!(answering(&Scenario::CloudOnly.play(&record).unwrap()), None);
+    assert_eq!(answering(&Scenario::CloudOnly.simulate(&record).unwrap()), None);
 }
 
 #[test]
 fn a_named_model_binds_policies_but_not_the_baselines() {
     let pinned = Rule { pinned: Some("large".into()), ..rule(0.3) };
     let record = record(&pair(), &pinned, 0);
-    let free = Scenario::Policy(policy("free", 0.3)).play(&record).unwrap();
+    let free = Scenario::Policy(policy("free", 0.3)).simulate(&record).unwrap();
     assert_eq!(answering(&free), Some("large"));
-    assert_eq!(answering(&Scenario::LocalOnly.play(&record).unwrap()), Some("small"));
+    assert_eq!(answering(&Scenario::LocalOnly.simulate(&record).unwrap()), Some("small"));
 }
 
 #[test]
-fn the_oracle_knows_that_the_logged_answer_was_bad() {
+fn the_oracle_avoids_a_logged_answer_with_a_bad_label() {
     let logged = record(&pair(), &rule(0.3), 0);
-    assert_eq!(Scenario::Oracle.play(&logged), None);
+    assert_eq!(Scenario::Oracle.simulate(&logged), None);
     let judged = |label| Record { label: Some(label), ..logged.clone() };
-    let bad = Scenario::Oracle.play(&judged(0.0)).unwrap();
+    let bad = Scenario::Oracle.simulate(&judged(0.0)).unwrap();
     assert_eq!((answering(&bad), bad.logged), (Some("large"), false));
-    let good = Scenario::Oracle.play(&judged(1.0)).unwrap();
+    let good = Scenario::Oracle.simulate(&judged(1.0)).unwrap();
     assert_eq!((answering(&good), good.logged), (Some("small"), true));
 }
 
@@ -209,7 +210,7 @@ fn a_report_keeps_metered_predicted_and_unknown_apart() {
 }
 
 #[test]
-fn the_table_is_for_reading() {
+fn the_table_shows_every_policy_in_one_row() {
     let judged = Record { label: Some(1.0), ..record(&pair(), &rule(0.3), 0) };
     let records = [judged, record(&pair(), &rule(0.3), 1)];
     insta::assert_snapshot!(report(&records, vec![policy("strict", 0.8)]));
@@ -277,8 +278,8 @@ proptest! {
         let policy = Arc::new(Policy { name: "any".into(), config });
         let rule = Rule {
             pinned,
-            stay: stay.map(|(number, tool_loop)| Stay { model: format!("m{number}").into(), tool_loop }),
-            explore: draw.map(|draw| Explore { share: 0.5, draw }),
+            affinity: stay.map(|(number, tool_loop)| Affinity { model: format!("m{number}").into(), tool_loop }),
+            explore: draw.map(|draw| Explore { share: 0.5, sample: draw }),
             ..policy.rule(TaskClass::Chat)
         };
         let written = record(&candidates, &rule, failures);
@@ -286,8 +287,8 @@ proptest! {
         let read: Record = serde_json::from_str(&line).unwrap();
 
         prop_assert!(reproduces(&read));
-        let again = Scenario::Policy(policy).play(&read).unwrap();
-        let logged = Play::logged(&read);
+        let again = Scenario::Policy(policy).simulate(&read).unwrap();
+        let logged = Simulation::logged(&read);
         prop_assert_eq!(&again.answer, &logged.answer);
         prop_assert_eq!(again.metered, logged.metered);
         prop_assert!(again.logged || again.answer.is_none());
@@ -295,7 +296,7 @@ proptest! {
 }
 
 #[test]
-fn a_row_of_the_first_version_still_decides_as_it_did() {
+fn a_record_of_version_1_still_decides_as_it_did() {
     let old = r#"{"version":1,"unix_ms":0,"request_id":"r","policy":"default","route":"local","model":"small",
         "reason":"because","candidates":[
         {"model":"small","route":"local","p":0.7,"joules":5.0,"dollars":0.0,"ttft_ms":null,"context_tokens":null,
@@ -310,6 +311,6 @@ fn a_row_of_the_first_version_still_decides_as_it_did() {
     let record: Record = serde_json::from_str(old).unwrap();
     assert!(reproduces(&record));
     assert_eq!((record.propensity, record.session), (1.0, None));
-    let play = Scenario::Policy(policy("default", 0.6)).play(&record).unwrap();
+    let play = Scenario::Policy(policy("default", 0.6)).simulate(&record).unwrap();
     assert_eq!((answering(&play), play.logged), (Some("small"), true));
 }

@@ -1,6 +1,8 @@
-//! A router on disk: magic, version, SHA-256, then the model in postcard form. Nothing unverified gets in.
+//! Router files: magic, version, SHA-256, then the model in postcard form. Every part is verified
+//! on loading.
 //!
-//! Layout of `model.bin`: 8 bytes magic, 4 bytes version (little-endian), 32 bytes SHA-256 of the rest, payload.
+//! Layout of `model.bin`: 8 bytes magic, 4 bytes version (little-endian), 32 bytes SHA-256 of the
+//! rest, payload.
 
 use std::fs;
 use std::io;
@@ -9,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::{AdequacyModel, Head};
+use super::model::{AdequacyModel, Head};
 use crate::routing::text::{BUCKETS, FeatureSchema, STRUCTURE};
 
 /// Name of the weights within a router's folder.
@@ -19,8 +21,41 @@ const MAGIC: &[u8; 8] = b"WGROUTER";
 /// Raised when the layout or the meaning of the payload changes.
 const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 44;
-/// A router is far smaller; a larger file is not one.
+/// Upper limit of the file size; a router is far smaller.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// The router that `wattgate train` made from the project's data; see its `card.md`.
+static BUILT_IN: &[u8] = include_bytes!("../../../router-models/default/model.bin");
+
+impl AdequacyModel {
+    /// The router compiled into the binary.
+    pub fn built_in() -> Result<Self, AdequacyError> {
+        decode(BUILT_IN)
+    }
+
+    /// Reads and verifies `dir/model.bin`.
+    pub fn load(dir: &Path) -> Result<Self, AdequacyError> {
+        let path = dir.join(MODEL_FILE);
+        let io = |source| AdequacyError::Io { path: path.clone(), source };
+        if fs::metadata(&path).map_err(io)?.len() > FILE_BYTES_MAX {
+            return Err(AdequacyError::File { path, source: Box::new(AdequacyError::NotARouter) });
+        }
+        let bytes = fs::read(&path).map_err(io)?;
+        decode(&bytes).map_err(|source| AdequacyError::File { path, source: Box::new(source) })
+    }
+
+    /// Writes `dir/model.bin`, creating `dir`: a temporary file that is then renamed, so that a
+    /// reader never sees half a file.
+    pub fn save(&self, dir: &Path) -> Result<(), AdequacyError> {
+        let path = dir.join(MODEL_FILE);
+        let io = |source| AdequacyError::Io { path: path.clone(), source };
+        let bytes = encode(self)?;
+        fs::create_dir_all(dir).map_err(io)?;
+        let fresh = dir.join(format!("{MODEL_FILE}.new"));
+        fs::write(&fresh, bytes).map_err(io)?;
+        fs::rename(&fresh, &path).map_err(io)
+    }
+}
 
 /// Why a router cannot be used.
 #[derive(Debug, Error)]
@@ -29,43 +64,22 @@ pub enum AdequacyError {
     Io { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: Box<AdequacyError> },
-    #[error("not a router made by `wattgate train`")]
+    #[error("not a router file: use one made by `wattgate train`")]
     NotARouter,
     #[error(
         "the router has format version {found}, this binary reads version {VERSION}: train it again"
     )]
     Version { found: u32 },
-    #[error("the router is damaged: its SHA-256 does not match its contents")]
+    #[error("the router file is corrupt: its SHA-256 does not match its contents")]
     Checksum,
-    #[error("the router's contents do not decode: {0}")]
+    #[error("the router file cannot be decoded: {0}")]
     Decode(#[from] postcard::Error),
     #[error(
         "the router was trained on text features {found:?}, this binary computes others: train it again"
     )]
     Schema { found: Box<FeatureSchema> },
-    #[error("the router holds a weight that is not a finite number, or too few weights")]
+    #[error("the router file holds too few weights, or one that is not finite")]
     Weights,
-}
-
-pub(super) fn load(dir: &Path) -> Result<AdequacyModel, AdequacyError> {
-    let path = dir.join(MODEL_FILE);
-    let io = |source| AdequacyError::Io { path: path.clone(), source };
-    if fs::metadata(&path).map_err(io)?.len() > FILE_BYTES_MAX {
-        return Err(AdequacyError::File { path, source: Box::new(AdequacyError::NotARouter) });
-    }
-    let bytes = fs::read(&path).map_err(io)?;
-    decode(&bytes).map_err(|source| AdequacyError::File { path, source: Box::new(source) })
-}
-
-/// Writes beside the target and renames, so that a reader never meets half a file.
-pub(super) fn save(model: &AdequacyModel, dir: &Path) -> Result<(), AdequacyError> {
-    let path = dir.join(MODEL_FILE);
-    let io = |source| AdequacyError::Io { path: path.clone(), source };
-    let bytes = encode(model)?;
-    fs::create_dir_all(dir).map_err(io)?;
-    let fresh = dir.join(format!("{MODEL_FILE}.new"));
-    fs::write(&fresh, bytes).map_err(io)?;
-    fs::rename(&fresh, &path).map_err(io)
 }
 
 fn encode(model: &AdequacyModel) -> Result<Vec<u8>, AdequacyError> {
@@ -73,7 +87,7 @@ fn encode(model: &AdequacyModel) -> Result<Vec<u8>, AdequacyError> {
     Ok([&MAGIC[..], &VERSION.to_le_bytes(), &Sha256::digest(&payload), &payload].concat())
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<AdequacyModel, AdequacyError> {
+fn decode(bytes: &[u8]) -> Result<AdequacyModel, AdequacyError> {
     let (header, payload) =
         bytes.split_at_checked(HEADER_BYTES).ok_or(AdequacyError::NotARouter)?;
     let (magic, rest) = header.split_at(MAGIC.len());
@@ -91,7 +105,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<AdequacyModel, AdequacyError> {
     verified(postcard::from_bytes(payload)?)
 }
 
-/// A checksum proves only that the file is the one that was written; this proves that it can be used.
+/// The checksum proves that the file is complete; this proves that it can be used.
 fn verified(model: AdequacyModel) -> Result<AdequacyModel, AdequacyError> {
     if model.schema != FeatureSchema::current() {
         return Err(AdequacyError::Schema { found: Box::new(model.schema) });
@@ -135,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_what_is_loaded() {
+    fn a_saved_router_loads_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a/b");
         model().save(&target).unwrap();
@@ -143,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn every_flipped_bit_is_detected() {
         let bytes = encode(&model()).unwrap();
         for at in (0..bytes.len()).step_by(97).chain(0..HEADER_BYTES) {
             let mut flipped = bytes.clone();
@@ -155,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_schema_or_a_nan_is_refused_by_name() {
+    fn another_version_schema_or_a_nan_has_an_error_of_its_own() {
         let mut other = encode(&model()).unwrap();
         other[8] = 1;
         assert!(matches!(decode(&other), Err(AdequacyError::Version { found: 1 })));
@@ -168,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_router_is_named() {
+    fn the_error_names_a_missing_router() {
         let error = AdequacyModel::load(Path::new("/no/such/router")).unwrap_err().to_string();
         assert!(error.contains("/no/such/router/model.bin"), "{error}");
     }

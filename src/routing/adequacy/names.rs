@@ -1,31 +1,48 @@
-//! One spelling for each model: data sets, hubs and upstreams write the same name in many ways.
+//! Canonical spelling of model names: data sets, hubs and upstreams write the same name in many
+//! ways.
 //!
 //! Pure. Knows spelling only, never which models are alike.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
-/// `meta-llama/Meta-Llama-3_1-8B-Instruct@host` becomes `llama-3.1-8b-instruct`.
-pub fn canonical(name: &str) -> String {
+/// `meta-llama/Meta-Llama-3_1-8B-Instruct@host` becomes `llama-3.1-8b-instruct`. A name in that
+/// spelling is borrowed.
+pub fn canonical(name: &str) -> Cow<'_, str> {
     let name = name.rsplit('/').next().unwrap_or(name);
-    let name = name.split('@').next().unwrap_or(name).to_lowercase().replace('_', ".");
-    let name = name.strip_prefix("meta-").unwrap_or(&name);
-    name.strip_suffix("-hf").unwrap_or(name).to_owned()
+    let name = name.split('@').next().unwrap_or(name);
+    let plain = |c: char| c.is_ascii() && !c.is_ascii_uppercase() && c != '_';
+    if name.chars().all(plain) {
+        Cow::Borrowed(without_affixes(name))
+    } else {
+        let name = name.to_lowercase().replace('_', ".");
+        Cow::Owned(without_affixes(&name).to_owned())
+    }
 }
 
-/// The entry of that name, else the newest that adds only a release date (`gpt-4o` finds `gpt-4o-2024-08-06`).
+fn without_affixes(name: &str) -> &str {
+    let name = name.strip_prefix("meta-").unwrap_or(name);
+    name.strip_suffix("-hf").unwrap_or(name)
+}
+
+/// The entry of that name, else the newest that adds only a release date (`gpt-4o` finds
+/// `gpt-4o-2024-08-06`).
 pub fn find<'a, V>(known: &'a BTreeMap<String, V>, name: &str) -> Option<&'a V> {
-    let name = canonical(name);
+    find_canonical(known, &canonical(name))
+}
+
+/// The same for a name in canonical spelling.
+pub fn find_canonical<'a, V>(known: &'a BTreeMap<String, V>, name: &str) -> Option<&'a V> {
     let dated = || {
-        let rest = |entry: &(&String, &'a V)| {
-            entry.0.strip_prefix(&name).is_some_and(|rest| rest.starts_with("-20"))
-        };
-        known
-            .range(name.clone()..)
-            .take_while(|(key, _)| key.starts_with(&name))
-            .filter(rest)
-            .last()
+        let from_name = (Bound::Excluded(name), Bound::Unbounded);
+        let longer = known.range::<str, _>(from_name).map_while(|(key, value)| {
+            let date = key.strip_prefix(name)?;
+            Some((date, value))
+        });
+        longer.filter(|(date, _)| date.starts_with("-20")).last().map(|(_, value)| value)
     };
-    known.get(&name).or_else(|| dated().map(|(_, value)| value))
+    known.get(name).or_else(dated)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What must hold of every decision, whatever the candidates.
+//! Properties of every decision, whatever the candidates.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::routing::{
-    Cache, Capabilities, Cascade, Costs, Explore, Lambda, Route, Stay, TaskClass, Unavailable,
+    Affinity, Cache, Capabilities, Cascade, Costs, Explore, Lambda, Route, TaskClass, Unavailable,
 };
 use crate::units::{Dollars, Joules};
 
@@ -76,7 +76,7 @@ fn objective() -> impl Strategy<Value = Objective> {
     proptest::sample::select(&Objective::ALL)
 }
 
-/// Any rule, with or without a conversation, budgets and dice.
+/// Any rule, with or without a conversation, budgets and exploration.
 fn any_rule() -> impl Strategy<Value = Rule> {
     let budgets = (proptest::option::of(0.0..1e4), proptest::option::of(0.0..2.0));
     let stay = proptest::option::of((0usize..9, any::<bool>()));
@@ -88,11 +88,11 @@ fn any_rule() -> impl Strategy<Value = Rule> {
             max_joules: joules.map(Joules),
             max_dollars: dollars.map(Dollars),
             lambda: Lambda { per_joule: 0.001, ..Lambda::default() },
-            stay: stay.map(|(index, tool_loop)| Stay {
+            affinity: stay.map(|(index, tool_loop)| Affinity {
                 model: format!("model-{index}").into(),
                 tool_loop,
             }),
-            explore: dice.map(|(share, draw)| Explore { share, draw }),
+            explore: dice.map(|(share, draw)| Explore { share, sample: draw }),
             cascade: min_p.map(|min_p| Cascade { min_p, ..Cascade::default() }),
             ..rule(floor, local_only)
         },
@@ -109,7 +109,7 @@ proptest! {
         seen.sort_unstable();
         seen.dedup();
         prop_assert_eq!(seen.len(), decision.ranked.len());
-        for (index, judged) in decision.judged.iter().enumerate() {
+        for (index, judged) in decision.evaluated.iter().enumerate() {
             prop_assert_eq!(judged.excluded.is_none(), decision.ranked.contains(&index));
         }
     }
@@ -166,20 +166,20 @@ proptest! {
         let decision = decide(&features(100, false), &candidates, &rule);
         for &index in &decision.ranked {
             let one = &candidates[index];
-            prop_assert!(decision.judged[index].excluded.is_none());
+            prop_assert!(decision.evaluated[index].excluded.is_none());
             prop_assert!(one.unavailable.is_none() && !(rule.local_only && one.route == Route::Cloud));
-            // A budget is kept by what is known, never by what is not.
+            // An unknown cost never satisfies a budget.
             prop_assert!(rule.max_joules.is_none_or(|most| one.joules.is_some_and(|joules| joules <= most)));
             prop_assert!(rule.max_dollars.is_none_or(|most| one.dollars.is_some_and(|dollars| dollars <= most)));
         }
         prop_assert!(decision.propensity > 0.0 && decision.propensity <= 1.0);
-        prop_assert!(decision.reason.to_string().is_ascii(), "it goes into a header");
+        prop_assert!(decision.reason.to_string().is_ascii(), "it is sent in a header");
         prop_assert_eq!(&decide(&features(100, false), &candidates, &rule), &decision);
     }
 
     #[test]
     fn the_unknown_never_beats_the_known(candidates in candidates(), rule in any_rule()) {
-        let rule = Rule { stay: None, explore: None, cascade: None, ..rule };
+        let rule = Rule { affinity: None, explore: None, cascade: None, ..rule };
         let decision = decide(&features(1, false), &candidates, &rule);
         let Some(chosen) = decision.chosen() else { return Ok(()) };
         if rule.is_adequate(chosen) && rule.cost(chosen).is_infinite() {
@@ -195,8 +195,8 @@ proptest! {
     ) {
         prop_assume!(index < candidates.len());
         let own = &candidates[index];
-        let stay = Some(Stay { model: own.model.clone(), tool_loop: false });
-        let rule = Rule { stay, ..rule(floor, false) };
+        let stay = Some(Affinity { model: own.model.clone(), tool_loop: false });
+        let rule = Rule { affinity: stay, ..rule(floor, false) };
         let decision = decide(&features(1, false), &candidates, &rule);
         let Some(chosen) = decision.chosen() else { return Ok(()) };
         let may_stay = decision.ranked.contains(&index) && rule.is_adequate(own);
@@ -210,21 +210,21 @@ proptest! {
     #[test]
     fn a_tool_loop_stays_or_says_why_not(candidates in candidates(), rule in any_rule(), index in 0usize..9) {
         let model: Arc<str> = format!("model-{index}").into();
-        let rule = Rule { stay: Some(Stay { model: model.clone(), tool_loop: true }), ..rule };
+        let rule = Rule { affinity: Some(Affinity { model: model.clone(), tool_loop: true }), ..rule };
         let decision = decide(&features(1, false), &candidates, &rule);
         let may = decision.ranked.iter().any(|&index| candidates[index].model == model);
         if may {
             prop_assert_eq!(&decision.chosen().unwrap().model, &model);
             prop_assert_eq!(decision.reason.label(), "tool_loop");
         } else {
-            prop_assert_eq!(decision.reason.gone.as_ref().map(|(gone, _)| gone), Some(&model));
+            prop_assert_eq!(decision.reason.previous_unavailable.as_ref().map(|(gone, _)| gone), Some(&model));
         }
     }
 
     #[test]
     fn propensities_add_up_to_one_and_the_dice_obey_them(candidates in candidates(), share in 0.0..=1.0) {
         let chosen = |draw| {
-            let rule = Rule { explore: Some(Explore { share, draw }), ..rule(0.5, false) };
+            let rule = Rule { explore: Some(Explore { share, sample: draw }), ..rule(0.5, false) };
             let decision = decide(&features(1, false), &candidates, &rule);
             decision.chosen().map(|chosen| (chosen.model.clone(), decision.propensity))
         };
@@ -248,13 +248,13 @@ proptest! {
         let needs = Capabilities { chat, choices, ..Capabilities::default() };
         let features = Features { needs, ..features(1, false) };
         let decision = decide(&features, &candidates, &rule);
-        if let Why::Watched { .. } = &decision.reason.why {
+        if let ReasonKind::Watched { .. } = &decision.reason.kind {
             let (first, next) = (&candidates[decision.ranked[0]], &candidates[decision.ranked[1]]);
             let min_p = rule.cascade.map(|cascade| cascade.min_p);
             prop_assert!(first.route == Route::Local && min_p.is_some_and(|least| first.p >= least));
             prop_assert!(next.p > first.p && chat && !choices);
         } else {
-            // Whoever is not watched is ranked as without a cascade.
+            // Without a cascade the ranking is the same.
             prop_assert_eq!(&decision, &decide(&features, &candidates, &Rule { cascade: None, ..rule }));
         }
     }
@@ -282,8 +282,8 @@ fn a_switch_pays_for_both_caches() {
         }),
     };
     let choose = |rival: f64, cache: Option<f64>| {
-        let stay = Some(Stay { model: "own".into(), tool_loop: false });
-        let rule = Rule { stay, ..rule(0.5, false) };
+        let stay = Some(Affinity { model: "own".into(), tool_loop: false });
+        let rule = Rule { affinity: stay, ..rule(0.5, false) };
         let candidates = [one("rival", rival, None), one("own", 20.0, cache)];
         let decision = decide(&features(1, false), &candidates, &rule);
         (decision.chosen().unwrap().model.to_string(), decision.reason.to_string())
@@ -318,10 +318,12 @@ fn nothing_is_gained_between_two_unknown_costs() {
         state: None,
         cache: None,
     };
-    let stay = Some(Stay { model: "own".into(), tool_loop: false });
-    let rule = Rule { stay, ..rule(0.5, false) };
+    let stay = Some(Affinity { model: "own".into(), tool_loop: false });
+    let rule = Rule { affinity: stay, ..rule(0.5, false) };
     let decision = decide(&features(1, false), &[unknown("rival"), unknown("own")], &rule);
-    let Why::Stays { gain, .. } = &decision.reason.why else { panic!("{:?}", decision.reason) };
+    let ReasonKind::Stays { gain, .. } = &decision.reason.kind else {
+        panic!("{:?}", decision.reason)
+    };
     assert!(gain.of.abs() < f64::EPSILON && gain.needed.is_finite(), "{gain:?}");
 }
 
@@ -345,7 +347,7 @@ fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
     };
     let excluded = |local_only, unavailable| {
         let cloud = Candidate { unavailable, ..cloud.clone() };
-        decide(&features(100, true), &[cloud], &rule(0.5, local_only)).judged[0].excluded
+        decide(&features(100, true), &[cloud], &rule(0.5, local_only)).evaluated[0].excluded
     };
     assert_eq!(excluded(true, Some(Unavailable::NoApiKey)), Some(Exclusion::LocalOnly));
     assert_eq!(excluded(false, Some(Unavailable::NoApiKey)), Some(Exclusion::NoApiKey));

@@ -1,11 +1,13 @@
-//! The shape of a prompt in a few numbers: length, digits, code, mathematics, answer options, question form, script.
+//! Structural features of a prompt: length, digits, code, mathematics, answer options, question
+//! form, script.
 //!
-//! Pure; one pass over the bytes and one over the lines. Order and scale are part of the feature schema.
+//! Pure; a few passes over the bytes, one over the lines, one over the words. Order and scale are
+//! part of the feature schema.
 
-/// How many numbers.
+/// Number of structural features.
 pub const STRUCTURE: usize = STRUCTURE_NAMES.len();
 
-/// What each stands for, in order.
+/// Their names, in order.
 pub const STRUCTURE_NAMES: [&str; 16] = [
     "log_bytes",
     "log_question_bytes",
@@ -25,67 +27,46 @@ pub const STRUCTURE_NAMES: [&str; 16] = [
     "non_ascii_share",
 ];
 
-/// A word of at least this many bytes counts as long.
+/// Least length of a long word, bytes.
 const LONG_WORD_BYTES: usize = 9;
-/// Marks of program text; each at the start of a word.
+/// Words of program text.
 const CODE_WORDS: [&str; 8] =
     ["```", "def", "return", "import", "class", "fn", "#include", "function"];
-/// Words that turn a question round ("which is NOT …"), a known trap for weak models.
+/// Words that invert a question ("which is NOT …"), a known trap for weak models.
 const NEGATIONS: [&str; 4] = ["not", "except", "never", "least"];
 
-/// Structure of a text given in two pieces (the second is empty unless the text was cut).
-pub(super) fn structure(head: &str, tail: &str) -> [f32; STRUCTURE] {
-    let bytes = Bytes::of(head, tail);
+/// Structure of a text given in two parts (the second is empty unless the text was cut) and its
+/// words.
+pub(super) fn structure(head: &str, tail: &str, words: &WordCounts) -> [f32; STRUCTURE] {
     let options = Options::of(head, tail);
-    let words = Words::of(head, tail);
-    let total = bytes.total.max(1);
+    let bytes = head.len() + tail.len();
+    let has = |byte: u8| head.as_bytes().contains(&byte) || tail.as_bytes().contains(&byte);
+    let digits = count_of(head, tail, u8::is_ascii_digit);
+    let non_ascii = count_of(head, tail, |byte| !byte.is_ascii());
+    let total = bytes.max(1);
     [
-        log(bytes.total) / 5.0,
-        log(bytes.total - options.bytes.min(bytes.total)) / 5.0,
+        log(bytes) / 5.0,
+        log(bytes - options.bytes.min(bytes)) / 5.0,
         number(options.count) / 10.0,
         log(options.bytes / options.count.max(1)) / 5.0,
         share(options.with_digits, options.count),
-        log(bytes.digits) / 3.0,
-        share(bytes.digits, total) * 5.0,
-        presence(bytes.backslashes),
-        presence(bytes.dollars),
-        presence(bytes.question_marks),
-        presence(bytes.underscores),
+        log(digits) / 3.0,
+        share(digits, total) * 5.0,
+        presence(has(b'\\')),
+        presence(has(b'$')),
+        presence(has(b'?')),
+        presence(has(b'_')),
         share(words.bytes, words.count) / 6.0,
         log(words.long) / 3.0,
         presence(words.code),
-        presence(words.negations),
-        share(bytes.non_ascii, total),
+        presence(words.negation),
+        share(non_ascii, total),
     ]
 }
 
-#[derive(Default)]
-struct Bytes {
-    total: usize,
-    digits: usize,
-    backslashes: usize,
-    dollars: usize,
-    question_marks: usize,
-    underscores: usize,
-    non_ascii: usize,
-}
-
-impl Bytes {
-    fn of(head: &str, tail: &str) -> Self {
-        let mut found = Self { total: head.len() + tail.len(), ..Self::default() };
-        for byte in head.bytes().chain(tail.bytes()) {
-            match byte {
-                b'0'..=b'9' => found.digits += 1,
-                b'\\' => found.backslashes += 1,
-                b'$' => found.dollars += 1,
-                b'?' => found.question_marks += 1,
-                b'_' => found.underscores += 1,
-                128.. => found.non_ascii += 1,
-                _ => {}
-            }
-        }
-        found
-    }
+fn count_of(head: &str, tail: &str, wanted: impl Fn(&u8) -> bool) -> usize {
+    let count = |part: &str| part.as_bytes().iter().filter(|byte| wanted(byte)).count();
+    count(head) + count(tail)
 }
 
 /// Lines like `C. because` or `C) because`.
@@ -110,27 +91,42 @@ impl Options {
     }
 }
 
+/// Counts over the words of a text, which are separated by whitespace.
 #[derive(Default)]
-struct Words {
+pub(super) struct WordCounts {
     count: usize,
     bytes: usize,
     long: usize,
-    code: usize,
-    negations: usize,
+    code: bool,
+    negation: bool,
 }
 
-impl Words {
-    fn of(head: &str, tail: &str) -> Self {
-        let mut found = Self::default();
-        for word in head.split_whitespace().chain(tail.split_whitespace()) {
-            found.count += 1;
-            found.bytes += word.len();
-            found.long += usize::from(word.len() >= LONG_WORD_BYTES);
-            found.code += usize::from(CODE_WORDS.contains(&word) || word.starts_with("```"));
-            let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
-            found.negations += usize::from(NEGATIONS.iter().any(|n| bare.eq_ignore_ascii_case(n)));
-        }
-        found
+impl WordCounts {
+    pub(super) fn add(&mut self, word: &str) {
+        self.count += 1;
+        self.bytes += word.len();
+        self.long += usize::from(word.len() >= LONG_WORD_BYTES);
+        self.code = self.code || is_code(word);
+        self.negation = self.negation || is_negation(word);
+    }
+}
+
+fn is_code(word: &str) -> bool {
+    // Most words are dismissed by their first byte.
+    matches!(word.as_bytes().first(), Some(b'`' | b'd' | b'r' | b'i' | b'c' | b'f' | b'#'))
+        && (CODE_WORDS.contains(&word) || word.starts_with("```"))
+}
+
+fn is_negation(word: &str) -> bool {
+    let first = word.bytes().find(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii());
+    // Most words are dismissed by their first letter; a byte beyond ASCII may be part of any
+    // character.
+    let may_be = first.is_some_and(|first| {
+        matches!(first, b'n' | b'N' | b'e' | b'E' | b'l' | b'L') || !first.is_ascii()
+    });
+    may_be && {
+        let bare = word.trim_matches(|c: char| !c.is_alphanumeric());
+        NEGATIONS.iter().any(|negation| bare.eq_ignore_ascii_case(negation))
     }
 }
 
@@ -146,17 +142,23 @@ fn share(part: usize, whole: usize) -> f32 {
     number(part) / number(whole).max(1.0)
 }
 
-fn presence(count: usize) -> f32 {
-    if count == 0 { 0.0 } else { 1.0 }
+fn presence(present: bool) -> f32 {
+    f32::from(u8::from(present))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of_text(text: &str) -> [f32; STRUCTURE] {
+        let mut words = WordCounts::default();
+        text.split_whitespace().for_each(|word| words.add(word));
+        structure(text, "", &words)
+    }
+
     fn of(text: &str, name: &str) -> f32 {
         let index = STRUCTURE_NAMES.iter().position(|known| *known == name).unwrap();
-        structure(text, "")[index]
+        of_text(text)[index]
     }
 
     #[test]
@@ -180,6 +182,6 @@ mod tests {
     #[test]
     fn a_text_longer_than_the_counters_stays_in_scale() {
         let long = "9 ".repeat(200_000);
-        assert!(structure(&long, "").iter().all(|value| (0.0..=5.1).contains(value)));
+        assert!(of_text(&long).iter().all(|value| (0.0..=5.1).contains(value)));
     }
 }

@@ -10,8 +10,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::openai::{Content, Message, Request, Role};
 use crate::routing::config::Identifier;
-use crate::routing::session::{Known, Place, Turn};
-use crate::routing::{Judged, SessionId, Sessions, SessionsConfig};
+use crate::routing::session::{Fingerprint, SessionState, Turn};
+use crate::routing::{EvaluatedCandidate, SessionId, Sessions, SessionsConfig};
 use crate::serving::options::RequestOptions;
 use crate::traffic::Record;
 use crate::units::MonotonicNs;
@@ -34,8 +34,8 @@ impl Conversations {
         }
     }
 
-    /// Position of the request in its conversation; `None` if nothing identifies one.
-    pub fn place(&self, request: &Request, options: &RequestOptions) -> Option<Place> {
+    /// Hashes by which the request's conversation is found; `None` if nothing identifies one.
+    pub fn fingerprint(&self, request: &Request, options: &RequestOptions) -> Option<Fingerprint> {
         // One client cannot speak in another's conversation.
         let client = self.key.hash_one(&options.credentials);
         for by in &self.identify_by {
@@ -50,19 +50,22 @@ impl Conversations {
             };
             if let Some(name) = name {
                 let id = SessionId(self.key.hash_one((client, discriminant(by), name)));
-                return Some(Place { named: Some(id), ..self.chain(client, &request.messages()) });
+                return Some(Fingerprint {
+                    named: Some(id),
+                    ..self.chain(client, &request.messages())
+                });
             }
         }
         None
     }
 
     /// Hashes each message together with all before it.
-    fn chain(&self, client: u64, messages: &[Message]) -> Place {
-        let mut place = Place { whole: client, ..Place::default() };
+    fn chain(&self, client: u64, messages: &[Message]) -> Fingerprint {
+        let mut fingerprint = Fingerprint { full_hash: client, ..Fingerprint::default() };
         for message in messages {
             if message.role == Role::Assistant {
-                place.points.push(place.whole);
-                place.history.append(&mut place.latest);
+                fingerprint.prefix_hashes.push(fingerprint.full_hash);
+                fingerprint.history_hashes.append(&mut fingerprint.new_hashes);
             }
             let text = message.content.as_ref().map(Content::text).unwrap_or_default();
             // Every conversation of an application has the same system turn.
@@ -70,21 +73,27 @@ impl Conversations {
             if text.len() >= TELLING_BYTES && !of_system {
                 let told = self.key.hash_one((client, &text));
                 let of_answer = message.role == Role::Assistant;
-                if of_answer { &mut place.history } else { &mut place.latest }.push(told);
+                if of_answer {
+                    &mut fingerprint.history_hashes
+                } else {
+                    &mut fingerprint.new_hashes
+                }
+                .push(told);
             }
-            place.whole = self.key.hash_one((place.whole, discriminant(&message.role), text));
+            fingerprint.full_hash =
+                self.key.hash_one((fingerprint.full_hash, discriminant(&message.role), text));
         }
-        place
+        fingerprint
     }
 
     /// State of the conversation; changes nothing.
-    pub fn known(&self, place: &Place) -> Known {
-        self.lock().known(place, MonotonicNs::now())
+    pub fn known(&self, fingerprint: &Fingerprint) -> SessionState {
+        self.lock().known(fingerprint, MonotonicNs::now())
     }
 
     /// A request of the conversation is being answered.
-    pub fn enter(&self, place: &Place, local_only: bool) -> SessionId {
-        self.lock().enter(place, local_only, MonotonicNs::now())
+    pub fn enter(&self, fingerprint: &Fingerprint, local_only: bool) -> SessionId {
+        self.lock().enter(fingerprint, local_only, MonotonicNs::now())
     }
 
     pub fn answered(&self, id: SessionId, turn: Turn) {
@@ -94,7 +103,7 @@ impl Conversations {
     /// An answer was no good: the floor of its conversation rises above what let it pass. False if
     /// the conversation is not remembered.
     pub fn failed(&self, record: &Record) -> bool {
-        let predicted = |judged: &Judged| {
+        let predicted = |judged: &EvaluatedCandidate| {
             let answered = Some(&judged.candidate.model) == record.receipt.model.as_ref();
             answered.then_some(judged.candidate.p)
         };
@@ -128,31 +137,31 @@ mod tests {
     #[test]
     fn a_second_turn_is_recognised_by_the_hash_of_the_first() {
         let conversations = Conversations::new(&SessionsConfig::default());
-        let place = |messages, options: &RequestOptions| {
-            conversations.place(&request(messages), options).unwrap()
+        let fingerprint = |messages, options: &RequestOptions| {
+            conversations.fingerprint(&request(messages), options).unwrap()
         };
         let anybody = RequestOptions::default();
-        let first = place(FIRST, &anybody);
-        assert_eq!(place(SECOND, &anybody).points, [first.whole]);
-        assert!(first.points.is_empty());
+        let first = fingerprint(FIRST, &anybody);
+        assert_eq!(fingerprint(SECOND, &anybody).prefix_hashes, [first.full_hash]);
+        assert!(first.prefix_hashes.is_empty());
         let other =
             RequestOptions { credentials: b"Bearer other".to_vec(), ..RequestOptions::default() };
-        assert_ne!(place(FIRST, &other).whole, first.whole);
+        assert_ne!(fingerprint(FIRST, &other).full_hash, first.full_hash);
         let key = Conversations::new(&SessionsConfig::default());
-        assert_ne!(key.place(&request(FIRST), &anybody).unwrap().whole, first.whole);
+        assert_ne!(key.fingerprint(&request(FIRST), &anybody).unwrap().full_hash, first.full_hash);
     }
 
     #[test]
     fn identify_by_selects_what_identifies_a_conversation() {
-        let place = |identify_by: &[Identifier], options: &RequestOptions| {
+        let fingerprint = |identify_by: &[Identifier], options: &RequestOptions| {
             let identify_by = identify_by.to_vec();
             let config = SessionsConfig { identify_by, ..SessionsConfig::default() };
-            Conversations::new(&config).place(&request(FIRST), options)
+            Conversations::new(&config).fingerprint(&request(FIRST), options)
         };
         let user = RequestOptions { user: Some("ada".to_owned()), ..RequestOptions::default() };
-        assert!(place(&Identifier::ALL, &user).unwrap().named.is_some());
+        assert!(fingerprint(&Identifier::ALL, &user).unwrap().named.is_some());
         let by_prefix = [Identifier::Header, Identifier::Prefix];
-        assert!(place(&by_prefix, &user).unwrap().named.is_none());
-        assert_eq!(place(&[Identifier::Header], &user), None);
+        assert!(fingerprint(&by_prefix, &user).unwrap().named.is_none());
+        assert_eq!(fingerprint(&[Identifier::Header], &user), None);
     }
 }

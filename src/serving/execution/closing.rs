@@ -16,7 +16,7 @@ use crate::serving::models::training;
 use crate::serving::receipts::request_metrics;
 use crate::serving::receipts::totals::Totals;
 use crate::serving::recorder::Ending;
-use crate::traffic::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Sign};
+use crate::traffic::{Attempt, AttemptOutcome, ImplicitSignal, Outcome, Prompt, Receipt, Record};
 use crate::units::Dollars;
 
 /// Logged for a client that closed the connection, as nginx does; never sent.
@@ -123,12 +123,14 @@ impl Execution {
 
     /// From now on the conversation is on this model.
     fn remember_answer(&self) {
-        let (Some(session), Some(place)) = (self.plan.session, &self.plan.place) else { return };
+        let (Some(session), Some(fingerprint)) = (self.plan.session, &self.plan.fingerprint) else {
+            return;
+        };
         let (model, usage) = (self.model(), self.recorder.usage().unwrap_or_default());
         let turn = Turn {
             model: Arc::clone(&model.name),
             route: model.route(),
-            point: place.whole,
+            full_hash: fingerprint.full_hash,
             cached_tokens: match model.route() {
                 Route::Local => usage.prompt_tokens + usage.completion_tokens,
                 // A provider's cache cannot be queried: its last hit is the best estimate.
@@ -147,7 +149,9 @@ impl Drop for Execution {
             self.end_attempt(AttemptOutcome::Cancelled, None);
             self.close(Outcome::Cancelled, CLIENT_CLOSED_STATUS);
             if abandoned {
-                self.gateway.receipts.record_signal(&self.recorder.request_id, Sign::Abandon);
+                self.gateway
+                    .receipts
+                    .record_signal(&self.recorder.request_id, ImplicitSignal::Abandon);
             }
         }
     }

@@ -13,7 +13,7 @@ use super::prompts::{self, JudgeError, PAIR_SCHEMA, POINT_SCHEMA};
 use super::prompts::{pair_prompt, pair_score, point_prompt};
 use super::queue::{JudgeJob, JudgeQueue, count};
 use crate::serving::gateway::Gateway;
-use crate::traffic::Source;
+use crate::traffic::VerdictSource;
 
 /// Tokens that a judge may take for its verdict, which is a short JSON object.
 const VERDICT_TOKENS: u32 = 64;
@@ -28,7 +28,7 @@ pub async fn run(gateway: Arc<Gateway>, mut jobs: Receiver<JudgeJob>, stop: Canc
             match judged.await.unwrap_or(Err(JudgeError::Late)) {
                 Ok(score) => {
                     count(&gateway.metrics, queue.model(), "scored");
-                    let source = Source::Judge(Arc::clone(queue.model()));
+                    let source = VerdictSource::Judge(Arc::clone(queue.model()));
                     gateway.receipts.record_feedback(&job.request_id, source, score, None);
                 }
                 Err(error) => {

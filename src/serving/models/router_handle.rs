@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::routing::drift::{AVERAGE_ABILITY, Drift, Reference, ReferenceError};
+use crate::routing::adequacy::Predictions;
+use crate::routing::drift::{Drift, Reference, ReferenceError};
 use crate::routing::text::TextVector;
 use crate::routing::{AdequacyError, AdequacyModel, Confidence, ConfidenceError};
 
@@ -68,15 +69,28 @@ impl LoadedRouter {
         Ok(Self { adequacy, confidence, abilities, drift: reference.map(Drift::new) })
     }
 
-    /// Observes the prompt of a request.
-    pub fn watch_drift(&self, text: &TextVector) {
+    /// Adequacy of these models for a text, in their order, and of an average model; `None` for a
+    /// model that the router was not loaded for.
+    pub fn predict_all<'a>(
+        &self,
+        text: &TextVector,
+        models: impl Iterator<Item = &'a str> + Clone,
+    ) -> (Vec<Option<f64>>, f64) {
+        let rated = models.clone().filter_map(|name| Some((name, self.ability(name)?)));
+        let Predictions { p, average } = self.adequacy.predict_all(text, rated);
+        let mut p = p.into_iter();
+        (models.map(|name| self.ability(name).and_then(|_| p.next())).collect(), average)
+    }
+
+    /// Counts a request for which an average model has adequacy `p`.
+    pub fn watch_drift(&self, p: f64) {
         if let Some(drift) = &self.drift {
-            drift.observe(self.adequacy.predict(text, AVERAGE_ABILITY));
+            drift.observe(p);
         }
     }
 
     /// `None` if the router was not loaded for this model.
-    pub fn ability(&self, model: &str) -> Option<f64> {
+    fn ability(&self, model: &str) -> Option<f64> {
         self.abilities.get(model).copied()
     }
 }

@@ -11,7 +11,7 @@ use crate::energy::Source as EnergySource;
 use crate::routing::Route;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CalibrationLabels, ModelLabels, OutcomeLabels, SignLabels};
-use crate::traffic::{Attempt, AttemptOutcome, Record, Sign, Source};
+use crate::traffic::{Attempt, AttemptOutcome, ImplicitSignal, Record, VerdictSource};
 
 /// Tenths of predicted adequacy.
 const DECILES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
@@ -21,7 +21,7 @@ const DECILES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 pub fn count_outcome(
     metrics: &Metrics,
     record: &Record,
-    source: &Source,
+    source: &VerdictSource,
     score: f64,
     before: Option<f64>,
 ) {
@@ -61,12 +61,12 @@ pub fn count_outcome(
 }
 
 /// Counts an implicit signal about a request.
-pub fn count_sign(metrics: &Metrics, record: &Record, sign: Sign) {
+pub fn count_signal(metrics: &Metrics, record: &Record, signal: ImplicitSignal) {
     let labels = SignLabels {
         model: model(record),
         policy: Arc::clone(&record.receipt.policy),
         route: route(record),
-        signal: sign.label(),
+        signal: signal.label(),
     };
     metrics.weak_signals_total.get_or_create(&labels).inc();
 }
@@ -98,7 +98,7 @@ fn predicted(record: &Record) -> Option<f64> {
     candidates.iter().find(|one| one.candidate.model == *model).map(|one| one.candidate.p)
 }
 
-fn outcome_labels(record: &Record, source: &Source) -> OutcomeLabels {
+fn outcome_labels(record: &Record, source: &VerdictSource) -> OutcomeLabels {
     let energy = record.receipt.energy.filter(|energy| energy.joules.is_some());
     OutcomeLabels {
         model: model(record),
@@ -109,7 +109,7 @@ fn outcome_labels(record: &Record, source: &Source) -> OutcomeLabels {
     }
 }
 
-fn calibration_labels(record: &Record, source: &Source, p: f64) -> CalibrationLabels {
+fn calibration_labels(record: &Record, source: &VerdictSource, p: f64) -> CalibrationLabels {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "p is 0 to 1")]
     let decile = ((p * 10.0) as usize).min(DECILES.len() - 1);
     CalibrationLabels { model: model(record), source: source.label(), decile: DECILES[decile] }

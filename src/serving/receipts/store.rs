@@ -20,10 +20,10 @@ use crate::energy::{EnergyFigure, Settled};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CarbonLabels, EnergyLabels, ModelLabels};
 use crate::traffic::feedback::FEEDBACK_VERSION;
-use crate::traffic::past;
+use crate::traffic::lookup;
 use crate::traffic::{
-    Aside, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, Record, RecordSink, Sign, Signal,
-    Source, Verdicts,
+    Annotation, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, ImplicitSignal, Record,
+    RecordSink, Signal, VerdictSource, Verdicts,
 };
 use crate::units::{AttemptId, unix_ms};
 
@@ -69,7 +69,8 @@ struct Entries {
 }
 
 struct Entry {
-    record: Record,
+    /// Shared with the log once it is published.
+    record: Arc<Record>,
     /// Attempts whose energy is not final, with their place in the record.
     unsettled: Vec<(AttemptId, usize)>,
     ended: Instant,
@@ -86,24 +87,25 @@ impl ReceiptStore {
 
     /// Inserts a request that ended. `metered` lists the attempts whose energy settles later, with
     /// their indices in the record.
-    pub fn insert(&self, record: Record, metered: Vec<(AttemptId, usize)>) {
+    pub fn insert(&self, mut record: Record, metered: Vec<(AttemptId, usize)>) {
         let mut entries = self.lock();
         let id = Arc::clone(&record.receipt.request_id);
+        let mut unsettled = Vec::new();
+        for (attempt, place) in metered {
+            if let Some((settled, _)) = entries.early.remove(&attempt) {
+                note_energy(&mut record.receipt.attempts[place], &settled);
+            } else {
+                entries.owners.insert(attempt, Arc::clone(&id));
+                unsettled.push((attempt, place));
+            }
+        }
         let mut entry = Entry {
-            record,
-            unsettled: metered,
+            record: Arc::new(record),
+            unsettled,
             ended: Instant::now(),
             published: false,
             verdicts: Verdicts::default(),
         };
-        for (attempt, place) in std::mem::take(&mut entry.unsettled) {
-            if let Some((settled, _)) = entries.early.remove(&attempt) {
-                note_energy(&mut entry.record.receipt.attempts[place], &settled);
-            } else {
-                entries.owners.insert(attempt, Arc::clone(&id));
-                entry.unsettled.push((attempt, place));
-            }
-        }
         self.publish_if_settled(&mut entry);
         entries.order.push_back(Arc::clone(&id));
         entries.by_id.insert(id, entry);
@@ -118,8 +120,8 @@ impl ReceiptStore {
     }
 
     /// The record of an ended request; `None` if it is no longer in memory.
-    pub fn get(&self, id: &str) -> Option<Record> {
-        self.lock().by_id.get(id).map(|entry| entry.record.clone())
+    pub fn get(&self, id: &str) -> Option<Arc<Record>> {
+        self.lock().by_id.get(id).map(|entry| Arc::clone(&entry.record))
     }
 
     /// Records and logs feedback of `source` on an answer. Returns the record with its updated
@@ -127,19 +129,19 @@ impl ReceiptStore {
     pub fn record_feedback(
         &self,
         id: &str,
-        source: Source,
+        source: VerdictSource,
         score: f64,
         comment: Option<String>,
-    ) -> Option<Record> {
+    ) -> Option<Arc<Record>> {
         let mut entries = self.lock();
         let entry = entries.by_id.get_mut(id)?;
         let before = entry.verdicts.set(source.clone(), score);
-        entry.record.label = entry.verdicts.label();
+        Arc::make_mut(&mut entry.record).label = entry.verdicts.label();
         // Before that its joules are unknown; publishing counts the feedback so far.
         if entry.published {
             outcome_metrics::count_outcome(&self.metrics, &entry.record, &source, score, before);
         }
-        let record = entry.record.clone();
+        let record = Arc::clone(&entry.record);
         drop(entries);
         self.log_verdict(&record, source, score, comment);
         Some(record)
@@ -149,14 +151,14 @@ impl ReceiptStore {
     pub fn log_verdict(
         &self,
         record: &Record,
-        source: Source,
+        source: VerdictSource,
         score: f64,
         comment: Option<String>,
     ) {
         let request_id = Arc::clone(&record.receipt.request_id);
         let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
         let feedback = Feedback { version, unix_ms, request_id, source, score, comment };
-        self.sink.write(LogEntry::Aside(Aside::Feedback(feedback)));
+        self.sink.write(LogEntry::Annotation(Annotation::Feedback(feedback)));
     }
 
     /// The record of a request that is no longer in memory, from the log; `None` if the log has
@@ -165,7 +167,7 @@ impl ReceiptStore {
         let turn = timeout(SEARCH_DEADLINE, self.searching.acquire()).await;
         let _turn = turn.map_err(|_| Busy)?;
         let (sink, id) = (self.sink.clone(), id.to_owned());
-        let found = tokio::task::spawn_blocking(move || past::find(sink.dir(), &id)).await;
+        let found = tokio::task::spawn_blocking(move || lookup::find(sink.dir(), &id)).await;
         match found {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => {
@@ -178,14 +180,14 @@ impl ReceiptStore {
     }
 
     /// Records an implicit signal about a request in memory.
-    pub fn record_signal(&self, id: &str, signal: Sign) {
+    pub fn record_signal(&self, id: &str, signal: ImplicitSignal) {
         let entries = self.lock();
         let Some(entry) = entries.by_id.get(id) else { return };
-        outcome_metrics::count_sign(&self.metrics, &entry.record, signal);
+        outcome_metrics::count_signal(&self.metrics, &entry.record, signal);
         let request_id = Arc::clone(&entry.record.receipt.request_id);
         let (version, unix_ms) = (FEEDBACK_VERSION, unix_ms());
         let signal = Signal { version, unix_ms, request_id, signal };
-        self.sink.write(LogEntry::Aside(Aside::Signal(signal)));
+        self.sink.write(LogEntry::Annotation(Annotation::Signal(signal)));
     }
 
     /// Settles attempts until the meter stops, then publishes the rest unsettled.
@@ -216,7 +218,8 @@ impl ReceiptStore {
         let Some(entry) = entries.by_id.get_mut(&id) else { return };
         if let Some(found) = entry.unsettled.iter().position(|(one, _)| *one == attempt) {
             let (_, place) = entry.unsettled.swap_remove(found);
-            note_energy(&mut entry.record.receipt.attempts[place], &settled);
+            let record = Arc::make_mut(&mut entry.record);
+            note_energy(&mut record.receipt.attempts[place], &settled);
         }
         self.publish_if_settled(entry);
     }
@@ -254,7 +257,7 @@ impl ReceiptStore {
             return;
         }
         let unix_ms = entry.record.unix_ms;
-        let receipt = &mut entry.record.receipt;
+        let receipt = &mut Arc::make_mut(&mut entry.record).receipt;
         let totals = Totals::of(&receipt.attempts, &self.emissions, unix_ms);
         receipt.energy = totals.energy;
         receipt.carbon = totals.carbon;
@@ -268,7 +271,7 @@ impl ReceiptStore {
         for (source, score) in entry.verdicts.iter() {
             outcome_metrics::count_outcome(&self.metrics, record, source, score, None);
         }
-        self.sink.write(LogEntry::Record(Box::new(record.clone())));
+        self.sink.write(LogEntry::Record(Arc::clone(&entry.record)));
     }
 
     fn count(&self, attempt: &Attempt) {

@@ -1,7 +1,7 @@
 //! `POST /v1/feedback` and implicit signals: joined to their request in receipts, metrics and log.
 
 use serde_json::{Value, json};
-use wattgate::traffic::{Aside, Line, Sign, read_log};
+use wattgate::traffic::{Annotation, ImplicitSignal, Line, read_log};
 
 use crate::rig::app::{TestApp, ask, ask_streaming, client, cloud_model, eventually, records};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
@@ -170,13 +170,13 @@ async fn a_verdict_on_an_answer_of_an_earlier_run_is_joined_from_the_log() {
 }
 
 /// The implicit signals in the log.
-async fn signs(app: &TestApp, count: usize) -> Vec<(String, Sign)> {
+async fn signs(app: &TestApp, count: usize) -> Vec<(String, ImplicitSignal)> {
     let dir = app.log_dir();
     eventually(|| async {
         let lines = read_log(&dir).ok()?.map(Result::unwrap);
         let signs: Vec<_> = lines
             .filter_map(|line| match line {
-                Line::Aside(Aside::Signal(signal)) => {
+                Line::Annotation(Annotation::Signal(signal)) => {
                     Some((signal.request_id.to_string(), signal.signal))
                 }
                 _ => None,
@@ -198,7 +198,7 @@ async fn a_repeated_prompt_is_an_implicit_signal_and_no_outcome() {
     assert_eq!(request.json(&ask("auto", "the same")).send().await.unwrap().status(), 200);
     assert_eq!(metric(&app, "wattgate_weak_signals_total").await, 0);
     answered(&app, "the same").await;
-    assert_eq!(signs(&app, 1).await, [(first.clone(), Sign::Retry)]);
+    assert_eq!(signs(&app, 1).await, [(first.clone(), ImplicitSignal::Retry)]);
     assert_eq!(metric(&app, "wattgate_outcomes_total").await, 0);
     assert_eq!(app.get(&format!("/v1/requests/{first}")).await.json.get("label"), None);
 }
@@ -213,7 +213,7 @@ async fn a_disconnect_during_the_answer_is_an_implicit_signal() {
     assert!(response.chunk().await.unwrap().is_some());
     let id = response.headers()["x-wattgate-request-id"].to_str().unwrap().to_owned();
     drop(response);
-    assert_eq!(signs(&app, 1).await, [(id, Sign::Abandon)]);
+    assert_eq!(signs(&app, 1).await, [(id, ImplicitSignal::Abandon)]);
     // A non-streamed answer that was never delivered gives no signal.
     upstream.until_open(0).await;
     app.leave("/v1/chat/completions", &ask("auto", "whole"), upstream.until_open(1)).await;

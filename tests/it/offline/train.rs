@@ -97,7 +97,7 @@ fn each_kind_of_bad_training_data_is_refused_by_file_and_line() {
         ),
         (
             r#"{"id":"1","source":"s","task":"t","query":"q"}"#,
-            "bad.jsonl:1: the line is torn or not JSON of the expected form: missing field `outcomes`",
+            "bad.jsonl:1: the line is not JSON of the expected form, or cut short: missing field `outcomes`",
         ),
         (
             r#"{"id":"1","source":"s","task":"t","query":" ","outcomes":{"m":1}}"#,
@@ -113,7 +113,7 @@ fn each_kind_of_bad_training_data_is_refused_by_file_and_line() {
         ),
         (
             r#"{"id":"1","source":"s","task":"t","query":"q","outcomes":{"m":1.5}}"#,
-            "the score of m is 1.5; scores go from 0 to 1",
+            "the score of m is 1.5; a score must be from 0 to 1",
         ),
         (&format!("{good}\n{}", &good[..30]), "bad.jsonl:2: the line is torn"),
     ];

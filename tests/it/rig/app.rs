@@ -192,7 +192,7 @@ pub fn records(dir: &Path) -> Vec<Record> {
     lines
         .filter_map(|line| match line.unwrap() {
             Line::Record(record) => Some(*record),
-            Line::Aside(_) | Line::Torn => None,
+            Line::Annotation(_) | Line::Torn => None,
             Line::Bad { line, reason, .. } => panic!("line {line}: {reason}"),
         })
         .collect()

@@ -67,7 +67,7 @@ async fn a_conversation_stays_on_its_model_where_a_new_one_would_not_go() {
         found.unwrap().clone()
     };
     assert_eq!(of(&begun).session, of(&second).session);
-    assert_eq!(of(&second).rule.stay.as_ref().map(|stay| &*stay.model), Some("b"));
+    assert_eq!(of(&second).rule.affinity.as_ref().map(|stay| &*stay.model), Some("b"));
 }
 
 #[tokio::test]

@@ -1,8 +1,6 @@
-//! Finds the record of one request in the log, for what is said of it when the gateway remembers it
-//! no more.
+//! Lookup of one request in the log, for annotations of requests that are no longer in memory.
 //!
-//! Reads the file of the day on which the id was made and no other. Blocks: not for the threads
-//! that serve.
+//! Reads only the file of the day on which the id was made. Blocks: not for serving threads.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -11,14 +9,14 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::record::Record;
-use super::writer::segment_path;
+use super::segment::segment_path;
 
-/// A record's id stands among the first bytes of its line.
+/// A record's id is within the first bytes of its line.
 const HEAD_BYTES: usize = 128;
 
-/// The record of the request, if the log holds it, without what was said of it.
+/// The record of the request, without annotations; `None` if the log does not hold it.
 pub fn find(dir: &Path, id: &str) -> io::Result<Option<Record>> {
-    // Ids are made at arrival, as UUIDs of version 7, which tell when that was.
+    // Ids are UUIDs of version 7, made at arrival, and hold that time.
     let Some(made) = Uuid::try_parse(id).ok().and_then(|id| id.get_timestamp()) else {
         return Ok(None);
     };
@@ -32,7 +30,7 @@ pub fn find(dir: &Path, id: &str) -> io::Result<Option<Record>> {
     while lines.read_until(b'\n', &mut line)? > 0 {
         let head = &line[..line.len().min(HEAD_BYTES)];
         let is_it = head.windows(wanted.len()).any(|part| part == wanted.as_bytes());
-        // What somebody said of it names it, too, and is no record.
+        // Annotations hold the id, too, but do not parse as records.
         if is_it && let Ok(record) = serde_json::from_slice(&line) {
             return Ok(Some(record));
         }

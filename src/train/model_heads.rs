@@ -1,44 +1,46 @@
-//! Models with direct labels get heads of their own: what their rights and wrongs say beyond ability and difficulty.
+//! Heads of models with direct labels: their outcomes beyond ability and difficulty.
 //!
-//! For sources that asked only a few models: nothing there tells a hard row from an unlucky one, but each model's own
-//! outcomes can be learnt. One label is mostly luck, so a learner may be shown the mean of the row's task instead, and may
-//! start from the general model. How far it does either is chosen by cross-validation inside the rows at hand.
+//! For sources that asked only a few models: their rows cannot be separated into hard and unlucky
+//! ones, but each model's own outcomes can be learnt. A single label is mostly luck, so a learner
+//! may train on the mean of the row's task instead, and may start from the general model.
+//! Cross-validation within the given rows chooses how far it does either.
 
 use std::collections::BTreeMap;
 
-use super::designs::Inputs;
 use super::fit::{ADEQUATE, Texts};
+use super::inputs::Inputs;
 use super::metrics::{Ranking, Routed, ranking};
 use super::outcomes::Data;
 use super::sparse::{Example, logistic_fit};
 use crate::routing::AdequacyModel;
 use crate::routing::adequacy::{Head, Labelled, logistic};
 
-/// With fewer right or fewer wrong answers a head of its own would be noise; ability serves better.
+/// Least number of right and of wrong answers for a head of its own; with fewer it would be noise.
 const LABELS_PER_CLASS_MIN: usize = 5;
-/// A task's mean counts as if it had this many more labels at the mean of all.
+/// Weight of the overall mean in a task's mean, in labels.
 const TASK_PRIOR_LABELS: f64 = 10.0;
-/// Rows of one source that heads are learnt from and judged on: every choice is made hundreds of times over.
+/// Most rows of one source that heads are learnt from and evaluated on: every choice is repeated
+/// hundreds of times.
 const ROWS_MAX: usize = 6_000;
 /// Folds in which a recipe is chosen.
 const CHOICE_FOLDS: usize = 3;
-/// Rows of other sources that familiarity is learnt against.
+/// Most rows of other sources that familiarity is learnt against.
 const STRANGERS_MAX: usize = 4_000;
 const FAMILIARITY_PENALTY: f64 = 0.3;
-/// Log-odds of familiarity where there is nothing else to tell the source from.
+/// Log-odds of familiarity if there is no other source to compare with.
 const FAMILIAR: f32 = 8.0;
 
 /// How labels become a head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Learner {
-    /// Share of the task's mean in a label, the rest being the label itself.
+    /// Share of the task's mean in a target, the rest being the label itself.
     task_share: f64,
     penalty: f64,
-    /// Starts from the general model rather than from nothing.
+    /// Starts from the general model instead of from zero.
     anchored: bool,
 }
 
-/// Learners whose log-odds are averaged: each errs in its own way, and a mean varies less than a choice.
+/// Learners whose log-odds are averaged: their errors differ, so the mean varies less than any one.
 pub(super) type Recipe = &'static [Learner];
 
 const RECIPES: [(&str, Recipe); 3] = [
@@ -53,7 +55,7 @@ const HALFWAY: Learner = Learner { task_share: 0.5, penalty: 0.5, anchored: fals
 const TO_TASKS: Learner = Learner { task_share: 0.85, penalty: 0.3, anchored: false };
 const TASKS: Learner = Learner { task_share: 1.0, penalty: 0.3, anchored: false };
 
-/// The words of the card.
+/// Description for the card.
 pub(super) fn describe(recipe: Recipe) -> &'static str {
     RECIPES.iter().find(|(_, known)| *known == recipe).map_or("", |(name, _)| name)
 }
@@ -62,20 +64,20 @@ fn anchored_share(recipe: Recipe) -> f64 {
     recipe.iter().filter(|learner| learner.anchored).count() as f64 / recipe.len() as f64
 }
 
-/// What is learnt from one source.
-pub(super) struct Bench<'a> {
+/// Learning and evaluation on one source.
+pub(super) struct CrossValidation<'a> {
     data: &'a Data,
-    /// Rows of the data, in seeded order; learners know them by their place here.
+    /// Rows of the data, in seeded order; learners refer to them by their index here.
     pub(super) rows: Vec<usize>,
     pub(super) models: Vec<Labels>,
     texts: Texts,
 }
 
-/// One model's scores.
+/// Scores of one model.
 pub(super) struct Labels {
     /// Index into [`Data::models`].
     pub(super) model: usize,
-    /// By place: the score, and the log-odds the general model gives.
+    /// By row index: the score, and the log-odds of the general model.
     scores: BTreeMap<usize, (f64, f64)>,
 }
 
@@ -84,7 +86,7 @@ impl Labels {
         self.scores.get(&place).map(|(score, _)| *score)
     }
 
-    /// What the general model says.
+    /// Probability by the general model.
     pub(super) fn prior(&self, place: usize) -> Option<f64> {
         self.scores.get(&place).map(|(_, prior)| logistic(*prior))
     }
@@ -99,11 +101,12 @@ impl Labels {
     }
 }
 
-/// Probabilities by model, then place; none where the model has no label.
+/// Probabilities by model, then row index; only for rows with a label of that model.
 pub(super) type Predicted = Vec<BTreeMap<usize, f64>>;
 
-impl<'a> Bench<'a> {
-    /// `general` gives the log-odds that anchored learners start from; without one they start from nothing.
+impl<'a> CrossValidation<'a> {
+    /// `general` supplies the log-odds that anchored learners start from; without it they start
+    /// from zero.
     pub(super) fn of(
         data: &'a Data,
         source: usize,
@@ -120,7 +123,7 @@ impl<'a> Bench<'a> {
         Self { data, rows, models, texts }
     }
 
-    /// Weak and strong: the least and the most accurate model.
+    /// Weak and strong: the least and the most accurate model; `None` with fewer than two.
     pub(super) fn pair(&self) -> Option<(&Labels, &Labels)> {
         match &self.models[..] {
             [weak, .., strong] => Some((weak, strong)),
@@ -128,7 +131,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Mean of what the recipe's learners find.
+    /// Mean of the weights of the recipe's learners.
     fn weights(&self, labels: &Labels, places: &[usize], recipe: Recipe) -> Vec<f64> {
         let mut mean = vec![0.0; self.texts.matrix.width() + 1];
         for learner in recipe {
@@ -158,7 +161,7 @@ impl<'a> Bench<'a> {
         self.data.rows[self.rows[place]].task
     }
 
-    /// Mean score by task, drawn to the mean of all.
+    /// Mean score by task, shrunk to the overall mean.
     fn task_means(&self, known: &[(usize, f64)]) -> BTreeMap<usize, f64> {
         let all = known.iter().map(|(_, score)| score).sum::<f64>() / known.len().max(1) as f64;
         let mut sums: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
@@ -173,7 +176,7 @@ impl<'a> Bench<'a> {
         sums.into_iter().map(drawn).collect()
     }
 
-    /// Learns on some places, predicts others.
+    /// Learns on some rows and predicts others.
     pub(super) fn predict(&self, train: &[usize], test: &[usize], recipe: Recipe) -> Predicted {
         let share = anchored_share(recipe);
         let one = |labels: &Labels| {
@@ -188,7 +191,8 @@ impl<'a> Bench<'a> {
         self.models.iter().map(one).collect()
     }
 
-    /// The recipe that errs least within these places: on the pair's gain, or with one model on its adequacy.
+    /// The recipe with the least error within these rows: of the pair's gain, or with one model of
+    /// its adequacy.
     pub(super) fn choose(&self, places: &[usize]) -> Recipe {
         let error = |recipe: Recipe| {
             let mut predicted: Predicted = vec![BTreeMap::new(); self.models.len()];
@@ -205,7 +209,8 @@ impl<'a> Bench<'a> {
             .map_or(&[], |best| best.1)
     }
 
-    /// The pair's gain as predicted and as it was, over the places both have; none without a pair.
+    /// The pair's gain, predicted and observed, over the rows that both have; `None` without a
+    /// pair.
     fn gains(&self, predicted: &Predicted) -> Option<Vec<(f64, f64)>> {
         let routed = self.routed(predicted)?;
         Some(routed.into_iter().map(|query| (query.score, query.strong - query.weak)).collect())
@@ -226,7 +231,7 @@ impl<'a> Bench<'a> {
         Some(p_weak.iter().filter_map(both).collect())
     }
 
-    /// Every prediction beside its outcome.
+    /// Every prediction with its outcome.
     pub(super) fn outcomes(&self, predicted: &Predicted) -> Vec<(f64, f64)> {
         let of = |(labels, predicted): (&Labels, &BTreeMap<usize, f64>)| -> Vec<(f64, f64)> {
             predicted.iter().filter_map(|(at, p)| Some((*p, labels.score(*at)?))).collect()
@@ -234,7 +239,7 @@ impl<'a> Bench<'a> {
         self.models.iter().zip(predicted).flat_map(of).collect()
     }
 
-    /// The source as the router keeps it, learnt from all of its rows.
+    /// The heads that the router keeps, learnt from all rows of the source.
     pub(super) fn learn(
         &self,
         source: &str,
@@ -257,7 +262,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Log-odds that a text is of this source and not of another; certain if there is no other.
+    /// Log-odds that a text is of this source and not of another; near certainty if there is no
+    /// other.
     fn familiarity(&self) -> Head {
         let own: std::collections::BTreeSet<usize> = self.rows.iter().copied().collect();
         let strangers: Vec<usize> =
@@ -286,7 +292,7 @@ fn mean_square(pairs: &[(f64, f64)]) -> f64 {
     pairs.iter().map(|(a, b)| (a - b).powi(2)).sum::<f64>() / pairs.len().max(1) as f64
 }
 
-/// Places but every `folds`-th, and those.
+/// `(train, test)`: `test` is every `folds`-th index.
 pub(super) fn split(places: &[usize], folds: usize, fold: usize) -> (Vec<usize>, Vec<usize>) {
     let part = |held_out: bool| {
         let numbered = places.iter().enumerate();

@@ -1,22 +1,23 @@
-//! How good a source's heads are on rows they have not seen: ranking of its pair, calibration, and with few labels.
+//! Evaluation of a source's heads on unseen rows: ranking of its pair, calibration, and learning
+//! from few labels.
 //!
-//! Repeated cross-validation in which every choice is made again inside the rows learnt from.
+//! Repeated cross-validation in which every choice is made again within the training rows.
 
 use serde::Serialize;
 
-use super::designs::Inputs;
-use super::labelled::{Bench, Labels, Predicted, split};
+use super::inputs::Inputs;
 use super::metrics::{Bin, Ranking, Reliability, bins, reliability};
+use super::model_heads::{CrossValidation, Labels, Predicted, split};
 use super::outcomes::Data;
 use crate::routing::AdequacyModel;
 
 const FOLDS: usize = 5;
 /// Single splits of 1,500 rows differ by ±0.02 of APGR.
 const REPEATS: u64 = 4;
-/// An operator's own labels, as few as may come; each size is drawn this often.
+/// Numbers of labels that an operator might have; each is drawn `FEW_REPEATS` times.
 const FEW_LABELS: [usize; 3] = [50, 200, 1_000];
 const FEW_REPEATS: u64 = 6;
-/// Fewer rows than this to judge on say nothing.
+/// Least number of rows to evaluate on.
 const JUDGED_MIN: usize = 50;
 
 /// How well the gain from the weak to the strong model is ranked.
@@ -30,22 +31,22 @@ pub struct PairReport {
     pub strong_accuracy: f64,
     pub folds: usize,
     pub repeats: u64,
-    /// How the final heads were learnt, in words.
+    /// Description of how the final heads were learnt.
     pub recipe: String,
-    /// Mean over the repeats; each row scored by heads that have not seen it.
+    /// Mean over the repeats; each row is scored by heads that have not seen it.
     pub in_domain: Ranking,
-    /// Standard deviation over the repeats: what the choice of split alone does.
+    /// Standard deviation over the repeats: the effect of the split alone.
     pub in_domain_apgr_sd: f64,
     pub in_domain_reliability: Reliability,
-    /// Predicted against observed, for the picture.
+    /// Predicted against observed, for the plot.
     pub in_domain_curve: Vec<Bin>,
-    /// By ability and difficulty alone, text weights trained on the other sources only.
+    /// By ability and difficulty alone, with text weights trained on the other sources only.
     pub out_of_domain: Option<Ranking>,
     pub out_of_domain_reliability: Option<Reliability>,
     pub few_labels: Vec<FewLabels>,
 }
 
-/// What some labels of one's own are worth.
+/// Quality with a few labels of an operator's own.
 #[derive(Clone, Debug, Serialize)]
 pub struct FewLabels {
     /// Rows with a score of each model.
@@ -64,7 +65,7 @@ pub(super) fn measure(
     tell: &dyn Fn(&'static str, usize, usize),
 ) -> Option<PairReport> {
     tell("cross-validating", 0, 1);
-    let of_seed = |seed| Bench::of(data, source, unseen, seed, Inputs::SERVED);
+    let of_seed = |seed| CrossValidation::of(data, source, unseen, seed, Inputs::SERVED);
     let bench = of_seed(seed);
     bench.pair()?;
     let found = cross_validated(&of_seed, seed);
@@ -90,16 +91,19 @@ pub(super) fn measure(
     })
 }
 
-/// Repeated cross-validation.
-pub(super) struct CrossValidated {
+/// Figures of a repeated cross-validation.
+pub(super) struct HeldOutQuality {
     pub(super) ranking: Ranking,
     pub(super) apgr_sd: f64,
     pub(super) reliability: Reliability,
     curve: Vec<Bin>,
 }
 
-/// `bench` gives the rows in the order that a seed makes of them.
-pub(super) fn cross_validated<'a>(bench: &dyn Fn(u64) -> Bench<'a>, seed: u64) -> CrossValidated {
+/// `bench` supplies the rows in the order of a seed.
+pub(super) fn cross_validated<'a>(
+    bench: &dyn Fn(u64) -> CrossValidation<'a>,
+    seed: u64,
+) -> HeldOutQuality {
     let (mut rankings, mut outcomes) = (Vec::new(), Vec::new());
     for repeat in 0..REPEATS {
         let bench = bench(seed.wrapping_add(repeat));
@@ -107,7 +111,7 @@ pub(super) fn cross_validated<'a>(bench: &dyn Fn(u64) -> Bench<'a>, seed: u64) -
         rankings.extend(bench.ranking(&predicted));
         outcomes.extend(bench.outcomes(&predicted));
     }
-    CrossValidated {
+    HeldOutQuality {
         ranking: mean(&rankings),
         apgr_sd: spread(&rankings),
         reliability: reliability(&outcomes),
@@ -115,7 +119,7 @@ pub(super) fn cross_validated<'a>(bench: &dyn Fn(u64) -> Bench<'a>, seed: u64) -
     }
 }
 
-fn out_of_fold(bench: &Bench) -> Predicted {
+fn out_of_fold(bench: &CrossValidation) -> Predicted {
     let all: Vec<usize> = (0..bench.rows.len()).collect();
     let mut predicted: Predicted = vec![std::collections::BTreeMap::new(); bench.models.len()];
     for fold in 0..FOLDS {
@@ -126,7 +130,7 @@ fn out_of_fold(bench: &Bench) -> Predicted {
     predicted
 }
 
-fn by_ability(bench: &Bench) -> Predicted {
+fn by_ability(bench: &CrossValidation) -> Predicted {
     let one = |labels: &Labels| {
         let places = 0..bench.rows.len();
         places.filter_map(|place| Some((place, labels.prior(place)?))).collect()
@@ -134,7 +138,7 @@ fn by_ability(bench: &Bench) -> Predicted {
     bench.models.iter().map(one).collect()
 }
 
-/// The first labels of several shuffles teach, the rest judge.
+/// The first labels of several shuffles train, the rest evaluate.
 fn few_labels(
     data: &Data,
     source: usize,
@@ -147,8 +151,13 @@ fn few_labels(
         tell("learning from few labels", found.len(), FEW_LABELS.len());
         let (mut rankings, mut outcomes) = (Vec::new(), Vec::new());
         for repeat in 0..FEW_REPEATS {
-            let bench =
-                Bench::of(data, source, unseen, seed.wrapping_add(100 + repeat), Inputs::SERVED);
+            let bench = CrossValidation::of(
+                data,
+                source,
+                unseen,
+                seed.wrapping_add(100 + repeat),
+                Inputs::SERVED,
+            );
             let all: Vec<usize> = (0..bench.rows.len()).collect();
             if bench.rows.len() < labels + JUDGED_MIN {
                 return found;

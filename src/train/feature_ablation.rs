@@ -1,7 +1,7 @@
-//! Which features a router should read: designs compared on the same rows and folds, quality beside cost.
+//! Ablation of text features: designs compared on the same rows and folds, by quality and cost.
 //!
-//! Measures; what is kept, `train` decides. Latencies are of the machine that ran it, so the comparison is no part of
-//! the card.
+//! Measures only; the served features are fixed. Latencies depend on the machine, so the comparison
+//! is not part of the card.
 
 use std::fmt::Write;
 use std::hint::black_box;
@@ -9,26 +9,15 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::labelled::Bench;
+use super::inputs::Inputs;
 use super::metrics::{Ranking, Reliability, quantile};
+use super::model_heads::CrossValidation;
 use super::outcomes::Data;
-use super::pair::cross_validated;
+use super::pair_eval::cross_validated;
 use super::vectors::Vectors;
 use crate::routing::AdequacyModel;
 use crate::routing::adequacy::Head;
 use crate::routing::text::{BUCKETS, STRUCTURE, TextVector};
-
-/// What a learner is shown of a text; structure is always in.
-#[derive(Clone, Copy)]
-pub(super) struct Inputs<'a> {
-    pub(super) ngrams: bool,
-    pub(super) vectors: Option<&'a Vectors>,
-}
-
-impl Inputs<'_> {
-    /// What a router that is kept reads.
-    pub(super) const SERVED: Self = Self { ngrams: true, vectors: None };
-}
 
 /// One design on one source.
 #[derive(Clone, Debug, Serialize)]
@@ -42,9 +31,9 @@ pub struct Design {
     pub reliability: Reliability,
     /// Median for one text on this machine, microseconds.
     pub latency_us: f64,
-    /// What has to be in memory, for a pair of models.
+    /// Memory for a pair of models, bytes.
     pub bytes: u64,
-    /// For one text, where it was metered.
+    /// Energy for one text, if metered.
     pub joules: Option<f64>,
 }
 
@@ -65,7 +54,7 @@ pub(super) fn compare(
     let text_us = text_latency_us(data, &rows);
     let one = |(at, inputs): (usize, &Inputs)| {
         tell("comparing designs", at, all.len());
-        let bench = |seed| Bench::of(data, source, unseen, seed, *inputs);
+        let bench = |seed| CrossValidation::of(data, source, unseen, seed, *inputs);
         let found = cross_validated(&bench, seed);
         let of_vectors = inputs.vectors.map_or(0.0, |vectors| vectors.latency_us);
         let ngrams = if inputs.ngrams { BUCKETS } else { 0 };
@@ -93,10 +82,10 @@ fn name(inputs: Inputs) -> String {
     }
 }
 
-/// Median of reading a text about as long as the rows' and scoring two heads.
+/// Median time to vectorise a text about as long as the rows' and to score two heads, microseconds.
 fn text_latency_us(data: &Data, rows: &[usize]) -> f64 {
     let head = Head { intercept: 0.0, structure: vec![0.1; STRUCTURE], ngrams: vec![0.1; BUCKETS] };
-    // The texts themselves are not kept: one of about as many n-grams stands for each.
+    // The texts themselves are not kept; a text of about as many n-grams replaces each.
     let mut times: Vec<f64> = rows
         .iter()
         .take(500)
@@ -112,7 +101,7 @@ fn text_latency_us(data: &Data, rows: &[usize]) -> f64 {
     quantile(&times, 0.5)
 }
 
-/// The comparison as a page.
+/// The comparison as a Markdown page.
 pub fn comparison(designs: &[Design], command: &str) -> String {
     let mut text = format!(
         "# Router designs compared\n\nMade by:\n\n```sh\n{command}\n```\n\n{ABOUT}\n\
@@ -123,7 +112,7 @@ pub fn comparison(designs: &[Design], command: &str) -> String {
         let Ranking { apgr, cpt50, cpt80 } = design.ranking;
         let energy =
             design.joules.map_or_else(|| "—".to_owned(), |joules| format!("{joules:.2} J"));
-        // Writing to a string cannot fail, so the result is dropped.
+        // Writing to a string cannot fail, so the result is ignored.
         let _ = writeln!(
             text,
             "| {} | {} | {apgr:.3} ± {:.3} | {cpt50:.1} % | {cpt80:.1} % | {:.3} | {:.0} µs | {} KB | {energy} |",

@@ -1,0 +1,170 @@
+//! Hashed character n-grams: signed counts in a fixed number of buckets, damped and scaled to unit
+//! length.
+//!
+//! Pure. The trained weights depend on every bit of this: bucket, sign, damping and order of
+//! summation.
+
+use std::hint::black_box;
+use std::sync::LazyLock;
+
+/// Buckets of the hashed n-grams.
+pub const BUCKETS: usize = 1 << 13;
+/// N-grams are of four and of five characters, within one word and its surrounding spaces.
+const SHORT: usize = 4;
+
+const FNV_OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+/// Counts below this are damped by a table.
+const TABLED: usize = 64;
+
+/// `1 + ln count`. `black_box` keeps the compiler from evaluating `ln` with another library's
+/// rounding than counts beyond the table get at run time.
+static DAMPED: LazyLock<[f32; TABLED]> = LazyLock::new(|| {
+    std::array::from_fn(|count| damp(black_box(u16::try_from(count).unwrap_or(u16::MAX))))
+});
+
+fn damp(count: u16) -> f32 {
+    1.0 + f32::from(count).ln()
+}
+
+/// Signed counts of the n-grams of a text.
+pub(super) struct NgramCounts {
+    counts: [i16; BUCKETS],
+    /// One bit per bucket that was ever counted.
+    touched: [u64; BUCKETS / 64],
+    /// The word at hand, lower-cased and padded: `" word "`. Reused, as is `starts`.
+    padded: Vec<u8>,
+    /// Offsets of the characters in `padded`, and its length.
+    starts: Vec<usize>,
+}
+
+impl Default for NgramCounts {
+    fn default() -> Self {
+        Self {
+            counts: [0; BUCKETS],
+            touched: [0; BUCKETS / 64],
+            padded: Vec::with_capacity(64),
+            starts: Vec::new(),
+        }
+    }
+}
+
+impl NgramCounts {
+    /// Counts the n-grams of one word, which holds no whitespace. A padded word shorter than an
+    /// n-gram counts once, whole.
+    pub(super) fn add(&mut self, word: &str) {
+        let mut padded = std::mem::take(&mut self.padded);
+        padded.clear();
+        padded.push(b' ');
+        if word.is_ascii() {
+            padded.extend(word.bytes().map(|byte| byte.to_ascii_lowercase()));
+            padded.push(b' ');
+            self.add_ascii(&padded);
+        } else {
+            let mut starts = std::mem::take(&mut self.starts);
+            starts.clear();
+            starts.push(0);
+            for lower in word.chars().flat_map(char::to_lowercase) {
+                starts.push(padded.len());
+                padded.extend_from_slice(lower.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            starts.push(padded.len());
+            padded.push(b' ');
+            starts.push(padded.len());
+            self.add_padded(&padded, &starts);
+            self.starts = starts;
+        }
+        self.padded = padded;
+    }
+
+    fn add_ascii(&mut self, padded: &[u8]) {
+        match padded.len() {
+            0..SHORT => self.count(fnv1a(padded)),
+            // Shorter than five characters, too.
+            SHORT => (0..2).for_each(|_| self.count(fnv1a(padded))),
+            _ => {
+                let mut fifths = padded[SHORT..].iter();
+                for short in padded.windows(SHORT) {
+                    let hash = fnv1a(short);
+                    self.count(hash);
+                    if let Some(&fifth) = fifths.next() {
+                        self.count(fnv1a_step(hash, fifth));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same for characters of several bytes.
+    fn add_padded(&mut self, padded: &[u8], starts: &[usize]) {
+        let chars = starts.len() - 1;
+        match chars {
+            0..SHORT => self.count(fnv1a(padded)),
+            SHORT => (0..2).for_each(|_| self.count(fnv1a(padded))),
+            _ => {
+                for (first, bounds) in starts.windows(SHORT + 1).enumerate() {
+                    let hash = fnv1a(&padded[bounds[0]..bounds[SHORT]]);
+                    self.count(hash);
+                    if let Some(&end) = starts.get(first + SHORT + 1) {
+                        let fifth = &padded[bounds[SHORT]..end];
+                        self.count(fifth.iter().fold(hash, |hash, &byte| fnv1a_step(hash, byte)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds ±1 to the n-gram's bucket: with signs, n-grams that share a bucket cancel on average.
+    fn count(&mut self, hash: u64) {
+        let hash = fmix64(hash);
+        let bucket = usize::try_from(hash & (BUCKETS as u64 - 1)).unwrap_or(0);
+        let sign = if hash >> 63 == 0 { 1 } else { -1 };
+        self.counts[bucket] = self.counts[bucket].saturating_add(sign);
+        self.touched[bucket / 64] |= 1 << (bucket % 64);
+    }
+
+    /// `(bucket, ±(1 + ln count))` scaled to unit length, buckets ascending.
+    pub(super) fn weights(&self) -> Vec<(u16, f32)> {
+        let touched: u32 = self.touched.iter().map(|bits| bits.count_ones()).sum();
+        let mut weights = Vec::with_capacity(usize::try_from(touched).unwrap_or(BUCKETS));
+        for (at, &bits) in self.touched.iter().enumerate() {
+            let mut bits = bits;
+            while bits != 0 {
+                let bucket = at * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                let count = self.counts[bucket];
+                if count == 0 {
+                    continue;
+                }
+                let size = count.unsigned_abs();
+                let size = DAMPED.get(usize::from(size)).copied().unwrap_or_else(|| damp(size));
+                let bucket = u16::try_from(bucket).unwrap_or(u16::MAX);
+                weights.push((bucket, size.copysign(f32::from(count))));
+            }
+        }
+        let length = weights.iter().map(|(_, weight)| weight * weight).sum::<f32>().sqrt();
+        for (_, weight) in &mut weights {
+            *weight /= length;
+        }
+        weights
+    }
+}
+
+/// FNV-1a, 64 bits: offset basis and prime as published by Fowler, Noll and Vo.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(FNV_OFFSET_BASIS, |hash, &byte| fnv1a_step(hash, byte))
+}
+
+fn fnv1a_step(hash: u64, byte: u8) -> u64 {
+    (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME)
+}
+
+/// The finaliser of `MurmurHash3` (Appleby): makes the low bits, which choose the bucket, depend on
+/// all of the input.
+pub fn fmix64(mut hash: u64) -> u64 {
+    for prime in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(prime);
+    }
+    hash ^ (hash >> 33)
+}
