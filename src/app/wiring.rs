@@ -179,8 +179,7 @@ fn local(
     parts: &Parts,
     engines: &mut JoinSet<()>,
 ) -> Model {
-    let observer =
-        Arc::new(Observer { meter: parts.meter.clone(), metrics: Arc::clone(&parts.metrics) });
+    let observer = Observer::new(parts.meter.clone(), Arc::clone(&parts.metrics), &name);
     let model = llama::LocalModel {
         name: Arc::clone(&name),
         config: llama.clone(),
@@ -188,7 +187,8 @@ fn local(
         binary: parts.engine_binary.clone(),
         kernels: parts.kernels,
     };
-    let (backend, supervisor) = llama::local_model(model, observer, Arc::clone(&parts.residency));
+    let (backend, supervisor) =
+        llama::local_model(model, Arc::new(observer), Arc::clone(&parts.residency));
     engines.spawn(supervisor.run(parts.stop.clone()));
     let deployment = Deployment {
         name: "engine".into(),
