@@ -13,11 +13,12 @@ mod request;
 mod wire;
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_stream::try_stream;
 use futures::{Stream, StreamExt, stream};
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -147,8 +148,7 @@ impl Upstream {
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        // Its transitions are single assignments, so a panic elsewhere leaves nothing half done.
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+        self.breaker.lock()
     }
 
     /// Sends the request and waits for the headers of a 2xx response.

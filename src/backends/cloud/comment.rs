@@ -3,7 +3,9 @@
 //! Reads along as bytes come, however they are cut; remembers no more than one line. Everything else is the SSE
 //! decoder's.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::energy::EnergyFigure;
 use crate::energy::prediction::upstream;
@@ -17,12 +19,12 @@ pub(super) struct Comments(Arc<Mutex<Scanner>>);
 
 impl Comments {
     pub(super) fn feed(&self, piece: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).feed(piece);
+        self.0.lock().feed(piece);
     }
 
     /// What the last such comment said.
     pub(super) fn energy(&self) -> Option<EnergyFigure> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).energy
+        self.0.lock().energy
     }
 }
 
