@@ -10,22 +10,11 @@ mod explain;
 mod generate;
 mod lenient_de;
 mod models;
+mod schema;
 mod validate;
 mod warnings;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use indexmap::IndexMap;
-use serde::Deserialize;
-
-use crate::backends::llama;
-use crate::energy;
-use crate::http::{AdminConfig, Config as ServerConfig};
-use crate::routing;
-use crate::serving::judge;
-use crate::telemetry;
-use crate::traffic;
+use std::path::Path;
 
 use diagnostics::Report;
 use document::Document;
@@ -34,52 +23,12 @@ pub use diagnostics::{Problem, Problems};
 pub use explain::suggest;
 pub use generate::{generate, model_tables};
 pub use models::{Engine, Model};
+pub use schema::{Config, DEFAULT_POLICY, default_model_dir};
 pub use warnings::{Warning, is_set, profile_warnings, warnings, weights};
 
 /// The shipped configuration with every option and its default: `config.toml` at the root of the
 /// repository.
 pub const SHIPPED: &str = include_str!("../config.toml");
-
-/// The policy that exists even in a file that defines none.
-pub const DEFAULT_POLICY: &str = "default";
-
-/// A whole configuration. Made by [`load`] and [`parse`], which validate it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Where pulled models are stored. Default `models`, relative to the working directory.
-    #[serde(default = "default_model_dir")]
-    pub model_dir: PathBuf,
-    #[serde(default)]
-    pub server: ServerConfig,
-    #[serde(default)]
-    pub admin: AdminConfig,
-    #[serde(default)]
-    pub engines: llama::EnginesConfig,
-    #[serde(default)]
-    pub log: telemetry::Config,
-    #[serde(default)]
-    pub energy: energy::Config,
-    #[serde(default)]
-    pub traffic: traffic::Config,
-    #[serde(default)]
-    pub judge: judge::Config,
-    #[serde(default)]
-    pub routing: routing::Config,
-    #[serde(default)]
-    pub sessions: routing::SessionsConfig,
-    /// By name; `routing.default_policy` is one of them.
-    #[serde(default)]
-    pub policies: BTreeMap<String, routing::PolicyConfig>,
-    /// By name, in the order of the file; never empty.
-    #[serde(default)]
-    pub models: IndexMap<String, Model>,
-}
-
-/// The model directory of a configuration that names none.
-pub fn default_model_dir() -> PathBuf {
-    PathBuf::from("models")
-}
 
 /// Reads and validates the file at `path`.
 pub fn load(path: &Path) -> Result<Config, Problems> {

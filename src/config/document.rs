@@ -71,12 +71,8 @@ impl<'a> Document<'a> {
     pub(super) fn tables_in(&self, key: &str) -> Vec<(&str, Option<Vec<&str>>)> {
         let root = self.root.get_ref().as_table();
         let table = root.and_then(|root| root.get(key)?.get_ref().as_table());
-        let keys = |value: &Spanned<DeValue<'a>>| {
-            let table = value.get_ref().as_table()?;
-            Some(table.keys().map(|key| key.get_ref().as_ref()).collect())
-        };
         let entries = table.into_iter().flatten();
-        entries.map(|(name, value)| (name.get_ref().as_ref(), keys(value))).collect()
+        entries.map(|(name, value)| (&**name.get_ref(), keys(value))).collect()
     }
 
     pub(super) fn place(&self, span: &Span) -> Place {
@@ -92,6 +88,11 @@ impl<'a> Document<'a> {
             text: self.text[line_start..line_end].to_owned(),
         }
     }
+}
+
+/// The keys of `value`; `None` if it is not a table.
+fn keys<'v>(value: &'v Spanned<DeValue<'_>>) -> Option<Vec<&'v str>> {
+    Some(value.get_ref().as_table()?.keys().map(|key| &**key.get_ref()).collect())
 }
 
 fn floor_char_boundary(text: &str, index: usize) -> usize {

@@ -3,6 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::backends::{cloud, llama};
+use crate::http::Config as ServerConfig;
+use crate::serving::judge;
+use crate::{energy, routing, telemetry, traffic};
 
 const MINIMAL: &str = "[models.m.llama]\nsource = \"file:m.gguf\"\n";
 

@@ -4,7 +4,7 @@
 use super::diagnostics::Report;
 use super::explain::suggest;
 use super::models::{Engine, Model, is_plain_name};
-use super::{Config, DEFAULT_POLICY};
+use super::schema::{Config, DEFAULT_POLICY};
 use crate::validate::{Diagnostics, Validate};
 
 impl Validate for Config {

@@ -8,7 +8,8 @@ use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
-use super::{Config, Engine};
+use super::models::Engine;
+use super::schema::Config;
 use crate::backends::llama;
 use crate::energy::Profile;
 use crate::energy::prediction::profile::ModelFile;

@@ -183,10 +183,10 @@ impl Config {
 
 impl Validate for Config {
     fn validate(&self, out: &mut Diagnostics) {
+        const BAND: &str = "the band must hold `watts_per_busy_core`";
         out.range("cadence_ms", self.cadence_ms, 10..=1000, " milliseconds");
         let watts = self.watts_per_busy_core.0;
         out.range("watts_per_busy_core", watts, above_zero_to(1000.0), " W");
-        const BAND: &str = "the band must hold `watts_per_busy_core`";
         let (low, high) = (self.watts_per_busy_core_low.0, self.watts_per_busy_core_high.0);
         out.range("watts_per_busy_core_low", low, 0.0..=watts, " W").hint(BAND);
         out.range("watts_per_busy_core_high", high, watts..=1000.0, " W").hint(BAND);

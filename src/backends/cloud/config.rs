@@ -318,12 +318,6 @@ impl Config {
     }
 }
 
-/// Whether `text` can name an environment variable.
-pub fn is_variable_name(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
