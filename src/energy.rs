@@ -22,7 +22,7 @@ pub mod meter;
 
 pub use attribution::device::{DeviceSnapshot, Scope};
 pub use attribution::{MeterSnapshot, Settled};
-pub use config::{Config, ConfigError, SensorChoice};
+pub use config::{Config, SensorChoice};
 pub use discovery::discover;
 pub use figure::{EnergyFigure, Quality, Source};
 pub use hardware::Hardware;

@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` is the map; this file only lists the rooms.
 
 pub mod units;
+pub mod validate;
 pub mod plot;
 pub mod locality;
 pub mod openai;

@@ -62,7 +62,7 @@ fn with_one_model(config: &Config, model: &str, out: &Path) -> Config {
     // The configured profile may be the file that this run is to write.
     config.energy.profile = config.energy.profile.filter(|path| path.exists());
     for (_, model) in &mut config.models {
-        if let Engine::Llama { config: llama, .. } = &mut model.engine {
+        if let Engine::Llama(llama) = &mut model.engine {
             llama.load = LoadWhen::Preload;
             llama.host_cache_mib = 0;
         }

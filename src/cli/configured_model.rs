@@ -6,7 +6,7 @@ use crate::routing::Route;
 
 pub(super) fn route(model: &Model) -> Route {
     match model.engine {
-        Engine::Llama { .. } => Route::Local,
+        Engine::Llama(_) => Route::Local,
         Engine::Openai(_) => Route::Cloud,
     }
 }
@@ -14,7 +14,7 @@ pub(super) fn route(model: &Model) -> Route {
 /// Source of the model's file, or the server that answers for it.
 pub(super) fn origin(model: &Model) -> String {
     match &model.engine {
-        Engine::Llama { source, .. } => source.to_string(),
+        Engine::Llama(config) => config.source.to_string(),
         Engine::Openai(config) => config.base_url.clone(),
     }
 }
@@ -22,11 +22,13 @@ pub(super) fn origin(model: &Model) -> String {
 /// Whether the model could answer on this machine.
 pub(super) fn readiness(config: &Config, model: &Model) -> String {
     match &model.engine {
-        Engine::Llama { source, sha256, .. } => {
-            match file_state(source, sha256.as_ref(), &config.model_dir) {
+        Engine::Llama(llama) => {
+            match file_state(&llama.source, llama.sha256.as_ref(), &config.model_dir) {
                 Ok(FileState::Verified { .. }) => "present".into(),
                 Ok(FileState::Unverified { .. }) => "present, not checked".into(),
-                Ok(FileState::Missing) if matches!(source, Source::File(_)) => "missing".into(),
+                Ok(FileState::Missing) if matches!(llama.source, Source::File(_)) => {
+                    "missing".into()
+                }
                 Ok(FileState::Missing) => "not pulled yet".into(),
                 Ok(FileState::Wrong { .. }) => "wrong checksum".into(),
                 Err(error) => format!("unreadable: {error}"),

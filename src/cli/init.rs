@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::config_args::CONFIG_FILE;
 use super::console::{confirm, fail, refuse, say};
 use crate::backends::llama;
-use crate::config::draft;
+use crate::config::generate;
 use crate::models::{Gpu, GpuMemory, Machine, Recommendation, Roots, catalogue, recommend};
 
 /// Write a config with a local model that fits this machine
@@ -71,7 +71,7 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<u8> {
             return Ok(0);
         }
     }
-    match write(args, &draft(&choice, &found(&machine))) {
+    match write(args, &generate(&choice, &found(&machine))) {
         // Another process created it meanwhile.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Ok(exists(&args.config));

@@ -81,8 +81,8 @@ fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
 
 fn row(config: &Config, name: &str, model: &Model) -> Row {
     let size_bytes = match &model.engine {
-        Engine::Llama { source, sha256, .. } => {
-            match file_state(source, sha256.as_ref(), &config.model_dir) {
+        Engine::Llama(llama) => {
+            match file_state(&llama.source, llama.sha256.as_ref(), &config.model_dir) {
                 Ok(FileState::Verified { bytes } | FileState::Unverified { bytes }) => Some(bytes),
                 _ => None,
             }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::config_args::ConfigArgs;
 use super::console::{note, refuse, say};
-use crate::app::assemble;
+use crate::app::wiring;
 use crate::config::Config;
 use crate::replay::{Replay, Report};
 use crate::routing::Policy;
@@ -87,7 +87,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
 
 /// Returns the named policies of the config, or all of them.
 fn policies(config: &Config, names: &[String]) -> Result<Vec<Arc<Policy>>, String> {
-    let mut configured = assemble::policies(config);
+    let mut configured = wiring::policies(config);
     if names.is_empty() {
         return Ok(configured.into_values().collect());
     }

@@ -23,7 +23,7 @@ use self::bad_input::{BadInput, nearest};
 use self::offline_model::{OfflineModel, OfflineModels};
 use super::config_args::ConfigArgs;
 use super::console::{note, refuse};
-use crate::app::assemble;
+use crate::app::wiring;
 use crate::config::Config;
 use crate::energy::Profile;
 use crate::energy::grid::rates::Rates;
@@ -73,7 +73,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     let adequacy = match &args.router {
         Some(dir) => AdequacyModel::load(dir),
-        None => assemble::adequacy(config),
+        None => wiring::adequacy(config),
     };
     let adequacy = adequacy.map_err(BadInput::Router)?;
     let policy = policy(args, config)?;
@@ -143,7 +143,7 @@ fn policy(args: &RouteArgs, config: &Config) -> Result<Arc<Policy>, BadInput> {
     let name = args.policy.as_ref().unwrap_or(&config.routing.default_policy);
     let unknown =
         || BadInput::Policy { name: name.clone(), near: nearest(name, config.policies.keys()) };
-    assemble::policies(config).remove(name.as_str()).ok_or_else(unknown)
+    wiring::policies(config).remove(name.as_str()).ok_or_else(unknown)
 }
 
 /// One line of output.

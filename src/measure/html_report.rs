@@ -389,9 +389,6 @@ mod tests {
         };
         let summary = Summary::of(&rows, settings, &BTreeMap::new(), "2026-11-23".to_owned());
         let page = render(&summary).unwrap();
-        std::fs::write("/tmp/mwords/new.html", &page).unwrap();
-        std::fs::write("/tmp/mwords/old.html", super::super::old_report::render(&summary).unwrap())
-            .unwrap();
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "names are escaped");
         assert!(page.matches("<svg").count() >= 5 && page.contains("held out"));
         assert!(page.contains("Abacus &lt;1&gt; (2 logical CPUs)"), "the machine is named");

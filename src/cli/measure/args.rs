@@ -112,7 +112,7 @@ pub(super) fn models(args: &MeasureArgs, config: &Config) -> Result<Vec<String>,
         args.models.clone()
     };
     for name in &names {
-        if let Engine::Llama { config: llama, .. } = &config.models[name].engine
+        if let Engine::Llama(llama) = &config.models[name].engine
             && llama.slots < args.batch
         {
             return Err(BadInput::Slots {
@@ -127,14 +127,14 @@ pub(super) fn models(args: &MeasureArgs, config: &Config) -> Result<Vec<String>,
 
 fn embeds(engine: &Engine) -> bool {
     match engine {
-        Engine::Llama { config, .. } => config.embedding,
+        Engine::Llama(config) => config.embedding,
         Engine::Openai(config) => config.embedding,
     }
 }
 
 fn could_answer(config: &Config, engine: &Engine) -> bool {
     match engine {
-        Engine::Llama { source, .. } => crate::models::resolve(source, &config.model_dir).is_file(),
+        Engine::Llama(llama) => crate::models::resolve(&llama.source, &config.model_dir).is_file(),
         Engine::Openai(openai) => openai.api_key_env.as_deref().is_none_or(crate::config::is_set),
     }
 }

@@ -63,9 +63,9 @@ async fn steps(
     models: &[String],
     meter: &WallMeter,
 ) -> anyhow::Result<(Steps, Vec<Reading>)> {
-    let is_local = |name: &&String| matches!(config.models[*name].engine, Engine::Llama { .. });
+    let is_local = |name: &&String| matches!(config.models[*name].engine, Engine::Llama(_));
     let model = models.iter().find(is_local).ok_or(BadInput::NothingLocal)?;
-    let Engine::Llama { config: llama, .. } = &config.models[model].engine else {
+    let Engine::Llama(llama) = &config.models[model].engine else {
         return Err(BadInput::NothingLocal.into());
     };
     // An existing calibration must not apply.

@@ -90,9 +90,7 @@ fn settings(args: &MeasureArgs, suite: &Suite) -> Settings {
 
 fn plan<'a>(args: &MeasureArgs, config: &Config, model: &'a str, suite: &'a Suite) -> Plan<'a> {
     let (route, load_timeout) = match &config.models[model].engine {
-        Engine::Llama { config, .. } => {
-            (Route::Local, Duration::from_millis(config.load_timeout_ms))
-        }
+        Engine::Llama(config) => (Route::Local, Duration::from_millis(config.load_timeout_ms)),
         Engine::Openai(_) => (Route::Cloud, Duration::from_secs(10)),
     };
     Plan {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::backends::llama;
 use crate::cli::config_args::ConfigArgs;
 use crate::cli::console::{refuse, say};
 use crate::config::{Config, Engine, Problems, suggest};
@@ -65,7 +66,7 @@ impl Library {
     fn open(args: &ConfigArgs, names: &[String]) -> Result<Self, Problems> {
         let only_catalogue = !names.is_empty() && names.iter().all(|name| known(name).is_some());
         if only_catalogue && args.is_default() && !args.config.exists() {
-            return Ok(Self { config: None, model_dir: Config::default_model_dir() });
+            return Ok(Self { config: None, model_dir: crate::config::default_model_dir() });
         }
         let config = args.load()?;
         Ok(Self { model_dir: config.model_dir.clone(), config: Some(config) })
@@ -123,7 +124,7 @@ impl Library {
 impl<'l> Target<'l> {
     fn of(name: &'l str, engine: &'l Engine) -> Self {
         match engine {
-            Engine::Llama { source, sha256, .. } => {
+            Engine::Llama(llama::Config { source, sha256, .. }) => {
                 Self::File(ModelFile { name, source, sha256: sha256.as_ref(), configured: true })
             }
             Engine::Openai(_) => Self::Elsewhere(name),

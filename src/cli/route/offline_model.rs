@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::bad_input::{BadInput, nearest};
-use crate::app::assemble;
+use crate::app::wiring;
 use crate::backends::cloud as upstream;
 use crate::backends::llama::Overflow;
 use crate::config::{Config, Engine, Model};
@@ -117,14 +117,14 @@ impl OfflineModels<'_> {
 
     fn configured(&self, name: &str, model: &Model) -> OfflineModel {
         let Self { config, adequacy, rates, .. } = self;
-        let (model_name, ability) = (name.into(), assemble::ability(name, model, adequacy));
+        let (model_name, ability) = (name.into(), wiring::ability(name, model, adequacy));
         match &model.engine {
-            Engine::Llama { config: llama, .. } => OfflineModel {
+            Engine::Llama(llama) => OfflineModel {
                 model: model_name,
                 route: Route::Local,
                 locality: None,
                 ability,
-                capabilities: assemble::LOCAL_CAPABILITIES,
+                capabilities: wiring::LOCAL_CAPABILITIES,
                 // Any conversation fits if its oldest turns are dropped.
                 context_tokens: Some(llama.context_tokens)
                     .filter(|_| llama.overflow == Overflow::Refuse),

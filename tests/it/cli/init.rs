@@ -88,12 +88,12 @@ async fn the_config_for_a_small_machine_answers() {
     let machine = Machine { memory_bytes: 1 << 30, cores: 2, gpus: vec![] };
     let choice = recommend(catalogue(), &machine, false).unwrap();
     assert_eq!(choice.model.name, "smollm2-135m");
-    let text = config::draft(&choice, "2 cores");
+    let text = config::generate(&choice, "2 cores");
     let gateway = TestApp::start_with(&text, |config| {
         let engine = &mut config.models["smollm2-135m"].engine;
-        let config::Engine::Llama { source, .. } = engine else { panic!("it is local") };
+        let config::Engine::Llama(llama) = engine else { panic!("it is local") };
         // The same file in the folder of the tests.
-        *source = Source::File(model_path());
+        llama.source = Source::File(model_path());
     })
     .await;
     gateway.until_loaded("smollm2-135m").await;

@@ -144,7 +144,9 @@ fn serve_reports_a_file_with_another_checksum() {
     let dir = Serving::start_in(folder.dir).kill();
     let log = fs::read_to_string(dir.path().join("process.log")).unwrap();
     assert!(
-        log.contains("m is another file than the config means: run `wattgate models pull m`"),
+        log.contains(
+            "m: file checksum differs from the configured sha256: run `wattgate models pull m`"
+        ),
         "{log}"
     );
     assert!(log.contains(&hex(TINY)), "{log}");

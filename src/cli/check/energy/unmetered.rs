@@ -36,7 +36,7 @@ impl Unmetered {
     pub(super) fn of(energy: &energy::Config, config: Option<&Config>) -> Self {
         let models = config.into_iter().flat_map(|config| &config.models);
         let cloud_models = models.filter_map(|(name, model)| match &model.engine {
-            Engine::Llama { .. } => None,
+            Engine::Llama(_) => None,
             Engine::Openai(cloud) => {
                 let meter = energy.prometheus.iter().find(|(_, query)| query.models.contains(name));
                 let (per_token, from) = match meter {
