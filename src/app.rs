@@ -1,7 +1,8 @@
 //! Builds everything from a config, owns every task and thread, and stops them in one order.
 //!
-//! The order of stopping is the order of the data: clients first, then engines, then the meter, then the books, then
-//! the log, so that the last request is answered, metered, settled and written.
+//! The order of stopping is the order of the data: clients first, then engines, then the meter,
+//! then the books, then the log, so that the last request is answered, metered, settled and
+//! written.
 
 pub mod assemble;
 pub mod error;
@@ -56,8 +57,8 @@ pub struct App {
 }
 
 impl App {
-    /// Starts the meter, the log and the engines, and binds the port. `engine_binary` is the program whose `engine`
-    /// subcommand serves a model: this one, except in tests.
+    /// Starts the meter, the log and the engines, and binds the port. `engine_binary` is the
+    /// program whose `engine` subcommand serves a model: this one, except in tests.
     pub async fn build(config: Config, engine_binary: PathBuf) -> Result<Self, AppError> {
         // First, because it fails most often, and nothing needs undoing yet.
         let listener = bind(config.server.listen).await?;
@@ -74,7 +75,8 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let stop_engines = CancellationToken::new();
         let mut engines = JoinSet::new();
-        // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own default.
+        // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own
+        // default.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let parts = assemble::Parts {
             meter: meter.handle(),

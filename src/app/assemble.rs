@@ -29,10 +29,10 @@ use crate::serving::{Model, Router};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
-/// Ability of a local model nobody has rated: below the average of the router's data, so that it is
+/// Ability of an unrated local model: below the average of the router's data, so that it is
 /// trusted with little.
 const LOCAL_ABILITY_GUESS: f64 = -1.5;
-/// Ability of a cloud model nobody has rated: above the average of the router's data.
+/// Ability of an unrated cloud model: above the average of the router's data.
 const CLOUD_ABILITY_GUESS: f64 = 1.0;
 
 /// What local models that answer in text can do.
