@@ -178,9 +178,13 @@ fn summary(run: &Run, seconds: f64, checks: u64, books: &MeterSnapshot) -> Strin
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_streams_lose_no_microjoule() {
     let seconds = std::env::var("WATTGATE_CONSERVATION_S").map_or(4, |text| text.parse().unwrap());
-    let config =
-        [fake_smol("slots = 16"), local_model("twin", FAKE.path(), "load = \"on_demand\"")];
-    let app = TestApp::start_fake(&config.concat()).await;
+    // The CPU model meters each process as a device of its own.
+    let config = [
+        "[energy]\nsensors = \"cpu_model\"\n".to_owned(),
+        fake_smol("slots = 16"),
+        local_model("twin", FAKE.path(), "load = \"on_demand\""),
+    ];
+    let app = TestApp::start(&config.concat()).await;
     app.until_loaded("smol").await;
     let run = Run::of(Duration::from_secs(seconds));
     let streams = join_all((0..STREAMS).map(|number| stream(&app, number, &run)));

@@ -324,5 +324,5 @@ fn a_missing_profile_is_a_warning_in_check_and_an_error_at_start() {
     let (code, said) = run("check");
     assert!(code == Some(0) && said.contains("warning: energy.profile"), "{said}");
     let (code, said) = run("serve");
-    assert!(code == Some(1) && said.contains("`wattgate measure` makes one"), "{said}");
+    assert!(code == Some(1) && said.contains("`wattgate measure` creates one"), "{said}");
 }
