@@ -4,5 +4,5 @@ pub mod config;
 pub mod logging;
 pub mod metrics;
 
-pub use config::{Config, LogFormat, LogLevel};
+pub use config::{ACCESS_LOG, Config, LogFormat, LogLevel};
 pub use metrics::Metrics;

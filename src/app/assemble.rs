@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::AppError;
+use super::error::AppError;
 use super::idle_unloader::{IdleUnloader, OnDemand};
 use super::observe::Observer;
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
@@ -17,7 +17,7 @@ use crate::backends::llama::{self, LoadWhen, MemoryBudget, Overflow};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::locality::Locality;
-use crate::models::{self, Sha256, Source, State};
+use crate::models::{self, FileState, Sha256, Source};
 use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig};
 use crate::serving::conversations::sessions::Conversations;
 use crate::serving::judge::queue::{JudgeJob, JudgeQueue};
@@ -29,7 +29,8 @@ use crate::serving::{Model, Router};
 use crate::telemetry::Metrics;
 use crate::units::Watts;
 
-/// Ability of a local model nobody has rated: below the average of the router's data, so that it is trusted with little.
+/// Ability of a local model nobody has rated: below the average of the router's data, so that it is
+/// trusted with little.
 const LOCAL_ABILITY_GUESS: f64 = -1.5;
 /// Ability of a cloud model nobody has rated: above the average of the router's data.
 const CLOUD_ABILITY_GUESS: f64 = 1.0;
@@ -137,7 +138,8 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Arc<Policy>> {
     config.policies.iter().map(policy).collect()
 }
 
-/// What the operator says, or what the training data knows of a model of that name, or else a cautious guess.
+/// What the operator says, or what the training data knows of a model of that name, or else a
+/// cautious guess.
 pub fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
     ability_source(name, model).ability(adequacy)
 }
@@ -152,13 +154,13 @@ fn ability_source(name: &str, model: &config::Model) -> AbilitySource {
 
 /// Says what is known to be wrong with a model's file, without reading it.
 fn warn_of_file(name: &str, source: &Source, sha256: Option<&Sha256>, model_dir: &Path) {
-    match models::state(source, sha256, model_dir) {
-        Ok(State::Verified { .. } | State::Unverified { .. }) => {}
-        Ok(State::Missing) => tracing::warn!(
+    match models::file_state(source, sha256, model_dir) {
+        Ok(FileState::Verified { .. } | FileState::Unverified { .. }) => {}
+        Ok(FileState::Missing) => tracing::warn!(
             model.name = name,
             "{name} is not here yet: run `wattgate models pull {name}`; until then others answer",
         ),
-        Ok(State::Wrong { actual }) => tracing::warn!(
+        Ok(FileState::Wrong { actual }) => tracing::warn!(
             model.name = name,
             sha256 = %actual,
             "{name} is another file than the config means: run `wattgate models pull {name}`",
@@ -222,7 +224,8 @@ fn cloud(name: Arc<str>, config: &cloud::Config, meter: &MeterHandle) -> Result<
     })
 }
 
-/// One deployment. A meter that covers the model covers its deployments, but no third party's beside the operator's own.
+/// One deployment. A meter that covers the model covers its deployments, but no third party's
+/// beside the operator's own.
 fn upstream(
     name: &Arc<str>,
     config: cloud::Config,

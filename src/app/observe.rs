@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backends::llama::{EngineObserver, StepReport, StepRow, UnloadReason};
-use crate::energy::{MeterHandle, WorkRow, WorkSpan};
+use crate::backends::llama::{EngineObserver, StepReport, UnloadReason};
+use crate::energy::{AttemptObserver, MeterHandle, WorkRow, WorkSpan};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{CacheLabels, ModelNameLabels, UnloadLabels};
 use crate::units::AttemptId;
@@ -36,6 +36,12 @@ impl EngineObserver for Observer {
         self.meter.engine_stopped(model, pid);
     }
 
+    fn step(&self, model: &Arc<str>, step: &StepReport) {
+        count_step(&self.metrics, model, step);
+    }
+}
+
+impl AttemptObserver for Observer {
     fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId) {
         self.meter.attempt_opened(model, attempt);
     }
@@ -45,15 +51,8 @@ impl EngineObserver for Observer {
         self.metrics.engine_queue_wait_seconds.get_or_create(&labels).observe(waited.as_secs_f64());
     }
 
-    fn step(&self, model: &Arc<str>, step: &StepReport) {
-        let row = |row: &StepRow| WorkRow {
-            attempt: row.attempt,
-            prefill_tokens: row.prefill_tokens,
-            decode_tokens: row.decode_tokens,
-        };
-        let rows = step.rows.iter().map(row).collect();
-        self.meter.work(model, WorkSpan { start: step.start, end: step.end, rows });
-        count_step(&self.metrics, model, step);
+    fn work(&self, model: &Arc<str>, span: &WorkSpan) {
+        self.meter.work(model, span);
     }
 
     fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
@@ -67,9 +66,10 @@ impl EngineObserver for Observer {
 
 fn count_step(metrics: &Metrics, model: &Arc<str>, step: &StepReport) {
     let labels = ModelNameLabels { model: Arc::clone(model) };
-    let tokens = |of: fn(&StepRow) -> u32| step.rows.iter().map(of).map(u64::from).sum::<u64>();
+    let tokens =
+        |of: fn(&WorkRow) -> u32| step.work.rows.iter().map(of).map(u64::from).sum::<u64>();
     let (prefill, decode) = (tokens(|row| row.prefill_tokens), tokens(|row| row.decode_tokens));
-    let seconds_per_token = Duration::from_nanos(step.end - step.start).as_secs_f64()
+    let seconds_per_token = Duration::from_nanos(step.work.end - step.work.start).as_secs_f64()
         / (prefill + decode).max(1) as f64;
     for (tokens, tokens_total, seconds_total) in [
         (prefill, &metrics.engine_prefill_tokens_total, &metrics.engine_prefill_seconds_total),
@@ -78,7 +78,7 @@ fn count_step(metrics: &Metrics, model: &Arc<str>, step: &StepReport) {
         tokens_total.get_or_create(&labels).inc_by(tokens);
         seconds_total.get_or_create(&labels).inc_by(seconds_per_token * tokens as f64);
     }
-    let busy = u32::try_from(step.rows.len()).unwrap_or(u32::MAX);
+    let busy = u32::try_from(step.work.rows.len()).unwrap_or(u32::MAX);
     metrics.engine_busy_slots.get_or_create(&labels).observe(busy.into());
     let drafted = step.drafted;
     for (tokens, total) in [

@@ -24,6 +24,14 @@ pub(super) fn validate(
         let message = "`max_body_bytes` must be more than 0, or every request would be too large";
         report.wrong(&["server", "max_body_bytes"], message, None);
     }
+    if file.server.max_connections == 0 {
+        let message = "`max_connections` must be at least 1";
+        report.wrong(&["server", "max_connections"], message, None);
+    }
+    if file.server.body_timeout_ms == 0 {
+        let message = "`body_timeout_ms` must be at least 1";
+        report.wrong(&["server", "body_timeout_ms"], message, None);
+    }
     check_energy(file, report);
     check_engines(&file.engines, report);
     check_policies(file, report);
