@@ -9,6 +9,7 @@ use crate::rig::local_models::{engine_state, fake_model};
 
 async fn start(script: &str) -> (TestApp, TempDir) {
     let dir = tempfile::tempdir().unwrap();
+    // On demand: the first request waits for the load.
     let config = fake_model(dir.path(), "fake", script, "slots = 2\nload = \"on_demand\"");
     (TestApp::start(&config).await, dir)
 }
