@@ -3,6 +3,8 @@
 //! Shutdown follows the data: clients, engines, meter, receipts, log. So the last request is
 //! answered, metered, settled and written.
 
+pub mod error;
+pub mod harness;
 pub mod idle_unloader;
 pub mod observe;
 pub mod pollers;
@@ -18,44 +20,27 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::cloud::SetupError;
 use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
-use crate::energy::{Meter, MeterError};
-use crate::http::server;
-use crate::http::state::Edge;
+use crate::energy::Meter;
+use crate::http::server::{self, Listeners};
+use crate::http::state::{BodyLimits, Edge};
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
-use crate::serving::models::router_handle::LoadRouterError;
 use crate::serving::receipts::emissions::Emissions;
 use crate::serving::receipts::store::ReceiptStore;
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
 
+pub use error::AppError;
 use pollers::Pollers;
 
 /// Longest time for engines to stop once clients are disconnected.
 const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    #[error("cannot listen on {address}: {source}{hint}")]
-    Listen { address: SocketAddr, source: io::Error, hint: &'static str },
-    #[error("cannot write the traffic log in {}: {source}", .dir.display())]
-    TrafficLog { dir: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Meter(#[from] MeterError),
-    #[error(transparent)]
-    Router(#[from] LoadRouterError),
-    #[error(transparent)]
-    Cloud(#[from] SetupError),
-    #[error("HTTP server failed: {0}")]
-    Server(io::Error),
-}
-
 /// A gateway that is ready to run.
 pub struct App {
-    listener: TcpListener,
+    listeners: Listeners,
     address: SocketAddr,
     grace: Duration,
     edge: Edge,
@@ -77,6 +62,12 @@ impl App {
         // First: it fails most often, and nothing needs to be undone yet.
         let listener = bind(config.server.listen).await?;
         let address = listener.local_addr().map_err(AppError::Server)?;
+        let operator = match config.server.admin_listen {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let connections_max = config.server.max_connections as usize;
+        let listeners = Listeners { public: listener, operator, connections_max };
         let (log, sink) = open_log(&config.traffic.dir)?;
         let (mut meter, settlements) = Meter::start(&config.energy)?;
         let pollers = Pollers::start(meter.take_pollers());
@@ -108,10 +99,13 @@ impl App {
         let settler = Arc::clone(&gateway);
         settling.spawn(async move { settler.receipts.settle_all(settlements).await });
         let grace = Duration::from_millis(config.server.shutdown_grace_ms);
-        let max_body_bytes = config.server.max_body_bytes;
-        let edge = Edge { gateway, max_body_bytes, admin: config.admin.clone() };
+        let body = BodyLimits {
+            bytes: config.server.max_body_bytes,
+            timeout: Duration::from_millis(config.server.body_timeout_ms),
+        };
+        let edge = Edge { gateway, body, admin: config.admin.clone() };
         Ok(Self {
-            listener,
+            listeners,
             address,
             grace,
             edge,
@@ -128,6 +122,11 @@ impl App {
         self.address
     }
 
+    /// Where `/admin` and `/metrics` are, if not at the address.
+    pub fn operator_address(&self) -> Option<SocketAddr> {
+        self.listeners.operator.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
     /// The shared state, for tests that look behind the API.
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.edge.gateway
@@ -135,9 +134,9 @@ impl App {
 
     /// Serves until `stop` resolves, then stops everything in order.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, grace, edge, mut engines, stop_engines, mut settling, .. } = self;
+        let Self { listeners, grace, edge, mut engines, stop_engines, mut settling, .. } = self;
         let stop_server = CancellationToken::new();
-        let serving = server::serve(listener, edge.clone(), stop_server.clone(), grace);
+        let serving = server::serve(listeners, edge.clone(), stop_server.clone(), grace);
         tokio::pin!(serving);
         let early = tokio::select! {
             ended = &mut serving => Some(ended),

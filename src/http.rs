@@ -1,12 +1,15 @@
 //! The HTTP edge: routes, request parsing, response formats and error replies.
 //!
-//! The only module that may name axum, http, tower or hyper. Handlers parse, call `serving`, and format.
+//! The only module that may name axum, http, tower or hyper. Handlers parse, call `serving`, and
+//! format.
 
 pub mod config;
 pub mod error;
 pub mod extract;
 pub mod formats;
 pub mod handlers;
+pub mod layers;
+pub mod receipt;
 pub mod reply;
 pub mod routes;
 pub mod server;

@@ -9,6 +9,7 @@ pub mod plot;
 pub mod locality;
 pub mod openai;
 pub mod telemetry;
+pub mod net;
 pub mod energy;
 pub mod models;
 pub mod backends;

@@ -5,6 +5,6 @@ pub mod logging;
 pub mod metrics;
 pub mod model_series;
 
-pub use config::{Config, LogFormat, LogLevel};
+pub use config::{ACCESS_LOG, Config, LogFormat, LogLevel};
 pub use metrics::Metrics;
 pub use model_series::{EngineSeries, ModelSeries};

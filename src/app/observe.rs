@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backends::llama::{EngineObserver, StepReport, StepRow, UnloadReason};
-use crate::energy::{MeterHandle, WorkRow, WorkSpan};
+use crate::backends::llama::{EngineObserver, StepReport, UnloadReason};
+use crate::energy::{AttemptObserver, MeterHandle, WorkRow, WorkSpan};
 use crate::telemetry::metrics::{ModelNameLabels, UnloadLabels};
 use crate::telemetry::{EngineSeries, Metrics};
 use crate::units::AttemptId;
@@ -44,6 +44,12 @@ impl EngineObserver for Observer {
         self.meter.engine_stopped(model, pid);
     }
 
+    fn step(&self, model: &Arc<str>, step: &StepReport) {
+        count_step(&self.series, step);
+    }
+}
+
+impl AttemptObserver for Observer {
     fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId) {
         self.meter.attempt_opened(model, attempt);
     }
@@ -52,15 +58,8 @@ impl EngineObserver for Observer {
         self.series.queue_wait_seconds.observe(waited.as_secs_f64());
     }
 
-    fn step(&self, model: &Arc<str>, step: &StepReport) {
-        let row = |row: &StepRow| WorkRow {
-            attempt: row.attempt,
-            prefill_tokens: row.prefill_tokens,
-            decode_tokens: row.decode_tokens,
-        };
-        let rows = step.rows.iter().map(row).collect();
-        self.meter.work(model, WorkSpan { start: step.start, end: step.end, rows });
-        count_step(&self.series, step);
+    fn work(&self, model: &Arc<str>, span: &WorkSpan) {
+        self.meter.work(model, span);
     }
 
     fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
@@ -73,15 +72,16 @@ impl EngineObserver for Observer {
 }
 
 fn count_step(series: &EngineSeries, step: &StepReport) {
-    let tokens = |of: fn(&StepRow) -> u32| step.rows.iter().map(of).map(u64::from).sum::<u64>();
+    let tokens =
+        |of: fn(&WorkRow) -> u32| step.work.rows.iter().map(of).map(u64::from).sum::<u64>();
     let (prefill, decode) = (tokens(|row| row.prefill_tokens), tokens(|row| row.decode_tokens));
-    let seconds_per_token = Duration::from_nanos(step.end - step.start).as_secs_f64()
+    let seconds_per_token = Duration::from_nanos(step.work.end - step.work.start).as_secs_f64()
         / (prefill + decode).max(1) as f64;
     series.prefill_tokens.inc_by(prefill);
     series.prefill_seconds.inc_by(seconds_per_token * prefill as f64);
     series.decode_tokens.inc_by(decode);
     series.decode_seconds.inc_by(seconds_per_token * decode as f64);
-    let busy = u32::try_from(step.rows.len()).unwrap_or(u32::MAX);
+    let busy = u32::try_from(step.work.rows.len()).unwrap_or(u32::MAX);
     series.busy_slots.observe(busy.into());
     series.drafted_tokens.inc_by(step.drafted.tokens.into());
     series.accepted_tokens.inc_by(step.drafted.accepted.into());

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::AppError;
+use super::error::AppError;
 use super::idle_unloader::{IdleUnloader, OnDemand};
 use super::observe::Observer;
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
@@ -17,7 +17,7 @@ use crate::backends::llama::{self, LoadWhen, MemoryBudget, Overflow};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::locality::Locality;
-use crate::models::{self, Sha256, Source, State};
+use crate::models::{self, FileState, Sha256, Source};
 use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig, Route};
 use crate::serving::conversations::sessions::Conversations;
 use crate::serving::judge::queue::{JudgeJob, JudgeQueue};
@@ -155,13 +155,13 @@ fn ability_source(name: &str, model: &config::Model) -> AbilitySource {
 
 /// Logs a model file that is missing or differs from its checksum, without reading it.
 fn warn_of_file(name: &str, source: &Source, sha256: Option<&Sha256>, model_dir: &Path) {
-    match models::state(source, sha256, model_dir) {
-        Ok(State::Verified { .. } | State::Unverified { .. }) => {}
-        Ok(State::Missing) => tracing::warn!(
+    match models::file_state(source, sha256, model_dir) {
+        Ok(FileState::Verified { .. } | FileState::Unverified { .. }) => {}
+        Ok(FileState::Missing) => tracing::warn!(
             model.name = name,
             "{name}: model file is missing: run `wattgate models pull {name}`; until then other models answer",
         ),
-        Ok(State::Wrong { actual }) => tracing::warn!(
+        Ok(FileState::Wrong { actual }) => tracing::warn!(
             model.name = name,
             sha256 = %actual,
             "{name}: file checksum differs from the configured sha256: run `wattgate models pull {name}`",
@@ -227,7 +227,8 @@ fn cloud(name: Arc<str>, config: &cloud::Config, parts: &Parts) -> Result<Model,
     })
 }
 
-/// One deployment. A meter that covers the model covers its deployments, but no third party's beside the operator's own.
+/// One deployment. A meter that covers the model covers its deployments, but no third party's
+/// beside the operator's own.
 fn upstream(
     name: &Arc<str>,
     config: cloud::Config,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
+use super::chunks::Chunks;
 use super::scheduling_options::SchedulingOptions;
 use crate::energy::EnergyFigure;
 use crate::openai::{FinishReason, Request, TokenLogprob, Usage};
@@ -58,8 +58,10 @@ pub enum Event {
     Choice(u32),
     /// The current choice has ended, others continue; the last one ends with `Done`.
     ChoiceDone(FinishReason),
-    /// A chunk (streaming) or the whole response object (not streaming), verbatim from an upstream.
-    Upstream(Box<RawValue>),
+    /// Chunks of a streamed answer, verbatim from an upstream.
+    UpstreamChunks(Chunks),
+    /// The whole answer, not streamed: the JSON object that an upstream wrote. UTF-8.
+    UpstreamAnswer(Bytes),
     /// One vector of unit length for each input, in order: the whole answer to a request for
     /// embeddings.
     Embeddings(Vec<Vec<f32>>),

@@ -1,51 +1,56 @@
-//! Any OpenAI-compatible endpoint as a backend: the request goes there nearly as it came, the answer comes back as it is.
+//! Any OpenAI-compatible endpoint as a backend: the request goes there nearly as it came, the
+//! answer comes back as it is.
 //!
-//! Makes one attempt; trying elsewhere is the gateway's decision. Sees none of the client's headers, so the client's own
-//! key cannot reach the upstream.
+//! Makes one attempt; trying elsewhere is the gateway's decision. Sees none of the client's
+//! headers, so the client's own key cannot reach the upstream.
 
 mod answer;
 mod breaker;
-mod comment;
 mod config;
 mod failure;
 mod key;
+mod plain;
 mod request;
-mod wire;
+mod sse;
+mod transport;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_stream::try_stream;
+use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use parking_lot::{Mutex, MutexGuard};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::StatusCode;
+use reqwest::header::CONTENT_TYPE;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
-use self::answer::{Step, Transcript};
+use self::answer::Transcript;
 use self::breaker::{Admission, Breaker, Outcome};
-use self::config::Endpoints;
 pub use self::config::{BaseUrlError, Config, DeploymentConfig};
 pub use self::key::{ApiKey, InvalidApiKey};
+use self::transport::{Response, Target, Transport};
 use super::backend::{
     Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,
 };
-use crate::locality::Locality;
 use crate::openai::Request;
 
 /// Most bytes of a whole answer.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
-/// Most bytes of an error body; more is no error message.
+/// Most bytes of an error body.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// How long a client should wait when every place is taken: answers take seconds.
 const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long to wait for the end of a body after `[DONE]`: a connection read to its end can be used again.
+/// How long to wait for the end of a body after `[DONE]`: a connection read to its end can be used
+/// again.
 const END_OF_BODY_WAIT: Duration = Duration::from_millis(20);
+
+/// How long to wait for the usage, or for `[DONE]`, once every choice has ended.
+const USAGE_WAIT: Duration = Duration::from_secs(2);
 
 /// One model of one OpenAI-compatible endpoint.
 #[derive(Debug)]
@@ -65,12 +70,18 @@ impl CloudBackend {
     /// `name` is the model's name in the config; `key` what its `api_key_env` holds, if anything.
     pub fn new(name: Arc<str>, config: Config, key: Option<ApiKey>) -> Result<Self, SetupError> {
         let endpoints = config.endpoints()?;
+        let target = |url| Target::new(url, key.as_ref().map(ApiKey::authorization));
+        let targets = Targets {
+            chat: target(&endpoints.chat)?,
+            completions: target(&endpoints.completions)?,
+            embeddings: target(&endpoints.embeddings)?,
+        };
         Ok(Self(Arc::new(Upstream {
-            client: client(&endpoints.chat, &config)?,
+            transport: Transport::new(&endpoints.chat, &config)?,
             model: config.model.clone().unwrap_or_else(|| name.to_string()),
             name,
-            endpoints,
-            key,
+            targets,
+            has_key: key.is_some(),
             places: Arc::new(Semaphore::new(config.max_in_flight as usize)),
             breaker: Mutex::new(Breaker::new()),
             config,
@@ -116,35 +127,34 @@ struct Upstream {
     /// What the upstream calls the model.
     model: String,
     config: Config,
-    endpoints: Endpoints,
-    key: Option<ApiKey>,
-    client: Client,
+    targets: Targets,
+    has_key: bool,
+    transport: Transport,
     places: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
 }
 
-fn client(endpoint: &Url, config: &Config) -> Result<Client, reqwest::Error> {
-    // reqwest is built without a TLS provider. Whoever comes second finds one installed, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder()
-        .user_agent(concat!("wattgate/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(config.connect_timeout())
-        .tcp_nodelay(true)
-        .pool_max_idle_per_host(config.max_in_flight as usize)
-        .redirect(redirect::Policy::none());
-    let plain = endpoint.scheme() == "http";
-    let loopback = matches!(endpoint.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    // Without TLS no certificates are needed, and a small container may have none.
-    let builder = if plain { builder.tls_certs_only([]) } else { builder };
-    // A proxy cannot reach this machine's own servers, and might carry a prompt out of the
-    // operator's network.
-    let stays = loopback || config.locality != Locality::ThirdParty;
-    if stays { builder.no_proxy() } else { builder }.build()
+/// Where requests of each kind are sent.
+#[derive(Debug)]
+struct Targets {
+    chat: Target,
+    completions: Target,
+    embeddings: Target,
+}
+
+impl Targets {
+    fn of(&self, request: &Request) -> &Target {
+        match request {
+            Request::Chat(_) => &self.chat,
+            Request::Completion(_) => &self.completions,
+            Request::Embedding(_) => &self.embeddings,
+        }
+    }
 }
 
 impl Upstream {
     fn missing_key(&self) -> Option<&str> {
-        self.config.api_key_env.as_deref().filter(|_| self.key.is_none())
+        self.config.api_key_env.as_deref().filter(|_| !self.has_key)
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -158,21 +168,12 @@ impl Upstream {
             ErrorKind::InvalidRequest { message: error.to_string(), param: None, code: None }
         })?;
         let accept = if streams { "text/event-stream" } else { "application/json" };
-        let mut request = self
-            .client
-            .post(self.endpoints.of(&job.request).clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, accept)
-            .body(body);
-        if let Some(key) = &self.key {
-            request = request.header(AUTHORIZATION, key.authorization());
-        }
+        let target = self.targets.of(&job.request);
         let connect_timeout = self.config.connect_timeout();
-        let response =
-            request.send().await.map_err(|error| failure::unsent(&error, connect_timeout))?;
-        match response.status() {
+        let response = self.transport.post(target, accept, body.into(), connect_timeout).await?;
+        match response.status {
             status if status.is_success() => Ok(response),
-            // Many upstreams know chat only. That is no fault of theirs, and chat must go on.
+            // Many upstreams know chat only. The breaker must not open for it: chat works.
             StatusCode::NOT_FOUND if !matches!(*job.request, Request::Chat(_)) => {
                 Err(failure::unsupported(job.request.prompt_field()))
             }
@@ -181,10 +182,10 @@ impl Upstream {
     }
 }
 
-async fn refusal(response: Response) -> ErrorKind {
-    let (status, headers) = (response.status(), response.headers().clone());
-    // A body that cannot be read tells nothing, but the status still does.
-    let body = wire::whole(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+async fn refusal(mut response: Response) -> ErrorKind {
+    let (status, headers) = (response.status, std::mem::take(&mut response.headers));
+    // A body that cannot be read leaves the status to classify by.
+    let body = response.whole(MAX_ERROR_BYTES).await.unwrap_or_default();
     failure::refused(status, &headers, &body, SystemTime::now())
 }
 
@@ -196,39 +197,53 @@ fn answer(upstream: Arc<Upstream>, job: Job) -> impl Stream<Item = Result<Event,
         let late = |_| ErrorKind::Timeout { after: wait };
         let response = timeout_at(deadline, upstream.send(&job)).await.map_err(late)??;
         if streams {
-            let response = timeout_at(deadline, expect_events(response)).await.map_err(late)??;
+            let mut response = timeout_at(deadline, expect_events(response)).await.map_err(late)??;
             yield Event::Started;
-            let comments = comment::Comments::default();
-            let idle_timeout = upstream.config.idle_timeout();
-            let mut events = pin!(wire::events(response, idle_timeout, comments.clone()));
-            let mut transcript = Transcript::default();
-            while let Some(data) = events.next().await {
-                match transcript.read(data?)? {
-                    Step::Forward(chunk) => yield Event::Upstream(chunk),
-                    Step::Withhold => {}
-                    Step::End => {
-                        let _ = timeout(END_OF_BODY_WAIT, events.next()).await;
-                        break;
-                    }
+            let mut transcript = Transcript::new(job.request.choices());
+            while let Some(piece) = next_piece(&upstream, &mut response, &transcript).await? {
+                let read = transcript.feed(&piece);
+                if let Some(chunks) = transcript.forward() {
+                    yield Event::UpstreamChunks(chunks);
+                }
+                read?;
+                if transcript.is_done() {
+                    let _ = timeout(END_OF_BODY_WAIT, response.piece()).await;
+                    break;
                 }
             }
-            for event in transcript.finish(comments.energy())? {
+            for event in transcript.finish()? {
                 yield event;
             }
         } else {
             yield Event::Started;
-            let body = wire::whole(response, MAX_ANSWER_BYTES);
+            let body = response.whole(MAX_ANSWER_BYTES);
             let body = timeout_at(deadline, body).await.map_err(late)??;
-            for event in answer::whole(body)? {
+            for event in answer::whole(&body)? {
                 yield event;
             }
         }
     }
 }
 
+/// The next piece of a streamed answer. `None` at its end, which an upstream may forget to send, or
+/// to send well, once everything has been said.
+async fn next_piece(
+    upstream: &Upstream,
+    response: &mut Response,
+    transcript: &Transcript,
+) -> Result<Option<Bytes>, ErrorKind> {
+    let idle_timeout = upstream.config.idle_timeout();
+    if transcript.is_complete() {
+        let wait = idle_timeout.min(USAGE_WAIT);
+        return Ok(timeout(wait, response.piece()).await.ok().and_then(Result::ok).flatten());
+    }
+    let piece = timeout(idle_timeout, response.piece()).await;
+    piece.map_err(|_| ErrorKind::Timeout { after: idle_timeout })?
+}
+
 /// Makes sure that a streamed answer is a stream, before anything of it counts.
 async fn expect_events(response: Response) -> Result<Response, ErrorKind> {
-    let content_type = response.headers().get(CONTENT_TYPE).map_or("", |value| {
+    let content_type = response.headers.get(CONTENT_TYPE).map_or("", |value| {
         value.to_str().unwrap_or("unreadable").split(';').next().unwrap_or_default().trim()
     });
     // Some servers name no type; then the content must speak for itself.
@@ -236,7 +251,7 @@ async fn expect_events(response: Response) -> Result<Response, ErrorKind> {
         return Ok(response);
     }
     let unexpected = ErrorKind::Protocol(format!("{content_type:?} instead of an event stream"));
-    let body = wire::whole(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+    let body = response.whole(MAX_ERROR_BYTES).await.unwrap_or_default();
     Err(answer::misplaced_error(&body).unwrap_or(unexpected))
 }
 
@@ -260,7 +275,9 @@ impl Attempt {
             }
         })?;
         let admission = upstream.breaker().admit(Instant::now()).ok_or_else(|| {
-            ErrorKind::Unavailable("the upstream failed repeatedly and is left alone".to_owned())
+            ErrorKind::Unavailable(
+                "the circuit breaker is open after repeated failures of the upstream".to_owned(),
+            )
         })?;
         Ok(Self {
             upstream: Arc::clone(upstream),

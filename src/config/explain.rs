@@ -157,7 +157,8 @@ fn plain_found(found: &str, secret: bool) -> String {
 
 /// An example of a valid value, for keys whose type has its own grammar.
 fn example(key: &str) -> Option<String> {
-    (key == "listen").then(|| "write an address with a port, as in \"127.0.0.1:8080\"".to_owned())
+    matches!(key, "listen" | "admin_listen")
+        .then(|| "write an address with a port, as in \"127.0.0.1:8080\"".to_owned())
 }
 
 #[cfg(test)]

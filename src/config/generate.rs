@@ -7,13 +7,13 @@ use std::fmt::Write;
 use indicatif::HumanBytes;
 
 use super::document::dotted;
-use crate::models::{Choice, Entry};
+use crate::models::{Entry, Recommendation};
 
 /// More layers than any model has.
 const ALL_LAYERS: u32 = 999;
 
 /// A complete `config.toml` that serves `choice`; `found` describes the machine.
-pub fn generate(choice: &Choice<'_>, found: &str) -> String {
+pub fn generate(choice: &Recommendation<'_>, found: &str) -> String {
     let gpu_layers = if choice.gpu.is_some() { ALL_LAYERS } else { 0 };
     let memory = format!(
         "{} weights + {} for requests + {} working memory",
@@ -109,7 +109,7 @@ const CLOUD: &str = r#"
 mod tests {
     use super::super::{Engine, parse};
     use super::*;
-    use crate::models::{Gpu, GpuMemory, Machine, catalogue, choose};
+    use crate::models::{Gpu, GpuMemory, Machine, catalogue, recommend};
 
     #[test]
     fn the_config_generated_for_each_model_and_machine_is_valid() {
@@ -121,8 +121,8 @@ mod tests {
                     cores: 64,
                     gpus: gpu.into_iter().collect(),
                 };
-                let choice = choose(catalogue(), &machine, true).unwrap();
-                let choice = Choice { model: entry, ..choice };
+                let choice = recommend(catalogue(), &machine, true).unwrap();
+                let choice = Recommendation { model: entry, ..choice };
                 let text = generate(&choice, "64 cores");
                 let config = parse(&text, "draft.toml").unwrap_or_else(|p| panic!("{p}\n{text}"));
                 assert_eq!(config.models.keys().collect::<Vec<_>>(), [&entry.name]);

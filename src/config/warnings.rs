@@ -13,7 +13,7 @@ use super::schema::Config;
 use crate::backends::llama;
 use crate::energy::Profile;
 use crate::energy::prediction::profile::ModelFile;
-use crate::models::{Sha256, Source, State, resolve, state};
+use crate::models::{FileState, Sha256, Source, file_state, resolve};
 
 /// Something that does not work until it is corrected; the rest does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,14 +83,14 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
         let model_name = name.clone();
         match &model.engine {
             Engine::Llama(llama) => {
-                let found = state(&llama.source, llama.sha256.as_ref(), &config.model_dir);
+                let found = file_state(&llama.source, llama.sha256.as_ref(), &config.model_dir);
                 match (found, &llama.source) {
-                    (Ok(State::Verified { .. } | State::Unverified { .. }), _) => None,
-                    (Ok(State::Missing), Source::File(path)) => {
+                    (Ok(FileState::Verified { .. } | FileState::Unverified { .. }), _) => None,
+                    (Ok(FileState::Missing), Source::File(path)) => {
                         Some(Warning::NoFile { model: model_name, path: path.clone() })
                     }
-                    (Ok(State::Missing), _) => Some(Warning::NotPulled { model: model_name }),
-                    (Ok(State::Wrong { actual }), _) => {
+                    (Ok(FileState::Missing), _) => Some(Warning::NotPulled { model: model_name }),
+                    (Ok(FileState::Wrong { actual }), _) => {
                         Some(Warning::WrongFile { model: model_name, actual })
                     }
                     (Err(error), _) => {

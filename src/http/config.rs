@@ -12,6 +12,13 @@ use crate::validate::{Diagnostics, Validate};
 pub struct Config {
     /// Address and port to listen on; port 0 takes a free one. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
+    /// Address of `/admin` and `/metrics`, which are then not at `listen`. Default none: they are
+    /// at `listen`.
+    pub admin_listen: Option<SocketAddr>,
+    /// Most connections at once. Default 4096.
+    pub max_connections: u32,
+    /// Longest time from a request's head to the end of its body, milliseconds. Default 60 000.
+    pub body_timeout_ms: u64,
     /// Largest request body, bytes. Default 4 MiB.
     pub max_body_bytes: usize,
     /// How long open answers may go on after a stop signal, milliseconds. Default 10 000.
@@ -22,6 +29,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+            admin_listen: None,
+            max_connections: 4096,
+            body_timeout_ms: 60_000,
             max_body_bytes: 4 * 1024 * 1024,
             shutdown_grace_ms: 10_000,
         }
@@ -38,6 +48,10 @@ pub struct AdminConfig {
 
 impl Validate for Config {
     fn validate(&self, out: &mut Diagnostics) {
-        out.positive([("max_body_bytes", self.max_body_bytes as u64)]);
+        out.positive([
+            ("max_connections", u64::from(self.max_connections)),
+            ("body_timeout_ms", self.body_timeout_ms),
+            ("max_body_bytes", self.max_body_bytes as u64),
+        ]);
     }
 }

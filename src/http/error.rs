@@ -1,16 +1,20 @@
-//! Every failure a client can see, and the one place that maps it to a status and OpenAI's envelope.
+//! Every failure a client can see, and the one place that maps it to a status and OpenAI's
+//! envelope.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
 
+use super::receipt::write_with_receipt;
 use crate::backends::backend::CONTEXT_LENGTH_EXCEEDED;
 use crate::backends::{BackendError, ErrorKind};
 use crate::openai::{ErrorBody, ErrorEnvelope};
 use crate::routing::{Exclusion, OverrideError};
 use crate::serving::error::{ServeError, ServeErrorKind};
+use crate::traffic::Receipt;
 
 /// A failure as the client sees it: the edge's own, or one of the serving core.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,9 +27,11 @@ pub enum ApiError {
     BodyTooLarge { limit_bytes: usize },
     #[error("the body could not be read")]
     BodyUnreadable,
-    #[error("there is no {0} here")]
+    #[error("the body did not arrive within {} ms", .after.as_millis())]
+    BodyTimeout { after: Duration },
+    #[error("unknown path {0}")]
     UnknownPath(String),
-    #[error("{method} is not allowed here")]
+    #[error("method {method} is not allowed for this path")]
     MethodNotAllowed { method: Method },
     /// An order to `/admin` that was not carried out.
     #[error("{message}")]
@@ -62,6 +68,7 @@ impl ApiError {
                 StatusCode::BAD_REQUEST
             }
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownPath(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Admin { status, .. } => *status,
@@ -102,6 +109,7 @@ impl ApiError {
             Self::InvalidField { .. } => "invalid_value",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyUnreadable => "body_unreadable",
+            Self::BodyTimeout { .. } => "body_timeout",
             Self::Admin { code, .. } => code,
             Self::UnknownPath(_) => "unknown_path",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -132,19 +140,36 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+impl ApiError {
+    /// The reply; with the receipt beside the error where a model may have worked on the request.
+    pub fn reply(&self, receipt: Option<&Receipt>) -> Response {
         let (status, envelope) = (self.status(), self.envelope());
         let code = envelope.error.code.as_deref().unwrap_or("none");
         // The code only: messages may quote what the client sent.
         tracing::info!(http.status = status.as_u16(), error.code = code, "refused: {code}");
-        let mut response = (status, axum::Json(envelope)).into_response();
+        let envelope = serde_json::to_vec(&envelope).unwrap_or_default();
+        let body = match receipt {
+            Some(receipt) => {
+                let mut body = BytesMut::new();
+                write_with_receipt(&mut body, &envelope, receipt);
+                body.freeze()
+            }
+            None => envelope.into(),
+        };
+        let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut response = (status, [json], body).into_response();
         if let Some(wait) = self.retry_after() {
             // Whole seconds, and never 0, which clients take for "at once".
             let seconds = HeaderValue::from(wait.as_secs().max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.reply(None)
     }
 }
 
@@ -224,7 +249,8 @@ fn blames(exclusions: &[(Arc<str>, Exclusion)], exclusion: Exclusion) -> bool {
     exclusions.iter().any(|(_, reason)| *reason == exclusion)
 }
 
-/// What could change the outcome, gentlest first: waiting, then another request, then another config.
+/// What could change the outcome, gentlest first: waiting, then another request, then another
+/// config.
 fn no_candidate_status(exclusions: &[(Arc<str>, Exclusion)]) -> StatusCode {
     if blames(exclusions, Exclusion::Busy) {
         StatusCode::TOO_MANY_REQUESTS

@@ -1,4 +1,5 @@
-//! From headers and bodies to the serving core's types; everything invalid is rejected by the name of its field.
+//! From headers and bodies to the serving core's types; everything invalid is rejected by the name
+//! of its field.
 
 pub mod body;
 pub mod fields;

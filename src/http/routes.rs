@@ -1,19 +1,24 @@
-//! The route table and the layers around it, in order, each with its reason.
+//! Route tables of both listeners, and the layers around them.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{Method, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
 use super::handlers::{admin, feedback, generate, health, metrics, models, requests, route};
+use super::layers::observe::observe;
 use super::state::Edge;
 
-pub fn routes(edge: Edge) -> Router {
-    Router::new()
+/// What clients use; with `/admin` and `/metrics` if these have no listener of their own.
+pub fn public(edge: Edge, with_operator_routes: bool) -> Router {
+    let routes = Router::new()
         .route("/v1/chat/completions", post(generate::complete))
         .route("/v1/completions", post(generate::complete_prompt))
         .route("/v1/embeddings", post(generate::embed))
@@ -22,16 +27,39 @@ pub fn routes(edge: Edge) -> Router {
         .route("/v1/models", get(models::models))
         .route("/v1/models/{*id}", get(models::model))
         .route("/v1/requests/{id}", get(requests::request))
+        .merge(health_routes());
+    let routes = if with_operator_routes { routes.merge(operator_routes()) } else { routes };
+    finish(routes, edge)
+}
+
+/// What the operator uses.
+pub fn operator(edge: Edge) -> Router {
+    finish(operator_routes().merge(health_routes()), edge)
+}
+
+fn operator_routes() -> Router<Edge> {
+    Router::new()
         .route("/admin/models/{*order}", post(admin::order))
         .route("/admin/router/reload", post(admin::reload))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
+}
+
+fn health_routes() -> Router<Edge> {
+    Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz))
+}
+
+fn finish(routes: Router<Edge>, edge: Edge) -> Router {
+    let gateway = Arc::clone(&edge.gateway);
+    let layers = ServiceBuilder::new()
+        // Outermost, so that a panic is counted like any other reply.
+        .layer(from_fn_with_state(gateway, observe))
+        // A panic is one client's 500, never a dropped connection.
+        .layer(CatchPanicLayer::custom(panicked));
+    routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(edge)
-        // Outermost: a fault of ours is one client's 500, never a dropped connection.
-        .layer(CatchPanicLayer::custom(panicked))
+        .layer(layers)
 }
 
 async fn unknown_path(uri: Uri) -> ApiError {
@@ -43,7 +71,8 @@ async fn wrong_method(method: Method) -> ApiError {
 }
 
 fn panicked(_payload: Box<dyn Any + Send>) -> Response {
-    // The payload may quote a prompt, so it stays out of the log; the panic hook has printed the place.
+    // The payload may quote a prompt, so it stays out of the log; the panic hook has printed the
+    // place.
     tracing::error!("a request handler panicked");
     ApiError::INTERNAL.into_response()
 }

@@ -1,6 +1,7 @@
 //! State of the handlers: the serving core and the edge's own settings.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRef;
 
@@ -11,8 +12,16 @@ use crate::serving::Gateway;
 #[derive(Clone)]
 pub struct Edge {
     pub gateway: Arc<Gateway>,
-    pub max_body_bytes: usize,
+    pub body: BodyLimits,
     pub admin: AdminConfig,
+}
+
+/// Limits of a request's body.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    pub bytes: usize,
+    /// From the request's head to the end of its body.
+    pub timeout: Duration,
 }
 
 impl FromRef<Edge> for Arc<Gateway> {

@@ -85,6 +85,14 @@ pub struct ChatRequest {
     /// vLLM.
     #[serde(default)]
     pub chat_template_kwargs: Option<Map<String, Value>>,
+    /// Wattgate's own options; read by the edge.
+    #[serde(default)]
+    pub wattgate: Option<Box<RawValue>>,
+    /// Names the end user. Of any type: only some upstreams care.
+    #[serde(default)]
+    pub user: Option<Value>,
+    #[serde(default)]
+    pub metadata: Option<Value>,
 }
 
 impl ChatRequest {

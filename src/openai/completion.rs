@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::chat::{FinishReason, StreamOptions, Usage};
 use super::content::Stop;
@@ -77,6 +79,14 @@ pub struct CompletionRequest {
     /// Number of alternatives reported per token, 0 to 5.
     #[serde(default)]
     pub logprobs: Option<u32>,
+    /// Wattgate's own options; read by the edge.
+    #[serde(default)]
+    pub wattgate: Option<Box<RawValue>>,
+    /// Names the end user. Of any type: only some upstreams care.
+    #[serde(default)]
+    pub user: Option<Value>,
+    #[serde(default)]
+    pub metadata: Option<Value>,
 }
 
 impl CompletionRequest {

@@ -1,6 +1,8 @@
 //! Embeddings (`POST /v1/embeddings`): one vector per input text.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::input::Inputs;
 
@@ -20,6 +22,14 @@ pub struct EmbeddingRequest {
     /// length.
     #[serde(default)]
     pub dimensions: Option<u32>,
+    /// Wattgate's own options; read by the edge.
+    #[serde(default)]
+    pub wattgate: Option<Box<RawValue>>,
+    /// Names the end user. Of any type: only some upstreams care.
+    #[serde(default)]
+    pub user: Option<Value>,
+    #[serde(default)]
+    pub metadata: Option<Value>,
 }
 
 /// Encoding of the vectors.

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+use serde_json::value::RawValue;
+
 use super::chat::{ChatRequest, Message, StreamOptions};
 use super::completion::CompletionRequest;
 use super::embedding::EmbeddingRequest;
@@ -15,6 +18,25 @@ pub enum Request {
     Embedding(EmbeddingRequest),
 }
 
+/// Fields that say something about the request rather than of its content.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestFields<'r> {
+    pub wattgate: Option<&'r RawValue>,
+    pub user: Option<&'r Value>,
+    pub metadata: Option<&'r Value>,
+}
+
+/// All requests name the fields alike.
+macro_rules! request_fields {
+    ($request:expr) => {
+        RequestFields {
+            wattgate: $request.wattgate.as_deref(),
+            user: $request.user.as_ref(),
+            metadata: $request.metadata.as_ref(),
+        }
+    };
+}
+
 impl Request {
     /// `auto`, `auto/<policy>` or a model's own name.
     pub fn model(&self) -> &str {
@@ -25,11 +47,31 @@ impl Request {
         }
     }
 
+    pub fn fields(&self) -> RequestFields<'_> {
+        match self {
+            Self::Chat(request) => request_fields!(request),
+            Self::Completion(request) => request_fields!(request),
+            Self::Embedding(request) => request_fields!(request),
+        }
+    }
+
     pub fn streams(&self) -> bool {
         match self {
             Self::Chat(request) => request.streams(),
             Self::Completion(request) => request.stream.unwrap_or(false),
             Self::Embedding(_) => false,
+        }
+    }
+
+    /// How many choices the answer has.
+    pub fn choices(&self) -> u32 {
+        match self {
+            Self::Chat(request) => request.n.unwrap_or(1),
+            Self::Completion(request) => {
+                let prompts = u32::try_from(request.prompt.0.len()).unwrap_or(u32::MAX);
+                request.choices().saturating_mul(prompts)
+            }
+            Self::Embedding(_) => 0,
         }
     }
 

@@ -95,11 +95,12 @@ impl AttemptState {
 
     pub fn observe(&mut self, event: &Event, now_ms: f64) {
         self.first_tokens.observe(event);
+        let pieces = output_pieces(event);
+        if pieces > 0 {
+            self.output_events += u64::from(pieces);
+            self.first_token_ms.get_or_insert(now_ms);
+        }
         match event {
-            _ if is_output(event) => {
-                self.output_events += 1;
-                self.first_token_ms.get_or_insert(now_ms);
-            }
             Event::Truncated { turns } => self.dropped_turns = Some(*turns),
             Event::Usage(usage) => self.usage = Some(*usage),
             Event::Energy(figure) => self.reported = Some(*figure),
@@ -185,15 +186,16 @@ impl AttemptState {
     }
 }
 
-/// Whether the event carries part of the answer.
-pub fn is_output(event: &Event) -> bool {
-    matches!(
-        event,
+/// How many pieces of the answer the event carries.
+pub fn output_pieces(event: &Event) -> u32 {
+    match event {
         Event::Text(_)
-            | Event::Reasoning(_)
-            | Event::ToolCall { .. }
-            | Event::ToolArguments { .. }
-            | Event::Embeddings(_)
-            | Event::Upstream(_)
-    )
+        | Event::Reasoning(_)
+        | Event::ToolCall { .. }
+        | Event::ToolArguments { .. }
+        | Event::Embeddings(_)
+        | Event::UpstreamAnswer(_) => 1,
+        Event::UpstreamChunks(chunks) => chunks.count(),
+        _ => 0,
+    }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::time::{timeout, timeout_at};
 
-use super::attempt_state::{AttemptStart, is_output};
+use super::attempt_state::{AttemptStart, output_pieces};
 use super::conversations::retry_detector::Fingerprint;
 use super::decision_metrics;
 use super::error::{ServeError, ServeErrorKind};
@@ -80,7 +80,7 @@ impl Execution {
             let conversations = &gateway.router.conversations;
             plan.session = Some(conversations.enter(fingerprint, plan.rule.local_only));
         }
-        let recorder = RequestRecorder::start(plan.took);
+        let recorder = RequestRecorder::start(Arc::clone(&options.request_id), plan.took);
         let judge = gateway.judge.as_ref();
         let capture =
             judge.and_then(|judge| judge.capture(&request, &plan.features, &recorder.request_id));
@@ -252,7 +252,7 @@ impl Execution {
 
     fn end_attempt(&mut self, outcome: AttemptOutcome, error: Option<ErrorKind>) {
         self.recorder.attempt_ended(outcome, error);
-        if let Some(mut remote) = self.remote.take() {
+        if let Some(remote) = self.remote.take() {
             remote.close(self.recorder.usage().map(|usage| usage.generated_tokens()));
         }
     }
@@ -321,8 +321,8 @@ impl Execution {
         match &event {
             Some(Ok(event)) => {
                 self.recorder.observe(event);
-                if let Some(remote) = self.remote.as_mut().filter(|_| is_output(event)) {
-                    remote.piece();
+                if let Some(remote) = &mut self.remote {
+                    remote.pieces(output_pieces(event));
                 }
             }
             Some(Err(error)) => {

@@ -1,12 +1,16 @@
 //! Options of one request beyond its content: policy overrides, scheduling, and who and which
 //! conversation it is. Pure.
 
+use std::sync::Arc;
+
 use crate::backends::SchedulingOptions;
 use crate::routing::PolicyOverrides;
 
 /// Client settings other than the request itself, from headers and body.
 #[derive(Debug, Default)]
 pub struct RequestOptions {
+    /// Unique; named in the reply, the receipt and the log.
+    pub request_id: Arc<str>,
     pub overrides: PolicyOverrides,
     /// Priority and deadline.
     pub scheduling: SchedulingOptions,

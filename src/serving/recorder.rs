@@ -37,9 +37,9 @@ pub struct Ending {
 
 impl RequestRecorder {
     /// Starts the clock; `deciding` has passed since arrival.
-    pub fn start(deciding: Duration) -> Self {
+    pub fn start(request_id: Arc<str>, deciding: Duration) -> Self {
         Self {
-            request_id: uuid::Uuid::now_v7().to_string().into(),
+            request_id,
             unix_ms: unix_ms(),
             arrived: Instant::now().checked_sub(deciding).unwrap_or_else(Instant::now),
             decision_ms: deciding.as_secs_f64() * 1e3,

@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 
+/// Target of the lines about HTTP requests.
+pub const ACCESS_LOG: &str = "access";
+
 /// `[log]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -11,6 +14,8 @@ pub struct Config {
     pub level: LogLevel,
     /// Default `text`.
     pub format: LogFormat,
+    /// A line for each HTTP request. Default false; `RUST_LOG` overrides it.
+    pub access: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -21,6 +26,14 @@ pub enum LogLevel {
     #[default]
     Info,
     Debug,
+}
+
+impl Config {
+    /// The filter that the settings stand for.
+    pub fn directives(&self) -> String {
+        let level = self.level.directive();
+        if self.access { level.to_owned() } else { format!("{level},{ACCESS_LOG}=off") }
+    }
 }
 
 impl LogLevel {

@@ -59,6 +59,8 @@ metrics! {
     pub struct Metrics {
         /// Requests by how they ended for the client; model and route are empty when none was chosen.
         pub requests_total: Family<RequestLabels, Counter> = Family::default(),
+        /// Replies by path of the route table and status, those to refused requests included.
+        pub http_requests_total: Family<HttpLabels, Counter> = Family::default(),
         /// Routing decisions by policy, route of the first choice, reason and task class.
         pub decisions_total: Family<DecisionLabels, Counter> = Family::default(),
         /// Turns of conversations: first, stays (on its model), moves (to a better one), lost (its model may not answer).

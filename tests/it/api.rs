@@ -2,6 +2,7 @@
 
 mod chat;
 mod completions;
+mod edge;
 mod embeddings;
 mod feedback;
 mod hostile_schemas;

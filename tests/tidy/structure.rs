@@ -11,6 +11,7 @@ pub const LAYERS: [&str; 19] = [
     "locality",
     "openai",
     "telemetry",
+    "net",
     "energy",
     "models",
     "backends",
@@ -41,14 +42,16 @@ const BANNED: [(&str, &str); 10] = [
 ];
 
 /// Crates with a home: only files below these paths may name them.
-const HOMES: [(&[&str], &[&str]); 2] = [
+const HOMES: [(&[&str], &[&str]); 3] = [
     (
         &["llama_cpp_2", "llama_cpp_sys_2", "llguidance", "minijinja", "minijinja_contrib"],
         &["src/backends/llama/engine"],
     ),
+    (&["axum", "tower", "tower_http"], &["src/http"]),
     (
-        &["axum", "http", "http_body_util", "hyper", "hyper_util", "tower", "tower_http"],
-        &["src/http"],
+        // The server, and the client of the cloud backend.
+        &["http", "http_body_util", "hyper", "hyper_util"],
+        &["src/http", "src/backends/cloud/plain.rs", "src/backends/cloud/transport.rs"],
     ),
 ];
 
@@ -63,7 +66,7 @@ pub const UNSAFE_HOMES: [&str; 2] =
     ["src/backends/llama/engine/kernels", "src/backends/llama/engine/mmap.rs"];
 
 /// Files in cycles that are left from before cycles were forbidden. May only fall.
-pub const FILES_IN_CYCLES_MAX: usize = 41;
+pub const FILES_IN_CYCLES_MAX: usize = 23;
 
 /// Uses of a module that comes later, or that the design forbids.
 pub fn out_of_order(sources: &[Source]) -> Vec<String> {

@@ -1,6 +1,8 @@
-//! HTTP/1.1 over blocking sockets, as far as the mock upstream and the load generator need it: one message at a time, bodies with a length or in chunks.
+//! HTTP/1.1 over blocking sockets, as far as the mock upstream and the load generator need it: one
+//! message at a time, bodies with a length or in chunks.
 //!
-//! Allocates nothing per message once its buffers have grown: what it takes is charged to the machine under test.
+//! Allocates nothing per message once its buffers have grown: what it takes is charged to the
+//! machine under test.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;

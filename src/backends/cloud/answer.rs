@@ -1,88 +1,189 @@
-//! Reads what an upstream answers: chunk by chunk, or whole. Pure; looks no deeper than it must, and passes the rest on.
+//! What an upstream answers, chunk by chunk or whole. Pure; looks no deeper than it must, and
+//! passes the rest on.
 //!
-//! A field it cannot read but does not need (usage, energy) is unknown, not an error; what breaks the answer's shape is.
+//! A field it cannot read but does not need (usage, energy) is unknown, not an error; what breaks
+//! the answer's shape is.
 
 use std::borrow::Cow;
 
+use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::failure;
+use super::sse::Scanner;
+use crate::backends::Chunks;
 use crate::backends::backend::{ErrorKind, Event};
 use crate::energy::EnergyFigure;
 use crate::energy::prediction::upstream;
 use crate::openai::{FinishReason, Usage};
 
+/// Most bytes of one event, so that an upstream cannot fill the memory: as much as a whole answer
+/// may have, for a chunk can hold a picture.
+const EVENT_BYTES_MAX: usize = 32 << 20;
+
 /// The state of a streamed answer.
 #[derive(Debug, Default)]
 pub(super) struct Transcript {
-    answered: bool,
-    ended: bool,
+    scanner: Scanner,
+    answer: Answer,
+}
+
+#[derive(Debug, Default)]
+struct Answer {
+    /// Chunks to forward.
+    ready: BytesMut,
+    ready_chunks: u32,
+    /// The chunk that may be the last one.
+    last: Option<Vec<u8>>,
+    /// How many choices were asked for.
+    choices: usize,
+    /// Indices of the choices that have begun and of those that have ended.
+    begun: Vec<u32>,
+    finished: Vec<u32>,
+    /// `[DONE]` has come; what follows it is not read.
+    done: bool,
     finish: Option<FinishReason>,
     usage: Option<Usage>,
     energy: Option<EnergyFigure>,
 }
 
-/// What to do with one event of the stream.
-#[derive(Debug)]
-pub(super) enum Step {
-    Forward(Box<RawValue>),
-    /// Kept back: the usage-only chunk that the gateway asked for, not the client. The gateway writes its own.
-    Withhold,
-    /// `[DONE]`.
-    End,
-}
-
 impl Transcript {
-    pub(super) fn read(&mut self, data: String) -> Result<Step, ErrorKind> {
-        if data.trim() == "[DONE]" {
-            self.ended = true;
-            return Ok(Step::End);
-        }
-        let raw = RawValue::from_string(data).map_err(|_| protocol("a chunk is not JSON"))?;
-        let chunk = Shallow::parse(raw.get())?;
-        let has_choices = chunk.choices.as_ref().is_some_and(|choices| !choices.is_empty());
-        self.answered |= has_choices;
-        self.finish = chunk.finish_reason().or(self.finish);
-        self.energy = chunk.energy(raw.get()).or(self.energy);
-        let usage = chunk.usage();
-        self.usage = usage.or(self.usage);
-        Ok(if usage.is_some() && !has_choices { Step::Withhold } else { Step::Forward(raw) })
+    /// An answer with so many choices.
+    pub(super) fn new(choices: u32) -> Self {
+        let answer = Answer { choices: choices as usize, ..Answer::default() };
+        Self { scanner: Scanner::default(), answer }
     }
 
-    /// What follows the last chunk. A stream is whole when it said why it finished or closed an answer with `[DONE]`.
-    /// `comment` is what a comment of the stream said the answer took; a chunk's own word comes first.
-    pub(super) fn finish(self, comment: Option<EnergyFigure>) -> Result<Vec<Event>, ErrorKind> {
-        let energy = self.energy.or(comment);
-        match self.finish {
-            Some(reason) => Ok(closing(self.usage, energy, reason)),
-            None if self.ended && self.answered => {
-                Ok(closing(self.usage, energy, FinishReason::Stop))
-            }
-            None => Err(protocol("the stream ended before the answer did")),
+    /// Reads a piece of the stream.
+    pub(super) fn feed(&mut self, piece: &[u8]) -> Result<(), ErrorKind> {
+        let answer = &mut self.answer;
+        self.scanner.feed(piece, |data| answer.read(data))?;
+        if self.scanner.held_bytes() > EVENT_BYTES_MAX {
+            return Err(ErrorKind::Protocol(format!("an event of over {EVENT_BYTES_MAX} bytes")));
         }
+        Ok(())
+    }
+
+    /// The chunks that have come since the last call and are not the answer's last.
+    pub(super) fn forward(&mut self) -> Option<Chunks> {
+        self.answer.forward()
+    }
+
+    /// Whether `[DONE]` has come.
+    pub(super) fn is_done(&self) -> bool {
+        self.answer.done
+    }
+
+    /// Whether every choice has ended: all that can follow is the usage.
+    pub(super) fn is_complete(&self) -> bool {
+        self.answer.is_complete()
+    }
+
+    /// What follows the last chunk. A stream is whole when every choice said why it finished, or
+    /// when `[DONE]` closed an answer. A chunk's own word of its energy comes before that of a
+    /// comment.
+    pub(super) fn finish(self) -> Result<Vec<Event>, ErrorKind> {
+        let comment = self.scanner.energy();
+        let Answer { done, begun, finished, last, finish, usage, energy, .. } = self.answer;
+        let is_whole = done || finished.len() >= begun.len();
+        let reason = match finish {
+            Some(reason) if is_whole => reason,
+            None if done && !begun.is_empty() => FinishReason::Stop,
+            _ => return Err(protocol("the stream ended before the answer did")),
+        };
+        let last = last.map(|chunk| Event::UpstreamChunks(Chunks::last(&chunk)));
+        Ok(last.into_iter().chain(closing(usage, energy.or(comment), reason)).collect())
+    }
+}
+
+impl Answer {
+    /// Reads the data of one event.
+    fn read(&mut self, data: &[u8]) -> Result<(), ErrorKind> {
+        let data = data.trim_ascii();
+        if self.done || data.is_empty() {
+            return Ok(());
+        }
+        if data == b"[DONE]" {
+            self.done = true;
+            return Ok(());
+        }
+        let json = std::str::from_utf8(data).map_err(|_| protocol("the stream is not UTF-8"))?;
+        let chunk = Shallow::parse(json)?;
+        self.energy = chunk.energy(json).or(self.energy);
+        let usage = chunk.usage();
+        self.usage = usage.or(self.usage);
+        let mut has_choices = false;
+        for choice in chunk.choices() {
+            has_choices = true;
+            note(&mut self.begun, choice.index);
+            if let Some(reason) = choice.finish_reason() {
+                note(&mut self.finished, choice.index);
+                self.finish = Some(reason);
+            }
+        }
+        if usage.is_some() && !has_choices {
+            // The usage-only chunk that the gateway asked for, not the client: the gateway writes
+            // its own.
+            return Ok(());
+        }
+        self.release_last();
+        if self.is_complete() {
+            self.last = Some(data.to_vec());
+        } else {
+            self.push(data);
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        let finished = self.finished.len();
+        finished > 0 && finished >= self.begun.len().max(self.choices)
+    }
+
+    fn forward(&mut self) -> Option<Chunks> {
+        let count = std::mem::take(&mut self.ready_chunks);
+        (count > 0).then(|| Chunks::new(self.ready.split().freeze(), count))
+    }
+
+    /// The chunk held back was not the last one.
+    fn release_last(&mut self) {
+        if let Some(chunk) = self.last.take() {
+            self.push(&chunk);
+        }
+    }
+
+    fn push(&mut self, data: &[u8]) {
+        Chunks::write_event(&mut self.ready, data);
+        self.ready_chunks += 1;
+    }
+}
+
+fn note(indices: &mut Vec<u32>, index: u32) {
+    if !indices.contains(&index) {
+        indices.push(index);
     }
 }
 
 /// The events of an answer that was not streamed.
-pub(super) fn whole(body: Vec<u8>) -> Result<Vec<Event>, ErrorKind> {
-    let text = String::from_utf8(body).map_err(|_| protocol("the answer is not UTF-8"))?;
-    let raw: Box<RawValue> =
-        serde_json::from_str(&text).map_err(|_| protocol("the answer is not JSON"))?;
-    let answer = Shallow::parse(raw.get())?;
-    let has_choices = answer.choices.as_ref().is_some_and(|choices| !choices.is_empty());
+pub(super) fn whole(body: &Bytes) -> Result<Vec<Event>, ErrorKind> {
+    let object = body.slice_ref(body.trim_ascii());
+    let json = std::str::from_utf8(&object).map_err(|_| protocol("the answer is not UTF-8"))?;
+    let answer = Shallow::parse(json)?;
     let has_vectors = answer.data.as_ref().is_some_and(|vectors| !vectors.is_empty());
-    if !has_choices && !has_vectors {
+    if answer.choices().next().is_none() && !has_vectors {
         return Err(protocol("the answer has no choices"));
     }
-    let reason = answer.finish_reason().unwrap_or(FinishReason::Stop);
-    let closing = closing(answer.usage(), answer.energy(raw.get()), reason);
-    Ok(std::iter::once(Event::Upstream(raw)).chain(closing).collect())
+    let reason = answer.choices().find_map(ShallowChoice::finish_reason);
+    let (usage, energy) = (answer.usage(), answer.energy(json));
+    let closing = closing(usage, energy, reason.unwrap_or(FinishReason::Stop));
+    Ok(std::iter::once(Event::UpstreamAnswer(object)).chain(closing).collect())
 }
 
-/// An error body that came with a 2xx status and the wrong content type, or `None` if it is something else.
+/// An error body that came with a 2xx status and the wrong content type, or `None` if it is
+/// something else.
 pub(super) fn misplaced_error(body: &[u8]) -> Option<ErrorKind> {
     let body: Value = serde_json::from_slice(body).ok()?;
     body.get("error").map(failure::reported)
@@ -121,8 +222,24 @@ struct Shallow<'a> {
 
 #[derive(Deserialize)]
 struct ShallowChoice<'a> {
+    #[serde(default)]
+    index: u32,
     #[serde(default, borrow)]
     finish_reason: Option<Cow<'a, str>>,
+}
+
+impl ShallowChoice<'_> {
+    /// Some servers write "" while the answer goes on; words that OpenAI does not know are read as
+    /// a plain end.
+    fn finish_reason(&self) -> Option<FinishReason> {
+        match self.finish_reason.as_deref()? {
+            "" => None,
+            "length" => Some(FinishReason::Length),
+            "tool_calls" | "function_call" => Some(FinishReason::ToolCalls),
+            "content_filter" => Some(FinishReason::ContentFilter),
+            _ => Some(FinishReason::Stop),
+        }
+    }
 }
 
 impl<'a> Shallow<'a> {
@@ -138,15 +255,8 @@ impl<'a> Shallow<'a> {
         }
     }
 
-    /// Words that OpenAI does not know are read as a plain end.
-    fn finish_reason(&self) -> Option<FinishReason> {
-        let reason = self.choices.iter().flatten().find_map(|c| c.finish_reason.as_deref())?;
-        Some(match reason {
-            "length" => FinishReason::Length,
-            "tool_calls" | "function_call" => FinishReason::ToolCalls,
-            "content_filter" => FinishReason::ContentFilter,
-            _ => FinishReason::Stop,
-        })
+    fn choices(&self) -> impl Iterator<Item = &ShallowChoice<'a>> {
+        self.choices.iter().flatten()
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -178,16 +288,25 @@ mod tests {
 
     /// What is forwarded, and what follows.
     fn play(events: &[&str]) -> Result<(Vec<String>, Vec<Event>), ErrorKind> {
-        let mut transcript = Transcript::default();
+        play_choices(1, events)
+    }
+
+    fn play_choices(choices: u32, events: &[&str]) -> Result<(Vec<String>, Vec<Event>), ErrorKind> {
+        let mut transcript = Transcript::new(choices);
         let mut forwarded = Vec::new();
+        let mut take = |chunks: &Chunks| forwarded.extend(chunks.objects().map(str::to_owned));
         for &event in events {
-            match transcript.read(event.to_owned())? {
-                Step::Forward(raw) => forwarded.push(raw.get().to_owned()),
-                Step::Withhold => {}
-                Step::End => break,
+            transcript.feed(format!("data: {event}\n\n").as_bytes())?;
+            if let Some(chunks) = transcript.forward() {
+                take(&chunks);
             }
         }
-        Ok((forwarded, transcript.finish(None)?))
+        let mut closing = transcript.finish()?;
+        if let Some(Event::UpstreamChunks(last)) = closing.first() {
+            take(last);
+            closing.remove(0);
+        }
+        Ok((forwarded, closing))
     }
 
     #[test]
@@ -235,6 +354,32 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_ends_with_a_reason_that_is_not_empty() {
+        let open = r#"{"choices":[{"delta":{"content":"w"},"finish_reason":""}]}"#;
+        assert_eq!(play(&[open, open]).unwrap_err().label(), "protocol");
+        let (forwarded, closing) = play(&[open, STOP]).unwrap();
+        assert_eq!(forwarded, [open, STOP]);
+        assert!(matches!(closing[..], [Event::Done(FinishReason::Length)]));
+    }
+
+    #[test]
+    fn of_several_choices_each_must_end_and_none_waits_for_the_others() {
+        let text = r#"{"choices":[{"index":1,"delta":{"content":"half"}}]}"#;
+        let end = r#"{"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}"#;
+        let mut transcript = Transcript::new(2);
+        let mut feed = |event: &str| {
+            transcript.feed(format!("data: {event}\n\n").as_bytes()).unwrap();
+            let chunks = transcript.forward();
+            chunks.map_or(0, |chunks| chunks.objects().count())
+        };
+        assert_eq!([feed(STOP), feed(text), feed(end), feed(text)], [1, 1, 0, 1]);
+        let both = play_choices(2, &[STOP, text, end]).unwrap();
+        assert_eq!(both.0, [STOP, text, end]);
+        assert_eq!(play_choices(2, &[STOP, text]).unwrap_err().label(), "protocol");
+        assert!(play_choices(2, &[STOP, text, "[DONE]"]).is_ok());
+    }
+
+    #[test]
     fn what_is_not_needed_may_be_odd() {
         let odd =
             r#"{"choices":[{"finish_reason":"eos"}],"usage":"none","energy":[],"wattgate":3}"#;
@@ -246,7 +391,7 @@ mod tests {
     fn energy_that_an_upstream_reports_is_an_event() {
         let energy = |field: &str| {
             let body = format!(r#"{{"choices":[{{"finish_reason":"stop"}}],{field}}}"#);
-            whole(body.into_bytes()).unwrap().into_iter().find_map(|event| match event {
+            whole(&body.into()).unwrap().into_iter().find_map(|event| match event {
                 Event::Energy(figure) => figure.joules,
                 _ => None,
             })
@@ -261,15 +406,16 @@ mod tests {
     fn a_whole_answer_is_passed_on_as_written() {
         let body =
             "{\n \"choices\": [{\"finish_reason\":\"stop\"}], \"usage\": {\"total_tokens\":3}\n}";
-        let events = whole(format!("{body}\n").into_bytes()).unwrap();
-        let [Event::Upstream(raw), Event::Usage(_), Event::Done(FinishReason::Stop)] = &events[..]
+        let events = whole(&format!("{body}\n").into()).unwrap();
+        let [Event::UpstreamAnswer(raw), Event::Usage(_), Event::Done(FinishReason::Stop)] =
+            &events[..]
         else {
             panic!("{events:?}")
         };
-        assert_eq!(raw.get(), body);
+        assert_eq!(raw, body);
         for broken in ["<html>", r#"{"choices":[]}"#, "{}", "\"hi\"", ""] {
-            assert_eq!(whole(broken.into()).unwrap_err().label(), "protocol", "{broken}");
+            assert_eq!(whole(&broken.into()).unwrap_err().label(), "protocol", "{broken}");
         }
-        assert_eq!(whole(vec![b'"', 0xff, b'"']).unwrap_err().label(), "protocol");
+        assert_eq!(whole(&vec![b'"', 0xff, b'"'].into()).unwrap_err().label(), "protocol");
     }
 }

@@ -37,7 +37,7 @@ pub(super) enum Admission {
 pub(super) enum Outcome {
     Answered,
     Failed,
-    /// Nobody waited for the end, so nothing was learnt.
+    /// The client left before the end, so the outcome is unknown.
     Abandoned,
 }
 
@@ -66,8 +66,8 @@ impl Breaker {
         }
     }
 
-    /// Learns how an admitted request went. What ordinary requests report after the breaker opened is old news: only the
-    /// probe's word counts then.
+    /// Learns how an admitted request went. What ordinary requests report after the breaker opened
+    /// is old news: only the probe's word counts then.
     pub(super) fn settle(&mut self, admission: Admission, outcome: Outcome, now: Instant) {
         self.0 = match (self.0, admission, outcome) {
             (State::Closed { .. }, Admission::Ordinary, Outcome::Answered)

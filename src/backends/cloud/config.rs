@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::energy::grid::rates::validate_zone;
 use crate::energy::prediction::cloud_table::{Class, OwnFigures, PerToken};
 use crate::locality::Locality;
-use crate::openai::{Request, Usage};
+use crate::openai::Usage;
 use crate::units::Dollars;
 use crate::validate::{Diagnostic, Diagnostics, Validate};
 
@@ -129,18 +129,8 @@ impl DeploymentConfig {
 #[derive(Clone, Debug)]
 pub(super) struct Endpoints {
     pub(super) chat: Url,
-    completions: Url,
-    embeddings: Url,
-}
-
-impl Endpoints {
-    pub(super) fn of(&self, request: &Request) -> &Url {
-        match request {
-            Request::Chat(_) => &self.chat,
-            Request::Completion(_) => &self.completions,
-            Request::Embedding(_) => &self.embeddings,
-        }
-    }
+    pub(super) completions: Url,
+    pub(super) embeddings: Url,
 }
 
 impl Default for Config {

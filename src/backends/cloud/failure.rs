@@ -1,6 +1,7 @@
 //! What went wrong at an upstream, in the words of `ErrorKind`.
 //!
-//! Pure. Repeats nothing that may hold a secret: no URL, and nothing an upstream says about credentials.
+//! Pure. Repeats nothing that may hold a secret: no URL, and nothing an upstream says about
+//! credentials.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
+use super::plain;
 use crate::backends::backend::{CONTEXT_LENGTH_EXCEEDED, ErrorKind, UNSUPPORTED_ENDPOINT};
 
 /// Longest upstream message repeated to a client, in characters.
@@ -42,8 +44,9 @@ pub(super) fn unsupported(field: &str) -> ErrorKind {
     }
 }
 
-/// An error object in a 2xx response, in a stream or whole. It has no HTTP status of its own, so the number in `code`
-/// serves where there is one (vLLM and some hosted routers), else what OpenAI's type stands for.
+/// An error object in a 2xx response, in a stream or whole. It has no HTTP status of its own, so
+/// the number in `code` serves where there is one (vLLM and some hosted routers), else what
+/// OpenAI's type stands for.
 pub(super) fn reported(error: &Value) -> ErrorKind {
     let status = error["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(
         match error["type"].as_str() {
@@ -61,15 +64,34 @@ pub(super) fn unsent(error: &reqwest::Error, connect_timeout: Duration) -> Error
     match (error.is_connect(), error.is_timeout()) {
         (true, true) => ErrorKind::Timeout { after: connect_timeout },
         (true, false) => {
-            ErrorKind::Unavailable(format!("cannot connect to the upstream: {}", root_cause(error)))
+            let cause = root_cause(error).unwrap_or_else(|| "unknown cause".to_owned());
+            ErrorKind::Unavailable(format!("cannot connect to the upstream: {cause}"))
         }
         (false, _) => broken(error),
     }
 }
 
+/// As [`unsent`], of a connection without TLS.
+pub(super) fn unsent_plain(error: &plain::Error, connect_timeout: Duration) -> ErrorKind {
+    match error {
+        plain::Error::ConnectTimeout => ErrorKind::Timeout { after: connect_timeout },
+        plain::Error::Connect(error) => {
+            ErrorKind::Unavailable(format!("cannot connect to the upstream: {error}"))
+        }
+        plain::Error::Http(_) => broken_plain(error),
+    }
+}
+
 /// A connection that broke while an answer was awaited or read.
 pub(super) fn broken(error: &reqwest::Error) -> ErrorKind {
-    ErrorKind::Unavailable(format!("the connection to the upstream broke: {}", root_cause(error)))
+    let cause = root_cause(error).unwrap_or_else(|| "unknown cause".to_owned());
+    ErrorKind::Unavailable(format!("the connection to the upstream broke: {cause}"))
+}
+
+/// As [`broken`], of a connection without TLS.
+pub(super) fn broken_plain(error: &plain::Error) -> ErrorKind {
+    let cause = root_cause(error).unwrap_or_else(|| error.to_string());
+    ErrorKind::Unavailable(format!("the connection to the upstream broke: {cause}"))
 }
 
 /// The error within `body`: OpenAI's envelope, or the bare object of older vLLM.
@@ -105,7 +127,8 @@ fn invalid_request(status: u16, error: &Value) -> ErrorKind {
     }
 }
 
-/// A prompt beyond the context: llama-server tells by how much, OpenAI has a code, vLLM only a sentence.
+/// A prompt beyond the context: llama-server reports both counts, OpenAI has a code, vLLM only a
+/// sentence.
 fn too_long(error: &Value) -> Option<ErrorKind> {
     let tokens = |field: &str| error[field].as_u64().and_then(|count| u32::try_from(count).ok());
     if let (Some(prompt_tokens), Some(context_tokens)) =
@@ -137,12 +160,12 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// The innermost cause: the operating system's or the TLS library's words, which hold no URL.
-fn root_cause(error: &reqwest::Error) -> String {
+fn root_cause(error: &dyn Error) -> Option<String> {
     let mut cause = error.source();
     while let Some(inner) = cause.and_then(Error::source) {
         cause = Some(inner);
     }
-    cause.map_or_else(|| "unknown cause".to_owned(), ToString::to_string)
+    cause.map(ToString::to_string)
 }
 
 #[cfg(test)]

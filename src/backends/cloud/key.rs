@@ -1,12 +1,13 @@
-//! A secret that cannot be printed: it leaves only as a request header that the HTTP stack knows to be sensitive.
+//! A secret that cannot be printed: it leaves only as a request header that the HTTP stack knows to
+//! be sensitive.
 //!
-//! Reads no environment; whoever builds the backend hands the key in.
+//! Reads no environment: the caller passes the key.
 
 use std::fmt;
 
 use reqwest::header::HeaderValue;
 
-/// The key of one upstream. Has no `Display`, and its `Debug` tells nothing.
+/// The key of one upstream. Has no `Display`, and its `Debug` shows nothing.
 #[derive(Clone)]
 pub struct ApiKey(HeaderValue);
 

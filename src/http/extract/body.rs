@@ -3,22 +3,29 @@
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::timeout;
 
 use super::fields::{read, wrong};
 use super::ranges::{self, Fault};
 use super::tools::check_tools;
 use crate::http::error::ApiError;
+use crate::http::state::BodyLimits;
 use crate::openai::embedding::MAX_INPUTS;
 use crate::openai::{
     ChatRequest, CompletionRequest, EmbeddingRequest, Input, Inputs, Request, Stop,
 };
 
-/// Collects the body up to `limit_bytes`.
-pub async fn read_body(body: Body, limit_bytes: usize) -> Result<Bytes, ApiError> {
-    match Limited::new(body, limit_bytes).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge { limit_bytes }),
-        Err(_) => Err(ApiError::BodyUnreadable),
+/// Collects the body within its limits.
+pub async fn read_body(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
+    let limit_bytes = limits.bytes;
+    let whole = Limited::new(body, limit_bytes).collect();
+    match timeout(limits.timeout, whole).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(ApiError::BodyTooLarge { limit_bytes })
+        }
+        Ok(Err(_)) => Err(ApiError::BodyUnreadable),
+        Err(_) => Err(ApiError::BodyTimeout { after: limits.timeout }),
     }
 }
 

@@ -23,7 +23,8 @@ fn locate<T: DeserializeOwned>(body: &[u8]) -> ApiError {
     }
 }
 
-/// A field whose value is of the right type and wrong all the same; `message` goes on after its name.
+/// A field whose value is of the right type and wrong all the same; `message` goes on after its
+/// name.
 pub fn wrong(param: &str, message: &str) -> ApiError {
     ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") }
 }

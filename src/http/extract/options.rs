@@ -1,15 +1,20 @@
-//! What a request asks of its policy and says of its conversation: our headers, the body's `wattgate` object, and
-//! OpenAI's `user` and `metadata`. A header goes before the body.
+//! What a request asks of its policy and says of its conversation: our headers, the body's
+//! `wattgate` object, and OpenAI's `user` and `metadata`. A header takes precedence over the body.
 //!
 //! Reads and checks only; what the policy grants is decided in `routing::policy`.
+
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::fields::read;
 use super::scheduling::scheduling;
 use crate::http::error::ApiError;
+use crate::http::layers::request_id::RequestId;
+use crate::openai::request::RequestFields;
 use crate::routing::{Objective, PolicyOverrides};
 use crate::serving::options::RequestOptions;
 use crate::units::{Dollars, Joules, MonotonicNs};
@@ -30,15 +35,6 @@ pub const SESSION: &str = "x-wattgate-session";
 /// Longest name of a conversation, bytes.
 const SESSION_BYTES_MAX: usize = 256;
 
-/// The part of a body that is read here.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Body {
-    wattgate: Option<Own>,
-    user: Value,
-    metadata: Value,
-}
-
 /// The body's `wattgate` object.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -54,11 +50,11 @@ struct Own {
 /// The options of a request that `arrived` then.
 pub fn options(
     headers: &HeaderMap,
-    body: &[u8],
+    fields: RequestFields<'_>,
+    id: &RequestId,
     arrived: MonotonicNs,
 ) -> Result<RequestOptions, ApiError> {
-    let body: Body = read(body)?;
-    let own = body.wattgate.unwrap_or_default();
+    let own = fields.wattgate.map(own).transpose()?.unwrap_or_default();
     let share = |value: &f64| (0.0..=1.0).contains(value);
     let amount = |value: &f64| value.is_finite() && *value >= 0.0;
     let number = |text: &str| text.parse().ok();
@@ -75,6 +71,7 @@ pub fn options(
         "must have 1 to 256 bytes",
     )?;
     Ok(RequestOptions {
+        request_id: Arc::clone(&id.0),
         scheduling: scheduling(headers, arrived)?,
         overrides: PolicyOverrides {
             floor,
@@ -88,8 +85,25 @@ pub fn options(
             .map(|value| value.as_bytes().to_vec())
             .unwrap_or_default(),
         session,
-        metadata_session: text(&body.metadata["session_id"]),
-        user: text(&body.user),
+        metadata_session: fields.metadata.and_then(|metadata| text(&metadata["session_id"])),
+        user: fields.user.and_then(text),
+    })
+}
+
+fn own(object: &RawValue) -> Result<Own, ApiError> {
+    let param = |inner: &str| match inner {
+        "." => "wattgate".to_owned(),
+        field => format!("wattgate.{field}"),
+    };
+    read(object.get().as_bytes()).map_err(|error| match error {
+        ApiError::InvalidField { param: inner, message } => {
+            let (from, param) = (format!("`{inner}`"), param(&inner));
+            ApiError::InvalidField {
+                message: message.replacen(&from, &format!("`{param}`"), 1),
+                param,
+            }
+        }
+        other => other,
     })
 }
 
@@ -110,7 +124,7 @@ fn objectives() -> String {
     format!("must be one of {}", words.join(", "))
 }
 
-/// A header that may also stand in the body.
+/// A header whose value the body may hold instead.
 struct Field<'h> {
     headers: &'h HeaderMap,
     name: &'static str,
@@ -143,8 +157,21 @@ impl Field<'_> {
 mod tests {
     use super::*;
 
+    #[derive(Deserialize)]
+    struct Body {
+        wattgate: Option<Box<RawValue>>,
+        user: Option<Value>,
+        metadata: Option<Value>,
+    }
+
     fn read_options(headers: &HeaderMap, body: &[u8]) -> Result<RequestOptions, ApiError> {
-        options(headers, body, MonotonicNs(0))
+        let body: Body = serde_json::from_slice(body).unwrap();
+        let fields = RequestFields {
+            wattgate: body.wattgate.as_deref(),
+            user: body.user.as_ref(),
+            metadata: body.metadata.as_ref(),
+        };
+        options(headers, fields, &RequestId::new(), MonotonicNs(0))
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

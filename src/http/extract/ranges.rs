@@ -1,4 +1,5 @@
-//! The ranges of the fields that shape sampling, as OpenAI documents them, or their inventors where OpenAI has none.
+//! The ranges of the fields that shape sampling, as OpenAI documents them, or their inventors where
+//! OpenAI has none.
 
 use crate::openai::{ChatRequest, CompletionRequest, SamplingFields};
 

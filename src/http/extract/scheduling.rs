@@ -8,10 +8,11 @@ use crate::backends::{Priority, SchedulingOptions};
 use crate::http::error::ApiError;
 use crate::units::MonotonicNs;
 
-/// `high`, `normal` or `low`: who goes first when several wait for the same local model.
+/// `high`, `normal` or `low`: the order of requests that wait for the same local model.
 pub const PRIORITY: &str = "x-wattgate-priority";
 
-/// Milliseconds from arrival after which the answer is of no use: the request then ends wherever it is.
+/// Milliseconds from arrival after which the answer is of no use: the request then ends wherever it
+/// is.
 pub const DEADLINE_MS: &str = "x-wattgate-deadline-ms";
 
 /// Longest deadline, a day: a longer one is a mistake of units.
@@ -39,7 +40,7 @@ pub fn scheduling(
     Ok(SchedulingOptions { priority, deadline: deadline.transpose()? })
 }
 
-/// A header's value; one that is no text is as wrong as any other word.
+/// A header's value; bytes that are not text are refused like an unknown word.
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).map(|value| value.to_str().unwrap_or("?").trim())
 }

@@ -18,7 +18,7 @@ struct Part {
     text: String,
     reasoning: String,
     calls: Vec<ToolCall>,
-    /// `None` until there are some: nobody asked for them, or nothing was said.
+    /// `None` until there are some.
     logprobs: Option<Vec<TokenLogprob>>,
     finish: Option<FinishReason>,
 }
@@ -57,7 +57,8 @@ impl Choices {
             Event::ChoiceDone(finish) | Event::Done(finish) => self.part().finish = Some(finish),
             Event::Started
             | Event::Confidence(_)
-            | Event::Upstream(_)
+            | Event::UpstreamChunks(_)
+            | Event::UpstreamAnswer(_)
             | Event::Embeddings(_)
             | Event::Truncated { .. }
             | Event::Usage(_)
@@ -65,7 +66,7 @@ impl Choices {
         }
     }
 
-    /// The choices as OpenAI writes them; `finish` for any whose end was not told.
+    /// The choices as OpenAI writes them; `finish` for any whose end was not reported.
     pub fn whole(self, finish: FinishReason) -> Vec<Choice> {
         let choice = |(mut part, index): (Part, u32)| Choice {
             index,
@@ -76,7 +77,7 @@ impl Choices {
         self.parts.into_iter().zip(0..).map(choice).collect()
     }
 
-    /// Text, log-probabilities and end of each choice; `finish` for any whose end was not told.
+    /// Text, log-probabilities and end of each choice; `finish` for any whose end was not reported.
     pub fn raw(&self, finish: FinishReason) -> Vec<Piece<'_>> {
         let piece = |(part, index)| {
             let Part { text, logprobs, finish: ended, .. }: &Part = part;
@@ -114,12 +115,12 @@ mod tests {
             choices.take(event);
         }
         let whole = choices.whole(FinishReason::Stop);
-        let told: Vec<_> = whole
+        let written: Vec<_> = whole
             .iter()
             .map(|choice| {
                 (choice.index, choice.message.content.as_deref().unwrap(), choice.finish_reason)
             })
             .collect();
-        assert_eq!(told, [(0, "a", FinishReason::Length), (1, "bc", FinishReason::Stop)]);
+        assert_eq!(written, [(0, "a", FinishReason::Length), (1, "bc", FinishReason::Stop)]);
     }
 }

@@ -1,22 +1,35 @@
-//! The shape of raw completions, whole and in chunks, as Wattgate writes them for its local models.
-//!
-//! Pure; what an upstream wrote is passed on by [`crate::http::reply`] and [`crate::http::stream`] themselves.
+//! Raw completions, whole and in chunks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::events::EventWriter;
+use super::{Answer, Content, ReplyFormat, json};
+use crate::backends::{Chunks, Event};
+use crate::http::error::ApiError;
 use crate::openai::completion::{Completion, CompletionChoice, CompletionLogprobs};
 use crate::openai::{FinishReason, RankedToken, Request, TokenLogprob, Usage};
 use crate::serving::execution::Execution;
+use crate::traffic::Receipt;
 
-/// Writes one answer, with all its choices.
-pub struct Writer {
+pub struct Completions {
     id: String,
     created: u64,
     model: String,
     request: Arc<Request>,
-    /// Characters written of each choice that has begun; the first of them are its prompt, if it is repeated.
+    /// Characters written of each choice that has begun; the first of them are its prompt, if it is
+    /// repeated.
     begun: BTreeMap<u32, usize>,
+    /// Index of the choice that events belong to just now.
+    choice: u32,
+    /// Of the tokens of the next text.
+    logprobs: Option<Vec<TokenLogprob>>,
+    usage: Option<Usage>,
+    finish: Option<FinishReason>,
+    /// The last chunk of an upstream.
+    last: Option<Chunks>,
 }
 
 /// A choice, or more of it.
@@ -27,35 +40,31 @@ pub struct Piece<'p> {
     pub finish: Option<FinishReason>,
 }
 
-impl Writer {
-    /// None if the execution is about something else.
-    pub fn of(execution: &Execution) -> Option<Self> {
-        matches!(execution.request(), Request::Completion(_)).then(|| Self {
-            // OpenAI's ids of completions begin so, and some clients look.
+impl Completions {
+    pub fn new(execution: &Execution) -> Self {
+        Self {
+            // OpenAI's ids of completions begin so, and some clients check it.
             id: format!("cmpl-{}", execution.id()),
             created: execution.created(),
             model: execution.model().name.to_string(),
             request: execution.shared_request(),
             begun: BTreeMap::new(),
-        })
+            choice: 0,
+            logprobs: None,
+            usage: None,
+            finish: None,
+            last: None,
+        }
     }
 
-    /// The whole answer.
-    pub fn whole(&mut self, pieces: &[Piece<'_>], usage: Usage) -> String {
-        self.write(pieces, Some(usage))
+    /// More of the present choice.
+    fn chunk(&mut self, text: &str, finish: Option<FinishReason>) -> Bytes {
+        let logprobs = self.logprobs.take();
+        let piece = Piece { index: self.choice, text, logprobs: logprobs.as_deref(), finish };
+        self.write(&[piece], None)
     }
 
-    /// A chunk.
-    pub fn chunk(&mut self, piece: &Piece<'_>) -> String {
-        self.write(std::slice::from_ref(piece), None)
-    }
-
-    /// The chunk that only carries the usage.
-    pub fn usage(&self, usage: Usage) -> String {
-        self.render(vec![], Some(usage))
-    }
-
-    fn write(&mut self, pieces: &[Piece<'_>], usage: Option<Usage>) -> String {
+    fn write(&mut self, pieces: &[Piece<'_>], usage: Option<Usage>) -> Bytes {
         let texts: Vec<(String, usize)> = pieces.iter().map(|piece| self.text(piece)).collect();
         let choices = pieces.iter().zip(&texts).map(|(piece, (text, offset))| CompletionChoice {
             index: piece.index,
@@ -81,23 +90,66 @@ impl Writer {
         (text, offset)
     }
 
-    /// Whether the most probable tokens were asked for, beside the chosen ones.
+    /// Whether the most probable tokens were asked for as well as the chosen ones.
     fn tops(&self) -> bool {
         let Request::Completion(request) = &*self.request else { return false };
         request.logprobs > Some(0)
     }
 
-    fn render(&self, choices: Vec<CompletionChoice<'_>>, usage: Option<Usage>) -> String {
-        let completion = Completion {
+    fn render(&self, choices: Vec<CompletionChoice<'_>>, usage: Option<Usage>) -> Bytes {
+        json(&Completion {
             id: &self.id,
             object: "text_completion",
             created: self.created,
             model: &self.model,
             choices,
             usage,
+        })
+    }
+}
+
+impl ReplyFormat for Completions {
+    fn event(&mut self, event: Event, out: &mut EventWriter) {
+        match event {
+            Event::Text(text) => out.object(&self.chunk(&text, None)),
+            Event::ChoiceDone(finish) => out.object(&self.chunk("", Some(finish))),
+            Event::UpstreamChunks(chunks) if chunks.is_last() => self.last = Some(chunks),
+            Event::UpstreamChunks(chunks) => out.forward(&chunks),
+            Event::Logprobs(tokens) => self.logprobs = Some(tokens),
+            Event::Choice(index) => self.choice = index,
+            Event::Usage(usage) => self.usage = Some(usage),
+            Event::Done(finish) => self.finish = Some(finish),
+            // A raw prompt is answered with text alone.
+            Event::Reasoning(_)
+            | Event::ToolCall { .. }
+            | Event::ToolArguments { .. }
+            | Event::Started
+            | Event::Confidence(_)
+            | Event::Truncated { .. }
+            | Event::Embeddings(_)
+            | Event::UpstreamAnswer(_)
+            | Event::Energy(_) => {}
+        }
+    }
+
+    fn finish(&mut self, receipt: &Receipt, out: &mut EventWriter) {
+        let last = match self.last.take() {
+            Some(chunks) => chunks.into_object(),
+            None => self.chunk("", self.finish),
         };
-        // Strings and numbers only: this cannot fail, and an empty chunk is harmless if it ever does.
-        serde_json::to_string(&completion).unwrap_or_default()
+        let usage = self.usage.filter(|_| self.request.wants_stream_usage());
+        let usage = usage.map(|usage| self.render(vec![], Some(usage)));
+        out.close(&last, usage.as_deref(), receipt);
+    }
+
+    fn whole(&mut self, answer: Answer) -> Result<Bytes, ApiError> {
+        match answer.content {
+            Content::Upstream(object) => Ok(object),
+            Content::Local(choices) => {
+                Ok(self.write(&choices.raw(answer.finish), Some(answer.usage)))
+            }
+            Content::Vectors(_) => Err(ApiError::INTERNAL),
+        }
     }
 }
 

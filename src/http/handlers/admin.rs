@@ -1,6 +1,7 @@
 //! `POST /admin/models/{id}/load` and `/unload`: an operator's hand on what is in memory.
 //!
-//! Only for this machine unless the config says otherwise: there are no accounts here to tell an operator by.
+//! Only for this machine unless the config says otherwise: there are no accounts here to tell an
+//! operator by.
 
 use std::net::SocketAddr;
 
@@ -23,7 +24,8 @@ enum AdminAction {
     Unload { drain: bool },
 }
 
-/// `POST /admin/models/{id}/{load|unload}`; ids may hold slashes. Answers when it is done, with the model's card.
+/// `POST /admin/models/{id}/{load|unload}`; ids may hold slashes. Answers when it is done, with the
+/// model's card.
 pub async fn order(
     State(edge): State<Edge>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -45,7 +47,8 @@ pub async fn order(
     Ok(Json(card_of(&model)))
 }
 
-/// `POST /admin/router/reload`: reads the router and the candidate again; a bad one is refused and the present ones stay.
+/// `POST /admin/router/reload`: reads the router and the candidate again; a bad one is refused and
+/// the present ones stay.
 pub async fn reload(
     State(edge): State<Edge>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -58,7 +61,7 @@ pub async fn reload(
         Ok(Err(error)) => Err(ApiError::Admin {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             code: "router_refused",
-            message: format!("{error}; the present router goes on"),
+            message: format!("{error}; keeping the current router"),
         }),
         Err(_) => Err(ApiError::INTERNAL),
     }
@@ -111,8 +114,9 @@ async fn apply(model: &Model, control: &Control, action: AdminAction) -> Result<
     })
 }
 
-/// Refuses who is not at this machine, as far as a connection tells: behind a proxy every peer is local, so what a proxy
-/// has forwarded is not; and a page of another site in a local browser is nobody's order.
+/// Refuses who is not at this machine, as far as a connection tells: behind a proxy every peer is
+/// local, so what a proxy has forwarded is not; and a page of another site in a local browser is
+/// nobody's order.
 fn check_peer(allow_remote: bool, peer: SocketAddr, headers: &HeaderMap) -> Result<(), ApiError> {
     let has = |name: &str| headers.contains_key(name);
     let other_site =

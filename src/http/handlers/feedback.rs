@@ -1,4 +1,4 @@
-//! `POST /v1/feedback`: what somebody thinks of an answer.
+//! `POST /v1/feedback`: a score for an answer.
 //!
 //! Reads and checks; the books join it to its request, count it and log it.
 
@@ -18,7 +18,7 @@ use crate::serving::error::ServeErrorKind;
 use crate::serving::feedback::{Verdict, record_verdict};
 use crate::traffic::{PromptStorage, VerdictSource};
 
-/// Who speaks if the client names nobody.
+/// Source of feedback that names none.
 const ANYBODY: &str = "user";
 
 /// Longest comment in bytes.
@@ -63,7 +63,7 @@ pub async fn feedback(
     State(edge): State<Edge>,
     body: Body,
 ) -> Result<Json<FeedbackReply>, ApiError> {
-    let body = read_body(body, edge.max_body_bytes).await?;
+    let body = read_body(body, edge.body).await?;
     let request: FeedbackRequest = read(&body)?;
     let score = score(&request)?;
     let source = source(&request)?;

@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`, `/v1/completions` and `/v1/embeddings`.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -8,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::http::error::ApiError;
 use crate::http::extract::body::{Parse, parse_chat, parse_completion, parse_embedding, read_body};
 use crate::http::extract::options::options;
+use crate::http::layers::request_id::RequestId;
 use crate::http::reply::{explain, whole};
 use crate::http::state::Edge;
 use crate::http::stream::streamed;
@@ -17,52 +19,56 @@ use crate::units::MonotonicNs;
 /// Answers a conversation.
 pub async fn complete(
     State(edge): State<Edge>,
+    Extension(id): Extension<RequestId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(edge, &headers, body, parse_chat).await
+    answer(edge, &id, &headers, body, parse_chat).await
 }
 
 /// Continues raw prompts.
 pub async fn complete_prompt(
     State(edge): State<Edge>,
+    Extension(id): Extension<RequestId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(edge, &headers, body, parse_completion).await
+    answer(edge, &id, &headers, body, parse_completion).await
 }
 
 /// Turns texts into vectors.
 pub async fn embed(
     State(edge): State<Edge>,
+    Extension(id): Extension<RequestId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(edge, &headers, body, parse_embedding).await
+    answer(edge, &id, &headers, body, parse_embedding).await
 }
 
 async fn answer(
     edge: Edge,
+    id: &RequestId,
     headers: &HeaderMap,
     body: Body,
     parse: Parse,
 ) -> Result<Response, ApiError> {
     let arrived = MonotonicNs::now();
-    let body = read_body(body, edge.max_body_bytes).await?;
+    let body = read_body(body, edge.body).await?;
     let request = parse(&body)?;
-    let options = options(headers, &body, arrived)?;
+    let options = options(headers, request.fields(), id, arrived)?;
     let plan = edge.gateway.router.plan(&request, &options)?;
     let mut execution = Execution::new(edge.gateway, request, body, &options, plan);
     if let Err(error) = execution.open().await {
         let error = ApiError::from(error);
         let headers = explain(execution.id(), &execution.plan, None);
-        execution.failed(error.status().as_u16());
-        return Ok((headers, error).into_response());
+        let receipt = execution.failed(error.status().as_u16());
+        return Ok((headers, error.reply(Some(&receipt))).into_response());
     }
     if execution.request().streams() {
         let headers = explain(execution.id(), &execution.plan, Some(execution.model()));
         Ok(streamed(execution, headers))
     } else {
-        whole(execution).await
+        Ok(whole(execution).await)
     }
 }

@@ -36,8 +36,9 @@ pub struct ModelCard {
     memory: Option<Memory>,
     /// What it can be asked.
     endpoints: &'static [&'static str],
-    /// Whether a local model brings its own chat template; without one, chat is put in ChatML, which a base model was
-    /// never taught. Absent while it is not loaded, and for models elsewhere.
+    /// Whether a local model brings its own chat template; without one, chat is put in ChatML,
+    /// which a base model was never taught. Absent while it is not loaded, and for models
+    /// elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     chat_template: Option<bool>,
     /// Requests it works on or that wait for it; absent for the names that route.
@@ -52,7 +53,8 @@ pub struct ModelCard {
 #[derive(Debug, Serialize)]
 #[expect(clippy::struct_field_names, reason = "the unit ends the name")]
 pub struct Memory {
-    /// What it counts for under the memory budget, by its header and settings; 0 until the file was looked at.
+    /// What it counts for under the memory budget, by its header and settings; 0 until the file was
+    /// looked at.
     budgeted_bytes: u64,
     weights_bytes: u64,
     kv_bytes: u64,

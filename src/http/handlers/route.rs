@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use serde::Serialize;
 
 use crate::http::error::ApiError;
 use crate::http::extract::body::{parse_chat, read_body};
 use crate::http::extract::options::options;
+use crate::http::layers::request_id::RequestId;
 use crate::http::state::Edge;
 use crate::routing::{EvaluatedCandidate, Features, Route, Rule, SessionId, TaskClass};
 use crate::serving::plan::Plan;
@@ -19,12 +20,13 @@ use crate::units::MonotonicNs;
 /// The decision for a conversation, with every candidate's prediction; nothing runs.
 pub async fn route(
     State(edge): State<Edge>,
+    Extension(id): Extension<RequestId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<RouteReply>, ApiError> {
-    let body = read_body(body, edge.max_body_bytes).await?;
+    let body = read_body(body, edge.body).await?;
     let request = parse_chat(&body)?;
-    let options = options(&headers, &body, MonotonicNs::now())?;
+    let options = options(&headers, request.fields(), &id, MonotonicNs::now())?;
     let plan = edge.gateway.router.plan(&request, &options)?;
     Ok(Json(RouteReply::from(plan)))
 }

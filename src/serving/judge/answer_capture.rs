@@ -31,11 +31,18 @@ impl AnswerCapture {
     pub fn take(&mut self, event: &Event) {
         match event {
             Event::Text(piece) => self.push(piece),
-            Event::Upstream(object) => match upstream_text(object.get()) {
-                Some(piece) => self.push(&piece),
-                None => self.lost = true,
-            },
+            Event::UpstreamChunks(chunks) => {
+                chunks.objects().for_each(|object| self.push_upstream(object.as_bytes()));
+            }
+            Event::UpstreamAnswer(object) => self.push_upstream(object),
             _ => {}
+        }
+    }
+
+    fn push_upstream(&mut self, object: &[u8]) {
+        match upstream_text(object) {
+            Some(piece) => self.push(&piece),
+            None => self.lost = true,
         }
     }
 
@@ -53,7 +60,7 @@ impl AnswerCapture {
 }
 
 /// The text that an upstream's chunk or whole answer adds; `None` if it has another shape.
-pub(super) fn upstream_text(object: &str) -> Option<String> {
+pub(super) fn upstream_text(object: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Object {
         #[serde(default)]
@@ -69,7 +76,7 @@ pub(super) fn upstream_text(object: &str) -> Option<String> {
         #[serde(default)]
         content: Option<String>,
     }
-    let object: Object = serde_json::from_str(object).ok()?;
+    let object: Object = serde_json::from_slice(object).ok()?;
     let pieces = object.choices.into_iter().filter_map(|choice| choice.message.content);
     Some(pieces.collect())
 }

@@ -12,7 +12,7 @@ use crate::backends::{Event, Job, Priority, SchedulingOptions};
 use crate::locality::Locality;
 use crate::openai::{ChatRequest, Message, Request};
 use crate::routing::{Features, Route};
-use crate::serving::attempt_state::is_output;
+use crate::serving::attempt_state::output_pieces;
 use crate::serving::gateway::Gateway;
 use crate::serving::models::deployment::{Deployment, MeteredBy};
 use crate::serving::models::model::Model;
@@ -87,8 +87,8 @@ pub(super) async fn call(
         bill.observe(&event);
         match event {
             Event::Text(piece) => text.push_str(&piece),
-            Event::Upstream(answer) => {
-                text = upstream_text(answer.get()).ok_or(JudgeError::Failed)?;
+            Event::UpstreamAnswer(answer) => {
+                text = upstream_text(&answer).ok_or(JudgeError::Failed)?;
             }
             _ => {}
         }
@@ -127,11 +127,10 @@ impl<'g> Bill<'g> {
             Event::Energy(figure) => self.spent.reported = Some(*figure),
             _ => {}
         }
-        if is_output(event) {
-            self.spent.output_events += 1;
-            if let Some(remote) = &mut self.remote {
-                remote.piece();
-            }
+        let pieces = output_pieces(event);
+        self.spent.output_events += u64::from(pieces);
+        if let Some(remote) = &mut self.remote {
+            remote.pieces(pieces);
         }
     }
 }
@@ -139,7 +138,7 @@ impl<'g> Bill<'g> {
 impl Drop for Bill<'_> {
     fn drop(&mut self) {
         let (billing, labels) = (self.deployment.billing(), &self.labels);
-        if let Some(remote) = &mut self.remote {
+        if let Some(remote) = self.remote.take() {
             remote.close(self.spent.usage.map(|usage| usage.generated_tokens()));
         } else if let Some(figure) = billing.actual_energy(&self.spent).filter(|_| self.ran) {
             self.gateway.receipts.count_overhead(labels, figure);

@@ -54,8 +54,13 @@ impl Run {
             assert!(run.end.is_none(), "nothing follows the end: {event:?}");
             match event {
                 Ok(Event::Started) => run.started = true,
-                Ok(Event::Upstream(raw)) => {
-                    run.upstream.push(serde_json::from_str(raw.get()).unwrap());
+                Ok(Event::UpstreamChunks(chunks)) => {
+                    let objects =
+                        chunks.objects().map(|object| serde_json::from_str(object).unwrap());
+                    run.upstream.extend(objects);
+                }
+                Ok(Event::UpstreamAnswer(object)) => {
+                    run.upstream.push(serde_json::from_slice(&object).unwrap());
                 }
                 Ok(Event::Usage(usage)) => run.usage = Some(usage),
                 Ok(Event::Done(reason)) => run.end = Some(Ok(reason)),
@@ -171,10 +176,10 @@ async fn malformed_upstream_answers_are_protocol_errors() {
 #[tokio::test]
 async fn an_endless_event_is_cut_off() {
     let upstream = MockUpstream::start().await;
-    let endless: &'static str = Box::leak("data: x".repeat(1 << 20).into_boxed_str());
+    let endless: &'static str = Box::leak("data: x".repeat(5 << 20).into_boxed_str());
     upstream.respond_with(Mode::Verbatim(200, "text/event-stream", endless));
     let kind = Run::of(&backend(config(upstream.base_url())), asking("hi", true)).await.error();
-    assert!(kind.to_string().contains("over 4194304 bytes"), "{kind}");
+    assert!(kind.to_string().contains("over 33554432 bytes"), "{kind}");
 }
 
 #[tokio::test]

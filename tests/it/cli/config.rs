@@ -389,7 +389,7 @@ fn check_summarises_a_valid_file_and_lists_missing_models_and_keys() {
     let output = wattgate(&["check"], dir.path());
     assert_eq!(output.status.code(), Some(0));
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r##"
-    config.toml is fine
+    config.toml: ok
     listen    127.0.0.1:8080
     policies  default (default: default)
     models

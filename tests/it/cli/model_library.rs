@@ -131,7 +131,7 @@ fn rm_keeps_foreign_files_and_files_another_model_needs() {
     fs::write(folder.dir.path().join("own.gguf"), TINY).unwrap();
     folder.configure("file:own.gguf", None);
     let (code, shown) = folder.shown(&["models", "rm", "m", "--yes"]);
-    assert!(code == Some(1) && shown.contains("own.gguf is a file of yours"), "{shown}");
+    assert!(code == Some(1) && shown.contains("own.gguf is a file of your own"), "{shown}");
     assert!(folder.dir.path().join("own.gguf").exists());
 }
 

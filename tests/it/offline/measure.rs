@@ -240,8 +240,8 @@ async fn runs_that_cannot_be_measured_are_refused_with_a_remedy() {
     let away = "[models.away.llama]\nsource = \"file:nowhere.gguf\"\n";
     let dir = folder(&(cloud_model("cloud", 1.0, &upstream) + &fake_smol("slots = 2") + away), 3);
     for (arguments, complaint) in [
-        (&["--models", "clout"][..], "there are: cloud, smol, away"),
-        (&["--models", "away"], "`wattgate models pull away` fetches"),
+        (&["--models", "clout"][..], "its models: cloud, smol, away"),
+        (&["--models", "away"], "`wattgate models pull away` downloads"),
         (&["--models", "smol", "--batch", "8"], "slots = 8"),
         (&["--suite", "none.jsonl"], "none.jsonl"),
         (&["--models", "cloud", "--calibrate", "wall.csv"], "needs a local model"),

@@ -24,6 +24,7 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct TestApp {
     pub address: SocketAddr,
+    pub operator_address: Option<SocketAddr>,
     pub gateway: Arc<Gateway>,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
@@ -69,7 +70,8 @@ impl TestApp {
         change(&mut config);
         let engine = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
         let app = App::build(config, engine).await.unwrap();
-        let (address, gateway) = (app.address(), Arc::clone(app.gateway()));
+        let (address, operator_address) = (app.address(), app.operator_address());
+        let gateway = Arc::clone(app.gateway());
         let (stop, stopped) = oneshot::channel::<()>();
         let mut running = JoinSet::new();
         running.spawn(async move {
@@ -77,7 +79,7 @@ impl TestApp {
             app.run_until(stop).await.unwrap();
         });
         let client = client();
-        Self { address, gateway, client, stop: Some(stop), running, dir, machine }
+        Self { address, operator_address, gateway, client, stop: Some(stop), running, dir, machine }
     }
 
     pub fn url(&self, path: &str) -> String {

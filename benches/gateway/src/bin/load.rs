@@ -1,8 +1,10 @@
-//! Load generator for one OpenAI-compatible endpoint on loopback, a thread per connection. Prints one line of JSON.
+//! Load generator for one OpenAI-compatible endpoint on loopback, a thread per connection. Prints
+//! one line of JSON.
 //!
-//! `load 127.0.0.1:PORT/PATH MODEL whole|stream CONNECTIONS SECONDS [RATE]`. With a rate, requests are due at fixed times and latency
-//! counts from then, so that a server is charged for those that queue behind a stall; without, each connection sends its next
-//! request when the last is answered. The first second warms up and is not counted. Every conversation is another one.
+//! `load 127.0.0.1:PORT/PATH MODEL whole|stream CONNECTIONS SECONDS [RATE]`. With a rate, requests
+//! are due at fixed times and latency counts from then, so that a server is charged for those that
+//! queue behind a stall; without, each connection sends its next request when the last is answered.
+//! The first second warms up and is not counted. Every conversation is another one.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};

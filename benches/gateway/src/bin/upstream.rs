@@ -1,7 +1,8 @@
 //! Mock of an OpenAI-compatible upstream: `upstream 127.0.0.1:PORT`, a thread per connection.
 //!
-//! Answers `POST …/chat/completions` with a fixed answer, whole or in chunks; `POST /settings?latency_ms=20&chunks=32&interval_ms=5`
-//! changes how. With an interval of 0 all chunks leave in one write.
+//! Answers `POST …/chat/completions` with a fixed answer, whole or in chunks; `POST
+//! /settings?latency_ms=20&chunks=32&interval_ms=5` changes how. With an interval of 0 all chunks
+//! leave in one write.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};

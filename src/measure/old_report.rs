@@ -12,10 +12,10 @@ use super::table::digits;
 use crate::energy::Source;
 use crate::plot::DrawError;
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("html_report.css");
 
 /// The whole page.
-pub fn render(summary: &Summary) -> Result<String, DrawError> {
+pub(super) fn render(summary: &Summary) -> Result<String, DrawError> {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><title>Intelligence per watt</title><style>{STYLE}</style></head><body><main>\n"
@@ -192,7 +192,7 @@ fn costs(summary: &Summary) -> Result<String, DrawError> {
                 }
             }
         }
-        text += &standing(result);
+        text += &baseline(result);
         text += "</figure>";
     }
     Ok(text + "</div></section>\n")
@@ -227,7 +227,7 @@ fn errors(fit: &Fit) -> String {
     let kinds = [
         (fit.errors, "by these costs and the tokens it had"),
         (fit.tracked, "the same, corrected by the answers before it as the gateway does"),
-        (fit.foreseen, "corrected likewise, with the tokens expected before it"),
+        (fit.predicted, "corrected likewise, with the tokens expected before it"),
         (fit.gateway, "as the gateway predicted while it was measured"),
     ];
     let known = kinds.into_iter().filter_map(|(errors, what)| {
@@ -252,7 +252,7 @@ fn errors(fit: &Fit) -> String {
     )
 }
 
-fn standing(result: &ModelResult) -> String {
+fn baseline(result: &ModelResult) -> String {
     let load = result.load_joules.map(|joules| format!("loading it takes {joules}"));
     // CPU time knows nothing of what the machine draws anyway.
     let draws = if result.source == Some(Source::CpuModel) { "adds" } else { "draws" };
@@ -313,47 +313,3 @@ const METHOD: &str = "<section><h2>How to read this</h2><ul>\
 <i>Intelligence per Watt</i> (arXiv:2511.07885). IPW favours the slow: for routing, IPJ counts.</li>\
 <li><b>Intervals</b> say how far another draw of questions would move a figure. An error of the sensor moves all of them alike; \
 that is the band.</li></ul></section>\n";
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::journal::Settings;
-    use super::super::journal::tests::row as sample;
-    use super::*;
-    use crate::energy::Hardware;
-
-    #[test]
-    fn a_page_stands_alone_and_escapes_names() {
-        let mut rows: Vec<_> = (0..40_u32)
-            .map(|number| {
-                let mut row = sample(
-                    &format!("q{number}"),
-                    f64::from(number % 2),
-                    1.0 + f64::from(number % 7),
-                );
-                (row.prompt_tokens, row.output_tokens) =
-                    (20 + u64::from(number) * 3, 1 + u64::from(number % 7) * 10);
-                row
-            })
-            .collect();
-        rows[0].model = "<script>".to_owned();
-        let settings = Settings {
-            suite: "own".to_owned(),
-            suite_sha256: String::new(),
-            limit: Some(40),
-            max_tokens: 64,
-            temperature: 0.0,
-            logprobs: false,
-            seed: 1,
-            machine: Hardware { processor: "Abacus <1>".to_owned(), cpus: 2 },
-        };
-        let summary = Summary::of(&rows, settings, &BTreeMap::new(), "2026-11-23".to_owned());
-        let page = render(&summary).unwrap();
-        assert!(page.contains("&lt;script>") && !page.contains("<script"), "names are escaped");
-        assert!(page.matches("<svg").count() >= 5 && page.contains("held out"));
-        assert!(page.contains("Abacus &lt;1> (2 logical CPUs)"), "the machine is named");
-        let outside = page.replace("http://www.w3.org/2000/svg", "");
-        assert!(!outside.contains("http://") && !outside.contains("https://"), "it loads nothing");
-    }
-}
