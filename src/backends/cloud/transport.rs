@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body_util::Full;
 use reqwest::{Client, Url, redirect};
 
-use super::config::{Config, ConfigError};
+use super::config::{BaseUrlError, Config};
 use super::failure;
 use super::plain::{self, Pool};
 use crate::backends::backend::ErrorKind;
@@ -119,7 +119,7 @@ impl Transport {
 }
 
 impl Target {
-    pub(super) fn new(url: &Url, key: Option<HeaderValue>) -> Result<Self, ConfigError> {
+    pub(super) fn new(url: &Url, key: Option<HeaderValue>) -> Result<Self, BaseUrlError> {
         let path = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
@@ -127,8 +127,8 @@ impl Target {
         let host = url.host_str().unwrap_or_default();
         let authority = url.port().map(|port| format!("{host}:{port}"));
         let authority = authority.as_deref().unwrap_or(host);
-        let authority = HeaderValue::from_str(authority).map_err(|_| ConfigError::BaseUrl)?;
-        let uri = Uri::try_from(path).map_err(|_| ConfigError::BaseUrl)?;
+        let authority = HeaderValue::from_str(authority).map_err(|_| BaseUrlError::NotHttp)?;
+        let uri = Uri::try_from(path).map_err(|_| BaseUrlError::NotHttp)?;
         let mut headers = HeaderMap::new();
         headers.insert(HOST, authority);
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
