@@ -20,6 +20,6 @@ pub enum AppError {
     Router(#[from] LoadRouterError),
     #[error(transparent)]
     Cloud(#[from] SetupError),
-    #[error("the server failed: {0}")]
+    #[error("HTTP server failed: {0}")]
     Server(io::Error),
 }

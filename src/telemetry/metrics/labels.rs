@@ -14,6 +14,7 @@ macro_rules! label_sets {
 }
 
 label_sets! {
+    HttpLabels { path: String, status: u16 }
     RequestLabels { model: Arc<str>, route: &'static str, outcome: &'static str }
     HttpLabels { path: String, status: u16 }
     DecisionLabels {
