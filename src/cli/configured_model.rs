@@ -1,6 +1,5 @@
 //! A configured model in a few words, for `check` and `models list`.
 
-use crate::backends::llama;
 use crate::config::{self, Config, Engine, Model};
 use crate::models::{FileState, Source, file_state};
 use crate::routing::Route;

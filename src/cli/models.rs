@@ -16,7 +16,6 @@ use super::config_args::ConfigArgs;
 use super::configured_model::{origin, readiness, route};
 use super::console::say;
 use super::table::{align_right, wrapped};
-use crate::backends::llama;
 use crate::config::{Config, Engine, Model};
 use crate::models::{FileState, file_state};
 

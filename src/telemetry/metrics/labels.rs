@@ -14,7 +14,6 @@ macro_rules! label_sets {
 }
 
 label_sets! {
-    HttpLabels { path: String, status: u16 }
     RequestLabels { model: Arc<str>, route: &'static str, outcome: &'static str }
     HttpLabels { path: String, status: u16 }
     DecisionLabels {
