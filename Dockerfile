@@ -32,8 +32,6 @@ COPY config.toml .
 USER wattgate
 VOLUME /var/lib/wattgate/data
 EXPOSE 8080
-# The image has no HTTP client; bash can open the port itself.
-HEALTHCHECK --interval=10s --start-period=30s \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET /readyz HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && grep -q '^HTTP/1.1 200' <&3"]
+HEALTHCHECK --interval=10s --start-period=30s CMD ["wattgate", "check", "--ready"]
 ENTRYPOINT ["wattgate"]
 CMD ["serve", "--listen", "0.0.0.0:8080"]

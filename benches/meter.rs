@@ -13,7 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use wattgate::energy::{Config, Meter, MeterHandle, SensorChoice, WorkRow, WorkSpan};
+use wattgate::energy::{
+    AttemptObserver, Config, Meter, MeterHandle, SensorChoice, WorkRow, WorkSpan,
+};
 use wattgate::units::{AttemptId, MonotonicNs};
 
 const LENGTH: Duration = Duration::from_secs(10);
@@ -82,7 +84,7 @@ fn five_hundred_engines() -> anyhow::Result<()> {
                 handle.attempt_opened(model, attempt);
             }
             let row = WorkRow { attempt, prefill_tokens: 0, decode_tokens: 1 };
-            handle.work(model, WorkSpan { start, end: MonotonicNs::now(), rows: vec![row] });
+            handle.work(model, &WorkSpan { start, end: MonotonicNs::now(), rows: vec![row] });
             if step % 8 == 7 {
                 handle.attempt_closed(model, attempt);
             }

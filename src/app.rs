@@ -1,12 +1,14 @@
-//! Builds everything from a config, owns every task and thread, and stops them in one order.
+//! The application: built from a config, owner of every task and thread, one shutdown.
 //!
-//! The order of stopping is the order of the data: clients first, then engines, then the meter, then the books, then
-//! the log, so that the last request is answered, metered, settled and written.
+//! Shutdown follows the data: clients, engines, meter, receipts, log. So the last request is
+//! answered, metered, settled and written.
 
-pub mod assemble;
+pub mod error;
+pub mod harness;
 pub mod idle_unloader;
 pub mod observe;
 pub mod pollers;
+pub mod wiring;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,40 +20,23 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::cloud::SetupError;
 use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
-use crate::energy::{Meter, MeterError};
+use crate::energy::Meter;
 use crate::http::server::{self, Listeners};
 use crate::http::state::{BodyLimits, Edge};
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
-use crate::serving::models::router_handle::LoadRouterError;
 use crate::serving::receipts::emissions::Emissions;
 use crate::serving::receipts::store::ReceiptStore;
 use crate::telemetry::Metrics;
 use crate::traffic::{LogWriter, RecordSink};
 
+pub use error::AppError;
 use pollers::Pollers;
 
-/// How long engines may take to leave once clients are gone.
+/// Longest time for engines to stop once clients are disconnected.
 const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
-
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    #[error("cannot listen on {address}: {source}{hint}")]
-    Listen { address: SocketAddr, source: io::Error, hint: &'static str },
-    #[error("cannot write the traffic log in {}: {source}", .dir.display())]
-    TrafficLog { dir: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Meter(#[from] MeterError),
-    #[error(transparent)]
-    Router(#[from] LoadRouterError),
-    #[error(transparent)]
-    Cloud(#[from] SetupError),
-    #[error("the server failed: {0}")]
-    Server(io::Error),
-}
 
 /// A gateway that is ready to run.
 pub struct App {
@@ -71,10 +56,10 @@ pub struct App {
 }
 
 impl App {
-    /// Starts the meter, the log and the engines, and binds the port. `engine_binary` is the program whose `engine`
-    /// subcommand serves a model: this one, except in tests.
+    /// Starts the meter, the log and the engines, and binds the port. `engine_binary` is the
+    /// program whose `engine` subcommand serves a model: this one, except in tests.
     pub async fn build(config: Config, engine_binary: PathBuf) -> Result<Self, AppError> {
-        // First, because it fails most often, and nothing needs undoing yet.
+        // First: it fails most often, and nothing needs to be undone yet.
         let listener = bind(config.server.listen).await?;
         let address = listener.local_addr().map_err(AppError::Server)?;
         let operator = match config.server.admin_listen {
@@ -89,9 +74,10 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let stop_engines = CancellationToken::new();
         let mut engines = JoinSet::new();
-        // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own default.
+        // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own
+        // default.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let parts = assemble::Parts {
+        let parts = wiring::Parts {
             meter: meter.handle(),
             metrics: Arc::clone(&metrics),
             engine_binary,
@@ -99,12 +85,12 @@ impl App {
             kernels: config.engines.kernels,
             stop: stop_engines.clone(),
         };
-        let router = assemble::router(&config, &parts, &mut engines)?;
-        let idle_unloader = assemble::idle_unloader(&config, &parts, &router);
+        let router = wiring::router(&config, &parts, &mut engines)?;
+        let idle_unloader = wiring::idle_unloader(&config, &parts, &router);
         engines.spawn(idle_unloader.run(stop_engines.clone()));
         let emissions = Emissions::new(meter.handle());
         let receipts = ReceiptStore::new(sink, emissions, Arc::clone(&metrics));
-        let (judge, jobs) = assemble::judge(&config).unzip();
+        let (judge, jobs) = wiring::judge(&config).unzip();
         let gateway =
             Arc::new(Gateway::new(router, receipts, metrics, config.traffic.prompts, judge));
         if let Some(jobs) = jobs {
@@ -164,7 +150,7 @@ impl App {
         };
         stop_engines.cancel();
         if tokio::time::timeout(ENGINE_STOP_DEADLINE, drain(&mut engines)).await.is_err() {
-            tracing::warn!("an engine did not stop in time and was killed");
+            tracing::warn!("an engine did not stop in time; killed");
             engines.shutdown().await;
         }
         let meter = self.meter;
@@ -183,7 +169,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
     TcpListener::bind(address).await.map_err(|source| {
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => {
-                ": something else uses the port; choose another with `--listen 127.0.0.1:0`"
+                ": the port is in use; choose another with `--listen 127.0.0.1:0`"
             }
             io::ErrorKind::PermissionDenied => ": ports below 1024 need root",
             _ => "",

@@ -1,32 +1,31 @@
-//! The command line: one file a subcommand, one place that maps failures to exit codes.
+//! Command line: one file per subcommand, one mapping from failures to exit codes.
 //!
 //! Exit codes: 0 done, 1 failed, 2 bad input (arguments, config or data).
 
-pub mod check;
-mod energy;
+mod check;
+mod config_args;
+mod configured_model;
+mod console;
 #[cfg(feature = "llama")]
-pub mod engine;
-pub mod init;
-pub mod measure;
-pub mod models;
-pub mod replay;
-pub mod route;
-pub mod router;
-pub mod serve;
-pub mod train;
+mod engine;
+mod exit;
+mod init;
+mod measure;
+mod models;
+mod replay;
+mod route;
+mod router;
+mod running_gateway;
+mod serve;
+mod table;
+mod train;
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config, Problems};
-
-/// Exit code of a command that could not do its work.
-const FAILED: u8 = 1;
-/// Exit code of arguments, a config or data that cannot be used.
-const BAD_INPUT: u8 = 2;
+use self::console::{fail, refuse};
+use crate::config::Problems;
 
 /// OpenAI-compatible gateway that answers with the least energy that is good enough.
 ///
@@ -42,52 +41,31 @@ pub struct Cli {
 enum Command {
     /// Serve the OpenAI API
     Serve(serve::ServeArgs),
-    /// Look at this machine and write a config with a model that fits
+    /// Write a config with a local model that fits this machine
     Init(init::InitArgs),
-    /// List every problem of a config, with file and line
+    /// Check a config, the sensors (--energy) or the running gateway (--ready)
     Check(check::CheckArgs),
-    /// List, find, fetch, check or remove local models
+    /// List, search, pull, verify or remove local models
     Models(models::ModelsArgs),
-    /// Score prompts from a file and show what would be chosen, running nothing
+    /// Show which model would be chosen for each prompt of a file, without running any
     Route(route::RouteArgs),
-    /// Replay policies over the traffic log
+    /// Compare policies on the traffic log
     Replay(replay::ReplayArgs),
-    /// Measure accuracy, joules and seconds of models on this machine
+    /// Measure accuracy, energy and latency of models on this machine
     ///
-    /// Asks every question alone, and with --batch again several at a time; shows accuracy per watt and per joule with
-    /// intervals, writes a report (report.html, summary.json), and a profile that the gateway predicts and splits energy
-    /// with: name it as `profile` under [energy]. A run that was killed goes on with --resume.
+    /// Sends each question alone, and with --batch again in batches. Prints accuracy per watt and
+    /// per joule with intervals; writes a report (report.html, summary.json) and a profile, by
+    /// which the gateway predicts and attributes energy once `profile` under [energy] names it.
+    /// --resume continues a run that was interrupted.
     Measure(Box<measure::MeasureArgs>),
-    /// Train a router from outcomes
+    /// Train a router from outcome files or the traffic log
     Train(train::TrainArgs),
     /// List, promote and roll back routers; fit the cascade
     Router(router::RouterArgs),
-    /// Serve one model to a gateway over standard input (started by `serve`)
+    /// Engine process of one local model (started by `serve`)
     #[cfg(feature = "llama")]
     #[command(hide = true)]
     Engine(engine::EngineArgs),
-}
-
-/// The config file, if none is named.
-const CONFIG_FILE: &str = "config.toml";
-
-/// The config file, named the same way by every subcommand.
-#[derive(Debug, Clone, Args)]
-pub struct ConfigArgs {
-    /// Config file
-    #[arg(long, default_value = CONFIG_FILE, value_name = "PATH")]
-    pub config: PathBuf,
-}
-
-impl ConfigArgs {
-    pub fn load(&self) -> Result<Config, Problems> {
-        config::load(&self.config)
-    }
-
-    /// Whether it may be the default rather than somebody's word.
-    fn is_default(&self) -> bool {
-        self.config == Path::new(CONFIG_FILE)
-    }
 }
 
 /// Parses the arguments and runs the subcommand.
@@ -95,14 +73,14 @@ pub fn main() -> ExitCode {
     match run(&Cli::parse().command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            report(&error);
-            // A config that does not hold is bad input; everything else failed.
-            ExitCode::from(if error.is::<Problems>() { BAD_INPUT } else { FAILED })
+            let text = format!("{error:#}");
+            // An invalid config is bad input; everything else failed.
+            ExitCode::from(if error.is::<Problems>() { refuse(&text) } else { fail(&text) })
         }
     }
 }
 
-/// The exit code of a command that said itself what was wrong.
+/// Runs the subcommand; its exit code where it reported a failure itself.
 fn run(command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Serve(args) => serve::run(args),
@@ -117,24 +95,6 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         #[cfg(feature = "llama")]
         Command::Engine(args) => Ok(engine::run(args)),
     }
-}
-
-/// Asks the person at the terminal; an empty answer is `default`.
-fn confirm(question: &str, default: bool) -> io::Result<bool> {
-    let mut screen = io::stderr();
-    write!(screen, "{question} [{}] ", if default { "Y/n" } else { "y/N" })?;
-    screen.flush()?;
-    let mut answer = String::new();
-    let end_of_input = io::stdin().read_line(&mut answer)? == 0;
-    Ok(match answer.trim().to_ascii_lowercase().as_str() {
-        "" => default && !end_of_input,
-        answer => matches!(answer, "y" | "yes"),
-    })
-}
-
-#[expect(clippy::print_stderr, reason = "the one place where a command reports its failure")]
-fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
 }
 
 #[cfg(test)]

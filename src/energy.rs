@@ -22,11 +22,11 @@ pub mod meter;
 
 pub use attribution::device::{DeviceSnapshot, Scope};
 pub use attribution::{MeterSnapshot, Settled};
-pub use config::{Config, ConfigError, SensorChoice};
+pub use config::{Config, SensorChoice};
 pub use discovery::discover;
 pub use figure::{EnergyFigure, Quality, Source};
 pub use hardware::Hardware;
-pub use meter::{Meter, MeterError, MeterHandle};
+pub use meter::{AttemptObserver, Meter, MeterError, MeterHandle, OpenAttempt, PendingAttempt};
 pub use prediction::calibration::Calibration;
 pub use prediction::estimate::ExpectedTime;
 pub use prediction::profile::{Profile, ProfileError};

@@ -1,4 +1,4 @@
-//! The `wattgate` binary: parses nothing and decides nothing; `wattgate::cli` does.
+//! Entry point of the `wattgate` binary.
 
 use std::process::ExitCode;
 

@@ -1,17 +1,17 @@
-//! Intelligence per watt and per joule, measured on this machine through the gateway's own front door, and the profile
-//! that routing and attribution use afterwards.
+//! Intelligence per watt and per joule, measured on this machine, and the profile that routing and
+//! attribution use afterwards.
 //!
-//! Asks a running gateway over HTTP and reads its books, so that local and cloud models are measured as they serve. Starts
-//! no gateway, and shows nothing while it works.
+//! Sends requests to a running gateway over HTTP and reads its receipts, so that local and cloud
+//! models are measured as they serve. Starts no gateway and prints nothing.
 
-pub mod ask;
 pub mod calibrate;
 pub mod chart;
-pub mod check;
+pub mod client;
 pub mod fit;
+pub mod grader;
+pub mod html_report;
 pub mod journal;
 pub mod least_squares;
-pub mod page;
 pub mod run;
 pub mod scrape;
 pub mod stats;
@@ -25,13 +25,13 @@ use std::collections::BTreeMap;
 use crate::energy::prediction::profile::{ModelFile, ModelProfile, Profile};
 use crate::energy::{Quality, Source};
 
-pub use ask::{Gateway, Manner};
+pub use client::{ClientError, Gateway, SamplingOptions};
 pub use journal::{Journal, JournalError, Row, Settings};
-pub use run::{Plan, RunError, Standing};
+pub use run::{ModelBaseline, Plan, RunError};
 pub use suite::{Item, Suite, SuiteError};
 pub use summary::{ModelResult, Summary};
 
-/// Puts what was fitted into the profile; what it knows of other models stays.
+/// Writes the fits into the profile and keeps its other models.
 pub fn update_profile(
     profile: &mut Profile,
     summary: &Summary,
@@ -56,4 +56,9 @@ pub fn update_profile(
         };
         profile.models.insert(alone.model.clone(), model);
     }
+}
+
+/// Today's date in UTC, for results and profiles.
+pub fn today() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
 }

@@ -1,31 +1,31 @@
-//! Model files: where they come from (`Source`), where they live on disk, how they get there, and which there are.
+//! Model files: sources, places on disk, downloads, integrity, and the catalogue of known models.
 //!
-//! Files only. What is inside a model, and running it, is the backends' business.
+//! Handles files only; reading and running a model is up to the backends.
 
 mod catalogue;
-mod check;
-mod choice;
-mod failure;
-mod fetched;
+mod error;
 mod hub;
-mod joined;
+mod integrity;
 mod machine;
-mod parts;
+mod multipart;
 mod progress;
 mod pull;
+mod pypi;
+mod range_expansion;
+mod recommend;
 mod remove;
 mod source;
+mod staging;
 mod verify;
-mod wheel;
 
 pub use catalogue::{Confidence, Entry, ModelKind, catalogue, known};
-pub use check::{NotSha256, Sha256, State, state};
-pub use choice::{Choice, Gpu, GpuMemory, Machine, choose};
-pub use failure::PullError;
+pub use error::PullError;
+pub use integrity::{FileState, NotSha256, Sha256, file_state};
 pub use machine::{Roots, memory_bytes};
-pub use parts::RangeError;
 pub use progress::Progress;
 pub use pull::{Pulled, pull};
+pub use range_expansion::RangeError;
+pub use recommend::{Gpu, GpuMemory, Machine, Recommendation, recommend};
 pub use remove::{RemoveError, removable_bytes, remove};
 pub use source::{HubFile, Source, SourceError, WheelFile, resolve};
 pub use verify::{Verdict, verify};

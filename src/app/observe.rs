@@ -3,16 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backends::llama::{EngineObserver, StepReport, StepRow, UnloadReason};
-use crate::energy::{MeterHandle, WorkRow, WorkSpan};
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::{CacheLabels, ModelNameLabels, UnloadLabels};
+use crate::backends::llama::{EngineObserver, StepReport, UnloadReason};
+use crate::energy::{AttemptObserver, MeterHandle, WorkRow, WorkSpan};
+use crate::telemetry::metrics::{ModelNameLabels, UnloadLabels};
+use crate::telemetry::{EngineSeries, Metrics};
 use crate::units::AttemptId;
 
 /// An engine observer that feeds the meter and the metrics.
 pub struct Observer {
-    pub meter: MeterHandle,
-    pub metrics: Arc<Metrics>,
+    meter: MeterHandle,
+    metrics: Arc<Metrics>,
+    series: EngineSeries,
+}
+
+impl Observer {
+    pub fn new(meter: MeterHandle, metrics: Arc<Metrics>, model: &Arc<str>) -> Self {
+        let series = EngineSeries::new(&metrics, model);
+        Self { meter, metrics, series }
+    }
 }
 
 impl EngineObserver for Observer {
@@ -36,24 +44,22 @@ impl EngineObserver for Observer {
         self.meter.engine_stopped(model, pid);
     }
 
+    fn step(&self, _model: &Arc<str>, step: &StepReport) {
+        count_step(&self.series, step);
+    }
+}
+
+impl AttemptObserver for Observer {
     fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId) {
         self.meter.attempt_opened(model, attempt);
     }
 
-    fn attempt_admitted(&self, model: &Arc<str>, _attempt: AttemptId, waited: Duration) {
-        let labels = ModelNameLabels { model: Arc::clone(model) };
-        self.metrics.engine_queue_wait_seconds.get_or_create(&labels).observe(waited.as_secs_f64());
+    fn attempt_admitted(&self, _model: &Arc<str>, _attempt: AttemptId, waited: Duration) {
+        self.series.queue_wait_seconds.observe(waited.as_secs_f64());
     }
 
-    fn step(&self, model: &Arc<str>, step: &StepReport) {
-        let row = |row: &StepRow| WorkRow {
-            attempt: row.attempt,
-            prefill_tokens: row.prefill_tokens,
-            decode_tokens: row.decode_tokens,
-        };
-        let rows = step.rows.iter().map(row).collect();
-        self.meter.work(model, WorkSpan { start: step.start, end: step.end, rows });
-        count_step(&self.metrics, model, step);
+    fn work(&self, model: &Arc<str>, span: &WorkSpan) {
+        self.meter.work(model, span);
     }
 
     fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
@@ -65,32 +71,21 @@ impl EngineObserver for Observer {
     }
 }
 
-fn count_step(metrics: &Metrics, model: &Arc<str>, step: &StepReport) {
-    let labels = ModelNameLabels { model: Arc::clone(model) };
-    let tokens = |of: fn(&StepRow) -> u32| step.rows.iter().map(of).map(u64::from).sum::<u64>();
+fn count_step(series: &EngineSeries, step: &StepReport) {
+    let tokens =
+        |of: fn(&WorkRow) -> u32| step.work.rows.iter().map(of).map(u64::from).sum::<u64>();
     let (prefill, decode) = (tokens(|row| row.prefill_tokens), tokens(|row| row.decode_tokens));
-    let seconds_per_token = Duration::from_nanos(step.end - step.start).as_secs_f64()
+    let seconds_per_token = Duration::from_nanos(step.work.end - step.work.start).as_secs_f64()
         / (prefill + decode).max(1) as f64;
-    for (tokens, tokens_total, seconds_total) in [
-        (prefill, &metrics.engine_prefill_tokens_total, &metrics.engine_prefill_seconds_total),
-        (decode, &metrics.engine_decode_tokens_total, &metrics.engine_decode_seconds_total),
-    ] {
-        tokens_total.get_or_create(&labels).inc_by(tokens);
-        seconds_total.get_or_create(&labels).inc_by(seconds_per_token * tokens as f64);
-    }
-    let busy = u32::try_from(step.rows.len()).unwrap_or(u32::MAX);
-    metrics.engine_busy_slots.get_or_create(&labels).observe(busy.into());
-    let drafted = step.drafted;
-    for (tokens, total) in [
-        (drafted.tokens, &metrics.engine_drafted_tokens_total),
-        (drafted.accepted, &metrics.engine_accepted_tokens_total),
-    ] {
-        total.get_or_create(&labels).inc_by(tokens.into());
-    }
-    let reused = step.reused;
-    for (from, tokens) in [("slot", reused.slot), ("shared", reused.shared), ("host", reused.host)]
-    {
-        let labels = CacheLabels { model: Arc::clone(model), from };
-        metrics.engine_cached_tokens_total.get_or_create(&labels).inc_by(tokens.into());
-    }
+    series.prefill_tokens.inc_by(prefill);
+    series.prefill_seconds.inc_by(seconds_per_token * prefill as f64);
+    series.decode_tokens.inc_by(decode);
+    series.decode_seconds.inc_by(seconds_per_token * decode as f64);
+    let busy = u32::try_from(step.work.rows.len()).unwrap_or(u32::MAX);
+    series.busy_slots.observe(busy.into());
+    series.drafted_tokens.inc_by(step.drafted.tokens.into());
+    series.accepted_tokens.inc_by(step.drafted.accepted.into());
+    series.slot_cached_tokens.inc_by(step.reused.slot.into());
+    series.shared_cached_tokens.inc_by(step.reused.shared.into());
+    series.host_cached_tokens.inc_by(step.reused.host.into());
 }

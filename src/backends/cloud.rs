@@ -14,12 +14,13 @@ mod request;
 mod sse;
 mod transport;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_stream::try_stream;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,7 +28,7 @@ use tokio::time::{timeout, timeout_at};
 
 use self::answer::Transcript;
 use self::breaker::{Admission, Breaker, Outcome};
-pub use self::config::{Config, ConfigError, DeploymentConfig, is_variable_name};
+pub use self::config::{BaseUrlError, Config, DeploymentConfig};
 pub use self::key::{ApiKey, InvalidApiKey};
 use self::transport::{Response, Target, Transport};
 use super::backend::{
@@ -59,7 +60,7 @@ pub struct CloudBackend(Arc<Upstream>);
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] BaseUrlError),
     /// No system certificates, or no TLS at all.
     #[error("the HTTP client could not be built: {0}")]
     Client(#[from] reqwest::Error),
@@ -157,8 +158,7 @@ impl Upstream {
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        // Its transitions are single assignments, so a panic elsewhere leaves nothing half done.
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+        self.breaker.lock()
     }
 
     /// Sends the request and waits for the headers of a 2xx response.

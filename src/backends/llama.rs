@@ -45,4 +45,4 @@ pub use memory::keep_alive::keep_alive;
 pub use pool_config::EnginesConfig;
 pub use wire::protocol::EngineFacts;
 pub use wire::settings::{FlashAttention, Kernels, KvType, Overflow, Pooling};
-pub use wire::step::{Drafted, Reused, StepReport, StepRow};
+pub use wire::step::{Drafted, Reused, StepReport};

@@ -1,33 +1,45 @@
-//! `wattgate check`: says everything that is wrong with a configuration file, or what it amounts to.
+//! `wattgate check`: all problems of a configuration file, or a summary of it.
 //!
-//! Reads the file, looks at this machine and starts nothing; `--energy` looks at its sensors. Exit code 0 when it can be served, 2 when it cannot.
+//! Reads the file and this machine, and starts nothing. Exit code 0 if the config can be served,
+//! else 2.
+
+mod energy;
+mod ready;
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-use super::{BAD_INPUT, ConfigArgs, energy};
-use crate::config::{self, Config, Engine, Model, Problem, Problems};
-use crate::models::{Source, State, state};
-use crate::routing::Route;
+use super::config_args::ConfigArgs;
+use super::configured_model::{origin, readiness, route};
+use super::console::{note, say};
+use super::exit::BAD_INPUT;
+use crate::config::{self, Config, Problem, Problems};
 
-/// Check the configuration file and say everything that is wrong with it
+/// Check the configuration file and list all of its problems, with file and line
 #[derive(Args, Debug)]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Show what can meter energy on this machine, what is used, and why not the rest
+    /// Show the energy sensors of this machine: which are used, and why the others are not
     #[arg(long)]
     energy: bool,
+    /// Ask the running gateway whether it can answer: exit code 0 if it can, else 1
+    #[arg(long, conflicts_with_all = ["energy", "json"])]
+    ready: bool,
+    /// Address of the running gateway [default: the config's `server.listen`]
+    #[arg(long, value_name = "ADDR", requires = "ready")]
+    listen: Option<SocketAddr>,
     /// Write the result as JSON to standard output
     #[arg(long)]
     json: bool,
 }
 
-/// The result for machines.
+/// Result as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
     file: String,
@@ -36,12 +48,18 @@ struct Report<'a> {
     warnings: Vec<String>,
 }
 
-/// Runs the command and gives its exit code.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a person")]
-pub fn run(args: &CheckArgs) -> anyhow::Result<u8> {
+/// Runs the command and returns its exit code.
+pub(super) fn run(args: &CheckArgs) -> anyhow::Result<u8> {
+    if args.ready {
+        let listen = match args.listen {
+            Some(listen) => listen,
+            None => args.config.load()?.server.listen,
+        };
+        return ready::run(listen);
+    }
     let loaded = args.config.load();
     if args.energy {
-        // Before there is a config, the question is what one would find.
+        // Without a config, `--energy` shows what the default config would find.
         let unwritten = args.config.is_default() && !args.config.config.exists();
         return match loaded {
             Ok(config) => energy::run(Some(&config), args.json),
@@ -51,11 +69,11 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<u8> {
     }
     let code = if loaded.is_ok() { 0 } else { BAD_INPUT };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report(args, &loaded))?);
+        say(&serde_json::to_string_pretty(&report(args, &loaded))?);
     } else {
         match &loaded {
-            Ok(config) => print!("{}", summary(config, &args.config.config.display().to_string())),
-            Err(problems) => eprintln!("{problems}"),
+            Ok(config) => say(&summary(config, &args.config.config.display().to_string())),
+            Err(problems) => note(&problems.to_string()),
         }
     }
     Ok(code)
@@ -78,12 +96,12 @@ fn summary(config: &Config, file: &str) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
     for (name, model) in &config.models {
-        let state = state_of(config, model);
+        let state = readiness(config, model);
         table.add_row([name.as_str(), route(model).label(), &origin(model), &state]);
     }
     let policies: Vec<&str> = config.policies.keys().map(String::as_str).collect();
     let mut text = format!(
-        "{file} is fine\nlisten    {}\npolicies  {} (default: {})\nmodels\n{}\n",
+        "{file}: ok\nlisten    {}\npolicies  {} (default: {})\nmodels\n{}",
         config.server.listen,
         policies.join(", "),
         config.routing.default_policy,
@@ -91,43 +109,7 @@ fn summary(config: &Config, file: &str) -> String {
     );
     for warning in config::warnings(config) {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "warning: {warning}");
+        let _ = write!(text, "\nwarning: {warning}");
     }
     text
-}
-
-pub(super) fn route(model: &Model) -> Route {
-    match model.engine {
-        Engine::Llama { .. } => Route::Local,
-        Engine::Openai(_) => Route::Cloud,
-    }
-}
-
-/// Where the model's file or its answers come from.
-pub(super) fn origin(model: &Model) -> String {
-    match &model.engine {
-        Engine::Llama { source, .. } => source.to_string(),
-        Engine::Openai(config) => config.base_url.clone(),
-    }
-}
-
-/// Whether the model could answer on this machine, in a few words.
-pub(super) fn state_of(config: &Config, model: &Model) -> String {
-    match &model.engine {
-        Engine::Llama { source, sha256, .. } => {
-            match state(source, sha256.as_ref(), &config.model_dir) {
-                Ok(State::Verified { .. }) => "present".into(),
-                Ok(State::Unverified { .. }) => "present, not checked".into(),
-                Ok(State::Missing) if matches!(source, Source::File(_)) => "missing".into(),
-                Ok(State::Missing) => "not pulled yet".into(),
-                Ok(State::Wrong { .. }) => "wrong checksum".into(),
-                Err(error) => format!("unreadable: {error}"),
-            }
-        }
-        Engine::Openai(openai) => match &openai.api_key_env {
-            Some(variable) if config::is_set(variable) => format!("{variable} is set"),
-            Some(variable) => format!("{variable} is not set"),
-            None => "needs no key".into(),
-        },
-    }
 }

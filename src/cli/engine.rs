@@ -1,4 +1,4 @@
-//! `wattgate engine`: the hidden subcommand that an engine process is. Not for people; `serve` starts it.
+//! `wattgate engine`: the hidden subcommand that runs an engine process. `serve` starts it.
 
 use std::io::{self, IsTerminal};
 
@@ -10,7 +10,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::backends::llama::{LoadLog, run_engine};
 
 #[derive(Debug, Args)]
-pub struct EngineArgs {
+pub(super) struct EngineArgs {
     /// Name of the model, shown by `ps`
     #[arg(long)]
     model: String,
@@ -20,8 +20,8 @@ pub struct EngineArgs {
 }
 
 /// Runs the engine process. Its log goes to standard error, which it shares with the gateway.
-pub fn run(args: &EngineArgs) -> u8 {
-    // llama.cpp tells dozens of lines about each load at level info; only what is wrong is worth a line here.
+pub(super) fn run(args: &EngineArgs) -> u8 {
+    // llama.cpp logs dozens of lines per load at level info.
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());

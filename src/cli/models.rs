@@ -1,6 +1,6 @@
-//! `wattgate models`: which models there are, bringing their files here, checking them and taking them away.
+//! `wattgate models`: list, search, pull, verify and remove local models.
 //!
-//! Reads the configuration, the catalogue and the model directory; loads no model.
+//! Reads the config, the catalogue and the model directory; loads no model.
 
 mod pull;
 mod remove;
@@ -9,19 +9,19 @@ mod target;
 mod verify;
 
 use clap::{Args, Subcommand};
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use super::check::{origin, route, state_of};
-use super::{BAD_INPUT, ConfigArgs};
+use super::config_args::ConfigArgs;
+use super::configured_model::{origin, readiness, route};
+use super::console::say;
+use super::table::{align_right, wrapped};
 use crate::config::{Config, Engine, Model};
-use crate::models::{State, state};
+use crate::models::{FileState, file_state};
 
-/// List, find, fetch, check or remove local models
+/// List, search, pull, verify or remove local models
 #[derive(Args, Debug)]
-pub struct ModelsArgs {
+pub(super) struct ModelsArgs {
     #[command(subcommand)]
     command: ModelsCommand,
 }
@@ -36,7 +36,7 @@ enum ModelsCommand {
     Remove(remove::RemoveArgs),
 }
 
-/// List the configured models and whether they are here
+/// List the configured models and whether their files are present
 #[derive(Args, Debug)]
 struct ListArgs {
     #[command(flatten)]
@@ -46,19 +46,19 @@ struct ListArgs {
     json: bool,
 }
 
-/// One model as listed.
+/// One row of the list.
 #[derive(Serialize)]
 struct Row {
     name: String,
     route: &'static str,
     source: String,
-    /// Bytes on disk; absent when there is no file.
+    /// Bytes on disk; absent without a file.
     size_bytes: Option<u64>,
     state: String,
 }
 
-/// Runs the command and gives its exit code.
-pub fn run(args: &ModelsArgs) -> anyhow::Result<u8> {
+/// Runs the command and returns its exit code.
+pub(super) fn run(args: &ModelsArgs) -> anyhow::Result<u8> {
     match &args.command {
         ModelsCommand::List(args) => list(&args.config.load()?, args.json),
         ModelsCommand::Search(args) => search::run(args),
@@ -68,23 +68,22 @@ pub fn run(args: &ModelsArgs) -> anyhow::Result<u8> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
 fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
     let rows: Vec<Row> =
         config.models.iter().map(|(name, model)| row(config, name, model)).collect();
     if json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say(&serde_json::to_string_pretty(&rows)?);
     } else {
-        println!("{}", table(&rows));
+        say(&table(&rows));
     }
     Ok(0)
 }
 
 fn row(config: &Config, name: &str, model: &Model) -> Row {
     let size_bytes = match &model.engine {
-        Engine::Llama { source, sha256, .. } => {
-            match state(source, sha256.as_ref(), &config.model_dir) {
-                Ok(State::Verified { bytes } | State::Unverified { bytes }) => Some(bytes),
+        Engine::Llama(llama) => {
+            match file_state(&llama.source, llama.sha256.as_ref(), &config.model_dir) {
+                Ok(FileState::Verified { bytes } | FileState::Unverified { bytes }) => Some(bytes),
                 _ => None,
             }
         }
@@ -95,43 +94,16 @@ fn row(config: &Config, name: &str, model: &Model) -> Row {
         route: route(model).label(),
         source: origin(model),
         size_bytes,
-        state: state_of(config, model),
+        state: readiness(config, model),
     }
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut table = styled_table(["name", "route", "source", "size", "state"]);
+    let mut table = wrapped(["name", "route", "source", "size", "state"]);
     for row in rows {
         let size = row.size_bytes.map_or(String::new(), |bytes| HumanBytes(bytes).to_string());
         table.add_row([&row.name, row.route, &row.source, &size, &row.state]);
     }
-    right_aligned(&mut table, &[3]);
+    align_right(&mut table, &[3]);
     table.trim_fmt()
-}
-
-/// Columns under a header, as wide as the terminal lets them be.
-fn styled_table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
-    table
-}
-
-fn right_aligned(table: &mut Table, columns: &[usize]) {
-    for &index in columns {
-        if let Some(column) = table.column_mut(index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
-fn elsewhere(name: &str) {
-    println!("{name}: runs elsewhere and has no file here");
-}
-
-#[expect(clippy::print_stderr, reason = "a command reports bad input itself")]
-fn bad_name(error: &target::UnknownModel) -> u8 {
-    eprintln!("error: {error}");
-    BAD_INPUT
 }

@@ -1,6 +1,6 @@
-//! `wattgate replay`: compares policies over the traffic log.
+//! `wattgate replay`: compares policies on the traffic log.
 //!
-//! Reads the log and the configuration, prints the comparison. Runs no model and changes nothing.
+//! Reads the log and the config. Runs no model and changes nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,18 +8,19 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
-use super::{BAD_INPUT, ConfigArgs};
-use crate::app::assemble;
+use super::config_args::ConfigArgs;
+use super::console::{note, refuse, say};
+use crate::app::wiring;
 use crate::config::Config;
 use crate::replay::{Replay, Report};
 use crate::routing::Policy;
 use crate::traffic::{Line, read_log};
 
-/// Bad lines that are shown; the rest are only counted.
+/// Bad lines that are printed; the rest are only counted.
 const BAD_LINES_SHOWN: u64 = 10;
 
 #[derive(Debug, Args)]
-pub struct ReplayArgs {
+pub(super) struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Log file, or folder of log files [default: `traffic.dir` of the config]
@@ -33,18 +34,18 @@ pub struct ReplayArgs {
     json: bool,
 }
 
-/// The result for machines.
+/// Result as JSON.
 #[derive(Serialize)]
 struct Output {
     log: PathBuf,
     #[serde(flatten)]
     report: Report,
-    /// Files whose last line was cut short, as a kill leaves them.
+    /// Files whose last line is incomplete, as after a kill.
     torn_lines: u64,
     bad_lines: u64,
 }
 
-pub fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
     let config = args.config.load()?;
     let policies = match policies(&config, &args.policy) {
         Ok(policies) => policies,
@@ -65,16 +66,16 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
             Line::Bad { path, line, reason } => {
                 bad_lines += 1;
                 if bad_lines <= BAD_LINES_SHOWN {
-                    warn(&format!("left out {}:{line}: {reason}", path.display()));
+                    warn(&format!("{}:{line}: {reason}; line skipped", path.display()));
                 }
             }
         }
     }
     if bad_lines > BAD_LINES_SHOWN {
-        warn(&format!("left out {} more bad lines", bad_lines - BAD_LINES_SHOWN));
+        warn(&format!("{} more bad lines skipped", bad_lines - BAD_LINES_SHOWN));
     }
     if torn_lines > 0 {
-        warn(&format!("left out {torn_lines} line(s) cut short at the end of a file"));
+        warn(&format!("{torn_lines} incomplete line(s) at the end of a file skipped"));
     }
     let report = replay.report();
     if report.requests == 0 {
@@ -84,9 +85,9 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// The policies of the config, or those of them that are named.
+/// Returns the named policies of the config, or all of them.
 fn policies(config: &Config, names: &[String]) -> Result<Vec<Arc<Policy>>, String> {
-    let mut configured = assemble::policies(config);
+    let mut configured = wiring::policies(config);
     if names.is_empty() {
         return Ok(configured.into_values().collect());
     }
@@ -96,28 +97,20 @@ fn policies(config: &Config, names: &[String]) -> Result<Vec<Arc<Policy>>, Strin
         .map(|name| {
             configured
                 .remove(name.as_str())
-                .ok_or_else(|| format!("no policy `{name}` in the config; there are: {known}"))
+                .ok_or_else(|| format!("no policy `{name}` in the config; its policies: {known}"))
         })
         .collect()
 }
 
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
 fn show(output: &Output, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(output)?);
+        say(&serde_json::to_string_pretty(output)?);
     } else {
-        println!("{}", output.report);
+        say(&output.report.to_string());
     }
     Ok(())
 }
 
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
 fn warn(what: &str) {
-    eprintln!("warning: {what}");
-}
-
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-fn refuse(what: &str) -> u8 {
-    eprintln!("error: {what}");
-    BAD_INPUT
+    note(&format!("warning: {what}"));
 }

@@ -1,10 +1,10 @@
-//! `wattgate route`: what the router predicts and would choose for a file of prompts, running
-//! nothing.
+//! `wattgate route`: predictions and decisions of the router for a file of prompts, without running
+//! a model.
 //!
-//! One line in, one line out, so that any outside evaluation can be run on it. Decides through
-//! `routing::decide` with the config's models as if all were up: keys, files and queues are left
-//! out of it.
+//! Prints one line per input line, for evaluations by other tools. Calls `routing::decide` with the
+//! config's models as if all were ready: ignores keys, files and queues.
 
+mod bad_input;
 mod offline_model;
 
 use std::collections::BTreeMap;
@@ -18,26 +18,24 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use thiserror::Error;
 
+use self::bad_input::{BadInput, nearest};
 use self::offline_model::{OfflineModel, OfflineModels};
-use super::{BAD_INPUT, ConfigArgs};
-use crate::app::assemble;
+use super::config_args::ConfigArgs;
+use super::console::{note, refuse};
+use crate::app::wiring;
 use crate::config::Config;
 use crate::energy::Profile;
 use crate::energy::grid::rates::Rates;
 use crate::openai::Request;
-use crate::routing::adequacy::names::canonical;
 use crate::routing::text::TextVector;
-use crate::routing::{
-    AdequacyError, AdequacyModel, Candidate, Features, Policy, Route, Rule, TaskClass, decide,
-};
+use crate::routing::{AdequacyModel, Candidate, Features, Policy, Route, Rule, TaskClass, decide};
 
-/// Bad lines that are told one by one; the rest is counted.
-const BAD_LINES_TOLD: usize = 20;
+/// Bad lines that are printed; the rest are only counted.
+const BAD_LINES_SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
-pub struct RouteArgs {
+pub(super) struct RouteArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Lines of {"id", "prompt"} or {"id", "messages"}; `-` reads standard input
@@ -49,7 +47,7 @@ pub struct RouteArgs {
     /// Folder of the router [default: the config's, else the one built in]
     #[arg(long, value_name = "DIR")]
     router: Option<PathBuf>,
-    /// Score these two instead of all of the config's models: each one of the config or of the
+    /// Score these two instead of the config's models; each is a model of the config or of the
     /// router's data
     #[arg(long, value_name = "WEAK,STRONG")]
     pair: Option<String>,
@@ -58,33 +56,11 @@ pub struct RouteArgs {
     json: bool,
 }
 
-/// What the caller must mend.
-#[derive(Debug, Error)]
-enum BadInput {
-    #[error("{}: {source}", path.display())]
-    File { path: PathBuf, source: io::Error },
-    #[error("no policy `{name}` in the config; near it: {near}")]
-    Policy { name: String, near: String },
-    #[error("`--pair` takes two different names, WEAK,STRONG; `{0}` is not that")]
-    Pair(String),
-    #[error("`{name}` is neither a model of the config nor of the router's data; near it: {near}")]
-    PairModel { name: String, near: String },
-    #[error("the config has no model that answers in text")]
-    NoModel,
-    #[error("{bad} of {lines} lines could not be scored")]
-    Lines { bad: usize, lines: usize },
-    #[error(transparent)]
-    Router(#[from] AdequacyError),
-}
-
-pub fn run(args: &RouteArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &RouteArgs) -> anyhow::Result<u8> {
     let config = args.config.load()?;
     match route(args, &config) {
-        Err(error) if error.is::<BadInput>() => {
-            complain(&format!("error: {error}"));
-            Ok(BAD_INPUT)
-        }
-        // Who reads no further (`| head`) has all that was wanted.
+        Err(error) if error.is::<BadInput>() => Ok(refuse(&error.to_string())),
+        // A reader that stops (`| head`) has all that it wanted.
         Err(error) if is_broken_pipe(&error) => Ok(0),
         outcome => outcome.map(|()| 0),
     }
@@ -94,27 +70,22 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
 }
 
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-fn complain(what: &str) {
-    eprintln!("{what}");
-}
-
 fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     let adequacy = match &args.router {
         Some(dir) => AdequacyModel::load(dir),
-        None => assemble::adequacy(config),
+        None => wiring::adequacy(config),
     };
     let adequacy = adequacy.map_err(BadInput::Router)?;
     let policy = policy(args, config)?;
-    let models = OfflineModels {
+    let offline = OfflineModels {
         config,
         adequacy: &adequacy,
         profile: Arc::new(Profile::configured(config.energy.profile.as_deref())?),
         rates: Rates::new(&config.energy.carbon, &config.energy.price),
     };
     let models = match &args.pair {
-        Some(pair) => models.pair(pair)?,
-        None => models.all(),
+        Some(pair) => offline.pair(pair)?,
+        None => offline.all(),
     };
     if models.is_empty() {
         return Err(BadInput::NoModel.into());
@@ -131,7 +102,7 @@ fn route(args: &RouteArgs, config: &Config) -> anyhow::Result<()> {
     output.flush().context("cannot write the result")
 }
 
-/// Scores line after line; what cannot be scored is told and costs the others nothing.
+/// Scores each line. A bad line is reported and does not affect the others.
 fn score_lines(
     path: &Path,
     score: impl Fn(&str) -> serde_json::Result<Scored>,
@@ -142,7 +113,7 @@ fn score_lines(
         let scored = match line {
             Ok(line) if line.trim().is_empty() => continue,
             Ok(line) => score(&line).map_err(|error| error.to_string()),
-            // The rest of the line was read all the same; anything else is the end of the file.
+            // The rest of the line was read; any other error ends the file.
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(error.to_string()),
             Err(source) => return Err(BadInput::File { path: path.to_owned(), source }.into()),
         };
@@ -151,8 +122,8 @@ fn score_lines(
             Ok(scored) => write(&scored).context("cannot write the result")?,
             Err(problem) => {
                 bad += 1;
-                if bad <= BAD_LINES_TOLD {
-                    complain(&format!("{}:{}: {problem}", path.display(), at + 1));
+                if bad <= BAD_LINES_SHOWN {
+                    note(&format!("{}:{}: {problem}", path.display(), at + 1));
                 }
             }
         }
@@ -172,28 +143,19 @@ fn policy(args: &RouteArgs, config: &Config) -> Result<Arc<Policy>, BadInput> {
     let name = args.policy.as_ref().unwrap_or(&config.routing.default_policy);
     let unknown =
         || BadInput::Policy { name: name.clone(), near: nearest(name, config.policies.keys()) };
-    assemble::policies(config).remove(name.as_str()).ok_or_else(unknown)
-}
-
-/// The three names most like this one.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n String>) -> String {
-    let like = |known: &&String| strsim::jaro_winkler(&canonical(name), &canonical(known));
-    let mut known: Vec<&String> = known.collect();
-    known.sort_by(|a, b| like(b).total_cmp(&like(a)));
-    let quoted: Vec<String> = known.into_iter().take(3).map(|name| format!("`{name}`")).collect();
-    quoted.join(", ")
+    wiring::policies(config).remove(name.as_str()).ok_or_else(unknown)
 }
 
 /// One line of output.
 #[derive(Debug, Serialize)]
 struct Scored {
-    /// As it was given, to the digit.
+    /// Verbatim.
     id: Box<RawValue>,
     task: TaskClass,
     model: Option<Arc<str>>,
     reason: String,
     p: BTreeMap<Arc<str>, f64>,
-    /// Best adequacy in the cloud less best adequacy here; none if either has no model.
+    /// Best adequacy in the cloud minus best adequacy here; `None` if either has no model.
     gain: Option<f64>,
 }
 
@@ -208,7 +170,7 @@ fn score(
     let candidates: Vec<Candidate> =
         models.iter().map(|model| model.candidate(&text, &features, adequacy)).collect();
     if !models.iter().any(|model| Some(&model.model) == rule.pinned.as_ref()) {
-        // A pair has other models than the policy can give a task to.
+        // The policy may pin a task to a model that is not in the pair.
         rule = Rule { pinned: None, pinned_by_policy: false, ..rule };
     }
     let decision = decide(&features, &candidates, &rule);
@@ -237,7 +199,7 @@ fn parse(line: &str) -> serde_json::Result<(Box<RawValue>, Request)> {
     use serde::de::Error;
 
     let line: Line = serde_json::from_str(line)?;
-    // By way of text: some fields of a request borrow from it.
+    // Through text, because some fields of a request borrow from it.
     let request = match (&line.prompt, &line.messages) {
         (Some(prompt), None) => {
             json!({"model": "auto", "messages": [{"role": "user", "content": prompt}]}).to_string()

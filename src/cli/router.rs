@@ -1,6 +1,6 @@
-//! `wattgate router`: which version of the router serves, and what its cascade goes by.
+//! `wattgate router`: versions of the router, and the fit of its cascade.
 //!
-//! Changes what lies in the router's folder and tells a gateway that runs; the rules are `crate::train`'s.
+//! Changes the router's folder and notifies the running gateway. `crate::train` has the rules.
 
 mod cascade;
 mod notify;
@@ -8,34 +8,37 @@ mod notify;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 
-use super::{BAD_INPUT, ConfigArgs};
+use super::config_args::ConfigArgs;
+use super::console::{refuse, say};
+use super::exit::BAD_INPUT;
+use super::table::plain;
 use crate::config::Config;
 use crate::train::versions::{Versions, VersionsError};
 
 #[derive(Debug, Args)]
-pub struct RouterArgs {
+pub(super) struct RouterArgs {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the versions of the router and which one serves
+    /// List the versions of the router and the one that serves
     List(Which),
-    /// Let the candidate serve; the present router is kept as a version
+    /// Make the candidate serve; the current router is kept as a version
     ///
-    /// The candidate is checked, copied to the versions beside the router, and takes its place in one step. A gateway that
-    /// runs here is told; it goes on with the old router if it cannot use the new one.
+    /// The candidate is checked, copied to the versions next to the router, and put in place in one
+    /// step. A gateway that runs here reloads it, or keeps the current router if it cannot use the
+    /// new one.
     Promote(Promote),
-    /// Let the version before the present one serve again
+    /// Make the previous version serve again
     Rollback(Which),
-    /// Fit what the first tokens of local answers are worth, from the log
+    /// Fit the cascade's confidence in the first tokens of local answers, from the log
     ///
-    /// Learns from verdicts on answers that were shown: let a policy show them all for a while (`threshold = 0`), or ask the
-    /// model by its name. `wattgate train --log` does the same for the router that it makes.
+    /// Learns from verdicts on answers that were shown: let a policy show all of them for a while
+    /// (`threshold = 0`), or request the model by its name. `wattgate train --log` does the same
+    /// for the router that it trains.
     FitCascade(cascade::FitArgs),
 }
 
@@ -57,7 +60,7 @@ struct Promote {
     which: Which,
 }
 
-pub fn run(args: &RouterArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &RouterArgs) -> anyhow::Result<u8> {
     match &args.command {
         Command::List(which) => list(which),
         Command::Promote(args) => promote(args),
@@ -79,18 +82,16 @@ fn promote(args: &Promote) -> anyhow::Result<u8> {
     finish(versions.promote(candidate), &versions, &config)
 }
 
-/// The versions of the router that is meant.
+/// Versions of the router that the arguments or the config name.
 fn versions(which: &Which, config: &Config) -> Option<Versions> {
     let router = which.router.as_ref().or(config.routing.router.as_ref());
     if router.is_none() {
-        refuse(
-            "the config names no router to replace: give --router DIR, and set `router = \"DIR\"` in [routing]",
-        );
+        refuse("no router to replace: use --router DIR, or set `router = \"DIR\"` in [routing]");
     }
     router.map(|router| Versions::of(router))
 }
 
-/// Says what serves now, and tells a gateway that runs.
+/// Prints the version that serves, and notifies the running gateway.
 fn finish(
     changed: Result<u32, VersionsError>,
     versions: &Versions,
@@ -110,31 +111,15 @@ fn list(which: &Which) -> anyhow::Result<u8> {
     let config = which.config.load()?;
     let Some(versions) = versions(which, &config) else { return Ok(BAD_INPUT) };
     let current = versions.current();
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_header(["", "version", "folder"]);
+    let mut table = plain(["", "version", "folder"]);
     for number in versions.all()? {
         let mark = if Some(number) == current { "serves" } else { "" };
         table.add_row([mark, &number.to_string(), &versions.path(number).display().to_string()]);
     }
     if table.is_empty() {
-        say("no versions yet: `wattgate router promote DIR` makes the first");
+        say("no versions yet: `wattgate router promote DIR` creates the first one");
     } else {
         say(&table.to_string());
     }
     Ok(0)
-}
-
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
-fn say(what: &str) {
-    println!("{what}");
-}
-
-fn refuse(what: &str) -> u8 {
-    complain(&format!("error: {what}"));
-    BAD_INPUT
-}
-
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-fn complain(what: &str) {
-    eprintln!("{what}");
 }

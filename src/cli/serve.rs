@@ -1,4 +1,4 @@
-//! `wattgate serve`.
+//! `wattgate serve`: runs the gateway until SIGINT or SIGTERM; SIGHUP reloads the router.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -7,14 +7,15 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::ConfigArgs;
+use super::config_args::ConfigArgs;
+use super::console::say;
 use crate::app::App;
 use crate::config;
 use crate::serving::Gateway;
 use crate::telemetry::logging;
 
 #[derive(Debug, Args)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Listen here instead of the config's `server.listen`; port 0 takes a free port
@@ -22,7 +23,7 @@ pub struct ServeArgs {
     listen: Option<SocketAddr>,
 }
 
-pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     let mut config = args.config.load()?;
     if let Some(listen) = args.listen {
         config.server.listen = listen;
@@ -35,10 +36,11 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         std::env::current_exe().context("cannot find the wattgate binary itself")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        // Installed before anything starts: a signal during start-up must not kill engines half-born.
+        // Installed first: a signal during start-up must not leave engines behind.
         let stop = stop_signal()?;
         let app = App::build(config, engine_binary).await?;
-        announce(app.address());
+        // Scripts wait for this line to learn the port.
+        say(&format!("listening on http://{}", app.address()));
         let hangups = reload_at_each(signal(SignalKind::hangup())?, Arc::downgrade(app.gateway()));
         tokio::select! {
             served = app.run_until(stop) => served?,
@@ -49,12 +51,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-#[expect(clippy::print_stdout, reason = "scripts wait for this line to learn the port")]
-fn announce(address: SocketAddr) {
-    println!("listening on http://{address}");
-}
-
-/// Reads the router again at each SIGHUP; never ends. Holds the gateway only while it does, so that it can stop.
+/// Reloads the router at each SIGHUP. Never ends. Holds the gateway only during a reload, so that
+/// it can stop.
 async fn reload_at_each(mut hangup: Signal, gateway: Weak<Gateway>) {
     loop {
         if hangup.recv().await.is_none() {
@@ -63,9 +61,11 @@ async fn reload_at_each(mut hangup: Signal, gateway: Weak<Gateway>) {
         let Some(gateway) = gateway.upgrade() else { continue };
         let reloaded = tokio::task::spawn_blocking(move || gateway.router.reload()).await;
         match reloaded {
-            Ok(Ok(_)) => tracing::info!("SIGHUP: the router was read again"),
-            Ok(Err(error)) => tracing::error!("SIGHUP: {error}; the present router goes on"),
-            Err(_) => tracing::error!("SIGHUP: reading the router failed"),
+            Ok(Ok(_)) => tracing::info!("SIGHUP: reloaded the router"),
+            Ok(Err(error)) => tracing::error!("SIGHUP: {error}; keeping the current router"),
+            Err(_) => tracing::error!(
+                "SIGHUP: the reload of the router panicked; keeping the current router"
+            ),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! `wattgate train`: makes a router from outcome files.
+//! `wattgate train`: a router from outcome files or the traffic log.
 //!
-//! Reads data, writes the router's folder, prints how good it is. The learning itself is `crate::train`.
+//! Reads data, writes the router's folder, prints its quality. `crate::train` does the learning.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,29 +9,32 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::BAD_INPUT;
+use super::console::{refuse, say};
 use crate::routing::Confidence;
 use crate::train::{
-    self, CALIBRATION_PLOT_FILE, CARD_FILE, Options, Progress, Report, TrainError,
-    calibration_plot, card, cascade, comparison,
+    self, CALIBRATION_PLOT_FILE, CARD_FILE, Options, Progress, Report, calibration_plot, card,
+    cascade, comparison,
 };
 
 #[derive(Debug, Args)]
-pub struct TrainArgs {
-    /// Outcome file: JSON lines of id, source, task, query, outcomes; plain or gzip; may be repeated
+pub(super) struct TrainArgs {
+    /// Outcome file: JSON lines of id, source, task, query, outcomes; plain or gzip; may be
+    /// repeated
     #[arg(long, value_name = "PATH", required_unless_present = "log")]
     data: Vec<PathBuf>,
-    /// Log of a gateway with `prompts = "full"`: its requests with verdicts; a file or a folder; may be
-    /// repeated. Abilities need prompts that several models answered: give --data or --prior too if your log has none
+    /// Traffic log with `prompts = "full"`: its requests with verdicts; a file or a folder; may be
+    /// repeated. Abilities need prompts that several models answered: give --data or --prior too if
+    /// your log has none
     #[arg(long, value_name = "PATH")]
     log: Vec<PathBuf>,
-    /// Refine this router with the outcomes instead of making one anew: for labels of your own, from 20 rows up
+    /// Refine this router instead of training one from scratch: for 20 or more labels of your own
     #[arg(long, value_name = "DIR")]
     prior: Option<PathBuf>,
-    /// Vectors of the labelled rows, made by `scripts/router-vectors`: a design to compare; may be repeated
+    /// Vectors of the labelled rows from `scripts/router-vectors`: a design to compare; may be
+    /// repeated
     #[arg(long, value_name = "FILE", requires = "compare")]
     vectors: Vec<PathBuf>,
-    /// Where to write the comparison of designs, in Markdown
+    /// File for the comparison of designs, in Markdown
     #[arg(long, value_name = "FILE", requires = "vectors")]
     compare: Option<PathBuf>,
     /// Folder of the router; its files are replaced
@@ -45,7 +48,7 @@ pub struct TrainArgs {
     json: bool,
 }
 
-pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
+pub(super) fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     let options = Options {
         data: args.data.clone(),
         logs: args.log.clone(),
@@ -65,7 +68,8 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     bar.finish_and_clear();
     let trained = match trained {
         Ok(trained) => trained,
-        Err(error) => return refuse(error),
+        Err(error) if error.is_bad_input() => return Ok(refuse(&error.to_string())),
+        Err(error) => return Err(error.into()),
     };
     trained.model.save(&args.out)?;
     if let Some(reference) = &trained.reference {
@@ -88,15 +92,15 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Fits the cascade to the logs, where they hold enough judged answers; else it stays as the prior router has it. Gives the
-/// number of answers that were learnt from.
+/// Fits the cascade to the logs if they hold enough judged answers; otherwise keeps that of the
+/// prior router. Returns the number of answers that were used.
 fn fit_cascade(args: &TrainArgs) -> anyhow::Result<usize> {
     let known = match &args.prior {
         Some(prior) => Confidence::load(prior)?,
         None => Confidence::built_in()?,
     };
     let examples = cascade::labelled_answers(&args.log)?;
-    let (confidence, learnt) = match cascade::fit(&examples, args.seed) {
+    let (confidence, used) = match cascade::fit(&examples, args.seed) {
         Ok(fitted) => (known.with(fitted.weights), examples.values().map(Vec::len).sum()),
         // Too few of them, or all alike.
         Err(error) if error.is_bad_input() => (known, 0),
@@ -105,21 +109,10 @@ fn fit_cascade(args: &TrainArgs) -> anyhow::Result<usize> {
     confidence
         .save(&args.out)
         .with_context(|| format!("cannot write to {}", args.out.display()))?;
-    Ok(learnt)
+    Ok(used)
 }
 
-/// Bad data is the caller's to mend; anything else failed.
-#[expect(clippy::print_stderr, reason = "a command's complaints go to standard error")]
-fn refuse(error: TrainError) -> anyhow::Result<u8> {
-    if error.is_bad_input() {
-        eprintln!("error: {error}");
-        Ok(BAD_INPUT)
-    } else {
-        Err(error.into())
-    }
-}
-
-/// The command with file names only, so that the card does not depend on where the data lay.
+/// The command with file names only, so that the card does not depend on their folders.
 fn command(args: &TrainArgs) -> String {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let data = args.data.iter().map(|path| format!("--data {}", name(path)));
@@ -139,28 +132,27 @@ fn command(args: &TrainArgs) -> String {
     )
 }
 
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output")]
 fn show(report: &Report, fitted: usize, args: &TrainArgs) -> anyhow::Result<()> {
     if args.json {
-        println!("{}", serde_json::to_string_pretty(report)?);
+        say(&serde_json::to_string_pretty(report)?);
         return Ok(());
     }
     let rows: usize = report.sources.iter().map(|source| source.rows).sum();
-    println!("{rows} rows, {} models -> {}", report.abilities.len(), args.out.display());
+    say(&format!("{rows} rows, {} models -> {}", report.abilities.len(), args.out.display()));
     if report.duplicates > 0 {
         let (duplicates, contradictions) = (report.duplicates, report.contradictions);
-        println!(
-            "{duplicates} lines told a row again, {contradictions} of them with other scores: averaged"
-        );
+        say(&format!(
+            "{duplicates} duplicate rows averaged, {contradictions} of them with different scores"
+        ));
     }
     if report.unsampled > 0 {
-        println!("{} rows left out: training takes a sample drawn by chance", report.unsampled);
+        say(&format!("{} rows left out: training takes a random sample", report.unsampled));
     }
     if let Some(held_out) = report.calibration.as_ref().map(|found| found.all) {
-        println!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier);
+        say(&format!("held out: ECE {:.3}, Brier {:.3}", held_out.ece, held_out.brier));
     }
     for pair in &report.pairs {
-        println!(
+        say(&format!(
             "{}: gain from {} to {}: APGR {:.3} ± {:.3}, CPT50 {:.1} %, CPT80 {:.1} %",
             pair.source,
             pair.weak,
@@ -169,11 +161,11 @@ fn show(report: &Report, fitted: usize, args: &TrainArgs) -> anyhow::Result<()> 
             pair.in_domain_apgr_sd,
             pair.in_domain.cpt50,
             pair.in_domain.cpt80,
-        );
+        ));
     }
     if fitted > 0 {
-        println!("the cascade's confidence is fitted to {fitted} judged answers of the log");
+        say(&format!("the cascade's confidence is fitted to {fitted} judged answers of the log"));
     }
-    println!("more in {}", args.out.join(CARD_FILE).display());
+    say(&format!("more in {}", args.out.join(CARD_FILE).display()));
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! The text of a configuration file with its TOML tree: finds the place of a key, and the key at a place.
+//! The text of a configuration file with its TOML tree: from keys to places in the text and back.
 //!
-//! Knows nothing of what the keys mean.
+//! Does not know the meaning of keys. Pure.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ pub(super) struct Document<'a> {
     pub(super) root: Spanned<DeValue<'a>>,
 }
 
-/// A place as a person counts it.
+/// A place in the text as editors count it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// From 1.
@@ -40,7 +40,7 @@ impl<'a> Document<'a> {
         (Self { text, root }, errors)
     }
 
-    /// Where the value at `path` stands; where it is absent, the nearest table around it that has a place.
+    /// The span of the value at `path`; if it is absent, that of the nearest table around it.
     pub(super) fn span_of(&self, path: &[&str]) -> Option<Span> {
         let mut table = self.root.get_ref().as_table()?;
         let mut found = None;
@@ -57,7 +57,7 @@ impl<'a> Document<'a> {
         found
     }
 
-    /// Where the key at `path` first stands, to sort by.
+    /// Where the key at `path` first occurs, to sort by.
     pub(super) fn start_of_key(&self, path: &[&str]) -> Option<usize> {
         let (last, tables) = path.split_last()?;
         let mut table = self.root.get_ref().as_table()?;
@@ -65,6 +65,14 @@ impl<'a> Document<'a> {
             table = table.get(*key)?.get_ref().as_table()?;
         }
         table.get_key_value(*last).map(|(key, _)| key.span().start)
+    }
+
+    /// The entries of the table `key`, by name, each with its own keys if it is a table.
+    pub(super) fn tables_in(&self, key: &str) -> Vec<(&str, Option<Vec<&str>>)> {
+        let root = self.root.get_ref().as_table();
+        let table = root.and_then(|root| root.get(key)?.get_ref().as_table());
+        let entries = table.into_iter().flatten();
+        entries.map(|(name, value)| (&**name.get_ref(), keys(value))).collect()
     }
 
     pub(super) fn place(&self, span: &Span) -> Place {
@@ -82,16 +90,22 @@ impl<'a> Document<'a> {
     }
 }
 
+/// The keys of `value`; `None` if it is not a table.
+fn keys<'v>(value: &'v Spanned<DeValue<'_>>) -> Option<Vec<&'v str>> {
+    Some(value.get_ref().as_table()?.keys().map(|key| &**key.get_ref()).collect())
+}
+
 fn floor_char_boundary(text: &str, index: usize) -> usize {
     (0..=index.min(text.len())).rev().find(|&index| text.is_char_boundary(index)).unwrap_or(0)
 }
 
-/// What an error's span covers.
+/// How an error's span relates to an entry.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Covers {
     /// Exactly a key.
     Key,
-    /// Exactly a value. An implied table has the span of its own name, an explicit one that of its header.
+    /// Exactly a value. An implied table has the span of its own name, an explicit one that of its
+    /// header.
     Value,
     /// Part of a value, as of an array.
     Within,
@@ -122,7 +136,7 @@ fn encloses(outer: &Span, inner: &Span) -> bool {
     outer.start <= inner.start && inner.end <= outer.end
 }
 
-/// Takes the entry at `path` out of the tree.
+/// Removes the entry at `path`; false if there is none.
 pub(super) fn remove(table: &mut DeTable<'_>, path: &[String]) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
     if rest.is_empty() {
@@ -134,7 +148,7 @@ pub(super) fn remove(table: &mut DeTable<'_>, path: &[String]) -> bool {
     }
 }
 
-/// `path` as one would write it in TOML.
+/// `path` as it is written in TOML.
 pub(super) fn dotted<'k>(path: impl IntoIterator<Item = &'k str>) -> String {
     let bare = |key: &str| {
         !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')

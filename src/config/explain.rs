@@ -1,13 +1,11 @@
-//! serde's and toml's error messages in the words of someone who edits a configuration file.
-//!
-//! Words only: places come from the document, meaning from `validate`.
+//! Messages of serde and toml, rewritten for the editor of a configuration file. Pure.
 
 use toml::de::Error;
 
+use super::diagnostics::{Report, may_hold_secret};
 use super::document::{Span, dotted};
-use super::problem::{Report, may_hold_secret};
 
-/// What serde complains about, taken from its message, which is all there is.
+/// The kind of an error, parsed from serde's message: serde has no structured errors.
 #[derive(Debug, PartialEq)]
 pub(super) enum Fault<'a> {
     UnknownKey { name: &'a str, known: Vec<&'a str> },
@@ -72,12 +70,12 @@ pub(super) fn fault(fault: &Fault<'_>, path: &[String], span: Span, report: &mut
     report.unread(Some(span), full_key, message, hint);
 }
 
-/// An error that no entry could be found for.
+/// Reports an error for which no entry was found.
 pub(super) fn unplaced(error: &Error, report: &mut Report<'_>) {
     report.unread(error.span(), String::new(), error.message().to_owned(), None);
 }
 
-/// The parser goes on after an error, but what it says further on the same line is seldom true.
+/// Reports the first error of each line: further ones on the same line are usually consequences.
 pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
     let mut lines = Vec::new();
     let mut errors: Vec<&Error> = errors.iter().collect();
@@ -96,9 +94,9 @@ pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
     }
 }
 
-/// The nearest of `known` to `word`, or all of them.
+/// The one of `known` that is most like `word`, or all of them.
 pub fn suggest<S: AsRef<str>>(word: &str, known: &[S]) -> String {
-    /// Jaro-Winkler similarity from which two words count as a slip of the fingers (`slotz` and `slots`: 0.92).
+    /// Jaro-Winkler similarity from which a word counts as a misspelling (`slotz` and `slots`: 0.92).
     const ALIKE: f64 = 0.8;
     let likeness =
         |candidate: &str| strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase());
@@ -107,7 +105,7 @@ pub fn suggest<S: AsRef<str>>(word: &str, known: &[S]) -> String {
         .map(|candidate| (likeness(candidate.as_ref()), candidate.as_ref()))
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match nearest {
-        None => "nothing can stand here".to_owned(),
+        None => "no key is allowed here".to_owned(),
         Some((likeness, nearest)) if likeness >= ALIKE => format!("did you mean `{nearest}`?"),
         Some(_) => {
             let known: Vec<String> =
@@ -136,7 +134,7 @@ fn plain_expected(expected: &str) -> String {
     }
 }
 
-/// serde shows the value; that of a key that may hold a secret is left out.
+/// serde's message holds the value; that of a key that may hold a secret is left out.
 fn plain_found(found: &str, secret: bool) -> String {
     let (kind, value) = match found.find(['`', '"']) {
         Some(at) => (found[..at].trim_end(), found[at..].trim_matches('`')),
@@ -157,7 +155,7 @@ fn plain_found(found: &str, secret: bool) -> String {
     }
 }
 
-/// What a right value looks like, for keys whose type has its own grammar.
+/// An example of a valid value, for keys whose type has its own grammar.
 fn example(key: &str) -> Option<String> {
     matches!(key, "listen" | "admin_listen")
         .then(|| "write an address with a port, as in \"127.0.0.1:8080\"".to_owned())
@@ -168,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn serde_s_messages_are_understood() {
+    fn each_kind_of_serdes_messages_is_parsed() {
         assert_eq!(
             Fault::of("unknown field `slotz`, expected one of `source`, `slots`"),
             Fault::UnknownKey { name: "slotz", known: vec!["source", "slots"] }
@@ -186,11 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn a_near_miss_names_the_word_and_a_wild_guess_names_them_all() {
+    fn a_misspelling_gets_one_suggestion_and_any_other_word_gets_all() {
         let known = ["source", "slots", "threads"];
         assert_eq!(suggest("slotz", &known), "did you mean `slots`?");
         assert_eq!(suggest("Thread", &known), "did you mean `threads`?");
         assert_eq!(suggest("xyz", &known), "choose from `source`, `slots`, `threads`");
-        assert_eq!(suggest::<&str>("xyz", &[]), "nothing can stand here");
+        assert_eq!(suggest::<&str>("xyz", &[]), "no key is allowed here");
     }
 }

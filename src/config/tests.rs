@@ -1,8 +1,15 @@
-//! The shipped file is right and complete, and no file whatever brings the reader down.
+//! Tests: the shipped file is valid and complete, and no file makes the reader panic.
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::backends::{cloud, llama};
+use crate::energy;
+use crate::http::Config as ServerConfig;
+use crate::routing;
+use crate::serving::judge;
+use crate::telemetry;
+use crate::traffic;
 
 const MINIMAL: &str = "[models.m.llama]\nsource = \"file:m.gguf\"\n";
 
@@ -27,7 +34,7 @@ fn the_shipped_file_shows_the_defaults_of_the_code() {
     same(&shipped.routing, &routing::Config::default());
     same(&shipped.sessions, &routing::SessionsConfig::default());
     same(&shipped.policies, &bare.policies);
-    let Engine::Llama { config, .. } = &shipped.models["smollm2-135m"].engine else { panic!() };
+    let Engine::Llama(config) = &shipped.models["smollm2-135m"].engine else { panic!() };
     let (source, sha256) = (config.source.clone(), config.sha256.clone());
     same(config, &llama::Config { source, sha256, ..llama::Config::default() });
     let Engine::Openai(config) = &shipped.models["cloud-mini"].engine else { panic!() };
@@ -47,7 +54,7 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
         })
         .collect::<Vec<_>>()
         .join("\n")
-        // An option of embedding models only is shown beside those of all local models.
+        // The shipped file shows an option of embedding models among those of all local models.
         .replacen("embedding = false", "embedding = true", 1);
     let config = parsed(&uncommented);
     assert!(config.policies.contains_key("private"));
@@ -91,7 +98,7 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
             .step_by(2)
             .filter(|key| !["llama", "openai", "cascade", "classes"].contains(key))
         {
-            // An option that is a table of its own stands in a header.
+            // An option that is a table is shown by its header.
             let shown = uncommented.lines().any(|line| {
                 line.starts_with(&format!("{key} = "))
                     || (line.starts_with('[') && line.contains(&format!(".{key}")))
@@ -111,7 +118,7 @@ fn models_keep_the_order_of_the_file_and_a_default_policy_always_exists() {
 }
 
 #[test]
-fn a_file_that_is_no_text_is_one_problem() {
+fn a_file_that_is_not_utf8_is_one_problem() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.toml");
     std::fs::write(&path, b"# fine\nmodel_dir = \"\xff\"\n").unwrap();
@@ -142,7 +149,7 @@ fn an_empty_base_url_is_one_problem() {
     assert_eq!(keys, ["models.m.openai.base_url"]);
 }
 
-/// Without the engine the other tests here have no model to speak of: run this one by name.
+/// The other tests here need the engine: run this one by name.
 #[test]
 #[cfg(not(feature = "llama"))]
 fn a_local_model_in_a_build_without_an_engine_is_one_problem_that_says_how_to_build() {
@@ -153,7 +160,7 @@ fn a_local_model_in_a_build_without_an_engine_is_one_problem_that_says_how_to_bu
     assert!(problem.hint.as_ref().unwrap().contains("cargo build --release"), "{problem}");
 }
 
-/// Pieces that have a meaning somewhere in the file, to put where they have none.
+/// Fragments of configuration files, to insert where they are not valid.
 fn piece() -> impl Strategy<Value = String> {
     const WORDS: &[&str] = &[
         "",

@@ -1,38 +1,40 @@
-//! What a correct configuration still lacks on this machine: model files, keys, a router.
+//! Warnings about a valid configuration on this machine: missing model files, keys, a router.
 //!
-//! The only part of `config` that looks at the disk and the environment, and only on request. Values of variables are
-//! never read out, only whether they are set.
+//! The only part of `config` that reads the disk and the environment, and only on request. Of
+//! variables it reads only whether they are set.
 
 use std::env;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
-use super::{Config, Engine};
+use super::models::Engine;
+use super::schema::Config;
+use crate::backends::llama;
 use crate::energy::Profile;
 use crate::energy::prediction::profile::ModelFile;
-use crate::models::{Sha256, Source, State, resolve, state};
+use crate::models::{FileState, Sha256, Source, file_state, resolve};
 
-/// Something that will not work until it is put right; the rest will.
+/// Something that does not work until it is corrected; the rest does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
-    /// The model's file is not here yet but can be fetched.
+    /// The model's file has not been pulled yet.
     NotPulled { model: String },
     /// The model's `file:` does not exist.
     NoFile { model: String, path: PathBuf },
     /// The model's LoRA adapter does not exist.
     NoAdapter { model: String, path: PathBuf },
-    /// The model's file is not the one the config means.
+    /// The checksum of the model's file is not the configured one.
     WrongFile { model: String, actual: Sha256 },
-    /// The model's file cannot be looked at.
+    /// The model's file cannot be read.
     Unreadable { model: String, error: String },
-    /// The variable that should hold the key is not set or empty.
+    /// The environment variable of the API key is not set, or empty.
     NoKey { model: String, variable: String },
-    /// `routing.router` names no directory.
+    /// `routing.router` is not a directory.
     NoRouter { path: PathBuf },
     /// `energy.profile` cannot be used.
     NoProfile { error: String },
-    /// The profile knows the model with other weights.
+    /// The model was profiled with other weights.
     OtherWeights { model: String, measured: ModelFile },
 }
 
@@ -40,26 +42,26 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotPulled { model } => {
-                write!(f, "{model} is not on this machine yet: run `wattgate models pull {model}`")
+                write!(f, "{model}: model file is missing: run `wattgate models pull {model}`")
             }
             Self::NoFile { model, path } => write!(f, "{model}: {} does not exist", path.display()),
             Self::NoAdapter { model, path } => {
-                write!(f, "{model}: its adapter {} does not exist", path.display())
+                write!(f, "{model}: LoRA adapter {} does not exist", path.display())
             }
             Self::WrongFile { model, actual } => {
                 write!(
                     f,
-                    "{model} is another file than the config means (SHA-256 {actual}): run `wattgate models pull {model}`"
+                    "{model}: file checksum {actual} differs from the configured sha256: run `wattgate models pull {model}`"
                 )
             }
             Self::Unreadable { model, error } => {
-                write!(f, "{model}: its file cannot be read: {error}")
+                write!(f, "{model}: model file cannot be read: {error}")
             }
             Self::NoKey { model, variable } => {
-                write!(f, "{model} stays inactive: the variable {variable} is not set")
+                write!(f, "{model} is inactive: the environment variable {variable} is not set")
             }
             Self::NoRouter { path } => {
-                write!(f, "routing.router: {} is no directory", path.display())
+                write!(f, "routing.router: {} is not a directory", path.display())
             }
             Self::NoProfile { error } => write!(f, "energy.profile: {error}"),
             Self::OtherWeights { model, measured } => {
@@ -73,22 +75,22 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Looks at this machine; reads no model file.
+/// All warnings on this machine. Reads no model file.
 pub fn warnings(config: &Config) -> Vec<Warning> {
     let router = config.routing.router.iter().filter(|path| !path.is_dir());
     let router = router.map(|path| Warning::NoRouter { path: path.clone() });
     let models = config.models.iter().filter_map(|(name, model)| {
         let model_name = name.clone();
         match &model.engine {
-            Engine::Llama { source, sha256, .. } => {
-                let found = state(source, sha256.as_ref(), &config.model_dir);
-                match (found, source) {
-                    (Ok(State::Verified { .. } | State::Unverified { .. }), _) => None,
-                    (Ok(State::Missing), Source::File(path)) => {
+            Engine::Llama(llama) => {
+                let found = file_state(&llama.source, llama.sha256.as_ref(), &config.model_dir);
+                match (found, &llama.source) {
+                    (Ok(FileState::Verified { .. } | FileState::Unverified { .. }), _) => None,
+                    (Ok(FileState::Missing), Source::File(path)) => {
                         Some(Warning::NoFile { model: model_name, path: path.clone() })
                     }
-                    (Ok(State::Missing), _) => Some(Warning::NotPulled { model: model_name }),
-                    (Ok(State::Wrong { actual }), _) => {
+                    (Ok(FileState::Missing), _) => Some(Warning::NotPulled { model: model_name }),
+                    (Ok(FileState::Wrong { actual }), _) => {
                         Some(Warning::WrongFile { model: model_name, actual })
                     }
                     (Err(error), _) => {
@@ -105,7 +107,7 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
     router.chain(profile_warnings(config)).chain(models).chain(adapters(config)).collect()
 }
 
-/// What is wrong with the energy profile; the gateway says it when it starts.
+/// Warnings about the energy profile; the gateway logs them when it starts.
 pub fn profile_warnings(config: &Config) -> Vec<Warning> {
     let Some(path) = &config.energy.profile else { return Vec::new() };
     let profile = match Profile::of_here(path) {
@@ -120,22 +122,22 @@ pub fn profile_warnings(config: &Config) -> Vec<Warning> {
     others.collect()
 }
 
-/// The weights a local model runs with, if they are here.
+/// The weights of a local model, if its file exists.
 pub fn weights(config: &Config, engine: &Engine) -> Option<ModelFile> {
-    let Engine::Llama { source, .. } = engine else { return None };
+    let Engine::Llama(llama::Config { source, .. }) = engine else { return None };
     let bytes = fs::metadata(resolve(source, &config.model_dir)).ok()?.len();
     Some(ModelFile { source: source.to_string(), bytes })
 }
 
 fn adapters(config: &Config) -> impl Iterator<Item = Warning> + '_ {
     config.models.iter().filter_map(|(name, model)| {
-        let Engine::Llama { config: llama, .. } = &model.engine else { return None };
+        let Engine::Llama(llama) = &model.engine else { return None };
         let path = llama.lora.as_ref().filter(|path| !path.is_file())?;
         Some(Warning::NoAdapter { model: name.clone(), path: path.clone() })
     })
 }
 
-/// Whether the variable holds something.
+/// Whether the environment variable is set and not empty.
 pub fn is_set(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|value| !value.is_empty())
 }

@@ -17,6 +17,7 @@ use super::sensors::remote::{prometheus, wall};
 use super::sensors::sysfs::rapl;
 use super::work::TokenWeights;
 use crate::units::Watts;
+use crate::validate::{Diagnostics, Validate, above_zero_to};
 
 /// Config of the energy meter.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -154,98 +155,7 @@ impl Default for Config {
     }
 }
 
-/// An invalid value.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-pub enum ConfigError {
-    #[error("must be 10 to 1000 milliseconds, not {0}")]
-    Cadence(u64),
-    #[error("must be above 0 and at most 1000 W, not {0}")]
-    WattsPerBusyCore(Watts),
-    #[error("must satisfy 0 ≤ low ≤ watts_per_busy_core, not {0}")]
-    Low(Watts),
-    #[error("must satisfy watts_per_busy_core ≤ high ≤ 1000 W, not {0}")]
-    High(Watts),
-    #[error("must be 0 to 10000 W, not {0}")]
-    IdleWatts(Watts),
-    #[error("must be 0 to 10000 W, not {0}")]
-    CardIdleWatts(Watts),
-    #[error("must be 0 to 1000, not {0}")]
-    PrefillWeight(f64),
-    #[error("must be above 0 and at most 1000, not {0}")]
-    DecodeWeight(f64),
-}
-
-impl ConfigError {
-    /// The table of the invalid key below `energy`; `None` for a key of `energy` itself.
-    pub fn table(self) -> Option<&'static str> {
-        matches!(self, Self::CardIdleWatts(_)).then_some("nvml")
-    }
-
-    /// The invalid key.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::Cadence(_) => "cadence_ms",
-            Self::WattsPerBusyCore(_) => "watts_per_busy_core",
-            Self::Low(_) => "watts_per_busy_core_low",
-            Self::High(_) => "watts_per_busy_core_high",
-            Self::IdleWatts(_) | Self::CardIdleWatts(_) => "idle_watts",
-            Self::PrefillWeight(_) => "prefill_weight",
-            Self::DecodeWeight(_) => "decode_weight",
-        }
-    }
-}
-
 impl Config {
-    /// All invalid values.
-    pub fn problems(&self) -> Vec<ConfigError> {
-        let watts = self.watts_per_busy_core.0;
-        let (low, high) = (self.watts_per_busy_core_low, self.watts_per_busy_core_high);
-        // A NaN is in no range, so each rule states what is allowed.
-        let rules = [
-            ((10..=1000).contains(&self.cadence_ms), ConfigError::Cadence(self.cadence_ms)),
-            (
-                positive_up_to(1000.0, watts),
-                ConfigError::WattsPerBusyCore(self.watts_per_busy_core),
-            ),
-            ((0.0..=watts).contains(&low.0), ConfigError::Low(low)),
-            ((watts..=1000.0).contains(&high.0), ConfigError::High(high)),
-            (is_idle(self.idle_watts), ConfigError::IdleWatts(self.idle_watts.unwrap_or_default())),
-            (
-                is_idle(self.nvml.idle_watts),
-                ConfigError::CardIdleWatts(self.nvml.idle_watts.unwrap_or_default()),
-            ),
-            (
-                (0.0..=1000.0).contains(&self.prefill_weight),
-                ConfigError::PrefillWeight(self.prefill_weight),
-            ),
-            (
-                positive_up_to(1000.0, self.decode_weight),
-                ConfigError::DecodeWeight(self.decode_weight),
-            ),
-        ];
-        rules.into_iter().filter_map(|(allowed, error)| (!allowed).then_some(error)).collect()
-    }
-
-    /// The invalid values of nested tables: the path below `energy`, key last, and the reason.
-    pub fn table_problems(&self) -> Vec<(Vec<&str>, String)> {
-        let mut problems = Vec::new();
-        let mut tables = vec![
-            (vec!["carbon"], self.carbon.problems()),
-            (vec!["carbon", "live"], self.carbon.live.problems()),
-            (vec!["price"], self.price.problems()),
-            (vec!["wall"], self.wall.problems()),
-        ];
-        for (name, query) in &self.prometheus {
-            tables.push((vec!["prometheus", name], query.problems()));
-        }
-        for (table, found) in tables {
-            for (key, why) in found {
-                problems.push((table.iter().copied().chain([key]).collect(), why));
-            }
-        }
-        problems
-    }
-
     pub fn cpu_model(&self) -> CpuModel {
         CpuModel {
             watts_per_busy_core: self.watts_per_busy_core,
@@ -271,21 +181,42 @@ impl Config {
     }
 }
 
-fn is_idle(watts: Option<Watts>) -> bool {
-    watts.is_none_or(|idle| (0.0..=10_000.0).contains(&idle.0))
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        const BAND: &str = "the band must hold `watts_per_busy_core`";
+        out.range("cadence_ms", self.cadence_ms, 10..=1000, " milliseconds");
+        let watts = self.watts_per_busy_core.0;
+        out.range("watts_per_busy_core", watts, above_zero_to(1000.0), " W");
+        let (low, high) = (self.watts_per_busy_core_low.0, self.watts_per_busy_core_high.0);
+        out.range("watts_per_busy_core_low", low, 0.0..=watts, " W").hint(BAND);
+        out.range("watts_per_busy_core_high", high, watts..=1000.0, " W").hint(BAND);
+        validate_idle_watts(self.idle_watts, out);
+        out.range("prefill_weight", self.prefill_weight, 0.0..=1000.0, "");
+        out.range("decode_weight", self.decode_weight, above_zero_to(1000.0), "");
+        out.inside("nvml", |out| validate_idle_watts(self.nvml.idle_watts, out));
+        out.table("carbon", &self.carbon);
+        out.table("price", &self.price);
+        out.table("wall", &self.wall);
+        out.inside("prometheus", |out| {
+            for (name, query) in &self.prometheus {
+                out.table(name, query);
+            }
+        });
+    }
 }
 
-fn positive_up_to(limit: f64, value: f64) -> bool {
-    value > 0.0 && value <= limit
+fn validate_idle_watts(watts: Option<Watts>, out: &mut Diagnostics) {
+    out.range_if_set("idle_watts", watts.map(|watts| watts.0), 0.0..=10_000.0, " W");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::Diagnostic;
 
     #[test]
     fn the_default_is_usable_and_an_empty_section_is_the_default() {
-        assert_eq!(Config::default().problems(), []);
+        assert_eq!(Config::default().diagnostics(), []);
         assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
         assert_eq!(Config::default().token_weights(), TokenWeights::DEFAULT);
         assert_eq!(Config::default().cpu_model(), CpuModel::DEFAULT);
@@ -305,7 +236,7 @@ mod tests {
         "#;
         let config: Config = toml::from_str(text).unwrap();
         assert_eq!(config.sensors, SensorChoice::CpuModel);
-        let keys: Vec<&str> = config.problems().into_iter().map(ConfigError::key).collect();
+        let keys: Vec<String> = config.diagnostics().iter().map(Diagnostic::key).collect();
         assert_eq!(
             keys,
             [

@@ -17,6 +17,7 @@ use super::polling::poller::Poller;
 use state::MeterState;
 use ticker::Ticker;
 
+mod attempt;
 mod error;
 mod handle;
 mod probe;
@@ -24,6 +25,7 @@ mod state;
 mod suspend;
 mod ticker;
 
+pub use attempt::{AttemptObserver, OpenAttempt, PendingAttempt};
 pub use error::MeterError;
 pub use handle::MeterHandle;
 

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{AttemptId, MonotonicNs};
 
-/// One step of an engine (one batch). Steps of one engine do not overlap and are reported in order.
+/// One step of an engine: the evaluation of one batch. Steps of one engine do not overlap and are
+/// reported in order. While the engine is busy, a step begins at the end of the previous one, so
+/// that steps cover all busy time; an idle engine's first step begins when it wakes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkSpan {
     pub start: MonotonicNs,
@@ -16,12 +18,14 @@ pub struct WorkSpan {
 }
 
 /// The part of a step for one attempt.
+///
+/// Cached prompt tokens are not evaluated and not counted. The last token of an answer is not
+/// evaluated either: decode tokens are one less than completion tokens, plus rejected drafts, which
+/// are work too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkRow {
     pub attempt: AttemptId,
-    /// Prompt tokens computed in this step, without tokens from a cache.
     pub prefill_tokens: u32,
-    /// Tokens generated in this step.
     pub decode_tokens: u32,
 }
 

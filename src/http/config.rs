@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use crate::validate::{Diagnostics, Validate};
+
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -42,4 +44,14 @@ impl Default for Config {
 pub struct AdminConfig {
     /// Whether other machines may use `/admin`. Default false: only connections from this machine.
     pub allow_remote: bool,
+}
+
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        out.positive([
+            ("max_connections", u64::from(self.max_connections)),
+            ("body_timeout_ms", self.body_timeout_ms),
+            ("max_body_bytes", self.max_body_bytes as u64),
+        ]);
+    }
 }

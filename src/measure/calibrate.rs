@@ -1,34 +1,34 @@
-//! Sets a sensor against a wall meter: steps of load, and the straight line through them.
+//! Calibration of a sensor against a wall meter: steps of load and the straight line through them.
 //!
-//! A line that does not explain the wall meter is refused: a wrong calibration is worse than an honest estimate.
+//! A poor fit is refused: a wrong calibration is worse than an honest estimate.
 
 use std::time::Duration;
 
 use futures::future::{join_all, try_join};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{AskError, Gateway};
+use super::client::{ClientError, Gateway};
 use super::scrape;
 use super::wall::{self, Reading, WallError, WallMeter};
 use crate::energy::{Calibration, Source};
 use crate::units::Watts;
 
-/// Least share of the variance that the line must explain.
+/// Minimum R² of the line.
 const R_SQUARED_MIN: f64 = 0.9;
-/// Fewer steps fit any line.
+/// Any line fits fewer steps.
 const STEPS_MIN: usize = 4;
 const POLL_EVERY: Duration = Duration::from_millis(250);
 
-/// What keeps the machine busy.
+/// Load that keeps the machine busy.
 #[derive(Clone, Copy, Debug)]
 pub struct Load<'a> {
     pub model: &'a str,
     pub local: bool,
     /// Requests at a time in each step; 0: idle.
     pub levels: &'a [u32],
-    /// The start of a step, while power still rises, which is left out.
+    /// Start of a step that is left out, while power still rises.
     pub ramp: Duration,
-    /// How long each step counts, behind the ramp.
+    /// Length of the counted part of a step.
     pub step: Duration,
 }
 
@@ -40,11 +40,11 @@ pub struct Step {
     /// Seconds since the Unix epoch.
     pub start_s: f64,
     pub end_s: f64,
-    /// Mean power by the sensor, the gateway's own included.
+    /// Mean power by the sensor, including that of the gateway itself.
     pub sensor_watts: f64,
 }
 
-/// Steps and the sensor they are about.
+/// Steps, and the sensor that was read during them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Steps {
@@ -55,12 +55,10 @@ pub struct Steps {
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrateError {
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Client(#[from] ClientError),
     #[error(transparent)]
     Wall(#[from] WallError),
-    #[error(
-        "no sensor of this machine can be read, so there is nothing to calibrate: see `wattgate check`"
-    )]
+    #[error("no sensor of this machine can be read: run `wattgate check --energy` to see why")]
     NoSensor,
     #[error(
         "the wall meter covers {covered} of {steps} steps, and {STEPS_MIN} are needed; they ran from {from} to {to}: record that time, and repeat with --resume"
@@ -71,11 +69,13 @@ pub enum CalibrateError {
         .0 * 100.0, R_SQUARED_MIN * 100.0
     )]
     Unexplained(f64),
-    #[error("refused: the wall meter falls when the sensor rises: is it this machine's?")]
+    #[error(
+        "refused: wall power falls when sensor power rises; check that the meter feeds this machine"
+    )]
     Falling,
 }
 
-/// Runs the steps, and reads a plug meanwhile; a file is read afterwards, by [`fit`].
+/// Runs the steps. Polls a smart plug meanwhile; a CSV file is read afterwards by [`fit`].
 pub async fn run(
     gateway: &Gateway,
     load: Load<'_>,
@@ -92,7 +92,7 @@ pub async fn run(
         steps
     };
     let polling = async {
-        // A plug that never answers is an error; one that misses a question leaves a gap.
+        // The first reading must succeed; a later failure leaves a gap.
         let mut readings = vec![wall::ask(meter, gateway.http()).await?];
         while !*ended.borrow() {
             readings.extend(wall::ask(meter, gateway.http()).await);
@@ -143,14 +143,14 @@ async fn step(
     };
     tokio::select! {
         step = watching => step,
-        // Streams end only by failing.
+        // A stream ends only with an error.
         errors = join_all(streams), if requests > 0 => {
-            Err(errors.into_iter().next().map_or(CalibrateError::NoSensor, CalibrateError::Ask))
+            Err(errors.into_iter().next().map_or(CalibrateError::NoSensor, CalibrateError::Client))
         }
     }
 }
 
-/// The source behind most of the energy so far.
+/// The source of most of the energy so far.
 fn source(metrics: &str) -> Option<Source> {
     let sources = [
         Source::Rapl,
@@ -171,7 +171,7 @@ fn joules_of(metrics: &str, source: Source) -> Option<f64> {
     scrape::sum(metrics, "wattgate_device_energy_joules_total", of_source)
 }
 
-/// `wall = offset + gain · sensor` over the steps that the wall meter covers.
+/// Fits `wall = offset + gain · sensor` to the steps that the wall meter covers.
 pub fn fit(
     steps: &Steps,
     readings: &[Reading],
@@ -226,7 +226,7 @@ fn not_covered(covered: usize, steps: &[Step]) -> CalibrateError {
     }
 }
 
-/// Mean watts of one step, by both.
+/// Mean watts of one step by sensor and wall meter.
 #[derive(Clone, Copy, Debug)]
 struct Level {
     sensor: f64,
@@ -240,7 +240,7 @@ struct Line {
 }
 
 impl Line {
-    /// Least squares; none if the sensor never moved.
+    /// Least squares; `None` if the sensor never moved.
     fn through(levels: &[Level]) -> Option<Self> {
         let (sensor, wall) = means(levels);
         let spread: f64 = levels.iter().map(|level| (level.sensor - sensor).powi(2)).sum();
@@ -266,7 +266,8 @@ fn means(levels: &[Level]) -> (f64, f64) {
     (mean(|level| level.sensor), mean(|level| level.wall))
 }
 
-/// How far single steps lie from the line through the others, above the idle machine: the least and the greatest ratio.
+/// Range of the ratios between single steps and the line through the others, above idle power: the
+/// least and the greatest.
 fn band(levels: &[Level]) -> (f64, f64) {
     let most = levels.iter().map(|level| level.sensor).fold(0.0, f64::max);
     let ratios = levels.iter().enumerate().filter(|(_, level)| level.sensor > most / 4.0);
@@ -283,7 +284,8 @@ fn band(levels: &[Level]) -> (f64, f64) {
 mod tests {
     use super::*;
 
-    /// Six steps of 10 s, whose wall power `wall` makes of the sensor's, with three readings each.
+    /// Six steps of 10 s with three wall readings each; `wall` computes wall power from sensor
+    /// power.
     fn calibrate(wall: impl Fn(f64) -> f64) -> Result<Calibration, CalibrateError> {
         let levels = [0.05, 3.0, 5.0, 6.2, 6.6, 0.05];
         let steps: Vec<Step> = (0_u8..)

@@ -1,6 +1,6 @@
-//! The report's pictures, as SVG.
+//! Charts of the report as SVG.
 //!
-//! Drawing only: every figure comes from the summary.
+//! Draws the figures of the summary and computes none.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use super::summary::{ModelResult, Part, Summary};
 use super::table::digits;
 use crate::plot::{Area, COLOURS, DrawError, Drawn, FAINT, FONT, INK, draw, frame, mesh, percent};
 
-/// Accuracy over joules of each model, both with intervals.
+/// Accuracy over joules of each model, with intervals.
 pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
     let points: Vec<(String, Estimate, Estimate)> = summary
         .results
@@ -36,7 +36,7 @@ pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
                 PathElement::new(vec![(x, accuracy.low), (x, accuracy.high)], line),
             ])?;
             chart.draw_series([Circle::new((x, y), 6, colour.filled())])?;
-            // Above and below in turn: models alike would write over each other.
+            // Alternates above and below, because labels of similar models would overlap.
             let (at, shift) = if place % 2 == 0 { (VPos::Bottom, -8) } else { (VPos::Top, 8) };
             let style = (FONT, 14).into_font().color(&colour).pos(Pos::new(HPos::Left, at));
             chart.draw_series([
@@ -47,7 +47,7 @@ pub fn frontier(summary: &Summary) -> Result<String, DrawError> {
     })
 }
 
-/// Joules per request in each part, one bar a model.
+/// Joules per request in each part, one bar per model.
 pub fn joules_by(
     summary: &Summary,
     parts: impl Fn(&ModelResult) -> &[Part],
@@ -59,7 +59,7 @@ pub fn joules_by(
     )
 }
 
-/// Accuracy in each part, one bar a model.
+/// Accuracy in each part, one bar per model.
 pub fn accuracy_by(
     summary: &Summary,
     parts: impl Fn(&ModelResult) -> &[Part],
@@ -76,7 +76,7 @@ const GAP: i32 = 12;
 const LEFT: i32 = 120;
 const BOTTOM: i32 = 58;
 
-/// Horizontal bars with intervals, grouped by part: names of parts stay readable.
+/// Horizontal bars with intervals, grouped by part, so that names of parts stay readable.
 fn bars(
     summary: &Summary,
     parts: impl Fn(&ModelResult) -> Vec<(String, Option<Estimate>)>,
@@ -146,7 +146,7 @@ fn axis(
     Ok(())
 }
 
-/// Fitted against actual joules of what was held out.
+/// Fitted over actual joules of held-out requests.
 pub fn residuals(fit: &Fit) -> Result<String, DrawError> {
     let points = &fit.points;
     draw((440, 400), |area| {
@@ -169,7 +169,7 @@ pub fn residuals(fit: &Fit) -> Result<String, DrawError> {
     })
 }
 
-/// What a model is called in a picture.
+/// Label of a result.
 pub fn label(result: &ModelResult) -> String {
     if result.batch == 1 {
         result.model.clone()
@@ -178,7 +178,7 @@ pub fn label(result: &ModelResult) -> String {
     }
 }
 
-/// The colour of the nth result, for a legend.
+/// Colour of the nth result, for a legend.
 pub fn colour(place: usize) -> String {
     let RGBColor(red, green, blue) = COLOURS[place % COLOURS.len()];
     format!("rgb({red},{green},{blue})")
@@ -190,7 +190,7 @@ fn log(range: Range<f64>) -> LogCoord<f64> {
     range.log_scale().base(base).into()
 }
 
-/// A range around the values that is wide enough for a logarithmic axis.
+/// A range around the values, wide enough for a logarithmic axis.
 fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values
         .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));

@@ -1,7 +1,8 @@
-//! From rows to a model's costs: joules and seconds per request, per prompt token and per output token. Pure.
+//! Costs of a model fitted to rows: joules and seconds per request, prompt token and output token.
+//! Pure.
 //!
-//! The errors are those of questions that were left out: every fifth question, with all its repeats, is predicted by a fit
-//! of the other four fifths, and each fifth has its turn. The costs themselves come from all rows.
+//! Errors are cross-validated: every fifth question, with all its repeats, is predicted by a fit of
+//! the other four fifths, in turn. The costs themselves come from all rows.
 
 use std::collections::BTreeMap;
 
@@ -16,31 +17,34 @@ use crate::energy::prediction::profile::{Cost, Linear};
 use crate::routing::text::fnv1a;
 use crate::units::Joules;
 
-/// Parts that the questions fall into; each is left out once.
+/// Cross-validation folds.
 const FOLDS: usize = 5;
-/// Fewer sums than this fit three coefficients to noise.
+/// Three coefficients fit fewer sums to noise.
 const SUMS_MIN: usize = 8;
-/// Resamplings for the intervals of the coefficients.
+/// Bootstrap resamplings for the intervals of the coefficients.
 const RESAMPLES: usize = 400;
 
-/// A fit and how it did, for the profile and the report.
+/// A fit and its errors, for the profile and the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Fit {
     pub cost: Cost,
-    /// How far another draw of questions would move the joules of a request, a prompt token and an output token: 95 %
-    /// bootstrap intervals. Absent where the energy is unknown.
+    /// 95 % bootstrap intervals over questions of the joules of a request, a prompt token and an
+    /// output token. Absent where the energy is unknown.
     pub intervals: Option<[Interval; 3]>,
-    /// Requests, or waves of a batch, that were predicted by a fit without them.
+    /// Number of requests (waves of a batch) predicted by a fit without them.
     pub held_out: usize,
-    /// With the tokens that were really read and written.
+    /// With the actual tokens.
     pub errors: Option<Errors>,
-    /// The same corrected by the answers just before, as the gateway does it: the machine's state changes.
+    /// With the actual tokens, corrected by the preceding answers as the gateway does: the state of
+    /// the machine changes.
     pub tracked: Option<Errors>,
-    /// Corrected likewise, with the tokens that the gateway expected before it asked: what a decision rests on.
-    pub foreseen: Option<Errors>,
-    /// As the gateway itself predicted while it was measured, by the profile it had and what it learned on the way.
+    /// Corrected likewise, with the tokens that the gateway expected beforehand: what a decision
+    /// rests on.
+    #[serde(rename = "foreseen")]
+    pub predicted: Option<Errors>,
+    /// The gateway's own predictions during the run, by its profile and what it learned meanwhile.
     pub gateway: Option<Errors>,
-    /// Fitted and actual joules of what was left out.
+    /// Fitted and actual joules of the held-out requests.
     pub points: Vec<Point>,
 }
 
@@ -51,37 +55,35 @@ pub struct Errors {
     pub p90: f64,
 }
 
-/// One request or wave that was left out.
+/// One held-out request or wave.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Point {
     pub fitted: f64,
     pub actual: f64,
 }
 
-/// Why nothing was fitted.
+/// Why there is no fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoFit {
     #[error("{0} answers (waves of a batch count once) are too few to fit: it takes {SUMS_MIN}")]
     TooFew(usize),
-    #[error(
-        "all answers are alike: the cost of a prompt token cannot be told from that of an output token"
-    )]
+    #[error("all answers are alike: the costs of prompt and output tokens cannot be separated")]
     Alike,
 }
 
-/// What one request took, or one wave of them together.
+/// Tokens and joules of one request, or of one wave.
 #[derive(Clone, Debug, Default)]
 struct Sum {
-    /// The question or wave, which repeats share.
+    /// Question or wave, the same for all repeats.
     name: String,
     requests: f64,
     tokens: Tokens,
-    /// As the gateway expected them; none for a wave.
-    foreseen: Option<Tokens>,
+    /// Tokens that the gateway expected; `None` for a wave.
+    predicted: Option<Tokens>,
     joules: f64,
 }
 
-/// Fits the rows of one model and batch.
+/// Fits the rows of one model and batch size.
 pub fn fit(rows: &[&Row], batch: u32, seed: u64) -> Result<Fit, NoFit> {
     let answered: Vec<&Row> = rows.iter().copied().filter(|row| row.error.is_none()).collect();
     let seconds = linear(&equations_of_seconds(&answered))?;
@@ -91,7 +93,7 @@ pub fn fit(rows: &[&Row], batch: u32, seed: u64) -> Result<Fit, NoFit> {
     } else {
         (Some(linear(&equations(&sums))?), intervals(&sums, seed))
     };
-    let LeftOut { points, tracked, foreseen } = left_out(&sums);
+    let LeftOut { points, tracked, predicted } = left_out(&sums);
     let ratios = || points.iter().map(|point| point.actual / point.fitted).collect::<Vec<_>>();
     let errors = Errors::of(points.iter().copied());
     let cost = Cost {
@@ -111,8 +113,8 @@ pub fn fit(rows: &[&Row], batch: u32, seed: u64) -> Result<Fit, NoFit> {
         held_out: points.len(),
         errors,
         tracked: Errors::of(tracked.into_iter()),
-        foreseen: Errors::of(foreseen.into_iter()),
-        gateway: Errors::of(answered.iter().filter_map(|row| predicted(row))),
+        predicted: Errors::of(predicted.into_iter()),
+        gateway: Errors::of(answered.iter().filter_map(|row| gateway_prediction(row))),
         points,
     })
 }
@@ -126,19 +128,19 @@ impl Errors {
 }
 
 impl Point {
-    /// None where nothing can be said of a ratio: a clock tick may be longer than a short answer.
+    /// `None` if the ratio is undefined: a short answer may take less than a clock tick.
     fn new(fitted: f64, actual: f64) -> Option<Self> {
         (fitted > 0.0 && actual > 0.0).then_some(Self { fitted, actual })
     }
 }
 
-/// What the gateway said before it asked, and what came of it.
-fn predicted(row: &Row) -> Option<Point> {
-    Point::new(row.foreseen?.joules?.0, row.joules()?)
+/// Joules that the gateway predicted, and the actual ones.
+fn gateway_prediction(row: &Row) -> Option<Point> {
+    Point::new(row.predicted?.joules?.0, row.joules()?)
 }
 
-/// Alone, every request is a sum of its own; several at a time, every wave that ran whole is. Without those whose energy
-/// is not known.
+/// One sum per request for batch size 1, else one per complete wave. Drops those with unknown
+/// energy.
 fn sums(rows: &[&Row], batch: u32) -> Vec<Sum> {
     if batch == 1 {
         return rows.iter().filter_map(|row| Sum::of(row.item.clone(), &[row])).collect();
@@ -160,7 +162,7 @@ impl Sum {
             sum.joules += row.joules()?;
         }
         if let [row] = rows {
-            sum.foreseen = row.foreseen.map(|seen| Tokens {
+            sum.predicted = row.predicted.map(|seen| Tokens {
                 prefill: seen.prompt_tokens.saturating_sub(seen.cached_tokens),
                 decode: seen.output_tokens,
             });
@@ -168,7 +170,7 @@ impl Sum {
         Some(sum)
     }
 
-    /// By name, so that neither repeats nor the order of asking matter.
+    /// Depends on the name only, so that repeats of a question share a fold.
     #[expect(clippy::cast_possible_truncation, reason = "below FOLDS")]
     fn fold(&self) -> usize {
         (fnv1a(self.name.as_bytes()) % FOLDS as u64) as usize
@@ -194,7 +196,7 @@ fn equations<'a>(sums: impl IntoIterator<Item = &'a Sum>) -> Vec<Equation<3>> {
     equations.collect()
 }
 
-/// Time to the first token tells what prompts take, and the time after it what output takes.
+/// Time to the first token determines the cost of prompts, the time after it that of outputs.
 fn equations_of_seconds(rows: &[&Row]) -> Vec<Equation<3>> {
     let mut equations = Vec::with_capacity(2 * rows.len());
     for row in rows {
@@ -211,7 +213,8 @@ fn linear(equations: &[Equation<3>]) -> Result<Linear, NoFit> {
         return Err(NoFit::TooFew(equations.len()));
     }
     let per_token = |[_, prefill, decode]: &[f64; 3]| prefill + decode > 0.0;
-    // Answers of nearly one length may look as if only their number counted; then all of it is put on their tokens.
+    // With answers of nearly one length, all of the cost may fall on their number; it is then put
+    // on their tokens.
     let without_fixed = || {
         let columns = |[_, prefill, decode]: [f64; 3]| [0.0, prefill, decode];
         let equations =
@@ -224,15 +227,15 @@ fn linear(equations: &[Equation<3>]) -> Result<Linear, NoFit> {
     Ok(Linear { fixed, prefill_token, decode_token })
 }
 
-/// What was left out, as a fit without its fold predicts it.
+/// Predictions of the held-out sums.
 #[derive(Default)]
 struct LeftOut {
     points: Vec<Point>,
     tracked: Vec<Point>,
-    foreseen: Vec<Point>,
+    predicted: Vec<Point>,
 }
 
-/// Predicts every sum by a fit without its fold, in the order in which they were asked.
+/// Predicts each sum by a fit without its fold, in the order of the run.
 fn left_out(sums: &[Sum]) -> LeftOut {
     let fits: Vec<Option<Linear>> = (0..FOLDS)
         .map(|fold| linear(&equations(sums.iter().filter(|sum| sum.fold() != fold))).ok())
@@ -246,14 +249,16 @@ fn left_out(sums: &[Sum]) -> LeftOut {
         let ratio = recent.ratio().unwrap_or(1.0);
         left_out.points.extend(Point::new(fitted, sum.joules));
         left_out.tracked.extend(Point::new(fitted * ratio, sum.joules));
-        let foreseen = sum.foreseen.map(|tokens| sum.fitted(joules, tokens) * ratio);
-        left_out.foreseen.extend(foreseen.and_then(|foreseen| Point::new(foreseen, sum.joules)));
+        let predicted = sum.predicted.map(|tokens| sum.fitted(joules, tokens) * ratio);
+        left_out
+            .predicted
+            .extend(predicted.and_then(|predicted| Point::new(predicted, sum.joules)));
         recent.add(sum.joules, fitted);
     }
     left_out
 }
 
-/// Intervals of the coefficients over other draws of questions.
+/// Bootstrap intervals of the coefficients over questions.
 fn intervals(sums: &[Sum], seed: u64) -> Option<[Interval; 3]> {
     let mut questions: BTreeMap<&str, Vec<&Sum>> = BTreeMap::new();
     for sum in sums {
@@ -272,8 +277,8 @@ mod tests {
     use super::*;
     use crate::energy::EnergyFigure;
 
-    /// 60 questions of a model that takes 0.5 J, 0.01 J a prompt token and 0.05 J an output token, with a few percent of
-    /// noise; the split between requests of a wave is as wrong as can be.
+    /// 64 questions to a model that takes 0.5 J, 0.01 J a prompt token and 0.05 J an output token,
+    /// with a few percent of noise. The split between requests of a wave is as wrong as possible.
     fn rows(batch: u32) -> Vec<Row> {
         let mut random = fastrand::Rng::with_seed(3);
         let mut rows: Vec<Row> = (0..64_u32)
@@ -355,7 +360,7 @@ mod tests {
     fn answers_that_differ_by_noise_alone_still_have_a_cost_per_token() {
         let rows: Vec<Row> = (0..20_u32)
             .map(|number| {
-                // The longer the answer, the less it took: only by chance.
+                // Longer answers take less, by chance.
                 let joules = 2.0 - f64::from(number) * 0.01;
                 let mut row = tests::row(&format!("q{number}"), 1.0, joules);
                 row.prompt_tokens = 40 + u64::from(number % 3);

@@ -1,6 +1,8 @@
-//! What was asked so far: one JSON line per request, appended as it settles, so that a run can be killed and go on.
+//! Journal of a run: one JSON line per request, appended once it is settled, so that a killed run
+//! can resume.
 //!
-//! Beside it stand the settings of the run; another run cannot be continued by mistake.
+//! `settings.json` next to it holds the options of the run, so that another run is not resumed by
+//! mistake.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -16,13 +18,13 @@ use crate::units::Joules;
 const ROWS_FILE: &str = "items.jsonl";
 const SETTINGS_FILE: &str = "settings.json";
 
-/// What must be the same for two runs to be one.
+/// Options that must be equal to resume a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub suite: String,
     pub suite_sha256: String,
-    /// Questions taken from the suite; absent: all.
+    /// Number of questions; absent: all.
     pub limit: Option<usize>,
     pub max_tokens: u32,
     pub temperature: f32,
@@ -31,7 +33,7 @@ pub struct Settings {
     pub machine: Hardware,
 }
 
-/// One request, once its energy is final.
+/// One request with final energy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
@@ -41,38 +43,40 @@ pub struct Row {
     pub batch: u32,
     /// From 0.
     pub repeat: u32,
-    /// Requests of one wave ran at the same time; numbers begin at 0 with each batch and repeat.
+    /// Requests of one wave ran at the same time; counted from 0 per batch and repeat.
     pub wave: u32,
-    /// How many of the wave really ran together: fewer at the end of a suite, and where a run was cut off and went on.
+    /// Number of requests that really ran together: fewer at the end of a suite and where a run was
+    /// interrupted.
     pub together: u32,
     pub item: String,
     pub domain: String,
     pub difficulty: u8,
-    /// 1 right, 0 wrong; absent if nothing says what is right.
+    /// 1 right, 0 wrong; absent for a question without a rule.
     pub score: Option<f64>,
-    /// Marginal energy; absent where there was no answer.
+    /// Marginal energy; absent without an answer.
     pub energy: Option<EnergyFigure>,
     pub first_token_s: Option<f64>,
-    /// From arrival to the last token.
+    /// Seconds from arrival to the last token.
     pub total_s: f64,
     pub prompt_tokens: u64,
     /// Part of `prompt_tokens`.
     pub cached_tokens: u64,
     pub output_tokens: u64,
-    /// What the gateway expected of the request before it ran.
-    pub foreseen: Option<Foreseen>,
-    /// Mean log-probability of the output tokens, where the model tells.
+    /// Prediction of the gateway before the request ran.
+    #[serde(rename = "foreseen")]
+    pub predicted: Option<Prediction>,
+    /// Mean log-probability of the output tokens, if requested.
     pub mean_logprob: Option<f64>,
-    /// Absent for questions from a log, which are somebody's.
+    /// Absent for questions from a log, which may be private.
     pub answer: Option<String>,
-    /// Why there is no answer.
+    /// Error, if there is no answer.
     pub error: Option<String>,
 }
 
-/// A request as the gateway saw it coming.
+/// Prediction of the gateway for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Foreseen {
+pub struct Prediction {
     pub prompt_tokens: u64,
     /// Part of `prompt_tokens`.
     pub cached_tokens: u64,
@@ -80,7 +84,7 @@ pub struct Foreseen {
     pub joules: Option<Joules>,
 }
 
-/// What names a request within a run.
+/// Identity of a request within a run.
 type Key = (String, u32, u32, String);
 
 impl Row {
@@ -92,7 +96,7 @@ impl Row {
         Some(self.energy?.joules?.0)
     }
 
-    /// Mean power of the request: its own joules over its own seconds.
+    /// Mean power of the request: its joules over its seconds.
     pub fn watts(&self) -> Option<f64> {
         Some(self.joules()? / self.total_s).filter(|watts| watts.is_finite())
     }
@@ -103,15 +107,15 @@ impl Row {
 pub enum JournalError {
     #[error("cannot use {}: {source}", .path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} already holds a run: go on with it (--resume), or choose another folder (--out)", .0.display())]
+    #[error("{} already holds a run: resume it with --resume, or choose another folder with --out", .0.display())]
     Taken(PathBuf),
-    #[error("{} holds a run with other settings ({what}): repeat its options, or choose another folder (--out)", .dir.display())]
+    #[error("{} holds a run with other settings ({what}): repeat its options, or choose another folder with --out", .dir.display())]
     Other { dir: PathBuf, what: &'static str },
-    #[error("{}:{line} is not a row of this version: {reason}", .path.display())]
+    #[error("{}:{line} is not a valid row: {reason}", .path.display())]
     Bad { path: PathBuf, line: usize, reason: String },
 }
 
-/// The journal of a run, open for more rows.
+/// Journal of a run, open for appending.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -121,7 +125,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins a run in `dir`, or goes on with the one that is there.
+    /// Starts a run in `dir`, or resumes the one there.
     pub fn open(dir: &Path, settings: &Settings, resume: bool) -> Result<Self, JournalError> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -134,7 +138,7 @@ impl Journal {
                 return Err(JournalError::Taken(dir.to_owned()));
             }
             check_settings(dir, &settings_path, settings)?;
-            mend(&path)?
+            read_rows(&path)?
         } else {
             let text = serde_json::to_string_pretty(settings).unwrap_or_default();
             fs::write(&settings_path, text).map_err(io(&settings_path))?;
@@ -149,7 +153,8 @@ impl Journal {
         self.done.contains(&(model.to_owned(), batch, repeat, item.to_owned()))
     }
 
-    /// Appends the rows of a wave at once; they are on their way to the disk when this returns.
+    /// Appends the rows of a wave. They are with the operating system when it returns, not
+    /// necessarily on disk.
     pub fn append(&mut self, rows: Vec<Row>) -> Result<(), JournalError> {
         let failed = |source| JournalError::Io { path: self.path.clone(), source };
         let mut lines = Vec::new();
@@ -192,8 +197,8 @@ fn check_settings(dir: &Path, path: &Path, wanted: &Settings) -> Result<(), Jour
     }
 }
 
-/// Reads the rows, and cuts off a last line that a kill left torn.
-fn mend(path: &Path) -> Result<Vec<Row>, JournalError> {
+/// Reads the rows and truncates an incomplete last line.
+fn read_rows(path: &Path) -> Result<Vec<Row>, JournalError> {
     let io = |source| JournalError::Io { path: path.to_owned(), source };
     let text = fs::read_to_string(path).map_err(io)?;
     let whole = text.rfind('\n').map_or(0, |end| end + 1);
@@ -231,7 +236,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A row of model `m` for `item`, alone, with that energy.
+    /// A row of model `m` for `item`, alone, with this energy.
     pub(in super::super) fn row(item: &str, score: f64, joules: f64) -> Row {
         let energy = EnergyFigure {
             joules: Some(Joules(joules)),
@@ -258,7 +263,7 @@ pub(super) mod tests {
             prompt_tokens: 40,
             cached_tokens: 10,
             output_tokens: 20,
-            foreseen: None,
+            predicted: None,
             mean_logprob: None,
             answer: None,
             error: None,

@@ -1,9 +1,10 @@
-//! Least squares with coefficients that cannot be negative, for a handful of columns. Pure.
+//! Least squares with non-negative coefficients for a few columns. Pure.
 //!
-//! With k columns there are 2^k sets of columns that may be used. The non-negative optimum is the plain least-squares
-//! solution on one of them, so all are solved and the best admissible one is taken: exact, and shorter than an active set.
+//! k columns have 2^k subsets. The non-negative optimum is the plain least-squares solution on one
+//! of them, so all are solved and the best admissible one is taken: exact, and shorter than an
+//! active-set method.
 
-/// One equation: what the columns hold, what they should add up to, and how much it counts.
+/// One equation: columns, target and weight.
 #[derive(Clone, Copy, Debug)]
 pub struct Equation<const K: usize> {
     pub columns: [f64; K],
@@ -12,14 +13,15 @@ pub struct Equation<const K: usize> {
 }
 
 impl<const K: usize> Equation<K> {
-    /// Counts by its relative error: an answer of a joule is as good a witness as one of a kilojoule. None for a sum that
-    /// is not positive, whose relative error means nothing.
+    /// Weighted by relative error: an answer of a joule counts as much as one of a kilojoule.
+    /// `None` for a sum that is not positive.
     pub fn relative(columns: [f64; K], sum: f64) -> Option<Self> {
         (sum > 0.0 && sum.is_finite()).then(|| Self { columns, sum, weight: 1.0 / (sum * sum) })
     }
 }
 
-/// The non-negative coefficients with the least weighted sum of squared errors. None if the columns say nothing.
+/// Returns the non-negative coefficients with the least weighted sum of squared errors. `None` if
+/// all columns are degenerate.
 pub fn non_negative<const K: usize>(equations: &[Equation<K>]) -> Option<[f64; K]> {
     let sets = 1..(1_usize << K);
     let solutions = sets.filter_map(|set| solve(equations, |column| set >> column & 1 == 1));
@@ -37,8 +39,8 @@ fn error<const K: usize>(equations: &[Equation<K>], solution: &[f64; K]) -> f64 
     errors.sum()
 }
 
-/// Plain least squares on the columns in use, by the normal equations and Gaussian elimination; the others get 0. None if
-/// the columns in use are not independent.
+/// Plain least squares on the used columns, by normal equations and Gaussian elimination; the other
+/// coefficients are 0. `None` if the used columns are not independent.
 fn solve<const K: usize>(
     equations: &[Equation<K>],
     uses: impl Fn(usize) -> bool,
@@ -59,7 +61,7 @@ fn solve<const K: usize>(
     }
     let scale = (0..K).map(|row| matrix[row][row]).collect::<Vec<_>>();
     for pivot in 0..K {
-        // A diagonal that has all but vanished means that the column follows from those before it.
+        // A vanishing diagonal means that the column depends on those before it.
         if matrix[pivot][pivot] <= 1e-9 * scale[pivot] {
             return None;
         }

@@ -1,7 +1,7 @@
-//! Runs a suite through one model: warm-up, every question alone, and again several at a time.
+//! Run of a suite on one model: warm-up, each question alone, then in batches.
 //!
-//! Several at a time go in waves that begin and end together, because only what a whole wave took is known without
-//! assuming how it divides: the fit uses waves, not the split it is to improve.
+//! A batch runs in waves that start and end together: the joules of a whole wave are known without
+//! an assumption about their split, which the fit is to improve.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Answer, AskError, Gateway, Manner};
-use super::journal::{Foreseen, Journal, JournalError, Row};
+use super::client::{Answer, ClientError, Gateway, SamplingOptions};
+use super::journal::{Journal, JournalError, Prediction, Row};
 use super::scrape;
 use super::suite::{Item, Suite};
 use crate::openai::Message;
@@ -18,50 +18,50 @@ use crate::routing::Route;
 use crate::traffic::Record;
 use crate::units::{Joules, Watts};
 
-/// One model's part of a measurement.
+/// Part of a measurement that concerns one model.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
     pub model: &'a str,
     pub route: Route,
     pub suite: &'a Suite,
     pub repeats: u32,
-    /// Several at a time, after one at a time; 1: not.
+    /// Batch size after the requests alone; 1: no batches.
     pub batch: u32,
-    /// Requests asked first and not counted.
+    /// Warm-up requests, not counted.
     pub warmup: usize,
-    pub manner: Manner,
+    pub sampling: SamplingOptions,
     /// Keep answers in the journal.
     pub keep_answers: bool,
-    /// How long it may take to load.
-    pub load_patience: Duration,
+    /// Longest load of the model.
+    pub load_timeout: Duration,
 }
 
-/// What is known of a model besides its answers.
+/// Load and idle energy of a model.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Standing {
-    /// Mean energy of loading it.
+pub struct ModelBaseline {
+    /// Mean energy of a load.
     pub load_joules: Option<Joules>,
-    /// Power of the devices that serve it, loaded and with nothing to do.
+    /// Power of the devices that serve it, loaded and idle.
     pub idle_watts: Option<Watts>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Client(#[from] ClientError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error("none of the first {asked} requests to `{model}` was answered: {error}")]
-    NothingWorks { model: String, asked: usize, error: String },
+    AllRequestsFailed { model: String, asked: usize, error: String },
 }
 
-/// How long idle power is watched: long beside a meter's cadence, short beside a suite.
+/// Window for idle power: many meter ticks, and short compared with a suite.
 const IDLE_WINDOW: Duration = Duration::from_secs(3);
-/// After so many requests without an answer it is given up.
-const PATIENCE_REQUESTS: usize = 10;
+/// Requests without an answer after which the run fails.
+const FAILED_REQUESTS_MAX: usize = 10;
 
-/// One wave to be asked.
+/// One wave of requests.
 struct Wave<'a> {
     batch: u32,
     repeat: u32,
@@ -69,22 +69,22 @@ struct Wave<'a> {
     items: Vec<&'a Item>,
 }
 
-/// How many requests are still to be asked.
+/// Number of requests that are not in the journal.
 pub fn outstanding(plan: &Plan<'_>, journal: &Journal) -> usize {
     waves(plan, journal).iter().map(|wave| wave.items.len()).sum()
 }
 
-/// Asks what the journal does not have yet. `progress` hears of every row.
+/// Runs the requests that are not in the journal. `progress` receives each row.
 pub async fn run(
     gateway: &Gateway,
     plan: &Plan<'_>,
     journal: &mut Journal,
     progress: &dyn Fn(&Row),
-) -> Result<Standing, RunError> {
-    gateway.until_ready(plan.model, plan.load_patience).await?;
+) -> Result<ModelBaseline, RunError> {
+    gateway.until_ready(plan.model, plan.load_timeout).await?;
     let load_joules = load_joules(&gateway.metrics().await?, plan.model);
     for item in plan.suite.items.iter().cycle().take(plan.warmup) {
-        gateway.ask(plan.model, item, plan.manner).await?;
+        gateway.ask(plan.model, item, plan.sampling).await?;
     }
     let idle_watts = match plan.route {
         Route::Local => idle_watts(gateway).await?,
@@ -93,8 +93,8 @@ pub async fn run(
     let (mut asked, mut answered) = (0, 0);
     for wave in waves(plan, journal) {
         let asking = wave.items.iter().map(|item| {
-            let seed = plan.manner.seed.wrapping_add(wave.repeat.into());
-            gateway.ask(plan.model, item, Manner { seed, ..plan.manner })
+            let seed = plan.sampling.seed.wrapping_add(wave.repeat.into());
+            gateway.ask(plan.model, item, SamplingOptions { seed, ..plan.sampling })
         });
         let answers = try_join_all(asking).await?;
         let rows: Vec<Row> = wave
@@ -105,21 +105,21 @@ pub async fn run(
             .collect();
         asked += rows.len();
         answered += rows.iter().filter(|row| row.error.is_none()).count();
-        if answered == 0 && asked >= PATIENCE_REQUESTS {
+        if answered == 0 && asked >= FAILED_REQUESTS_MAX {
             let error = rows.into_iter().find_map(|row| row.error).unwrap_or_default();
-            return Err(RunError::NothingWorks { model: plan.model.to_owned(), asked, error });
+            return Err(RunError::AllRequestsFailed { model: plan.model.to_owned(), asked, error });
         }
         rows.iter().for_each(progress);
         journal.append(rows)?;
     }
-    Ok(Standing { load_joules, idle_watts })
+    Ok(ModelBaseline { load_joules, idle_watts })
 }
 
 fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
     let error = answer.error();
     let Answer { text, mean_logprob, record } = answer;
     let usage = record.usage.unwrap_or_default();
-    let foreseen = foreseen(&record, plan.model);
+    let predicted = prediction(&record, plan.model);
     let passes = item.check.as_ref().map(|check| error.is_none() && check.passes(&text));
     Row {
         model: plan.model.to_owned(),
@@ -138,18 +138,18 @@ fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
         prompt_tokens: usage.prompt_tokens,
         cached_tokens: usage.cached_tokens(),
         output_tokens: usage.completion_tokens,
-        foreseen,
+        predicted,
         mean_logprob,
         answer: plan.keep_answers.then_some(text),
         error,
     }
 }
 
-/// What the gateway expected of the request, if it says so.
-fn foreseen(record: &Record, model: &str) -> Option<Foreseen> {
+/// Prediction of the gateway in the record, if there is one.
+fn prediction(record: &Record, model: &str) -> Option<Prediction> {
     let judged = record.receipt.candidates.iter().map(|judged| &judged.candidate);
     let candidate = judged.into_iter().find(|candidate| *candidate.model == *model)?;
-    Some(Foreseen {
+    Some(Prediction {
         prompt_tokens: record.features.prompt_tokens.into(),
         cached_tokens: candidate.cache.map_or(0, |cache| cache.tokens.into()),
         output_tokens: candidate.output_tokens?.into(),
@@ -157,16 +157,18 @@ fn foreseen(record: &Record, model: &str) -> Option<Foreseen> {
     })
 }
 
-/// Everything that is still to be asked, in order: alone first.
+/// All outstanding waves in order, single requests first.
 fn waves<'a>(plan: &Plan<'a>, journal: &Journal) -> Vec<Wave<'a>> {
     let batches = if plan.batch > 1 { vec![1, plan.batch] } else { vec![1] };
     let mut waves = Vec::new();
     for batch in batches {
         for repeat in 0..plan.repeats {
-            let mut random = fastrand::Rng::with_seed(plan.manner.seed.wrapping_add(repeat.into()));
+            let mut random =
+                fastrand::Rng::with_seed(plan.sampling.seed.wrapping_add(repeat.into()));
             let mut items: Vec<&Item> = plan.suite.items.iter().collect();
             random.shuffle(&mut items);
-            // Alike prompts share a wave, so that waves differ: what they have in common could not be told apart.
+            // Prompts of similar length share a wave, so that waves differ from each other;
+            // otherwise the fit could not separate the costs.
             if batch > 1 {
                 items.sort_by_key(|item| Reverse(prompt_bytes(item)));
             }
@@ -197,7 +199,7 @@ fn load_joules(metrics: &str, model: &str) -> Option<Joules> {
     (joules > 0.0 && loads > 0.0).then(|| Joules(joules / loads))
 }
 
-async fn idle_watts(gateway: &Gateway) -> Result<Option<Watts>, AskError> {
+async fn idle_watts(gateway: &Gateway) -> Result<Option<Watts>, ClientError> {
     let before = device_joules(&gateway.metrics().await?);
     let watched = tokio::time::Instant::now();
     tokio::time::sleep(IDLE_WINDOW).await;
@@ -206,7 +208,7 @@ async fn idle_watts(gateway: &Gateway) -> Result<Option<Watts>, AskError> {
     Ok(before.zip(after).map(|(before, after)| Watts((after - before).max(0.0) / seconds)))
 }
 
-/// What all devices that do requests' work have used; the gateway itself is none of them.
+/// Joules of all devices that serve requests, without the gateway itself.
 pub(super) fn device_joules(metrics: &str) -> Option<f64> {
     let serves = |labels: &str| !scrape::has(labels, "device", "gateway");
     scrape::sum(metrics, "wattgate_device_energy_joules_total", serves)

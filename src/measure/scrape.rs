@@ -1,6 +1,7 @@
-//! Reads single figures out of a gateway's `/metrics`. Pure.
+//! Single figures from the text of `/metrics`. Pure.
 
-/// Sum of the samples of `name` (with its `_total`, without labels) whose labels pass. None if there is none.
+/// Returns the sum of the samples of `name` (with its `_total`, without labels) whose labels pass;
+/// `None` without samples.
 pub fn sum(metrics: &str, name: &str, wanted: impl Fn(&str) -> bool) -> Option<f64> {
     let samples = metrics.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
@@ -13,7 +14,7 @@ pub fn sum(metrics: &str, name: &str, wanted: impl Fn(&str) -> bool) -> Option<f
     samples.fold(None, |sum, sample| Some(sum.unwrap_or(0.0) + sample))
 }
 
-/// Whether `labels` hold this one.
+/// Whether `labels` contain this one.
 pub fn has(labels: &str, label: &str, value: &str) -> bool {
     let wanted = format!("{label}=\"{value}\"");
     labels.split(',').any(|each| each == wanted)

@@ -1,11 +1,12 @@
-//! Means, ratios of means and their bootstrap intervals. Pure and seeded: the same rows give the same figures.
+//! Means, ratios of means and their bootstrap intervals. Pure and seeded: the same rows give the
+//! same figures.
 //!
-//! Questions are drawn, not rows, because answers to one question are alike. The intervals say how far another draw of
-//! questions would move a figure; what a sensor gets wrong moves all rows alike and is not in them.
+//! Questions are resampled, not rows, because answers to one question are alike. The intervals
+//! cover the choice of questions. They exclude sensor errors, which move all rows alike.
 
 use serde::Serialize;
 
-/// Resamplings; the ends of a 95 % interval are then known to a few percent of its width.
+/// Bootstrap resamplings: the ends of a 95 % interval are known to a few percent of its width.
 const RESAMPLES: usize = 2000;
 
 /// A figure with its 95 % bootstrap interval.
@@ -23,15 +24,15 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// Σ of one quantity and Σ of another over the rows of one question.
+/// Sums of two quantities over the rows of one question.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pair {
     pub above: f64,
     pub below: f64,
 }
 
-/// `Σ above / Σ below` over questions: a mean if `below` counts rows, and a ratio of means if it is another quantity.
-/// None without rows or when nothing stands below.
+/// `Σ above / Σ below` over questions: a mean if `below` counts rows, else a ratio of means. `None`
+/// without rows or if the sum below is 0.
 pub fn ratio(questions: &[Pair], seed: u64) -> Option<Estimate> {
     let value = quotient(questions)?;
     let [Interval { low, high }] =
@@ -39,7 +40,7 @@ pub fn ratio(questions: &[Pair], seed: u64) -> Option<Estimate> {
     Some(Estimate { value, low, high })
 }
 
-/// 95 % intervals of `figures` over draws of as many questions, with replacement. None if no draw gives any.
+/// 95 % bootstrap intervals of `figures` over questions. `None` if no draw yields any.
 pub fn bootstrap<Q, const N: usize>(
     questions: &[Q],
     resamples: usize,
@@ -71,7 +72,7 @@ fn quotient<'a>(pairs: impl IntoIterator<Item = &'a Pair>) -> Option<f64> {
     (below > 0.0).then_some(above / below)
 }
 
-/// The `share` quantile of sorted values, between its neighbours; none without values.
+/// The `share` quantile of sorted values, interpolated; `None` without values.
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let place = share.clamp(0.0, 1.0) * (sorted.len().checked_sub(1)? as f64);
     #[expect(
@@ -83,7 +84,7 @@ pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     Some(sorted[below] + (place - place.floor()) * (sorted[above] - sorted[below]))
 }
 
-/// As [`quantile`], of values in any order.
+/// [`quantile`] of unsorted values.
 pub fn quantile_of(mut values: Vec<f64>, share: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     quantile(&values, share)
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_interval_covers_the_truth_as_often_as_it_says() {
-        // Means of 40 coin flips with p = 0.3, over and over: about 95 % of the intervals hold 0.3.
+        // Repeated means of 40 coin flips with p = 0.3: about 95 % of the intervals contain 0.3.
         let covered = (0..200_u64)
             .filter(|&trial| {
                 let mut coin = fastrand::Rng::with_seed(1000 + trial);

@@ -1,6 +1,6 @@
-//! The questions that models are measured with: the shipped suite, a file of one's own, or a traffic log.
+//! Questions of a measurement: the shipped suite, a file of questions, or a traffic log.
 //!
-//! Reads files; asks nobody.
+//! Reads files; sends no requests.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,13 +11,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::check::Check;
+use super::grader::Check;
 use crate::openai::Message;
 use crate::traffic::{Line, LogError, Prompt, read_log};
 
-/// 330 questions of our own: ten domains, three difficulties, eleven each, every one with a rule for its answer.
+/// 330 questions: ten domains, three difficulties, eleven each, each with a rule for its answer.
 const SHIPPED: &str = include_str!("suite/everyday.jsonl");
-/// What the shipped suite is called.
+/// Name of the shipped suite.
 pub const SHIPPED_NAME: &str = "everyday";
 
 /// One question.
@@ -25,25 +25,25 @@ pub const SHIPPED_NAME: &str = "everyday";
 pub struct Item {
     pub id: String,
     pub domain: String,
-    /// 1 (easy) to 3 (hard); 0 if nobody said.
+    /// 1 (easy) to 3 (hard); 0 if unrated.
     pub difficulty: u8,
     pub messages: Vec<Message>,
-    /// Without one, the item is metered and not graded.
+    /// Without a rule, the item is metered and not graded.
     pub check: Option<Check>,
 }
 
-/// Questions, and where they come from.
+/// A list of questions and its origin.
 #[derive(Clone, Debug)]
 pub struct Suite {
     pub name: String,
     pub items: Vec<Item>,
-    /// SHA-256 of what was read: two runs with the same one asked the same.
+    /// SHA-256 of the questions, to recognise the same suite.
     pub sha256: String,
-    /// Lines of a log that hold no prompt.
+    /// Lines of a log without a prompt.
     pub skipped: usize,
 }
 
-/// A line of a suite's file.
+/// A line of a suite file.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
@@ -58,7 +58,7 @@ struct Row {
     messages: Option<Vec<Message>>,
     #[serde(default)]
     check: Option<Check>,
-    /// A right answer, for people and for the suite's own test.
+    /// A right answer, for readers and for the test of the suite.
     #[serde(default)]
     answer: Option<String>,
 }
@@ -81,8 +81,8 @@ impl Suite {
         Self::parse(SHIPPED_NAME.to_owned(), SHIPPED, Path::new("everyday.jsonl"))
     }
 
-    /// A folder is a traffic log, and so is a file whose first line has a `request_id`; anything else is lines of
-    /// `{"id", "prompt" or "messages", "domain", "difficulty", "check", "answer"}`.
+    /// Loads a traffic log if `path` is a folder or the first line has a `request_id`; else lines
+    /// of `{"id", "prompt" or "messages", "domain", "difficulty", "check", "answer"}`.
     pub fn load(path: &Path) -> Result<Self, SuiteError> {
         let read = |source| SuiteError::Read { path: path.to_owned(), source };
         if path.is_dir() {
@@ -186,7 +186,7 @@ mod tests {
             }
             assert!(check.passes(&answer), "{}: {answer}", row.id);
             assert!(check.passes(&format!(" {answer}\n")), "{}: {answer}", row.id);
-            // Who only repeats the question must not be right by chance.
+            // Repeating the question must not be right by chance.
             let parrots = matches!(check, Check::Number { .. }) && row.id != "lists-1-09";
             assert!(!(parrots && check.passes(&row.prompt.unwrap())), "{}", row.id);
             for wrong in ["", "I am not sure.", "-987654321", "zzz"] {
@@ -194,7 +194,7 @@ mod tests {
             }
         }
         let letters: Vec<usize> = letters.into_values().collect();
-        assert_eq!(letters, [3; 4], "who always says A is right once in four");
+        assert_eq!(letters, [3; 4], "always answering A is right once in four");
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What the rows of a run add up to: accuracy, joules, watts and their ratios, each with its interval. Pure.
+//! Summary of a run: accuracy, joules, watts and their ratios, each with its interval. Pure.
 //!
-//! The paper's definitions: intelligence per watt is mean outcome over mean power, intelligence per joule is mean outcome
-//! over mean energy; ratios of means, never means of ratios. A failed request has outcome 0 and keeps its energy.
+//! Definitions of the paper: intelligence per watt is mean outcome over mean power, intelligence
+//! per joule is mean outcome over mean energy; ratios of means, never means of ratios. A failed
+//! request has outcome 0 and keeps its energy.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::fit::{Fit, NoFit, fit};
 use super::journal::{Row, Settings};
-use super::run::Standing;
+use super::run::ModelBaseline;
 use super::stats::{Estimate, Pair, quantile_of, ratio};
 use crate::energy::{Quality, Source};
 use crate::routing::Route;
@@ -34,23 +35,24 @@ pub struct ModelResult {
     pub questions: usize,
     pub requests: usize,
     pub failed: usize,
-    /// Requests whose energy nobody could read.
+    /// Requests with unknown energy.
     pub energy_unknown: usize,
     pub quality: Option<Quality>,
     pub source: Option<Source>,
-    /// Factors from every joule here to the ends of the sensor's or table's band: an error that all requests share.
+    /// Factors from each figure in joules to the ends of the band of the sensor or table: an error
+    /// that all requests share.
     pub band: Option<[f64; 2]>,
     /// Mean outcome, 0 to 1.
     pub accuracy: Option<Estimate>,
     /// Mean marginal joules of a request.
     pub joules: Option<Estimate>,
-    /// Mean over requests of a request's joules over its seconds.
+    /// Mean over requests of joules over seconds.
     pub watts: Option<Estimate>,
     /// Intelligence per watt: mean outcome / mean watts.
     pub ipw: Option<Estimate>,
     /// Intelligence per joule, which is accuracy per joule: mean outcome / mean joules.
     pub ipj: Option<Estimate>,
-    /// Mean perplexity of the model's own answers, where it told log-probabilities.
+    /// Mean perplexity of the model's own answers, with log-probabilities only.
     pub perplexity: Option<Estimate>,
     /// 1 / (mean perplexity · mean watts) and 1 / (mean perplexity · mean joules).
     pub ppw: Option<f64>,
@@ -87,11 +89,11 @@ pub struct Part {
 }
 
 impl Summary {
-    /// `standings` by model.
+    /// Summarises `rows`; `baselines` are by model.
     pub fn of(
         rows: &[Row],
         settings: Settings,
-        standings: &BTreeMap<String, Standing>,
+        baselines: &BTreeMap<String, ModelBaseline>,
         measured: String,
     ) -> Self {
         let mut groups: BTreeMap<(&str, u32), Vec<&Row>> = BTreeMap::new();
@@ -99,8 +101,8 @@ impl Summary {
             groups.entry((&row.model, row.batch)).or_default().push(row);
         }
         let results = groups.iter().map(|((model, _), rows)| {
-            let standing = standings.get(*model).copied().unwrap_or_default();
-            ModelResult::of(rows, standing, settings.seed)
+            let baseline = baselines.get(*model).copied().unwrap_or_default();
+            ModelResult::of(rows, baseline, settings.seed)
         });
         let results = results.collect();
         Self { measured, settings, results }
@@ -108,7 +110,7 @@ impl Summary {
 }
 
 impl ModelResult {
-    fn of(rows: &[&Row], standing: Standing, seed: u64) -> Self {
+    fn of(rows: &[&Row], baseline: ModelBaseline, seed: u64) -> Self {
         let first = rows[0];
         let mean = |of: fn(&Row) -> Option<f64>| mean(rows, of, seed);
         let per = |of: fn(&Row) -> Option<f64>| ratio(&pairs(rows, Row::outcome, of), seed);
@@ -153,8 +155,8 @@ impl ModelResult {
             output_tokens: token_mean(|row| row.output_tokens),
             by_domain: parts(rows, |row| row.domain.clone(), seed),
             by_difficulty: parts(rows, |row| difficulty(row.difficulty).to_owned(), seed),
-            load_joules: standing.load_joules,
-            idle_watts: standing.idle_watts,
+            load_joules: baseline.load_joules,
+            idle_watts: baseline.idle_watts,
             fit,
             no_fit: no_fit.map(|reason: NoFit| reason.to_string()),
         }
@@ -162,7 +164,7 @@ impl ModelResult {
 }
 
 impl Row {
-    /// A failed request is a wrong answer, where there is a right one.
+    /// A failed request counts as a wrong answer, if the question has a rule.
     fn outcome(&self) -> Option<f64> {
         self.score
     }
@@ -185,7 +187,7 @@ fn questions(rows: &[&Row]) -> usize {
     rows.iter().map(|row| &row.item).collect::<BTreeSet<_>>().len()
 }
 
-/// Per question: the sums of two quantities over its rows that have both.
+/// Per question: the sums of two quantities over the rows that have both.
 fn pairs(
     rows: &[&Row],
     above: impl Fn(&Row) -> Option<f64>,
@@ -211,7 +213,7 @@ fn quantiles(rows: &[&Row], of: impl Fn(&Row) -> Option<f64>) -> Quantiles {
     Quantiles { p50: quantile_of(values.clone(), 0.5), p95: quantile_of(values, 0.95) }
 }
 
-/// Bands add, so the ends of the whole are ratios of sums.
+/// Bands add up, so the ends are ratios of sums.
 fn band(rows: &[&Row]) -> Option<[f64; 2]> {
     let mut sums = [0.0; 3];
     for energy in rows.iter().filter_map(|row| row.energy) {
@@ -229,7 +231,7 @@ fn parts(rows: &[&Row], name: impl Fn(&Row) -> String, seed: u64) -> Vec<Part> {
     let mut groups: BTreeMap<(u8, String), Vec<&Row>> = BTreeMap::new();
     for row in rows {
         let name = name(row);
-        // Difficulties in their own order, domains in the alphabet's.
+        // Difficulties in ascending order, domains alphabetically.
         let rank = if name == difficulty(row.difficulty) { row.difficulty } else { 0 };
         groups.entry((rank, name)).or_default().push(row);
     }
@@ -248,7 +250,7 @@ mod tests {
     use super::*;
 
     fn result(rows: &[Row]) -> ModelResult {
-        ModelResult::of(&rows.iter().collect::<Vec<_>>(), Standing::default(), 1)
+        ModelResult::of(&rows.iter().collect::<Vec<_>>(), ModelBaseline::default(), 1)
     }
 
     fn value(estimate: Option<Estimate>) -> String {

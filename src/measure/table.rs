@@ -1,4 +1,4 @@
-//! A summary as a person reads it in a terminal.
+//! Summary as a table for a terminal.
 
 use std::fmt;
 
@@ -61,7 +61,7 @@ fn cells(result: &ModelResult) -> [String; 11] {
     ]
 }
 
-/// How many requests the mean is not about.
+/// Number of requests that the mean excludes.
 fn unknown(result: &ModelResult) -> String {
     match result.energy_unknown {
         0 => String::new(),
@@ -70,7 +70,7 @@ fn unknown(result: &ModelResult) -> String {
     }
 }
 
-/// What was fitted, or why nothing was.
+/// The fitted costs, or why there are none.
 fn costs(result: &ModelResult) -> String {
     let Some(fit) = &result.fit else {
         return result.no_fit.clone().unwrap_or_default();
@@ -93,12 +93,12 @@ fn costs(result: &ModelResult) -> String {
     }
 }
 
-/// How far off the fit is: half of what was held out is nearer, nine tenths are.
+/// Errors of the fit: median and 90th percentile of the held-out requests.
 fn errors(fit: &Fit) -> String {
     let kinds = [
         (fit.errors, "by these costs"),
         (fit.tracked, "corrected by the answers before"),
-        (fit.foreseen, "with the tokens expected before"),
+        (fit.predicted, "with the tokens expected before"),
         (fit.gateway, "as predicted while measured"),
     ];
     let known = kinds.into_iter().filter_map(|(errors, what)| {
@@ -116,7 +116,7 @@ fn none() -> String {
     "–".to_owned()
 }
 
-/// A figure with half its interval.
+/// A figure and half its interval.
 fn plus_minus(estimate: Estimate) -> String {
     let half = (estimate.high - estimate.low) / 2.0;
     format!("{} ± {}", digits(estimate.value), digits(half))

@@ -1,6 +1,6 @@
-//! Readings of a wall meter: a CSV file that somebody recorded, or a smart plug asked over HTTP while the load runs.
+//! Readings of a wall meter: a recorded CSV file, or a smart plug polled over HTTP during the load.
 //!
-//! Power over time only; what it means for a sensor is `super::calibrate`'s.
+//! Power over time only; `super::calibrate` applies it to a sensor.
 
 use std::fmt;
 use std::fs;
@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::energy::sensors::remote::wall::Api;
 
-/// How long a plug may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Longest reply of a plug.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where readings come from.
+/// Source of readings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WallMeter {
     Csv(PathBuf),
@@ -38,7 +38,7 @@ impl FromStr for WallMeter {
     }
 }
 
-/// The kind of meter, without its address.
+/// Kind of meter, without its address.
 impl fmt::Display for WallMeter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -66,18 +66,18 @@ pub enum WallError {
     #[error("the wall meter at {host} does not answer: {source}")]
     Http { host: String, source: reqwest::Error },
     #[error(
-        "the wall meter at {0} tells no power in a form this build knows (Shelly Gen1 /status or Gen2 RPC, Tasmota Status 8)"
+        "the wall meter at {0} reports no power in a supported form (Shelly Gen1 /status or Gen2 RPC, Tasmota Status 8)"
     )]
     Unknown(String),
 }
 
-/// Now, as readings count it.
+/// Current time in the unit of readings.
 pub fn unix_now_s() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// Mean power over time from `start_s` to `end_s`; none with fewer than three readings in that time, or with a gap longer
-/// than half of it: the mean could be anything. `readings` are in order of time.
+/// Mean power from `start_s` to `end_s`. `None` with fewer than three readings in that time, or
+/// with a gap longer than half of it. `readings` are in order of time.
 pub fn mean_watts(readings: &[Reading], start_s: f64, end_s: f64) -> Option<f64> {
     let from = readings.partition_point(|reading| reading.unix_s < start_s);
     let to = readings.partition_point(|reading| reading.unix_s <= end_s);
@@ -96,14 +96,15 @@ pub fn mean_watts(readings: &[Reading], start_s: f64, end_s: f64) -> Option<f64>
     Some(joules / (last.unix_s - first.unix_s))
 }
 
-/// What loggers write where they had no reading.
+/// Cells of loggers without a reading.
 const NO_READING: [&str; 7] = ["", "nan", "null", "none", "unknown", "unavailable", "-"];
-/// Beyond this, a number of seconds is one of milliseconds: it would be the year 5138.
+/// A larger number of seconds is one of milliseconds: it would be the year 5138.
 const MILLISECONDS_FROM: f64 = 1e11;
 
-/// Reads lines of time and watts, in this order unless a header names the columns otherwise, separated by commas,
-/// semicolons or tabs. Time is in seconds or milliseconds since the Unix epoch, or as in 2026-11-23T14:05:00Z, with any
-/// offset. Lines may be in any order and twice; a line without a reading is a gap.
+/// Reads lines of time and watts, in this order unless a header names the columns, separated by
+/// commas, semicolons or tabs. Time is in seconds or milliseconds since the Unix epoch, or as in
+/// 2026-11-23T14:05:00Z with any offset. Lines may be unordered and repeated; a line without a
+/// reading is a gap.
 pub fn read_csv(path: &Path) -> Result<Vec<Reading>, WallError> {
     let text = fs::read_to_string(path)
         .map_err(|source| WallError::Read { path: path.to_owned(), source })?;
@@ -126,7 +127,7 @@ pub fn read_csv(path: &Path) -> Result<Vec<Reading>, WallError> {
     Ok(readings)
 }
 
-/// None for a line without a reading.
+/// `None` for a line without a reading.
 fn reading(line: &str, columns: (usize, usize)) -> Result<Option<Reading>, String> {
     let cells = cells(line);
     let cell = |place: usize| cells.get(place).copied().unwrap_or_default();
@@ -140,7 +141,7 @@ fn reading(line: &str, columns: (usize, usize)) -> Result<Option<Reading>, Strin
     if NO_READING.contains(&watts.to_lowercase().as_str()) {
         return Ok(None);
     }
-    // Where commas do not separate cells they may separate decimals.
+    // A comma that does not separate cells may be a decimal separator.
     let number = watts.replace(',', ".").parse::<f64>().ok().filter(|watts| watts.is_finite());
     let watts = number.ok_or_else(|| format!("`{watts}` is no power in watts"))?;
     Ok(Some(Reading { unix_s, watts }))
@@ -151,7 +152,7 @@ fn cells(line: &str) -> Vec<&str> {
     line.split(separator).map(|cell| cell.trim().trim_matches('"')).collect()
 }
 
-/// The places of time and watts, if the line is a header.
+/// Columns of time and watts, if the line is a header.
 fn header(line: &str) -> Option<(usize, usize)> {
     let names: Vec<String> = cells(line).into_iter().map(str::to_lowercase).collect();
     let find = |prefixes: &[&str]| {
@@ -170,7 +171,7 @@ fn seconds(text: &str) -> Option<f64> {
     number.or_else(|| Some(text.parse::<Timestamp>().ok()?.as_nanosecond() as f64 / 1e9))
 }
 
-/// Asks a plug for its power now, in each form its maker's devices know.
+/// Polls the current power of a plug, trying each API of its maker.
 pub async fn ask(meter: &WallMeter, http: &reqwest::Client) -> Result<Reading, WallError> {
     let (host, forms): (&str, &[Api]) = match meter {
         WallMeter::Csv(path) => return Err(WallError::Unknown(path.display().to_string())),
@@ -182,7 +183,7 @@ pub async fn ask(meter: &WallMeter, http: &reqwest::Client) -> Result<Reading, W
         let query = query.map_or_else(String::new, |query| format!("?{query}"));
         let url = format!("http://{host}/{}{query}", path.join("/"));
         let failed = |source| WallError::Http { host: host.to_owned(), source };
-        let response = http.get(url).timeout(PATIENCE).send().await.map_err(failed)?;
+        let response = http.get(url).timeout(TIMEOUT).send().await.map_err(failed)?;
         if response.status().is_success()
             && let Ok(watts) = form.watts(0, &response.bytes().await.map_err(failed)?)
         {
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_meter_is_a_file_unless_it_says_what_it_is() {
+    fn a_meter_is_a_file_unless_it_has_a_known_prefix() {
         let meter = |text: &str| text.parse::<WallMeter>().unwrap();
         assert_eq!(meter("shelly:10.0.0.7"), WallMeter::Shelly("10.0.0.7".to_owned()));
         assert_eq!(meter("tasmota:plug:8080"), WallMeter::Tasmota("plug:8080".to_owned()));

@@ -1,15 +1,16 @@
-//! Models worth knowing by name: what `catalogue.toml` says of each, parsed and searched.
+//! Catalogue of models that can be named without a source: `catalogue.toml`, parsed and searched.
 //!
-//! Facts only. Nothing here looks at the disk, the network or the machine.
+//! Reads neither disk nor network.
 
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::Sha256;
+use super::integrity::Sha256;
 use super::source::Source;
 
-/// One model of the catalogue. What the fields mean, and where the numbers come from, stands at the head of the file.
+/// One model of the catalogue. Comments at the head of the file define the fields and their
+/// sources.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
@@ -23,19 +24,19 @@ pub struct Entry {
     /// Billions that one token uses; absent when it uses all.
     pub active_parameters_b: Option<f64>,
     pub size_bytes: u64,
-    /// What the model was trained for.
+    /// Context length of the training.
     pub context_tokens: u32,
     pub kv_bytes_per_token: u64,
     pub licence: String,
     /// Published accuracy in MMLU-Pro, 0 to 1, from which `ability` is computed.
     pub mmlu_pro: Option<f64>,
-    /// Prior on the router's logit scale; absent for what answers no questions.
+    /// Prior on the router's logit scale; absent for embedding models.
     pub ability: Option<f64>,
     pub ability_source: Option<String>,
     pub note: String,
 }
 
-/// How sure it is that the source exists as written.
+/// Confidence that the source exists as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
@@ -47,7 +48,7 @@ pub enum Confidence {
     Likely,
 }
 
-/// What a model is for.
+/// Purpose of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelKind {
@@ -79,12 +80,12 @@ static CATALOGUE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     file.model
 });
 
-/// Every model of the catalogue, the smallest file first.
+/// All models of the catalogue, the smallest file first.
 pub fn catalogue() -> &'static [Entry] {
     &CATALOGUE
 }
 
-/// The model of that name in the catalogue.
+/// The model of the catalogue with this name.
 pub fn known(name: &str) -> Option<&'static Entry> {
     catalogue().iter().find(|entry| entry.name == name)
 }
@@ -102,7 +103,8 @@ impl Entry {
         bytes
     }
 
-    /// Whether each of `words` occurs in what the catalogue says, whatever its case.
+    /// Whether each of `words` occurs in the name, source, kind, licence or note, regardless of
+    /// case.
     pub fn matches(&self, words: &[String]) -> bool {
         let Self { name, licence, note, .. } = self;
         let text = format!("{name} {} {} {licence} {note}", self.source, self.kind.label());
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_project_s_own_model_is_the_one_of_the_shipped_config() {
+    fn the_shipped_config_serves_the_catalogues_own_model() {
         let entry = known("smollm2-135m").unwrap();
         let shipped = include_str!("../../config.toml");
         assert!(shipped.contains(&format!("source = \"{}\"", entry.source)));

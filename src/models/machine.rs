@@ -1,6 +1,6 @@
-//! What this machine offers to a model: memory, with the limit of the control group this process lives in, cores and GPUs.
+//! Resources of this machine: memory within the limit of its control group, cores, GPUs.
 //!
-//! Reads a few files below the roots it is told and asks the vendor's own tool; decides nothing.
+//! Reads files below the given roots and runs the vendor's own tool.
 
 use std::fs;
 use std::io::Read;
@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::choice::{Gpu, GpuMemory, Machine};
+use super::recommend::{Gpu, GpuMemory, Machine};
 
-/// Where the kernel's files are.
+/// Mount points of the kernel's file systems.
 #[derive(Clone, Debug)]
 pub struct Roots {
     pub proc: PathBuf,
@@ -24,14 +24,14 @@ impl Default for Roots {
     }
 }
 
-/// A driver that is stuck must not hold us up.
+/// Longest run of a vendor's tool: a stuck driver blocks it.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Machine {
-    /// This machine as this process sees it. `None` where nobody says how much memory there is.
-    pub fn look(roots: &Roots) -> Option<Self> {
+    /// Returns the resources that this process may use. `None` if the amount of memory is unknown.
+    pub fn detect(roots: &Roots) -> Option<Self> {
         let memory_bytes = memory_bytes(roots)?;
-        // The CPU quota of the control group is counted in.
+        // Includes the CPU quota of the control group.
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let mut gpus = nvidia(roots);
         gpus.extend(amd(roots));
@@ -42,8 +42,8 @@ impl Machine {
     }
 }
 
-/// Bytes of memory this process may use at most: the machine's, or less if its control group has a limit. `None` where
-/// nobody says.
+/// Returns the bytes of memory that this process may use at most: all of the machine's, or less if
+/// its control group has a limit. `None` if unknown.
 pub fn memory_bytes(roots: &Roots) -> Option<u64> {
     let total = fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| total(&text));
     group_limits(roots).into_iter().chain(total).min().or_else(memory_of_macos)
@@ -55,7 +55,7 @@ fn total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Limits of the control group and of all above it, in both versions' layouts.
+/// Memory limits of the process's control group and its ancestors, in the layouts of both versions.
 fn group_limits(roots: &Roots) -> Vec<u64> {
     let groups = fs::read_to_string(roots.proc.join("self/cgroup")).unwrap_or_default();
     let mut limits = Vec::new();
@@ -72,7 +72,8 @@ fn group_limits(roots: &Roots) -> Vec<u64> {
         };
         let ancestors = Path::new(group.trim_start_matches('/')).ancestors();
         let read = |group: &Path| fs::read_to_string(mount.join(group).join(file)).ok();
-        // "max", and version 1's huge number, are no limits: the machine's memory is less.
+        // "max" does not parse. Version 1 writes a huge number, which is above the machine's
+        // memory.
         limits
             .extend(ancestors.filter_map(read).filter_map(|text| text.trim().parse::<u64>().ok()));
     }
@@ -83,13 +84,13 @@ fn memory_of_macos() -> Option<u64> {
     if !cfg!(target_os = "macos") {
         return None;
     }
-    ask("sysctl", &["-n", "hw.memsize"])?.trim().parse().ok()
+    output_of("sysctl", &["-n", "hw.memsize"])?.trim().parse().ok()
 }
 
-/// NVIDIA's GPUs: from its tool, or else from its driver's files, which do not tell the memory.
+/// NVIDIA GPUs from `nvidia-smi`, or else from the driver's files, which do not include the memory.
 fn nvidia(roots: &Roots) -> Vec<Gpu> {
     let query = ["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"];
-    if let Some(table) = ask("nvidia-smi", &query) {
+    if let Some(table) = output_of("nvidia-smi", &query) {
         return table.lines().filter_map(nvidia_row).collect();
     }
     let gpus = fs::read_dir(roots.proc.join("driver/nvidia/gpus"));
@@ -103,7 +104,7 @@ fn nvidia(roots: &Roots) -> Vec<Gpu> {
         .collect()
 }
 
-/// One line of the tool's table: `NVIDIA H200, 143771`, the memory in MiB. Some show `[N/A]`.
+/// One line of the tool's table: `NVIDIA H200, 143771`, the memory in MiB or `[N/A]`.
 fn nvidia_row(line: &str) -> Option<Gpu> {
     let (name, mib) = line.rsplit_once(',')?;
     let bytes = mib.trim().parse::<u64>().ok().and_then(|mib| mib.checked_mul(1 << 20));
@@ -111,7 +112,7 @@ fn nvidia_row(line: &str) -> Option<Gpu> {
     Some(Gpu { name: name.trim().to_owned(), memory })
 }
 
-/// AMD's GPUs, whose driver tells their memory.
+/// AMD GPUs whose driver reports their memory.
 fn amd(roots: &Roots) -> Vec<Gpu> {
     let cards = fs::read_dir(roots.sys.join("class/drm")).into_iter().flatten();
     let mut cards: Vec<PathBuf> =
@@ -133,8 +134,8 @@ fn is_card(path: &Path) -> bool {
     number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
-/// What a program prints; `None` if it is not here, fails or takes too long.
-fn ask(program: &str, arguments: &[&str]) -> Option<String> {
+/// Returns the output of a program; `None` if it is missing, fails or takes too long.
+fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -143,10 +144,10 @@ fn ask(program: &str, arguments: &[&str]) -> Option<String> {
         .spawn()
         .ok()?;
     let deadline = Instant::now() + TOOL_TIMEOUT;
-    // What these tools print fits into the pipe, so they end without being read.
+    // The output of these tools fits into the pipe, so they exit without being read.
     while child.try_wait().ok()?.is_none() {
         if Instant::now() >= deadline {
-            // One that cannot even be killed is left to the system.
+            // A process that cannot be killed is left to the system.
             let _ = child.kill();
             return None;
         }
@@ -175,7 +176,7 @@ mod tests {
     const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal:       1000 kB\nMemFree: 5 kB\n");
 
     #[test]
-    fn the_tightest_limit_counts() {
+    fn memory_is_the_tightest_limit_of_the_control_groups() {
         let (_dir, roots) = tree(&[
             MEMINFO,
             ("proc/self/cgroup", "0::/a/b\n"),
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_it_is_the_machine_and_without_files_unknown() {
+    fn memory_without_limits_is_the_machines_and_without_files_unknown() {
         let (_dir, roots) = tree(&[MEMINFO]);
         assert_eq!(memory_bytes(&roots), Some(1_024_000));
         let (_dir, roots) = tree(&[("proc/meminfo", "MemTotal: many kB\n")]);
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn gpus_are_found_with_their_memory_or_without() {
+    fn gpus_are_listed_with_their_memory_if_it_is_known() {
         let gpu = |name: &str, memory| Gpu { name: name.into(), memory };
         let own = GpuMemory::Own(143_771 << 20);
         assert_eq!(nvidia_row("NVIDIA H200, 143771"), Some(gpu("NVIDIA H200", own)));
@@ -219,15 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_is_missing_or_fails_says_nothing() {
-        assert_eq!(ask("wattgate-has-no-such-tool", &[]), None);
-        assert_eq!(ask("false", &[]), None);
-        assert_eq!(ask("echo", &["1"]).as_deref(), Some("1\n"));
+    fn a_missing_or_failing_tool_yields_no_output() {
+        assert_eq!(output_of("wattgate-has-no-such-tool", &[]), None);
+        assert_eq!(output_of("false", &[]), None);
+        assert_eq!(output_of("echo", &["1"]).as_deref(), Some("1\n"));
     }
 
     #[test]
-    fn this_machine_can_be_looked_at() {
-        let machine = Machine::look(&Roots::default()).unwrap();
+    fn the_resources_of_this_machine_can_be_read() {
+        let machine = Machine::detect(&Roots::default()).unwrap();
         assert!(machine.memory_bytes > 1 << 26 && machine.cores > 0, "{machine:?}");
     }
 }

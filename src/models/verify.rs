@@ -1,36 +1,37 @@
-//! Reads a model's file again and compares it with what it should be.
+//! Verification of a model's file: read again and compared with its checksum.
 //!
-//! Never changes or removes a model file; what it finds out is recorded, so that the next pull knows.
+//! Never changes or removes a model file. The result is recorded, so that the next pull replaces a
+//! bad file.
 
 use std::io;
 use std::path::Path;
 
-use super::check::{Sha256, hash_file, recorded, remember};
+use super::integrity::{Sha256, hash_file, recorded, remember};
 use super::progress::Progress;
 use super::source::{Source, resolve};
 
-/// What reading a file again showed.
+/// Result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Missing,
-    /// It is what it should be.
+    /// The checksum matches.
     Good {
         sha256: Sha256,
     },
-    /// It is not.
+    /// The checksum does not match.
     Bad {
         expected: Sha256,
         actual: Sha256,
     },
-    /// Nobody has said what it should be; from now on it is known what it was.
+    /// There was no checksum to compare with; this one is recorded now.
     Unknown {
         sha256: Sha256,
     },
 }
 
-/// Hashes the file of `source` and compares it with `expected`, or else with what it was when it was last hashed.
+/// Hashes the file of `source` and compares it with `expected`, or else with the recorded digest.
 ///
-/// Blocks while it reads; call it from a thread that may.
+/// Blocks while it reads.
 pub fn verify(
     source: &Source,
     expected: Option<&Sha256>,
@@ -47,7 +48,7 @@ pub fn verify(
             remember(source, &actual, model_dir)?;
             compare(expected, actual)
         }
-        // The record is all there is to compare with, so a bad file must not replace it.
+        // The record is the only reference, so a bad file must not replace it.
         (None, Some(recorded)) => compare(&recorded, actual),
         (None, None) => {
             remember(source, &actual, model_dir)?;
@@ -68,11 +69,11 @@ fn compare(expected: &Sha256, actual: Sha256) -> Verdict {
 mod tests {
     use std::fs;
 
-    use super::super::check::{State, state};
+    use super::super::integrity::{FileState, file_state};
     use super::*;
 
     #[test]
-    fn a_file_that_rotted_unseen_is_found() {
+    fn a_change_that_kept_size_and_time_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let source: Source = "hf:o/r/m.gguf".parse().unwrap();
         let path = resolve(&source, dir.path());
@@ -85,19 +86,19 @@ mod tests {
         let Verdict::Unknown { sha256: good } = verify(None) else { panic!() };
         assert_eq!(verify(None), Verdict::Good { sha256: good.clone() });
 
-        // The same size and time, as when a disk fails.
+        // Same size and time, as after a disk error.
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         fs::write(&path, "GGUF 2").unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-        let unseen = state(&source, Some(&good), dir.path()).unwrap();
-        assert_eq!(unseen, State::Verified { bytes: 6 });
+        let unseen = file_state(&source, Some(&good), dir.path()).unwrap();
+        assert_eq!(unseen, FileState::Verified { bytes: 6 });
         for _ in 0..2 {
             let verdict = verify(None);
             assert!(matches!(&verdict, Verdict::Bad { expected, .. } if *expected == good));
         }
         assert!(matches!(verify(Some(&good)), Verdict::Bad { .. }));
-        // Known from now on, so that a pull fetches it again.
-        let seen = state(&source, Some(&good), dir.path()).unwrap();
-        assert!(matches!(seen, State::Wrong { .. }));
+        // Recorded, so that a pull fetches the file again.
+        let seen = file_state(&source, Some(&good), dir.path()).unwrap();
+        assert!(matches!(seen, FileState::Wrong { .. }));
     }
 }

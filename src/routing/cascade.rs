@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::candidate::{Candidate, Route};
+use crate::validate::{Diagnostics, Validate};
 
 /// Tokens that the signals of a local answer are computed from, unless a policy sets another
 /// number.
@@ -38,6 +39,15 @@ impl Default for Cascade {
 
 /// Upper limit of `withhold_tokens`: engines report the probabilities of at most so many.
 pub const WITHHOLD_TOKENS_MAX: u32 = 256;
+
+impl Validate for Cascade {
+    fn validate(&self, out: &mut Diagnostics) {
+        out.range_if_set("threshold", self.threshold, 0.0..=1.0, "");
+        out.range("min_p", self.min_p, 0.0..=1.0, "");
+        out.range("withhold_tokens", self.withhold_tokens, 1..=WITHHOLD_TOKENS_MAX, "");
+        out.positive([("withhold_ms", self.withhold_ms)]);
+    }
+}
 
 /// The model that starts and the one that takes over.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,6 +9,7 @@ use super::objective::Lambda;
 use super::overrides::OverrideKind;
 use super::session::Limits;
 use super::{Cascade, Objective, TaskClass};
+use crate::validate::{ABOVE_ZERO, Diagnostics, Validate};
 
 /// `[routing]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -103,32 +104,6 @@ impl PolicyConfig {
         }
     }
 
-    /// All invalid settings, each with its path below the policy.
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let shares =
-            [("floor", self.floor), ("switch_gain", self.switch_gain), ("explore", self.explore)];
-        for (key, value) in shares {
-            check_share(vec![key], value, &mut problems);
-        }
-        check_budgets(&[], self.max_joules, self.max_dollars, &mut problems);
-        for (key, value) in self.lambdas() {
-            if value.is_some_and(|value| !(value.is_finite() && value >= 0.0)) {
-                let message = format!("`{key}` must be a finite number, 0 or more");
-                problems.push(Problem { path: vec![key], message, hint: LAMBDA_HINT });
-            }
-        }
-        for (class, config) in self.classes.all() {
-            if let Some(floor) = config.floor {
-                check_share(vec!["classes", class.label(), "floor"], floor, &mut problems);
-            }
-            let at = ["classes", class.label()];
-            check_budgets(&at, config.max_joules, config.max_dollars, &mut problems);
-        }
-        self.check_trade_off(&mut problems);
-        problems
-    }
-
     fn lambdas(&self) -> [(&'static str, Option<f64>); 4] {
         [
             ("lambda_per_joule", self.lambda_per_joule),
@@ -138,67 +113,76 @@ impl PolicyConfig {
         ]
     }
 
-    /// A trade-off needs a lambda, and a lambda needs a trade-off to have an effect.
-    fn check_trade_off(&self, problems: &mut Vec<Problem>) {
+    /// The objective `tradeoff` needs a lambda above 0, and a lambda a `tradeoff` that can use it.
+    fn validate_trade_off(&self, out: &mut Diagnostics) {
         let by_class = self.classes.all().filter_map(|(_, config)| config.objective);
         let trades = std::iter::once(self.objective)
             .chain(by_class)
             .any(|objective| objective == Objective::Tradeoff);
         let weighs = self.lambdas().iter().any(|(_, value)| value.is_some_and(|value| value > 0.0));
         if trades && !weighs {
-            let message = "the objective `tradeoff` needs a lambda above 0".to_owned();
-            problems.push(Problem { path: vec!["objective"], message, hint: LAMBDA_HINT });
+            out.reject("objective", "the objective `tradeoff` needs a lambda above 0")
+                .hint(LAMBDA_HINT);
         }
         let may_be_asked_for = self.overrides.contains(&OverrideKind::Objective);
         let unused = self.lambdas().into_iter().find(|(_, value)| value.is_some());
         if let Some((key, _)) = unused.filter(|_| !trades && !may_be_asked_for) {
             let message = format!("`{key}` has no effect: no objective here is `tradeoff`");
-            problems.push(Problem { path: vec![key], message, hint: "remove it" });
+            out.reject(key, message).hint("remove it");
         }
     }
 }
 
 const LAMBDA_HINT: &str = "lambda_per_joule = 0.001 gives up 0.01 of adequacy to save 10 J; also _per_dollar, _per_second, _per_gram";
 
-fn check_share(path: Vec<&'static str>, value: f64, problems: &mut Vec<Problem>) {
-    if (0.0..=1.0).contains(&value) {
-        return;
-    }
-    let key = path.last().copied().unwrap_or_default();
-    let message = format!("`{key}` must be from 0 to 1, not {value}");
-    let hint = match key {
-        "floor" => "it is the least probability of a good enough answer",
-        "explore" => "it is the probability of drawing a conversation's first model at random",
-        _ => "it is the least gain for which a conversation changes its model",
-    };
-    problems.push(Problem { path, message, hint });
-}
-
-fn check_budgets(
-    at: &[&'static str],
-    max_joules: Option<f64>,
-    max_dollars: Option<f64>,
-    problems: &mut Vec<Problem>,
-) {
-    for (key, most, least) in
-        [("max_joules", max_joules, f64::MIN_POSITIVE), ("max_dollars", max_dollars, 0.0)]
-    {
-        if let Some(most) = most.filter(|most| !(most.is_finite() && *most >= least)) {
-            let rule = if least > 0.0 { "more than 0" } else { "0 or more" };
-            let message = format!("`{key}` must be {rule}, not {most}");
-            let path = at.iter().copied().chain([key]).collect();
-            problems.push(Problem { path, message, hint: "without it there is no limit" });
+impl Validate for PolicyConfig {
+    fn validate(&self, out: &mut Diagnostics) {
+        validate_floor(self.floor, out);
+        out.range("switch_gain", self.switch_gain, 0.0..=1.0, "")
+            .hint("it is the least gain for which a conversation changes its model");
+        out.range("explore", self.explore, 0.0..=1.0, "")
+            .hint("it is the probability of drawing a conversation's first model at random");
+        validate_budgets(self.max_joules, self.max_dollars, out);
+        for (key, value) in self.lambdas() {
+            out.range_if_set(key, value, 0.0.., "").hint(LAMBDA_HINT);
+        }
+        out.table("classes", &self.classes);
+        self.validate_trade_off(out);
+        if let Some(cascade) = &self.cascade {
+            out.table("cascade", cascade);
         }
     }
 }
 
-/// An invalid setting of a policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Keys below the policy.
-    pub path: Vec<&'static str>,
-    pub message: String,
-    pub hint: &'static str,
+impl Validate for Classes {
+    fn validate(&self, out: &mut Diagnostics) {
+        for (class, config) in self.all() {
+            out.inside(class.label(), |out| {
+                if let Some(floor) = config.floor {
+                    validate_floor(floor, out);
+                }
+                validate_budgets(config.max_joules, config.max_dollars, out);
+            });
+        }
+    }
+}
+
+impl Validate for SessionsConfig {
+    fn validate(&self, out: &mut Diagnostics) {
+        out.positive([("remember", self.remember as u64), ("forget_after_s", self.forget_after_s)]);
+        out.range("floor_step", self.floor_step, 0.0..=1.0, "");
+    }
+}
+
+fn validate_floor(floor: f64, out: &mut Diagnostics) {
+    out.range("floor", floor, 0.0..=1.0, "")
+        .hint("it is the least probability of a good enough answer");
+}
+
+fn validate_budgets(max_joules: Option<f64>, max_dollars: Option<f64>, out: &mut Diagnostics) {
+    const HINT: &str = "without it there is no limit";
+    out.range_if_set("max_joules", max_joules, ABOVE_ZERO, "").hint(HINT);
+    out.range_if_set("max_dollars", max_dollars, 0.0.., "").hint(HINT);
 }
 
 /// `[policies.<name>.classes]`: settings that differ for requests of one task class.
@@ -305,9 +289,10 @@ impl Identifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::Diagnostic;
 
     fn keys(config: &PolicyConfig) -> Vec<String> {
-        config.problems().iter().map(|problem| problem.path.join(".")).collect()
+        config.diagnostics().iter().map(Diagnostic::key).collect()
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! and one above 0.25 calls for a new fit. No clock: recent means about the last thousand requests.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// Name of the reference within a router's folder.
@@ -109,14 +109,14 @@ impl Drift {
     /// Counts a request for which an average model has adequacy `p`.
     pub fn observe(&self, p: f64) {
         let decile = self.reference.p_deciles.partition_point(|edge| *edge <= p);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         counts.iter_mut().for_each(|count| *count *= FORGETTING);
         counts[decile] += 1.0;
     }
 
     /// The population stability index, at least 0; `None` before enough requests.
     pub fn psi(&self) -> Option<f64> {
-        let counts = *self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = *self.counts.lock();
         let all: f64 = counts.iter().sum();
         if all < REQUESTS_MIN * FORGETTING.powf(REQUESTS_MIN) {
             return None;

@@ -165,7 +165,7 @@ mod tests {
             ("Tom buys 3 pens at 2 dollars. How much does he pay?", TaskClass::Math),
             ("In $\\triangle XYZ$, what is $\\cos Z$?", TaskClass::Math),
             ("What is the area code of Louisville?", TaskClass::Chat),
-            ("ReasonKind is the sky blue?", TaskClass::Chat),
+            ("Why is the sky blue?", TaskClass::Chat),
             ("Tell me about your classmates", TaskClass::Chat),
             ("", TaskClass::Chat),
         ] {

@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_vector_of_a_text_is_pinned_to_the_schema_version() {
-        let vector = TextVector::of_text("ReasonKind is the sky blue?");
+        let vector = TextVector::of_text("Why is the sky blue?");
         let hash = vector.ngrams.iter().fold(0u64, |hash, (bucket, weight)| {
             fnv1a(format!("{hash} {bucket} {weight:.3}").as_bytes())
         });
@@ -131,7 +131,7 @@ mod tests {
         ));
         assert_eq!(TextVector::of_messages(&chat), TextVector::of_text(long));
         let chat = messages(
-            r#"[{"role":"user","content":"Prove it"},{"role":"assistant","content":"Done"},{"role":"user","content":"ReasonKind?"}]"#,
+            r#"[{"role":"user","content":"Prove it"},{"role":"assistant","content":"Done"},{"role":"user","content":"Why?"}]"#,
         );
         assert_eq!(TextVector::of_messages(&chat), TextVector::of_text("Prove it\nWhy?"));
         assert_eq!(TextVector::of_messages(&[]), TextVector::of_text(""));

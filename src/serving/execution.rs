@@ -252,7 +252,7 @@ impl Execution {
 
     fn end_attempt(&mut self, outcome: AttemptOutcome, error: Option<ErrorKind>) {
         self.recorder.attempt_ended(outcome, error);
-        if let Some(mut remote) = self.remote.take() {
+        if let Some(remote) = self.remote.take() {
             remote.close(self.recorder.usage().map(|usage| usage.generated_tokens()));
         }
     }

@@ -5,22 +5,18 @@
 
 use std::sync::Arc;
 
-use crate::energy::{MeterHandle, WorkRow, WorkSpan};
+use crate::energy::{MeterHandle, OpenAttempt};
 use crate::units::{AttemptId, MonotonicNs};
 
 /// An attempt at such an upstream. Closed when dropped.
 pub(super) struct RemoteMetering {
-    meter: MeterHandle,
-    model: Arc<str>,
-    attempt: AttemptId,
+    attempt: OpenAttempt,
     prompt_tokens: u32,
-    opened: MonotonicNs,
-    /// Up to when work has been reported.
+    /// The time up to which work has been reported.
     reported: MonotonicNs,
     /// Pieces since then.
-    waiting: u32,
+    unreported: u32,
     pieces: u64,
-    closed: bool,
 }
 
 /// Shortest time between reports: the meter resolves no finer.
@@ -33,19 +29,9 @@ impl RemoteMetering {
         attempt: AttemptId,
         prompt_tokens: u32,
     ) -> Self {
-        meter.attempt_opened(model, attempt);
-        let opened = MonotonicNs::now();
-        Self {
-            meter: meter.clone(),
-            model: Arc::clone(model),
-            attempt,
-            prompt_tokens,
-            opened,
-            reported: opened,
-            waiting: 0,
-            pieces: 0,
-            closed: false,
-        }
+        let attempt = meter.open(model, attempt);
+        let reported = attempt.opened();
+        Self { attempt, prompt_tokens, reported, unreported: 0, pieces: 0 }
     }
 
     /// Reports pieces of the answer that have come.
@@ -55,7 +41,7 @@ impl RemoteMetering {
         }
         let is_first = self.pieces == 0;
         self.pieces += u64::from(count);
-        self.waiting += count;
+        self.unreported += count;
         let now = MonotonicNs::now();
         if is_first || now - self.reported >= REPORT_NS {
             self.report(now);
@@ -63,42 +49,29 @@ impl RemoteMetering {
     }
 
     /// Ends the attempt; `completion_tokens` is the upstream's count, if it sent one.
-    pub(super) fn close(&mut self, completion_tokens: Option<u64>) {
-        if std::mem::replace(&mut self.closed, true) {
-            return;
-        }
-        let now = MonotonicNs::now();
-        self.report(now);
+    pub(super) fn close(mut self, completion_tokens: Option<u64>) {
+        self.report(MonotonicNs::now());
         let more = completion_tokens.unwrap_or(0).saturating_sub(self.pieces);
         if more > 0 {
-            // An answer that came in few pieces: its tokens were decoded all along.
-            let decode_tokens = u32::try_from(more).unwrap_or(u32::MAX);
-            self.work(
-                self.opened,
-                now,
-                WorkRow { attempt: self.attempt, prefill_tokens: 0, decode_tokens },
-            );
+            // Pieces of several tokens: the others were decoded over the whole time.
+            let tokens = u32::try_from(more).unwrap_or(u32::MAX);
+            self.attempt.work(self.attempt.opened(), self.reported, 0, tokens);
         }
-        self.meter.attempt_closed(&self.model, self.attempt);
     }
 
     fn report(&mut self, now: MonotonicNs) {
-        let decode_tokens = std::mem::take(&mut self.waiting);
+        let decode_tokens = std::mem::take(&mut self.unreported);
         let prefill_tokens = std::mem::take(&mut self.prompt_tokens);
         if decode_tokens > 0 || prefill_tokens > 0 {
-            let row = WorkRow { attempt: self.attempt, prefill_tokens, decode_tokens };
-            self.work(self.reported, now, row);
+            self.attempt.work(self.reported, now, prefill_tokens, decode_tokens);
         }
         self.reported = now;
     }
-
-    fn work(&self, start: MonotonicNs, end: MonotonicNs, row: WorkRow) {
-        self.meter.work(&self.model, WorkSpan { start, end, rows: vec![row] });
-    }
 }
 
+/// Reports the rest before the attempt is closed.
 impl Drop for RemoteMetering {
     fn drop(&mut self) {
-        self.close(None);
+        self.report(MonotonicNs::now());
     }
 }

@@ -1,4 +1,4 @@
-//! Settings of the process log.
+//! Config of the process log.
 
 use serde::Deserialize;
 
@@ -9,7 +9,8 @@ pub const ACCESS_LOG: &str = "access";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Least severe level that is printed. Default `info`; the variable `RUST_LOG` overrides it.
+    /// Least severe level that is logged. Default `info`; the environment variable `RUST_LOG`
+    /// overrides it.
     pub level: LogLevel,
     /// Default `text`.
     pub format: LogFormat,

@@ -1,4 +1,4 @@
-//! Sets up the process log on standard error.
+//! Setup of the process log on standard error.
 
 use std::io::{self, IsTerminal};
 
@@ -14,7 +14,7 @@ pub fn init(config: &Config) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    // A failure means that a subscriber is already installed, as between tests of one process.
+    // Fails if a subscriber is already installed, as between tests of one process.
     let _ = match config.format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -1,17 +1,24 @@
-//! Every metric of the process, in one struct: the field's name is the metric's, its doc comment the HELP text.
+//! All metrics of a gateway in one struct: the field's name is the metric's, its doc comment the HELP
+//! text.
 //!
-//! Labels are bounded: model and policy names come from the config, everything else from enums. Nothing here is a
-//! process-wide singleton, so gateways in one test process do not mix.
+//! Labels are bounded: model and policy names come from the config, everything else from enums. The
+//! registry is a value, so gateways in one test process do not mix.
 
-use std::sync::Arc;
+mod buckets;
+mod labels;
+mod series;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use buckets::{decision_time, latency, load_time, ratio, slots, token_time};
+pub use labels::*;
+pub use series::Series;
 
 /// A counter of a fractional quantity such as joules.
 pub type FloatCounter = Counter<f64, AtomicU64>;
@@ -33,7 +40,7 @@ macro_rules! metrics {
                 let mut registry = Registry::with_prefix("wattgate");
                 $(
                     let $field: $type = $init;
-                    // The encoder appends `_total` to counters itself, and a full stop to the HELP text.
+                    // The encoder appends `_total` to counters, and a full stop to the HELP text.
                     let metric = stringify!($field);
                     registry.register(
                         metric.strip_suffix("_total").unwrap_or(metric),
@@ -204,7 +211,7 @@ impl Default for Metrics {
     }
 }
 
-/// Sets a counter that mirrors a total kept elsewhere, such as the energy ledger's.
+/// Sets a counter to a total kept elsewhere, such as the energy ledger's.
 pub fn mirror(counter: &FloatCounter, total: f64) {
     counter.inner().store(total.to_bits(), Ordering::Relaxed);
 }
@@ -212,190 +219,4 @@ pub fn mirror(counter: &FloatCounter, total: f64) {
 /// As [`mirror`], for whole numbers.
 pub fn mirror_count(counter: &Counter, total: u64) {
     counter.inner().store(total, Ordering::Relaxed);
-}
-
-/// 1 ms to 65.5 s, doubling: from a cached decision to a long local answer.
-fn latency() -> Histogram {
-    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.001, 2.0, 17))
-}
-
-/// 50 ms to 27 minutes, doubling: from a small file in the page cache to a large one on a slow disk.
-fn load_time() -> Histogram {
-    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.05, 2.0, 16))
-}
-
-/// 0.5 ms to 1 s, doubling: from a GPU to a large model on two cores.
-fn token_time() -> Histogram {
-    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0005, 2.0, 12))
-}
-
-/// 1/16 to 16 in steps of √2: 1 is a perfect prediction.
-fn ratio() -> Histogram {
-    let step = std::f64::consts::SQRT_2;
-    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0625, step, 17))
-}
-
-/// 1 to 128, doubling.
-fn slots() -> Histogram {
-    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(1.0, 2.0, 8))
-}
-
-/// 1 µs to 16 ms, doubling.
-fn decision_time() -> Histogram {
-    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(1e-6, 2.0, 15))
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RequestLabels {
-    pub model: Arc<str>,
-    pub route: &'static str,
-    pub outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct HttpLabels {
-    pub path: String,
-    pub status: u16,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct DecisionLabels {
-    pub policy: Arc<str>,
-    pub route: &'static str,
-    pub reason: &'static str,
-    pub task: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct TurnLabels {
-    pub policy: Arc<str>,
-    pub turn: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct AttemptLabels {
-    pub model: Arc<str>,
-    pub route: &'static str,
-    pub outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ModelLabels {
-    pub model: Arc<str>,
-    pub route: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct OutcomeLabels {
-    pub model: Arc<str>,
-    pub policy: Arc<str>,
-    pub route: &'static str,
-    pub source: &'static str,
-    pub quality: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct SignLabels {
-    pub model: Arc<str>,
-    pub policy: Arc<str>,
-    pub route: &'static str,
-    pub signal: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CalibrationLabels {
-    pub model: Arc<str>,
-    pub source: &'static str,
-    pub decile: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct JudgementLabels {
-    pub model: Arc<str>,
-    pub outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ShadowLabels {
-    pub policy: Arc<str>,
-    pub agrees: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RouterLabels {
-    pub role: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ModelNameLabels {
-    pub model: Arc<str>,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct UnloadLabels {
-    pub model: Arc<str>,
-    pub reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CacheLabels {
-    pub model: Arc<str>,
-    pub from: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct TokenLabels {
-    pub model: Arc<str>,
-    pub route: &'static str,
-    pub kind: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct EnergyLabels {
-    pub model: Arc<str>,
-    pub route: &'static str,
-    pub quality: &'static str,
-    pub source: &'static str,
-    pub purpose: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CarbonLabels {
-    pub model: Arc<str>,
-    pub route: &'static str,
-    pub quality: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct GridLabels {
-    pub zone: Arc<str>,
-    pub basis: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct DeviceLabels {
-    pub device: Arc<str>,
-    pub source: &'static str,
-    pub quality: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct DeviceNameLabels {
-    pub device: Arc<str>,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct IdleLabels {
-    pub device: Arc<str>,
-    pub occupied: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct LogLabels {
-    pub outcome: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct BuildLabels {
-    pub version: &'static str,
 }

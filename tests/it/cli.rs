@@ -5,5 +5,7 @@ mod init;
 mod model_library;
 mod model_pull;
 mod pull_faults;
+mod pull_hub;
+mod ready;
 mod serve;
 mod traffic_log;

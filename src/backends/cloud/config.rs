@@ -7,11 +7,12 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
-use crate::energy::grid::rates::zone_problem;
+use crate::energy::grid::rates::validate_zone;
 use crate::energy::prediction::cloud_table::{Class, OwnFigures, PerToken};
 use crate::locality::Locality;
 use crate::openai::Usage;
 use crate::units::Dollars;
+use crate::validate::{Diagnostic, Diagnostics, Validate};
 
 /// `[models.<name>.openai]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -157,97 +158,74 @@ impl Default for Config {
     }
 }
 
-/// Invalid values of a `Config` that parsed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    #[error("base_url is missing or no http(s) URL; write it as in https://api.openai.com/v1")]
-    BaseUrl,
-    #[error(
-        "base_url holds a user name or password; put the key into the variable that api_key_env names"
-    )]
-    SecretInUrl,
-    #[error("{field} must be more than 0")]
-    Zero { field: &'static str },
-    #[error("{field} must be 0 or more")]
-    Price { field: &'static str },
-    /// Without the text, which may be the key.
-    #[error("api_key_env must be the name of a variable, never the key itself")]
-    KeyVariable,
-    #[error("energy.{field} {problem}")]
-    Energy { field: &'static str, problem: &'static str },
-    #[error("carbon_zone {problem}")]
-    Zone { problem: String },
-    #[error("deployment {number}: {problem}")]
-    Deployment { number: usize, problem: Box<Self> },
+/// Why no request can be sent to a `base_url`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BaseUrlError {
+    #[error("`base_url` must be an http(s) URL, as in https://api.openai.com/v1")]
+    NotHttp,
+    #[error("`base_url` must not hold a user name or password")]
+    HoldsSecret,
 }
 
-impl ConfigError {
-    /// The field at fault, to find its line.
-    pub fn field(&self) -> &'static str {
-        match self {
-            Self::BaseUrl | Self::SecretInUrl => "base_url",
-            Self::Zero { field } | Self::Price { field } => field,
-            Self::KeyVariable => "api_key_env",
-            Self::Energy { .. } => "energy",
-            Self::Zone { .. } => "carbon_zone",
-            Self::Deployment { .. } => "deployments",
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        self.validate_base_url(out);
+        if let Some(variable) = &self.api_key_env {
+            let rule = "must be the name of an environment variable: letters, digits and `_`";
+            out.rule("api_key_env", is_variable_name(variable), rule)
+                .hint("write the name of the variable that holds the key, never the key itself");
         }
-    }
-}
-
-impl Config {
-    /// All invalid values, not only the first.
-    pub fn problems(&self) -> Vec<ConfigError> {
-        let waits = [
+        out.positive([
             ("max_in_flight", u64::from(self.max_in_flight)),
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("first_byte_timeout_ms", self.first_byte_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("answer_timeout_ms", self.answer_timeout_ms),
-        ];
-        let prices = [
+        ]);
+        for (key, dollars) in [
             ("dollars_per_million_input_tokens", self.dollars_per_million_input_tokens),
             ("dollars_per_million_output_tokens", self.dollars_per_million_output_tokens),
             ("dollars_per_million_cached_tokens", self.dollars_per_million_cached_tokens),
-        ];
-        let zeros = waits.into_iter().filter(|&(_, value)| value == 0);
-        let negative = prices
-            .into_iter()
-            .filter(|(_, price)| price.is_some_and(|price| !price.is_finite() || price < 0.0));
-        self.endpoints()
-            .err()
-            .into_iter()
-            .chain(zeros.map(|(field, _)| ConfigError::Zero { field }))
-            .chain(negative.map(|(field, _)| ConfigError::Price { field }))
-            .chain(self.deployment_problems())
-            .collect()
+        ] {
+            out.range_if_set(key, dollars, 0.0.., "");
+        }
+        out.inside("energy", |out| self.energy.validate(self.energy_class, out));
+        validate_zone("carbon_zone", self.carbon_zone.as_deref(), out);
+        out.positive(self.context_tokens.map(|tokens| ("context_tokens", u64::from(tokens))));
+        self.validate_deployments(out);
+    }
+}
+
+fn is_variable_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+impl Config {
+    fn validate_base_url(&self, out: &mut Diagnostics) {
+        match self.endpoints() {
+            Ok(_) => {}
+            Err(_) if self.base_url.is_empty() => out.reject("base_url", "`base_url` is missing").hint(
+                "write `base_url = \"https://api.openai.com/v1\"`, or the address of your own server",
+            ),
+            Err(error @ BaseUrlError::HoldsSecret) => out
+                .reject("base_url", error.to_string())
+                .hint("put the key into the variable that `api_key_env` names"),
+            Err(error @ BaseUrlError::NotHttp) => {
+                out.reject("base_url", error.to_string());
+            }
+        }
     }
 
-    fn deployment_problems(&self) -> Vec<ConfigError> {
-        let further = self.resolved().1.into_iter().zip(1..);
-        let problems = further.flat_map(|(deployment, number)| {
-            let problems = [deployment.problems(), deployment.further_problems()].concat();
-            problems
-                .into_iter()
-                .map(move |problem| ConfigError::Deployment { number, problem: Box::new(problem) })
-        });
-        problems.collect()
-    }
-
-    /// Problems of a deployment that `config` itself reports for the model's own table.
-    fn further_problems(&self) -> Vec<ConfigError> {
-        let key = self.api_key_env.as_deref().is_some_and(|name| !is_variable_name(name));
-        let energy = self.energy.problems(self.energy_class).into_iter();
-        let zone = self.carbon_zone.as_deref().and_then(zone_problem);
-        key.then_some(ConfigError::KeyVariable)
-            .into_iter()
-            .chain(energy.map(|(field, problem)| ConfigError::Energy { field, problem }))
-            .chain(zone.map(|problem| ConfigError::Zone { problem }))
-            .chain(
-                (self.context_tokens == Some(0))
-                    .then_some(ConfigError::Zero { field: "context_tokens" }),
-            )
-            .collect()
+    fn validate_deployments(&self, out: &mut Diagnostics) {
+        for (deployment, number) in self.resolved().1.into_iter().zip(1..) {
+            for Diagnostic { message, hint, .. } in deployment.diagnostics() {
+                let rejected = out.reject("deployments", format!("deployment {number}: {message}"));
+                if let Some(hint) = hint {
+                    rejected.hint(hint);
+                }
+            }
+        }
     }
 
     /// All settings of the table's own deployment, and of the further ones.
@@ -295,7 +273,7 @@ impl Config {
     }
 
     /// Addresses for each kind of request.
-    pub(super) fn endpoints(&self) -> Result<Endpoints, ConfigError> {
+    pub(super) fn endpoints(&self) -> Result<Endpoints, BaseUrlError> {
         Ok(Endpoints {
             chat: self.endpoint(&["chat", "completions"])?,
             completions: self.endpoint(&["completions"])?,
@@ -303,15 +281,15 @@ impl Config {
         })
     }
 
-    fn endpoint(&self, path: &[&str]) -> Result<Url, ConfigError> {
-        let mut url = Url::parse(&self.base_url).map_err(|_| ConfigError::BaseUrl)?;
+    fn endpoint(&self, path: &[&str]) -> Result<Url, BaseUrlError> {
+        let mut url = Url::parse(&self.base_url).map_err(|_| BaseUrlError::NotHttp)?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(ConfigError::BaseUrl);
+            return Err(BaseUrlError::NotHttp);
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(ConfigError::SecretInUrl);
+            return Err(BaseUrlError::HoldsSecret);
         }
-        url.path_segments_mut().map_err(|()| ConfigError::BaseUrl)?.pop_if_empty().extend(path);
+        url.path_segments_mut().map_err(|()| BaseUrlError::NotHttp)?.pop_if_empty().extend(path);
         Ok(url)
     }
 
@@ -328,12 +306,6 @@ impl Config {
         let wait_ms = if streams { self.first_byte_timeout_ms } else { self.answer_timeout_ms };
         Duration::from_millis(wait_ms)
     }
-}
-
-/// Whether `text` can name an environment variable.
-pub fn is_variable_name(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 #[cfg(test)]
@@ -368,16 +340,18 @@ mod tests {
             dollars_per_million_output_tokens: Some(-1.0),
             ..at("https://me:secret@h/v1")
         };
-        let fields: Vec<_> = config.problems().iter().map(ConfigError::field).collect();
+        let fields: Vec<String> = config.diagnostics().iter().map(Diagnostic::key).collect();
         assert_eq!(
             fields,
             ["base_url", "max_in_flight", "idle_timeout_ms", "dollars_per_million_output_tokens"]
         );
-        assert!(!config.problems()[0].to_string().contains("secret"));
+        assert!(!config.diagnostics()[0].message.contains("secret"));
         for base_url in ["", "h:80", "ftp://h/v1", "data:text/plain,x"] {
-            assert_eq!(at(base_url).problems(), [ConfigError::BaseUrl], "{base_url}");
+            let keys: Vec<String> =
+                at(base_url).diagnostics().iter().map(Diagnostic::key).collect();
+            assert_eq!(keys, ["base_url"], "{base_url}");
         }
-        assert_eq!(at("http://127.0.0.1:8000/v1").problems(), []);
+        assert_eq!(at("http://127.0.0.1:8000/v1").diagnostics(), []);
     }
 
     #[test]
@@ -394,7 +368,7 @@ mod tests {
             }],
             ..at("https://api/v1")
         };
-        assert_eq!(model.problems(), []);
+        assert_eq!(model.diagnostics(), []);
         let (own, further) = model.resolved();
         assert_eq!((own.deployment_name(), own.locality), ("api".to_owned(), Locality::OnHost));
         let [further] = &further[..] else { panic!("one is listed") };
@@ -407,8 +381,8 @@ mod tests {
             max_in_flight: Some(0),
             ..DeploymentConfig::default()
         };
-        let problems = Config { deployments: vec![wrong], ..at("https://api/v1") }.problems();
-        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let problems = Config { deployments: vec![wrong], ..at("https://api/v1") }.diagnostics();
+        let told: Vec<&str> = problems.iter().map(|problem| &*problem.message).collect();
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(
             told.iter().all(|line| line.starts_with("deployment 1: ") && !line.contains("sk-"))

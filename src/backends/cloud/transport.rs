@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body_util::Full;
 use reqwest::{Client, Url, redirect};
 
-use super::config::{Config, ConfigError};
+use super::config::{BaseUrlError, Config};
 use super::failure;
 use super::plain::{self, Pool};
 use crate::backends::backend::ErrorKind;
@@ -121,7 +121,7 @@ impl Transport {
 }
 
 impl Target {
-    pub(super) fn new(url: &Url, key: Option<HeaderValue>) -> Result<Self, ConfigError> {
+    pub(super) fn new(url: &Url, key: Option<HeaderValue>) -> Result<Self, BaseUrlError> {
         let path = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
@@ -129,8 +129,8 @@ impl Target {
         let host = url.host_str().unwrap_or_default();
         let authority = url.port().map(|port| format!("{host}:{port}"));
         let authority = authority.as_deref().unwrap_or(host);
-        let host = HeaderValue::from_str(authority).map_err(|_| ConfigError::BaseUrl)?;
-        let uri = Uri::try_from(path).map_err(|_| ConfigError::BaseUrl)?;
+        let host = HeaderValue::from_str(authority).map_err(|_| BaseUrlError::NotHttp)?;
+        let uri = Uri::try_from(path).map_err(|_| BaseUrlError::NotHttp)?;
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

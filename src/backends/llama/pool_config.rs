@@ -9,6 +9,7 @@ use crate::backends::llama::memory::keep_alive::Bounds;
 use crate::backends::llama::wire::settings::Kernels;
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
+use crate::validate::{Diagnostics, Validate};
 
 /// Settings of all engines together.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -36,6 +37,15 @@ impl Default for EnginesConfig {
             warm_watts_per_gib: WARM_WATTS_PER_GIB,
             kernels: Kernels::Auto,
         }
+    }
+}
+
+impl Validate for EnginesConfig {
+    fn validate(&self, out: &mut Diagnostics) {
+        let most = self.unload_after_max_s;
+        out.range("unload_after_min_s", self.unload_after_min_s, ..=most, " seconds")
+            .hint("`unload_after_min_s` is at most `unload_after_max_s`");
+        out.range("warm_watts_per_gib", self.warm_watts_per_gib, 0.0..=10_000.0, " W");
     }
 }
 

@@ -1,6 +1,7 @@
-//! `wattgate measure --calibrate`: steps of load against a wall meter, and the calibration that follows.
+//! `wattgate measure --calibrate`: load steps against a wall meter, and the calibration fitted to
+//! them.
 //!
-//! The steps are kept in the folder of the run, so that a meter's file may come later.
+//! The steps are saved in the folder of the run, so that the meter's file may come later.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,14 +9,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{BadInput, MeasureArgs, note, profile_path, say, today, with_gateway};
+use super::args::{BadInput, MeasureArgs, profile_path};
+use crate::app::harness::with_gateway;
+use crate::cli::console::{note, say};
 use crate::config::{Config, Engine};
 use crate::energy::{Calibration, Profile};
 use crate::measure::calibrate::{self, Load, Steps};
+use crate::measure::today;
 use crate::measure::wall::{Reading, WallMeter, read_csv};
 
 const STEPS_FILE: &str = "calibration-steps.json";
-/// What a plug needs to follow.
+/// Time for a smart plug to follow a change.
 const RAMP: Duration = Duration::from_secs(3);
 const READINGS_FILE: &str = "calibration-readings.json";
 
@@ -34,7 +38,7 @@ pub(super) async fn run(
     let readings = match meter {
         WallMeter::Csv(path) => read_csv(path).with_context(|| {
             format!(
-                "the steps are kept in {}: when the meter's file is there, repeat with --resume",
+                "the steps are saved in {}: run again with --resume once the meter's file exists",
                 args.out.display()
             )
         })?,
@@ -59,12 +63,12 @@ async fn steps(
     models: &[String],
     meter: &WallMeter,
 ) -> anyhow::Result<(Steps, Vec<Reading>)> {
-    let is_local = |name: &&String| matches!(config.models[*name].engine, Engine::Llama { .. });
+    let is_local = |name: &&String| matches!(config.models[*name].engine, Engine::Llama(_));
     let model = models.iter().find(is_local).ok_or(BadInput::NothingLocal)?;
-    let Engine::Llama { config: llama, .. } = &config.models[model].engine else {
+    let Engine::Llama(llama) = &config.models[model].engine else {
         return Err(BadInput::NothingLocal.into());
     };
-    // What is to be calibrated must not be calibrated already.
+    // An existing calibration must not apply.
     let mut raw = config.clone();
     raw.energy.profile = None;
     let levels = levels(llama.slots);
@@ -75,17 +79,17 @@ async fn steps(
         ramp: RAMP,
         step: Duration::from_secs(args.step_seconds),
     };
-    let patience = Duration::from_millis(llama.load_timeout_ms);
+    let timeout = Duration::from_millis(llama.load_timeout_ms);
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let (steps, readings) = with_gateway(&raw, model, &args.out, async |gateway| {
-        gateway.until_ready(model, patience).await?;
+        gateway.until_ready(model, timeout).await?;
         let total = levels.len();
         note(&format!(
             "{total} steps of {} s; keep the machine free of other work",
             args.step_seconds
         ));
         let progress = |requests| note(&format!("  {requests} at a time"));
-        Ok(calibrate::run(&gateway, load, meter, &progress).await?)
+        anyhow::Ok(calibrate::run(&gateway, load, meter, &progress).await?)
     })
     .await?;
     fs::write(args.out.join(STEPS_FILE), serde_json::to_vec(&steps)?)?;
@@ -93,7 +97,7 @@ async fn steps(
     Ok((steps, readings))
 }
 
-/// Idle, then doubling up to all slots, then idle again, so that a drift shows.
+/// Idle, doubling up to all slots, then idle again to show drift.
 fn levels(slots: u32) -> Vec<u32> {
     let doubling = (0..32).map(|power| 1_u32 << power).take_while(|level| *level < slots);
     let loaded: Vec<u32> = doubling.chain([slots]).collect();
@@ -102,7 +106,7 @@ fn levels(slots: u32) -> Vec<u32> {
 
 fn read<T: serde::de::DeserializeOwned>(path: &PathBuf) -> anyhow::Result<T> {
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is not what it was", path.display()))
+    serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 
 fn read_if_there(path: &PathBuf) -> anyhow::Result<Vec<Reading>> {
@@ -126,7 +130,7 @@ fn explain(found: &Calibration, path: &std::path::Path) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn load_doubles_up_to_all_slots() {
+    fn load_levels_double_up_to_all_slots() {
         assert_eq!(super::levels(8), [0, 1, 2, 4, 8, 0]);
         assert_eq!(super::levels(6), [0, 1, 2, 4, 6, 0]);
         assert_eq!(super::levels(1), [0, 1, 0]);

@@ -3,13 +3,14 @@
 use clap::Args;
 use indicatif::HumanBytes;
 
-use super::{right_aligned, styled_table};
+use crate::cli::console::{note, say};
+use crate::cli::table::{align_right, wrapped};
 use crate::models::{Confidence, Entry, catalogue};
 
 /// Search the catalogue of models that can be pulled by name
 #[derive(Args, Debug)]
 pub(super) struct SearchArgs {
-    /// Only models in whose name, kind, licence or note each word occurs
+    /// Only models whose name, kind, licence or note contains each word
     #[arg(value_name = "WORDS")]
     words: Vec<String>,
     /// Only files up to this size, as in 4GiB or 500MB
@@ -20,17 +21,16 @@ pub(super) struct SearchArgs {
     json: bool,
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to a person")]
 pub(super) fn run(args: &SearchArgs) -> anyhow::Result<u8> {
     let small_enough = |entry: &&Entry| args.max_size.is_none_or(|max| entry.size_bytes <= max);
     let entries = catalogue().iter().filter(small_enough);
     let found: Vec<&Entry> = entries.filter(|entry| entry.matches(&args.words)).collect();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        say(&serde_json::to_string_pretty(&found)?);
     } else if found.is_empty() {
-        eprintln!("no model of the catalogue is like that; without words, all are listed");
+        note("no model of the catalogue matches; run the command without words to list all");
     } else {
-        println!("{}\n{LEGEND}", table(&found));
+        say(&format!("{}\n{LEGEND}", table(&found)));
     }
     Ok(0)
 }
@@ -41,7 +41,7 @@ const LEGEND: &str = "ability: a prior on the router's logit scale, 0 is the ave
 
 fn table(found: &[&Entry]) -> String {
     let header = ["name", "kind", "parameters", "size", "context", "ability", "licence", "note"];
-    let mut table = styled_table(header);
+    let mut table = wrapped(header);
     for entry in found {
         let mark = if entry.confidence == Confidence::Likely { " ?" } else { "" };
         let guess = if entry.mmlu_pro.is_none() { "~" } else { "" };
@@ -56,7 +56,7 @@ fn table(found: &[&Entry]) -> String {
             entry.note.clone(),
         ]);
     }
-    right_aligned(&mut table, &[2, 3, 4, 5]);
+    align_right(&mut table, &[2, 3, 4, 5]);
     table.trim_fmt()
 }
 
@@ -68,7 +68,7 @@ fn parameters(entry: &Entry) -> String {
     count(entry.parameters_b) + &active
 }
 
-/// Bytes as people write them: a number with a decimal (`MB`) or binary (`MiB`) unit, or with none.
+/// Parses a size: a number with a decimal (`MB`) or binary (`MiB`) unit, or without one.
 fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || "write a size as in 4GiB, 500MB or 1073741824".to_owned();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');

@@ -1,21 +1,48 @@
-//! Which model files a command is about: names from the config first, then from the catalogue.
+//! Model files that a command names: models of the config first, then of the catalogue.
 
 use std::path::PathBuf;
 
-use crate::cli::ConfigArgs;
+use crate::backends::llama;
+use crate::cli::config_args::ConfigArgs;
+use crate::cli::console::{refuse, say};
 use crate::config::{Config, Engine, Problems, suggest};
 use crate::models::{Sha256, Source, catalogue, known, resolve};
 
 /// The configured models and the catalogue.
 pub(super) struct Library {
-    /// Absent where a catalogue name is used before there is any config.
+    /// Absent if only catalogue names are used and there is no config yet.
     config: Option<Config>,
     pub(super) model_dir: PathBuf,
 }
 
-/// A model that was named.
-pub(super) enum Target<'l> {
-    /// It runs on another machine and has no file here.
+/// Runs `command` on the file of each of `names` (of every configured model if there are none),
+/// past the failures of others. Returns the highest exit code.
+pub(super) fn each_file(
+    config: &ConfigArgs,
+    names: &[String],
+    mut command: impl FnMut(&ModelFile<'_>, &Library) -> anyhow::Result<u8>,
+) -> anyhow::Result<u8> {
+    let library = Library::open(config, names)?;
+    let targets = match library.targets(names) {
+        Ok(targets) => targets,
+        Err(unknown) => return Ok(refuse(&unknown.to_string())),
+    };
+    let mut code = 0;
+    for target in &targets {
+        match target {
+            Target::Elsewhere(name) if !names.is_empty() => {
+                say(&format!("{name}: runs elsewhere and has no file here"));
+            }
+            Target::Elsewhere(_) => {}
+            Target::File(file) => code = code.max(command(file, &library)?),
+        }
+    }
+    Ok(code)
+}
+
+/// A named model.
+enum Target<'l> {
+    /// Runs on another machine and has no file here.
     Elsewhere(&'l str),
     File(ModelFile<'l>),
 }
@@ -29,27 +56,24 @@ pub(super) struct ModelFile<'l> {
 
 #[derive(Debug, thiserror::Error)]
 #[error("there is no model `{name}`\nhint: {hint}; `wattgate models search` lists the catalogue")]
-pub(super) struct UnknownModel {
+struct UnknownModel {
     name: String,
     hint: String,
 }
 
 impl Library {
-    /// Reads the config. Without one, models named from the catalogue still have their place below `models`.
-    pub(super) fn open(args: &ConfigArgs, names: &[String]) -> Result<Self, Problems> {
+    /// Reads the config. Without one, models of the catalogue are placed below `models`.
+    fn open(args: &ConfigArgs, names: &[String]) -> Result<Self, Problems> {
         let only_catalogue = !names.is_empty() && names.iter().all(|name| known(name).is_some());
         if only_catalogue && args.is_default() && !args.config.exists() {
-            return Ok(Self { config: None, model_dir: Config::default_model_dir() });
+            return Ok(Self { config: None, model_dir: crate::config::default_model_dir() });
         }
         let config = args.load()?;
         Ok(Self { model_dir: config.model_dir.clone(), config: Some(config) })
     }
 
-    /// The models of these names, or every configured one if there are none.
-    pub(super) fn targets<'l>(
-        &'l self,
-        names: &'l [String],
-    ) -> Result<Vec<Target<'l>>, UnknownModel> {
+    /// Returns the models of these names, or all configured ones if there are none.
+    fn targets<'l>(&'l self, names: &'l [String]) -> Result<Vec<Target<'l>>, UnknownModel> {
         if names.is_empty() {
             return Ok(self.configured().collect());
         }
@@ -80,7 +104,8 @@ impl Library {
         models.map(|(name, model)| Target::of(name, &model.engine))
     }
 
-    /// Configured models, other than those in `names`, that need the file of `source` or one beside it of a like name.
+    /// Configured models other than those in `names` that need the file of `source`, or one whose
+    /// path starts with it.
     pub(super) fn others_at(&self, source: &Source, names: &[String]) -> Vec<&str> {
         let place = |source: &Source| resolve(source, &self.model_dir).into_os_string();
         let at = place(source);
@@ -99,7 +124,7 @@ impl Library {
 impl<'l> Target<'l> {
     fn of(name: &'l str, engine: &'l Engine) -> Self {
         match engine {
-            Engine::Llama { source, sha256, .. } => {
+            Engine::Llama(llama::Config { source, sha256, .. }) => {
                 Self::File(ModelFile { name, source, sha256: sha256.as_ref(), configured: true })
             }
             Engine::Openai(_) => Self::Elsewhere(name),

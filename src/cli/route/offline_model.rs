@@ -1,10 +1,10 @@
-//! The models that `wattgate route` scores: those of the config as if all were up, or a pair by
-//! name.
+//! Models that `wattgate route` scores: those of the config as if all were ready, or a pair of
+//! names.
 
 use std::sync::Arc;
 
-use super::BadInput;
-use crate::app::assemble;
+use super::bad_input::{BadInput, nearest};
+use crate::app::wiring;
 use crate::backends::cloud as upstream;
 use crate::backends::llama::Overflow;
 use crate::config::{Config, Engine, Model};
@@ -17,7 +17,7 @@ use crate::routing::text::TextVector;
 use crate::routing::{AdequacyModel, Candidate, Capabilities, Features, OutputLength, Route};
 use crate::serving::pricing::{Billing, Electricity, Work, expected_grams};
 
-/// A model that may be chosen, and how its adequacy and costs are predicted.
+/// A model with the means to predict its adequacy and costs.
 pub(super) struct OfflineModel {
     pub(super) model: Arc<str>,
     pub(super) route: Route,
@@ -76,14 +76,13 @@ pub(super) struct OfflineModels<'c> {
 }
 
 impl OfflineModels<'_> {
-    /// Every model of the config that answers in text.
+    /// All text models of the config.
     pub(super) fn all(&self) -> Vec<OfflineModel> {
         let models = self.config.models.iter().filter(|(_, model)| !model.is_embedding());
         models.map(|(name, model)| self.configured(name, model)).collect()
     }
 
-    /// Those of `WEAK,STRONG`: the weak model stands for what is local, the strong one for the
-    /// cloud.
+    /// The two of `WEAK,STRONG`: the weak model counts as local, the strong one as cloud.
     pub(super) fn pair(&self, pair: &str) -> Result<Vec<OfflineModel>, BadInput> {
         let names: Vec<&str> = pair.split(',').map(str::trim).collect();
         let [weak, strong] = names[..] else { return Err(BadInput::Pair(pair.to_owned())) };
@@ -102,7 +101,7 @@ impl OfflineModels<'_> {
         }
         let ability = self.adequacy.ability_of(name).ok_or_else(|| {
             let known = self.config.models.keys().chain(self.adequacy.abilities.keys());
-            BadInput::PairModel { name: name.to_owned(), near: super::nearest(name, known) }
+            BadInput::PairModel { name: name.to_owned(), near: nearest(name, known) }
         })?;
         Ok(OfflineModel {
             model: name.into(),
@@ -118,15 +117,15 @@ impl OfflineModels<'_> {
 
     fn configured(&self, name: &str, model: &Model) -> OfflineModel {
         let Self { config, adequacy, rates, .. } = self;
-        let (model_name, ability) = (name.into(), assemble::ability(name, model, adequacy));
+        let (model_name, ability) = (name.into(), wiring::ability(name, model, adequacy));
         match &model.engine {
-            Engine::Llama { config: llama, .. } => OfflineModel {
+            Engine::Llama(llama) => OfflineModel {
                 model: model_name,
                 route: Route::Local,
                 locality: None,
                 ability,
-                capabilities: assemble::LOCAL_CAPABILITIES,
-                // With its oldest turns left out, any conversation fits.
+                capabilities: wiring::LOCAL_CAPABILITIES,
+                // Any conversation fits if its oldest turns are dropped.
                 context_tokens: Some(llama.context_tokens)
                     .filter(|_| llama.overflow == Overflow::Refuse),
                 billing: OwnedBilling::Engine {
@@ -161,7 +160,7 @@ impl OfflineModel {
         adequacy: &AdequacyModel,
     ) -> Candidate {
         let p = adequacy.predict_named(text, &self.model, self.ability);
-        // Nothing has been seen of any model: the prior of a gateway that has just started.
+        // The prior of a gateway that has just started.
         let output_tokens = OutputLength::default().expected(features);
         let work = Work {
             prompt: features.prompt_tokens.into(),

@@ -1,14 +1,14 @@
-//! `wattgate router fit-cascade`: from judged local answers in the log to the weights of their first tokens.
+//! `wattgate router fit-cascade`: weights of the first tokens of local answers, from judged answers
+//! in the log.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use comfy_table::Table;
-use comfy_table::presets::NOTHING;
 
-use super::{complain, refuse, say};
-use crate::cli::ConfigArgs;
+use crate::cli::config_args::ConfigArgs;
+use crate::cli::console::{note, refuse, say};
+use crate::cli::table::plain;
 use crate::routing::adequacy::MODEL_FILE;
 use crate::routing::confidence::CONFIDENCE_FILE;
 use crate::routing::drift::Reference;
@@ -47,10 +47,10 @@ pub(super) fn run(args: &FitArgs) -> anyhow::Result<u8> {
     };
     let cannot_write = || format!("cannot write to {}", args.out.display());
     if !args.out.join(MODEL_FILE).exists() {
-        // Weights alone are no router: the built-in one comes with them.
+        // Weights need a router next to them.
         AdequacyModel::built_in()?.save(&args.out)?;
         Reference::built_in()?.save(&args.out).with_context(cannot_write)?;
-        complain(&format!("{} held no router: the built-in one is there now", args.out.display()));
+        note(&format!("{} had no router: wrote the built-in one", args.out.display()));
     }
     Confidence::load(&args.out)?.with(weights).save(&args.out).with_context(cannot_write)?;
     if args.json {
@@ -70,9 +70,7 @@ fn show(report: &CascadeReport) {
          AUC {auc:.3} (the prompt alone: {auc_of_prompt:.3}); ECE {:.3}",
         reliability.ece
     ));
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(["threshold", "shown", "good among shown", "good ones dropped"]);
+    let mut table = plain(["threshold", "shown", "good among shown", "good ones dropped"]);
     for row in thresholds {
         let percent = |share: f64| format!("{:.0} %", share * 100.0);
         table.add_row([

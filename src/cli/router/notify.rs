@@ -1,46 +1,25 @@
-//! Tells a gateway on this machine that its router has changed.
+//! Notice to a gateway on this machine that its router has changed.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::say;
+use reqwest::Method;
 
-/// Longest wait for the gateway to read a router.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::cli::console::say;
+use crate::cli::running_gateway::{Reply, send};
 
-/// The exit code: a gateway that refuses the router is a failure, one that does not run is not.
+/// The gateway reads the router's files before it replies.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Returns the exit code. It is an error if the gateway refuses the router, and none if no gateway
+/// runs.
 pub(super) fn reload(listen: SocketAddr) -> anyhow::Result<u8> {
-    let url = format!("http://{}/admin/router/reload", reachable(listen));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        // reqwest is built without a TLS provider and wants one even for plain HTTP.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client =
-            reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE).build()?;
-        match client.post(&url).send().await {
-            Ok(answer) if answer.status().is_success() => {
-                say("the gateway has taken it over");
-                Ok(0)
-            }
-            Ok(answer) => {
-                let status = answer.status();
-                let text = answer.text().await.unwrap_or_default();
-                anyhow::bail!("the gateway did not take it over (HTTP {status}): {text}")
-            }
-            Err(_) => {
-                say(&format!("no gateway answers at {listen}; the next one to start uses it"));
-                Ok(0)
-            }
+    match send(Method::POST, listen, "/admin/router/reload", TIMEOUT)? {
+        Ok(Reply { status: 200..=299, .. }) => say("gateway reloaded the router"),
+        Ok(Reply { status, text }) => {
+            anyhow::bail!("the gateway did not reload the router (HTTP {status}): {text}")
         }
-    })
-}
-
-/// Listening on every address is no address to ask at.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
+        Err(_) => say(&format!("no gateway answers at {listen}; the next one to start uses it")),
+    }
+    Ok(0)
 }

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::emissions::GramsPerKwh;
-use crate::energy::polling::http_config::{broken, http_url, timeout_rule, url_rule};
+use crate::energy::polling::http_config::{http_url, validate_timeout, validate_url};
 use crate::energy::polling::poller::{PollTarget, Poller};
 use crate::units::MonotonicNs;
+use crate::validate::{Diagnostics, Validate};
 
 /// `[energy.carbon.live]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -45,17 +46,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The invalid keys with the reasons.
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let header = self.token_header.parse::<HeaderName>().is_ok();
-        let rules = [
-            (header, "token_header", "must be the name of an HTTP header"),
-            ((60..=86_400).contains(&self.every_s), "every_s", "must be 60 to 86400 seconds"),
-            timeout_rule(self.timeout_ms),
-        ];
-        broken(self.url.as_deref().map(url_rule).into_iter().chain(rules))
-    }
-
     fn poll_target(&self) -> Option<PollTarget> {
         let secret = self.token_env.as_deref().and_then(|variable| {
             let mut value = HeaderValue::from_str(&std::env::var(variable).ok()?).ok()?;
@@ -68,6 +58,18 @@ impl Config {
             every: Duration::from_secs(self.every_s),
             timeout: Duration::from_millis(self.timeout_ms),
         })
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        if let Some(url) = &self.url {
+            validate_url(url, out);
+        }
+        let is_header = self.token_header.parse::<HeaderName>().is_ok();
+        out.rule("token_header", is_header, "must be the name of an HTTP header");
+        out.range("every_s", self.every_s, 60..=86_400, " seconds");
+        validate_timeout(self.timeout_ms, out);
     }
 }
 
@@ -157,6 +159,7 @@ fn intensity(body: &[u8]) -> Result<GramsPerKwh, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::Diagnostic;
 
     fn at(minutes: u64) -> MonotonicNs {
         MonotonicNs(minutes * 60_000_000_000)
@@ -201,8 +204,8 @@ mod tests {
             timeout_ms: 0,
             ..Config::default()
         };
-        let keys: Vec<&str> = wrong.problems().into_iter().map(|(key, _)| key).collect();
+        let keys: Vec<String> = wrong.diagnostics().iter().map(Diagnostic::key).collect();
         assert_eq!(keys, ["url", "token_header", "every_s", "timeout_ms"]);
-        assert_eq!(Config::default().problems(), []);
+        assert_eq!(Config::default().diagnostics(), []);
     }
 }

@@ -9,6 +9,7 @@ use super::live_intensity::{self, LiveIntensity};
 use super::tariff::{self, Tariff};
 use crate::energy::figure::EnergyFigure;
 use crate::energy::polling::poller::Poller;
+use crate::validate::{Diagnostics, Validate};
 
 /// `[energy.carbon]`: the grid of this machine. Without a zone or a figure, emissions are absent
 /// everywhere.
@@ -36,32 +37,29 @@ impl CarbonConfig {
             }),
         }
     }
+}
 
-    /// The invalid keys with the reasons.
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let zone = self.zone.as_deref().and_then(zone_problem);
-        let own = self.grams_per_kwh.filter(|own| !(0.0..=5000.0).contains(own));
-        let own = own.map(|own| format!("must be 0 to 5000 grams, not {own}"));
+impl Validate for CarbonConfig {
+    fn validate(&self, out: &mut Diagnostics) {
         let alone = self.live.url.is_some() && self.zone.is_none() && self.grams_per_kwh.is_none();
-        let zone = zone
-            .or(alone
-                .then(|| "is required: its figure is the fallback for the live one".to_owned()));
-        [("zone", zone), ("grams_per_kwh", own)]
-            .into_iter()
-            .filter_map(|(key, problem)| Some((key, problem?)))
-            .collect()
+        out.rule("zone", !alone, "is required: its figure is the fallback for the live one");
+        validate_zone("zone", self.zone.as_deref(), out);
+        out.range_if_set("grams_per_kwh", self.grams_per_kwh, 0.0..=5000.0, " grams");
+        out.table("live", &self.live);
     }
 }
 
-/// Why a zone is not valid; `None` if it is.
-pub fn zone_problem(zone: &str) -> Option<String> {
-    intensity::find(zone).is_none().then(|| {
-        let known: Vec<&str> = intensity::TABLE.iter().map(|row| row.zone).collect();
+/// Reports `key` if its zone is not in the table.
+pub fn validate_zone(key: &str, zone: Option<&str>, out: &mut Diagnostics) {
+    let Some(zone) = zone.filter(|zone| intensity::find(zone).is_none()) else { return };
+    let known: Vec<&str> = intensity::TABLE.iter().map(|row| row.zone).collect();
+    out.reject(
+        key,
         format!(
-            "must be the three-letter code of a country that is in the table, or `world`, not `{zone}`; known are {}",
+            "`{key}` must be the three-letter code of a country that is in the table, or `world`, not `{zone}`; known are {}",
             known.join(", ")
-        )
-    })
+        ),
+    );
 }
 
 /// The configured rates.
@@ -125,6 +123,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::Diagnostic;
 
     #[test]
     fn nothing_is_configured_by_default_and_no_country_is_guessed() {
@@ -153,8 +152,8 @@ mod tests {
             grams_per_kwh: Some(f64::NAN),
             ..CarbonConfig::default()
         };
-        let keys: Vec<&str> = config.problems().into_iter().map(|(key, _)| key).collect();
+        let keys: Vec<String> = config.diagnostics().iter().map(Diagnostic::key).collect();
         assert_eq!(keys, ["zone", "grams_per_kwh"]);
-        assert_eq!(CarbonConfig { zone: Some("world".into()), ..config }.problems().len(), 1);
+        assert_eq!(CarbonConfig { zone: Some("world".into()), ..config }.diagnostics().len(), 1);
     }
 }

@@ -1,5 +1,7 @@
 //! Electricity price by time of day and week. Pure: the time is an argument.
 
+use std::ops::RangeInclusive;
+
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time, Weekday};
 use jiff::tz::TimeZone;
@@ -7,6 +9,7 @@ use serde::Deserialize;
 
 use super::emissions::JOULES_PER_KWH;
 use crate::units::{Dollars, Joules};
+use crate::validate::{Diagnostics, Validate};
 
 /// `[energy.price]`: price of this machine's electricity. Without `dollars_per_kwh`, its cost is
 /// absent everywhere.
@@ -55,35 +58,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The invalid keys with the reasons.
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let mut problems = Vec::new();
-        let price = |price: f64| !(0.0..=10.0).contains(&price);
-        if self.dollars_per_kwh.is_some_and(price) {
-            problems.push(("dollars_per_kwh", "must be 0 to 10 dollars".to_owned()));
-        }
-        if TimeZone::get(&self.time_zone).is_err() {
-            let why = format!("must be a zone like `Europe/Berlin`, not `{}`", self.time_zone);
-            problems.push(("time_zone", why));
-        }
-        if self.dollars_per_kwh.is_none() && !self.windows.is_empty() {
-            problems.push(("windows", "need `dollars_per_kwh` for the rest of the day".to_owned()));
-        }
-        for window in &self.windows {
-            if window.times().is_none() {
-                let why = format!(
-                    "must have times as in \"07:30\", not `{}` and `{}`",
-                    window.from, window.to
-                );
-                problems.push(("windows", why));
-            }
-            if price(window.dollars_per_kwh) {
-                problems.push(("windows", "must have prices of 0 to 10 dollars".to_owned()));
-            }
-        }
-        problems
-    }
-
     /// The tariff; `None` without a price.
     pub fn tariff(&self) -> Option<Tariff> {
         Some(Tariff {
@@ -93,6 +67,39 @@ impl Config {
         })
     }
 }
+
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        out.range_if_set("dollars_per_kwh", self.dollars_per_kwh, DOLLARS_PER_KWH, " dollars");
+        let zone = &self.time_zone;
+        out.rule(
+            "time_zone",
+            TimeZone::get(zone).is_ok(),
+            format_args!("must be a zone like `Europe/Berlin`, not `{zone}`"),
+        );
+        out.rule(
+            "windows",
+            self.dollars_per_kwh.is_some() || self.windows.is_empty(),
+            "need `dollars_per_kwh` for the rest of the day",
+        );
+        for window in &self.windows {
+            let (from, to) = (&window.from, &window.to);
+            out.rule(
+                "windows",
+                window.times().is_some(),
+                format_args!("must have times as in \"07:30\", not `{from}` and `{to}`"),
+            );
+            out.rule(
+                "windows",
+                DOLLARS_PER_KWH.contains(&window.dollars_per_kwh),
+                "must have prices of 0 to 10 dollars",
+            );
+        }
+    }
+}
+
+/// Prices that an operator may state.
+const DOLLARS_PER_KWH: RangeInclusive<f64> = 0.0..=10.0;
 
 impl Window {
     fn times(&self) -> Option<(Time, Time)> {
@@ -155,10 +162,11 @@ impl Tariff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::Diagnostic;
 
     fn config(text: &str) -> Config {
         let config: Config = toml::from_str(text).unwrap();
-        assert_eq!(config.problems(), []);
+        assert_eq!(config.diagnostics(), []);
         config
     }
 
@@ -248,10 +256,10 @@ mod tests {
         let wrong = r#"
             time_zone = "Mars/Olympus"
             windows = [{ from = "25:00", to = "6", dollars_per_kwh = -1.0 }]"#;
-        let problems = toml::from_str::<Config>(wrong).unwrap().problems();
-        let keys: Vec<&str> = problems.iter().map(|(key, _)| *key).collect();
+        let problems = toml::from_str::<Config>(wrong).unwrap().diagnostics();
+        let keys: Vec<String> = problems.iter().map(Diagnostic::key).collect();
         assert_eq!(keys, ["time_zone", "windows", "windows", "windows"]);
         let negative: Config = toml::from_str("dollars_per_kwh = -0.1").unwrap();
-        assert_eq!(negative.problems()[0].0, "dollars_per_kwh");
+        assert_eq!(negative.diagnostics()[0].key(), "dollars_per_kwh");
     }
 }

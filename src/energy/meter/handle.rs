@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::attempt::{AttemptObserver, OpenAttempt};
 use super::state::MeterState;
 use crate::energy::attribution::MeterSnapshot;
 use crate::energy::figure::EnergyFigure;
@@ -51,28 +52,10 @@ impl MeterHandle {
         self.state.attribution.lock().meters_elsewhere(model)
     }
 
-    /// Opens an attempt, directly before its engine receives it. Every opened attempt must be
-    /// closed.
-    pub fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId) {
-        self.state.attribution.lock().open(model, attempt, MonotonicNs::now());
-    }
-
-    /// Takes in a finished step of the model's engine.
-    pub fn work(&self, model: &Arc<str>, span: WorkSpan) {
-        self.state.attribution.lock().work(model, span, MonotonicNs::now());
-    }
-
-    /// Closes an attempt, whatever its outcome. Best called after the engine's last step for it: a
-    /// step reported after the attempt has settled is counted as dropped, and its energy goes to
-    /// other attempts or stays unattributed.
-    pub fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
-        self.state.attribution.lock().close(model, attempt, MonotonicNs::now());
-    }
-
-    /// Reports an attempt that ended before any engine received it, instead of opening and closing
-    /// it.
-    pub fn attempt_unserved(&self, model: &Arc<str>, attempt: AttemptId) {
-        self.state.attribution.lock().unserved(model, attempt, MonotonicNs::now());
+    /// Opens an attempt at an engine on another machine. Must be called before the upstream
+    /// receives it; the guard closes it.
+    pub fn open(&self, model: &Arc<str>, attempt: AttemptId) -> OpenAttempt {
+        OpenAttempt::new(Arc::new(self.clone()), Arc::clone(model), attempt)
     }
 
     /// Marginal energy of an attempt so far; unknown once it has settled.
@@ -105,5 +88,25 @@ impl MeterHandle {
         let meter_cpu = Duration::from_nanos(self.state.busy_ns.load(Ordering::Relaxed));
         let snapshot = self.state.attribution.lock().snapshot(MonotonicNs::now());
         MeterSnapshot { meter_cpu, ..snapshot }
+    }
+}
+
+impl AttemptObserver for MeterHandle {
+    fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId) {
+        self.state.attribution.lock().open(model, attempt, MonotonicNs::now());
+    }
+
+    fn work(&self, model: &Arc<str>, span: &WorkSpan) {
+        self.state.attribution.lock().work(model, span.clone(), MonotonicNs::now());
+    }
+
+    /// A step reported after the attempt has settled is counted as dropped, and its energy goes to
+    /// other attempts or stays unattributed.
+    fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId) {
+        self.state.attribution.lock().close(model, attempt, MonotonicNs::now());
+    }
+
+    fn attempt_unserved(&self, model: &Arc<str>, attempt: AttemptId) {
+        self.state.attribution.lock().unserved(model, attempt, MonotonicNs::now());
     }
 }

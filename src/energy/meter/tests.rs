@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::{Meter, MeterHandle};
+use super::{AttemptObserver, Meter, MeterHandle};
 use crate::energy::attribution::Settled;
 use crate::energy::attribution::device::{DeviceSnapshot, Scope};
 use crate::energy::config::{Config, SensorChoice};
@@ -106,7 +106,7 @@ fn an_attempt_is_charged_exactly_what_the_counter_gained_over_a_wrap_and_a_read_
     wait_for("all of it to be read", || {
         (handle.snapshot().devices[0].pending == Microjoules(550_000)).then_some(())
     });
-    handle.work(&model, decoded(attempt, start));
+    handle.work(&model, &decoded(attempt, start));
     handle.attempt_closed(&model, attempt);
     // An unchanged counter makes no interval; the microjoule belongs to the span's last moment.
     package.use_energy(1);
@@ -167,7 +167,7 @@ fn attempts_open_when_a_counter_jumps_back_are_unknown_and_later_ones_are_not() 
             };
             wait_for("the energy to be read", read);
         }
-        handle.work(&model, decoded(attempt, start));
+        handle.work(&model, &decoded(attempt, start));
         handle.attempt_closed(&model, attempt);
         // An unchanged counter makes no interval of the last moments.
         package.use_energy(1);
@@ -197,7 +197,7 @@ fn five_hundred_engines_with_a_million_tokens_or_none_share_the_counted_energy()
         let prefill_tokens = if attempt == long { 1_000_000 } else { 0 };
         let decode_tokens = u32::from(attempt != none);
         let rows = vec![WorkRow { attempt, prefill_tokens, decode_tokens }];
-        handle.work(model, WorkSpan { start, end, rows });
+        handle.work(model, &WorkSpan { start, end, rows });
         handle.attempt_closed(model, attempt);
     }
     package.use_energy(1);
@@ -227,7 +227,7 @@ fn eight_concurrent_attempts_and_unattributed_energy_add_up_to_the_counter() {
                     let start = MonotonicNs::now();
                     package.lock().use_energy(1_000_003);
                     thread::sleep(Duration::from_millis(id));
-                    handle.work(model, decoded(AttemptId(id), start));
+                    handle.work(model, &decoded(AttemptId(id), start));
                 }
                 handle.attempt_closed(model, AttemptId(id));
             });
@@ -275,7 +275,7 @@ fn an_engine_process_is_charged_its_cpu_time_to_the_last_tick() {
     let (start, before) = (MonotonicNs::now(), used());
     let fifth_of_a_second = Microjoules(660_000);
     wait_for("some CPU time", || (used() >= before + fifth_of_a_second).then_some(()));
-    handle.work(&model, decoded(attempt, start));
+    handle.work(&model, &decoded(attempt, start));
     handle.attempt_closed(&model, attempt);
     let settled = next_settled(&mut settlements);
     let attributed = engine(&handle).account.attributed.0;
@@ -306,7 +306,7 @@ fn an_attempt_is_unknown_if_its_engine_could_not_be_read_and_0_j_if_no_engine_st
         handle.attempt_opened(&model, AttemptId(1));
         if started {
             handle.engine_started(&model, child.id());
-            handle.work(&model, decoded(AttemptId(1), start));
+            handle.work(&model, &decoded(AttemptId(1), start));
         }
         handle.attempt_closed(&model, AttemptId(1));
         let settled = next_settled(&mut settlements);
@@ -348,7 +348,7 @@ fn without_sensors_energy_is_unknown_and_not_zero() {
     let (handle, model) = (meter.handle(), "m".into());
     handle.engine_started(&model, process::id());
     handle.attempt_opened(&model, AttemptId(1));
-    handle.work(&model, decoded(AttemptId(1), MonotonicNs::now()));
+    handle.work(&model, &decoded(AttemptId(1), MonotonicNs::now()));
     assert_eq!(handle.provisional(AttemptId(1)).joules, None);
     handle.attempt_closed(&model, AttemptId(1));
     assert_eq!(next_settled(&mut settlements).marginal.joules, None);
@@ -370,7 +370,7 @@ fn two_meters_on_one_counter_each_count_all_of_it() {
             let book = handle.snapshot().devices.remove(0);
             (book.account.total + book.pending >= Microjoules(400_000)).then_some(())
         });
-        handle.work(&model, decoded(attempt, start));
+        handle.work(&model, &decoded(attempt, start));
         handle.attempt_closed(&model, attempt);
         package.use_energy(1);
         let settled = microjoules(next_settled(&mut settlements).marginal);

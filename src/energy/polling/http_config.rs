@@ -2,21 +2,14 @@
 
 use reqwest::Url;
 
-/// A rule of a key: whether it holds, the key, and the message if not.
-pub type Rule = (bool, &'static str, &'static str);
-
-/// The keys whose rules do not hold, with the messages.
-pub fn broken(rules: impl IntoIterator<Item = Rule>) -> Vec<(&'static str, String)> {
-    let broken = rules.into_iter().filter(|(kept, ..)| !kept);
-    broken.map(|(_, key, why)| (key, why.to_owned())).collect()
-}
+use crate::validate::Diagnostics;
 
 /// The rule of a URL.
 pub const URL_RULE: &str =
     "must be an http(s) URL without user name and password, as in http://10.0.0.5:9090";
 
-pub fn url_rule(url: &str) -> Rule {
-    (http_url(url).is_some(), "url", URL_RULE)
+pub fn validate_url(url: &str, out: &mut Diagnostics) {
+    out.rule("url", http_url(url).is_some(), URL_RULE);
 }
 
 /// Parses an HTTP(S) URL; `None` for others and for one with user name or password.
@@ -26,11 +19,12 @@ pub fn http_url(text: &str) -> Option<Url> {
     (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
 }
 
-/// The rule of a sensor's poll interval.
-pub fn every_rule(every_ms: u64) -> Rule {
-    ((500..=60_000).contains(&every_ms), "every_ms", "must be 500 to 60000 milliseconds")
+/// How often a sensor asks, and how long it waits.
+pub fn validate_pace(every_ms: u64, timeout_ms: u64, out: &mut Diagnostics) {
+    out.range("every_ms", every_ms, 500..=60_000, " milliseconds");
+    validate_timeout(timeout_ms, out);
 }
 
-pub fn timeout_rule(timeout_ms: u64) -> Rule {
-    ((100..=30_000).contains(&timeout_ms), "timeout_ms", "must be 100 to 30000 milliseconds")
+pub fn validate_timeout(timeout_ms: u64, out: &mut Diagnostics) {
+    out.range("timeout_ms", timeout_ms, 100..=30_000, " milliseconds");
 }

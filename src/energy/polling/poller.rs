@@ -8,10 +8,11 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Url};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::net::{self, ClientOptions};
 use crate::units::MonotonicNs;
 
 /// Largest response that holds one figure.
@@ -88,22 +89,11 @@ impl fmt::Debug for Poller {
 }
 
 fn client(target: &PollTarget) -> reqwest::Result<Client> {
-    // reqwest is built without a TLS provider. An `Err` means that one is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut headers = HeaderMap::new();
     if let Some((name, value)) = target.secret.clone() {
         headers.insert(name, value);
     }
-    let builder = Client::builder()
-        .user_agent(concat!("wattgate/", env!("CARGO_PKG_VERSION")))
-        .default_headers(headers)
-        .redirect(redirect::Policy::none());
-    let plain = target.url.scheme() == "http";
-    let loopback = matches!(target.url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    // Without TLS no certificates are needed, and a small container may have none.
-    let builder = if plain { builder.tls_certs_only([]) } else { builder };
-    // A proxy for the outside world cannot reach this machine's own servers.
-    if loopback { builder.no_proxy() } else { builder }.build()
+    net::client(&target.url, ClientOptions { headers, ..ClientOptions::default() })
 }
 
 async fn get(client: &Client, url: &Url) -> Polled {

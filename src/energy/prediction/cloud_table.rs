@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::energy::figure::{EnergyFigure, Quality, Source};
 use crate::units::Joules;
+use crate::validate::{Diagnostics, above_zero_to};
 
 /// Energy class of a cloud model. The class of a proprietary model is itself an assumption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -90,50 +91,34 @@ pub struct OwnFigures {
 }
 
 impl OwnFigures {
-    /// The invalid keys with the reasons.
-    pub fn problems(&self, class: Option<Class>) -> Vec<(&'static str, &'static str)> {
-        let (low, high) = (self.joules_per_output_token_low, self.joules_per_output_token_high);
-        let output = self.joules_per_output_token;
-        let within = |value: Option<f64>, least: f64, most: f64| {
-            value.is_none_or(|value| (least..=most).contains(&value))
-        };
-        let middle = output.unwrap_or(0.0);
-        let any = output.is_some() || self.joules_per_input_token.is_some();
-        let both = output.is_some() && self.joules_per_input_token.is_some();
-        let rules = [
-            (
-                within(self.joules_per_input_token, 0.0, 1000.0),
-                "joules_per_input_token",
-                "must be 0 to 1000",
-            ),
-            (
-                within(output, f64::MIN_POSITIVE, 1000.0),
-                "joules_per_output_token",
-                "must be above 0 and at most 1000",
-            ),
-            (
-                output.is_some() || (low.is_none() && high.is_none()),
-                "joules_per_output_token",
-                "is needed for a band of its own",
-            ),
-            (
-                class.is_some() || both || !any,
-                "joules_per_output_token",
-                "and `joules_per_input_token` are both needed without an `energy_class`",
-            ),
-            (
-                output.is_none() || within(low, 0.0, middle),
-                "joules_per_output_token_low",
-                "must be 0 to `joules_per_output_token`",
-            ),
-            (
-                output.is_none() || within(high, middle, 1000.0),
-                "joules_per_output_token_high",
-                "must be `joules_per_output_token` to 1000",
-            ),
-            (within(self.pue, 1.0, 3.0), "pue", "must be 1 to 3"),
-        ];
-        rules.into_iter().filter(|(fine, ..)| !fine).map(|(_, key, why)| (key, why)).collect()
+    /// Reports what cannot be; `class` is the size class beside which the figures stand.
+    pub fn validate(&self, class: Option<Class>, out: &mut Diagnostics) {
+        let Self {
+            joules_per_input_token: input,
+            joules_per_output_token: output,
+            joules_per_output_token_low: low,
+            joules_per_output_token_high: high,
+            ..
+        } = *self;
+        out.range_if_set("joules_per_input_token", input, 0.0..=1000.0, " J");
+        out.range_if_set("joules_per_output_token", output, above_zero_to(1000.0), " J");
+        out.rule(
+            "joules_per_output_token",
+            output.is_some() || (low.is_none() && high.is_none()),
+            "is needed for a band of its own",
+        );
+        out.rule(
+            "joules_per_output_token",
+            class.is_some() || output.is_some() == input.is_some(),
+            "and `joules_per_input_token` are both needed without an `energy_class`",
+        );
+        if let Some(middle) = output {
+            const HINT: &str = "the band must hold `joules_per_output_token`";
+            out.range_if_set("joules_per_output_token_low", low, 0.0..=middle, " J").hint(HINT);
+            out.range_if_set("joules_per_output_token_high", high, middle..=1000.0, " J")
+                .hint(HINT);
+        }
+        out.range_if_set("pue", self.pue, 1.0..=3.0, "");
     }
 
     /// Origin of the joules per token: source, boundary and date.
@@ -280,6 +265,7 @@ pub fn estimate(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::Diagnostic;
 
     #[test]
     fn the_table_is_in_order_and_each_band_holds_its_middle() {
@@ -319,7 +305,9 @@ mod tests {
     #[test]
     fn invalid_figures_are_listed() {
         let keys = |own: OwnFigures, class| {
-            own.problems(class).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+            let mut out = Diagnostics::default();
+            own.validate(class, &mut out);
+            out.into_found().iter().map(Diagnostic::key).collect::<Vec<_>>()
         };
         assert!(keys(OwnFigures::default(), None).is_empty());
         let wrong = OwnFigures {

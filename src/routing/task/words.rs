@@ -161,3 +161,46 @@ pub(super) fn begins_with_rework(lower: &str) -> bool {
 pub(super) fn numbers(lower: &str) -> usize {
     words(lower).filter(|word| word.starts_with(|c: char| c.is_ascii_digit())).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn whole_words_are_found_between_other_characters_only() {
+        for (text, found) in
+            [("rust", true), ("in rust.", true), ("trust", false), ("rusty", false), ("c++", true)]
+        {
+            assert_eq!(find(text).has(Sign::CodeNoun), found, "{text}");
+        }
+        assert!(!find("c+++").has(Sign::CodeNoun) && !find("éc#").has(Sign::CodeNoun));
+        assert!(find("undef x").has(Sign::CodeMark), "a mark may be anywhere");
+    }
+
+    proptest! {
+        #[test]
+        fn the_automaton_finds_what_a_search_for_each_pattern_finds(
+            parts in proptest::collection::vec((0..CODE_NOUNS.len(), 0..CODE_MARKS.len(), 0..5), 0..8),
+        ) {
+            let text: String = parts
+                .into_iter()
+                .map(|(noun, mark, kind)| match kind {
+                    0 => format!("{} ", CODE_NOUNS[noun]),
+                    1 => format!("{}x ", CODE_NOUNS[noun]),
+                    2 => CODE_MARKS[mark].to_owned(),
+                    3 => "how many ".to_owned(),
+                    _ => MATH_WORDS[noun].to_owned(),
+                })
+                .collect();
+            let any = |list: &[&str]| words(&text).any(|word| list.contains(&word));
+            let marked = |list: &[&str]| list.iter().any(|mark| text.contains(mark));
+            let found = find(&text);
+            prop_assert_eq!(found.has(Sign::CodeNoun), any(&CODE_NOUNS));
+            prop_assert_eq!(found.has(Sign::MathWord), any(&MATH_WORDS));
+            prop_assert_eq!(found.has(Sign::CodeMark), marked(&CODE_MARKS));
+            prop_assert_eq!(found.has(Sign::Quantity), marked(&QUANTITIES));
+        }
+    }
+}

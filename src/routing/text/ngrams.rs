@@ -168,3 +168,74 @@ pub fn fmix64(mut hash: u64) -> u64 {
     }
     hash ^ (hash >> 33)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The definition: every n-gram cut out and hashed by itself.
+    fn by_definition(text: &str) -> Vec<(u16, f32)> {
+        let mut counts = BTreeMap::<u16, i16>::new();
+        let mut add = |ngram: &[char]| {
+            let hash = fmix64(fnv1a(ngram.iter().collect::<String>().as_bytes()));
+            let bucket = u16::try_from(hash % BUCKETS as u64).unwrap();
+            *counts.entry(bucket).or_default() += if hash >> 63 == 0 { 1 } else { -1 };
+        };
+        for word in text.split_whitespace() {
+            let lower = word.chars().flat_map(char::to_lowercase);
+            let padded: Vec<char> = [' '].into_iter().chain(lower).chain([' ']).collect();
+            for length in [SHORT, SHORT + 1] {
+                if padded.len() < length {
+                    add(&padded);
+                    break;
+                }
+                padded.windows(length).for_each(&mut add);
+            }
+        }
+        let damped = |(bucket, count): (u16, i16)| {
+            let size = 1.0 + f32::from(count.unsigned_abs()).ln();
+            (count != 0).then_some((bucket, size.copysign(f32::from(count))))
+        };
+        let mut weights: Vec<(u16, f32)> = counts.into_iter().filter_map(damped).collect();
+        let length = weights.iter().map(|(_, weight)| weight * weight).sum::<f32>().sqrt();
+        weights.iter_mut().for_each(|(_, weight)| *weight /= length);
+        weights
+    }
+
+    fn of(text: &str) -> Vec<(u16, u32)> {
+        let mut counts = NgramCounts::default();
+        text.split_whitespace().for_each(|word| counts.add(word));
+        bits(counts.weights())
+    }
+
+    fn bits(weights: Vec<(u16, f32)>) -> Vec<(u16, u32)> {
+        weights.into_iter().map(|(bucket, weight)| (bucket, weight.to_bits())).collect()
+    }
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        // Test vectors from the authors' reference code.
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn words_of_every_length_and_script_have_the_weights_of_the_definition() {
+        let many = "again ".repeat(200);
+        for text in ["", "a", "ab", "abc", "A bcd ÉTÉ x", "Straße İ ΣΑΣ 什么是天空", &many]
+        {
+            assert_eq!(of(text), bits(by_definition(text)), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_has_the_weights_of_the_definition(text in "([a-eA-E]{1,6}|\\PC| ){0,200}") {
+            prop_assert_eq!(of(&text), bits(by_definition(&text)));
+        }
+    }
+}

@@ -107,16 +107,18 @@ impl Execution {
         let (metrics, router) = (&self.gateway.metrics, &self.gateway.router);
         let ended_ms = record.timings.total_ms;
         for attempt in self.recorder.attempts() {
-            let model = self.plan.snapshot.models.get(&attempt.model);
+            let Some(model) = self.plan.snapshot.models.get(&attempt.model) else { continue };
             let price = self.dollars(attempt);
-            request_metrics::count_attempt(metrics, attempt, price, ended_ms);
-            let Some(model) = model else { continue };
+            request_metrics::count_attempt(metrics, &model.series, attempt, price, ended_ms);
             let error = training::train(model, attempt, &record.features, ended_ms, &router.meter);
             if let Some(tokens) = error {
-                request_metrics::count_length_error(metrics, &model.labels(), tokens);
+                request_metrics::count_length_error(&model.series, tokens);
             }
         }
-        request_metrics::count_request(metrics, record);
+        let answering = record.receipt.model.as_ref();
+        let answering = answering.and_then(|model| self.plan.snapshot.models.get(model));
+        let series = answering.map(|model| &model.series);
+        request_metrics::count_request(metrics, series, record);
     }
 
     /// From now on the conversation is on this model.

@@ -138,7 +138,7 @@ impl<'g> Bill<'g> {
 impl Drop for Bill<'_> {
     fn drop(&mut self) {
         let (billing, labels) = (self.deployment.billing(), &self.labels);
-        if let Some(remote) = &mut self.remote {
+        if let Some(remote) = self.remote.take() {
             remote.close(self.spent.usage.map(|usage| usage.generated_tokens()));
         } else if let Some(figure) = billing.actual_energy(&self.spent).filter(|_| self.ran) {
             self.gateway.receipts.count_overhead(labels, figure);

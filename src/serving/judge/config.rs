@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::validate::{Diagnostics, Validate};
+
 /// `[judge]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -21,6 +23,18 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { share: 0.0, model: None, mode: Mode::Pairwise, queue: 16, deadline_ms: 120_000 }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        out.range("share", self.share, 0.0..=1.0, "");
+        out.range("queue", self.queue, 1..=1024, "");
+        out.positive([("deadline_ms", self.deadline_ms)]);
+        if self.share > 0.0 && self.model.is_none() {
+            out.reject("share", "`share` is more than 0 and no `model` judges")
+                .hint("add `model = \"NAME\"`, one of [models]");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::energy::{MeterHandle, Tokens};
 use crate::locality::Locality;
 use crate::routing::{Cache, Candidate, Capabilities, Costs, Features, Route};
 use crate::serving::pricing::{Electricity, Work, expected_grams};
+use crate::telemetry::ModelSeries;
 use crate::telemetry::metrics::ModelLabels;
 use crate::units::unix_ms;
 
@@ -24,6 +25,8 @@ pub struct Model {
     /// Makes a conversation that is too long fit by leaving out its oldest turns.
     pub drops_oldest_turns: bool,
     pub stats: OnlineStats,
+    /// Its metrics.
+    pub series: ModelSeries,
     /// Time to the first token divided by the profile's: how busy the model is.
     pub slowdown: RecentMean,
 }

@@ -14,7 +14,8 @@ use proptest::test_runner::{Config as Cases, TestRunner};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use wattgate::backends::Event;
-use wattgate::backends::llama::{Config, StepRow};
+use wattgate::backends::llama::Config;
+use wattgate::energy::WorkRow;
 
 use crate::rig::engine::{Local, PATIENCE, PROMPTS, greedy, small};
 
@@ -126,10 +127,14 @@ fn greedy_answers_do_not_depend_on_concurrent_requests() {
     let crowd = (0..prompts().len()).map(|prompt| Arrival { prompt, at: 0, stay: Stay::ToTheEnd });
     check(crowd.collect()).unwrap();
     let steps = local.recorder.steps();
-    assert!(steps.iter().any(|step| step.rows.len() == 3));
-    let reads = |row: &StepRow| row.prefill_tokens > 0;
-    let writes = |row: &StepRow| row.decode_tokens > 0;
-    assert!(steps.iter().any(|step| step.rows.iter().any(reads) && step.rows.iter().any(writes)));
+    assert!(steps.iter().any(|step| step.work.rows.len() == 3));
+    let reads = |row: &WorkRow| row.prefill_tokens > 0;
+    let writes = |row: &WorkRow| row.decode_tokens > 0;
+    assert!(
+        steps
+            .iter()
+            .any(|step| step.work.rows.iter().any(reads) && step.work.rows.iter().any(writes))
+    );
 
     let pattern = prop::collection::vec(arrival(), 1..12);
     let outcome = TestRunner::new(config).run(&pattern, check);

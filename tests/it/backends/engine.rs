@@ -79,9 +79,12 @@ async fn eight_staggered_streams_interleave_and_each_equals_itself_alone() {
         assert_eq!(&answer.text, alone);
     }
     let steps = local.recorder.steps();
-    let widest = steps.iter().map(|step| step.rows.len()).max();
+    let widest = steps.iter().map(|step| step.work.rows.len()).max();
     assert!(widest >= Some(4), "the streams ran one after the other");
-    assert!(steps.is_sorted_by(|a, b| a.start <= a.end && a.end <= b.start), "steps overlap");
+    assert!(
+        steps.is_sorted_by(|a, b| a.work.start <= a.work.end && a.work.end <= b.work.start),
+        "steps overlap"
+    );
     local.stop().await;
 }
 

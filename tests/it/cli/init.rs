@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 use wattgate::config;
-use wattgate::models::{Machine, Source, catalogue, choose};
+use wattgate::models::{Machine, Source, catalogue, recommend};
 
 use crate::rig::app::TestApp;
 use crate::rig::engine::model_path;
@@ -37,7 +37,7 @@ fn init_writes_a_valid_config_and_prints_the_next_steps() {
     let (name, _) = config.models.first().unwrap();
     assert!(shown.contains(&format!("chosen  {name} (")), "{shown}");
     let (code, shown) = wattgate(dir.path(), &["check"]);
-    assert!(code == Some(0) && shown.contains("config.toml is fine"), "{shown}");
+    assert!(code == Some(0) && shown.contains("config.toml: ok"), "{shown}");
 }
 
 #[test]
@@ -86,14 +86,14 @@ fn init_reports_for_machines_and_sees_a_gpu() {
 #[ignore = "needs a model: `make test` pulls it"]
 async fn the_config_for_a_small_machine_answers() {
     let machine = Machine { memory_bytes: 1 << 30, cores: 2, gpus: vec![] };
-    let choice = choose(catalogue(), &machine, false).unwrap();
+    let choice = recommend(catalogue(), &machine, false).unwrap();
     assert_eq!(choice.model.name, "smollm2-135m");
-    let text = config::draft(&choice, "2 cores");
+    let text = config::generate(&choice, "2 cores");
     let gateway = TestApp::start_with(&text, |config| {
         let engine = &mut config.models["smollm2-135m"].engine;
-        let config::Engine::Llama { source, .. } = engine else { panic!("it is local") };
+        let config::Engine::Llama(llama) = engine else { panic!("it is local") };
         // The same file in the folder of the tests.
-        *source = Source::File(model_path());
+        llama.source = Source::File(model_path());
     })
     .await;
     gateway.until_loaded("smollm2-135m").await;

@@ -131,7 +131,7 @@ fn rm_keeps_foreign_files_and_files_another_model_needs() {
     fs::write(folder.dir.path().join("own.gguf"), TINY).unwrap();
     folder.configure("file:own.gguf", None);
     let (code, shown) = folder.shown(&["models", "rm", "m", "--yes"]);
-    assert!(code == Some(1) && shown.contains("own.gguf is a file of yours"), "{shown}");
+    assert!(code == Some(1) && shown.contains("own.gguf is a file of your own"), "{shown}");
     assert!(folder.dir.path().join("own.gguf").exists());
 }
 
@@ -144,7 +144,9 @@ fn serve_reports_a_file_with_another_checksum() {
     let dir = Serving::start_in(folder.dir).kill();
     let log = fs::read_to_string(dir.path().join("process.log")).unwrap();
     assert!(
-        log.contains("m is another file than the config means: run `wattgate models pull m`"),
+        log.contains(
+            "m: file checksum differs from the configured sha256: run `wattgate models pull m`"
+        ),
         "{log}"
     );
     assert!(log.contains(&hex(TINY)), "{log}");

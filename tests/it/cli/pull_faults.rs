@@ -66,7 +66,10 @@ fn a_file_size_limit_is_reported() {
     let output = shell(&folder, r#"trap "" XFSZ; ulimit -f 100; exec "$WATTGATE" models pull"#);
     let said = shown(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("takes no file that large") && said.contains("hint: "), "{said}");
+    assert!(
+        said.contains("does not allow files of this size") && said.contains("hint: "),
+        "{said}"
+    );
     assert!(!folder.hub_file().exists());
     // The received part is kept, and the rest fetched once there is space.
     let (code, said) = folder.pull();

@@ -79,7 +79,10 @@ async fn promote_and_rollback_take_effect_in_a_running_gateway() {
 
     let (code, said) = wattgate(dir, &["router", "promote"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("version 2 serves") && said.contains("taken it over"), "{said}");
+    assert!(
+        said.contains("version 2 serves") && said.contains("gateway reloaded the router"),
+        "{said}"
+    );
     assert!(p(&serving.url).await < 0.01);
     assert!(
         wattgate(dir, &["router", "list"]).1.contains("serves  2"),

@@ -101,7 +101,7 @@ async fn unusable_replay_input_is_refused() {
         (&["--log", "empty.jsonl"], "holds no request"),
         (
             &["--log", "empty.jsonl", "--policy", "bold"],
-            "no policy `bold` in the config; there are: default",
+            "no policy `bold` in the config; its policies: default",
         ),
     ] {
         let (code, complaints) = complaint(&replay(dir.path(), arguments));

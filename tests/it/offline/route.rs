@@ -64,8 +64,8 @@ fn an_unknown_pair_is_refused_with_a_suggestion() {
     fs::write(dir.path().join("config.toml"), CONFIG).unwrap();
     fs::write(dir.path().join("prompts.jsonl"), r#"{"id":"a","prompt":"Hi"}"#).unwrap();
     for (pair, expected) in [
-        ("here,gpt4-1106-preview", "near it: `gpt-4-1106-preview`"),
-        ("heer,there", "near it: `here`"),
+        ("here,gpt4-1106-preview", "similar names: `gpt-4-1106-preview`"),
+        ("heer,there", "similar names: `here`"),
         ("here", "takes two different names, WEAK,STRONG"),
     ] {
         let output = wattgate(dir.path(), &["route", "--jsonl", "prompts.jsonl", "--pair", pair]);
@@ -153,7 +153,10 @@ fn a_missing_policy_or_router_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let config = format!("{CONFIG}[policies.frugal]\n");
     for (arguments, expected) in [
-        (["--policy", "fugral"], "no policy `fugral` in the config; near it: `frugal`, `default`"),
+        (
+            ["--policy", "fugral"],
+            "no policy `fugral` in the config; similar names: `frugal`, `default`",
+        ),
         (["--router", "nowhere"], "nowhere/model.bin"),
         (["--pair", "here,vectors,there"], "takes two different names"),
         (["--pair", "here,here"], "takes two different names"),

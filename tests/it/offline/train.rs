@@ -147,7 +147,10 @@ fn averaged_rows_and_incomparable_models_are_reported() {
     fs::write(dir.path().join("twice.jsonl"), lines.repeat(2)).unwrap();
     let output = wattgate(dir.path(), &["train", "--data", "twice.jsonl", "--out", "router"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("120 lines told a row again, 0 of them with other scores"), "{said}");
+    assert!(
+        said.contains("120 duplicate rows averaged, 0 of them with different scores"),
+        "{said}"
+    );
     let one: String = (0..40_usize)
         .map(|row| {
             let (query, score) = (format!("question {row}"), row % 2);

@@ -18,6 +18,7 @@ use wattgate::backends::llama::{
     UnloadReason, local_model,
 };
 use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, SchedulingOptions};
+use wattgate::energy::{AttemptObserver, WorkSpan};
 use wattgate::openai::{FinishReason, Request, Usage};
 use wattgate::units::AttemptId;
 
@@ -95,7 +96,7 @@ impl Recorder {
     pub fn tokens(&self, attempt: AttemptId) -> (u64, u64) {
         let mut sum = (0, 0);
         for step in self.steps() {
-            for row in step.rows.iter().filter(|row| row.attempt == attempt) {
+            for row in step.work.rows.iter().filter(|row| row.attempt == attempt) {
                 sum.0 += u64::from(row.prefill_tokens);
                 sum.1 += u64::from(row.decode_tokens);
             }
@@ -113,12 +114,16 @@ impl EngineObserver for Recorder {
     }
     fn engine_ready(&self, _: &Arc<str>, _: Duration) {}
     fn engine_unloaded(&self, _: &Arc<str>, _: UnloadReason) {}
-    fn attempt_opened(&self, _: &Arc<str>, attempt: AttemptId) {
-        self.note(Heard::Opened(attempt));
-    }
     fn step(&self, _: &Arc<str>, step: &StepReport) {
         self.note(Heard::Step(step.clone()));
     }
+}
+
+impl AttemptObserver for Recorder {
+    fn attempt_opened(&self, _: &Arc<str>, attempt: AttemptId) {
+        self.note(Heard::Opened(attempt));
+    }
+    fn work(&self, _: &Arc<str>, _: &WorkSpan) {}
     fn attempt_admitted(&self, _: &Arc<str>, attempt: AttemptId, _: Duration) {
         self.note(Heard::Admitted(attempt));
     }

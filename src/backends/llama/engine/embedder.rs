@@ -19,7 +19,8 @@ use super::step_loop::{Outbox, Worker};
 use crate::backends::llama::wire::outcome::{Counts, Outcome, Refusal, Rejection};
 use crate::backends::llama::wire::protocol::{FrameError, FromEngine};
 use crate::backends::llama::wire::settings::{EngineSettings, Pooling};
-use crate::backends::llama::wire::step::{Drafted, Reused, StepReport, StepRow};
+use crate::backends::llama::wire::step::{Drafted, Reused, StepReport};
+use crate::energy::{WorkRow, WorkSpan};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
@@ -137,7 +138,8 @@ impl<'m> Embedder<'m> {
         self.evaluate(&picks)?;
         let end = MonotonicNs::now();
         let (reused, drafted) = (Reused::default(), Drafted::default());
-        let report = StepReport { start, end, rows: self.rows(&picks), reused, drafted };
+        let work = WorkSpan { start, end, rows: self.rows(&picks) };
+        let report = StepReport { work, reused, drafted };
         let step =
             FromEngine::Step { report, pieces: vec![], logprobs: vec![], confidences: vec![] };
         self.outbox.push(&step)?;
@@ -176,13 +178,13 @@ impl<'m> Embedder<'m> {
     }
 
     /// The batch's work: one row per request.
-    fn rows(&self, picks: &[Pick]) -> Vec<StepRow> {
-        let mut rows: Vec<StepRow> = Vec::new();
+    fn rows(&self, picks: &[Pick]) -> Vec<WorkRow> {
+        let mut rows: Vec<WorkRow> = Vec::new();
         for pick in picks {
             let tokens = u32::try_from(self.packing.tokens(*pick).len()).unwrap_or(u32::MAX);
             match rows.iter_mut().find(|row| row.attempt == pick.attempt) {
                 Some(row) => row.prefill_tokens += tokens,
-                None => rows.push(StepRow {
+                None => rows.push(WorkRow {
                     attempt: pick.attempt,
                     prefill_tokens: tokens,
                     decode_tokens: 0,

@@ -36,7 +36,8 @@ use crate::backends::llama::wire::protocol::{
 };
 use crate::backends::llama::wire::reasoning::REASONING;
 use crate::backends::llama::wire::settings::EngineSettings;
-use crate::backends::llama::wire::step::{Drafted, Reused, StepReport, StepRow};
+use crate::backends::llama::wire::step::{Drafted, Reused, StepReport};
+use crate::energy::{WorkRow, WorkSpan};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
@@ -245,7 +246,7 @@ impl FakeEngine {
         let tokens: usize = inputs.iter().map(|input| words::input_tokens(input).len()).sum();
         self.pretend(tokens);
         let prompt_tokens = count(tokens);
-        let rows = vec![StepRow { attempt, prefill_tokens: prompt_tokens, decode_tokens: 0 }];
+        let rows = vec![WorkRow { attempt, prefill_tokens: prompt_tokens, decode_tokens: 0 }];
         let end = self.report(start, rows, StepOutput::default())?;
         for input in &inputs {
             let vector = vector(input, dimensions.unwrap_or(words::DIMENSIONS));
@@ -259,12 +260,13 @@ impl FakeEngine {
     fn report(
         &mut self,
         start: MonotonicNs,
-        rows: Vec<StepRow>,
+        rows: Vec<WorkRow>,
         output: StepOutput,
     ) -> Result<MonotonicNs, EngineError> {
         let end = MonotonicNs::now();
         let (reused, drafted) = (std::mem::take(&mut self.reused), Drafted::default());
-        let report = StepReport { start, end, rows, reused, drafted };
+        let work = WorkSpan { start, end, rows };
+        let report = StepReport { work, reused, drafted };
         let StepOutput { pieces, logprobs, confidences, finished } = output;
         self.outbox.push(&FromEngine::Step { report, pieces, logprobs, confidences })?;
         for (attempt, outcome) in finished {
@@ -325,7 +327,7 @@ impl Worker for FakeEngine {
         for chunk in chunks.iter().filter(|chunk| chunk.completes) {
             self.add_token(chunk, &mut output);
         }
-        let rows = chunks.iter().map(step_row).collect();
+        let rows = chunks.iter().map(work_row).collect();
         self.report(start, rows, output).map(Some)
     }
 
@@ -351,12 +353,12 @@ fn logprobs(word: &str, answer: &Answer) -> TokenLogprobs {
     TokenLogprobs { chosen, top: Vec::new() }
 }
 
-fn step_row(chunk: &Chunk) -> StepRow {
+fn work_row(chunk: &Chunk) -> WorkRow {
     let (prefill_tokens, decode_tokens) = match chunk.kind {
         ChunkKind::Prefill => (count(chunk.len), 0),
         ChunkKind::Decode => (0, count(chunk.len)),
     };
-    StepRow { attempt: chunk.attempt, prefill_tokens, decode_tokens }
+    WorkRow { attempt: chunk.attempt, prefill_tokens, decode_tokens }
 }
 
 fn count(tokens: usize) -> u32 {

@@ -29,7 +29,8 @@ use crate::backends::llama::wire::outcome::{Counts, Outcome, Refusal};
 use crate::backends::llama::wire::piece::Piece;
 use crate::backends::llama::wire::protocol::{FrameError, FromEngine};
 use crate::backends::llama::wire::settings::EngineSettings;
-use crate::backends::llama::wire::step::{Drafted, Reused, StepReport, StepRow};
+use crate::backends::llama::wire::step::{Drafted, Reused, StepReport};
+use crate::energy::{WorkRow, WorkSpan};
 use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
@@ -313,10 +314,11 @@ impl Worker for Generator<'_> {
             }
         }
         let end = MonotonicNs::now();
-        let rows = chunks.iter().map(step_row).collect();
+        let rows = chunks.iter().map(work_row).collect();
         let (reused, drafted) =
             (std::mem::take(&mut self.reused), std::mem::take(&mut self.drafted));
-        let report = StepReport { start, end, rows, reused, drafted };
+        let work = WorkSpan { start, end, rows };
+        let report = StepReport { work, reused, drafted };
         let StepOutput { pieces, logprobs, confidences, finished } = output;
         let step = FromEngine::Step { report, pieces, logprobs, confidences };
         self.outbox.push(&step)?;
@@ -331,13 +333,13 @@ impl Worker for Generator<'_> {
     }
 }
 
-fn step_row(chunk: &Chunk) -> StepRow {
+fn work_row(chunk: &Chunk) -> WorkRow {
     let tokens = u32::try_from(chunk.len).unwrap_or(u32::MAX);
     let (prefill_tokens, decode_tokens) = match chunk.kind {
         ChunkKind::Prefill => (tokens, 0),
         ChunkKind::Decode => (0, tokens),
     };
-    StepRow { attempt: chunk.attempt, prefill_tokens, decode_tokens }
+    WorkRow { attempt: chunk.attempt, prefill_tokens, decode_tokens }
 }
 
 fn count(tokens: usize) -> u32 {

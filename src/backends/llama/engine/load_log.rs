@@ -1,8 +1,8 @@
 //! Capture of llama.cpp's first error: its log is the only place with the reason of a failed load.
 
 use std::fmt::Debug;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -20,7 +20,7 @@ pub struct LoadLog;
 
 /// The stored error.
 pub(crate) fn first() -> Option<String> {
-    FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    FIRST.lock().clone()
 }
 
 impl<S: Subscriber> Layer<S> for LoadLog {
@@ -38,7 +38,7 @@ impl Visit for Message {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
             let message = value.trim().trim_start_matches("error loading model: ");
-            let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut first = FIRST.lock();
             first.get_or_insert_with(|| message.to_owned());
         }
     }

@@ -7,9 +7,10 @@ use std::collections::HashSet;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Signal, getpid, kill_process};
 use tracing::error;
 
@@ -100,8 +101,8 @@ impl FrameReader {
         self.grammar_jobs.try_send(job).map_err(|_| QUEUE_OVERFLOW)
     }
 
-    fn preparing(&self) -> std::sync::MutexGuard<'_, HashSet<AttemptId>> {
-        self.preparing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn preparing(&self) -> MutexGuard<'_, HashSet<AttemptId>> {
+        self.preparing.lock()
     }
 }
 
@@ -131,7 +132,7 @@ fn prepare(
         }
         // After sending: a later cancellation takes the direct path, behind this command.
         if let Some(attempt) = attempt {
-            preparing.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
+            preparing.lock().remove(&attempt);
         }
     }
     "the reader thread has ended"

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::attempt_event::{AttemptEvent, EventSender, Output, Overrun};
-use super::attempt_guard::OpenAttempt;
 use super::command::{NewAttempt, NewChoice};
 use super::refusal::error_kind;
 use crate::backends::backend::{ErrorKind, TokenConfidence};
 use crate::backends::llama::wire::logprobs::TokenLogprobs;
 use crate::backends::llama::wire::outcome::Outcome;
 use crate::backends::llama::wire::piece::Piece;
+use crate::energy::OpenAttempt;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// Choices sent to the engine and not closed.
@@ -60,7 +60,7 @@ impl Attempts {
     ) -> Result<(), Overrun> {
         let Some(choice) = self.open.get(&attempt) else { return Ok(()) };
         // The first choice represents all: they were opened together.
-        if attempt == choice.guard.attempt() {
+        if attempt == choice.guard.id() {
             choice.guard.admitted(at);
         }
         choice.events.send(AttemptEvent::Admitted { dropped_turns })

@@ -8,7 +8,6 @@ use futures::{StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::attempt_event;
-use super::attempt_guard::PendingAttempt;
 use super::command::{CancelOnDrop, Command, NewAttempt, NewChoice, RETRY_AFTER};
 use super::control::Control;
 use super::fan_out;
@@ -20,6 +19,7 @@ use super::state::{EngineState, Phase};
 use crate::backends::backend::{Backend, BackendError, ErrorKind, EventStream, Health, Job};
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::protocol::{self, FrameError, ToEngine};
+use crate::energy::PendingAttempt;
 use crate::units::AttemptId;
 
 /// A local model.

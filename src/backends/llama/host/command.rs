@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::attempt_event::EventSender;
-use super::attempt_guard::PendingAttempt;
 use super::state::UnloadReason;
 use crate::backends::backend::ErrorKind;
+use crate::energy::PendingAttempt;
 use crate::units::AttemptId;
 
 /// Retry time for clients if the queue is full: about the duration of an answer.

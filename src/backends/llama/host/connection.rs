@@ -20,6 +20,7 @@ use super::supervisor_state::{ExitReason, PendingUnload, SupervisorState, not_ru
 use crate::backends::backend::ErrorKind;
 use crate::backends::llama::memory::budget::Lease;
 use crate::backends::llama::wire::protocol::{self, FromEngine, MAX_FRAME, ToEngine};
+use crate::backends::llama::wire::step::StepReport;
 
 const STILL_LOADING: ErrorKind =
     ErrorKind::NotLoaded { reason: "it is still loading", retry_after: RETRY_AFTER };
@@ -167,7 +168,9 @@ impl SupervisorState {
             }
             FromEngine::Vector { attempt, vector } => self.attempts.vector(attempt, vector)?,
             FromEngine::Step { report, pieces, logprobs, confidences } => {
-                self.observer.step(&self.model, &fan_out::merge_rows(report));
+                let report = StepReport { work: fan_out::merge_rows(report.work), ..report };
+                self.observer.work(&self.model, &report.work);
+                self.observer.step(&self.model, &report);
                 self.attempts.step(pieces, logprobs, confidences)?;
             }
             FromEngine::Closed { attempt, outcome } => self.attempts.close(attempt, outcome),

@@ -8,7 +8,7 @@ use futures::stream::select_all;
 use super::refusal::invalid;
 use crate::backends::backend::{BackendError, ErrorKind, Event, EventStream};
 use crate::backends::llama::wire::protocol::{Prompt, ToEngine};
-use crate::backends::llama::wire::step::{StepReport, StepRow};
+use crate::energy::{WorkRow, WorkSpan};
 use crate::openai::chat::{CompletionTokensDetails, PromptTokensDetails};
 use crate::openai::{Request, Usage};
 use crate::units::AttemptId;
@@ -82,20 +82,20 @@ pub(super) fn attempt_of(sequence: AttemptId) -> AttemptId {
     AttemptId(sequence.0 & ((1 << INDEX_BITS) - 1))
 }
 
-/// Merges the report's rows of an attempt's choices into one.
-pub(super) fn merge_rows(report: StepReport) -> StepReport {
-    let mut rows: Vec<StepRow> = Vec::with_capacity(report.rows.len());
-    for row in report.rows {
+/// Merges the rows of an attempt's choices into one.
+pub(super) fn merge_rows(work: WorkSpan) -> WorkSpan {
+    let mut rows: Vec<WorkRow> = Vec::with_capacity(work.rows.len());
+    for row in work.rows {
         let attempt = attempt_of(row.attempt);
         match rows.iter_mut().find(|other| other.attempt == attempt) {
             Some(other) => {
                 other.prefill_tokens += row.prefill_tokens;
                 other.decode_tokens += row.decode_tokens;
             }
-            None => rows.push(StepRow { attempt, ..row }),
+            None => rows.push(WorkRow { attempt, ..row }),
         }
     }
-    StepReport { rows, ..report }
+    WorkSpan { rows, ..work }
 }
 
 /// Merges the streams of all choices, `each` per prompt. Usage counts each prompt once and the
@@ -182,21 +182,19 @@ fn added(sum: Usage, choice: Usage, with_prompt: bool) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backends::llama::wire::step::{Drafted, Reused};
     use crate::openai::FinishReason;
     use crate::units::MonotonicNs;
 
     #[test]
     fn a_step_has_one_row_for_all_choices_of_an_attempt() {
-        let row = |attempt, index: u64, prefill_tokens, decode_tokens| StepRow {
+        let row = |attempt, index: u64, prefill_tokens, decode_tokens| WorkRow {
             attempt: AttemptId(attempt | index << INDEX_BITS),
             prefill_tokens,
             decode_tokens,
         };
         let rows = vec![row(7, 2, 0, 1), row(8, 0, 5, 0), row(7, 0, 3, 0), row(7, 1, 0, 1)];
         let now = MonotonicNs::now();
-        let (reused, drafted) = (Reused::default(), Drafted::default());
-        let joined = merge_rows(StepReport { start: now, end: now, rows, reused, drafted });
+        let joined = merge_rows(WorkSpan { start: now, end: now, rows });
         assert_eq!(joined.rows, [row(7, 0, 3, 2), row(8, 0, 5, 0)]);
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::state::UnloadReason;
 use crate::backends::llama::wire::step::StepReport;
-use crate::units::AttemptId;
+use crate::energy::AttemptObserver;
 
 /// Receives every engine process, attempt and step. Called from the supervisor's task: must be
 /// cheap and must not block.
-pub trait EngineObserver: Send + Sync {
+pub trait EngineObserver: AttemptObserver {
     /// A process has started and begins to load its model.
     fn engine_started(&self, model: &Arc<str>, pid: u32);
 
@@ -24,19 +24,7 @@ pub trait EngineObserver: Send + Sync {
     /// after which its pid may be reused.
     fn engine_stopped(&self, model: &Arc<str>, pid: u32);
 
-    /// Called before the attempt is sent to the engine.
-    fn attempt_opened(&self, model: &Arc<str>, attempt: AttemptId);
-
-    /// The attempt got a slot, `waited` after it was opened.
-    fn attempt_admitted(&self, model: &Arc<str>, attempt: AttemptId, waited: Duration);
-
-    /// The engine evaluated a batch. Precedes `attempt_closed` of attempts that end with it.
+    /// The engine evaluated a batch. Follows [`AttemptObserver::work`], precedes `attempt_closed`
+    /// of attempts that end with it.
     fn step(&self, model: &Arc<str>, step: &StepReport);
-
-    /// Called exactly once per opened attempt: finished, refused, cancelled, or failed with its
-    /// engine.
-    fn attempt_closed(&self, model: &Arc<str>, attempt: AttemptId);
-
-    /// The attempt ended before it was opened, and used no energy.
-    fn attempt_unserved(&self, model: &Arc<str>, attempt: AttemptId);
 }

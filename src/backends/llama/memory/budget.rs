@@ -4,9 +4,10 @@
 //! Eviction is a request: a model's own supervisor ends its engine, unless a request has arrived
 //! for it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore};
 
 use super::eviction::{Resident, Room, room};
@@ -125,9 +126,8 @@ impl MemoryBudget {
         self.lock().iter().filter(|entry| !entry.resident.busy).map(idle).collect()
     }
 
-    /// A poisoned lock is usable: each change is a single operation.
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

@@ -2,17 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{AttemptId, MonotonicNs};
+use crate::energy::WorkSpan;
 
 /// One evaluation of one batch.
-///
-/// While the engine is busy, a step begins at the end of the previous one, so that steps cover all
-/// busy time; an idle engine's first step begins when it wakes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepReport {
-    pub start: MonotonicNs,
-    pub end: MonotonicNs,
-    pub rows: Vec<StepRow>,
+    pub work: WorkSpan,
     pub reused: Reused,
     pub drafted: Drafted,
 }
@@ -34,16 +29,4 @@ pub struct Reused {
     pub shared: u32,
     /// In host memory.
     pub host: u32,
-}
-
-/// Work of a step for one attempt.
-///
-/// Cached prompt tokens are not evaluated and not counted. The last token of an answer is not
-/// evaluated either: decode tokens are one less than completion tokens, plus rejected drafts, which
-/// are work too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepRow {
-    pub attempt: AttemptId,
-    pub prefill_tokens: u32,
-    pub decode_tokens: u32,
 }

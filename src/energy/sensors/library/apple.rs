@@ -30,10 +30,12 @@ pub fn find() -> Vec<Discovered> {
 
 #[cfg(any(test, target_os = "macos"))]
 mod chip {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::{Arc, Mutex, PoisonError};
     use std::thread::{self, JoinHandle};
     use std::time::{Duration, Instant};
+
+    use parking_lot::Mutex;
 
     use crate::energy::figure::Quality;
     use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
@@ -83,7 +85,7 @@ mod chip {
             let stopping = Arc::new(AtomicBool::new(false));
             let (filled, stopped) = (Arc::clone(&latest), Arc::clone(&stopping));
             let put = move |figure| {
-                let mut latest = filled.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut latest = filled.lock();
                 latest.put(MonotonicNs::now(), figure);
             };
             let thread = thread::Builder::new()
@@ -124,7 +126,7 @@ mod chip {
         }
 
         fn read(&mut self) -> Result<Sample, SensorError> {
-            let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            let latest = self.latest.lock();
             latest.newest(MonotonicNs::now())
         }
     }

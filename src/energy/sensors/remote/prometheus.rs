@@ -10,13 +10,12 @@ use serde_json::Value;
 
 use super::polled::PolledSensor;
 use crate::energy::figure::Quality;
-use crate::energy::polling::http_config::{
-    URL_RULE, broken, every_rule, http_url, timeout_rule, url_rule,
-};
+use crate::energy::polling::http_config::{URL_RULE, http_url, validate_pace, validate_url};
 use crate::energy::polling::poller::PollTarget;
 use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::latest_figure::Figure;
 use crate::energy::sensors::sensor::Band;
+use crate::validate::{Diagnostics, Validate};
 
 /// `[energy.prometheus.NAME]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -75,42 +74,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The invalid keys with the reasons.
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let elsewhere = self.covers == Coverage::Elsewhere;
-        let rules = [
-            url_rule(&self.url),
-            (
-                !self.query.trim().is_empty(),
-                "query",
-                "is missing: set a PromQL expression that returns one number",
-            ),
-            (
-                elsewhere != self.models.is_empty(),
-                "models",
-                "must name the models on the other machine when `covers` is `elsewhere`, and must be empty otherwise",
-            ),
-            (
-                self.covers != Coverage::Memory,
-                "covers",
-                "must be `elsewhere`, `machine`, `processor` or `accelerator`",
-            ),
-            (
-                matches!(self.quality, Quality::Measured | Quality::Estimated),
-                "quality",
-                "must be `measured` or `estimated`",
-            ),
-            every_rule(self.every_ms),
-            timeout_rule(self.timeout_ms),
-            (
-                (2..=3600).contains(&self.stale_after_s),
-                "stale_after_s",
-                "must be 2 to 3600 seconds",
-            ),
-        ];
-        broken(rules)
-    }
-
     fn poll_target(&self) -> Option<PollTarget> {
         let mut url = http_url(&self.url)?;
         url.path_segments_mut().ok()?.pop_if_empty().extend(["api", "v1", "query"]);
@@ -123,6 +86,34 @@ impl Config {
             every: Duration::from_millis(self.every_ms),
             timeout: Duration::from_millis(self.timeout_ms),
         })
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        validate_url(&self.url, out);
+        out.rule(
+            "query",
+            !self.query.trim().is_empty(),
+            "is missing: a PromQL expression that gives one number",
+        );
+        out.rule(
+            "models",
+            (self.covers == Coverage::Elsewhere) != self.models.is_empty(),
+            "must name the models whose engines run on that other machine, and is for other machines only",
+        );
+        out.rule(
+            "covers",
+            self.covers != Coverage::Memory,
+            "must be `elsewhere`, `machine`, `processor` or `accelerator`",
+        );
+        out.rule(
+            "quality",
+            matches!(self.quality, Quality::Measured | Quality::Estimated),
+            "must be `measured` or `estimated`",
+        );
+        validate_pace(self.every_ms, self.timeout_ms, out);
+        out.range("stale_after_s", self.stale_after_s, 2..=3600, " seconds");
     }
 }
 
@@ -183,6 +174,7 @@ fn number(body: &[u8]) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::Diagnostic;
 
     fn config() -> Config {
         Config {
@@ -224,7 +216,7 @@ mod tests {
 
     #[test]
     fn every_invalid_key_is_listed() {
-        assert_eq!(config().problems(), []);
+        assert_eq!(config().diagnostics(), []);
         let wrong = Config {
             url: "http://me:secret@h/".into(),
             query: " ".into(),
@@ -235,8 +227,8 @@ mod tests {
             stale_after_s: 1,
             ..config()
         };
-        let problems = wrong.problems();
-        let keys: Vec<&str> = problems.iter().map(|(key, _)| *key).collect();
+        let problems = wrong.diagnostics();
+        let keys: Vec<String> = problems.iter().map(Diagnostic::key).collect();
         assert_eq!(
             keys,
             [

@@ -11,13 +11,12 @@ use serde_json::Value;
 
 use super::polled::PolledSensor;
 use crate::energy::figure::Quality;
-use crate::energy::polling::http_config::{
-    URL_RULE, broken, every_rule, http_url, timeout_rule, url_rule,
-};
+use crate::energy::polling::http_config::{URL_RULE, http_url, validate_pace, validate_url};
 use crate::energy::polling::poller::PollTarget;
 use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::latest_figure::Figure;
 use crate::energy::sensors::sensor::Band;
+use crate::validate::{Diagnostics, Validate};
 
 /// `[energy.wall]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -60,12 +59,6 @@ impl Default for Config {
 const BAND: Band = Band { low: 0.95, high: 1.05 };
 
 impl Config {
-    /// The invalid keys with the reasons.
-    pub fn problems(&self) -> Vec<(&'static str, String)> {
-        let pace = [every_rule(self.every_ms), timeout_rule(self.timeout_ms)];
-        broken(self.url.as_deref().map(url_rule).into_iter().chain(pace))
-    }
-
     fn poll_target(&self) -> Option<PollTarget> {
         let mut url = http_url(self.url.as_deref()?)?;
         let (path, query) = self.api.path_and_query(self.channel);
@@ -82,6 +75,15 @@ impl Config {
     /// Energy between readings further apart than this is unknown.
     fn longest_gap(&self) -> Duration {
         Duration::from_millis(3 * self.every_ms + self.timeout_ms)
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self, out: &mut Diagnostics) {
+        if let Some(url) = &self.url {
+            validate_url(url, out);
+        }
+        validate_pace(self.every_ms, self.timeout_ms, out);
     }
 }
 

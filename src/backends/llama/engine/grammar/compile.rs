@@ -4,12 +4,13 @@
 //! applications repeat the same few. Runs on the grammar thread.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use llama_cpp_2::model::LlamaModel;
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::closing::Closers;
@@ -57,7 +58,7 @@ impl Grammars {
     }
 
     pub(crate) fn grammar(&self, form: &AnswerShape) -> Result<Grammar, GrammarError> {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.remembered.lock();
         if let Some(place) = remembered.iter().position(|(known, _)| known == form)
             && let Some(known) = remembered.remove(place)
         {

@@ -1,78 +1,80 @@
-//! Asks one question through a gateway's front door and waits until its energy is final.
+//! Client of the gateway under measurement: sends one question and waits until its energy is final.
 //!
-//! Local and cloud models are asked alike; everything that is recorded comes from the gateway's own books.
+//! Treats local and cloud models alike. All recorded figures come from the gateway's own receipts.
 
 use std::time::Duration;
 
 use eventsource_stream::Eventsource;
 use futures::StreamExt;
-use reqwest::StatusCode;
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::suite::Item;
+use crate::net::{self, ClientOptions};
 use crate::traffic::{Outcome, Record};
 
-/// The gateway that is measured.
+/// Gateway under measurement.
 #[derive(Clone, Debug)]
 pub struct Gateway {
     http: reqwest::Client,
-    /// Root, without a slash at the end.
+    /// Base URL without a slash at the end.
     root: String,
 }
 
-/// How a question is put.
+/// Sampling of an answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct SamplingOptions {
     pub max_tokens: u32,
     /// 0 is greedy.
     pub temperature: f32,
     pub seed: u64,
-    /// Ask for log-probabilities, which costs a little energy of its own.
+    /// Request log-probabilities, which costs a little energy.
     pub logprobs: bool,
 }
 
-/// What came back.
+/// Answer to a question.
 #[derive(Debug)]
 pub struct Answer {
     pub text: String,
     pub mean_logprob: Option<f64>,
-    /// The gateway's record, its energy final.
+    /// Record of the gateway, with final energy.
     pub record: Box<Record>,
 }
 
-/// Why there is nothing to record of a request.
+/// Why a request has no record.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub enum ClientError {
+    #[error("`{0}` is not the URL of a gateway")]
+    Url(String),
     #[error("the gateway cannot be reached: {0}")]
     Http(#[from] reqwest::Error),
     #[error("the gateway refused the request with status {status}: {message}")]
     Refused { status: StatusCode, message: String },
     #[error("the gateway does not know its own request {0}")]
     Unrecorded(String),
-    #[error("the energy of request {0} did not settle in {SETTLE_PATIENCE:?}")]
+    #[error("the energy of request {0} did not settle in {SETTLE_TIMEOUT:?}")]
     Unsettled(String),
     #[error("`{model}` did not become ready in {after:?}: {state}")]
     NotReady { model: String, after: Duration, state: String },
 }
 
-/// The gateway publishes after 30 s at the latest.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(40);
+/// The gateway settles a receipt after 30 s at the latest.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(40);
 const POLL_EVERY: Duration = Duration::from_millis(15);
 
 impl Gateway {
-    pub fn new(root: String) -> Result<Self, AskError> {
-        // The TLS stack takes its provider from the process; whoever comes second finds one installed.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Ok(Self { http: reqwest::Client::builder().no_proxy().build()?, root })
+    pub fn new(root: String) -> Result<Self, ClientError> {
+        let url = Url::parse(&root).map_err(|_| ClientError::Url(root.clone()))?;
+        Ok(Self { http: net::client(&url, ClientOptions::default())?, root })
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {
         &self.http
     }
 
-    /// Waits until `model` takes requests.
-    pub async fn until_ready(&self, model: &str, patience: Duration) -> Result<(), AskError> {
+    /// Waits until `model` is ready.
+    pub async fn until_ready(&self, model: &str, timeout: Duration) -> Result<(), ClientError> {
         let url = format!("{}/v1/models/{model}", self.root);
         let mut state = String::new();
         let ready = async {
@@ -81,39 +83,44 @@ impl Gateway {
                 if card["ready"] == true {
                     return Ok(());
                 }
-                let told = card["state"].as_str().unwrap_or("no key, or not reachable");
-                told.clone_into(&mut state);
+                let state_now = card["state"].as_str().unwrap_or("no key, or not reachable");
+                state_now.clone_into(&mut state);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        match tokio::time::timeout(patience, ready).await {
+        match tokio::time::timeout(timeout, ready).await {
             Ok(done) => done,
-            Err(_) => Err(AskError::NotReady { model: model.to_owned(), after: patience, state }),
+            Err(_) => Err(ClientError::NotReady { model: model.to_owned(), after: timeout, state }),
         }
     }
 
-    /// The text of `/metrics`.
-    pub async fn metrics(&self) -> Result<String, AskError> {
+    /// Returns the text of `/metrics`.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
         Ok(self.http.get(format!("{}/metrics", self.root)).send().await?.text().await?)
     }
 
-    /// Asks `model`. An answer that failed is an answer: its record says how.
-    pub async fn ask(&self, model: &str, item: &Item, manner: Manner) -> Result<Answer, AskError> {
+    /// Sends `item` to `model`. A failed answer is returned as well; its record has the error.
+    pub async fn ask(
+        &self,
+        model: &str,
+        item: &Item,
+        sampling: SamplingOptions,
+    ) -> Result<Answer, ClientError> {
         let body = json!({
             "model": model, "messages": item.messages, "stream": true,
-            "max_tokens": manner.max_tokens, "temperature": manner.temperature,
-            "seed": manner.seed, "logprobs": manner.logprobs,
+            "max_tokens": sampling.max_tokens, "temperature": sampling.temperature,
+            "seed": sampling.seed, "logprobs": sampling.logprobs,
         });
         self.send(&body).await
     }
 
-    /// Lets `model` write `tokens` tokens, whatever they say: a load to calibrate with.
+    /// Makes `model` generate `tokens` tokens, as a load for calibration.
     pub async fn keep_busy(
         &self,
         model: &str,
         tokens: u32,
         local: bool,
-    ) -> Result<Answer, AskError> {
+    ) -> Result<Answer, ClientError> {
         let mut body = json!({
             "model": model, "stream": true, "max_tokens": tokens, "temperature": 1,
             "messages": [{"role": "user", "content": "Write a long story about a lighthouse."}],
@@ -124,7 +131,7 @@ impl Gateway {
         self.send(&body).await
     }
 
-    async fn send(&self, body: &Value) -> Result<Answer, AskError> {
+    async fn send(&self, body: &Value) -> Result<Answer, ClientError> {
         let url = format!("{}/v1/chat/completions", self.root);
         let response = self.http.post(url).json(body).send().await?;
         let id = response.headers().get("x-wattgate-request-id");
@@ -132,28 +139,28 @@ impl Gateway {
             let status = response.status();
             let body: Value = response.json().await.unwrap_or_default();
             let message = body["error"]["message"].as_str().unwrap_or_default().to_owned();
-            return Err(AskError::Refused { status, message });
+            return Err(ClientError::Refused { status, message });
         };
-        let mut heard = Heard::default();
+        let mut streamed = StreamedAnswer::default();
         if response.status() == StatusCode::OK {
             let mut events = response.bytes_stream().eventsource();
             while let Some(Ok(event)) = events.next().await {
-                heard.take(&event.data);
+                streamed.add(&event.data);
             }
         }
         let record = Box::new(self.settled(&id).await?);
-        let Heard { text, logprobs, tokens } = heard;
+        let StreamedAnswer { text, logprobs, tokens } = streamed;
         let mean_logprob = (tokens > 0).then(|| logprobs / f64::from(tokens));
         Ok(Answer { text, mean_logprob, record })
     }
 
-    async fn settled(&self, id: &str) -> Result<Record, AskError> {
+    async fn settled(&self, id: &str) -> Result<Record, ClientError> {
         let url = format!("{}/v1/requests/{id}", self.root);
         let settling = async {
             loop {
                 let response = self.http.get(&url).send().await?;
                 if response.status() != StatusCode::OK {
-                    return Err(AskError::Unrecorded(id.to_owned()));
+                    return Err(ClientError::Unrecorded(id.to_owned()));
                 }
                 let record: Record = response.json().await?;
                 if record.receipt.energy.is_none_or(|energy| energy.is_final) {
@@ -162,15 +169,15 @@ impl Gateway {
                 tokio::time::sleep(POLL_EVERY).await;
             }
         };
-        match tokio::time::timeout(SETTLE_PATIENCE, settling).await {
+        match tokio::time::timeout(SETTLE_TIMEOUT, settling).await {
             Ok(record) => record,
-            Err(_) => Err(AskError::Unsettled(id.to_owned())),
+            Err(_) => Err(ClientError::Unsettled(id.to_owned())),
         }
     }
 }
 
 impl Answer {
-    /// Why there is no whole answer, if there is none.
+    /// Returns why the answer is incomplete; `None` if it is complete.
     pub fn error(&self) -> Option<String> {
         let record = &self.record;
         if record.outcome == Outcome::Answered {
@@ -182,9 +189,9 @@ impl Answer {
     }
 }
 
-/// What a stream said so far.
+/// Contents of a stream so far.
 #[derive(Default)]
-struct Heard {
+struct StreamedAnswer {
     text: String,
     logprobs: f64,
     tokens: u32,
@@ -221,9 +228,10 @@ struct TokenLogprob {
     logprob: f64,
 }
 
-impl Heard {
-    /// Takes in the data of an event. What is no chunk (`[DONE]`, an error) says nothing; the record tells of errors.
-    fn take(&mut self, data: &str) {
+impl StreamedAnswer {
+    /// Adds the data of an event. Ignores anything but chunks (`[DONE]`, errors); the record has
+    /// the error.
+    fn add(&mut self, data: &str) {
         let Ok(chunk) = serde_json::from_str::<Chunk>(data) else { return };
         let Some(choice) = chunk.choices.into_iter().next() else { return };
         self.text.push_str(choice.delta.content.as_deref().unwrap_or_default());

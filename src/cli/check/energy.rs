@@ -1,71 +1,71 @@
-//! `wattgate check --energy`: what this machine has to meter energy with, what is used, and why not the rest.
+//! `wattgate check --energy`: energy sensors of this machine, which of them are used, and why the
+//! others are not.
 //!
-//! Reads sensors for a moment; changes nothing.
+//! Reads sensors for a moment and changes nothing.
+
+mod unmetered;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
-use super::FAILED;
+use self::unmetered::Unmetered;
+use crate::cli::console::say;
+use crate::cli::exit::FAILED;
+use crate::cli::table::wrapped;
 use crate::config;
 use crate::energy::discovery::{Finding, power};
 use crate::energy::sensors::sensor::Band;
 use crate::energy::sensors::{Coverage, Kind};
 use crate::energy::{Config, Quality, SensorChoice, discover};
 
-mod elsewhere;
-
-use elsewhere::Elsewhere;
-
-/// How long sensors are watched to see whether they move: counters of cards move every 100 ms.
+/// Period over which a counter must move: those of graphics cards move every 100 ms.
 const WATCHED: Duration = Duration::from_millis(300);
 
 #[derive(Serialize)]
 struct Report {
     sensors: SensorChoice,
     cadence_ms: u64,
-    /// Whether a kind is insisted on that cannot be had: then `wattgate serve` does not start.
+    /// The config requires a kind of sensor that is not available: `wattgate serve` would not
+    /// start.
     refused: bool,
-    /// What figures of local requests will be labelled with; absent when they will be unknown.
+    /// Label of the energy of local requests; absent if it will be unknown.
     quality: Option<Quality>,
     devices: Vec<Row>,
     #[serde(flatten)]
-    elsewhere: Elsewhere,
+    unmetered: Unmetered,
 }
 
 #[derive(Serialize)]
 struct Row {
     #[serde(flatten)]
     finding: Finding,
-    /// Power just now; absent for what is not used or tells none.
+    /// Current power; absent if the sensor is not used or reports none.
     #[serde(skip_serializing_if = "Option::is_none")]
     watts: Option<f64>,
-    /// Why a sensor in use tells no power just now.
+    /// Why a used sensor reports no power.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
 
-/// `config`: none if there is no file yet. Prints the report as a person or (`json`) a machine reads it, and gives the exit code: 1 when nothing can meter as the
-/// config wants.
-#[expect(clippy::print_stdout, reason = "a command talks to a person")]
+/// Prints the report as text or JSON and returns the exit code: 1 if nothing can meter as the
+/// config requires. `config` is `None` if there is no file yet.
 pub(super) fn run(config: Option<&config::Config>, json: bool) -> anyhow::Result<u8> {
     let default = Config::default();
     let energy = config.map_or(&default, |config| &config.energy);
-    let report = report(energy, Elsewhere::of(energy, config))?;
+    let report = report(energy, Unmetered::of(energy, config))?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say(&serde_json::to_string_pretty(&report)?);
     } else {
-        print!("{}", text(&report));
+        say(text(&report).trim_end());
     }
     Ok(if report.refused { FAILED } else { 0 })
 }
 
-fn report(config: &Config, elsewhere: Elsewhere) -> io::Result<Report> {
+fn report(config: &Config, unmetered: Unmetered) -> io::Result<Report> {
     let mut found = discover(config);
     let refused = config.sensors.kind().is_some() && !found.meters_here();
     let quality = found.quality();
@@ -85,7 +85,7 @@ fn report(config: &Config, elsewhere: Elsewhere) -> io::Result<Report> {
     });
     let (sensors, cadence_ms) = (config.sensors, config.cadence_ms);
     let devices = devices.collect();
-    Ok(Report { sensors, cadence_ms, refused, quality, devices, elsewhere })
+    Ok(Report { sensors, cadence_ms, refused, quality, devices, unmetered })
 }
 
 fn text(report: &Report) -> String {
@@ -94,7 +94,7 @@ fn text(report: &Report) -> String {
     let (used, not): (Vec<&Row>, Vec<&Row>) =
         report.devices.iter().partition(|row| row.finding.used);
     if !used.is_empty() {
-        let mut table = table(&["USED", "KIND", "COVERS", "QUALITY", "BAND", "NOW", "AT"]);
+        let mut table = wrapped(["USED", "KIND", "COVERS", "QUALITY", "BAND", "NOW", "AT"]);
         for row in used {
             let Finding { kind, device, at, coverage, quality, band, .. } = &row.finding;
             let watts = row.watts.map(|watts| format!("{watts:.1} W"));
@@ -111,7 +111,7 @@ fn text(report: &Report) -> String {
         }
         let _ = writeln!(text, "\n{}", table.trim_fmt());
     }
-    let mut table = table(&["NOT USED", "KIND", "WHY"]);
+    let mut table = wrapped(["NOT USED", "KIND", "WHY"]);
     for row in not {
         let why = row.finding.why_not.as_deref().unwrap_or_default();
         table.add_row([&*row.finding.device, row.finding.kind.label(), why]);
@@ -119,24 +119,24 @@ fn text(report: &Report) -> String {
     let _ = writeln!(text, "\n{}", table.trim_fmt());
     let outcome = match report.quality {
         _ if report.refused => {
-            "`wattgate serve` will not start: energy.sensors insists on what is not here."
+            "`wattgate serve` will not start: energy.sensors requires a sensor that is not available."
         }
         None => "The energy of local requests will be unknown.",
         Some(Quality::Measured) => "The energy of local requests will be measured.",
         Some(Quality::Calibrated) => "The energy of local requests will be calibrated.",
         Some(Quality::Estimated | Quality::Assumed) => {
-            "The energy of local requests will be estimated; what a better sensor needs is said above."
+            "The energy of local requests will be estimated; the table above shows what a better sensor needs."
         }
     };
     let _ = writeln!(text, "\n{outcome}");
     for note in notes(report) {
         let _ = writeln!(text, "{note}");
     }
-    let _ = write!(text, "\n{}", report.elsewhere.text());
+    let _ = write!(text, "\n{}", report.unmetered.text());
     text
 }
 
-/// What an operator should know beside the outcome.
+/// Notes below the outcome.
 fn notes(report: &Report) -> Vec<String> {
     let here = || {
         let used = report.devices.iter().filter(|row| row.finding.used);
@@ -147,7 +147,7 @@ fn notes(report: &Report) -> Vec<String> {
     let silent = (!silent.is_empty())
         .then(|| format!("But it is unknown while nothing comes from: {}.", silent.join(", ")));
     let shared = here().any(|row| row.finding.kind != Kind::CpuModel).then(|| {
-        "These sensors see all that runs here: what works beside the engines is charged to the requests of that time."
+        "These sensors measure the whole machine: energy of other processes is attributed to the requests of that time."
             .to_owned()
     });
     let advice: BTreeSet<&str> =
@@ -156,7 +156,7 @@ fn notes(report: &Report) -> Vec<String> {
     silent.into_iter().chain(shared).chain(advice).collect()
 }
 
-/// How far the truth may be from a figure, in percent of it.
+/// Band of a figure in percent of it.
 fn band_text(band: Band) -> String {
     let (below, above) = ((1.0 - band.low) * 100.0, (band.high - 1.0) * 100.0);
     if below == 0.0 && above == 0.0 {
@@ -166,13 +166,6 @@ fn band_text(band: Band) -> String {
     } else {
         format!("-{below:.0} % to +{above:.0} %")
     }
-}
-
-fn table(head: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(head.to_vec());
-    table
 }
 
 #[cfg(test)]
@@ -200,13 +193,13 @@ mod tests {
 
     fn report(devices: Vec<Row>) -> Report {
         let quality = Some(Quality::Measured);
-        let elsewhere = Elsewhere::of(&Config::default(), None);
+        let unmetered = Unmetered::of(&Config::default(), None);
         let sensors = SensorChoice::Auto;
-        Report { sensors, cadence_ms: 50, refused: false, quality, devices, elsewhere }
+        Report { sensors, cadence_ms: 50, refused: false, quality, devices, unmetered }
     }
 
     #[test]
-    fn a_counter_for_root_only_comes_with_commands_to_paste_once() {
+    fn an_unreadable_counter_comes_with_commands_to_paste_once() {
         let denied = |zone: &str| {
             let path = Path::new("/sys/class/powercap").join(zone).join("energy_uj");
             row(zone, Kind::Rapl, Some(SkipReason::Unreadable(SensorError::Denied { path })))
@@ -220,14 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sensor_that_shows_nothing_takes_the_promise_back() {
+    fn a_silent_sensor_withdraws_the_promise_of_measured_energy() {
         let silent = Row { problem: Some("io".to_owned()), ..row("package-0", Kind::Rapl, None) };
         let text = text(&report(vec![silent]));
         assert!(text.contains("unknown while nothing comes from: package-0"), "{text}");
     }
 
     #[test]
-    fn bands_are_told_in_percent() {
+    fn bands_are_shown_in_percent() {
         let band = |low, high| band_text(Band { low, high });
         assert_eq!(
             [band(1.0, 1.0), band(0.95, 1.05), band(1.1 / 3.3, 8.0 / 3.3)],

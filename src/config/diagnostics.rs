@@ -1,6 +1,7 @@
-//! One thing wrong with a configuration file, where, and what to do about it; and the report of all of them.
+//! Problems of a configuration file with their place and hint, and the report that collects and
+//! renders them.
 //!
-//! Secrets do not belong in the file, but people put them there: a line that may hold one is never shown whole.
+//! Keys are sometimes put into the file by mistake: a line that may hold one is never shown whole.
 
 use std::fmt;
 use std::io;
@@ -9,25 +10,26 @@ use std::string::FromUtf8Error;
 use serde::Serialize;
 
 use super::document::{Document, Span, dotted};
+use crate::validate::{Diagnostic, Diagnostics};
 
-/// One thing that is wrong.
+/// One problem and its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     pub file: String,
-    /// From 1; 0 when the file as a whole is meant.
+    /// From 1; 0 for the file as a whole.
     pub line: usize,
-    /// In characters from 1; 0 when the file as a whole is meant.
+    /// In characters from 1; 0 for the file as a whole.
     pub column: usize,
-    /// Dotted key, empty when no key is meant.
+    /// Dotted key; empty if the problem belongs to no key.
     pub key: String,
     pub message: String,
     pub hint: Option<String>,
-    /// The line as it may be shown, and how many characters of it are meant.
+    /// The line as it may be shown, and how many of its characters are marked.
     #[serde(skip)]
     excerpt: Option<(String, usize)>,
 }
 
-/// Everything wrong with one file, in the order of the file; never empty.
+/// All problems of one file, in the order of the file; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Problems(Vec<Problem>);
@@ -70,12 +72,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Collects problems.
+/// Collects and locates problems.
 pub(super) struct Report<'a> {
     file: &'a str,
     document: &'a Document<'a>,
     problems: Vec<Problem>,
-    /// Keys whose value could not be read: the default that stands for it must not be judged.
+    /// Keys whose value could not be read: the default in their place is not validated.
     unread: Vec<String>,
 }
 
@@ -88,7 +90,7 @@ impl<'a> Report<'a> {
         self.problems.is_empty()
     }
 
-    /// Whether something at or below `path` could not be read.
+    /// Whether a value at or below `path` could not be read.
     pub(super) fn has_unread(&self, path: &[&str]) -> bool {
         let key = dotted(path.iter().copied());
         let below = |unread: &String| {
@@ -101,7 +103,7 @@ impl<'a> Report<'a> {
         self.document.place(span).line
     }
 
-    /// What stands at `span` cannot be read.
+    /// Reports the text at `span`, which cannot be read.
     pub(super) fn unread(
         &mut self,
         span: Option<Span>,
@@ -113,7 +115,17 @@ impl<'a> Report<'a> {
         self.push(span, key, message, hint);
     }
 
-    /// The value of `path` makes no sense; shown there, or at the nearest table around it when the key is absent.
+    /// Reports the entry at `path`, which cannot be read.
+    pub(super) fn unreadable_entry(
+        &mut self,
+        path: &[&str],
+        message: String,
+        hint: Option<String>,
+    ) {
+        self.unread(self.document.span_of(path), dotted(path.iter().copied()), message, hint);
+    }
+
+    /// Reports the value at `path`, at the nearest table around it if the key is absent.
     pub(super) fn wrong(
         &mut self,
         path: &[&str],
@@ -123,6 +135,14 @@ impl<'a> Report<'a> {
         let key = dotted(path.iter().copied());
         if !self.unread.contains(&key) {
             self.push(self.document.span_of(path), key, message.into(), hint);
+        }
+    }
+
+    /// Locates what validation found, except in defaults of values that could not be read.
+    pub(super) fn add(&mut self, found: Diagnostics) {
+        for Diagnostic { path, message, hint } in found.into_found() {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            self.wrong(&path, message, hint);
         }
     }
 
@@ -143,9 +163,9 @@ impl<'a> Report<'a> {
 pub(super) fn unreadable(file: &str, error: &io::Error) -> Problems {
     let (message, hint) = if error.kind() == io::ErrorKind::NotFound {
         let hint = "name another file with --config, or start from the shipped config.toml";
-        ("there is no such file".to_owned(), Some(hint.to_owned()))
+        ("no such file".to_owned(), Some(hint.to_owned()))
     } else {
-        (format!("cannot be read: {error}"), None)
+        (format!("the file cannot be read: {error}"), None)
     };
     whole(file, message, hint)
 }
@@ -161,10 +181,11 @@ fn whole(file: &str, message: String, hint: Option<String>) -> Problems {
     Problems(vec![Problem { file, line: 0, column: 0, key, message, hint, excerpt: None }])
 }
 
-/// Longest excerpt of a line, in characters.
+/// Characters of a line that are shown at most.
 const EXCERPT_CHARS: usize = 160;
 
-/// A line fit for a terminal and a log: no control characters, no secrets, not endless.
+/// A line for terminals and logs: without control characters and secrets, and not longer than
+/// [`EXCERPT_CHARS`].
 fn presentable(line: &str) -> String {
     let shown = match line.split_once('=') {
         Some((key, _)) if may_hold_secret(line) => format!("{key}= …"),
@@ -179,7 +200,7 @@ fn presentable(line: &str) -> String {
     shown
 }
 
-/// Whether `text`, a line or a key, looks as if it held a credential. Rather too often than once too seldom.
+/// Whether `text`, a line or a key, may hold a credential. Errs towards true.
 pub(super) fn may_hold_secret(text: &str) -> bool {
     const MARKS: [&str; 8] =
         ["api_key", "api-key", "apikey", "secret", "password", "authorization", "bearer", "sk-"];

@@ -1,4 +1,4 @@
-//! Turns the config's models and policies into the router's.
+//! The wiring of models and policies: from the configuration to what serves.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::AppError;
+use super::error::AppError;
 use super::idle_unloader::{IdleUnloader, OnDemand};
 use super::observe::Observer;
 use crate::backends::cloud::{self, ApiKey, CloudBackend};
@@ -17,8 +17,8 @@ use crate::backends::llama::{self, LoadWhen, MemoryBudget, Overflow};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
 use crate::locality::Locality;
-use crate::models::{self, Sha256, Source, State};
-use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig};
+use crate::models::{self, FileState, Sha256, Source};
+use crate::routing::{AdequacyError, AdequacyModel, Capabilities, Policy, PolicyConfig, Route};
 use crate::serving::conversations::sessions::Conversations;
 use crate::serving::judge::queue::{JudgeJob, JudgeQueue};
 use crate::serving::models::deployment::{Deployment, Kind, MeteredBy};
@@ -26,24 +26,26 @@ use crate::serving::models::online_stats::{OnlineStats, RecentMean};
 use crate::serving::models::router_handle::{AbilitySource, RouterHandle, Routers};
 use crate::serving::snapshot::Snapshot;
 use crate::serving::{Model, Router};
-use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ModelLabels;
+use crate::telemetry::{Metrics, ModelSeries};
 use crate::units::Watts;
 
-/// Ability of a local model nobody has rated: below the average of the router's data, so that it is trusted with little.
+/// Ability of an unrated local model: below the average of the router's data, so that few prompts
+/// are routed to it.
 const LOCAL_ABILITY_GUESS: f64 = -1.5;
-/// Ability of a cloud model nobody has rated: above the average of the router's data.
+/// Ability of an unrated cloud model: above the average of the router's data.
 const CLOUD_ABILITY_GUESS: f64 = 1.0;
 
-/// What local models that answer in text can do.
+/// Capabilities of local models that answer in text.
 pub const LOCAL_CAPABILITIES: Capabilities =
     Capabilities { media: false, raw_details: false, ..Capabilities::ALL };
 
-/// What models are built with.
+/// Shared parts of all models.
 pub struct Parts {
     pub meter: MeterHandle,
     pub metrics: Arc<Metrics>,
     pub engine_binary: PathBuf,
-    /// Memory, shared by all engines.
+    /// Memory budget of all engines together.
     pub residency: Arc<MemoryBudget>,
     pub kernels: llama::Kernels,
     /// Stops the engines.
@@ -60,12 +62,12 @@ pub fn router(
     for (name, model) in &config.models {
         let name: Arc<str> = name.as_str().into();
         let model = match &model.engine {
-            Engine::Llama { config: llama, source, sha256 } => {
-                warn_of_file(&name, source, sha256.as_ref(), &config.model_dir);
-                let gguf = models::resolve(source, &config.model_dir);
+            Engine::Llama(llama) => {
+                warn_of_file(&name, &llama.source, llama.sha256.as_ref(), &config.model_dir);
+                let gguf = models::resolve(&llama.source, &config.model_dir);
                 local(name, llama, gguf, parts, engines)
             }
-            Engine::Openai(openai) => cloud(name, openai, &parts.meter)?,
+            Engine::Openai(openai) => cloud(name, openai, parts)?,
         };
         models.insert(Arc::clone(&model.name), Arc::new(model));
     }
@@ -83,11 +85,11 @@ pub fn router(
     Ok(Router::new(snapshot, handle, parts.meter.clone(), conversations))
 }
 
-/// What unloads the models that come on demand.
+/// The unloader of idle models that are loaded on demand.
 pub fn idle_unloader(config: &Config, parts: &Parts, router: &Router) -> IdleUnloader {
     let on_demand = |model: &Arc<Model>| {
         let Kind::Local { control, .. } = &model.primary.kind else { return None };
-        let Engine::Llama { config, .. } = &config.models.get(&*model.name)?.engine else {
+        let Engine::Llama(config) = &config.models.get(&*model.name)?.engine else {
             return None;
         };
         (config.load == LoadWhen::OnDemand).then(|| OnDemand {
@@ -112,7 +114,7 @@ pub fn adequacy(config: &Config) -> Result<AdequacyModel, AdequacyError> {
     }
 }
 
-/// Where the routers are loaded from, and how models are rated.
+/// The handle of the serving router and of its candidate.
 fn router_handle(config: &Config) -> RouterHandle {
     let source = |(name, model): (&String, &config::Model)| {
         (name.as_str().into(), ability_source(name, model))
@@ -122,7 +124,7 @@ fn router_handle(config: &Config) -> RouterHandle {
     RouterHandle::new(routing.router.clone(), routing.candidate.clone(), sources)
 }
 
-/// The way to the judge and the end of its queue, if anything is to be judged.
+/// The judge's queue and its receiving end; `None` if no answer is to be judged.
 pub fn judge(config: &Config) -> Option<(JudgeQueue, Receiver<JudgeJob>)> {
     let judge = config.judge.model.as_ref().filter(|_| config.judge.share > 0.0)?;
     Some(JudgeQueue::new(config.judge.clone(), judge.as_str().into()))
@@ -137,34 +139,35 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Arc<Policy>> {
     config.policies.iter().map(policy).collect()
 }
 
-/// What the operator says, or what the training data knows of a model of that name, or else a cautious guess.
+/// The configured ability; else that of the model of this name in the training data; else a cautious
+/// default.
 pub fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
     ability_source(name, model).ability(adequacy)
 }
 
 fn ability_source(name: &str, model: &config::Model) -> AbilitySource {
     let (known_as, guess) = match &model.engine {
-        Engine::Llama { .. } => (name, LOCAL_ABILITY_GUESS),
+        Engine::Llama(_) => (name, LOCAL_ABILITY_GUESS),
         Engine::Openai(openai) => (openai.model.as_deref().unwrap_or(name), CLOUD_ABILITY_GUESS),
     };
     AbilitySource { configured: model.ability, known_as: known_as.to_owned(), guess }
 }
 
-/// Says what is known to be wrong with a model's file, without reading it.
+/// Logs a model file that is missing or differs from its checksum, without reading it.
 fn warn_of_file(name: &str, source: &Source, sha256: Option<&Sha256>, model_dir: &Path) {
-    match models::state(source, sha256, model_dir) {
-        Ok(State::Verified { .. } | State::Unverified { .. }) => {}
-        Ok(State::Missing) => tracing::warn!(
+    match models::file_state(source, sha256, model_dir) {
+        Ok(FileState::Verified { .. } | FileState::Unverified { .. }) => {}
+        Ok(FileState::Missing) => tracing::warn!(
             model.name = name,
-            "{name} is not here yet: run `wattgate models pull {name}`; until then others answer",
+            "{name}: model file is missing: run `wattgate models pull {name}`; until then other models answer",
         ),
-        Ok(State::Wrong { actual }) => tracing::warn!(
+        Ok(FileState::Wrong { actual }) => tracing::warn!(
             model.name = name,
             sha256 = %actual,
-            "{name} is another file than the config means: run `wattgate models pull {name}`",
+            "{name}: file checksum differs from the configured sha256: run `wattgate models pull {name}`",
         ),
         Err(error) => {
-            tracing::warn!(model.name = name, "{name}: its file cannot be read: {error}");
+            tracing::warn!(model.name = name, "{name}: model file cannot be read: {error}");
         }
     }
 }
@@ -176,8 +179,7 @@ fn local(
     parts: &Parts,
     engines: &mut JoinSet<()>,
 ) -> Model {
-    let observer =
-        Arc::new(Observer { meter: parts.meter.clone(), metrics: Arc::clone(&parts.metrics) });
+    let observer = Observer::new(parts.meter.clone(), Arc::clone(&parts.metrics), &name);
     let model = llama::LocalModel {
         name: Arc::clone(&name),
         config: llama.clone(),
@@ -185,7 +187,8 @@ fn local(
         binary: parts.engine_binary.clone(),
         kernels: parts.kernels,
     };
-    let (backend, supervisor) = llama::local_model(model, observer, Arc::clone(&parts.residency));
+    let (backend, supervisor) =
+        llama::local_model(model, Arc::new(observer), Arc::clone(&parts.residency));
     engines.spawn(supervisor.run(parts.stop.clone()));
     let deployment = Deployment {
         name: "engine".into(),
@@ -196,6 +199,7 @@ fn local(
         api_key_missing: false,
     };
     Model {
+        series: series(&parts.metrics, &name, Route::Local),
         name,
         primary: Arc::new(deployment),
         others: Vec::new(),
@@ -206,12 +210,13 @@ fn local(
     }
 }
 
-fn cloud(name: Arc<str>, config: &cloud::Config, meter: &MeterHandle) -> Result<Model, AppError> {
-    let metered = meter.meters_elsewhere(&name);
+fn cloud(name: Arc<str>, config: &cloud::Config, parts: &Parts) -> Result<Model, AppError> {
+    let metered = parts.meter.meters_elsewhere(&name);
     let (own, further) = config.resolved();
     let alone = further.is_empty();
     let deployment = |config| upstream(&name, config, metered, alone).map(Arc::new);
     Ok(Model {
+        series: series(&parts.metrics, &name, Route::Cloud),
         primary: deployment(own)?,
         others: further.into_iter().map(deployment).collect::<Result<_, _>>()?,
         capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
@@ -222,7 +227,8 @@ fn cloud(name: Arc<str>, config: &cloud::Config, meter: &MeterHandle) -> Result<
     })
 }
 
-/// One deployment. A meter that covers the model covers its deployments, but no third party's beside the operator's own.
+/// One deployment. A meter that covers the model covers its deployments, but no third party's
+/// beside the operator's own.
 fn upstream(
     name: &Arc<str>,
     config: cloud::Config,
@@ -236,7 +242,7 @@ fn upstream(
         tracing::warn!(
             model.name = %name,
             deployment = label,
-            "{name} is off: set {variable} to its API key and restart; until then others answer",
+            "{name} is inactive: set {variable} to its API key and restart; until then other models answer",
         );
     }
     let covered = metered && (alone || config.locality != Locality::ThirdParty);
@@ -250,7 +256,12 @@ fn upstream(
     })
 }
 
-/// The key its variable holds; none if it is not set or no key at all.
+fn series(metrics: &Metrics, model: &Arc<str>, route: Route) -> ModelSeries {
+    let labels = ModelLabels { model: Arc::clone(model), route: route.label() };
+    ModelSeries::new(metrics, &labels)
+}
+
+/// The API key in its environment variable; `None` if it is not set or not a valid key.
 fn api_key(name: &str, config: &cloud::Config) -> Option<ApiKey> {
     let secret = std::env::var(config.api_key_env.as_deref()?).ok()?;
     ApiKey::new(&secret).inspect_err(|error| tracing::warn!(model.name = %name, "{error}")).ok()

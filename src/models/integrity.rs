@@ -1,7 +1,8 @@
-//! Whether the file on disk is the one meant, without reading gigabytes at every start.
+//! Integrity of model files on disk, without reading gigabytes at every start.
 //!
-//! A pulled file is hashed once; the result lies beside it as `FILE.sha256`, in the format of `sha256sum`, with the size
-//! and time of the file it speaks of. Never changes or removes a model file.
+//! A file is hashed once. `FILE.sha256` next to it records the digest in the format of `sha256sum`,
+//! with the size and modification time of the file at that moment. Never changes or removes a model
+//! file.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -21,45 +22,51 @@ use super::source::{Source, resolve};
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256(String);
 
-/// The text is no SHA-256 digest.
+/// The text is not a SHA-256 digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a SHA-256 checksum has 64 hexadecimal digits, as `sha256sum FILE` prints them")]
 pub struct NotSha256;
 
-/// What is known of a model's file without reading it.
+/// State of a model's file as far as it is known without reading the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum FileState {
     /// Not on this machine.
     Missing,
-    /// Here, and hashed since it was last written. With a checksum in the config, it matches.
+    /// Present and hashed since it was last written. It matches the checksum of the config, if
+    /// there is one.
     Verified { bytes: u64 },
-    /// Here, but nobody has hashed it yet; `pull` does.
+    /// Present, not hashed since it was last written; `pull` hashes it.
     Unverified { bytes: u64 },
-    /// Here, and not the file the config means.
+    /// Present with a checksum other than the one in the config.
     Wrong { actual: Sha256 },
 }
 
-/// State of the file of `source` under `model_dir`; `expected` is the checksum in the config, if it has one.
-pub fn state(source: &Source, expected: Option<&Sha256>, model_dir: &Path) -> io::Result<State> {
+/// Returns the state of the file of `source` under `model_dir`. `expected` is the checksum in the
+/// config, if it has one.
+pub fn file_state(
+    source: &Source,
+    expected: Option<&Sha256>,
+    model_dir: &Path,
+) -> io::Result<FileState> {
     let metadata = match fs::metadata(resolve(source, model_dir)) {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return Err(io::ErrorKind::IsADirectory.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Missing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FileState::Missing),
         Err(error) => return Err(error),
     };
     let stamp = Stamp::of(&metadata);
     let known =
         Record::read(&record_path(source, model_dir)).filter(|record| record.stamp == stamp);
     Ok(match known {
-        None => State::Unverified { bytes: stamp.bytes },
+        None => FileState::Unverified { bytes: stamp.bytes },
         Some(record) if expected.is_some_and(|expected| *expected != record.sha256) => {
-            State::Wrong { actual: record.sha256 }
+            FileState::Wrong { actual: record.sha256 }
         }
-        Some(_) => State::Verified { bytes: stamp.bytes },
+        Some(_) => FileState::Verified { bytes: stamp.bytes },
     })
 }
 
-/// Reads the whole file at `path`.
+/// Returns the digest of the file at `path`. Reads all of it.
 pub(super) fn hash_file(path: &Path, progress: &mut Progress) -> io::Result<Sha256> {
     let mut file = File::open(path)?;
     let label = path.file_name().unwrap_or_default().display();
@@ -78,7 +85,7 @@ pub(super) fn hash_file(path: &Path, progress: &mut Progress) -> io::Result<Sha2
     Ok(hasher.finish())
 }
 
-/// Remembers that the file of `source` has this digest.
+/// Records the digest of the file of `source`.
 pub(super) fn remember(source: &Source, sha256: &Sha256, model_dir: &Path) -> io::Result<()> {
     let path = resolve(source, model_dir);
     let stamp = Stamp::of(&fs::metadata(&path)?);
@@ -91,15 +98,17 @@ pub(super) fn remember(source: &Source, sha256: &Sha256, model_dir: &Path) -> io
     fs::write(record, format!("{sha256}  {name}\n{STAMP} {bytes} {modified_ns}\n"))
 }
 
-/// The digest that the file of `source` had when it was last hashed, whatever happened to it since.
+/// Returns the recorded digest of the file of `source`, even if the file has changed since.
 pub(super) fn recorded(source: &Source, model_dir: &Path) -> Option<Sha256> {
     Record::read(&record_path(source, model_dir)).map(|record| record.sha256)
 }
 
-/// Begins the second line of a record: size in bytes and modification time in nanoseconds. `sha256sum -c` skips it.
+/// Start of the second line of a record: size in bytes and modification time in nanoseconds.
+/// `sha256sum -c` skips the line.
 const STAMP: &str = "# bytes, modified_ns:";
 
-/// A person's own directory stays as it is: what is known about a `file:` source is kept under the model directory.
+/// Path of the record. That of a `file:` source is below the model directory, because the user's
+/// own directories stay as they are.
 pub(super) fn record_path(source: &Source, model_dir: &Path) -> PathBuf {
     match source {
         Source::File(path) => {
@@ -120,7 +129,7 @@ struct Record {
     stamp: Stamp,
 }
 
-/// What changes whenever a file is written again.
+/// Size and time of a file, to notice that it was written again.
 #[derive(PartialEq)]
 struct Stamp {
     bytes: u64,
@@ -136,7 +145,7 @@ impl Stamp {
 }
 
 impl Record {
-    /// `None` when there is no record or it is not one of ours; the file is then hashed again.
+    /// `None` if there is no record or it cannot be parsed; the file is then hashed again.
     fn read(path: &Path) -> Option<Self> {
         let text = fs::read_to_string(path).ok()?;
         let (checksum, stamp) = text.split_once('\n')?;
@@ -151,7 +160,7 @@ impl Record {
     }
 }
 
-/// SHA-256 of bytes as they come.
+/// Incremental SHA-256.
 #[derive(Default)]
 pub(super) struct Hasher(sha2::Sha256);
 
@@ -225,25 +234,25 @@ mod tests {
     fn a_file_is_known_only_after_it_was_hashed_and_only_until_it_changes() {
         let (dir, source) = fixture();
         let model_dir = dir.path().join("models");
-        let state_now = |expected| state(&source, expected, &model_dir).unwrap();
-        assert_eq!(state_now(None), State::Unverified { bytes: 3 });
+        let state_now = |expected| file_state(&source, expected, &model_dir).unwrap();
+        assert_eq!(state_now(None), FileState::Unverified { bytes: 3 });
 
         let sha256 = hash_file(&resolve(&source, &model_dir), &mut Progress::silent()).unwrap();
         assert_eq!(sha256.to_string(), ABC);
         remember(&source, &sha256, &model_dir).unwrap();
-        assert_eq!(state_now(None), State::Verified { bytes: 3 });
-        assert_eq!(state_now(Some(&sha256)), State::Verified { bytes: 3 });
+        assert_eq!(state_now(None), FileState::Verified { bytes: 3 });
+        assert_eq!(state_now(Some(&sha256)), FileState::Verified { bytes: 3 });
         let other = Sha256("0".repeat(64));
-        assert_eq!(state_now(Some(&other)), State::Wrong { actual: sha256.clone() });
+        assert_eq!(state_now(Some(&other)), FileState::Wrong { actual: sha256.clone() });
 
         fs::write(dir.path().join("m.gguf"), "abcd").unwrap();
-        assert_eq!(state_now(None), State::Unverified { bytes: 4 });
+        assert_eq!(state_now(None), FileState::Unverified { bytes: 4 });
         fs::remove_file(dir.path().join("m.gguf")).unwrap();
-        assert_eq!(state_now(None), State::Missing);
+        assert_eq!(state_now(None), FileState::Missing);
     }
 
     #[test]
-    fn the_record_of_a_pulled_file_is_one_that_sha256sum_reads() {
+    fn sha256sum_reads_the_record_of_a_pulled_file() {
         let dir = tempfile::tempdir().unwrap();
         let source: Source = "pypi:p==1/m.gguf".parse().unwrap();
         let path = resolve(&source, dir.path());

@@ -1,6 +1,6 @@
-//! Whether an answer is right, by a fixed rule: a number, a word, an option, a pattern, a JSON field.
+//! Grading of an answer by a fixed rule: a number, a word, an option, a pattern, a JSON field.
 //!
-//! Pure and strict about form only where the question is: models add sentences around what they were asked for.
+//! Pure. Strict about form only where the question is: models wrap answers in sentences.
 
 use std::sync::LazyLock;
 
@@ -8,31 +8,32 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How an answer is checked.
+/// Rule for an answer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "Fields", into = "Fields")]
 pub enum Check {
-    /// The last number in the answer is this one, within `tolerance`.
+    /// The last number in the answer equals `value` within `tolerance`.
     Number { value: f64, tolerance: f64 },
-    /// The whole answer is this text, case, quotes and final punctuation aside.
+    /// The whole answer is this text, regardless of case, quotes and final punctuation.
     Exact(String),
-    /// The answer is this text or ends with it, as a piece of its own: `The output is "aaa".`
+    /// The answer is this text or ends with it, separated from what is before: `The output is
+    /// "aaa".`
     Ends(String),
-    /// The word is in the answer as a word of its own. Of it and those in `not`, it is the one that the answer begins
-    /// with, or else the last one named: "The day after Tuesday is Wednesday."
+    /// The answer contains the word. Of it and those in `not`, it is the one at the start of the
+    /// answer, or else the last one: "The day after Tuesday is Wednesday."
     Word { word: String, not: Vec<String> },
-    /// The option that is named, of `of` options from A on.
+    /// The answer names this option, of `of` options from A.
     Choice { letter: char, of: u8 },
     /// The pattern matches the trimmed answer.
     Regex(Box<Regex>),
-    /// All of these are in the answer, case aside, and none of `not` is.
+    /// The answer contains all of these, regardless of case, and none of `not`.
     Contains { all: Vec<String>, not: Vec<String> },
-    /// The answer holds JSON whose field at the dotted path has this value. Without a path, the whole answer is this value,
-    /// or a code block with nothing else in it.
+    /// The answer contains JSON whose field at the dotted path equals this value. Without a path,
+    /// the whole answer equals it, bare or in a code block.
     Json { path: String, equals: Value },
 }
 
-/// The JSON form: exactly one of the rules.
+/// JSON form: exactly one of the rules.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Fields {
@@ -62,7 +63,7 @@ struct Fields {
     equals: Option<Value>,
 }
 
-/// Why a rule makes no sense.
+/// Why a rule is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum BadCheck {
     #[error("a check has exactly one of number, exact, ends, word, choice, regex, contains, json")]
@@ -75,7 +76,7 @@ pub enum BadCheck {
     Pattern(#[from] regex::Error),
 }
 
-/// Relative slack of a number without `tolerance`: what rounding in writing it out takes.
+/// Relative tolerance where none is given: rounding of a written number.
 const ROUNDING: f64 = 1e-6;
 
 impl TryFrom<Fields> for Check {
@@ -166,7 +167,8 @@ impl Check {
     }
 }
 
-/// The last number, thousands separated by commas or not. The 2 of `cm2` and `cm^2` is none.
+/// The last number, with or without thousands separators. Skips exponents: the 2 of `cm2` and
+/// `cm^2`.
 fn last_number(text: &str) -> Option<f64> {
     #[expect(clippy::unwrap_used, reason = "a constant pattern, which the tests run")]
     static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
@@ -178,25 +180,25 @@ fn last_number(text: &str) -> Option<f64> {
         .filter(|found| found.as_str().starts_with(['-', '−']) || !is_power(&text[..found.start()]))
         .last()?;
     let digits = found.as_str().replace(',', "").replace('−', "-");
-    // A hyphen after a letter or digit joins words or marks a range; it is no sign.
+    // A hyphen after a letter or digit joins words or marks a range; it is not a sign.
     let joined = text[..found.start()].ends_with(|c: char| c.is_alphanumeric());
     digits.trim_start_matches(|c| joined && c == '-').parse().ok()
 }
 
-/// Lower case, without the quotes, stars and punctuation around it.
+/// Lower case, without surrounding quotes, asterisks and punctuation.
 fn plain(text: &str) -> String {
     let around = |c: char| c.is_whitespace() || "\"'`*.!,:;".contains(c);
     text.trim_matches(around).to_lowercase()
 }
 
-/// Whether the text ends with that, behind a space, a colon, a quote or nothing.
+/// Whether the text ends with `with`, after a space, a colon, a quote or nothing.
 fn ends(text: &str, with: &str) -> bool {
     let before = text.strip_suffix(with);
     let apart = |c: char| c.is_whitespace() || "\"'`*:(“‘".contains(c);
     before.is_some_and(|before| before.is_empty() || before.ends_with(apart))
 }
 
-/// What stands in the code block that the answer is; the answer itself if it is none.
+/// Contents of the code block that the answer consists of; the answer itself if it is none.
 fn unfenced(answer: &str) -> &str {
     let block = answer.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
     block.and_then(|block| block.split_once('\n')).map_or(answer, |(_language, inside)| inside)
@@ -218,7 +220,8 @@ fn options(of: u8) -> std::ops::Range<char> {
     'A'..char::from(b'A'.saturating_add(of.min(26)))
 }
 
-/// The option an answer begins with, or else the last one it names. In lower case only where nothing else is said.
+/// The option at the start of the answer, or else the last one named. A lower-case letter counts
+/// only as the whole answer.
 fn chosen(answer: &str, of: u8) -> Option<char> {
     let options = options(of);
     if let Ok(letter) = plain(answer).trim_matches(['(', ')']).to_uppercase().parse() {
@@ -228,15 +231,15 @@ fn chosen(answer: &str, of: u8) -> Option<char> {
         .split(|c: char| !c.is_alphanumeric() && c != '\'')
         .map(|word| word.parse::<char>().ok().filter(|letter| options.contains(letter)));
     let first = named.next().flatten();
-    // "A dog is …" begins with an article and not with an option.
+    // "A dog is …" starts with an article, not with an option.
     let is_article = first == Some('A')
         && answer.trim_start_matches(|c: char| !c.is_alphanumeric())[1..].starts_with(' ')
         && answer.len() > 2;
     first.filter(|_| !is_article).or_else(|| named.flatten().last()).or(first)
 }
 
-/// The field at a dotted path of the JSON that the answer is, or that stands in it between the first and the last brace.
-/// Without a path, all of the answer.
+/// The field at a dotted path of the JSON in the answer: all of it, or from the first to the last
+/// brace. Without a path, the whole JSON value.
 fn field(answer: &str, path: &str) -> Option<Value> {
     if path.is_empty() {
         return serde_json::from_str(unfenced(answer)).ok();
@@ -246,7 +249,7 @@ fn field(answer: &str, path: &str) -> Option<Value> {
     path.split('.').try_fold(value, |value, key| value.get(key).cloned())
 }
 
-/// 24.5 and 24.50 are one number, 7 and 7.0 too, also within an object.
+/// Compares numbers by value: 24.5 and 24.50 are equal, 7 and 7.0 too, also within an object.
 fn same(found: &Value, wanted: &Value) -> bool {
     if let (Some(found), Some(wanted)) = (found.as_f64(), wanted.as_f64()) {
         return (found - wanted).abs() <= wanted.abs() * ROUNDING;

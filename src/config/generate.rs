@@ -1,19 +1,19 @@
-//! Writes a configuration for a machine: only what differs between machines, each line explained.
+//! The configuration that `wattgate init` writes: options that depend on the machine, with comments.
 //!
-//! Text only; who writes it to a file, and whether that may be, is the command line's business.
+//! Returns text; the command writes the file.
 
 use std::fmt::Write;
 
 use indicatif::HumanBytes;
 
 use super::document::dotted;
-use crate::models::{Choice, Entry};
+use crate::models::{Entry, Recommendation};
 
-/// More layers than any model has: all of them.
+/// More layers than any model has.
 const ALL_LAYERS: u32 = 999;
 
-/// A whole `config.toml` that serves `choice`; `found` says for what machine.
-pub fn draft(choice: &Choice<'_>, found: &str) -> String {
+/// A complete `config.toml` that serves `choice`; `found` describes the machine.
+pub fn generate(choice: &Recommendation<'_>, found: &str) -> String {
     let gpu_layers = if choice.gpu.is_some() { ALL_LAYERS } else { 0 };
     let memory = format!(
         "{} weights + {} for requests + {} working memory",
@@ -23,17 +23,18 @@ pub fn draft(choice: &Choice<'_>, found: &str) -> String {
     );
     let mut text = format!(
         r#"# Wattgate's configuration, written by `wattgate init` for a machine with {found}.
-# Only what depends on the machine or is often changed stands here; the rest has its default.
-# `wattgate check` says everything that is wrong with this file. Paths are relative to where Wattgate is started.
+# It holds what depends on the machine or is often changed; all other options have their defaults.
+# `wattgate check` lists all problems of this file. Paths are relative to the directory in which
+# Wattgate is started.
 
-# Where pulled models live.
+# Directory of pulled models.
 model_dir = "models"
 
 [server]
 # Address and port to listen on.
 listen = "127.0.0.1:8080"
 
-# How plain `auto` chooses: the fewest joules among the models whose answer is good enough with this probability.
+# Plain `auto` minimises joules among the models whose answer is good enough with this probability.
 [policies.default]
 objective = "joules"
 floor = 0.6
@@ -44,11 +45,11 @@ floor = 0.6
     // Writing to a string cannot fail.
     let _ = write!(
         text,
-        "# Requests worked on at once, and the longest prompt plus answer of each, in tokens. Together with the model they take\n\
-         # about {} ({memory}).\n\
+        "# Requests processed at once, and the longest prompt plus answer of each, in tokens. With the\n\
+         # model they need about {} ({memory}).\n\
          slots = {}\n\
          context_tokens = {}\n\
-         # Layers to keep on a GPU; {ALL_LAYERS} is all of them.\n\
+         # Layers on a GPU; {ALL_LAYERS}: all.\n\
          gpu_layers = {gpu_layers}\n",
         HumanBytes(choice.memory_bytes()),
         choice.slots,
@@ -75,7 +76,7 @@ pub fn model_tables(entry: &Entry) -> String {
         };
         let _ = write!(
             text,
-            "# How able it is, on the router's logit scale. A prior ({from});\n\
+            "# Ability on the router's logit scale. A prior ({from});\n\
              # labels from your own traffic are better.\n\
              ability = {ability:?}\n",
         );
@@ -87,10 +88,11 @@ pub fn model_tables(entry: &Entry) -> String {
     text
 }
 
-/// Commented out: a prompt leaves this machine only when somebody has said so.
+/// Commented out: prompts leave this machine only if the operator enables it.
 const CLOUD: &str = r#"
-# For what the local model is not good enough for: any OpenAI-compatible server. Take the `#` away, set the variable to
-# your key, and prompts may leave this machine (never those with the header `x-wattgate-local-only: true`).
+# For prompts for which the local model is not good enough: any OpenAI-compatible server. Remove the
+# `#` and set the environment variable to your key; prompts may then leave this machine (never those
+# with the header `x-wattgate-local-only: true`).
 #[models.cloud-mini]
 #ability = 1.4
 
@@ -107,10 +109,10 @@ const CLOUD: &str = r#"
 mod tests {
     use super::super::{Engine, parse};
     use super::*;
-    use crate::models::{Gpu, GpuMemory, Machine, catalogue, choose};
+    use crate::models::{Gpu, GpuMemory, Machine, catalogue, recommend};
 
     #[test]
-    fn every_model_drafted_for_any_machine_is_a_configuration() {
+    fn the_config_generated_for_each_model_and_machine_is_valid() {
         for entry in catalogue() {
             for (memory_gib, gpu) in [(0, false), (16, false), (200, true)] {
                 let gpu = gpu.then(|| Gpu { name: "GPU".into(), memory: GpuMemory::Shared });
@@ -119,15 +121,15 @@ mod tests {
                     cores: 64,
                     gpus: gpu.into_iter().collect(),
                 };
-                let choice = choose(catalogue(), &machine, true).unwrap();
-                let choice = Choice { model: entry, ..choice };
-                let text = draft(&choice, "64 cores");
+                let choice = recommend(catalogue(), &machine, true).unwrap();
+                let choice = Recommendation { model: entry, ..choice };
+                let text = generate(&choice, "64 cores");
                 let config = parse(&text, "draft.toml").unwrap_or_else(|p| panic!("{p}\n{text}"));
                 assert_eq!(config.models.keys().collect::<Vec<_>>(), [&entry.name]);
                 let model = &config.models[&entry.name];
                 assert_eq!(model.ability, entry.ability);
-                let Engine::Llama { config, source, sha256 } = &model.engine else { panic!() };
-                assert_eq!((source, sha256), (&entry.source, &entry.sha256));
+                let Engine::Llama(config) = &model.engine else { panic!() };
+                assert_eq!((&config.source, &config.sha256), (&entry.source, &entry.sha256));
                 let shape = (config.slots, config.context_tokens);
                 assert_eq!(shape, (choice.slots, choice.context_tokens));
                 assert_eq!(config.gpu_layers > 0, choice.gpu.is_some());

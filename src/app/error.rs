@@ -1,0 +1,25 @@
+//! Reasons why the gateway does not start or stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::backends::cloud::SetupError;
+use crate::energy::MeterError;
+use crate::serving::models::router_handle::LoadRouterError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("cannot listen on {address}: {source}{hint}")]
+    Listen { address: SocketAddr, source: io::Error, hint: &'static str },
+    #[error("cannot write the traffic log in {}: {source}", .dir.display())]
+    TrafficLog { dir: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Meter(#[from] MeterError),
+    #[error(transparent)]
+    Router(#[from] LoadRouterError),
+    #[error(transparent)]
+    Cloud(#[from] SetupError),
+    #[error("HTTP server failed: {0}")]
+    Server(io::Error),
+}

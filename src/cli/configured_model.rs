@@ -1,0 +1,43 @@
+//! A configured model in a few words, for `check` and `models list`.
+
+use crate::config::{self, Config, Engine, Model};
+use crate::models::{FileState, Source, file_state};
+use crate::routing::Route;
+
+pub(super) fn route(model: &Model) -> Route {
+    match model.engine {
+        Engine::Llama(_) => Route::Local,
+        Engine::Openai(_) => Route::Cloud,
+    }
+}
+
+/// Source of the model's file, or the server that answers for it.
+pub(super) fn origin(model: &Model) -> String {
+    match &model.engine {
+        Engine::Llama(config) => config.source.to_string(),
+        Engine::Openai(config) => config.base_url.clone(),
+    }
+}
+
+/// Whether the model could answer on this machine.
+pub(super) fn readiness(config: &Config, model: &Model) -> String {
+    match &model.engine {
+        Engine::Llama(llama) => {
+            match file_state(&llama.source, llama.sha256.as_ref(), &config.model_dir) {
+                Ok(FileState::Verified { .. }) => "present".into(),
+                Ok(FileState::Unverified { .. }) => "present, not checked".into(),
+                Ok(FileState::Missing) if matches!(llama.source, Source::File(_)) => {
+                    "missing".into()
+                }
+                Ok(FileState::Missing) => "not pulled yet".into(),
+                Ok(FileState::Wrong { .. }) => "wrong checksum".into(),
+                Err(error) => format!("unreadable: {error}"),
+            }
+        }
+        Engine::Openai(openai) => match &openai.api_key_env {
+            Some(variable) if config::is_set(variable) => format!("{variable} is set"),
+            Some(variable) => format!("{variable} is not set"),
+            None => "needs no key".into(),
+        },
+    }
+}

@@ -1,0 +1,398 @@
+//! The report as one HTML page that needs nothing else: no script, no network.
+//!
+//! Text and layout only; the figures are the summary's, the pictures `super::chart`'s.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::chart::{self, colour, label};
+use super::fit::{Errors, Fit};
+use super::stats::{Estimate, Interval};
+use super::summary::{ModelResult, Part, Summary};
+use super::table::digits;
+use crate::energy::Source;
+use crate::plot::DrawError;
+
+const STYLE: &str = include_str!("html_report.css");
+
+/// The whole page.
+pub fn render(summary: &Summary) -> Result<String, DrawError> {
+    let graded = summary.results.iter().any(|result| result.accuracy.is_some());
+    let metered = summary.results.iter().any(|result| result.joules.is_some());
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "Intelligence per watt" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    (head(summary))
+                    (headline(summary))
+                    @if graded && metered { (accuracy_and_energy(summary)?) }
+                    (parts(summary, graded, metered)?)
+                    (costs(summary)?)
+                    (method())
+                }
+            }
+        }
+    };
+    Ok(page.into_string())
+}
+
+fn head(summary: &Summary) -> Markup {
+    let settings = &summary.settings;
+    html! {
+        header {
+            h1 { "Intelligence per watt" }
+            p.lead {
+                b { "IPW" } " is the share of right answers divided by the mean watts of a request, "
+                b { "IPJ" } " the same divided by its mean joules: higher is better."
+            }
+            p {
+                (settings.machine) ". Suite " b { (settings.suite) }
+                @if let Some(limit) = settings.limit { ", " (limit) " questions spread over it" }
+                ", answers of up to " (settings.max_tokens) " tokens, temperature " (settings.temperature)
+                ", seed " (settings.seed) ". Measured " (summary.measured) " (UTC)."
+            }
+        }
+    }
+}
+
+fn accuracy_and_energy(summary: &Summary) -> Result<Markup, DrawError> {
+    Ok(html! {
+        section {
+            h2 { "Accuracy and energy" }
+            p {
+                "Up and to the left is better. Bars: 95 % bootstrap intervals over questions. Energy of "
+                @for (index, result) in summary.results.iter().enumerate() {
+                    @if index > 0 { ", " }
+                    b { (label(result)) } ": " (quality_badge(result))
+                }
+                "."
+            }
+            figure { (svg(&chart::frontier(summary)?)) }
+        }
+    })
+}
+
+fn quality_badge(result: &ModelResult) -> Markup {
+    let quality = result.quality.map_or("unknown", |quality| quality.label());
+    html! { span class={ "quality " (quality) } { (quality) } }
+}
+
+/// Columns of the first table, with their units.
+const COLUMNS: [(&str, &str); 12] = [
+    ("model", ""),
+    ("at a time", "requests"),
+    ("questions", ""),
+    ("accuracy", "%"),
+    ("energy", "J per request"),
+    ("power", "W"),
+    ("IPW", "1/W"),
+    ("IPJ", "1/J"),
+    ("first token", "p50"),
+    ("whole answer", "s"),
+    ("tokens", "in / out"),
+    ("energy is", ""),
+];
+
+fn headline(summary: &Summary) -> Markup {
+    html! {
+        section {
+            div.scroll {
+                table {
+                    thead { tr { @for (name, unit) in COLUMNS { th { (name) small { (unit) } } } } }
+                    tbody { @for result in &summary.results { (row(result)) } }
+                }
+            }
+            p.note { "Small figures: 95 % intervals. –: unknown, which is not zero." }
+        }
+    }
+}
+
+fn row(result: &ModelResult) -> Markup {
+    html! {
+        tr {
+            td { b { (result.model) } small { (result.route.label()) } }
+            td { (result.batch) }
+            td {
+                (result.questions)
+                @if result.failed > 0 { small { (result.failed) " of " (result.requests) " requests failed" } }
+            }
+            td { (interval(result.accuracy, percent)) }
+            td {
+                (interval(result.joules, digits))
+                @if result.energy_unknown > 0 {
+                    small { "of " (result.energy_unknown) " of " (result.requests) " unknown" }
+                }
+            }
+            td { (interval(result.watts, digits)) }
+            td { (interval(result.ipw, digits)) }
+            td {
+                (interval(result.ipj, digits))
+                @if let Some((perplexity, ppj)) = result.perplexity.zip(result.ppj) {
+                    small { "perplexity " (digits(perplexity.value)) ", 1/(ppl·J) " (digits(ppj)) }
+                }
+            }
+            td { (milliseconds(result.first_token_s.p50, result.first_token_s.p95)) }
+            td { (interval(result.seconds, digits)) }
+            td {
+                (whole(result.prompt_tokens)) " / " (whole(result.output_tokens))
+                small { (whole(result.cached_tokens)) " cached" }
+            }
+            td {
+                (quality_badge(result))
+                @if let Some([low, high]) = result.band {
+                    small { (format!("true value ×{low:.2} to ×{high:.2}")) }
+                }
+            }
+        }
+    }
+}
+
+/// Joules and accuracy of each domain and difficulty, where they are known.
+fn parts(summary: &Summary, graded: bool, metered: bool) -> Result<Markup, DrawError> {
+    type PartsOf = fn(&ModelResult) -> &[Part];
+    let kinds: [(&str, PartsOf); 2] =
+        [("domain", |result| &result.by_domain), ("difficulty", |result| &result.by_difficulty)];
+    Ok(html! {
+        section {
+            h2 { "Where the joules go" }
+            (legend(summary))
+            div.pair {
+                @for (kind, parts) in kinds {
+                    @if metered {
+                        (picture(&format!("Energy by {kind}"), &chart::joules_by(summary, parts)?))
+                    }
+                    @if graded {
+                        (picture(&format!("Accuracy by {kind}"), &chart::accuracy_by(summary, parts)?))
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// The fit of each local model and batch, with a picture of its errors.
+fn costs(summary: &Summary) -> Result<Markup, DrawError> {
+    Ok(html! {
+        section {
+            h2 { "What a request costs" }
+            p {
+                "Non-negative least squares over all answers, with 95 % intervals over questions. Dots: answers, \
+                 each as a fit without its own question predicts it. Grey lines: 15 % off."
+            }
+            div.pair { @for result in &summary.results { (cost(result)?) } }
+        }
+    })
+}
+
+fn cost(result: &ModelResult) -> Result<Markup, DrawError> {
+    Ok(html! {
+        figure {
+            figcaption { (label(result)) " " (quality_badge(result)) }
+            @match &result.fit {
+                None => p { "No fit: " (result.no_fit.as_deref().unwrap_or("unknown")) "." },
+                Some(fit) => {
+                    (coefficients(fit))
+                    (errors(fit))
+                    @if !fit.points.is_empty() { (svg(&chart::residuals(fit)?)) }
+                }
+            }
+            (baseline(result))
+        }
+    })
+}
+
+fn coefficients(fit: &Fit) -> Markup {
+    let (joules, seconds) = (fit.cost.joules, fit.cost.seconds);
+    let rows = [
+        ("a request", joules.map(|joules| joules.fixed), seconds.fixed),
+        ("a prompt token", joules.map(|joules| joules.prefill_token), seconds.prefill_token),
+        ("an output token", joules.map(|joules| joules.decode_token), seconds.decode_token),
+    ];
+    html! {
+        table.costs {
+            thead { tr { th {} th { "energy" } th { "time" } } }
+            tbody {
+                @for (index, (name, joules, seconds)) in rows.into_iter().enumerate() {
+                    tr {
+                        td { (name) }
+                        td {
+                            @match joules {
+                                Some(joules) => { (digits(joules * 1e3)) " mJ" },
+                                None => (UNKNOWN),
+                            }
+                            @if let Some(intervals) = fit.intervals {
+                                @let Interval { low, high } = intervals[index];
+                                small { (digits(low * 1e3)) " – " (digits(high * 1e3)) }
+                            }
+                        }
+                        td { (digits(seconds * 1e3)) " ms" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn errors(fit: &Fit) -> Markup {
+    let kinds = [
+        (fit.errors, "by these costs and the tokens it had"),
+        (fit.tracked, "the same, corrected by the answers before it as the gateway does"),
+        (fit.predicted, "corrected likewise, with the tokens expected before it"),
+        (fit.gateway, "as the gateway predicted while it was measured"),
+    ];
+    let known: Vec<(Errors, &str)> =
+        kinds.into_iter().filter_map(|(errors, what)| Some((errors?, what))).collect();
+    let unit = if fit.cost.batch == 1 { "requests" } else { "waves" };
+    html! {
+        @if !known.is_empty() {
+            p { "Energy of " (fit.held_out) " " (unit) " held out, predicted" }
+            ul {
+                @for (Errors { p50, p90 }, what) in known {
+                    li {
+                        (what) ": off by " (percent(p50)) " (median), nine in ten by at most " (percent(p90))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn baseline(result: &ModelResult) -> Markup {
+    let load = result.load_joules.map(|joules| format!("loading it takes {joules}"));
+    // CPU time knows nothing of what the machine draws anyway.
+    let draws = if result.source == Some(Source::CpuModel) { "adds" } else { "draws" };
+    let idle =
+        result.idle_watts.map(|watts| format!("loaded and idle it {draws} {} W", digits(watts.0)));
+    let known: Vec<String> = load.into_iter().chain(idle).collect();
+    html! { @if !known.is_empty() { p { (known.join("; ")) "." } } }
+}
+
+fn legend(summary: &Summary) -> Markup {
+    html! {
+        p.legend {
+            @for (index, result) in summary.results.iter().enumerate() {
+                span { i style={ "background:" (colour(index)) } {} (label(result)) }
+            }
+        }
+    }
+}
+
+fn picture(title: &str, drawing: &str) -> Markup {
+    html! { figure { figcaption { (title) } (svg(drawing)) } }
+}
+
+/// A drawing of `super::chart`, which escapes the names in it.
+fn svg(drawing: &str) -> PreEscaped<&str> {
+    PreEscaped(drawing)
+}
+
+const UNKNOWN: &str = "–";
+
+fn interval(estimate: Option<Estimate>, show: impl Fn(f64) -> String) -> Markup {
+    html! {
+        @match estimate {
+            Some(Estimate { value, low, high }) => {
+                (show(value)) small { (show(low)) " – " (show(high)) }
+            },
+            None => (UNKNOWN),
+        }
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn whole(tokens: f64) -> String {
+    format!("{tokens:.0}")
+}
+
+fn milliseconds(p50: Option<f64>, p95: Option<f64>) -> Markup {
+    let show = |seconds: f64| format!("{:.0} ms", seconds * 1e3);
+    html! {
+        @match p50.zip(p95) {
+            Some((p50, p95)) => { (show(p50)) small { "p95 " (show(p95)) } },
+            None => (UNKNOWN),
+        }
+    }
+}
+
+fn method() -> Markup {
+    html! {
+        section {
+            h2 { "How to read this" }
+            ul {
+                li {
+                    b { "Joules" } " are marginal: what a request added beyond idle power, split exactly over the requests that \
+                    ran together. " b { "measured" } " is a hardware counter, " b { "calibrated" } " a sensor set against a wall \
+                    meter, " b { "estimated" } " CPU time times watts, " b { "assumed" } " a table of cloud data \
+                    centres. Compare models of one quality; across qualities the bands decide."
+                }
+                li {
+                    b { "Watts" } " are a request's own joules over its own seconds. Several at a time share the machine, so each \
+                    draws less."
+                }
+                li {
+                    b { "IPW" } " is mean outcome / mean watts and " b { "IPJ" } " mean outcome / mean joules (accuracy per joule): \
+                    ratios of means, as in " i { "Intelligence per Watt" } " (arXiv:2511.07885). IPW favours the slow: for \
+                    routing, IPJ counts."
+                }
+                li {
+                    b { "Intervals" } " say how far another draw of questions would move a figure. An error of the sensor moves \
+                    all of them alike; that is the band."
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::journal::Settings;
+    use super::super::journal::tests::row as sample;
+    use super::*;
+    use crate::energy::Hardware;
+
+    #[test]
+    fn a_page_stands_alone_and_escapes_names() {
+        let mut rows: Vec<_> = (0..40_u32)
+            .map(|number| {
+                let mut row = sample(
+                    &format!("q{number}"),
+                    f64::from(number % 2),
+                    1.0 + f64::from(number % 7),
+                );
+                (row.prompt_tokens, row.output_tokens) =
+                    (20 + u64::from(number) * 3, 1 + u64::from(number % 7) * 10);
+                row
+            })
+            .collect();
+        rows[0].model = "<script>".to_owned();
+        let settings = Settings {
+            suite: "own".to_owned(),
+            suite_sha256: String::new(),
+            limit: Some(40),
+            max_tokens: 64,
+            temperature: 0.0,
+            logprobs: false,
+            seed: 1,
+            machine: Hardware { processor: "Abacus <1>".to_owned(), cpus: 2 },
+        };
+        let summary = Summary::of(&rows, settings, &BTreeMap::new(), "2026-11-23".to_owned());
+        let page = render(&summary).unwrap();
+        assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "names are escaped");
+        assert!(page.matches("<svg").count() >= 5 && page.contains("held out"));
+        assert!(page.contains("Abacus &lt;1&gt; (2 logical CPUs)"), "the machine is named");
+        let outside = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!outside.contains("http://") && !outside.contains("https://"), "it loads nothing");
+    }
+}
