@@ -172,5 +172,5 @@ impl Response {
 fn may_have_proxy() -> bool {
     const VARIABLES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    cfg!(any(target_os = "macos", windows)) || VARIABLES.iter().any(|name| is_set(name))
+    cfg!(any(target_os = "macos", windows)) || VARIABLES.iter().any(is_set)
 }
