@@ -139,8 +139,8 @@ pub fn policies(config: &Config) -> BTreeMap<Arc<str>, Arc<Policy>> {
     config.policies.iter().map(policy).collect()
 }
 
-/// The configured ability; else that of the model of this name in the training data; else a cautious
-/// default.
+/// The configured ability; else that of the model of this name in the training data; else a
+/// cautious default.
 pub fn ability(name: &str, model: &config::Model, adequacy: &AdequacyModel) -> f64 {
     ability_source(name, model).ability(adequacy)
 }

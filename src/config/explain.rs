@@ -96,7 +96,7 @@ pub(super) fn syntax(errors: &[Error], report: &mut Report<'_>) {
 
 /// The one of `known` that is most like `word`, or all of them.
 pub fn suggest<S: AsRef<str>>(word: &str, known: &[S]) -> String {
-    /// Jaro-Winkler similarity from which a word counts as a misspelling (`slotz` and `slots`: 0.92).
+    /// Jaro-Winkler similarity from which a word counts as a misspelling (`slotz`, `slots`: 0.92).
     const ALIKE: f64 = 0.8;
     let likeness =
         |candidate: &str| strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase());

@@ -1,4 +1,5 @@
-//! The configuration that `wattgate init` writes: options that depend on the machine, with comments.
+//! The configuration that `wattgate init` writes: options that depend on the machine, with
+//! comments.
 //!
 //! Returns text; the command writes the file.
 

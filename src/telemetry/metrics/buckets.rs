@@ -7,7 +7,8 @@ pub(super) fn latency() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
 }
 
-/// 50 ms to 27 minutes, doubling: from a small file in the page cache to a large one on a slow disk.
+/// 50 ms to 27 minutes, doubling: from a small file in the page cache to a large one on a slow
+/// disk.
 pub(super) fn load_time() -> Histogram {
     Histogram::new(exponential_buckets(0.05, 2.0, 16))
 }
