@@ -109,13 +109,13 @@ fn each_kind_of_bad_training_data_is_refused_by_file_and_line() {
         ),
         (
             r#"{"id":"1","source":"s","task":"t","query":"q","outcomes":{"m":NaN}}"#,
-            "bad.jsonl:1: the line is torn",
+            "bad.jsonl:1: the line is not JSON",
         ),
         (
             r#"{"id":"1","source":"s","task":"t","query":"q","outcomes":{"m":1.5}}"#,
             "the score of m is 1.5; a score must be from 0 to 1",
         ),
-        (&format!("{good}\n{}", &good[..30]), "bad.jsonl:2: the line is torn"),
+        (&format!("{good}\n{}", &good[..30]), "bad.jsonl:2: the line is not JSON"),
     ];
     let dir = tempfile::tempdir().unwrap();
     for (data, expected) in cases {
@@ -270,7 +270,7 @@ fn an_unusable_router_is_reported_and_a_failed_training_keeps_the_old_one() {
     fs::write(dir.path().join("config.toml"), CONFIG).unwrap();
     fs::write(dir.path().join("prompts.jsonl"), r#"{"id":"a","prompt":"Hi"}"#).unwrap();
     for (at, bit, expected) in
-        [(8, 1, "format version 3"), (5_000, 4, "damaged"), (0, 1, "not a router")]
+        [(8, 1, "format version 3"), (5_000, 4, "corrupt"), (0, 1, "not a router")]
     {
         let mut bad = good.clone();
         bad[at] ^= bit;
