@@ -56,8 +56,8 @@ pub struct App {
 }
 
 impl App {
-    /// Starts the meter, the log and the engines, and binds the port. `engine_binary` is the program whose `engine`
-    /// subcommand serves a model: this one, except in tests.
+    /// Starts the meter, the log and the engines, and binds the port. `engine_binary` is the
+    /// program whose `engine` subcommand serves a model: this one, except in tests.
     pub async fn build(config: Config, engine_binary: PathBuf) -> Result<Self, AppError> {
         // First: it fails most often, and nothing needs to be undone yet.
         let listener = bind(config.server.listen).await?;
@@ -74,7 +74,8 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let stop_engines = CancellationToken::new();
         let mut engines = JoinSet::new();
-        // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own default.
+        // Follows a container's CPU quota and this process's affinity, unlike llama.cpp's own
+        // default.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let parts = wiring::Parts {
             meter: meter.handle(),

@@ -1,7 +1,7 @@
 //! Wattgate: an OpenAI-compatible gateway that answers with the least energy that is good enough.
 //!
-//! The modules stand in dependency order: each may use only those before it (`tests/tidy/` proves it).
-//! `ARCHITECTURE.md` is the map; this file only lists the rooms.
+//! The modules stand in dependency order: each may use only those before it (`tests/tidy/` proves
+//! it). `ARCHITECTURE.md` is the map; this file only lists the rooms.
 
 pub mod units;
 pub mod validate;

@@ -11,8 +11,6 @@ pub mod fit;
 pub mod grader;
 pub mod html_report;
 pub mod journal;
-#[cfg(test)]
-mod old_report;
 pub mod least_squares;
 pub mod run;
 pub mod scrape;

@@ -332,8 +332,8 @@ fn method() -> Markup {
                 li {
                     b { "Joules" } " are marginal: what a request added beyond idle power, split exactly over the requests that \
                     ran together. " b { "measured" } " is a hardware counter, " b { "calibrated" } " a sensor set against a wall \
-                    meter, " b { "estimated" } " CPU time times watts, " b { "assumed" } " a table about somebody else's data \
-                    centre. Compare models of one quality; across qualities the bands decide."
+                    meter, " b { "estimated" } " CPU time times watts, " b { "assumed" } " a table of cloud data \
+                    centres. Compare models of one quality; across qualities the bands decide."
                 }
                 li {
                     b { "Watts" } " are a request's own joules over its own seconds. Several at a time share the machine, so each \
@@ -389,9 +389,6 @@ mod tests {
         };
         let summary = Summary::of(&rows, settings, &BTreeMap::new(), "2026-11-23".to_owned());
         let page = render(&summary).unwrap();
-        std::fs::write("/tmp/mwords/new.html", &page).unwrap();
-        std::fs::write("/tmp/mwords/old.html", super::super::old_report::render(&summary).unwrap())
-            .unwrap();
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script"), "names are escaped");
         assert!(page.matches("<svg").count() >= 5 && page.contains("held out"));
         assert!(page.contains("Abacus &lt;1&gt; (2 logical CPUs)"), "the machine is named");

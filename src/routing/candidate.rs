@@ -30,7 +30,8 @@ impl Route {
 pub struct Candidate {
     pub model: Arc<str>,
     pub route: Route,
-    /// The nearest deployment that may answer; absent where the route says it: here or a third party.
+    /// The nearest deployment that may answer; absent where the route says it: here or a third
+    /// party.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locality: Option<Locality>,
     /// Probability that its answer is good enough, 0 to 1.

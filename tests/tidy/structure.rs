@@ -66,7 +66,7 @@ pub const UNSAFE_HOMES: [&str; 2] =
     ["src/backends/llama/engine/kernels", "src/backends/llama/engine/mmap.rs"];
 
 /// Files in cycles that are left from before cycles were forbidden. May only fall.
-pub const FILES_IN_CYCLES_MAX: usize = 23;
+pub const FILES_IN_CYCLES_MAX: usize = 2;
 
 /// Uses of a module that comes later, or that the design forbids.
 pub fn out_of_order(sources: &[Source]) -> Vec<String> {
@@ -249,8 +249,9 @@ mod tests {
 
     #[test]
     fn an_entry_without_a_file_is_dead() {
-        let paths = UNSAFE_HOMES.len() + 2 + 2;
-        assert_eq!(dead_entries(&[]).len(), paths);
+        let homes: usize = HOMES.iter().map(|(_, homes)| homes.len()).sum();
+        let rooms: usize = ROOMS.iter().map(|(_, entries)| entries.len() + 1).sum();
+        assert_eq!(dead_entries(&[]).len(), UNSAFE_HOMES.len() + homes + rooms);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::events::EventWriter;
-use super::{Answer, Content, ReplyFormat, json};
+use super::format::{Answer, Content, ReplyFormat, json};
 use crate::backends::{Chunks, Event};
 use crate::http::error::ApiError;
 use crate::openai::{

@@ -1,6 +1,5 @@
 //! The choices of a whole local answer, put together from events. Knows nothing of HTTP.
 
-use super::completions::Piece;
 use crate::backends::Event;
 use crate::openai::chat::AnswerMessage;
 use crate::openai::{Choice, ChoiceLogprobs, FinishReason, Role, TokenLogprob, ToolCall};
@@ -21,6 +20,14 @@ struct Part {
     /// `None` until there are some.
     logprobs: Option<Vec<TokenLogprob>>,
     finish: Option<FinishReason>,
+}
+
+/// A choice, or more of it.
+pub struct Piece<'p> {
+    pub index: u32,
+    pub text: &'p str,
+    pub logprobs: Option<&'p [TokenLogprob]>,
+    pub finish: Option<FinishReason>,
 }
 
 impl Part {

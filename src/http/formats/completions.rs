@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::choices::Piece;
 use super::events::EventWriter;
-use super::{Answer, Content, ReplyFormat, json};
+use super::format::{Answer, Content, ReplyFormat, json};
 use crate::backends::{Chunks, Event};
 use crate::http::error::ApiError;
 use crate::openai::completion::{Completion, CompletionChoice, CompletionLogprobs};
@@ -30,14 +31,6 @@ pub struct Completions {
     finish: Option<FinishReason>,
     /// The last chunk of an upstream.
     last: Option<Chunks>,
-}
-
-/// A choice, or more of it.
-pub struct Piece<'p> {
-    pub index: u32,
-    pub text: &'p str,
-    pub logprobs: Option<&'p [TokenLogprob]>,
-    pub finish: Option<FinishReason>,
 }
 
 impl Completions {

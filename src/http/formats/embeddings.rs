@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::events::EventWriter;
-use super::{Answer, Content, ReplyFormat, json};
+use super::format::{Answer, Content, ReplyFormat, json};
 use crate::backends::Event;
 use crate::http::error::ApiError;
 use crate::openai::Usage;

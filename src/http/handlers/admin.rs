@@ -114,9 +114,8 @@ async fn apply(model: &Model, control: &Control, action: AdminAction) -> Result<
     })
 }
 
-/// Refuses who is not at this machine, as far as a connection tells: behind a proxy every peer is
-/// local, so what a proxy has forwarded is not; and a page of another site in a local browser is
-/// nobody's order.
+/// Refuses peers of other machines. Behind a proxy every peer is local, so forwarded requests are
+/// refused too, and so are requests that a page of another site sends from a local browser.
 fn check_peer(allow_remote: bool, peer: SocketAddr, headers: &HeaderMap) -> Result<(), ApiError> {
     let has = |name: &str| headers.contains_key(name);
     let other_site =

@@ -1,5 +1,5 @@
-//! The edge around the API: ids and counts of every reply, receipts of failed requests, limits, and the operator's own
-//! address.
+//! The edge around the API: ids and counts of every reply, receipts of failed requests, limits, and
+//! the operator's own address.
 
 use std::time::Duration;
 

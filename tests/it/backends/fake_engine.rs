@@ -9,7 +9,8 @@ use crate::rig::local_models::{engine_state, fake_model};
 
 async fn start(script: &str) -> (TestApp, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let config = fake_model(dir.path(), "fake", script, "slots = 2");
+    // On demand: the first request waits for the load.
+    let config = fake_model(dir.path(), "fake", script, "slots = 2\nload = \"on_demand\"");
     (TestApp::start(&config).await, dir)
 }
 

@@ -1,4 +1,5 @@
-//! Pulls from a hub that redirects, ignores ranges, fails for a moment or sends something else than it announced.
+//! Pulls from a hub that redirects, ignores ranges, fails for a moment or sends something else than
+//! it announced.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

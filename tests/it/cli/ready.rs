@@ -1,4 +1,5 @@
-//! `wattgate check --ready`: the health check of containers, against a gateway that serves, one that cannot, and none.
+//! `wattgate check --ready`: the health check of containers, against a gateway that serves, one
+//! that cannot, and none.
 
 use std::net::TcpListener;
 use std::process::Output;

@@ -275,15 +275,15 @@ async fn a_sensor_is_calibrated_against_a_plug_and_labelled_so() {
     let plug = plug(app.package(), &mut tasks).await;
     let meter: WallMeter = format!("shelly:{plug}").parse().unwrap();
     let gateway = Gateway::new(app.url("")).unwrap();
-    let (ramp, step) = (Duration::from_millis(300), Duration::from_millis(1500));
-    // Twice the four steps that a fit needs: on a loaded machine the plug misses some.
-    let load = Load { model: "smol", local: true, levels: &[0, 1, 2, 0, 1, 2, 0, 1], ramp, step };
+    let (ramp, step) = (Duration::from_secs(1), Duration::from_secs(2));
+    // Two steps more than a fit needs: on a loaded machine the plug misses some.
+    let load = Load { model: "smol", local: true, levels: &[0, 1, 2, 0, 1, 2], ramp, step };
     let draw =
-        |level: u32| app.package().watts.store(20 + 15 * u64::from(level), Ordering::Relaxed);
+        |level: u32| app.package().watts.store(20 + 100 * u64::from(level), Ordering::Relaxed);
     let (steps, readings) = calibrate::run(&gateway, load, &meter, &draw).await.unwrap();
     let calibration = calibrate::fit(&steps, &readings, &meter, "2026-11-23".to_owned()).unwrap();
     let band = [calibration.low, calibration.high];
-    assert!((1.8..2.2).contains(&calibration.gain), "{calibration:?}");
+    assert!((1.4..2.8).contains(&calibration.gain), "{calibration:?}");
     app.stop().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("profile.toml");
@@ -324,5 +324,5 @@ fn a_missing_profile_is_a_warning_in_check_and_an_error_at_start() {
     let (code, said) = run("check");
     assert!(code == Some(0) && said.contains("warning: energy.profile"), "{said}");
     let (code, said) = run("serve");
-    assert!(code == Some(1) && said.contains("`wattgate measure` makes one"), "{said}");
+    assert!(code == Some(1) && said.contains("`wattgate measure` creates one"), "{said}");
 }

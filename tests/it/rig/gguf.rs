@@ -83,5 +83,6 @@ pub fn header_only(folder: &Path) -> PathBuf {
         .number("llama.context_length", 8192)
         .number("llama.attention.head_count", 9)
         .number("llama.attention.head_count_kv", 3)
+        .text("tokenizer.chat_template", "{{ messages }}")
         .write(folder.join("header.gguf"))
 }

@@ -1,4 +1,5 @@
-//! Deployments of a model: which may see a prompt, which is tried first, and what a failed one costs.
+//! Deployments of a model: which may see a prompt, which is tried first, and what a failed one
+//! costs.
 
 use serde_json::{Value, json};
 

@@ -24,7 +24,7 @@ pub trait EngineObserver: AttemptObserver {
     /// after which its pid may be reused.
     fn engine_stopped(&self, model: &Arc<str>, pid: u32);
 
-    /// The engine evaluated a batch. Follows [`AttemptObserver::work`], precedes `attempt_closed` of attempts that end with
-    /// it.
+    /// The engine evaluated a batch. Follows [`AttemptObserver::work`], precedes `attempt_closed`
+    /// of attempts that end with it.
     fn step(&self, model: &Arc<str>, step: &StepReport);
 }
