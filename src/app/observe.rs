@@ -44,7 +44,7 @@ impl EngineObserver for Observer {
         self.meter.engine_stopped(model, pid);
     }
 
-    fn step(&self, model: &Arc<str>, step: &StepReport) {
+    fn step(&self, _model: &Arc<str>, step: &StepReport) {
         count_step(&self.series, step);
     }
 }

@@ -18,12 +18,11 @@ pub fn count_request(metrics: &Metrics, answering: Option<&ModelSeries>, record:
     let labels = RequestLabels { model: Arc::clone(&model), route, outcome };
     metrics.requests_total.get_or_create(&labels).inc();
     let unanswered;
-    let series = match answering {
-        Some(series) => series,
-        None => {
-            unanswered = ModelSeries::new(metrics, &ModelLabels { model, route });
-            &unanswered
-        }
+    let series = if let Some(series) = answering {
+        series
+    } else {
+        unanswered = ModelSeries::new(metrics, &ModelLabels { model, route });
+        &unanswered
     };
     series.request_duration_seconds.observe(record.timings.total_ms / 1e3);
     if let Some(first_token_ms) = record.timings.first_token_ms {
