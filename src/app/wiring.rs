@@ -236,7 +236,7 @@ fn upstream(
     alone: bool,
 ) -> Result<Deployment, AppError> {
     let key = api_key(name, &config);
-    let backend = CloudBackend::new(Arc::clone(name), config.clone(), key)?;
+    let backend = CloudBackend::new(Arc::clone(name), config.clone(), key.as_ref())?;
     let label = config.deployment_name();
     if let Some(variable) = backend.missing_key() {
         tracing::warn!(

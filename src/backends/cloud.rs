@@ -68,9 +68,9 @@ pub enum SetupError {
 
 impl CloudBackend {
     /// `name` is the model's name in the config; `key` what its `api_key_env` holds, if anything.
-    pub fn new(name: Arc<str>, config: Config, key: Option<ApiKey>) -> Result<Self, SetupError> {
+    pub fn new(name: Arc<str>, config: Config, key: Option<&ApiKey>) -> Result<Self, SetupError> {
         let endpoints = config.endpoints()?;
-        let target = |url| Target::new(url, key.as_ref().map(ApiKey::authorization));
+        let target = |url| Target::new(url, key.map(ApiKey::authorization));
         let targets = Targets {
             chat: target(&endpoints.chat)?,
             completions: target(&endpoints.completions)?,

@@ -1,6 +1,5 @@
 //! A configured model in a few words, for `check` and `models list`.
 
-use crate::backends::llama;
 use crate::config::{self, Config, Engine, Model};
 use crate::models::{FileState, Source, file_state};
 use crate::routing::Route;
@@ -23,11 +22,13 @@ pub(super) fn origin(model: &Model) -> String {
 /// Whether the model could answer on this machine.
 pub(super) fn readiness(config: &Config, model: &Model) -> String {
     match &model.engine {
-        Engine::Llama(llama::Config { source, sha256, .. }) => {
-            match file_state(source, sha256.as_ref(), &config.model_dir) {
+        Engine::Llama(llama) => {
+            match file_state(&llama.source, llama.sha256.as_ref(), &config.model_dir) {
                 Ok(FileState::Verified { .. }) => "present".into(),
                 Ok(FileState::Unverified { .. }) => "present, not checked".into(),
-                Ok(FileState::Missing) if matches!(source, Source::File(_)) => "missing".into(),
+                Ok(FileState::Missing) if matches!(llama.source, Source::File(_)) => {
+                    "missing".into()
+                }
                 Ok(FileState::Missing) => "not pulled yet".into(),
                 Ok(FileState::Wrong { .. }) => "wrong checksum".into(),
                 Err(error) => format!("unreadable: {error}"),

@@ -16,7 +16,6 @@ use super::config_args::ConfigArgs;
 use super::configured_model::{origin, readiness, route};
 use super::console::say;
 use super::table::{align_right, wrapped};
-use crate::backends::llama;
 use crate::config::{Config, Engine, Model};
 use crate::models::{FileState, file_state};
 
@@ -82,8 +81,8 @@ fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
 
 fn row(config: &Config, name: &str, model: &Model) -> Row {
     let size_bytes = match &model.engine {
-        Engine::Llama(llama::Config { source, sha256, .. }) => {
-            match file_state(source, sha256.as_ref(), &config.model_dir) {
+        Engine::Llama(llama) => {
+            match file_state(&llama.source, llama.sha256.as_ref(), &config.model_dir) {
                 Ok(FileState::Verified { bytes } | FileState::Unverified { bytes }) => Some(bytes),
                 _ => None,
             }

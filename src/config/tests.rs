@@ -4,9 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::backends::{cloud, llama};
+use crate::energy;
 use crate::http::Config as ServerConfig;
+use crate::routing;
 use crate::serving::judge;
-use crate::{energy, routing, telemetry, traffic};
+use crate::telemetry;
+use crate::traffic;
 
 const MINIMAL: &str = "[models.m.llama]\nsource = \"file:m.gguf\"\n";
 

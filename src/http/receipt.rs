@@ -14,7 +14,7 @@ pub fn write_with_receipt(out: &mut BytesMut, object: &[u8], receipt: &Receipt) 
         out.put_slice(b",");
     }
     out.put_slice(b"\"wattgate\":");
-    let _ = serde_json::to_writer(out.writer(), receipt);
+    let _ = serde_json::to_writer((&mut *out).writer(), receipt);
     out.put_slice(b"}");
 }
 

@@ -84,13 +84,11 @@ async fn collect(
             return Progress::Running;
         }
         let event = if out.is_empty() {
-            match timeout(KEEP_ALIVE, execution.next()).await {
-                Ok(event) => event,
-                Err(_) => {
-                    out.keep_alive();
-                    return Progress::Running;
-                }
-            }
+            let Ok(event) = timeout(KEEP_ALIVE, execution.next()).await else {
+                out.keep_alive();
+                return Progress::Running;
+            };
+            event
         } else {
             match execution.next().now_or_never() {
                 Some(event) => event,

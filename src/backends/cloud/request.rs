@@ -191,7 +191,7 @@ mod tests {
                 r#"{"model":"gpt-x","x":"wattgate"}"#,
             ),
             (r#"{"wattgate":{}}"#, r#"{"model":"gpt-x"}"#),
-            (r#"{ }"#, r#"{ "model":"gpt-x"}"#),
+            ("{ }", r#"{ "model":"gpt-x"}"#),
         ] {
             assert_eq!(rewritten(body, false), expected);
         }

@@ -34,6 +34,7 @@ pub(super) struct Target {
     /// Path and query, and the headers that are the same in every request: for
     /// [`Transport::Plain`].
     uri: Uri,
+    host: HeaderValue,
     headers: HeaderMap,
 }
 
@@ -95,6 +96,7 @@ impl Transport {
                 *request.uri_mut() = target.uri.clone();
                 *request.version_mut() = Version::HTTP_11;
                 *request.headers_mut() = target.headers.clone();
+                request.headers_mut().insert(HOST, target.host.clone());
                 request.headers_mut().insert(ACCEPT, accept);
                 let response = pool.send(request).await;
                 let response =
@@ -127,14 +129,13 @@ impl Target {
         let host = url.host_str().unwrap_or_default();
         let authority = url.port().map(|port| format!("{host}:{port}"));
         let authority = authority.as_deref().unwrap_or(host);
-        let authority = HeaderValue::from_str(authority).map_err(|_| BaseUrlError::NotHttp)?;
+        let host = HeaderValue::from_str(authority).map_err(|_| BaseUrlError::NotHttp)?;
         let uri = Uri::try_from(path).map_err(|_| BaseUrlError::NotHttp)?;
         let mut headers = HeaderMap::new();
-        headers.insert(HOST, authority);
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(key.map(|key| (AUTHORIZATION, key)));
-        Ok(Self { url: url.clone(), uri, headers })
+        Ok(Self { url: url.clone(), uri, host, headers })
     }
 }
 
@@ -171,5 +172,5 @@ impl Response {
 fn may_have_proxy() -> bool {
     const VARIABLES: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    cfg!(any(target_os = "macos", windows)) || VARIABLES.iter().any(|name| is_set(name))
+    cfg!(any(target_os = "macos", windows)) || VARIABLES.iter().any(is_set)
 }

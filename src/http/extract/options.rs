@@ -171,7 +171,7 @@ mod tests {
             user: body.user.as_ref(),
             metadata: body.metadata.as_ref(),
         };
-        options(headers, fields, &RequestId::new(), MonotonicNs(0))
+        options(headers, fields, &RequestId::generate(), MonotonicNs(0))
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -118,12 +118,11 @@ impl ReplyFormat for Chat {
     }
 
     fn finish(&mut self, receipt: &Receipt, out: &mut EventWriter) {
-        let last = match self.last.take() {
-            Some(chunks) => chunks.into_object(),
-            None => {
-                let finish = self.finish;
-                json(&self.choice(Delta::default(), finish))
-            }
+        let last = if let Some(chunks) = self.last.take() {
+            chunks.into_object()
+        } else {
+            let finish = self.finish;
+            json(&self.choice(Delta::default(), finish))
         };
         let usage = self.usage.filter(|_| self.wants_usage);
         let usage = usage.map(|usage| json(&self.chunk(vec![], Some(usage))));

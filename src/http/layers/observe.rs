@@ -24,7 +24,7 @@ pub async fn observe(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let (id, began) = (RequestId::new(), Instant::now());
+    let (id, began) = (RequestId::generate(), Instant::now());
     request.extensions_mut().insert(id.clone());
     let path = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();

@@ -15,7 +15,7 @@ pub struct RequestId(pub Arc<str>);
 
 impl RequestId {
     /// Ids sort by time.
-    pub fn new() -> Self {
+    pub fn generate() -> Self {
         let mut text = uuid::Uuid::encode_buffer();
         Self(Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text)))
     }

@@ -202,7 +202,9 @@ mod tests {
         };
         let mut weights: Vec<(u16, f32)> = counts.into_iter().filter_map(damped).collect();
         let length = weights.iter().map(|(_, weight)| weight * weight).sum::<f32>().sqrt();
-        weights.iter_mut().for_each(|(_, weight)| *weight /= length);
+        for (_, weight) in &mut weights {
+            *weight /= length;
+        }
         weights
     }
 

@@ -14,8 +14,8 @@ macro_rules! label_sets {
 }
 
 label_sets! {
-    HttpLabels { path: String, status: u16 }
     RequestLabels { model: Arc<str>, route: &'static str, outcome: &'static str }
+    HttpLabels { path: String, status: u16 }
     DecisionLabels {
         policy: Arc<str>,
         route: &'static str,

@@ -111,7 +111,7 @@ async fn the_request_keeps_unknown_fields_and_carries_only_our_key() {
     let upstream = MockUpstream::start().await;
     let config = Config { api_key_env: Some("CLOUD_KEY".into()), ..config(upstream.base_url()) };
     let key = ApiKey::new("sk-ours").unwrap();
-    let backend = CloudBackend::new(Arc::from("cloud-mini"), config, Some(key)).unwrap();
+    let backend = CloudBackend::new(Arc::from("cloud-mini"), config, Some(&key)).unwrap();
     let request = json!({
         "model": "auto", "stream": true, "messages": [{"role": "user", "content": "hi", "x": 1}],
         "x_vendor": {"deep": [1, 2]}, "wattgate": {"floor": 0.5},

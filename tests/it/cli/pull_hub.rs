@@ -72,7 +72,7 @@ fn folder_of(server: &Server) -> ModelFolder {
     folder
 }
 
-/// Leaves `bytes` of an earlier download of the file with this ETag.
+/// Leaves `bytes` of an earlier download of the file with this `ETag`.
 fn leave(folder: &ModelFolder, etag: &str, bytes: &[u8]) {
     let blobs = folder.hub_file().with_file_name("tiny.gguf.hub").join("models--org--repo/blobs");
     std::fs::create_dir_all(&blobs).unwrap();
