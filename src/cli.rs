@@ -55,7 +55,7 @@ enum Command {
     ///
     /// Sends each question alone, and with --batch again in batches. Prints accuracy per watt and
     /// per joule with intervals; writes a report (report.html, summary.json) and a profile, by
-    /// which the gateway predicts and attributes energy once `profile` under [energy] names it.
+    /// which the gateway predicts and attributes energy once `profile` under `[energy]` names it.
     /// --resume continues a run that was interrupted.
     Measure(Box<measure::MeasureArgs>),
     /// Train a router from outcome files or the traffic log

@@ -255,7 +255,7 @@ impl Attribution {
         self.devices.iter().any(|device| device.ledger.is_incomplete(id))
     }
 
-    /// See [`super::ledger::Ledger::conservation_error`]; must be 0.
+    /// See [`ledger::Ledger::conservation_error`]; must be 0.
     pub fn conservation_error(&self) -> Microjoules {
         self.devices.iter().map(|device| device.ledger.conservation_error()).sum()
     }

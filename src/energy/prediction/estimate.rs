@@ -54,7 +54,7 @@ pub struct Estimator {
 /// one answer to the next.
 const RECENT: f64 = 8.0;
 
-/// Actual over expected joules of about the last [`RECENT`] answers; older ones decay.
+/// Actual over expected joules of about the last `RECENT` answers; older ones decay.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecentRatio {
     joules: f64,

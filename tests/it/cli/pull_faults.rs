@@ -38,7 +38,8 @@ fn a_killed_pull_is_resumed() {
     folder.prepare(command.args(["models", "pull"])).stderr(Stdio::piped()).stdout(Stdio::null());
     let mut pull = command.spawn().unwrap();
     let mut lines = BufReader::new(pull.stderr.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("40 %")), "it ended before it was killed");
+    // The hub sends half of the file and then nothing; chunks may skip any percentage before.
+    assert!(lines.any(|line| line.contains("50 %")), "it ended before it was killed");
 
     // A second pull sees that this one is running.
     let (code, said) = folder.pull();
@@ -52,7 +53,7 @@ fn a_killed_pull_is_resumed() {
     folder.endpoint.clone_from(&honest.address);
     let (code, said) = folder.pull();
     assert_eq!(code, Some(0), "{said}");
-    assert!(honest.downloads()[0] >= LARGE.len() * 4 / 10, "{:?}", honest.downloads());
+    assert!(honest.downloads()[0] == LARGE.len() / 2, "{:?}", honest.downloads());
     assert!(std::fs::read(folder.hub_file()).unwrap() == *LARGE);
     assert_eq!(folder.files(), [Path::new("models/hf/org/repo/v1/tiny.gguf")]);
 }

@@ -59,7 +59,7 @@ async fn a_confident_answer_is_shown_and_an_unsure_one_dropped_and_recorded_as_w
         assert!(content.contains("Shakespeare"), "{content}");
         assert_eq!(outcomes(&receipt), pairs(&[("smol", "answered")]));
         let reason = receipt["reason"].as_str().unwrap();
-        assert!(reason.contains("smol begins") && reason.contains("looked sure"), "{reason}");
+        assert!(reason.contains("smol starts") && reason.contains("looked sure"), "{reason}");
         assert!(upstream.requests().is_empty());
 
         let unsure = gateway(&upstream, 1.0, "").await;
