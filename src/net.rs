@@ -58,7 +58,8 @@ pub fn client(url: &Url, options: ClientOptions) -> reqwest::Result<Client> {
     builder.build()
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether the server of `url` runs on this machine, by its name or address.
+pub fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())

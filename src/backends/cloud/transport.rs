@@ -10,13 +10,14 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body_util::Full;
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Url};
 
 use super::config::{BaseUrlError, Config};
 use super::failure;
 use super::plain::{self, Pool};
 use crate::backends::backend::ErrorKind;
 use crate::locality::Locality;
+use crate::net::{self, ClientOptions};
 
 const AGENT: &str = concat!("wattgate/", env!("CARGO_PKG_VERSION"));
 
@@ -54,30 +55,24 @@ enum Body {
 
 impl Transport {
     pub(super) fn new(endpoint: &Url, config: &Config) -> Result<Self, reqwest::Error> {
-        let loopback = matches!(endpoint.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         let host = endpoint.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let (connect_timeout, idle_max) = (config.connect_timeout(), config.max_in_flight as usize);
         let plain = endpoint.scheme() == "http";
         // A proxy cannot reach this machine's own servers, and might carry a prompt out of the
         // operator's network.
-        let stays = loopback || config.locality != Locality::ThirdParty;
+        let stays = net::is_loopback(endpoint) || config.locality != Locality::ThirdParty;
         if plain && (stays || !may_have_proxy()) {
             let port = endpoint.port_or_known_default().unwrap_or(80);
             let pool = Pool::new(host.to_owned(), port, connect_timeout, idle_max);
             return Ok(Self::Plain(Arc::new(pool)));
         }
-        // reqwest is built without a TLS provider. One that is installed already serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = Client::builder()
-            .user_agent(AGENT)
-            .connect_timeout(connect_timeout)
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(idle_max)
-            .redirect(redirect::Policy::none());
-        // Without TLS no certificates are needed, and a small container may have none.
-        let builder = if plain { builder.tls_certs_only([]) } else { builder };
-        let builder = if stays { builder.no_proxy() } else { builder };
-        Ok(Self::Client(builder.build()?))
+        let options = ClientOptions {
+            connect_timeout: Some(connect_timeout),
+            idle_connections_per_host: Some(idle_max),
+            bypass_proxy: stays,
+            ..ClientOptions::default()
+        };
+        Ok(Self::Client(net::client(endpoint, options)?))
     }
 
     /// Sends a JSON body and waits for the head of the response.
