@@ -10,7 +10,8 @@ pub mod llama;
 pub mod scheduling_options;
 
 pub use backend::{
-    Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job, TokenConfidence,
+    Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job, RequestFault,
+    TokenConfidence,
 };
 pub use chunks::Chunks;
 pub use scheduling_options::{Priority, SchedulingOptions};

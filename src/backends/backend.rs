@@ -98,6 +98,8 @@ pub trait Backend: Send + Sync {
 pub struct Health {
     /// Accepts requests, possibly after a load.
     pub ready: bool,
+    /// When it may accept requests again, where that is known; `None` while it does.
+    pub ready_in: Option<Duration>,
     /// Requests admitted and not finished.
     pub in_flight: u32,
     /// Requests it processes at the same time; more wait.
@@ -121,6 +123,35 @@ pub const UNSUPPORTED_TOOL: &str = "unsupported_tool";
 /// Our error code for an upstream without this endpoint.
 pub const UNSUPPORTED_ENDPOINT: &str = "unsupported_endpoint";
 
+/// A request that a backend does not answer, in the backend's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestFault {
+    /// HTTP status of the reply, 400 unless another one says more: 403, 413.
+    pub status: u16,
+    /// May quote the request.
+    pub message: String,
+    /// The field at fault.
+    pub param: Option<String>,
+    pub code: Option<String>,
+}
+
+impl RequestFault {
+    pub fn new(message: impl Into<String>, param: Option<&str>, code: Option<&str>) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self { status: 400, message: message.into(), param: owned(param), code: owned(code) }
+    }
+
+    /// The failure of a request that no model can answer.
+    pub fn of_request(self) -> ErrorKind {
+        ErrorKind::InvalidRequest(Box::new(self))
+    }
+
+    /// The failure of a request that another model may answer.
+    pub fn of_model(self) -> ErrorKind {
+        ErrorKind::Unsupported(Box::new(self))
+    }
+}
+
 /// The reason why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorKind {
@@ -133,17 +164,20 @@ pub enum ErrorKind {
     /// The queue is full.
     #[error("the model's queue is full: {ahead} requests are ahead of this one")]
     Overloaded { retry_after: Duration, ahead: u32 },
-    /// The upstream's own rate limit (429).
-    #[error("the upstream is rate limiting")]
-    RateLimited { retry_after: Option<Duration> },
+    /// The upstream's own rate limit (429), with its reason if it gave one.
+    #[error("the upstream is rate limiting{}", suffix(.reason.as_deref()))]
+    RateLimited { retry_after: Option<Duration>, reason: Option<String> },
     /// The upstream refused the gateway's credentials (401, 403).
     #[error(
         "the upstream refused the gateway's credentials (HTTP {status}): check the model's api_key_env"
     )]
     Credentials { status: u16 },
-    /// The request is invalid, in the backend's words.
-    #[error("{message}")]
-    InvalidRequest { message: String, param: Option<String>, code: Option<String> },
+    /// The request is invalid for every model.
+    #[error("{}", .0.message)]
+    InvalidRequest(Box<RequestFault>),
+    /// This model, or this server, does not do what the request asks for; another one may.
+    #[error("{}", .0.message)]
+    Unsupported(Box<RequestFault>),
     /// The prompt exceeds the context.
     #[error("the prompt has {prompt_tokens} tokens and the model's context holds {context_tokens}")]
     ContextExceeded { prompt_tokens: u32, context_tokens: u32 },
@@ -152,9 +186,9 @@ pub enum ErrorKind {
     /// The client's deadline passed before the end of the answer.
     #[error("the deadline of the request has passed")]
     DeadlineExceeded,
-    /// The upstream failed (5xx).
-    #[error("the upstream failed with HTTP {status}")]
-    UpstreamStatus { status: u16 },
+    /// The upstream failed (5xx), with its reason if it gave one.
+    #[error("the upstream failed with HTTP {status}{}", suffix(.reason.as_deref()))]
+    UpstreamStatus { status: u16, retry_after: Option<Duration>, reason: Option<String> },
     /// The upstream's response is not OpenAI's protocol.
     #[error("the upstream's answer was not understood: {0}")]
     Protocol(String),
@@ -189,7 +223,8 @@ impl ErrorKind {
             Self::Overloaded { .. } => "overloaded",
             Self::RateLimited { .. } => "rate_limited",
             Self::Credentials { .. } => "credentials",
-            Self::InvalidRequest { .. } => "invalid_request",
+            Self::InvalidRequest(_) => "invalid_request",
+            Self::Unsupported(_) => "unsupported",
             Self::ContextExceeded { .. } => "context_exceeded",
             Self::Timeout { .. } => "timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
@@ -201,9 +236,10 @@ impl ErrorKind {
 
     pub fn source(&self) -> ErrorSource {
         match self {
-            Self::InvalidRequest { .. } | Self::ContextExceeded { .. } | Self::DeadlineExceeded => {
-                ErrorSource::Client
-            }
+            Self::InvalidRequest(_)
+            | Self::Unsupported(_)
+            | Self::ContextExceeded { .. }
+            | Self::DeadlineExceeded => ErrorSource::Client,
             Self::Credentials { .. } => ErrorSource::Us,
             _ => ErrorSource::Backend,
         }
@@ -221,17 +257,13 @@ impl ErrorKind {
         )
     }
 
-    /// Whether another model may succeed. False for requests that are invalid or late everywhere;
-    /// true for those that exceed this model's context or features.
-    pub fn retry_elsewhere(&self) -> bool {
-        match self {
-            Self::InvalidRequest { code, .. } => {
-                const ELSEWHERE: [&str; 3] =
-                    [CONTEXT_LENGTH_EXCEEDED, UNSUPPORTED_ENDPOINT, UNSUPPORTED_TOOL];
-                code.as_deref().is_some_and(|code| ELSEWHERE.contains(&code))
-            }
-            Self::DeadlineExceeded => false,
-            _ => true,
-        }
+    /// Whether the next candidate could answer the request. False for one that is invalid or late
+    /// everywhere.
+    pub fn another_could_answer(&self) -> bool {
+        !matches!(self, Self::InvalidRequest(_) | Self::DeadlineExceeded)
     }
+}
+
+fn suffix(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }

@@ -9,7 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub struct Chunks {
     /// Each one `data: `, its JSON object on one line, and a blank line. UTF-8.
     events: Bytes,
-    count: u32,
+    /// How many of them carry output: text, reasoning, a call, and not only a role.
+    outputs: u32,
     is_last: bool,
 }
 
@@ -17,16 +18,16 @@ const FIELD: &[u8] = b"data: ";
 const END: &[u8] = b"\n\n";
 
 impl Chunks {
-    /// `events` holds `count` chunks written by [`Chunks::write_event`].
-    pub fn new(events: Bytes, count: u32) -> Self {
-        Self { events, count, is_last: false }
+    /// `events` holds chunks written by [`Chunks::write_event`], of which `outputs` carry output.
+    pub fn new(events: Bytes, outputs: u32) -> Self {
+        Self { events, outputs, is_last: false }
     }
 
     /// The last chunk of an answer, `object`.
-    pub fn last(object: &[u8]) -> Self {
+    pub fn last(object: &[u8], outputs: u32) -> Self {
         let mut events = BytesMut::with_capacity(object.len() + FIELD.len() + END.len());
         Self::write_event(&mut events, object);
-        Self { events: events.freeze(), count: 1, is_last: true }
+        Self { events: events.freeze(), outputs, is_last: true }
     }
 
     /// Appends the event of one chunk, a JSON object.
@@ -61,8 +62,8 @@ impl Chunks {
         self.events.slice(FIELD.len()..self.events.len() - END.len())
     }
 
-    pub fn count(&self) -> u32 {
-        self.count
+    pub fn outputs(&self) -> u32 {
+        self.outputs
     }
 
     /// Whether no other chunk of the answer follows.

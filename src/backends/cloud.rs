@@ -32,7 +32,7 @@ pub use self::config::{BaseUrlError, Config, DeploymentConfig};
 pub use self::key::{ApiKey, InvalidApiKey};
 use self::transport::{Response, Target, Transport};
 use super::backend::{
-    Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job,
+    Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job, RequestFault,
 };
 use crate::openai::Request;
 
@@ -114,6 +114,7 @@ impl Backend for CloudBackend {
         let free = u32::try_from(self.0.places.available_permits()).unwrap_or(slots);
         Health {
             ready: self.0.missing_key().is_none() && self.0.breaker().is_ready(Instant::now()),
+            ready_in: None,
             in_flight: slots.saturating_sub(free),
             slots,
             context_tokens: self.0.config.context_tokens,
@@ -164,9 +165,8 @@ impl Upstream {
     /// Sends the request and waits for the headers of a 2xx response.
     async fn send(&self, job: &Job) -> Result<Response, ErrorKind> {
         let streams = job.request.streams();
-        let body = request::rewrite(&job.body, &self.model, streams).map_err(|error| {
-            ErrorKind::InvalidRequest { message: error.to_string(), param: None, code: None }
-        })?;
+        let body = request::rewrite(&job.body, &self.model, streams)
+            .map_err(|error| RequestFault::new(error.to_string(), None, None).of_request())?;
         let accept = if streams { "text/event-stream" } else { "application/json" };
         let target = self.targets.of(&job.request);
         let connect_timeout = self.config.connect_timeout();

@@ -128,7 +128,9 @@ impl ApiError {
                 ..
             }) => Some(*retry_after),
             ServeErrorKind::Backend(BackendError {
-                kind: ErrorKind::RateLimited { retry_after },
+                kind:
+                    ErrorKind::RateLimited { retry_after, .. }
+                    | ErrorKind::UpstreamStatus { retry_after, .. },
                 ..
             }) => *retry_after,
             ServeErrorKind::NoCandidate(exclusions) if blames(exclusions, Exclusion::Busy) => {
@@ -197,9 +199,9 @@ fn serve_param(kind: &ServeErrorKind) -> Option<String> {
             Some("model".to_owned())
         }
         ServeErrorKind::Backend(BackendError {
-            kind: ErrorKind::InvalidRequest { param, .. },
+            kind: ErrorKind::InvalidRequest(fault) | ErrorKind::Unsupported(fault),
             ..
-        }) => param.clone(),
+        }) => fault.param.clone(),
         ServeErrorKind::TooLong { field, .. } => Some((*field).to_owned()),
         _ => None,
     }
@@ -215,9 +217,9 @@ fn serve_code(kind: &ServeErrorKind) -> Option<String> {
         ServeErrorKind::SearchBusy => "busy",
         ServeErrorKind::NoCandidate(exclusions) => no_candidate_code(exclusions),
         ServeErrorKind::Backend(BackendError {
-            kind: ErrorKind::InvalidRequest { code, .. },
+            kind: ErrorKind::InvalidRequest(fault) | ErrorKind::Unsupported(fault),
             ..
-        }) => return code.clone(),
+        }) => return fault.code.clone(),
         ServeErrorKind::TooLong { .. }
         | ServeErrorKind::Backend(BackendError {
             kind: ErrorKind::ContextExceeded { .. }, ..
@@ -230,9 +232,10 @@ fn serve_code(kind: &ServeErrorKind) -> Option<String> {
 
 fn backend_status(kind: &ErrorKind) -> StatusCode {
     match kind {
-        ErrorKind::InvalidRequest { .. } | ErrorKind::ContextExceeded { .. } => {
-            StatusCode::BAD_REQUEST
+        ErrorKind::InvalidRequest(fault) | ErrorKind::Unsupported(fault) => {
+            StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST)
         }
+        ErrorKind::ContextExceeded { .. } => StatusCode::BAD_REQUEST,
         ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
             StatusCode::TOO_MANY_REQUESTS
         }
@@ -282,6 +285,7 @@ fn no_candidate_code(exclusions: &[(Arc<str>, Exclusion)]) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::RequestFault;
     use crate::routing::OverrideKind;
 
     #[test]
@@ -293,7 +297,7 @@ mod tests {
             |reason| ApiError::Serve(ServeErrorKind::NoCandidate([("m".into(), reason)].into()));
         let second = Duration::from_secs(1);
         let context = ErrorKind::ContextExceeded { prompt_tokens: 9, context_tokens: 4 };
-        let invalid = ErrorKind::InvalidRequest { message: "no".into(), param: None, code: None };
+        let invalid = RequestFault::new("no", None, None).of_request();
         let table = [
             (ApiError::NotJson(String::new()), "400 invalid_request_error invalid_json"),
             (ApiError::BodyTooLarge { limit_bytes: 1 }, "413 invalid_request_error body_too_large"),
@@ -309,13 +313,16 @@ mod tests {
                 "429 rate_limit_error overloaded",
             ),
             (
-                backend(ErrorKind::RateLimited { retry_after: None }),
+                backend(ErrorKind::RateLimited { retry_after: None, reason: None }),
                 "429 rate_limit_error rate_limited",
             ),
             (backend(ErrorKind::Unavailable("x".into())), "503 api_error unavailable"),
             (backend(ErrorKind::Credentials { status: 401 }), "502 api_error credentials"),
             (backend(ErrorKind::Timeout { after: second }), "504 api_error timeout"),
-            (backend(ErrorKind::UpstreamStatus { status: 500 }), "502 api_error upstream_status"),
+            (
+                backend(ErrorKind::UpstreamStatus { status: 500, retry_after: None, reason: None }),
+                "502 api_error upstream_status",
+            ),
             (backend(ErrorKind::Protocol(String::new())), "502 api_error protocol"),
             (backend(ErrorKind::EngineDied), "502 api_error engine_died"),
             (excluded(Exclusion::Busy), "429 rate_limit_error overloaded"),

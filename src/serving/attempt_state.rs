@@ -195,7 +195,7 @@ pub fn output_pieces(event: &Event) -> u32 {
         | Event::ToolArguments { .. }
         | Event::Embeddings(_)
         | Event::UpstreamAnswer(_) => 1,
-        Event::UpstreamChunks(chunks) => chunks.count(),
+        Event::UpstreamChunks(chunks) => chunks.outputs(),
         _ => 0,
     }
 }

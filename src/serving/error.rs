@@ -106,7 +106,8 @@ impl ServeErrorKind {
             }
             Self::Backend(error) => !matches!(
                 error.kind,
-                ErrorKind::InvalidRequest { .. }
+                ErrorKind::InvalidRequest(_)
+                    | ErrorKind::Unsupported(_)
                     | ErrorKind::ContextExceeded { .. }
                     | ErrorKind::Credentials { .. }
                     | ErrorKind::DeadlineExceeded

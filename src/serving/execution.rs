@@ -142,7 +142,7 @@ impl Execution {
                 Err(error) => {
                     // A request that the second model rejects was accepted by the first one.
                     let late = error.kind == ErrorKind::DeadlineExceeded;
-                    let goes_on = error.kind.retry_elsewhere() || (escalated && !late);
+                    let goes_on = error.kind.another_could_answer() || (escalated && !late);
                     failure = self.refusal(error);
                     if !goes_on {
                         break;
@@ -177,7 +177,7 @@ impl Execution {
         let mut failure = self.no_deployment();
         for deployment in self.model.to_try(self.plan.rule.reach()) {
             match self.attempt(&deployment, cascade).await {
-                Err(error) if error.kind.retry_elsewhere() => failure = error,
+                Err(error) if error.kind.another_could_answer() => failure = error,
                 ended => return ended,
             }
         }
@@ -357,7 +357,7 @@ impl Execution {
             "{}",
             // An upstream's complaint about a request may quote it.
             match &error.kind {
-                ErrorKind::InvalidRequest { .. } => "the upstream refused the request".to_owned(),
+                ErrorKind::InvalidRequest(_) | ErrorKind::Unsupported(_) => "the upstream refused the request".to_owned(),
                 kind => kind.to_string(),
             },
         );

@@ -94,7 +94,7 @@ impl Transcript {
             None if done && !begun.is_empty() => FinishReason::Stop,
             _ => return Err(protocol("the stream ended before the answer did")),
         };
-        let last = last.map(|chunk| Event::UpstreamChunks(Chunks::last(&chunk)));
+        let last = last.map(|chunk| Event::UpstreamChunks(Chunks::last(&chunk, 1)));
         Ok(last.into_iter().chain(closing(usage, energy.or(comment), reason)).collect())
     }
 }

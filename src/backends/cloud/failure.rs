@@ -11,7 +11,9 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
 use super::plain;
-use crate::backends::backend::{CONTEXT_LENGTH_EXCEEDED, ErrorKind, UNSUPPORTED_ENDPOINT};
+use crate::backends::backend::{
+    CONTEXT_LENGTH_EXCEEDED, ErrorKind, RequestFault, UNSUPPORTED_ENDPOINT,
+};
 
 /// Longest upstream message repeated to a client, in characters.
 const MESSAGE_CHARS: usize = 1_000;
@@ -37,11 +39,8 @@ pub(super) fn refused(
 
 /// The upstream has nothing at the address of a request that is not chat.
 pub(super) fn unsupported(field: &str) -> ErrorKind {
-    ErrorKind::InvalidRequest {
-        message: format!("the upstream does not answer requests with `{field}` (HTTP 404)"),
-        param: Some("model".to_owned()),
-        code: Some(UNSUPPORTED_ENDPOINT.to_owned()),
-    }
+    let message = format!("the upstream does not answer requests with `{field}` (HTTP 404)");
+    RequestFault::new(message, Some("model"), Some(UNSUPPORTED_ENDPOINT)).of_model()
 }
 
 /// An error object in a 2xx response, in a stream or whole. It has no HTTP status of its own, so
@@ -105,19 +104,22 @@ fn classify(status: u16, retry_after: Option<Duration>, error: &Value) -> ErrorK
         404 => ErrorKind::Unavailable(
             "the upstream knows no such model or path (HTTP 404): check base_url and model".into(),
         ),
-        429 => ErrorKind::RateLimited { retry_after },
+        429 => ErrorKind::RateLimited { retry_after, reason: None },
         400 | 413 | 422 if error.is_null() => {
             ErrorKind::Protocol(format!("HTTP {status} without a JSON error"))
         }
-        400 | 413 | 422 => too_long(error).unwrap_or_else(|| invalid_request(status, error)),
-        _ => ErrorKind::UpstreamStatus { status },
+        400 | 413 | 422 => {
+            too_long(error).unwrap_or_else(|| request_fault(status, error).of_request())
+        }
+        _ => ErrorKind::UpstreamStatus { status, retry_after, reason: None },
     }
 }
 
-fn invalid_request(status: u16, error: &Value) -> ErrorKind {
+fn request_fault(status: u16, error: &Value) -> RequestFault {
     // Ollama writes the message itself where OpenAI has an object; FastAPI servers say `detail`.
     let message = [&error["message"], error, &error["detail"]].into_iter().find_map(Value::as_str);
-    ErrorKind::InvalidRequest {
+    RequestFault {
+        status: 400,
         message: message.map_or_else(
             || format!("the upstream refused the request (HTTP {status})"),
             |message| message.chars().take(MESSAGE_CHARS).collect(),
@@ -139,13 +141,9 @@ fn too_long(error: &Value) -> Option<ErrorKind> {
     let message = error["message"].as_str().unwrap_or_default();
     let says_so =
         error["code"] == CONTEXT_LENGTH_EXCEEDED || message.contains("maximum context length");
-    says_so.then(|| match invalid_request(400, error) {
-        ErrorKind::InvalidRequest { message, param, .. } => ErrorKind::InvalidRequest {
-            message,
-            param,
-            code: Some(CONTEXT_LENGTH_EXCEEDED.to_owned()),
-        },
-        other => other,
+    says_so.then(|| {
+        let code = Some(CONTEXT_LENGTH_EXCEEDED.to_owned());
+        RequestFault { code, ..request_fault(400, error) }.of_model()
     })
 }
 
@@ -205,14 +203,21 @@ mod tests {
         for (value, expected) in cases {
             let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
             let kind = refused(StatusCode::TOO_MANY_REQUESTS, &headers, b"", now);
-            assert_eq!(kind, ErrorKind::RateLimited { retry_after: expected }, "{value}");
+            assert_eq!(
+                kind,
+                ErrorKind::RateLimited { retry_after: expected, reason: None },
+                "{value}"
+            );
         }
     }
 
     #[test]
     fn a_wrong_request_keeps_the_upstreams_words_in_any_of_their_shapes() {
         let said = |body| match refusal(400, &body) {
-            ErrorKind::InvalidRequest { message, param, code } => (message, param, code),
+            ErrorKind::InvalidRequest(fault) => {
+                let RequestFault { message, param, code, .. } = *fault;
+                (message, param, code)
+            }
             other => panic!("{other:?}"),
         };
         let full = json!({"error": {"message": "no", "type": "invalid_request_error", "param": "n", "code": "bad"}});
@@ -236,11 +241,11 @@ mod tests {
             json!({"error": {"message": "This model's maximum context length is 4096 tokens.", "code": 400}}),
         ] {
             let kind = refusal(400, &error);
-            let ErrorKind::InvalidRequest { code, .. } = &kind else { panic!("{kind:?}") };
-            assert_eq!(code.as_deref(), Some(CONTEXT_LENGTH_EXCEEDED));
-            assert!(kind.retry_elsewhere());
+            let ErrorKind::Unsupported(fault) = &kind else { panic!("{kind:?}") };
+            assert_eq!(fault.code.as_deref(), Some(CONTEXT_LENGTH_EXCEEDED));
+            assert!(kind.another_could_answer());
         }
-        assert!(!refusal(400, &json!({"error": {"message": "no"}})).retry_elsewhere());
+        assert!(!refusal(400, &json!({"error": {"message": "no"}})).another_could_answer());
     }
 
     #[test]

@@ -36,6 +36,7 @@ impl<'m> Pool<'m> {
                 let context_tokens = a.context_tokens.zip(b.context_tokens);
                 let health = Health {
                     ready: true,
+                    ready_in: None,
                     in_flight: a.in_flight.saturating_add(b.in_flight),
                     slots: a.slots.saturating_add(b.slots),
                     context_tokens: context_tokens.map(|(a, b)| a.max(b)),

@@ -136,11 +136,15 @@ async fn the_request_keeps_unknown_fields_and_carries_only_our_key() {
 async fn a_refusal_says_what_it_is_and_repeats_no_key() {
     let upstream = MockUpstream::start().await;
     let backend = backend(config(upstream.base_url()));
-    let rate_limited = ErrorKind::RateLimited { retry_after: Some(Duration::from_secs(7)) };
+    let rate_limited =
+        ErrorKind::RateLimited { retry_after: Some(Duration::from_secs(7)), reason: None };
     let cases = [
         (Mode::Status(401), ErrorKind::Credentials { status: 401 }),
         (Mode::RateLimited("7"), rate_limited),
-        (Mode::Status(500), ErrorKind::UpstreamStatus { status: 500 }),
+        (
+            Mode::Status(500),
+            ErrorKind::UpstreamStatus { status: 500, retry_after: None, reason: None },
+        ),
     ];
     for (mode, expected) in cases {
         upstream.respond_with(mode);

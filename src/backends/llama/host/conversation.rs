@@ -3,7 +3,7 @@
 //! Pure. Refuses features that local models lack before anything is sent to the engine.
 
 use super::refusal::invalid;
-use crate::backends::backend::{ErrorKind, UNSUPPORTED_TOOL};
+use crate::backends::backend::{ErrorKind, RequestFault, UNSUPPORTED_TOOL};
 use crate::backends::llama::wire::conversation::{
     Conversation, MustCall, OfferedTool, PastCall, ToolUse, Turn,
 };
@@ -79,11 +79,8 @@ fn offer(place: usize, tool: &Tool) -> Result<OfferedTool, ErrorKind> {
 
 /// An error that allows a retry with another model, which may support such tools.
 fn unsupported(param: &str, kind: &str) -> ErrorKind {
-    ErrorKind::InvalidRequest {
-        message: format!("`{param}`: local models support tools of type `function`, not `{kind}`"),
-        param: Some(param.to_owned()),
-        code: Some(UNSUPPORTED_TOOL.to_owned()),
-    }
+    let message = format!("`{param}`: local models support tools of type `function`, not `{kind}`");
+    RequestFault::new(message, Some(param), Some(UNSUPPORTED_TOOL)).of_model()
 }
 
 #[cfg(test)]
@@ -127,7 +124,7 @@ mod tests {
     fn what_only_some_upstreams_know_may_go_elsewhere() {
         let custom = json!({"tools": [{"type": "custom", "custom": {"name": "c"}}]});
         let error = tools_of(&custom).unwrap_err();
-        assert!(error.retry_elsewhere(), "{error}");
+        assert!(error.another_could_answer(), "{error}");
         assert!(error.to_string().contains("tools[0].type"), "{error}");
     }
 

@@ -1,12 +1,12 @@
 //! Errors for requests that a local model, or its engine, cannot take. Pure.
 
 use super::command::RETRY_AFTER;
-use crate::backends::backend::{ErrorKind, UNSUPPORTED_ENDPOINT};
+use crate::backends::backend::{ErrorKind, RequestFault, UNSUPPORTED_ENDPOINT};
 use crate::backends::llama::wire::outcome::{Refusal, Rejection};
 
-/// An error of the request, with the field that causes it.
+/// An error of the request at this model, with the field that causes it.
 pub(super) fn invalid(param: &str, message: impl Into<String>) -> ErrorKind {
-    ErrorKind::InvalidRequest { message: message.into(), param: Some(param.to_owned()), code: None }
+    RequestFault::new(message, Some(param), None).of_model()
 }
 
 /// The error for a refusal of the engine. `field` has the prompt; `ahead` attempts are open.
@@ -33,12 +33,12 @@ pub(super) fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind
             "logit_bias",
             format!("`logit_bias` names token {token}; the model's vocabulary has {vocabulary}"),
         ),
-        Refusal::NoChatTemplate => ErrorKind::InvalidRequest {
-            message: "the model has no chat template: it continues raw prompts (/v1/completions)"
-                .to_owned(),
-            param: Some("model".to_owned()),
-            code: Some(UNSUPPORTED_ENDPOINT.to_owned()),
-        },
+        Refusal::NoChatTemplate => RequestFault::new(
+            "the model has no chat template: it continues raw prompts (/v1/completions)",
+            Some("model"),
+            Some(UNSUPPORTED_ENDPOINT),
+        )
+        .of_model(),
         Refusal::Template(reason) => {
             invalid(field, format!("the model's chat template refused the messages: {reason}"))
         }

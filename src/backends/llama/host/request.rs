@@ -5,7 +5,7 @@
 use super::conversation::conversation;
 use super::parameters::{constraint, logprobs, sampling};
 use super::refusal::invalid;
-use crate::backends::backend::{ErrorKind, Job};
+use crate::backends::backend::{ErrorKind, Job, RequestFault};
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::protocol::{Embed, Prompt, Submission, ToEngine};
 use crate::backends::scheduling_options::SchedulingOptions;
@@ -88,9 +88,6 @@ fn check(request: &CompletionRequest) -> Result<(), ErrorKind> {
 }
 
 fn unsupported(param: &str, what: &str) -> ErrorKind {
-    ErrorKind::InvalidRequest {
-        message: format!("`{param}`: local models do not support {what}"),
-        param: Some(param.to_owned()),
-        code: Some("unsupported_parameter".to_owned()),
-    }
+    let message = format!("`{param}`: local models do not support {what}");
+    RequestFault::new(message, Some(param), Some("unsupported_parameter")).of_model()
 }
