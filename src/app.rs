@@ -104,7 +104,8 @@ impl App {
             bytes: config.server.max_body_bytes,
             timeout: Duration::from_millis(config.server.body_timeout_ms),
         };
-        let edge = Edge { gateway, body, admin: config.admin.clone() };
+        let stream_head_after = Duration::from_millis(config.server.stream_head_after_ms);
+        let edge = Edge { gateway, body, admin: config.admin.clone(), stream_head_after };
         Ok(Self {
             listeners,
             address,

@@ -257,6 +257,19 @@ impl ErrorKind {
         )
     }
 
+    /// How long to wait before the model is asked again, where the backend said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NotLoaded { retry_after, .. } | Self::Overloaded { retry_after, .. } => {
+                Some(*retry_after)
+            }
+            Self::RateLimited { retry_after, .. } | Self::UpstreamStatus { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the next candidate could answer the request. False for one that is invalid or late
     /// everywhere.
     pub fn another_could_answer(&self) -> bool {

@@ -21,6 +21,10 @@ pub struct Config {
     pub body_timeout_ms: u64,
     /// Largest request body, bytes. Default 4 MiB.
     pub max_body_bytes: usize,
+    /// How long a streamed request may take to begin to be answered before its status leaves with
+    /// comments that keep the connection alive, milliseconds. A failure before that still has a
+    /// status of its own. Default 3 000.
+    pub stream_head_after_ms: u64,
     /// How long open answers may go on after a stop signal, milliseconds. Default 10 000.
     pub shutdown_grace_ms: u64,
 }
@@ -33,6 +37,7 @@ impl Default for Config {
             max_connections: 4096,
             body_timeout_ms: 60_000,
             max_body_bytes: 4 * 1024 * 1024,
+            stream_head_after_ms: 3_000,
             shutdown_grace_ms: 10_000,
         }
     }

@@ -118,25 +118,19 @@ impl ApiError {
         Some(code.to_owned())
     }
 
+    /// The code for the log. An upstream may quote the request in its own, so its failures go by
+    /// their kind.
+    fn logged_code(&self) -> String {
+        match self {
+            Self::Serve(ServeErrorKind::Backend(error)) => error.kind.label().to_owned(),
+            _ => self.code().unwrap_or_default(),
+        }
+    }
+
     /// How long the client should wait, where waiting helps.
     fn retry_after(&self) -> Option<Duration> {
-        let Self::Serve(kind) = self else { return None };
-        match kind {
-            ServeErrorKind::Backend(BackendError {
-                kind:
-                    ErrorKind::Overloaded { retry_after, .. } | ErrorKind::NotLoaded { retry_after, .. },
-                ..
-            }) => Some(*retry_after),
-            ServeErrorKind::Backend(BackendError {
-                kind:
-                    ErrorKind::RateLimited { retry_after, .. }
-                    | ErrorKind::UpstreamStatus { retry_after, .. },
-                ..
-            }) => *retry_after,
-            ServeErrorKind::NoCandidate(exclusions) if blames(exclusions, Exclusion::Busy) => {
-                Some(Duration::from_secs(1))
-            }
-            ServeErrorKind::SearchBusy => Some(Duration::from_secs(1)),
+        match self {
+            Self::Serve(kind) => kind.retry_after(),
             _ => None,
         }
     }
@@ -146,8 +140,7 @@ impl ApiError {
     /// The reply; with the receipt beside the error where a model may have worked on the request.
     pub fn reply(&self, receipt: Option<&Receipt>) -> Response {
         let (status, envelope) = (self.status(), self.envelope());
-        let code = envelope.error.code.as_deref().unwrap_or("none");
-        // The code only: messages may quote what the client sent.
+        let code = self.logged_code();
         tracing::info!(http.status = status.as_u16(), error.code = code, "refused: {code}");
         let envelope = serde_json::to_vec(&envelope).unwrap_or_default();
         let body = match receipt {
@@ -161,8 +154,9 @@ impl ApiError {
         let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let mut response = (status, [json], body).into_response();
         if let Some(wait) = self.retry_after() {
-            // Whole seconds, and never 0, which clients take for "at once".
-            let seconds = HeaderValue::from(wait.as_secs().max(1));
+            // Whole seconds (RFC 9110), rounded up; never 0, which clients take for "at once".
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            let seconds = HeaderValue::from(seconds.max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response
@@ -183,7 +177,7 @@ fn serve_status(kind: &ServeErrorKind) -> StatusCode {
         ServeErrorKind::UnknownModel(_) | ServeErrorKind::UnknownRequest(_) => {
             StatusCode::NOT_FOUND
         }
-        ServeErrorKind::NoCandidate(exclusions) => no_candidate_status(exclusions),
+        ServeErrorKind::NoCandidate { exclusions, .. } => no_candidate_status(exclusions),
         ServeErrorKind::Backend(error) | ServeErrorKind::TooLong { error, .. } => {
             backend_status(&error.kind)
         }
@@ -215,7 +209,7 @@ fn serve_code(kind: &ServeErrorKind) -> Option<String> {
         ServeErrorKind::NoEmbeddingModel { .. } => "no_embedding_model",
         ServeErrorKind::UnknownRequest(_) => "request_not_found",
         ServeErrorKind::SearchBusy => "busy",
-        ServeErrorKind::NoCandidate(exclusions) => no_candidate_code(exclusions),
+        ServeErrorKind::NoCandidate { exclusions, .. } => no_candidate_code(exclusions),
         ServeErrorKind::Backend(BackendError {
             kind: ErrorKind::InvalidRequest(fault) | ErrorKind::Unsupported(fault),
             ..
@@ -293,8 +287,12 @@ mod tests {
         let backend = |kind| {
             ApiError::Serve(ServeErrorKind::Backend(BackendError { model: "m".into(), kind }))
         };
-        let excluded =
-            |reason| ApiError::Serve(ServeErrorKind::NoCandidate([("m".into(), reason)].into()));
+        let excluded = |reason| {
+            ApiError::Serve(ServeErrorKind::NoCandidate {
+                exclusions: [("m".into(), reason)].into(),
+                retry_after: None,
+            })
+        };
         let second = Duration::from_secs(1);
         let context = ErrorKind::ContextExceeded { prompt_tokens: 9, context_tokens: 4 };
         let invalid = RequestFault::new("no", None, None).of_request();

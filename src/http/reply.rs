@@ -21,11 +21,11 @@ use crate::serving::plan::Plan;
 /// Bytes of most receipts.
 const RECEIPT_BYTES: usize = 2048;
 
-/// Collects the answer of an opened execution.
-pub async fn whole(mut execution: Execution) -> Response {
+/// Collects the answer of an opened execution; `headers` explain the decision.
+pub async fn whole(mut execution: Execution, mut headers: HeaderMap) -> Response {
     let mut format = format_of(&execution);
     let collected = collect(&mut execution).await;
-    let mut headers = explain(execution.id(), &execution.plan, Some(execution.model()));
+    name_model(&mut headers, execution.model());
     match collected.and_then(|answer| format.whole(answer)) {
         Ok(object) => {
             let json = HeaderValue::from_static("application/json");
@@ -63,23 +63,26 @@ async fn collect(execution: &mut Execution) -> Result<Answer, ApiError> {
 
 /// Headers that say which model answers and why, for people and for proxies that do not read
 /// bodies.
-pub fn explain(request_id: &Arc<str>, plan: &Plan, model: Option<&Model>) -> HeaderMap {
+pub fn explain(request_id: &Arc<str>, plan: &Plan) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
-    let mut insert = |name: &'static str, text: &str| {
-        // Names come from the config, which allows only visible ASCII; anything else is left out.
-        if let Ok(value) = HeaderValue::from_str(text) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    insert("x-wattgate-request-id", request_id);
-    insert("x-wattgate-policy", &plan.policy.name);
-    insert("x-wattgate-reason", &plan.decision.reason.to_string());
+    insert(&mut headers, "x-wattgate-request-id", request_id);
+    insert(&mut headers, "x-wattgate-policy", &plan.policy.name);
+    insert(&mut headers, "x-wattgate-reason", &plan.decision.reason.to_string());
     if let Some(session) = plan.session {
-        insert("x-wattgate-session", &session.to_string());
-    }
-    if let Some(model) = model {
-        insert("x-wattgate-model", &model.name);
-        insert("x-wattgate-route", model.route().label());
+        insert(&mut headers, "x-wattgate-session", &session.to_string());
     }
     headers
+}
+
+/// Adds the model that answers.
+pub fn name_model(headers: &mut HeaderMap, model: &Model) {
+    insert(headers, "x-wattgate-model", &model.name);
+    insert(headers, "x-wattgate-route", model.route().label());
+}
+
+fn insert(headers: &mut HeaderMap, name: &'static str, text: &str) {
+    // Names come from the config, which allows only visible ASCII; anything else is left out.
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
 }

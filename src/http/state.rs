@@ -14,6 +14,8 @@ pub struct Edge {
     pub gateway: Arc<Gateway>,
     pub body: BodyLimits,
     pub admin: AdminConfig,
+    /// How long the head of a streamed reply may wait for the first output.
+    pub stream_head_after: Duration,
 }
 
 /// Limits of a request's body.

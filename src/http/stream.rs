@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
 use serde::Serialize;
 use tokio::time::timeout;
@@ -15,6 +16,7 @@ use super::error::ApiError;
 use super::formats::events::EventWriter;
 use super::formats::{ReplyFormat, format_of};
 use crate::backends::Event;
+use crate::serving::error::ServeError;
 use crate::serving::execution::Execution;
 use crate::traffic::Receipt;
 
@@ -31,10 +33,27 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
 ];
 
-/// Streams an opened execution.
-pub fn streamed(execution: Execution, headers: HeaderMap) -> Response {
-    let format = format_of(&execution);
-    (HEADERS, headers, Body::from_stream(frames(execution, format))).into_response()
+/// An execution that is open, or whose candidates are still being tried.
+pub enum Answer {
+    Open(Box<Execution>),
+    Opening(Opening),
+}
+
+/// Gives the execution back when a candidate has output, or all have failed.
+pub type Opening = BoxFuture<'static, (Execution, Result<(), ServeError>)>;
+
+/// Tries the candidates of an execution.
+pub fn open(mut execution: Execution) -> Opening {
+    async move {
+        let opened = execution.open().await;
+        (execution, opened)
+    }
+    .boxed()
+}
+
+/// Streams an execution.
+pub fn streamed(answer: Answer, headers: HeaderMap) -> Response {
+    (HEADERS, headers, Body::from_stream(frames(answer))).into_response()
 }
 
 /// What happened to the execution while its events were collected.
@@ -46,12 +65,26 @@ enum Progress {
 }
 
 /// The body: everything that is ready leaves in one piece.
-fn frames(
-    mut execution: Execution,
-    mut format: Box<dyn ReplyFormat>,
-) -> impl Stream<Item = Result<Bytes, Infallible>> {
+fn frames(answer: Answer) -> impl Stream<Item = Result<Bytes, Infallible>> {
     async_stream::stream! {
         let mut out = EventWriter::default();
+        let mut execution = match answer {
+            Answer::Open(execution) => *execution,
+            Answer::Opening(mut opening) => loop {
+                out.keep_alive();
+                yield Ok(out.take());
+                match timeout(KEEP_ALIVE, &mut opening).await {
+                    Ok((execution, Ok(()))) => break execution,
+                    Ok((execution, Err(error))) => {
+                        fail(execution, &error.into(), &mut out);
+                        yield Ok(out.take());
+                        return;
+                    }
+                    Err(_) => {}
+                }
+            },
+        };
+        let mut format = format_of(&execution);
         loop {
             match collect(&mut execution, &mut *format, &mut out).await {
                 Progress::Running => yield Ok(out.take()),

@@ -107,8 +107,6 @@ pub(super) fn exclusion(
         (needs.embeddings != can.embeddings, Exclusion::OtherTask),
         (needs.chat && !can.chat, Exclusion::NoChatTemplate),
         (candidate.unavailable == Some(Unavailable::NoApiKey), Exclusion::NoApiKey),
-        (candidate.unavailable == Some(Unavailable::NotReady), Exclusion::NotReady),
-        (candidate.unavailable == Some(Unavailable::Busy), Exclusion::Busy),
         (needs.tools && !can.tools, Exclusion::NoTools),
         (needs.schema && !can.schema, Exclusion::NoSchema),
         (needs.media && !can.media, Exclusion::NoMedia),
@@ -118,7 +116,12 @@ pub(super) fn exclusion(
         (surely_too_long(features, candidate), Exclusion::ContextTooShort),
     ];
     let broken = rules.into_iter().find_map(|(applies, exclusion)| applies.then_some(exclusion));
-    broken.or_else(|| over_budget(candidate, rule))
+    // Last what passes: a model that could not answer anyway is not worth waiting for.
+    broken.or_else(|| over_budget(candidate, rule)).or(match candidate.unavailable {
+        Some(Unavailable::NotReady) => Some(Exclusion::NotReady),
+        Some(Unavailable::Busy) => Some(Exclusion::Busy),
+        Some(Unavailable::NoApiKey) | None => None,
+    })
 }
 
 /// The token estimate is rough, so only a prompt that is too long even at half the estimate is

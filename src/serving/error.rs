@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backends::{BackendError, ErrorKind, ErrorSource};
 use crate::routing::{EvaluatedCandidate, Exclusion, OverrideError};
+
+/// How long to wait for one of many short tasks to end.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Failure of a request: its kind, the party at fault, and whether the same request may succeed
 /// later.
@@ -36,8 +40,12 @@ pub enum ServeErrorKind {
     #[error(transparent)]
     Override(OverrideError),
     /// The decision excluded every model, each for the reason given.
-    #[error("no model can answer this request ({})", explain(.0))]
-    NoCandidate(Arc<[(Arc<str>, Exclusion)]>),
+    #[error("no model can answer this request ({})", explain(.exclusions))]
+    NoCandidate {
+        exclusions: Arc<[(Arc<str>, Exclusion)]>,
+        /// When one of them may take requests again, if that is known.
+        retry_after: Option<Duration>,
+    },
     #[error(transparent)]
     Backend(BackendError),
     /// The model counted more tokens than its context holds; `field` holds them.
@@ -74,7 +82,11 @@ impl From<OverrideError> for ServeError {
 }
 
 impl ServeErrorKind {
-    pub fn no_candidate(judged: &[EvaluatedCandidate]) -> Self {
+    /// `ready_in` says when a model that is not ready may be again.
+    pub fn no_candidate(
+        judged: &[EvaluatedCandidate],
+        ready_in: impl Fn(&str) -> Option<Duration>,
+    ) -> Self {
         let exclusions =
             || judged.iter().filter_map(|one| Some((one.candidate.model.clone(), one.excluded?)));
         // A model for other tasks is to blame only if nothing else could have answered either.
@@ -82,7 +94,11 @@ impl ServeErrorKind {
         let relevant = exclusions().any(|(_, reason)| !irrelevant.contains(&reason));
         let blamed =
             |(_, reason): &(Arc<str>, Exclusion)| !(relevant && *reason == Exclusion::OtherTask);
-        Self::NoCandidate(exclusions().filter(blamed).collect())
+        let transient = exclusions().filter(|(_, reason)| reason.is_transient());
+        Self::NoCandidate {
+            exclusions: exclusions().filter(blamed).collect(),
+            retry_after: transient.filter_map(|(model, _)| ready_in(&model)).min(),
+        }
     }
 
     fn source(&self) -> ErrorSource {
@@ -92,16 +108,31 @@ impl ServeErrorKind {
             | Self::Override(_)
             | Self::TooLong { .. }
             | Self::UnknownRequest(_) => ErrorSource::Client,
-            Self::NoCandidate(exclusions) if about_the_request(exclusions) => ErrorSource::Client,
-            Self::NoCandidate(_) => ErrorSource::Backend,
+            Self::NoCandidate { exclusions, .. } if about_the_request(exclusions) => {
+                ErrorSource::Client
+            }
+            Self::NoCandidate { .. } => ErrorSource::Backend,
             Self::Backend(error) => error.kind.source(),
             Self::SearchBusy | Self::Internal => ErrorSource::Us,
         }
     }
 
-    fn is_retryable(&self) -> bool {
+    /// How long the client should wait, where waiting helps and the time is known.
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NoCandidate(exclusions) => {
+            Self::Backend(error) => error.kind.retry_after(),
+            Self::NoCandidate { exclusions, retry_after } => retry_after.or_else(|| {
+                let busy = exclusions.iter().any(|(_, reason)| *reason == Exclusion::Busy);
+                busy.then_some(BUSY_RETRY_AFTER)
+            }),
+            Self::SearchBusy => Some(BUSY_RETRY_AFTER),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_retryable(&self) -> bool {
+        match self {
+            Self::NoCandidate { exclusions, .. } => {
                 exclusions.iter().any(|(_, reason)| reason.is_transient())
             }
             Self::Backend(error) => !matches!(
@@ -143,7 +174,10 @@ mod tests {
 
     #[test]
     fn fault_and_retry_follow_from_the_kind() {
-        let excluded = |reason| ServeErrorKind::NoCandidate([("m".into(), reason)].into());
+        let excluded = |reason| ServeErrorKind::NoCandidate {
+            exclusions: [("m".into(), reason)].into(),
+            retry_after: None,
+        };
         let backend = |kind| ServeErrorKind::Backend(BackendError { model: "m".into(), kind });
         for (kind, source, retryable) in [
             (ServeErrorKind::UnknownModel("x".into()), ErrorSource::Client, false),

@@ -18,6 +18,7 @@ use super::attempt_state::{AttemptStart, output_pieces};
 use super::conversations::retry_detector::Fingerprint;
 use super::decision_metrics;
 use super::error::{ServeError, ServeErrorKind};
+use super::failures::Failures;
 use super::first_tokens::FirstTokens;
 use super::gateway::Gateway;
 use super::judge::answer_capture::AnswerCapture;
@@ -26,6 +27,7 @@ use super::models::model::Model;
 use super::options::RequestOptions;
 use super::plan::Plan;
 use super::recorder::RequestRecorder;
+use super::redaction::without_quotes;
 use super::remote_metering::RemoteMetering;
 use crate::backends::{BackendError, ErrorKind, Event, EventStream, Job, SchedulingOptions};
 use crate::openai::Request;
@@ -34,6 +36,9 @@ use crate::routing::cascade::WINDOW_TOKENS;
 use crate::routing::reason::ReasonKind;
 use crate::traffic::{AttemptOutcome, ImplicitSignal};
 use crate::units::{AttemptId, MonotonicNs};
+
+/// Events without output after which a model counts as answering: they are held in memory.
+const HELD_EVENTS_MAX: usize = 64;
 
 /// A request that is being answered.
 pub struct Execution {
@@ -123,7 +128,7 @@ impl Execution {
 
     /// Tries the candidates in the order of the decision until one gives output.
     pub async fn open(&mut self) -> Result<(), ServeError> {
-        let mut failure = ServeErrorKind::no_candidate(&self.plan.decision.evaluated).into();
+        let mut failures = Failures::new(self.excluded());
         let models = &self.plan.snapshot.models;
         let ranked = self.plan.decision.ranked_candidates();
         let mut order: VecDeque<Arc<Model>> =
@@ -143,14 +148,23 @@ impl Execution {
                     // A request that the second model rejects was accepted by the first one.
                     let late = error.kind == ErrorKind::DeadlineExceeded;
                     let goes_on = error.kind.another_could_answer() || (escalated && !late);
-                    failure = self.refusal(error);
+                    let failure = self.failure(error);
                     if !goes_on {
-                        break;
+                        return Err(failure.into());
                     }
+                    failures.add(failure);
                 }
             }
         }
-        Err(failure)
+        Err(failures.most_hopeful().into())
+    }
+
+    /// Why the candidates that were not ranked may not answer.
+    fn excluded(&self) -> ServeErrorKind {
+        let models = &self.plan.snapshot.models;
+        ServeErrorKind::no_candidate(&self.plan.decision.evaluated, |model| {
+            models.get(model).and_then(|model| model.health().ready_in)
+        })
     }
 
     /// How the first model's answer is assessed; `None` without a cascade.
@@ -159,12 +173,12 @@ impl Execution {
         self.plan.rule.cascade.filter(|_| watched)
     }
 
-    fn refusal(&self, error: BackendError) -> ServeError {
+    fn failure(&self, error: BackendError) -> ServeErrorKind {
         match error.kind {
             ErrorKind::ContextExceeded { .. } => {
-                ServeErrorKind::TooLong { error, field: self.request.prompt_field() }.into()
+                ServeErrorKind::TooLong { error, field: self.request.prompt_field() }
             }
-            _ => error.into(),
+            _ => ServeErrorKind::Backend(error),
         }
     }
 
@@ -185,7 +199,8 @@ impl Execution {
     }
 
     /// Starts one deployment and waits for its first output, or, under a cascade, for enough of it
-    /// to assess. Until then the next candidate could answer unnoticed.
+    /// to assess. Until then the next candidate could answer unnoticed: a role, an empty chunk or
+    /// the name of a choice is no output yet.
     async fn attempt(
         &mut self,
         deployment: &Arc<Deployment>,
@@ -193,17 +208,20 @@ impl Execution {
     ) -> Result<Beginning, BackendError> {
         self.start_attempt(deployment);
         loop {
-            match self.next_or_fail().await? {
+            let event = self.next_or_fail().await?;
+            // An answer may be empty, and an upstream may send empty chunks for ever.
+            let begins = output_pieces(&event) > 0
+                || matches!(event, Event::Done(_))
+                || self.held.len() >= HELD_EVENTS_MAX;
+            match event {
                 Event::Started | Event::Confidence(_) | Event::Truncated { .. } => {}
-                // An answer may be empty: then its usage comes first.
-                early @ (Event::Usage(_) | Event::Energy(_)) => self.held.push_back(early),
-                output => {
-                    self.held.push_back(output);
-                    return match cascade {
-                        Some(cascade) => self.withhold(cascade).await,
-                        None => Ok(Beginning::Good),
-                    };
-                }
+                event => self.held.push_back(event),
+            }
+            if begins {
+                return match cascade {
+                    Some(cascade) => self.withhold(cascade).await,
+                    None => Ok(Beginning::Good),
+                };
             }
         }
     }
@@ -354,12 +372,11 @@ impl Execution {
             request.id = %self.id(),
             model.name = %error.model,
             error.kind = error.kind.label(),
-            "{}",
-            // An upstream's complaint about a request may quote it.
-            match &error.kind {
-                ErrorKind::InvalidRequest(_) | ErrorKind::Unsupported(_) => "the upstream refused the request".to_owned(),
-                kind => kind.to_string(),
-            },
+            "attempt failed: {}",
+            // A complaint about a request may quote it.
+            without_quotes(&error.kind.to_string(), &self.body)
+                .as_deref()
+                .unwrap_or("its reason may quote the request"),
         );
     }
 }

@@ -110,7 +110,7 @@ impl Router {
         });
         let chosen = decision.chosen().and_then(|chosen| snapshot.models.get(&chosen.model));
         let first = chosen.or(snapshot.models.values().next()).map(Arc::clone);
-        let first = first.ok_or_else(|| ServeErrorKind::NoCandidate([].into()))?;
+        let first = first.ok_or_else(|| ServeErrorKind::no_candidate(&[], |_| None))?;
         Ok(Plan {
             policy: addressed.policy,
             rule,

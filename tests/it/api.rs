@@ -2,6 +2,7 @@
 
 mod chat;
 mod completions;
+mod early_head;
 mod edge;
 mod embeddings;
 mod feedback;

@@ -4,6 +4,7 @@ mod cascade;
 mod cascade_curve;
 mod deployments;
 mod fallback;
+mod first_word;
 mod judge;
 mod policies;
 mod sessions;

@@ -5,14 +5,15 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
 
 use crate::http::error::ApiError;
 use crate::http::extract::body::{Parse, parse_chat, parse_completion, parse_embedding, read_body};
 use crate::http::extract::options::options;
 use crate::http::layers::request_id::RequestId;
-use crate::http::reply::{explain, whole};
+use crate::http::reply::{explain, name_model, whole};
 use crate::http::state::Edge;
-use crate::http::stream::streamed;
+use crate::http::stream::{Answer, open, streamed};
 use crate::serving::execution::Execution;
 use crate::units::MonotonicNs;
 
@@ -59,16 +60,27 @@ async fn answer(
     let options = options(headers, request.fields(), id, arrived)?;
     let plan = edge.gateway.router.plan(&request, &options)?;
     let mut execution = Execution::new(edge.gateway, request, body, &options, plan);
-    if let Err(error) = execution.open().await {
+    let mut headers = explain(execution.id(), &execution.plan);
+    let (execution, opened) = if execution.request().streams() {
+        let mut opening = open(execution);
+        match timeout(edge.stream_head_after, &mut opening).await {
+            Ok(opened) => opened,
+            // Proxies and clients give up on a reply without a head.
+            Err(_) => return Ok(streamed(Answer::Opening(opening), headers)),
+        }
+    } else {
+        let opened = execution.open().await;
+        (execution, opened)
+    };
+    if let Err(error) = opened {
         let error = ApiError::from(error);
-        let headers = explain(execution.id(), &execution.plan, None);
         let receipt = execution.failed(error.status().as_u16());
         return Ok((headers, error.reply(Some(&receipt))).into_response());
     }
     if execution.request().streams() {
-        let headers = explain(execution.id(), &execution.plan, Some(execution.model()));
-        Ok(streamed(execution, headers))
+        name_model(&mut headers, execution.model());
+        Ok(streamed(Answer::Open(Box::new(execution)), headers))
     } else {
-        Ok(whole(execution).await)
+        Ok(whole(execution, headers).await)
     }
 }

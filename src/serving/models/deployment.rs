@@ -92,9 +92,9 @@ impl Deployment {
                 ms: engine.load_ms(),
                 joules: meter.load_energy(model, engine.memory.weights_bytes).joules,
             }),
-            llama::Phase::Loading { percent } if engine.on_demand => Some(LoadCost {
+            llama::Phase::Loading { .. } if engine.on_demand => Some(LoadCost {
                 state: NotLoaded::Loading,
-                ms: engine.load_ms() * (1.0 - f64::from(percent.min(100)) / 100.0),
+                ms: engine.ready_in().map_or(0.0, |left| left.as_secs_f64() * 1e3),
                 joules: Some(Joules(0.0)),
             }),
             _ => None,

@@ -1,6 +1,7 @@
 //! Combined health of several deployments of a model, and the one to try first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::deployment::Deployment;
 use crate::backends::Health;
@@ -28,7 +29,10 @@ impl<'m> Pool<'m> {
 
     pub(super) fn plus(self, other: Self) -> Self {
         match (self.unavailable, other.unavailable) {
-            (_, Some(_)) => self,
+            (Some(_), Some(_)) => {
+                Self { health: Health { ready_in: self.sooner(other), ..self.health }, ..self }
+            }
+            (None, Some(_)) => self,
             (Some(_), None) => other,
             (None, None) => {
                 let idler = if other.least_in_flight < self.least_in_flight { other } else { self };
@@ -44,5 +48,10 @@ impl<'m> Pool<'m> {
                 Self { health, ..idler }
             }
         }
+    }
+
+    /// When the first of two pools that are not ready may be again.
+    fn sooner(self, other: Self) -> Option<Duration> {
+        [self, other].into_iter().filter_map(|pool| pool.health.ready_in).min()
     }
 }

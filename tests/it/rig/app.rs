@@ -309,17 +309,21 @@ pub fn ask_streaming(model: &str, prompt: &str) -> Value {
 
 /// Config of a cloud model at a mock upstream, without a key.
 pub fn cloud_model(name: &str, ability: f64, upstream: &MockUpstream) -> String {
+    cloud_model_at(name, ability, &upstream.base_url())
+}
+
+/// As [`cloud_model`], at any upstream.
+pub fn cloud_model_at(name: &str, ability: f64, base_url: &str) -> String {
     format!(
         r#"
         [models.{name}]
         ability = {ability:?}
         [models.{name}.openai]
-        base_url = "{}"
+        base_url = "{base_url}"
         model = "{name}-upstream"
         energy_class = "small"
         dollars_per_million_input_tokens = 1.0
         dollars_per_million_output_tokens = 10.0
-        "#,
-        upstream.base_url()
+        "#
     )
 }

@@ -56,7 +56,7 @@ impl Backend for LlamaBackend {
         };
         Health {
             ready: state.takes_requests(),
-            ready_in: None,
+            ready_in: state.ready_in(),
             in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
             slots: self.config.slots,
             context_tokens: Some(

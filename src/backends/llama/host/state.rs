@@ -111,6 +111,13 @@ impl EngineState {
         }
     }
 
+    /// When a load that is under way is expected to end; `None` if none is.
+    pub fn ready_in(&self) -> Option<Duration> {
+        let Phase::Loading { percent } = self.phase else { return None };
+        let left = self.load_ms() * (1.0 - f64::from(percent.min(100)) / 100.0);
+        Some(Duration::from_secs_f64(left / 1e3))
+    }
+
     /// Expected duration of a load in milliseconds: that of the last one, or an estimate by size.
     pub fn load_ms(&self) -> f64 {
         let by_size = || self.memory.weights_bytes as f64 / LOAD_BYTES_PER_S * 1e3 + LOAD_MIN_MS;
