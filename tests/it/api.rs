@@ -5,6 +5,7 @@ mod completions;
 mod early_head;
 mod edge;
 mod embeddings;
+mod exchange;
 mod feedback;
 mod hostile_schemas;
 mod local_chat;

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// The head of a streamed answer; the end of the connection ends its body.
-const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+pub(super) const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
                            connection: close\r\n\r\n";
 
 #[derive(Clone, Debug)]
@@ -128,7 +128,7 @@ async fn serve(mut stream: TcpStream, steps: Arc<[Step]>, requests: Arc<AtomicUs
 }
 
 /// Reads a request to the end of its body. `None` if the connection ends before.
-async fn read_request(stream: &mut TcpStream) -> Option<()> {
+pub(super) async fn read_request(stream: &mut TcpStream) -> Option<()> {
     let (mut request, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         let count = stream.read(&mut piece).await.ok().filter(|count| *count > 0)?;
