@@ -2,6 +2,7 @@
 
 mod chat;
 mod completions;
+mod connections;
 mod early_head;
 mod edge;
 mod embeddings;

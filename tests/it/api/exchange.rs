@@ -190,10 +190,9 @@ impl ReferenceStateMachine for Machine {
 
     fn apply(mut model: Model, step: &Move) -> Model {
         match step {
-            Move::Rest => {}
             Move::Head => model.head = true,
             Move::Opening(Opening::Role | Opening::EmptyText) => model.begun = true,
-            Move::Opening(_) => {}
+            Move::Opening(_) | Move::Rest => {}
             Move::Word(word) => {
                 model.begun = true;
                 model.text.push_str(word);
