@@ -15,7 +15,11 @@ pub(super) fn route(model: &Model) -> Route {
 pub(super) fn origin(model: &Model) -> String {
     match &model.engine {
         Engine::Llama(config) => config.source.to_string(),
-        Engine::Openai(config) => config.base_url.clone(),
+        // A query string may hold a key.
+        Engine::Openai(config) => {
+            let base_url = &config.base_url;
+            base_url.split_once('?').map_or_else(|| base_url.clone(), |(url, _)| format!("{url}?…"))
+        }
     }
 }
 

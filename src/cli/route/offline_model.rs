@@ -143,7 +143,7 @@ impl OfflineModels<'_> {
                 route: Route::Cloud,
                 locality: Some(openai.nearest()),
                 ability,
-                capabilities: Capabilities::ALL,
+                capabilities: wiring::cloud_capabilities(openai),
                 context_tokens: openai.context_tokens,
                 billing: OwnedBilling::Upstream(Box::new(openai.clone())),
                 grid: rates.elsewhere(openai.carbon_zone.as_deref()),

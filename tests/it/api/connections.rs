@@ -18,8 +18,9 @@ const FLOOD_EVENTS: usize = 6_000;
 
 /// A gateway with one cloud model, `cloud`, and short limits.
 async fn gateway(steps: Vec<Step>) -> (TestApp, ScriptedUpstream) {
-    let upstream = ScriptedUpstream::start(steps).await;
-    let app = TestApp::start_with(&cloud_model_at("cloud", 1.0, &upstream.base_url()), |config| {
+    let upstream = ScriptedUpstream::start(vec![steps]).await;
+    let config = cloud_model_at("cloud", 1.0, &upstream.base_url());
+    let app = TestApp::start_with(&config, |config| {
         config.server.idle_timeout_ms = 300;
         config.server.write_timeout_ms = 400;
         config.server.shutdown_grace_ms = 300;
@@ -29,15 +30,13 @@ async fn gateway(steps: Vec<Step>) -> (TestApp, ScriptedUpstream) {
 
 /// An answer that no client can leave in its buffers.
 fn flood() -> Vec<Step> {
-    let event = Step::text(&"word ".repeat(800));
-    let mut steps = vec![Step::Head];
-    steps.extend(std::iter::repeat_n(event, FLOOD_EVENTS));
-    steps
+    let Step::Say(event) = Step::text(&"word ".repeat(800)) else { unreachable!() };
+    vec![Step::head(), Step::Say(event.repeat(FLOOD_EVENTS))]
 }
 
 /// An answer that begins and never ends.
 fn endless() -> Vec<Step> {
-    vec![Step::Head, Step::text("Hi"), Step::Hang]
+    vec![Step::head(), Step::text("Hi"), Step::Silence]
 }
 
 /// A connection with the smallest receive buffer.
@@ -158,7 +157,7 @@ async fn no_client_outlives_a_stop() {
 
 #[tokio::test]
 async fn a_request_that_waits_for_a_silent_upstream_is_cut_off_and_recorded_at_a_stop() {
-    let (app, _upstream) = gateway(vec![Step::Hang]).await;
+    let (app, _upstream) = gateway(vec![Step::Silence]).await;
     let url = app.url("/v1/chat/completions");
     let body = json!(ask("cloud", "hello"));
     let asking = crate::rig::app::client().post(url).json(&body).send();

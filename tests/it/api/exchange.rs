@@ -295,10 +295,8 @@ impl Opening {
         match self {
             Self::Role => Step::role(),
             Self::EmptyText => Step::text(""),
-            Self::Filter => {
-                Step::Data(json!({"choices": [], "prompt_filter_results": [{}]}).to_string())
-            }
-            Self::Comment => Step::Raw(b": still here\n\n".to_vec()),
+            Self::Filter => Step::data(json!({"choices": [], "prompt_filter_results": [{}]})),
+            Self::Comment => Step::Say(": still here\n\n".to_owned()),
             Self::EmptyData => Step::data(""),
         }
     }
@@ -321,10 +319,10 @@ impl System {
         match step {
             Move::Status(status) => {
                 let head = format!("HTTP/1.1 {status} No\r\nconnection: close\r\n\r\n");
-                exchange.play(&Step::Raw(head.into())).await;
-                exchange.close().await;
+                exchange.play(&Step::Say(head)).await;
+                exchange.play(&Step::Close).await;
             }
-            Move::Head => exchange.play(&Step::Head).await,
+            Move::Head => exchange.play(&Step::head()).await,
             Move::Opening(opening) => exchange.play(&opening.step()).await,
             Move::Word(word) => exchange.play(&Step::text(&word)).await,
             Move::LastWord(word) => {
@@ -336,17 +334,17 @@ impl System {
                 let usage = json!({"prompt_tokens": prompt, "completion_tokens": answer,
                     "total_tokens": prompt + answer});
                 let chunk = json!({"id": "c", "choices": [], "usage": usage});
-                exchange.play(&Step::Data(chunk.to_string())).await;
+                exchange.play(&Step::data(chunk)).await;
             }
             Move::Done => exchange.play(&Step::done()).await,
             Move::Error => exchange.play(&Step::error("overloaded", 503)).await,
-            Move::Cut => exchange.close().await,
+            Move::Cut => exchange.play(&Step::Close).await,
             Move::Hang | Move::Rest => {}
-            Move::Whole(text) => exchange.play(&Step::Raw(whole(&text).into())).await,
+            Move::Whole(text) => exchange.play(&Step::Say(whole(&text))).await,
             Move::HalfOfAWhole => {
                 let whole = whole("never seen");
-                exchange.play(&Step::Raw(whole.as_bytes()[..whole.len() - 20].to_vec())).await;
-                exchange.close().await;
+                exchange.play(&Step::Say(whole[..whole.len() - 20].to_owned())).await;
+                exchange.play(&Step::Close).await;
             }
             Move::ClientLeaves => {
                 self.client.receiving.abort_all();

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::scripted_upstream::{STREAM_HEAD, Step, read_request};
+use super::scripted_upstream::{Step, read_request};
 
 /// Timeout of a wait for an event that happens at once; only a failing test reaches it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,24 +44,15 @@ impl LedUpstream {
 }
 
 impl Exchange {
-    /// Sends what a step says. Errors mean that the gateway has closed the connection.
+    /// Does what a step says.
     pub async fn play(&mut self, step: &Step) {
         match step {
-            Step::Head => self.send(STREAM_HEAD.as_bytes()).await,
-            Step::Data(data) => self.send(format!("data: {data}\n\n").as_bytes()).await,
-            Step::Raw(bytes) => self.send(bytes).await,
+            // An error means that the gateway has closed the connection.
+            Step::Say(text) => drop(self.stream.write_all(text.as_bytes()).await),
             Step::Wait(time) => tokio::time::sleep(*time).await,
-            Step::Hang => {}
+            Step::Close => drop(self.stream.shutdown().await),
+            Step::Silence | Step::Repeat(_) | Step::Next => {}
         }
-    }
-
-    async fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes).await;
-    }
-
-    /// Ends the answer and the connection.
-    pub async fn close(&mut self) {
-        let _ = self.stream.shutdown().await;
     }
 
     /// Waits until the gateway has closed the connection.

@@ -1,64 +1,67 @@
-//! An upstream on loopback that plays one script to every request, byte for byte and pause by
-//! pause.
-//!
-//! Raw TCP, so that it can say what no server library would.
+//! An upstream on loopback that writes what a test tells it to, byte for byte, and misbehaves as
+//! servers do: silence, endless heartbeats, cut connections.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// The head of a streamed answer; the end of the connection ends its body.
-pub(super) const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
-                           connection: close\r\n\r\n";
+/// The pause between two heartbeats.
+const BEAT: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// The head of a streamed answer.
-    Head,
-    /// One event with this data.
-    Data(String),
-    /// Bytes as they are.
-    Raw(Vec<u8>),
+    Say(String),
     Wait(Duration),
     /// Nothing more, and the connection stays open.
-    Hang,
+    Silence,
+    /// This again and again, and the connection stays open.
+    Repeat(&'static str),
+    /// The next request may come by this connection.
+    Next,
+    /// The connection is closed; also at the end of a script.
+    Close,
 }
 
+/// The steps of a streamed answer; chunks are of choice 0.
 impl Step {
-    pub fn data(text: &str) -> Self {
-        Self::Data(text.to_owned())
+    /// The head; the end of the connection ends the body.
+    pub fn head() -> Self {
+        let head =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        Self::Say(head.to_owned())
     }
 
-    /// A chunk of choice 0 with this text.
+    /// One event.
+    pub fn data(data: impl Display) -> Self {
+        Self::Say(format!("data: {data}\n\n"))
+    }
+
+    pub fn chunk(delta: &Value, finish: &Value) -> Self {
+        let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
+        Self::data(json!({"id": "c", "choices": [choice]}))
+    }
+
     pub fn text(text: &str) -> Self {
-        let delta = serde_json::json!({"content": text});
-        Self::chunk(&delta, &serde_json::Value::Null)
-    }
-
-    /// A chunk of choice 0.
-    pub fn chunk(delta: &serde_json::Value, finish: &serde_json::Value) -> Self {
-        let choice = serde_json::json!({"index": 0, "delta": delta, "finish_reason": finish});
-        Self::Data(serde_json::json!({"id": "c", "choices": [choice]}).to_string())
+        Self::chunk(&json!({"content": text}), &Value::Null)
     }
 
     /// The chunk that many servers begin with.
     pub fn role() -> Self {
-        let delta = serde_json::json!({"role": "assistant", "content": ""});
-        Self::chunk(&delta, &serde_json::Value::Null)
+        Self::chunk(&json!({"role": "assistant", "content": ""}), &Value::Null)
     }
 
-    /// The end of choice 0.
     pub fn finish() -> Self {
-        Self::chunk(&serde_json::json!({}), &"stop".into())
+        Self::chunk(&json!({}), &json!("stop"))
     }
 
     pub fn error(message: &str, code: u16) -> Self {
-        Self::Data(serde_json::json!({"error": {"message": message, "code": code}}).to_string())
+        Self::data(json!({"error": {"message": message, "code": code}}))
     }
 
     pub fn done() -> Self {
@@ -68,20 +71,31 @@ impl Step {
 
 pub struct ScriptedUpstream {
     address: SocketAddr,
-    requests: Arc<AtomicUsize>,
-    // Dropping it ends the listener and every connection.
+    requests: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
 impl ScriptedUpstream {
-    /// Plays `steps` to every request.
-    pub async fn start(steps: Vec<Step>) -> Self {
+    /// Answers the first request by the first script, and so on; the last one serves all others.
+    pub async fn start(scripts: Vec<Vec<Step>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let requests = Arc::new(AtomicUsize::new(0));
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let seen = Arc::clone(&requests);
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, steps.into(), Arc::clone(&requests)));
+        tasks.spawn(async move {
+            let scripts = Arc::new(scripts);
+            let mut connections = JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                connections.spawn(serve(socket, Arc::clone(&scripts), Arc::clone(&seen)));
+            }
+        });
         Self { address, requests, _tasks: tasks }
+    }
+
+    /// A stream of these events, its headers before them; `then` is how it ends.
+    pub async fn streaming(events: &[&str], then: Step) -> Self {
+        Self::start(vec![stream_of("text/event-stream", events, then)]).await
     }
 
     /// For a model's `base_url`.
@@ -89,56 +103,101 @@ impl ScriptedUpstream {
         format!("http://{}/v1", self.address)
     }
 
-    /// How many requests came.
-    pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::SeqCst)
+    /// Config of a cloud model named `m`, with more keys.
+    pub fn model(&self, more: &str) -> String {
+        format!(
+            "[models.m]\nability = 3.0\n[models.m.openai]\nbase_url = \"{}\"\n\
+             dollars_per_million_input_tokens = 1.0\ndollars_per_million_output_tokens = 10.0\n{more}\n",
+            self.base_url()
+        )
+    }
+
+    /// The bodies of all requests so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
-async fn accept(listener: TcpListener, steps: Arc<[Step]>, requests: Arc<AtomicUsize>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
-        connections.spawn(serve(stream, Arc::clone(&steps), Arc::clone(&requests)));
-        while connections.try_join_next().is_some() {}
-    }
+/// Close-delimited, each event written by itself. An event that is no JSON and has a line end is
+/// written as it is.
+pub fn stream_of(content_type: &str, events: &[&str], then: Step) -> Vec<Step> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n\r\n");
+    let events = events.iter().map(|event| {
+        Step::Say(if event.ends_with('\n') {
+            (*event).to_owned()
+        } else {
+            format!("data: {event}\n\n")
+        })
+    });
+    std::iter::once(Step::Say(head)).chain(events).chain([then]).collect()
 }
 
-async fn serve(mut stream: TcpStream, steps: Arc<[Step]>, requests: Arc<AtomicUsize>) {
-    if read_request(&mut stream).await.is_none() {
-        return;
-    }
-    requests.fetch_add(1, Ordering::SeqCst);
-    for step in &*steps {
-        let bytes = match step {
-            Step::Head => STREAM_HEAD.into(),
-            Step::Data(data) => format!("data: {data}\n\n").into_bytes(),
-            Step::Raw(bytes) => bytes.clone(),
-            Step::Wait(time) => {
-                tokio::time::sleep(*time).await;
-                continue;
-            }
-            Step::Hang => std::future::pending().await,
+/// A whole response after which the connection stays open.
+pub fn whole(status: u16, headers: &str, body: &str) -> Step {
+    let length = body.len();
+    Step::Say(format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\n\r\n{body}"))
+}
+
+async fn serve(
+    mut socket: TcpStream,
+    scripts: Arc<Vec<Vec<Step>>>,
+    requests: Arc<Mutex<Vec<String>>>,
+) {
+    while let Some(body) = read_request(&mut socket).await {
+        let number = {
+            let mut requests = requests.lock().unwrap();
+            requests.push(body);
+            requests.len() - 1
         };
-        if stream.write_all(&bytes).await.is_err() {
+        let script = scripts.get(number).or(scripts.last()).cloned().unwrap_or_default();
+        if !play(&mut socket, script).await {
             return;
         }
     }
-    let _ = stream.shutdown().await;
 }
 
-/// Reads a request to the end of its body. `None` if the connection ends before.
-pub(super) async fn read_request(stream: &mut TcpStream) -> Option<()> {
-    let (mut request, mut piece) = (Vec::new(), [0; 4096]);
+/// False if the connection is to be closed.
+async fn play(socket: &mut TcpStream, script: Vec<Step>) -> bool {
+    for step in script {
+        match step {
+            Step::Say(text) => {
+                if socket.write_all(text.as_bytes()).await.is_err() {
+                    return false;
+                }
+                // So that each step arrives by itself.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Step::Wait(time) => tokio::time::sleep(time).await,
+            Step::Silence => std::future::pending().await,
+            Step::Repeat(text) => {
+                while socket.write_all(text.as_bytes()).await.is_ok() {
+                    tokio::time::sleep(BEAT).await;
+                }
+                return false;
+            }
+            Step::Next => return true,
+            Step::Close => return false,
+        }
+    }
+    false
+}
+
+/// The body of the next request; `None` if the client has closed the connection.
+pub(super) async fn read_request(socket: &mut TcpStream) -> Option<String> {
+    let mut request = Vec::new();
     loop {
-        let count = stream.read(&mut piece).await.ok().filter(|count| *count > 0)?;
-        request.extend_from_slice(&piece[..count]);
-        let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-        let length: usize = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
-        if request.len() >= end + 4 + length {
-            return Some(());
+        let text = String::from_utf8_lossy(&request).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+            });
+            if body.len() >= length.unwrap_or(0) {
+                return Some(body.to_owned());
+            }
+        }
+        if socket.read_buf(&mut request).await.ok()? == 0 {
+            return None;
         }
     }
 }
