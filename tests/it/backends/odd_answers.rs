@@ -208,10 +208,8 @@ async fn an_upstream_that_refuses_stream_options_is_asked_without_them() {
 
 #[tokio::test]
 async fn a_body_is_asked_for_unpacked_and_may_have_many_headers() {
-    let mut headers = JSON.to_owned();
-    for number in 0..150 {
-        headers.push_str(&format!("x-header-{number}: value\r\n"));
-    }
+    let many = (0..150).map(|number| format!("x-header-{number}: value\r\n"));
+    let headers: String = std::iter::once(JSON.to_owned()).chain(many).collect();
     let upstream = ScriptedUpstream::start(vec![vec![whole(200, &headers, ANSWER)]]).await;
     let app = TestApp::start(&upstream.model("")).await;
     assert_eq!(app.chat(&ask("m", "hi")).await.content(), "Hello");
