@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model, eventually};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
-use crate::rig::scripted_upstream::{ScriptedUpstream, Step, whole};
+use crate::rig::unruly_upstream::{Step, UnrulyUpstream, whole};
 
 const ANSWER: &str = r#"{"id":"u","choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}]}"#;
 const JSON: &str = "content-type: application/json\r\n";
@@ -166,7 +166,7 @@ async fn a_kept_connection_that_closes_as_the_request_arrives_is_replaced_once()
         (vec![vec![Step::Close], kept], 503, 1),
     ];
     for (scripts, status, requests) in cases {
-        let upstream = ScriptedUpstream::start(scripts).await;
+        let upstream = UnrulyUpstream::start(scripts).await;
         let app = TestApp::start(&upstream.model("")).await;
         let mut reply = app.chat(&ask("m", "hi")).await;
         if requests > 1 {
@@ -190,7 +190,7 @@ async fn an_upstream_that_refuses_stream_options_is_asked_without_them() {
         "data: {\"choices\":[{\"delta\":{\"content\":\"Hello\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n",
     );
     let upstream =
-        ScriptedUpstream::start(vec![vec![refusal, Step::Next], vec![stream.clone(), Step::Next]])
+        UnrulyUpstream::start(vec![vec![refusal, Step::Next], vec![stream.clone(), Step::Next]])
             .await;
     let app = TestApp::start(&upstream.model("")).await;
     for _ in 0..2 {
@@ -200,7 +200,7 @@ async fn an_upstream_that_refuses_stream_options_is_asked_without_them() {
         upstream.requests().iter().map(|body| body.contains("stream_options")).collect();
     assert_eq!(with, [true, false, false], "it is remembered");
 
-    let upstream = ScriptedUpstream::start(vec![vec![stream, Step::Next]]).await;
+    let upstream = UnrulyUpstream::start(vec![vec![stream, Step::Next]]).await;
     let app = TestApp::start(&upstream.model("stream_usage = false")).await;
     assert_eq!(app.stream(&ask_streaming("m", "hi")).await.content(), "Hello");
     assert!(!upstream.requests()[0].contains("stream_options"));
@@ -210,7 +210,7 @@ async fn an_upstream_that_refuses_stream_options_is_asked_without_them() {
 async fn a_body_is_asked_for_unpacked_and_may_have_many_headers() {
     let many = (0..150).map(|number| format!("x-header-{number}: value\r\n"));
     let headers: String = std::iter::once(JSON.to_owned()).chain(many).collect();
-    let upstream = ScriptedUpstream::start(vec![vec![whole(200, &headers, ANSWER)]]).await;
+    let upstream = UnrulyUpstream::start(vec![vec![whole(200, &headers, ANSWER)]]).await;
     let app = TestApp::start(&upstream.model("")).await;
     assert_eq!(app.chat(&ask("m", "hi")).await.content(), "Hello");
 
