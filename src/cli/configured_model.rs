@@ -45,3 +45,15 @@ pub(super) fn readiness(config: &Config, model: &Model) -> String {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_a_query_string_is_not_shown() {
+        let text = "[models.m.openai]\nbase_url = \"https://h/v1?key=sk-secret\"\n";
+        let config = config::parse(text, "t").unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(origin(&config.models["m"]), "https://h/v1?…");
+    }
+}

@@ -11,5 +11,5 @@ pub mod local_models;
 pub mod mock_upstream;
 pub mod model_folder;
 pub mod rapl;
-pub mod scripted_upstream;
 pub mod serving;
+pub mod unruly_upstream;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use wattgate::traffic::Outcome;
 
 use crate::rig::app::{PATIENCE, TestApp, ask, ask_streaming, cloud_model_at};
-use crate::rig::scripted_upstream::{ScriptedUpstream, Step};
+use crate::rig::unruly_upstream::{Step, UnrulyUpstream};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -17,8 +17,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FLOOD_EVENTS: usize = 6_000;
 
 /// A gateway with one cloud model, `cloud`, and short limits.
-async fn gateway(steps: Vec<Step>) -> (TestApp, ScriptedUpstream) {
-    let upstream = ScriptedUpstream::start(vec![steps]).await;
+async fn gateway(steps: Vec<Step>) -> (TestApp, UnrulyUpstream) {
+    let upstream = UnrulyUpstream::start(vec![steps]).await;
     let config = cloud_model_at("cloud", 1.0, &upstream.base_url());
     let app = TestApp::start_with(&config, |config| {
         config.server.idle_timeout_ms = 300;

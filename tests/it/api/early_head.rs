@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model_at, eventually};
-use crate::rig::scripted_upstream::{ScriptedUpstream, Step};
+use crate::rig::unruly_upstream::{Step, UnrulyUpstream};
 
 const HEAD_AFTER: Duration = Duration::from_millis(100);
 
-async fn gateway(steps: Vec<Step>) -> (TestApp, ScriptedUpstream) {
-    let upstream = ScriptedUpstream::start(vec![steps]).await;
+async fn gateway(steps: Vec<Step>) -> (TestApp, UnrulyUpstream) {
+    let upstream = UnrulyUpstream::start(vec![steps]).await;
     let config = cloud_model_at("slow", 3.0, &upstream.base_url());
     let head_after_ms = u64::try_from(HEAD_AFTER.as_millis()).unwrap();
     let app = TestApp::start_with(&config, |config| {

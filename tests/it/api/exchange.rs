@@ -18,7 +18,7 @@ use wattgate::traffic::{AttemptOutcome, Outcome, Record};
 use crate::rig::app::{TestApp, ask, cloud_model, cloud_model_at, eventually};
 use crate::rig::led_upstream::{Exchange, LedUpstream};
 use crate::rig::mock_upstream::MockUpstream;
-use crate::rig::scripted_upstream::Step;
+use crate::rig::unruly_upstream::Step;
 
 /// Silence after which an upstream has failed. Far longer than a test takes between two steps.
 const SILENCE: Duration = Duration::from_millis(1_500);

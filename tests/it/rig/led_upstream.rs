@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::scripted_upstream::{Step, read_request};
+use super::unruly_upstream::{Step, read_request};
 
 /// Timeout of a wait for an event that happens at once; only a failing test reaches it.
 const PATIENCE: Duration = Duration::from_secs(10);

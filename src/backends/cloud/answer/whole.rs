@@ -12,7 +12,7 @@ use crate::backends::cloud::json_text;
 use crate::openai::FinishReason;
 
 /// The events of an answer that was not streamed.
-pub(in crate::backends::cloud) fn whole(body: &Bytes) -> Result<Vec<Event>, ErrorKind> {
+pub(crate) fn whole(body: &Bytes) -> Result<Vec<Event>, ErrorKind> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     let json =
         std::str::from_utf8(text).map_err(|_| failure::protocol("the answer is not UTF-8"))?;
@@ -39,7 +39,7 @@ pub(in crate::backends::cloud) fn whole(body: &Bytes) -> Result<Vec<Event>, Erro
 }
 
 /// The chunks of a stream that say what a whole answer says, where a stream was asked for.
-pub(in crate::backends::cloud) fn as_chunks(body: &[u8]) -> Result<Vec<String>, ErrorKind> {
+pub(crate) fn as_chunks(body: &[u8]) -> Result<Vec<String>, ErrorKind> {
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut answer: Value = serde_json::from_slice(text)
         .map_err(|_| failure::protocol("JSON that cannot be read instead of an event stream"))?;

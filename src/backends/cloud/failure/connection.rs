@@ -9,10 +9,7 @@ use crate::backends::backend::ErrorKind;
 use crate::backends::cloud::plain;
 
 /// No connection, or no response on it.
-pub(in crate::backends::cloud) fn unsent(
-    error: &reqwest::Error,
-    connect_timeout: Duration,
-) -> ErrorKind {
+pub(crate) fn unsent(error: &reqwest::Error, connect_timeout: Duration) -> ErrorKind {
     match (error.is_connect(), error.is_timeout()) {
         (true, true) => ErrorKind::Timeout { after: connect_timeout },
         (true, false) => {
@@ -24,10 +21,7 @@ pub(in crate::backends::cloud) fn unsent(
 }
 
 /// As [`unsent`], of a connection without TLS.
-pub(in crate::backends::cloud) fn unsent_plain(
-    error: &plain::Error,
-    connect_timeout: Duration,
-) -> ErrorKind {
+pub(crate) fn unsent_plain(error: &plain::Error, connect_timeout: Duration) -> ErrorKind {
     match error {
         plain::Error::ConnectTimeout => ErrorKind::Timeout { after: connect_timeout },
         plain::Error::Connect(error) => {
@@ -38,13 +32,13 @@ pub(in crate::backends::cloud) fn unsent_plain(
 }
 
 /// A connection that broke while an answer was awaited or read.
-pub(in crate::backends::cloud) fn broken(error: &reqwest::Error) -> ErrorKind {
+pub(crate) fn broken(error: &reqwest::Error) -> ErrorKind {
     let cause = root_cause(error).unwrap_or_else(|| "unknown cause".to_owned());
     ErrorKind::Unavailable(format!("the connection to the upstream broke: {cause}"))
 }
 
 /// As [`broken`], of a connection without TLS.
-pub(in crate::backends::cloud) fn broken_plain(error: &plain::Error) -> ErrorKind {
+pub(crate) fn broken_plain(error: &plain::Error) -> ErrorKind {
     let cause = root_cause(error).unwrap_or_else(|| error.to_string());
     ErrorKind::Unavailable(format!("the connection to the upstream broke: {cause}"))
 }

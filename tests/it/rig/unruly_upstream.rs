@@ -69,13 +69,13 @@ impl Step {
     }
 }
 
-pub struct ScriptedUpstream {
+pub struct UnrulyUpstream {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
     _tasks: JoinSet<()>,
 }
 
-impl ScriptedUpstream {
+impl UnrulyUpstream {
     /// Answers the first request by the first script, and so on; the last one serves all others.
     pub async fn start(scripts: Vec<Vec<Step>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
