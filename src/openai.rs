@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod completion;
+pub mod constraint;
 pub mod content;
 pub mod embedding;
 pub mod error;
@@ -16,6 +17,7 @@ pub use chat::{
     ChatRequest, ChatResponse, Choice, FinishReason, Message, Role, StreamOptions, Usage,
 };
 pub use completion::CompletionRequest;
+pub use constraint::{ConstraintFields, StructuredOutputs};
 pub use content::{Content, Part, Stop};
 pub use embedding::EmbeddingRequest;
 pub use error::{ErrorBody, ErrorEnvelope};

@@ -2,6 +2,7 @@
 
 mod chat;
 mod completions;
+mod constraints;
 mod edge;
 mod embeddings;
 mod feedback;
@@ -10,5 +11,6 @@ mod local_chat;
 mod metrics;
 mod output;
 mod scheduling;
+mod templates;
 mod tool_formats;
 mod tools;

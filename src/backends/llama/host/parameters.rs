@@ -3,9 +3,6 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::refusal::invalid;
-use crate::backends::backend::ErrorKind;
-use crate::backends::llama::wire::constraint::Constraint;
 use crate::backends::llama::wire::sampling::Sampling;
 use crate::openai::{ChatRequest, SamplingFields};
 
@@ -36,25 +33,4 @@ fn seed(asked: Option<i64>) -> u64 {
 pub(super) fn logprobs(request: &ChatRequest) -> Option<u8> {
     let top = request.top_logprobs.unwrap_or(0);
     request.logprobs.unwrap_or(false).then(|| u8::try_from(top).unwrap_or(u8::MAX))
-}
-
-/// The constraint of `response_format`.
-pub(super) fn constraint(request: &ChatRequest) -> Result<Option<Constraint>, ErrorKind> {
-    let Some(format) = &request.response_format else { return Ok(None) };
-    match format.kind.as_str() {
-        "text" => Ok(None),
-        "json_object" => Ok(Some(Constraint::JsonObject)),
-        "json_schema" => {
-            let schema = format.json_schema.as_ref().and_then(|format| format.schema.as_ref());
-            let missing = "`response_format` of type `json_schema` needs `json_schema.schema`";
-            let schema = schema.ok_or_else(|| invalid("response_format", missing))?;
-            Ok(Some(Constraint::JsonSchema(schema.get().to_owned())))
-        }
-        other => Err(invalid(
-            "response_format",
-            format!(
-                "local models support a `response_format` of type `text`, `json_object` or `json_schema`, not `{other}`"
-            ),
-        )),
-    }
 }

@@ -2,10 +2,11 @@
 //!
 //! Refuses parameters that local models do not support, rather than ignore them.
 
+use super::constraint::constraint;
 use super::conversation::conversation;
-use super::parameters::{constraint, logprobs, sampling};
-use super::refusal::invalid;
-use crate::backends::backend::{ErrorKind, Job, RequestFault};
+use super::parameters::{logprobs, sampling};
+use super::refusal::{invalid, unsupported};
+use crate::backends::backend::{ErrorKind, Job};
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::protocol::{Embed, Prompt, Submission, ToEngine};
 use crate::backends::scheduling_options::SchedulingOptions;
@@ -40,7 +41,8 @@ fn chat(
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
         ignore_eos: request.ignore_eos.unwrap_or(false),
         logprobs: logprobs(request),
-        constraint: constraint(request)?,
+        constraint: constraint(&request.constraints())?,
+        least_tokens: request.min_tokens.unwrap_or(0),
         terms,
     })
 }
@@ -61,7 +63,8 @@ fn raw(
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
         ignore_eos: request.ignore_eos.unwrap_or(false),
         logprobs: request.logprobs.map(|top| u8::try_from(top).unwrap_or(u8::MAX)),
-        constraint: None,
+        constraint: constraint(&request.constraints())?,
+        least_tokens: request.min_tokens.unwrap_or(0),
         terms,
     })
 }
@@ -85,9 +88,4 @@ fn check(request: &CompletionRequest) -> Result<(), ErrorKind> {
     } else {
         Ok(())
     }
-}
-
-fn unsupported(param: &str, what: &str) -> ErrorKind {
-    let message = format!("`{param}`: local models do not support {what}");
-    RequestFault::new(message, Some(param), Some("unsupported_parameter")).of_model()
 }
