@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod completion;
 pub mod constraint;
+pub mod constraint_fields;
 pub mod content;
 pub mod embedding;
 pub mod error;
@@ -17,7 +18,8 @@ pub use chat::{
     ChatRequest, ChatResponse, Choice, FinishReason, Message, Role, StreamOptions, Usage,
 };
 pub use completion::CompletionRequest;
-pub use constraint::{ConstraintFields, StructuredOutputs};
+pub use constraint::{ResponseFormat, StructuredOutputs};
+pub use constraint_fields::ConstraintFields;
 pub use content::{Content, Part, Stop};
 pub use embedding::EmbeddingRequest;
 pub use error::{ErrorBody, ErrorEnvelope};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::constraint::StructuredOutputs;
+use super::constraint::{ResponseFormat, StructuredOutputs};
 use super::content::{Content, Stop};
 use super::logprobs::ChoiceLogprobs;
 use super::tools::{Tool, ToolCall, ToolChoice};
@@ -150,30 +150,6 @@ impl ChatRequest {
 pub struct StreamOptions {
     #[serde(default)]
     pub include_usage: Option<bool>,
-}
-
-/// `response_format`.
-#[derive(Debug, Deserialize)]
-pub struct ResponseFormat {
-    /// `text`, `json_object` or `json_schema`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Present for the kind `json_schema`.
-    #[serde(default)]
-    pub json_schema: Option<JsonSchemaFormat>,
-    /// The JSON schema of the kind `json_object`, as llama-server and others have it.
-    #[serde(default)]
-    pub schema: Option<Box<RawValue>>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct JsonSchemaFormat {
-    /// The JSON schema, verbatim.
-    #[serde(default)]
-    pub schema: Option<Box<RawValue>>,
-    /// Whether the whole schema must be enforced.
-    #[serde(default)]
-    pub strict: Option<bool>,
 }
 
 /// One turn of the conversation.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::chat::{FinishReason, ResponseFormat, StreamOptions, Usage};
-use super::constraint::StructuredOutputs;
+use super::chat::{FinishReason, StreamOptions, Usage};
+use super::constraint::{ResponseFormat, StructuredOutputs};
 use super::content::Stop;
 use super::input::Inputs;
 

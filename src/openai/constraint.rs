@@ -4,8 +4,29 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::chat::{ChatRequest, ResponseFormat};
-use super::completion::CompletionRequest;
+/// `response_format`.
+#[derive(Debug, Deserialize)]
+pub struct ResponseFormat {
+    /// `text`, `json_object` or `json_schema`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Present for the kind `json_schema`.
+    #[serde(default)]
+    pub json_schema: Option<JsonSchemaFormat>,
+    /// The JSON schema of the kind `json_object`, as llama-server and others have it.
+    #[serde(default)]
+    pub schema: Option<Box<RawValue>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct JsonSchemaFormat {
+    /// The JSON schema, verbatim.
+    #[serde(default)]
+    pub schema: Option<Box<RawValue>>,
+    /// Whether the whole schema must be enforced.
+    #[serde(default)]
+    pub strict: Option<bool>,
+}
 
 /// vLLM's newer field for all constraints; one of them is set.
 #[derive(Debug, Deserialize)]
@@ -26,40 +47,3 @@ pub struct StructuredOutputs {
     #[serde(default)]
     pub structural_tag: Option<Box<RawValue>>,
 }
-
-/// The constraints of a request, which chat and raw prompts share; documented at the fields of
-/// [`ChatRequest`].
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ConstraintFields<'r> {
-    pub response_format: Option<&'r ResponseFormat>,
-    pub json_schema: Option<&'r RawValue>,
-    pub grammar: Option<&'r RawValue>,
-    pub guided_json: Option<&'r RawValue>,
-    pub guided_regex: Option<&'r str>,
-    pub guided_choice: Option<&'r [String]>,
-    pub guided_grammar: Option<&'r RawValue>,
-    pub structured_outputs: Option<&'r StructuredOutputs>,
-}
-
-/// Both requests use the same field names.
-macro_rules! constraint_fields {
-    ($request:ty) => {
-        impl $request {
-            pub fn constraints(&self) -> ConstraintFields<'_> {
-                ConstraintFields {
-                    response_format: self.response_format.as_ref(),
-                    json_schema: self.json_schema.as_deref(),
-                    grammar: self.grammar.as_deref(),
-                    guided_json: self.guided_json.as_deref(),
-                    guided_regex: self.guided_regex.as_deref(),
-                    guided_choice: self.guided_choice.as_deref(),
-                    guided_grammar: self.guided_grammar.as_deref(),
-                    structured_outputs: self.structured_outputs.as_ref(),
-                }
-            }
-        }
-    };
-}
-
-constraint_fields!(ChatRequest);
-constraint_fields!(CompletionRequest);

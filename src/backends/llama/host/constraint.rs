@@ -8,8 +8,7 @@ use serde_json::value::RawValue;
 use super::refusal::{invalid, unsupported};
 use crate::backends::backend::{ErrorKind, RequestFault};
 use crate::backends::llama::wire::constraint::Constraint;
-use crate::openai::chat::ResponseFormat;
-use crate::openai::{ConstraintFields, Request, StructuredOutputs};
+use crate::openai::{ConstraintFields, Request, ResponseFormat, StructuredOutputs};
 
 /// A field and the constraint in it.
 type Named = (&'static str, Constraint);
@@ -254,11 +253,7 @@ mod tests {
             (json!({"structured_outputs": {"grammar": "a"}}), "structured_outputs.grammar", true),
             (format(json!({"type": "structural_tag"})), "response_format", true),
             (format(json!({"type": "json_schema"})), "response_format", true),
-            (
-                format(json!({"type": "json_object", "schema": 123})),
-                "response_format.schema",
-                false,
-            ),
+            (format(json!({"type": "json_object", "schema": 123})), "response_format", false),
             (
                 format(json!({"type": "json_schema", "json_schema": {"schema": "x"}})),
                 "response_format",

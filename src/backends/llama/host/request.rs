@@ -18,7 +18,7 @@ pub(super) fn message(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind>
     let attempt = job.attempt;
     Ok(match &*job.request {
         Request::Chat(request) => ToEngine::Submit(chat(attempt, request, job.terms, config)?),
-        Request::Completion(request) => ToEngine::Submit(raw(attempt, request, job.terms)?),
+        Request::Completion(request) => ToEngine::Submit(raw(attempt, request, job.terms, config)?),
         Request::Embedding(request) => ToEngine::Embed(embed(attempt, request, job.terms)),
     })
 }
@@ -36,7 +36,7 @@ fn chat(
     Ok(Submission {
         attempt,
         prompt: Prompt::Chat(conversation(request)?),
-        sampling: sampling(&request.sampling()),
+        sampling: sampling(&request.sampling(), config),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
         ignore_eos: request.ignore_eos.unwrap_or(false),
@@ -52,13 +52,14 @@ fn raw(
     attempt: AttemptId,
     request: &CompletionRequest,
     terms: SchedulingOptions,
+    config: &Config,
 ) -> Result<Submission, ErrorKind> {
     check(request)?;
     let first = request.prompt.0.first().cloned().unwrap_or_else(|| Input::Text(String::new()));
     Ok(Submission {
         attempt,
         prompt: Prompt::Raw(first),
-        sampling: sampling(&request.sampling()),
+        sampling: sampling(&request.sampling(), config),
         output_limit: request.output_limit(),
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
         ignore_eos: request.ignore_eos.unwrap_or(false),

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::closing::Closers;
 use super::complexity;
 use super::lark::{lark, regex_name, schema_name};
-use super::matcher::Grammar;
+use super::matcher::{Grammar, plain};
 use super::prepare::{Patterns, prepare};
 use super::shape::{AnswerShape, Part, Schema};
 use crate::backends::llama::wire::constraint::GrammarError;
@@ -149,7 +149,7 @@ fn readable(schema: &Schema, patterns: Patterns) -> Result<Value, GrammarError> 
 }
 
 fn unsupported(error: impl std::fmt::Display) -> GrammarError {
-    let text = error.to_string();
+    let text = plain(&error);
     // llguidance catches its own panics and reports them with a backtrace.
     let panicked = text.starts_with("panic");
     let overlaps = text.contains("coerce_one_of");

@@ -1,5 +1,5 @@
-//! Whether two schemas can share a value: alternatives of a `oneOf` that cannot are as good as those
-//! of an `anyOf`.
+//! Whether two schemas can share a value: alternatives of a `oneOf` that cannot are as good as
+//! those of an `anyOf`.
 //!
 //! Pure. Says yes where it is not certain.
 

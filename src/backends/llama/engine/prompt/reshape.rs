@@ -1,9 +1,9 @@
 //! Conversations in the shapes that templates accept.
 //!
 //! Pure. Clients send system turns anywhere, several of them, and several turns of one side in a
-//! row. Templates refuse what their family was not trained on, and some leave it out without a word.
-//! Each shape here changes more than the one before, so that a template gets the conversation as it
-//! is, or as little changed as possible.
+//! row. Templates refuse what their family was not trained on, and some leave it out without a
+//! word. Each shape here changes more than the one before, so that a template gets the conversation
+//! as it is, or as little changed as possible.
 
 use std::mem;
 
