@@ -182,6 +182,7 @@ impl OfflineModel {
             grams: expected_grams(joules, self.grid.as_ref()),
             output_tokens: Some(output_tokens),
             context_tokens: self.context_tokens,
+            drops_turns: false,
             capabilities: self.capabilities,
             unavailable: None,
             state: None,
