@@ -23,5 +23,5 @@ pub use input::{Input, Inputs};
 pub use logprobs::{ChoiceLogprobs, RankedToken, TokenLogprob};
 pub use request::Request;
 pub use sampling::SamplingFields;
-pub use stream::{ChatChunk, ChunkChoice, Delta};
+pub use stream::{ChatChunk, ChunkChoice, ChunkUsage, Delta};
 pub use tools::{Tool, ToolCall, ToolCallDelta, ToolChoice};

@@ -4,6 +4,7 @@
 //! cloud backends forward, so an unknown field is never lost.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::content::{Content, Stop};
 use super::logprobs::ChoiceLogprobs;
-use super::tools::{Tool, ToolCall, ToolChoice};
+use super::tools::{FunctionCall, Tool, ToolCall, ToolChoice};
 
 /// Body of `POST /v1/chat/completions`, as far as Wattgate reads it.
 #[derive(Debug, Deserialize)]
@@ -93,6 +94,10 @@ pub struct ChatRequest {
     pub user: Option<Value>,
     #[serde(default)]
     pub metadata: Option<Value>,
+    /// The tools were offered as `functions`, their older form, and the client reads answers of
+    /// that form.
+    #[serde(skip)]
+    pub offers_functions: bool,
 }
 
 impl ChatRequest {
@@ -193,6 +198,8 @@ pub enum FinishReason {
     /// The output limit or the context was reached.
     Length,
     ToolCalls,
+    /// As [`Self::ToolCalls`], told to clients that offered `functions`.
+    FunctionCall,
     ContentFilter,
 }
 
@@ -252,6 +259,9 @@ pub struct ChatResponse {
     /// Seconds since the Unix epoch.
     pub created: u64,
     pub model: String,
+    /// Changes when the same request may get another answer: model file or program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_fingerprint: Option<Arc<str>>,
     pub choices: Vec<Choice>,
     pub usage: Usage,
 }
@@ -274,5 +284,8 @@ pub struct AnswerMessage {
     pub reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// The call, for clients that offered `functions` instead of tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<FunctionCall>,
     pub refusal: Option<()>,
 }

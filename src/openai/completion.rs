@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::chat::{FinishReason, StreamOptions, Usage};
+use super::chat::{FinishReason, StreamOptions};
 use super::content::Stop;
 use super::input::Inputs;
+use super::stream::ChunkUsage;
 
 /// Output limit in tokens of a request that sets none: OpenAI's documented default.
 pub const DEFAULT_MAX_TOKENS: u32 = 16;
@@ -125,10 +126,12 @@ pub struct Completion<'a> {
     /// Seconds since the Unix epoch.
     pub created: u64,
     pub model: &'a str,
-    pub choices: Vec<CompletionChoice<'a>>,
-    /// In a stream, set in the last chunk only, if the client requested it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
+    pub system_fingerprint: Option<&'a str>,
+    pub choices: Vec<CompletionChoice<'a>>,
+    /// In a stream absent unless the client requested it; then `null` but in the last chunk.
+    #[serde(skip_serializing_if = "ChunkUsage::is_unasked")]
+    pub usage: ChunkUsage,
 }
 
 #[derive(Debug, Serialize)]
