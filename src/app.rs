@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::Meter;
+use crate::http::origin::Origins;
 use crate::http::server::{self, Listeners};
 use crate::http::state::{BodyLimits, Edge};
 use crate::serving::Gateway;
@@ -104,7 +105,8 @@ impl App {
             bytes: config.server.max_body_bytes,
             timeout: Duration::from_millis(config.server.body_timeout_ms),
         };
-        let edge = Edge { gateway, body, admin: config.admin.clone() };
+        let origins = Origins::new(&config.server.cors_origins);
+        let edge = Edge { gateway, body, admin: config.admin.clone(), origins };
         Ok(Self {
             listeners,
             address,

@@ -41,7 +41,7 @@ const CLOUD_ABILITY_GUESS: f64 = 1.0;
 
 /// Capabilities of local models that answer in text.
 pub const LOCAL_CAPABILITIES: Capabilities =
-    Capabilities { media: false, raw_details: false, ..Capabilities::ALL };
+    Capabilities { media: false, raw_details: false, upstream_fields: false, ..Capabilities::ALL };
 
 /// Shared parts of all models.
 pub struct Parts {
@@ -215,8 +215,8 @@ fn local(
     }
 }
 
-/// The `system_fingerprint` of a model's answers: of its file, as far as its name and size tell, and
-/// of the program.
+/// The `system_fingerprint` of a model's answers: of its file, as far as name and size tell, and of
+/// the program.
 fn fingerprint(gguf: &Path) -> Arc<str> {
     let bytes = std::fs::metadata(gguf).map_or(0, |file| file.len());
     let file = gguf.file_name().map(OsStr::to_string_lossy).unwrap_or_default();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use super::origin;
 use crate::validate::{Diagnostics, Validate};
 
 /// `[server]`
@@ -19,10 +20,14 @@ pub struct Config {
     pub max_connections: u32,
     /// Longest time from a request's head to the end of its body, milliseconds. Default 60 000.
     pub body_timeout_ms: u64,
-    /// Largest request body, bytes. Default 4 MiB.
+    /// Largest request body, bytes, before and after it is decoded. Default 32 MiB, which takes
+    /// pictures.
     pub max_body_bytes: usize,
     /// How long open answers may go on after a stop signal, milliseconds. Default 10 000.
     pub shutdown_grace_ms: u64,
+    /// Origins whose web pages may use the gateway, such as `https://chat.example.com`; `*`: all.
+    /// Default none.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for Config {
@@ -32,8 +37,9 @@ impl Default for Config {
             admin_listen: None,
             max_connections: 4096,
             body_timeout_ms: 60_000,
-            max_body_bytes: 4 * 1024 * 1024,
+            max_body_bytes: 32 * 1024 * 1024,
             shutdown_grace_ms: 10_000,
+            cors_origins: Vec::new(),
         }
     }
 }
@@ -53,5 +59,6 @@ impl Validate for Config {
             ("body_timeout_ms", self.body_timeout_ms),
             ("max_body_bytes", self.max_body_bytes as u64),
         ]);
+        origin::validate(&self.cors_origins, out);
     }
 }

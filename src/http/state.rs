@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::FromRef;
 
 use super::config::AdminConfig;
+use super::origin::Origins;
 use crate::serving::Gateway;
 
 /// Shared by all handlers.
@@ -14,6 +15,7 @@ pub struct Edge {
     pub gateway: Arc<Gateway>,
     pub body: BodyLimits,
     pub admin: AdminConfig,
+    pub origins: Origins,
 }
 
 /// Limits of a request's body.

@@ -11,6 +11,7 @@ use super::embedding::EmbeddingRequest;
 use super::input::Inputs;
 
 /// A request to a model.
+#[expect(clippy::large_enum_variant, reason = "few, and shared behind an `Arc`")]
 #[derive(Debug)]
 pub enum Request {
     Chat(ChatRequest),
@@ -23,7 +24,7 @@ pub enum Request {
 pub struct RequestFields<'r> {
     pub wattgate: Option<&'r RawValue>,
     pub user: Option<&'r Value>,
-    pub metadata: Option<&'r Value>,
+    pub metadata: Option<&'r RawValue>,
 }
 
 /// All requests name the fields alike.
@@ -32,7 +33,7 @@ macro_rules! request_fields {
         RequestFields {
             wattgate: $request.wattgate.as_deref(),
             user: $request.user.as_ref(),
-            metadata: $request.metadata.as_ref(),
+            metadata: $request.metadata.as_deref(),
         }
     };
 }

@@ -6,6 +6,7 @@ mod edge;
 mod embeddings;
 mod feedback;
 mod hostile_schemas;
+mod lenient;
 mod local_chat;
 mod metrics;
 mod output;

@@ -7,7 +7,10 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
 use crate::http::error::ApiError;
-use crate::http::extract::body::{Parse, parse_chat, parse_completion, parse_embedding, read_body};
+use crate::http::explained::explained;
+use crate::http::extract::body::{
+    Parse, parse as parse_body, parse_chat, parse_completion, parse_embedding, read_body,
+};
 use crate::http::extract::options::options;
 use crate::http::layers::request_id::RequestId;
 use crate::http::reply::{explain, whole};
@@ -54,13 +57,13 @@ async fn answer(
     parse: Parse,
 ) -> Result<Response, ApiError> {
     let arrived = MonotonicNs::now();
-    let body = read_body(body, edge.body).await?;
-    let request = parse(&body)?;
+    let body = read_body(headers, body, edge.body).await?;
+    let (request, body) = parse_body(body, parse)?;
     let options = options(headers, request.fields(), id, arrived)?;
     let plan = edge.gateway.router.plan(&request, &options)?;
     let mut execution = Execution::new(edge.gateway, request, body, &options, plan);
     if let Err(error) = execution.open().await {
-        let error = ApiError::from(error);
+        let error = explained(error.into(), execution.request(), &execution.plan);
         let headers = explain(execution.id(), &execution.plan, None);
         let receipt = execution.failed(error.status().as_u16());
         return Ok((headers, error.reply(Some(&receipt))).into_response());
