@@ -83,7 +83,7 @@ mod tests {
             ),
             (r#"["m",[]]"#, "", "must be a JSON object"),
             ("7", "", "must be a JSON object"),
-            ("{} {}", "", "not valid JSON"),
+            (r#"{"model":"m","messages":[]} {}"#, "", "not valid JSON"),
             ("", "", "not valid JSON"),
         ] {
             let (at, says) = fault(body);

@@ -226,6 +226,17 @@ mod tests {
     }
 
     #[test]
+    fn of_several_local_only_headers_one_is_enough() {
+        for values in [["false", "true"], ["true", "false"]] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(LOCAL_ONLY, value.parse().unwrap());
+            }
+            assert!(read_options(&headers, b"{}").unwrap().overrides.local_only, "{values:?}");
+        }
+    }
+
+    #[test]
     fn an_invalid_override_is_refused_with_the_name_of_its_field() {
         for (name, value) in [
             (FLOOR, "1.5"),
