@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::Meter;
-use crate::http;
+use crate::http::config::Config as ServerConfig;
 use crate::http::origin::Origins;
-use crate::http::server::Listeners;
+use crate::http::server::{self, Listeners};
 use crate::http::state::{BodyLimits, Edge};
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
@@ -45,7 +45,7 @@ pub struct App {
     listeners: Listeners,
     address: SocketAddr,
     /// Bounds of connections.
-    server: http::config::Config,
+    bounds: ServerConfig,
     edge: Edge,
     /// Supervisors of engine processes.
     engines: JoinSet<()>,
@@ -111,7 +111,7 @@ impl App {
         Ok(Self {
             listeners,
             address,
-            server: config.server.clone(),
+            bounds: config.server.clone(),
             edge,
             engines,
             stop_engines,
@@ -138,11 +138,9 @@ impl App {
 
     /// Serves until `stop` resolves, then stops everything in order.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self {
-            listeners, server: bounds, edge, mut engines, stop_engines, mut settling, ..
-        } = self;
+        let Self { listeners, bounds, edge, mut engines, stop_engines, mut settling, .. } = self;
         let stop_server = CancellationToken::new();
-        let serving = http::server::serve(listeners, edge.clone(), &bounds, &stop_server);
+        let serving = server::serve(listeners, edge.clone(), &bounds, &stop_server);
         let stopping = async {
             stop.await;
             stop_server.cancel();

@@ -268,7 +268,7 @@ fn answer(upstream: Arc<Upstream>, job: Job) -> BoxStream<'static, Result<Event,
                 let asked = Asked::of(&job.request);
                 streamed(response, asked, upstream.config.patience()).boxed()
             }
-            Ok(Ok(response)) => whole(response, deadline, late).boxed(),
+            Ok(Ok(response)) => whole(response, Asked::of(&job.request), deadline, late).boxed(),
         }
     };
     stream::once(events).flatten().boxed()
@@ -280,13 +280,18 @@ fn failed(error: ErrorKind) -> BoxStream<'static, Result<Event, ErrorKind>> {
 
 fn whole(
     response: Response,
+    asked: Asked,
     deadline: tokio::time::Instant,
     late: ErrorKind,
 ) -> impl Stream<Item = Result<Event, ErrorKind>> {
     try_stream! {
         yield Event::Started;
         let body = timeout_at(deadline, response.whole(MAX_ANSWER_BYTES)).await;
-        for event in answer::whole(&body.map_err(|_| late)??)? {
+        let mut body = body.map_err(|_| late)??;
+        if sniff::kind(&body, false) == Some(sniff::Kind::Events) {
+            body = answer::collected(&body, asked)?.into();
+        }
+        for event in answer::whole(&body)? {
             yield event;
         }
     }

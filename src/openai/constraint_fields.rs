@@ -18,6 +18,18 @@ pub struct ConstraintFields<'r> {
     pub structured_outputs: Option<&'r StructuredOutputs>,
 }
 
+impl ConstraintFields<'_> {
+    /// Whether anything but free text is asked for.
+    pub fn constrain(&self) -> bool {
+        self.response_format.is_some_and(|format| format.kind != "text")
+            || self.json_schema.is_some()
+            || self.guided_json.is_some()
+            || self.guided_regex.is_some()
+            || self.guided_choice.is_some()
+            || self.structured_outputs.is_some()
+    }
+}
+
 /// Both requests use the same field names.
 macro_rules! constraint_fields {
     ($request:ty) => {

@@ -92,7 +92,7 @@ impl Features {
         let prompt_tokens = bytes.div_ceil(BYTES_PER_TOKEN) + turns * TOKENS_PER_TURN;
         let prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
         let tools = request.tools.as_ref().is_some_and(|tools| !tools.is_empty());
-        let schema = request.response_format.as_ref().is_some_and(|format| format.kind != "text");
+        let schema = request.constraints().constrain();
         let form =
             Form { tools: tools || waits_for_tool(&request.messages), schema, prompt_tokens };
         Self {
@@ -135,6 +135,7 @@ impl Features {
             output_limit: Some(request.output_limit()).filter(|limit| *limit != UNLIMITED),
             choices: Some(answers).filter(|answers| *answers > 1),
             needs: Capabilities {
+                schema: request.constraints().constrain(),
                 logprobs: request.logprobs.is_some(),
                 choices: candidates > 1,
                 raw_details: request.has_suffix()

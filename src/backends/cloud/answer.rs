@@ -6,6 +6,7 @@
 
 mod chunk;
 mod closing;
+mod collected;
 mod usage;
 mod whole;
 
@@ -13,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 
 use self::chunk::Chunk;
 use self::closing::closing;
+pub(super) use self::collected::collected;
 pub(super) use self::whole::{as_chunks, whole};
 use super::failure;
 use super::json_text;
