@@ -8,6 +8,8 @@ mod answer;
 mod breaker;
 mod config;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod key;
 mod plain;
 mod request;

@@ -12,6 +12,8 @@ mod connection;
 mod control;
 mod conversation;
 mod fan_out;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod observer;
 mod parameters;
 mod process;

@@ -1,0 +1,29 @@
+//! JSON schemas as grammars: compiled or refused, in bounded time and without a panic of ours.
+
+#![no_main]
+#![cfg(fuzzing)]
+
+use std::panic;
+use std::sync::OnceLock;
+
+use libfuzzer_sys::fuzz_target;
+use wattgate::backends::llama::fuzzing::Compiler;
+use wattgate::backends::llama::wire::conversation::{MustCall, OfferedTool, ToolUse};
+
+static COMPILER: OnceLock<Compiler> = OnceLock::new();
+
+// llguidance catches its own panics: libFuzzer's hook, which aborts, would end the run at them. A
+// panic that is not caught ends it all the same.
+fuzz_target!(init: drop(panic::take_hook()), |schema: &str| {
+    let compiler = COMPILER.get_or_init(|| Compiler::new().expect("bytes are a vocabulary"));
+    let _refusal = compiler.answer(schema);
+    if schema.starts_with('{') {
+        let tools = [false, true].map(|strict| {
+            let name = if strict { "f" } else { "g" };
+            OfferedTool { strict, ..OfferedTool::new(name, "", schema) }
+        });
+        let any = MustCall::Any;
+        let _refusal =
+            compiler.calls(&ToolUse { tools: tools.into(), must_call: any, parallel: false });
+    }
+});
