@@ -34,7 +34,8 @@ pub const GPU_BUILT_IN: bool = BUILT_IN
     ));
 
 pub use config::{Config, LoadWhen};
-#[cfg(all(feature = "llama", fuzzing))]
+#[cfg(fuzzing)]
+#[cfg(feature = "llama")]
 pub use engine::fuzzing;
 #[cfg(feature = "llama")]
 pub use engine::{LoadLog, run_engine};
