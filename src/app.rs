@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::Meter;
-use crate::http::server::{self, Listeners};
+use crate::http;
+use crate::http::server::Listeners;
 use crate::http::state::{BodyLimits, Edge};
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
@@ -42,7 +43,8 @@ const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
 pub struct App {
     listeners: Listeners,
     address: SocketAddr,
-    grace: Duration,
+    /// Bounds of connections.
+    server: http::config::Config,
     edge: Edge,
     /// Supervisors of engine processes.
     engines: JoinSet<()>,
@@ -66,8 +68,7 @@ impl App {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let connections_max = config.server.max_connections as usize;
-        let listeners = Listeners { public: listener, operator, connections_max };
+        let listeners = Listeners { public: listener, operator };
         let (log, sink) = open_log(&config.traffic.dir)?;
         let (mut meter, settlements) = Meter::start(&config.energy)?;
         let pollers = Pollers::start(meter.take_pollers());
@@ -99,7 +100,6 @@ impl App {
         let mut settling = JoinSet::new();
         let settler = Arc::clone(&gateway);
         settling.spawn(async move { settler.receipts.settle_all(settlements).await });
-        let grace = Duration::from_millis(config.server.shutdown_grace_ms);
         let body = BodyLimits {
             bytes: config.server.max_body_bytes,
             timeout: Duration::from_millis(config.server.body_timeout_ms),
@@ -109,7 +109,7 @@ impl App {
         Ok(Self {
             listeners,
             address,
-            grace,
+            server: config.server.clone(),
             edge,
             engines,
             stop_engines,
@@ -136,19 +136,16 @@ impl App {
 
     /// Serves until `stop` resolves, then stops everything in order.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listeners, grace, edge, mut engines, stop_engines, mut settling, .. } = self;
+        let Self {
+            listeners, server: bounds, edge, mut engines, stop_engines, mut settling, ..
+        } = self;
         let stop_server = CancellationToken::new();
-        let serving = server::serve(listeners, edge.clone(), stop_server.clone(), grace);
-        tokio::pin!(serving);
-        let early = tokio::select! {
-            ended = &mut serving => Some(ended),
-            () = stop => None,
+        let serving = http::server::serve(listeners, edge.clone(), &bounds, &stop_server);
+        let stopping = async {
+            stop.await;
+            stop_server.cancel();
         };
-        stop_server.cancel();
-        let served = match early {
-            Some(ended) => ended,
-            None => serving.await,
-        };
+        tokio::join!(serving, stopping);
         stop_engines.cancel();
         if tokio::time::timeout(ENGINE_STOP_DEADLINE, drain(&mut engines)).await.is_err() {
             tracing::warn!("an engine did not stop in time; killed");
@@ -162,7 +159,7 @@ impl App {
         drop(edge);
         let log = self.log;
         let _ = tokio::task::spawn_blocking(move || log.join()).await;
-        served.map_err(AppError::Server)
+        Ok(())
     }
 }
 

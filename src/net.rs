@@ -9,6 +9,9 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Url, redirect};
 
+/// Most headers of a response: proxies in front of a server add many.
+const RESPONSE_HEADERS_MAX: usize = 256;
+
 /// Limits and defaults of a client; `None` sets no limit.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
@@ -34,6 +37,7 @@ pub fn client(url: &Url, options: ClientOptions) -> reqwest::Result<Client> {
         .user_agent(concat!("wattgate/", env!("CARGO_PKG_VERSION")))
         .default_headers(options.headers)
         .tcp_nodelay(true)
+        .http1_max_headers(RESPONSE_HEADERS_MAX)
         .redirect(redirect::Policy::none());
     if let Some(timeout) = options.connect_timeout {
         builder = builder.connect_timeout(timeout);

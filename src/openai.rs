@@ -2,6 +2,8 @@
 
 pub mod chat;
 pub mod completion;
+pub mod constraint;
+pub mod constraint_fields;
 pub mod content;
 pub mod embedding;
 pub mod error;
@@ -16,6 +18,8 @@ pub use chat::{
     ChatRequest, ChatResponse, Choice, FinishReason, Message, Role, StreamOptions, Usage,
 };
 pub use completion::CompletionRequest;
+pub use constraint::{ResponseFormat, StructuredOutputs};
+pub use constraint_fields::ConstraintFields;
 pub use content::{Content, Part, Stop};
 pub use embedding::EmbeddingRequest;
 pub use error::{ErrorBody, ErrorEnvelope};

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::AppError;
 use super::idle_unloader::{IdleUnloader, OnDemand};
 use super::observe::Observer;
-use crate::backends::cloud::{self, ApiKey, CloudBackend};
+use crate::backends::cloud::{self, ApiKey, CapabilitiesConfig, CloudBackend};
 use crate::backends::llama::{self, LoadWhen, MemoryBudget, Overflow};
 use crate::config::{self, Config, Engine};
 use crate::energy::MeterHandle;
@@ -219,12 +219,21 @@ fn cloud(name: Arc<str>, config: &cloud::Config, parts: &Parts) -> Result<Model,
         series: series(&parts.metrics, &name, Route::Cloud),
         primary: deployment(own)?,
         others: further.into_iter().map(deployment).collect::<Result<_, _>>()?,
-        capabilities: if config.embedding { Capabilities::EMBEDDINGS } else { Capabilities::ALL },
+        capabilities: cloud_capabilities(config),
         drops_oldest_turns: false,
         stats: OnlineStats::default(),
         slowdown: RecentMean::default(),
         name,
     })
+}
+
+/// What a cloud model can do, as it was configured.
+pub fn cloud_capabilities(config: &cloud::Config) -> Capabilities {
+    if config.embedding {
+        return Capabilities::EMBEDDINGS;
+    }
+    let CapabilitiesConfig { tools, schema, media, logprobs, choices } = config.capabilities;
+    Capabilities { tools, schema, media, logprobs, choices, ..Capabilities::ALL }
 }
 
 /// One deployment. A meter that covers the model covers its deployments, but no third party's

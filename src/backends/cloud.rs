@@ -10,31 +10,39 @@ mod config;
 mod failure;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod json_text;
 mod key;
+mod patience;
 mod plain;
 mod request;
+mod sniff;
 mod sse;
+mod streamed;
 mod transport;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_stream::try_stream;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use parking_lot::{Mutex, MutexGuard};
 use reqwest::StatusCode;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 
-use self::answer::Transcript;
+use self::answer::Asked;
 use self::breaker::{Admission, Breaker, Outcome};
-pub use self::config::{BaseUrlError, Config, DeploymentConfig};
+pub use self::config::{BaseUrlError, CapabilitiesConfig, Config, DeploymentConfig};
 pub use self::key::{ApiKey, InvalidApiKey};
+use self::request::StreamUsage;
+use self::streamed::streamed;
 use self::transport::{Response, Target, Transport};
 use super::backend::{
-    Backend, BackendError, ErrorKind, ErrorSource, Event, EventStream, Health, Job, RequestFault,
+    Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, RequestFault,
 };
 use crate::openai::Request;
 
@@ -46,13 +54,6 @@ const MAX_ERROR_BYTES: usize = 64 << 10;
 
 /// How long a client should wait when every place is taken: answers take seconds.
 const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// How long to wait for the end of a body after `[DONE]`: a connection read to its end can be used
-/// again.
-const END_OF_BODY_WAIT: Duration = Duration::from_millis(20);
-
-/// How long to wait for the usage, or for `[DONE]`, once every choice has ended.
-const USAGE_WAIT: Duration = Duration::from_secs(2);
 
 /// One model of one OpenAI-compatible endpoint.
 #[derive(Debug)]
@@ -83,7 +84,8 @@ impl CloudBackend {
             model: config.model.clone().unwrap_or_else(|| name.to_string()),
             name,
             targets,
-            has_key: key.is_some(),
+            key: key.cloned(),
+            refuses_stream_options: AtomicBool::new(!config.stream_usage),
             places: Arc::new(Semaphore::new(config.max_in_flight as usize)),
             breaker: Mutex::new(Breaker::new()),
             config,
@@ -105,7 +107,7 @@ impl Backend for CloudBackend {
             Ok(mut attempt) => answer(Arc::clone(&self.0), job)
                 .map(move |item| {
                     attempt.observe(&item);
-                    item.map_err(&named)
+                    item.map_err(|kind| named(attempt.upstream.without_key(kind)))
                 })
                 .boxed(),
         }
@@ -114,9 +116,11 @@ impl Backend for CloudBackend {
     fn health(&self) -> Health {
         let slots = self.0.config.max_in_flight;
         let free = u32::try_from(self.0.places.available_permits()).unwrap_or(slots);
+        let ready_in = self.0.breaker().ready_in(Instant::now());
+        let has_key = self.0.missing_key().is_none();
         Health {
-            ready: self.0.missing_key().is_none() && self.0.breaker().is_ready(Instant::now()),
-            ready_in: None,
+            ready: has_key && ready_in.is_none(),
+            ready_in: ready_in.filter(|_| has_key),
             in_flight: slots.saturating_sub(free),
             slots,
             context_tokens: self.0.config.context_tokens,
@@ -131,7 +135,9 @@ struct Upstream {
     model: String,
     config: Config,
     targets: Targets,
-    has_key: bool,
+    key: Option<ApiKey>,
+    /// By the configuration, or found out.
+    refuses_stream_options: AtomicBool,
     transport: Transport,
     places: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
@@ -157,7 +163,7 @@ impl Targets {
 
 impl Upstream {
     fn missing_key(&self) -> Option<&str> {
-        self.config.api_key_env.as_deref().filter(|_| !self.has_key)
+        self.config.api_key_env.as_deref().filter(|_| self.key.is_none())
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -167,94 +173,125 @@ impl Upstream {
     /// Sends the request and waits for the headers of a 2xx response.
     async fn send(&self, job: &Job) -> Result<Response, ErrorKind> {
         let streams = job.request.streams();
-        let body = request::rewrite(&job.body, &self.model, streams)
+        let usage = match (streams, self.refuses_stream_options.load(Ordering::Relaxed)) {
+            (false, _) => StreamUsage::NotStreamed,
+            (true, false) => StreamUsage::Asked,
+            (true, true) => StreamUsage::Withheld,
+        };
+        let response = self.post(job, usage).await?;
+        if response.status.is_success() {
+            return Ok(response);
+        }
+        let refusal = Refusal::read(response).await;
+        if usage == StreamUsage::Asked
+            && failure::refuses_stream_options(refusal.status, &refusal.body)
+        {
+            let again = self.post(job, StreamUsage::Withheld).await?;
+            if again.status.is_success() {
+                self.refuses_stream_options.store(true, Ordering::Relaxed);
+                return Ok(again);
+            }
+            return Err(Refusal::read(again).await.kind(&job.request));
+        }
+        Err(refusal.kind(&job.request))
+    }
+
+    async fn post(&self, job: &Job, usage: StreamUsage) -> Result<Response, ErrorKind> {
+        let body = request::rewrite(&job.body, &self.model, usage)
             .map_err(|error| RequestFault::new(error.to_string(), None, None).of_request())?;
+        let streams = usage != StreamUsage::NotStreamed;
         let accept = if streams { "text/event-stream" } else { "application/json" };
         let target = self.targets.of(&job.request);
-        let connect_timeout = self.config.connect_timeout();
-        let response = self.transport.post(target, accept, body.into(), connect_timeout).await?;
-        match response.status {
-            status if status.is_success() => Ok(response),
-            // Many upstreams know chat only. The breaker must not open for it: chat works.
-            StatusCode::NOT_FOUND if !matches!(*job.request, Request::Chat(_)) => {
-                Err(failure::unsupported(job.request.prompt_field()))
+        self.transport.post(target, accept, body.into(), self.config.connect_timeout()).await
+    }
+
+    /// The error without the gateway's own key, which an upstream may repeat.
+    fn without_key(&self, kind: ErrorKind) -> ErrorKind {
+        let Some(key) = &self.key else { return kind };
+        let hide = |text: String| key.masked_in(&text);
+        let hide_fault = |fault: Box<RequestFault>| {
+            Box::new(RequestFault {
+                status: fault.status,
+                message: hide(fault.message),
+                param: fault.param.map(hide),
+                code: fault.code.map(hide),
+            })
+        };
+        match kind {
+            ErrorKind::InvalidRequest(fault) => ErrorKind::InvalidRequest(hide_fault(fault)),
+            ErrorKind::Unsupported(fault) => ErrorKind::Unsupported(hide_fault(fault)),
+            ErrorKind::RateLimited { retry_after, reason } => {
+                ErrorKind::RateLimited { retry_after, reason: reason.map(hide) }
             }
-            _ => Err(refusal(response).await),
+            ErrorKind::UpstreamStatus { status, retry_after, reason } => {
+                ErrorKind::UpstreamStatus { status, retry_after, reason: reason.map(hide) }
+            }
+            other => other,
         }
     }
 }
 
-async fn refusal(mut response: Response) -> ErrorKind {
-    let (status, headers) = (response.status, std::mem::take(&mut response.headers));
-    // A body that cannot be read leaves the status to classify by.
-    let body = response.whole(MAX_ERROR_BYTES).await.unwrap_or_default();
-    failure::refused(status, &headers, &body, SystemTime::now())
+/// A response whose status is not 2xx.
+struct Refusal {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
 }
 
-fn answer(upstream: Arc<Upstream>, job: Job) -> impl Stream<Item = Result<Event, ErrorKind>> {
-    try_stream! {
+impl Refusal {
+    async fn read(mut response: Response) -> Self {
+        let (status, headers) = (response.status, std::mem::take(&mut response.headers));
+        // A body that cannot be read leaves the status to classify by.
+        let body = response.whole(MAX_ERROR_BYTES).await.unwrap_or_default();
+        Self { status, headers, body }
+    }
+
+    fn kind(&self, request: &Request) -> ErrorKind {
+        match self.status {
+            // Many upstreams know chat only.
+            StatusCode::NOT_FOUND if !matches!(request, Request::Chat(_)) => {
+                failure::unsupported(request.prompt_field())
+            }
+            status => failure::refused(status, &self.headers, &self.body, SystemTime::now()),
+        }
+    }
+}
+
+fn answer(upstream: Arc<Upstream>, job: Job) -> BoxStream<'static, Result<Event, ErrorKind>> {
+    let events = async move {
         let streams = job.request.streams();
         let wait = upstream.config.headers_timeout(streams);
         let deadline = tokio::time::Instant::now() + wait;
-        let late = |_| ErrorKind::Timeout { after: wait };
-        let response = timeout_at(deadline, upstream.send(&job)).await.map_err(late)??;
-        if streams {
-            let mut response = timeout_at(deadline, expect_events(response)).await.map_err(late)??;
-            yield Event::Started;
-            let mut transcript = Transcript::new(job.request.choices());
-            while let Some(piece) = next_piece(&upstream, &mut response, &transcript).await? {
-                let read = transcript.feed(&piece);
-                if let Some(chunks) = transcript.forward() {
-                    yield Event::UpstreamChunks(chunks);
-                }
-                read?;
-                if transcript.is_done() {
-                    let _ = timeout(END_OF_BODY_WAIT, response.piece()).await;
-                    break;
-                }
+        let late = ErrorKind::Timeout { after: wait };
+        match timeout_at(deadline, upstream.send(&job)).await {
+            Err(_) => failed(late),
+            Ok(Err(error)) => failed(error),
+            Ok(Ok(response)) if streams => {
+                let asked = Asked::of(&job.request);
+                streamed(response, asked, upstream.config.patience()).boxed()
             }
-            for event in transcript.finish()? {
-                yield event;
-            }
-        } else {
-            yield Event::Started;
-            let body = response.whole(MAX_ANSWER_BYTES);
-            let body = timeout_at(deadline, body).await.map_err(late)??;
-            for event in answer::whole(&body)? {
-                yield event;
-            }
+            Ok(Ok(response)) => whole(response, deadline, late).boxed(),
+        }
+    };
+    stream::once(events).flatten().boxed()
+}
+
+fn failed(error: ErrorKind) -> BoxStream<'static, Result<Event, ErrorKind>> {
+    stream::iter([Err(error)]).boxed()
+}
+
+fn whole(
+    response: Response,
+    deadline: tokio::time::Instant,
+    late: ErrorKind,
+) -> impl Stream<Item = Result<Event, ErrorKind>> {
+    try_stream! {
+        yield Event::Started;
+        let body = timeout_at(deadline, response.whole(MAX_ANSWER_BYTES)).await;
+        for event in answer::whole(&body.map_err(|_| late)??)? {
+            yield event;
         }
     }
-}
-
-/// The next piece of a streamed answer. `None` at its end, which an upstream may forget to send, or
-/// to send well, once everything has been said.
-async fn next_piece(
-    upstream: &Upstream,
-    response: &mut Response,
-    transcript: &Transcript,
-) -> Result<Option<Bytes>, ErrorKind> {
-    let idle_timeout = upstream.config.idle_timeout();
-    if transcript.is_complete() {
-        let wait = idle_timeout.min(USAGE_WAIT);
-        return Ok(timeout(wait, response.piece()).await.ok().and_then(Result::ok).flatten());
-    }
-    let piece = timeout(idle_timeout, response.piece()).await;
-    piece.map_err(|_| ErrorKind::Timeout { after: idle_timeout })?
-}
-
-/// Makes sure that a streamed answer is a stream, before anything of it counts.
-async fn expect_events(response: Response) -> Result<Response, ErrorKind> {
-    let content_type = response.headers.get(CONTENT_TYPE).map_or("", |value| {
-        value.to_str().unwrap_or("unreadable").split(';').next().unwrap_or_default().trim()
-    });
-    // Some servers name no type; then the content must speak for itself.
-    if content_type.is_empty() || content_type.eq_ignore_ascii_case("text/event-stream") {
-        return Ok(response);
-    }
-    let unexpected = ErrorKind::Protocol(format!("{content_type:?} instead of an event stream"));
-    let body = response.whole(MAX_ERROR_BYTES).await.unwrap_or_default();
-    Err(answer::misplaced_error(&body).unwrap_or(unexpected))
 }
 
 /// A place at the upstream, held while the answer is read or until its stream is dropped.
@@ -276,27 +313,29 @@ impl Attempt {
                 ahead: upstream.config.max_in_flight,
             }
         })?;
-        let admission = upstream.breaker().admit(Instant::now()).ok_or_else(|| {
-            ErrorKind::Unavailable(
-                "the circuit breaker is open after repeated failures of the upstream".to_owned(),
-            )
-        })?;
+        let admission = upstream.breaker().admit(Instant::now())?;
         Ok(Self {
             upstream: Arc::clone(upstream),
             admission,
-            outcome: Outcome::Abandoned,
+            outcome: Outcome::Neutral,
             _place: place,
         })
     }
 
     fn observe(&mut self, item: &Result<Event, ErrorKind>) {
-        self.outcome = match item {
-            Ok(Event::Done(_)) => Outcome::Answered,
-            Ok(_) => return,
-            // Refusing a wrong request is an answer too.
-            Err(kind) if kind.source() == ErrorSource::Client => Outcome::Answered,
-            Err(_) => Outcome::Failed,
-        };
+        match item {
+            // The first byte answers the probe: others need not wait for the last one.
+            Ok(Event::Started) if self.admission == Admission::Probe => {
+                self.upstream.breaker().settle(Admission::Probe, Outcome::Answered, Instant::now());
+                self.admission = Admission::Ordinary;
+            }
+            Ok(Event::Done(_)) => self.outcome = Outcome::Answered,
+            Ok(_) => {}
+            Err(kind) => {
+                self.outcome = Outcome::of(kind);
+                self.upstream.breaker().heed(kind, Instant::now());
+            }
+        }
     }
 }
 

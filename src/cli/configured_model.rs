@@ -15,7 +15,11 @@ pub(super) fn route(model: &Model) -> Route {
 pub(super) fn origin(model: &Model) -> String {
     match &model.engine {
         Engine::Llama(config) => config.source.to_string(),
-        Engine::Openai(config) => config.base_url.clone(),
+        // A query string may hold a key.
+        Engine::Openai(config) => {
+            let base_url = &config.base_url;
+            base_url.split_once('?').map_or_else(|| base_url.clone(), |(url, _)| format!("{url}?…"))
+        }
     }
 }
 
@@ -39,5 +43,17 @@ pub(super) fn readiness(config: &Config, model: &Model) -> String {
             Some(variable) => format!("{variable} is not set"),
             None => "needs no key".into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_a_query_string_is_not_shown() {
+        let text = "[models.m.openai]\nbase_url = \"https://h/v1?key=sk-secret\"\n";
+        let config = config::parse(text, "t").unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(origin(&config.models["m"]), "https://h/v1?…");
     }
 }

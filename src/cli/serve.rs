@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::config_args::ConfigArgs;
 use super::console::say;
@@ -37,13 +38,22 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // Installed first: a signal during start-up must not leave engines behind.
-        let stop = stop_signal()?;
+        let mut signals = StopSignals::install()?;
+        let stop = CancellationToken::new();
         let app = App::build(config, engine_binary).await?;
         // Scripts wait for this line to learn the port.
         say(&format!("listening on http://{}", app.address()));
         let hangups = reload_at_each(signal(SignalKind::hangup())?, Arc::downgrade(app.gateway()));
+        let stopping = async {
+            let name = signals.next().await;
+            tracing::info!("{name}: stopping; once more ends at once");
+            stop.cancel();
+            let name = signals.next().await;
+            tracing::warn!("{name} again: open answers are lost");
+        };
         tokio::select! {
-            served = app.run_until(stop) => served?,
+            served = app.run_until(stop.cancelled()) => served?,
+            () = stopping => {}
             () = hangups => {}
         }
         anyhow::Ok(())
@@ -70,14 +80,23 @@ async fn reload_at_each(mut hangup: Signal, gateway: Weak<Gateway>) {
     }
 }
 
-/// Ends on SIGINT or SIGTERM.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
+/// SIGINT and SIGTERM.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn install() -> std::io::Result<Self> {
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
         }
-    })
+    }
 }

@@ -40,7 +40,8 @@ fn the_shipped_file_shows_the_defaults_of_the_code() {
     let Engine::Openai(config) = &shipped.models["cloud-mini"].engine else { panic!() };
     let waits = |config: &cloud::Config| {
         let first = (config.max_in_flight, config.connect_timeout_ms, config.first_byte_timeout_ms);
-        (first, config.idle_timeout_ms, config.answer_timeout_ms)
+        let waits = (first, config.idle_timeout_ms, config.answer_timeout_ms);
+        (waits, config.stream_usage, config.capabilities)
     };
     assert_eq!(waits(config), waits(&cloud::Config::default()));
 }
@@ -84,6 +85,7 @@ fn every_option_of_the_code_is_in_the_shipped_file_and_works() {
         "models.m",
         "models.m.llama",
         "models.m.openai",
+        "models.m.openai.capabilities",
         "models.m.openai.energy",
     ] {
         let problems = parse(&format!("[{table}]\nq = 1\n"), "test.toml").unwrap_err();

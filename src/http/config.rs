@@ -25,6 +25,11 @@ pub struct Config {
     /// comments that keep the connection alive, milliseconds. A failure before that still has a
     /// status of its own. Default 3 000.
     pub stream_head_after_ms: u64,
+    /// How long a connection may stay open without a request, or with one whose head does not
+    /// arrive, milliseconds. Default 75 000.
+    pub idle_timeout_ms: u64,
+    /// How long a client may leave a reply unread, milliseconds. Default 30 000.
+    pub write_timeout_ms: u64,
     /// How long open answers may go on after a stop signal, milliseconds. Default 10 000.
     pub shutdown_grace_ms: u64,
 }
@@ -38,6 +43,8 @@ impl Default for Config {
             body_timeout_ms: 60_000,
             max_body_bytes: 4 * 1024 * 1024,
             stream_head_after_ms: 3_000,
+            idle_timeout_ms: 75_000,
+            write_timeout_ms: 30_000,
             shutdown_grace_ms: 10_000,
         }
     }
@@ -57,6 +64,8 @@ impl Validate for Config {
             ("max_connections", u64::from(self.max_connections)),
             ("body_timeout_ms", self.body_timeout_ms),
             ("max_body_bytes", self.max_body_bytes as u64),
+            ("idle_timeout_ms", self.idle_timeout_ms),
+            ("write_timeout_ms", self.write_timeout_ms),
         ]);
     }
 }

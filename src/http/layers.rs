@@ -1,5 +1,4 @@
-//! Layers around the routes and the listener, which see every request and every connection.
+//! Layers around the routes, which see every request.
 
-pub mod connection_limit;
 pub mod observe;
 pub mod request_id;

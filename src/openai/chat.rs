@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::constraint::{ResponseFormat, StructuredOutputs};
 use super::content::{Content, Stop};
 use super::logprobs::ChoiceLogprobs;
 use super::tools::{Tool, ToolCall, ToolChoice};
@@ -78,6 +79,34 @@ pub struct ChatRequest {
     pub parallel_tool_calls: Option<bool>,
     #[serde(default)]
     pub response_format: Option<ResponseFormat>,
+    // Constraints and limits under the names of llama-server and vLLM.
+    /// llama-server's: the JSON schema of the answer.
+    #[serde(default)]
+    pub json_schema: Option<Box<RawValue>>,
+    /// llama-server's: a grammar in its own notation.
+    #[serde(default)]
+    pub grammar: Option<Box<RawValue>>,
+    /// vLLM's: the JSON schema of the answer, or its text.
+    #[serde(default)]
+    pub guided_json: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub guided_regex: Option<String>,
+    /// vLLM's: the answers to choose from.
+    #[serde(default)]
+    pub guided_choice: Option<Vec<String>>,
+    #[serde(default)]
+    pub guided_grammar: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub structured_outputs: Option<StructuredOutputs>,
+    /// vLLM's: the answer does not end before this many tokens.
+    #[serde(default)]
+    pub min_tokens: Option<u32>,
+    /// llama-server's name of the output limit; −1: no limit.
+    #[serde(default)]
+    pub n_predict: Option<i64>,
+    /// vLLM's: the answer continues the last message, which is the assistant's.
+    #[serde(default)]
+    pub continue_final_message: Option<bool>,
     /// Kinds of output: `text` (the default), `audio`, `image`.
     #[serde(default)]
     pub modalities: Option<Vec<String>>,
@@ -96,9 +125,10 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
-    /// The client's output limit in tokens, under either name.
+    /// The client's output limit in tokens, under any of its names.
     pub fn output_limit(&self) -> Option<u32> {
-        self.max_completion_tokens.or(self.max_tokens)
+        let by_predict = || self.n_predict.and_then(|most| u32::try_from(most).ok());
+        self.max_completion_tokens.or(self.max_tokens).or_else(by_predict)
     }
 
     pub fn streams(&self) -> bool {
@@ -120,24 +150,6 @@ impl ChatRequest {
 pub struct StreamOptions {
     #[serde(default)]
     pub include_usage: Option<bool>,
-}
-
-/// `response_format`.
-#[derive(Debug, Deserialize)]
-pub struct ResponseFormat {
-    /// `text`, `json_object` or `json_schema`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Present for the kind `json_schema`.
-    #[serde(default)]
-    pub json_schema: Option<JsonSchemaFormat>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct JsonSchemaFormat {
-    /// The JSON schema, verbatim.
-    #[serde(default)]
-    pub schema: Option<Box<RawValue>>,
 }
 
 /// One turn of the conversation.

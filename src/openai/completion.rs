@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::chat::{FinishReason, StreamOptions, Usage};
+use super::constraint::{ResponseFormat, StructuredOutputs};
 use super::content::Stop;
 use super::input::Inputs;
 
@@ -79,6 +80,34 @@ pub struct CompletionRequest {
     /// Number of alternatives reported per token, 0 to 5.
     #[serde(default)]
     pub logprobs: Option<u32>,
+    /// As for conversations.
+    #[serde(default)]
+    pub response_format: Option<ResponseFormat>,
+    // Constraints and limits under the names of llama-server and vLLM.
+    /// llama-server's: the JSON schema of the answer.
+    #[serde(default)]
+    pub json_schema: Option<Box<RawValue>>,
+    /// llama-server's: a grammar in its own notation.
+    #[serde(default)]
+    pub grammar: Option<Box<RawValue>>,
+    /// vLLM's: the JSON schema of the answer, or its text.
+    #[serde(default)]
+    pub guided_json: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub guided_regex: Option<String>,
+    /// vLLM's: the answers to choose from.
+    #[serde(default)]
+    pub guided_choice: Option<Vec<String>>,
+    #[serde(default)]
+    pub guided_grammar: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub structured_outputs: Option<StructuredOutputs>,
+    /// vLLM's: the answer does not end before this many tokens.
+    #[serde(default)]
+    pub min_tokens: Option<u32>,
+    /// llama-server's name of the output limit; −1: no limit.
+    #[serde(default)]
+    pub n_predict: Option<i64>,
     /// Wattgate's own options; read by the edge.
     #[serde(default)]
     pub wattgate: Option<Box<RawValue>>,
@@ -91,7 +120,8 @@ pub struct CompletionRequest {
 
 impl CompletionRequest {
     pub fn output_limit(&self) -> u32 {
-        self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)
+        let by_predict = || self.n_predict.and_then(|most| u32::try_from(most).ok());
+        self.max_tokens.or_else(by_predict).unwrap_or(DEFAULT_MAX_TOKENS)
     }
 
     /// Choices per prompt, at least 1.

@@ -107,11 +107,21 @@ pub struct ToolCall {
 pub struct FunctionCall {
     pub name: String,
     /// JSON text from the model, not validated.
+    #[serde(default, deserialize_with = "arguments")]
     pub arguments: String,
 }
 
 fn function_kind() -> String {
     FUNCTION.to_owned()
+}
+
+/// Arguments as text. Some clients send them as JSON, or none as `null`.
+fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => text,
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    })
 }
 
 impl ToolCall {
@@ -173,6 +183,19 @@ mod tests {
         );
         for wrong in [r#""sometimes""#, "7", r#"{"type":"function"}"#, "{}"] {
             assert!(choice(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_read_as_text_whatever_they_are() {
+        for (json, text) in [
+            (r#"{"name":"f","arguments":"{\"a\":1}"}"#, r#"{"a":1}"#),
+            (r#"{"name":"f","arguments":{"a":1}}"#, r#"{"a":1}"#),
+            (r#"{"name":"f","arguments":null}"#, ""),
+            (r#"{"name":"f"}"#, ""),
+        ] {
+            let call: FunctionCall = serde_json::from_str(json).unwrap();
+            assert_eq!(call.arguments, text, "{json}");
         }
     }
 

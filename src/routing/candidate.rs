@@ -50,6 +50,9 @@ pub struct Candidate {
     pub output_tokens: Option<u32>,
     /// Limit of prompt plus answer in tokens, if known.
     pub context_tokens: Option<u32>,
+    /// It drops the oldest turns of a conversation that is too long, so it must not seem to fit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drops_turns: bool,
     pub capabilities: Capabilities,
     /// Reason why the model cannot take any request at present.
     pub unavailable: Option<Unavailable>,

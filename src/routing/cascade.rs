@@ -108,6 +108,7 @@ mod tests {
             ttft_ms: None,
             output_tokens: None,
             context_tokens: None,
+            drops_turns: false,
             capabilities: Capabilities::ALL,
             unavailable: None,
             state: None,

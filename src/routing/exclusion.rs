@@ -124,10 +124,12 @@ pub(super) fn exclusion(
     })
 }
 
-/// The token estimate is rough, so only a prompt that is too long even at half the estimate is
-/// excluded; the engine counts exactly and rejects the rest.
+/// The engine counts exactly and refuses the rest, and the next candidate answers. One that drops
+/// turns instead would not refuse: it is held back already where the estimate is far too long.
 fn surely_too_long(features: &Features, candidate: &Candidate) -> bool {
-    candidate.context_tokens.is_some_and(|limit| features.context_tokens() / 2 > limit)
+    let far = if candidate.drops_turns { features.context_tokens() / 2 } else { 0 };
+    let least = features.least_context_tokens().max(far);
+    candidate.context_tokens.is_some_and(|limit| least > limit)
 }
 
 fn over_budget(candidate: &Candidate, rule: &Rule) -> Option<Exclusion> {

@@ -43,6 +43,10 @@ pub struct Features {
     /// single prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_prompt_tokens: Option<u32>,
+    /// Tokens that the longest prompt has in any vocabulary, whatever the estimate says; absent in
+    /// old logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_prompt_tokens: Option<u32>,
     /// Capabilities that the request needs.
     pub needs: Capabilities,
 }
@@ -56,9 +60,14 @@ impl Features {
         }
     }
 
-    /// Tokens that must fit into a model's context at once.
+    /// Estimate of the tokens that must fit into a model's context at once.
     pub fn context_tokens(&self) -> u32 {
         self.longest_prompt_tokens.unwrap_or(self.prompt_tokens)
+    }
+
+    /// Tokens that certainly must. Where they are not known: half of the estimate, which is rough.
+    pub fn least_context_tokens(&self) -> u32 {
+        self.least_prompt_tokens.unwrap_or(self.context_tokens() / 2)
     }
 
     /// Number of answers requested, at least 1.
@@ -85,6 +94,9 @@ impl Features {
             output_tokens: output_tokens(request.output_limit(), request.n.unwrap_or(1)),
             turns: u32::try_from(turns).unwrap_or(u32::MAX),
             longest_prompt_tokens: None,
+            least_prompt_tokens: Some(count(
+                contents().map(|content| least_tokens(&content.text())).sum(),
+            )),
             needs: Capabilities {
                 chat: true,
                 tools,
@@ -136,15 +148,38 @@ impl Features {
             Input::Text(text) => text.len().div_ceil(BYTES_PER_TOKEN),
             Input::Tokens(tokens) => tokens.len(),
         };
-        let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
+        let least = |input: &Input| match input {
+            Input::Text(text) => least_tokens(text),
+            Input::Tokens(tokens) => tokens.len(),
+        };
         let longest = inputs.0.iter().map(tokens).max().filter(|_| inputs.0.len() > 1);
         Self {
             prompt_tokens: count(inputs.0.iter().map(tokens).sum()),
             longest_prompt_tokens: longest.map(count),
+            least_prompt_tokens: inputs.0.iter().map(least).max().map(count),
             turns: count(inputs.0.len()),
             ..Self::default()
         }
     }
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}
+
+/// Tokens that a text has at least, in any vocabulary.
+///
+/// Blanks, rules and indentation take few tokens for their bytes: the longest token of the known
+/// vocabularies has 128 bytes. Words do not: a token holds one, or in few vocabularies some of the
+/// most frequent pairs.
+fn least_tokens(text: &str) -> usize {
+    const LONGEST_TOKEN: usize = 256;
+    const WORDS_PER_TOKEN: usize = 2;
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric();
+    let (words, _) = text.bytes().fold((0, false), |(words, within), byte| {
+        (words + usize::from(is_letter(byte) && !within), is_letter(byte))
+    });
+    (words / WORDS_PER_TOKEN).max(text.len() / LONGEST_TOKEN)
 }
 
 /// Whether the conversation waits for a model to continue after a tool: a tool result follows the
@@ -221,4 +256,26 @@ impl Capabilities {
         raw_details: false,
         embeddings: true,
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_and_rules_are_few_tokens_and_words_are_not() {
+        let rules = ("-".repeat(78) + "\n").repeat(34);
+        let table = format!("| {:<96} |\n", "name of a row").repeat(27);
+        for (text, least, most) in [
+            (" ".repeat(40_000), 100, 600),
+            (rules, 5, 110),
+            (table, 10, 230),
+            ("=".repeat(3000), 5, 50),
+            ("word ".repeat(9000), 4097, 9001),
+            ("0".repeat(3_000_000), 4097, 1_500_000),
+        ] {
+            let counted = least_tokens(&text);
+            assert!((least..=most).contains(&counted), "{counted}: {text:.20}");
+        }
+    }
 }

@@ -2,14 +2,18 @@
 
 mod chat;
 mod completions;
+mod connections;
 mod early_head;
+mod constraints;
 mod edge;
 mod embeddings;
+mod exchange;
 mod feedback;
 mod hostile_schemas;
 mod local_chat;
 mod metrics;
 mod output;
 mod scheduling;
+mod templates;
 mod tool_formats;
 mod tools;

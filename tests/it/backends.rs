@@ -9,6 +9,8 @@ mod hostile_files;
 mod kernels;
 mod lifecycle;
 mod lora;
+mod odd_answers;
+mod odd_streams;
 mod prefix_cache;
 mod soak;
 mod speculative;

@@ -51,7 +51,7 @@ const HOMES: [(&[&str], &[&str]); 3] = [
     (
         // The server, and the client of the cloud backend.
         &["http", "http_body_util", "hyper", "hyper_util"],
-        &["src/http", "src/backends/cloud/plain.rs", "src/backends/cloud/transport.rs"],
+        &["src/http", "src/backends/cloud/plain", "src/backends/cloud/transport.rs"],
     ),
 ];
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::Deserialize;
 
+use super::patience::Patience;
 use crate::energy::grid::rates::validate_zone;
 use crate::energy::prediction::cloud_table::{Class, OwnFigures, PerToken};
 use crate::locality::Locality;
@@ -42,6 +43,12 @@ pub struct Config {
     /// Price of a million prompt tokens that the upstream had cached. Default: the price of other
     /// prompt tokens.
     pub dollars_per_million_cached_tokens: Option<f64>,
+    /// Whether to ask for the token counts of a streamed answer (`stream_options`), without which
+    /// its cost and energy are unknown. An upstream that refuses the field is found out by itself,
+    /// at the price of one refused request after each start. Default: true.
+    pub stream_usage: bool,
+    /// What the model can do; requests that need more are not routed to it. Default: everything.
+    pub capabilities: CapabilitiesConfig,
     /// Whether the model gives embeddings; it then answers nothing else. Default: false.
     pub embedding: bool,
     /// Longest prompt plus answer in tokens. Default: none, the upstream refuses what is too long.
@@ -50,11 +57,11 @@ pub struct Config {
     pub max_in_flight: u32,
     /// Longest wait for a connection, TLS included, in milliseconds. Default: 5,000.
     pub connect_timeout_ms: u64,
-    /// Longest wait for a streamed answer to begin (response headers), in milliseconds. Default:
-    /// 60,000.
+    /// Longest wait for the headers of a streamed answer, and after them for its first event, in
+    /// milliseconds; an upstream's keep-alive comments count as life. Default: 60,000.
     pub first_byte_timeout_ms: u64,
-    /// Longest silence within a streamed answer, in milliseconds; an upstream's keep-alive comments
-    /// count as life. Default: 30,000.
+    /// Longest silence within a streamed answer that has begun, in milliseconds; keep-alive
+    /// comments count as life. Default: 30,000.
     pub idle_timeout_ms: u64,
     /// Longest wait for a whole answer that is not streamed, in milliseconds. Such an upstream is
     /// silent until it has finished, so this cannot be as short as the others. Default: 600,000, as
@@ -65,6 +72,29 @@ pub struct Config {
     pub locality: Locality,
     /// More servers of the same model, tried when another one fails or is busier. Default: none.
     pub deployments: Vec<DeploymentConfig>,
+}
+
+/// `[models.<name>.openai.capabilities]`: what a model that answers in text can do beyond that.
+#[expect(clippy::struct_excessive_bools, reason = "independent yes/no abilities, each named")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CapabilitiesConfig {
+    /// Calls tools. Default: true.
+    pub tools: bool,
+    /// Keeps to a `response_format` other than text. Default: true.
+    pub schema: bool,
+    /// Reads or gives images, sound or files. Default: true.
+    pub media: bool,
+    /// Gives log-probabilities. Default: true.
+    pub logprobs: bool,
+    /// Gives more than one choice (`n`). Default: true.
+    pub choices: bool,
+}
+
+impl Default for CapabilitiesConfig {
+    fn default() -> Self {
+        Self { tools: true, schema: true, media: true, logprobs: true, choices: true }
+    }
 }
 
 /// `[[models.<name>.openai.deployments]]`: another server of the model. A key that is left out is
@@ -83,6 +113,7 @@ pub struct DeploymentConfig {
     pub dollars_per_million_input_tokens: Option<f64>,
     pub dollars_per_million_output_tokens: Option<f64>,
     pub dollars_per_million_cached_tokens: Option<f64>,
+    pub stream_usage: Option<bool>,
     pub context_tokens: Option<u32>,
     pub max_in_flight: Option<u32>,
     pub connect_timeout_ms: Option<u64>,
@@ -100,6 +131,8 @@ impl DeploymentConfig {
             api_key_env: self.api_key_env.clone(),
             deployments: Vec::new(),
             embedding: model.embedding,
+            capabilities: model.capabilities,
+            stream_usage: self.stream_usage.unwrap_or(model.stream_usage),
             model: self.model.clone().or_else(|| model.model.clone()),
             energy_class: self.energy_class.or(model.energy_class),
             energy: self.energy.unwrap_or(model.energy),
@@ -145,6 +178,8 @@ impl Default for Config {
             dollars_per_million_input_tokens: None,
             dollars_per_million_output_tokens: None,
             dollars_per_million_cached_tokens: None,
+            stream_usage: true,
+            capabilities: CapabilitiesConfig::default(),
             embedding: false,
             context_tokens: None,
             max_in_flight: 256,
@@ -204,7 +239,7 @@ fn is_variable_name(text: &str) -> bool {
 impl Config {
     fn validate_base_url(&self, out: &mut Diagnostics) {
         match self.endpoints() {
-            Ok(_) => {}
+            Ok(_) => self.validate_path(out),
             Err(_) if self.base_url.is_empty() => out.reject("base_url", "`base_url` is missing").hint(
                 "write `base_url = \"https://api.openai.com/v1\"`, or the address of your own server",
             ),
@@ -214,6 +249,23 @@ impl Config {
             Err(error @ BaseUrlError::NotHttp) => {
                 out.reject("base_url", error.to_string());
             }
+        }
+    }
+
+    /// The endpoint is added to the path, so what ends with it already leads nowhere.
+    fn validate_path(&self, out: &mut Diagnostics) {
+        let Ok(url) = Url::parse(&self.base_url) else { return };
+        let path = url.path();
+        let whole = path.trim_end_matches('/');
+        let endpoint = ["/chat/completions", "/completions", "/embeddings"]
+            .into_iter()
+            .find(|one| whole.ends_with(one));
+        if let Some(endpoint) = endpoint {
+            out.reject("base_url", format!("`base_url` must not end with `{endpoint}`"))
+                .hint("leave it out: it is added for each kind of request");
+        } else if path.contains("//") {
+            out.reject("base_url", "`base_url` must not have `//` in its path")
+                .hint("write one `/`, as in https://api.openai.com/v1");
         }
     }
 
@@ -297,8 +349,12 @@ impl Config {
         Duration::from_millis(self.connect_timeout_ms)
     }
 
-    pub(super) fn idle_timeout(&self) -> Duration {
-        Duration::from_millis(self.idle_timeout_ms)
+    pub(super) fn patience(&self) -> Patience {
+        Patience {
+            first: Duration::from_millis(self.first_byte_timeout_ms),
+            between: Duration::from_millis(self.idle_timeout_ms),
+            whole: Duration::from_millis(self.answer_timeout_ms),
+        }
     }
 
     /// How long to wait for the response's headers.
@@ -352,6 +408,31 @@ mod tests {
             assert_eq!(keys, ["base_url"], "{base_url}");
         }
         assert_eq!(at("http://127.0.0.1:8000/v1").diagnostics(), []);
+    }
+
+    #[test]
+    fn an_address_that_leads_nowhere_is_refused_with_a_hint() {
+        for (base_url, word) in [
+            ("http://h/v1/chat/completions", "/chat/completions"),
+            ("http://h/v1/completions/?key=sk-secret", "/completions"),
+            ("http://h/v1/embeddings", "/embeddings"),
+            ("http://h/v1//", "//"),
+            ("http://h//v1", "//"),
+        ] {
+            let problems = at(base_url).diagnostics();
+            assert_eq!((problems.len(), &*problems[0].key()), (1, "base_url"), "{base_url}");
+            assert!(problems[0].message.contains(word) && problems[0].hint.is_some(), "{base_url}");
+            assert!(!problems[0].message.contains("secret"));
+        }
+        for base_url in [
+            "http://h",
+            "http://h/",
+            "http://h/v1/",
+            "http://h/v1?a=//",
+            "http://h/my-completions/v1",
+        ] {
+            assert_eq!(at(base_url).diagnostics(), [], "{base_url}");
+        }
     }
 
     #[test]

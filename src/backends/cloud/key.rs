@@ -7,6 +7,9 @@ use std::fmt;
 
 use reqwest::header::HeaderValue;
 
+/// A shorter key stands in too many words by chance, and is none to keep secret.
+const MASKED_BYTES_MIN: usize = 6;
+
 /// The key of one upstream. Has no `Display`, and its `Debug` shows nothing.
 #[derive(Clone)]
 pub struct ApiKey(HeaderValue);
@@ -27,6 +30,15 @@ impl ApiKey {
             HeaderValue::try_from(format!("Bearer {secret}")).map_err(|_| InvalidApiKey)?;
         header.set_sensitive(true);
         Ok(Self(header))
+    }
+
+    /// The text with a mask where it holds the key.
+    pub(super) fn masked_in(&self, text: &str) -> String {
+        let header = self.0.to_str().unwrap_or_default();
+        match header.strip_prefix("Bearer ") {
+            Some(key) if key.len() >= MASKED_BYTES_MIN => text.replace(key, "[key]"),
+            _ => text.to_owned(),
+        }
     }
 
     /// The value of the `Authorization` header.
@@ -50,6 +62,13 @@ mod tests {
         let key = ApiKey::new(" sk-secret\n").unwrap();
         assert_eq!(key.authorization(), "Bearer sk-secret");
         assert!(!format!("{key:?} {:?}", key.authorization()).contains("secret"));
+    }
+
+    #[test]
+    fn a_message_can_be_shown_without_the_key() {
+        let masked = |key, text| ApiKey::new(key).unwrap().masked_in(text);
+        assert_eq!(masked("my-secret", "you sent my-secret, my-secret"), "you sent [key], [key]");
+        assert_eq!(masked("any", "anything"), "anything");
     }
 
     #[test]

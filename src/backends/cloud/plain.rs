@@ -5,6 +5,8 @@
 //! Idle connections are kept for later requests; one that the upstream has closed meanwhile is
 //! dropped when it is taken out.
 
+mod socket;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -22,8 +24,13 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use self::socket::{Heard, Socket};
+
 /// Bytes that are gathered before they are handed on, although more may have come.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// Most headers of a response.
+const HEADERS_MAX: usize = 256;
 
 /// The connections to one upstream.
 #[derive(Debug)]
@@ -49,7 +56,9 @@ pub(super) enum Error {
 #[derive(Debug)]
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: http1::Connection<TokioIo<TcpStream>, Full<Bytes>>,
+    driver: http1::Connection<TokioIo<Socket>, Full<Bytes>>,
+    /// Whether the upstream has written anything.
+    heard: Heard,
     /// The driver has ended and must not be polled again.
     ended: bool,
 }
@@ -74,11 +83,22 @@ impl Pool {
         self: &Arc<Self>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Body>, Error> {
-        let mut connection = match self.take() {
+        let kept = self.take();
+        let was_kept = kept.is_some();
+        let mut connection = match kept {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let response = connection.send(request).await?;
+        let sent = connection.send(request.clone()).await;
+        let response = match sent {
+            // The upstream closed the connection that it had kept, as the request arrived: it has
+            // not begun to answer.
+            Err(_) if was_kept && !connection.heard.take() => {
+                connection = self.connect().await?;
+                connection.send(request).await?
+            }
+            sent => sent?,
+        };
         Ok(response.map(|incoming| Body {
             pool: Arc::clone(self),
             connection: Some(connection),
@@ -92,9 +112,10 @@ impl Pool {
         let socket = timeout(self.connect_timeout, TcpStream::connect(address)).await;
         let socket = socket.map_err(|_| Error::ConnectTimeout)?.map_err(Error::Connect)?;
         socket.set_nodelay(true).map_err(Error::Connect)?;
+        let (socket, heard) = Socket::new(socket);
         let (sender, driver) =
-            http1::Builder::new().max_headers(256).handshake(TokioIo::new(socket)).await?;
-        Ok(Connection { sender, driver, ended: false })
+            http1::Builder::new().max_headers(HEADERS_MAX).handshake(TokioIo::new(socket)).await?;
+        Ok(Connection { sender, driver, heard, ended: false })
     }
 
     /// An idle connection that is still open, the one used last first.
@@ -124,6 +145,7 @@ impl Connection {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, hyper::Error> {
+        self.heard.take();
         let mut response = pin!(self.sender.send_request(request));
         poll_fn(|cx| {
             poll_driven(&mut self.driver, &mut self.ended, cx, |cx| response.as_mut().poll(cx))
@@ -139,7 +161,7 @@ impl Connection {
 }
 
 fn poll_driver(
-    driver: &mut http1::Connection<TokioIo<TcpStream>, Full<Bytes>>,
+    driver: &mut http1::Connection<TokioIo<Socket>, Full<Bytes>>,
     ended: &mut bool,
     cx: &mut Context<'_>,
 ) {
@@ -150,7 +172,7 @@ fn poll_driver(
 /// Polls `wanted`, which the driver brings about. Twice, since asking for more is what lets the
 /// driver go on.
 fn poll_driven<T>(
-    driver: &mut http1::Connection<TokioIo<TcpStream>, Full<Bytes>>,
+    driver: &mut http1::Connection<TokioIo<Socket>, Full<Bytes>>,
     ended: &mut bool,
     cx: &mut Context<'_>,
     mut wanted: impl FnMut(&mut Context<'_>) -> Poll<T>,

@@ -10,11 +10,21 @@ use indexmap::IndexMap;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
+/// What happens to `stream_options`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamUsage {
+    /// The answer is not streamed: they stay as they are.
+    NotStreamed,
+    /// `include_usage` is forced, so that energy and cost are always known.
+    Asked,
+    /// The upstream refuses them: they are left out.
+    Withheld,
+}
+
 /// Rewrites a request for an upstream that calls the model `model`.
 ///
-/// Drops our own `wattgate` field; when `streams`, forces `stream_options.include_usage`, so that
-/// energy and cost are always known.
-pub(super) fn rewrite(body: &[u8], model: &str, streams: bool) -> serde_json::Result<Vec<u8>> {
+/// Drops our own `wattgate` field.
+pub(super) fn rewrite(body: &[u8], model: &str, usage: StreamUsage) -> serde_json::Result<Vec<u8>> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let fields = json.deserialize_map(FieldsVisitor)?;
     json.end()?;
@@ -24,9 +34,16 @@ pub(super) fn rewrite(body: &[u8], model: &str, streams: bool) -> serde_json::Re
     if let Some(own) = fields.wattgate {
         edits.push((member(body, own), String::new()));
     }
-    if streams {
-        let (name, options) = ("stream_options", with_usage(fields.stream_options)?);
-        put(body, fields.stream_options, name, options, &mut edits, &mut added);
+    match (usage, fields.stream_options) {
+        (StreamUsage::Asked, given) => {
+            put(body, given, "stream_options", with_usage(given)?, &mut edits, &mut added);
+        }
+        (StreamUsage::Withheld, Some(given)) => {
+            // On its own: two members side by side would both claim the comma between them.
+            let others = edited(body, &[(member(body, given), String::new())], &[]);
+            return rewrite(&others, model, StreamUsage::NotStreamed);
+        }
+        (StreamUsage::Withheld, None) | (StreamUsage::NotStreamed, _) => {}
     }
     edits.sort_unstable_by_key(|(range, _)| range.start);
     Ok(edited(body, &edits, &added))
@@ -150,7 +167,8 @@ mod tests {
     use super::*;
 
     fn rewritten(body: &str, streams: bool) -> String {
-        String::from_utf8(rewrite(body.as_bytes(), "gpt-x", streams).unwrap()).unwrap()
+        let usage = if streams { StreamUsage::Asked } else { StreamUsage::NotStreamed };
+        String::from_utf8(rewrite(body.as_bytes(), "gpt-x", usage).unwrap()).unwrap()
     }
 
     #[test]
@@ -195,13 +213,30 @@ mod tests {
         ] {
             assert_eq!(rewritten(body, false), expected);
         }
-        assert!(rewrite(br#"{"model":"a","model":"b"}"#, "gpt-x", false).is_err());
+        assert!(
+            rewrite(br#"{"model":"a","model":"b"}"#, "gpt-x", StreamUsage::NotStreamed).is_err()
+        );
+    }
+
+    #[test]
+    fn options_that_the_upstream_refuses_are_left_out() {
+        for body in [
+            r#"{"model":"a","stream_options":{},"wattgate":{},"x":1}"#,
+            r#"{"model":"a","x":1,"stream_options":{},"wattgate":{}}"#,
+            r#"{"stream_options":{},"model":"a","x":1}"#,
+            r#"{"wattgate":{},"stream_options":{},"model":"a","x":1}"#,
+            r#"{"model":"a","x":1}"#,
+        ] {
+            let sent = rewrite(body.as_bytes(), "gpt-x", StreamUsage::Withheld).unwrap();
+            let sent: Value = serde_json::from_slice(&sent).unwrap_or_else(|_| panic!("{body}"));
+            assert_eq!(sent, json!({"model": "gpt-x", "x": 1}), "{body}");
+        }
     }
 
     #[test]
     fn what_is_no_object_is_refused() {
-        assert!(rewrite(b"[1]", "gpt-x", false).is_err());
-        assert!(rewrite(b"{\"model\":", "gpt-x", true).is_err());
+        assert!(rewrite(b"[1]", "gpt-x", StreamUsage::NotStreamed).is_err());
+        assert!(rewrite(b"{\"model\":", "gpt-x", StreamUsage::Asked).is_err());
     }
 
     proptest! {

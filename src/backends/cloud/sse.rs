@@ -26,6 +26,8 @@ pub(super) struct Scanner {
     line: Vec<u8>,
     /// Data of the event that is not complete; `None` before its first `data` line.
     data: Option<Vec<u8>>,
+    /// The event is named `error`.
+    is_error: bool,
     energy: Option<EnergyFigure>,
 }
 
@@ -35,16 +37,19 @@ enum Line<'l> {
     Blank,
     Data(&'l [u8]),
     Comment(&'l [u8]),
-    /// `event`, `id`, `retry`, and fields that do not exist.
+    /// The event's name.
+    Name(&'l [u8]),
+    /// `id`, `retry`, and fields that do not exist.
     Other,
 }
 
 impl Scanner {
-    /// Calls `each` with the data of every event that `piece` completes; stops at its first error.
+    /// Calls `each` with the data of every event that `piece` completes, and with whether the event
+    /// is named `error`; stops at its first error.
     pub(super) fn feed<E>(
         &mut self,
         piece: &[u8],
-        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+        mut each: impl FnMut(&[u8], bool) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut rest = match piece {
             [] => return Ok(()),
@@ -75,10 +80,11 @@ impl Scanner {
                     self.append(more);
                 }
                 Line::Blank => match data.take() {
-                    Some(data) => each(data)?,
+                    Some(data) => each(data, std::mem::take(&mut self.is_error))?,
                     None => self.end_event(&mut each)?,
                 },
                 Line::Comment(text) => self.read_comment(text),
+                Line::Name(name) => self.is_error = name == b"error",
                 Line::Other => {}
             }
         }
@@ -101,12 +107,13 @@ impl Scanner {
     fn cut_line<E>(
         &mut self,
         line: &[u8],
-        each: &mut impl FnMut(&[u8]) -> Result<(), E>,
+        each: &mut impl FnMut(&[u8], bool) -> Result<(), E>,
     ) -> Result<(), E> {
         match self.read_line(line) {
             Line::Data(more) => self.append(more),
             Line::Blank => self.end_event(each)?,
             Line::Comment(text) => self.read_comment(text),
+            Line::Name(name) => self.is_error = name == b"error",
             Line::Other => {}
         }
         Ok(())
@@ -122,6 +129,7 @@ impl Scanner {
             b"data" => Line::Data(b""),
             [b'd', b'a', b't', b'a', b':', b' ', value @ ..]
             | [b'd', b'a', b't', b'a', b':', value @ ..] => Line::Data(value),
+            [b'e', b'v', b'e', b'n', b't', b':', name @ ..] => Line::Name(name.trim_ascii()),
             _ => Line::Other,
         }
     }
@@ -151,8 +159,12 @@ impl Scanner {
         }
     }
 
-    fn end_event<E>(&mut self, each: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        self.data.take().map_or(Ok(()), |data| each(&data))
+    fn end_event<E>(
+        &mut self,
+        each: &mut impl FnMut(&[u8], bool) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let is_error = std::mem::take(&mut self.is_error);
+        self.data.take().map_or(Ok(()), |data| each(&data, is_error))
     }
 }
 
@@ -167,7 +179,7 @@ mod tests {
     fn read(pieces: &[&[u8]]) -> (Vec<String>, Option<Joules>) {
         let (mut scanner, mut events) = (Scanner::default(), Vec::new());
         for piece in pieces {
-            let Ok(()) = scanner.feed(piece, |data| {
+            let Ok(()) = scanner.feed(piece, |data, _| {
                 events.push(String::from_utf8_lossy(data).into_owned());
                 Ok::<(), Infallible>(())
             });
@@ -203,10 +215,27 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_is_named_error_is_told_from_others() {
+        let stream =
+            b"event: error\ndata: a\n\ndata: b\n\nevent:error\n\ndata: c\n\ndata: d\nevent: x\n\n";
+        for cut in 0..stream.len() {
+            let (mut scanner, mut events) = (Scanner::default(), String::new());
+            for piece in [&stream[..cut], &stream[cut..]] {
+                let Ok(()) = scanner.feed(piece, |data, is_error| {
+                    events.push_str(if is_error { "!" } else { "" });
+                    events.push_str(&String::from_utf8_lossy(data));
+                    Ok::<(), Infallible>(())
+                });
+            }
+            assert_eq!(events, "!abcd", "{cut}");
+        }
+    }
+
+    #[test]
     fn an_event_that_is_not_complete_counts_its_bytes() {
         let mut scanner = Scanner::default();
         let mut feed = |piece: &[u8]| {
-            let Ok(()) = scanner.feed(piece, |_| Ok::<(), Infallible>(()));
+            let Ok(()) = scanner.feed(piece, |_, _| Ok::<(), Infallible>(()));
             scanner.held_bytes()
         };
         assert_eq!(feed(b"data: 12345\ndata: 6"), 12);

@@ -3,11 +3,12 @@
 //!
 //! Knows nothing of what the bytes mean.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body_util::Full;
 use reqwest::{Client, Url};
@@ -44,6 +45,8 @@ pub(super) struct Target {
 pub(super) struct Response {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    /// Bytes of the body that were looked at.
+    seen: Option<Bytes>,
     body: Body,
 }
 
@@ -98,18 +101,27 @@ impl Transport {
                     response.map_err(|error| failure::unsent_plain(&error, connect_timeout))?;
                 let (head, body) = response.into_parts();
                 let body = Body::Plain(Box::new(body));
-                Ok(Response { status: head.status, headers: head.headers, body })
+                Ok(Response { status: head.status, headers: head.headers, seen: None, body })
             }
             Self::Client(client) => {
-                let headers = target.headers.clone();
-                let request =
-                    client.post(target.url.clone()).headers(headers).header(ACCEPT, accept);
-                let sent = request.body(body).send().await;
+                let request = client
+                    .post(target.url.clone())
+                    .headers(target.headers.clone())
+                    .header(ACCEPT, accept)
+                    .body(body);
+                let again = request.try_clone();
+                let mut sent = request.send().await;
+                if let (Some(again), Err(error)) = (again, &sent)
+                    && was_closed(error)
+                {
+                    sent = again.send().await;
+                }
                 let mut response =
                     sent.map_err(|error| failure::unsent(&error, connect_timeout))?;
                 let headers = std::mem::take(response.headers_mut());
                 let status = response.status();
-                Ok(Response { status, headers, body: Body::Client(Box::new(response)) })
+                let body = Body::Client(Box::new(response));
+                Ok(Response { status, headers, seen: None, body })
             }
         }
     }
@@ -129,6 +141,8 @@ impl Target {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // Nothing here unpacks a body, and without this header a server may pack it.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.extend(key.map(|key| (AUTHORIZATION, key)));
         Ok(Self { url: url.clone(), uri, host, headers })
     }
@@ -137,6 +151,9 @@ impl Target {
 impl Response {
     /// The next bytes of the body: all that has come. `None` after the last.
     pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, ErrorKind> {
+        if let Some(seen) = self.seen.take() {
+            return Ok(Some(seen));
+        }
         match &mut self.body {
             Body::Plain(body) => body.piece().await.map_err(|error| failure::broken_plain(&error)),
             Body::Client(response) => {
@@ -145,8 +162,18 @@ impl Response {
         }
     }
 
+    /// Gives back what was looked at: it is the next piece again.
+    pub(super) fn put_back(&mut self, seen: Bytes) {
+        self.seen = (!seen.is_empty()).then_some(seen);
+    }
+
     /// The whole body, or an error if it is longer than `bytes_max`.
     pub(super) async fn whole(mut self, bytes_max: usize) -> Result<Bytes, ErrorKind> {
+        self.rest(bytes_max).await
+    }
+
+    /// What is left of the body, or an error if that is longer than `bytes_max`.
+    pub(super) async fn rest(&mut self, bytes_max: usize) -> Result<Bytes, ErrorKind> {
         let Some(first) = self.piece().await? else { return Ok(Bytes::new()) };
         let Some(second) = self.piece().await? else { return Ok(first) };
         let mut body = BytesMut::from(first);
@@ -160,6 +187,19 @@ impl Response {
         }
         Ok(body.freeze())
     }
+}
+
+/// Whether the upstream closed the connection, which it may have kept for long, as the request
+/// arrived: a fresh one is worth a try.
+fn was_closed(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if inner.downcast_ref().is_some_and(hyper::Error::is_incomplete_message) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// Whether the system may want plain HTTP to go through a proxy: by the variables that `reqwest`

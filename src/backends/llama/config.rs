@@ -73,6 +73,14 @@ pub struct Config {
     pub hang_timeout_ms: u64,
     /// Output limit in tokens if the client sets none; the context limits it too. Default 1024.
     pub max_output_tokens: u32,
+    /// Temperature of requests that set none, 0 to 2. Absent: 1, as at OpenAI.
+    pub temperature: Option<f32>,
+    /// As `temperature`: most probable tokens to choose from. Absent: all.
+    pub top_k: Option<u32>,
+    /// As `temperature`: share of the probability mass, 0 to 1. Absent: 1.
+    pub top_p: Option<f32>,
+    /// As `temperature`: least probability relative to the greatest, 0 to 1. Absent: 0.
+    pub min_p: Option<f32>,
     /// Handling of conversations that exceed the context: `refuse`, or `drop_oldest_turns`, which
     /// keeps system turns and the last question. Default `refuse`.
     pub overflow: Overflow,
@@ -120,6 +128,10 @@ impl Default for Config {
             first_token_timeout_ms: 60_000,
             hang_timeout_ms: 60_000,
             max_output_tokens: 1024,
+            temperature: None,
+            top_k: None,
+            top_p: None,
+            min_p: None,
             overflow: Overflow::Refuse,
             embedding: false,
             pooling: None,
@@ -148,6 +160,9 @@ impl Validate for Config {
         ]);
         out.range("prefill_stretch", self.prefill_stretch, 1.0..=1000.0, "");
         out.range_if_set("warm_watts", self.warm_watts, 0.0..=10_000.0, " W");
+        out.range_if_set("temperature", self.temperature.map(f64::from), 0.0..=2.0, "");
+        out.range_if_set("top_p", self.top_p.map(f64::from), 0.0..=1.0, "");
+        out.range_if_set("min_p", self.min_p.map(f64::from), 0.0..=1.0, "");
         out.range("lora_scale", self.lora_scale, .., "");
         if self.kv_type != KvType::F16 && self.flash_attention == FlashAttention::Off {
             out.reject("kv_type", "a `kv_type` other than \"f16\" needs flash attention")

@@ -9,6 +9,7 @@ mod backend;
 mod backlog;
 mod command;
 mod connection;
+mod constraint;
 mod control;
 mod conversation;
 mod fan_out;

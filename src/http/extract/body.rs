@@ -71,9 +71,6 @@ fn check(request: &ChatRequest) -> Result<(), ApiError> {
 fn check_completion(request: &CompletionRequest) -> Result<(), ApiError> {
     check_inputs("prompt", &request.prompt)?;
     check_range(ranges::completion_fault(request))?;
-    if request.max_tokens == Some(0) {
-        return Err(wrong("max_tokens", "must be at least 1"));
-    }
     check_stop(request.stop.as_ref())
 }
 

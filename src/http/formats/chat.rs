@@ -118,12 +118,12 @@ impl ReplyFormat for Chat {
     }
 
     fn finish(&mut self, receipt: &Receipt, out: &mut EventWriter) {
-        let last = if let Some(chunks) = self.last.take() {
-            chunks.into_object()
-        } else {
-            let finish = self.finish;
-            json(&self.choice(Delta::default(), finish))
-        };
+        // An upstream's last chunk is the usage as it wrote it, where that was asked for.
+        if let Some(chunks) = self.last.take() {
+            return out.object_with_receipt(&chunks.into_object(), receipt);
+        }
+        let finish = self.finish;
+        let last = json(&self.choice(Delta::default(), finish));
         let usage = self.usage.filter(|_| self.wants_usage);
         let usage = usage.map(|usage| json(&self.chunk(vec![], Some(usage))));
         out.close(&last, usage.as_deref(), receipt);

@@ -126,10 +126,11 @@ impl ReplyFormat for Completions {
     }
 
     fn finish(&mut self, receipt: &Receipt, out: &mut EventWriter) {
-        let last = match self.last.take() {
-            Some(chunks) => chunks.into_object(),
-            None => self.chunk("", self.finish),
-        };
+        // An upstream's last chunk is the usage as it wrote it, where that was asked for.
+        if let Some(chunks) = self.last.take() {
+            return out.object_with_receipt(&chunks.into_object(), receipt);
+        }
+        let last = self.chunk("", self.finish);
         let usage = self.usage.filter(|_| self.request.wants_stream_usage());
         let usage = usage.map(|usage| self.render(vec![], Some(usage)));
         out.close(&last, usage.as_deref(), receipt);

@@ -26,6 +26,7 @@ fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
         ttft_ms: None,
         output_tokens: None,
         context_tokens: None,
+        drops_turns: false,
         capabilities: Capabilities::ALL,
         unavailable: None,
         state: None,
@@ -230,6 +231,7 @@ fn any_candidates() -> impl proptest::strategy::Strategy<Value = Vec<Candidate>>
             .map(|(number, (local, p, joules, context_tokens, unavailable))| Candidate {
                 joules: joules.map(Joules),
                 context_tokens,
+                drops_turns: false,
                 unavailable,
                 cache: local.then(|| Cache {
                     tokens: 10,

@@ -122,6 +122,7 @@ impl Model {
             output_tokens: Some(output_tokens),
             state: loading.as_ref().map(|cost| cost.state),
             context_tokens: health.context_tokens,
+            drops_turns: self.drops_oldest_turns,
             capabilities: self.capabilities(),
             unavailable,
             cache: (cached_tokens > 0).then(|| Cache { tokens: cached_tokens, without: costs(0) }),

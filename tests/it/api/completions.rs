@@ -90,12 +90,11 @@ async fn unsupported_completion_fields_are_refused_by_name() {
         ("n", json!(100)),
         ("best_of", json!(2)),
         ("prompt", json!(vec!["Hi"; 100])),
-        ("max_tokens", json!(0)),
+        ("grammar", json!("root ::= [a-z]+")),
         ("temperature", json!(3)),
         ("stop", json!(["a", "b", "c", "d", "e"])),
         ("prompt", json!([])),
         ("prompt", json!(7)),
-        ("prompt", json!("")),
         ("prompt", json!("word ".repeat(1500))),
     ] {
         let mut request = prompt("smol", "Hi");
@@ -253,6 +252,90 @@ async fn an_upstream_without_completions_is_excluded_for_prompts_and_still_chats
 }
 
 /// A conversation of about 60 tokens a turn pair, its turns numbered.
+#[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
+async fn an_empty_prompt_begins_a_document_and_no_tokens_are_an_answer() {
+    let app = gateway().await;
+    let post = |request: Value| {
+        let app = &app;
+        async move { app.post("/v1/completions", &request).await }
+    };
+    let begun = post(prompt("smol", "")).await;
+    assert_eq!(begun.status, 200, "{}", begun.text);
+    assert_eq!(begun.json["usage"]["prompt_tokens"], 1, "the token that begins a document");
+    assert_eq!(begun.json["usage"]["completion_tokens"], 12);
+    for (echo, text) in [(false, ""), (true, FRANCE)] {
+        let mut request = prompt("smol", FRANCE);
+        (request["max_tokens"], request["echo"]) = (json!(0), json!(echo));
+        let none = post(request.clone()).await;
+        assert_eq!(none.status, 200, "{}", none.text);
+        assert_eq!(none.json["choices"][0]["text"], text);
+        assert_eq!(none.json["choices"][0]["finish_reason"], "length");
+        assert_eq!(none.json["usage"]["prompt_tokens"], 5);
+        assert_eq!(none.json["usage"]["completion_tokens"], 0);
+        request["stream"] = json!(true);
+        let sse = Sse::of(app.send("/v1/completions", &request).await).await;
+        assert!(sse.done);
+        let texts = sse.chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str());
+        assert_eq!(texts.collect::<String>(), text);
+    }
+    let mut long = prompt("smol", "a b c d ".repeat(300));
+    long["max_tokens"] = json!(0);
+    assert_eq!(post(long).await.error().2, "context_length_exceeded");
+    let scored =
+        json!({"model": "smol", "prompt": FRANCE, "max_tokens": 0, "echo": true, "logprobs": 1});
+    let refused = post(scored).await;
+    assert_eq!(refused.status, 400, "{}", refused.text);
+}
+
+#[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
+async fn a_batch_is_checked_whole_before_its_first_word() {
+    let app = gateway().await;
+    let long = "a b c d ".repeat(300);
+    for _ in 0..12 {
+        let mut request = prompt("smol", json!(["Once upon", long, "The sky is"]));
+        request["stream"] = json!(true);
+        let reply = app.post("/v1/completions", &request).await;
+        assert_eq!(reply.error().2, "context_length_exceeded", "{}", reply.text);
+    }
+    // More prompts than slots: the last ones wait, and the first ones stream.
+    let mut request = prompt("smol", json!(vec!["Once upon"; 8]));
+    request["stream"] = json!(true);
+    let sse = Sse::of(app.send("/v1/completions", &request).await).await;
+    assert!(sse.done, "{:?}", sse.chunks);
+}
+
+#[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
+async fn a_prompt_is_too_long_by_its_tokens_and_not_by_its_bytes() {
+    let app = gateway().await;
+    for text in [
+        " ".repeat(40_000),
+        ("-".repeat(78) + "\n").repeat(100),
+        format!("| {:<96} |\n", "name").repeat(60),
+        "=".repeat(20_000),
+    ] {
+        let mut request = prompt("smol", text);
+        request["max_tokens"] = json!(1);
+        let reply = app.post("/v1/completions", &request).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        let chat = json!({"model": "smol", "messages": [{"role": "user", "content": request["prompt"]}], "max_tokens": 1});
+        assert_eq!(app.chat(&chat).await.status, 200);
+        let route = app.post("/v1/route", &chat).await;
+        assert!(!route.text.contains("context_too_short"), "{}", route.text);
+    }
+    let long =
+        json!({"model": "smol", "messages": [{"role": "user", "content": "word ".repeat(3000)}]});
+    assert!(app.post("/v1/route", &long).await.text.contains("context_too_short"));
+    for text in ["word ".repeat(600_000), "0123456789abcdef".repeat(180_000)] {
+        let begun = std::time::Instant::now();
+        let reply = app.post("/v1/completions", &prompt("smol", text)).await;
+        assert_eq!(reply.error().2, "context_length_exceeded", "{}", reply.text);
+        assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    }
+}
+
 fn long_conversation(pairs: usize) -> Value {
     let mut messages = vec![json!({"role": "system", "content": "Answer with one word."})];
     for number in 0..pairs {

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 
 use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model_at, eventually};
-use crate::rig::scripted_upstream::{ScriptedUpstream, Step};
+use crate::rig::unruly_upstream::{Step, UnrulyUpstream};
 
 const HEAD_AFTER: Duration = Duration::from_millis(100);
 
-async fn gateway(steps: Vec<Step>) -> (TestApp, ScriptedUpstream) {
-    let upstream = ScriptedUpstream::start(steps).await;
+async fn gateway(steps: Vec<Step>) -> (TestApp, UnrulyUpstream) {
+    let upstream = UnrulyUpstream::start(vec![steps]).await;
     let config = cloud_model_at("slow", 3.0, &upstream.base_url());
     let head_after_ms = u64::try_from(HEAD_AFTER.as_millis()).unwrap();
     let app = TestApp::start_with(&config, |config| {
@@ -22,8 +22,9 @@ async fn gateway(steps: Vec<Step>) -> (TestApp, ScriptedUpstream) {
 #[tokio::test]
 async fn the_head_and_a_comment_leave_before_a_late_first_word() {
     let pause = Duration::from_millis(600);
-    for opening in [vec![Step::Head], vec![Step::Head, Step::role()], vec![]] {
-        let rest = [Step::Wait(pause), Step::Head, Step::text("Hi"), Step::finish(), Step::done()];
+    for opening in [vec![Step::head()], vec![Step::head(), Step::role()], vec![]] {
+        let rest =
+            [Step::Wait(pause), Step::head(), Step::text("Hi"), Step::finish(), Step::done()];
         // A second head in the body is a line without a meaning for the stream.
         let steps = [opening.clone(), rest.to_vec()].concat();
         let (app, _upstream) = gateway(steps).await;
@@ -47,7 +48,7 @@ async fn the_head_and_a_comment_leave_before_a_late_first_word() {
 
 #[tokio::test]
 async fn a_late_failure_is_an_event_and_an_early_one_a_status() {
-    let failed = Step::Raw(b"HTTP/1.1 500 Oops\r\nconnection: close\r\n\r\n".to_vec());
+    let failed = Step::Say("HTTP/1.1 500 Oops\r\nconnection: close\r\n\r\n".to_owned());
     let (app, _upstream) = gateway(vec![failed.clone()]).await;
     assert_eq!(app.chat(&ask_streaming("auto", "hello")).await.status, 502);
 
@@ -63,7 +64,7 @@ async fn a_late_failure_is_an_event_and_an_early_one_a_status() {
 
 #[tokio::test]
 async fn a_client_that_leaves_after_the_head_stops_the_attempt() {
-    let (app, _upstream) = gateway(vec![Step::Hang]).await;
+    let (app, _upstream) = gateway(vec![Step::Silence]).await;
     let response = app.send("/v1/chat/completions", &ask_streaming("auto", "hello")).await;
     app.until_in_flight("slow", 1).await;
     drop(response);

@@ -135,26 +135,49 @@ async fn the_request_keeps_unknown_fields_and_carries_only_our_key() {
 #[tokio::test]
 async fn a_refusal_says_what_it_is_and_repeats_no_key() {
     let upstream = MockUpstream::start().await;
-    let backend = backend(config(upstream.base_url()));
+    let reason = || Some("Refused; you sent none".to_owned());
     let rate_limited =
-        ErrorKind::RateLimited { retry_after: Some(Duration::from_secs(7)), reason: None };
+        ErrorKind::RateLimited { retry_after: Some(Duration::from_secs(7)), reason: reason() };
     let cases = [
         (Mode::Status(401), ErrorKind::Credentials { status: 401 }),
         (Mode::RateLimited("7"), rate_limited),
         (
             Mode::Status(500),
-            ErrorKind::UpstreamStatus { status: 500, retry_after: None, reason: None },
+            ErrorKind::UpstreamStatus { status: 500, retry_after: None, reason: reason() },
         ),
     ];
     for (mode, expected) in cases {
         upstream.respond_with(mode);
+        let backend = backend(config(upstream.base_url()));
         let run = Run::of(&backend, asking("hi", true)).await;
         assert!(!run.started, "nothing started: another model may answer");
         assert_eq!(run.error(), expected);
     }
-    upstream.respond_with(Mode::Status(400));
-    let kind = Run::of(&backend, asking("hi", false)).await.error();
-    assert_eq!(kind.to_string(), "Refused; you sent none");
+    for status in [400, 413, 429, 500] {
+        upstream.respond_with(Mode::Status(status));
+        let key = ApiKey::new("my-own-secret").unwrap();
+        let name = Arc::from("cloud-mini");
+        let backend = CloudBackend::new(name, config(upstream.base_url()), Some(&key)).unwrap();
+        let kind = Run::of(&backend, asking("hi", false)).await.error();
+        let words = format!("{kind} {kind:?}");
+        assert!(words.contains("Refused; you sent") && !words.contains("secret"), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_asks_for_rest_says_when_it_is_ready() {
+    let upstream = MockUpstream::start().await;
+    let backend = backend(config(upstream.base_url()));
+    assert_eq!(backend.health().ready_in, None);
+    Run::of(&backend, asking("play 429", true)).await.error();
+    let health = backend.health();
+    let wait = health.ready_in.expect("it is known");
+    assert!(!health.ready && wait > Duration::from_secs(6) && wait <= Duration::from_secs(7));
+    let refused = Run::of(&backend, asking("hi", true)).await.error();
+    assert!(
+        matches!(refused, ErrorKind::RateLimited { retry_after: Some(left), .. } if left <= wait)
+    );
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[tokio::test]

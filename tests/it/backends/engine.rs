@@ -323,6 +323,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
             turns: vec![Turn::new(Role::User, "word ".repeat(8000))],
             tools: None,
             variables: String::new(),
+            continues: false,
         }),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         output_limit: 1,
@@ -330,6 +331,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         ignore_eos: false,
         logprobs: None,
         constraint: None,
+        least_tokens: 0,
         terms: SchedulingOptions::default(),
     }));
     // Time to enter that step; an exit before it is correct as well.

@@ -357,6 +357,20 @@ async fn a_disconnect_before_the_load_is_recorded_at_once_without_work() {
 }
 
 #[tokio::test]
+async fn a_model_that_is_being_loaded_says_when_to_come_back() {
+    let fake = FakeModel::new("preloads_slowly", "load_ms = 2000");
+    let app = TestApp::start_fake(&model_at(fake.path(), "smol", "preload", "")).await;
+    for request in [short("smol"), short("auto"), long("auto")] {
+        let early = app.chat(&request).await;
+        assert_eq!(early.error(), (503, "api_error", "no_candidate"), "{}", early.text);
+        let wait: u64 = early.header("retry-after").parse().expect("a number of seconds");
+        assert!((1..60).contains(&wait), "{wait}");
+    }
+    app.until_loaded("smol").await;
+    assert_eq!(app.chat(&short("smol")).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_deadline_during_a_load_costs_the_request_nothing_and_the_load_is_recorded() {
     let fake = FakeModel::new("slow_load", "load_ms = 3000");
     let app = TestApp::start_fake(&model_at(fake.path(), "smol", "on_demand", "")).await;

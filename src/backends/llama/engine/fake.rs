@@ -151,9 +151,13 @@ impl FakeEngine {
             output_limit: submission.output_limit as usize,
             terms: submission.terms,
         };
+        if request.output_limit == 0 && self.scheduler.check(&request).is_ok() {
+            return self.outbox.finish_empty(&request, 0);
+        }
         if let Err(rejection) = self.scheduler.submit(request) {
             return self.close(attempt, Outcome::Refused(Refusal::Scheduler(rejection)));
         }
+        self.outbox.push(&FromEngine::Accepted(attempt))?;
         let sequence = Sequence {
             words: words(&answer.text).map(str::to_owned).collect(),
             output: OutputStream::new(

@@ -234,7 +234,7 @@ impl<'m> Generator<'m> {
             output.finished.push((chunk.attempt, Outcome::Finished { reason, counts: *counts }));
         }
         if let Some(logprobs) = &mut state.logprobs {
-            let released = logprobs.release(&emitted.characters, reason.is_some());
+            let released = logprobs.release(emitted.held, reason.is_some());
             if !released.is_empty() {
                 output.logprobs.push((chunk.attempt, released));
             }
@@ -262,8 +262,12 @@ impl Worker for Generator<'_> {
                 let counts = Counts::default();
                 let room = self.context_tokens.saturating_sub(request.prompt.len());
                 let limit = request.output_limit.min(room);
+                if limit == 0 && self.scheduler.check(&request).is_ok() {
+                    return self.outbox.finish_empty(&request, state.dropped_turns);
+                }
                 match self.scheduler.submit(request) {
                     Ok(()) => {
+                        self.outbox.push(&FromEngine::Accepted(attempt))?;
                         let drafter =
                             (self.draft_tokens > 0).then(|| Drafter::new(self.draft_tokens));
                         self.sequences.insert(attempt, Sequence { state, counts, limit, drafter });

@@ -6,4 +6,8 @@ pub(super) mod complexity;
 pub(super) mod constraint_state;
 pub(super) mod lark;
 pub(super) mod matcher;
+mod mentioned;
+mod overlap;
+mod prepare;
+mod references;
 pub(super) mod shape;

@@ -4,5 +4,6 @@ pub(super) mod builder;
 pub(super) mod control_tokens;
 pub(super) mod overflow;
 pub(super) mod python_json;
+mod reshape;
 pub(super) mod template;
 pub(super) mod tool_fallback;

@@ -8,8 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::error::EngineError;
-use crate::backends::llama::wire::outcome::Outcome;
+use super::schedule::request::Request;
+use crate::backends::llama::wire::outcome::{Counts, Outcome};
 use crate::backends::llama::wire::protocol::{self, FrameError, FromEngine};
+use crate::openai::FinishReason;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// A worker that evaluates batches.
@@ -39,6 +41,19 @@ impl Outbox {
 
     pub(crate) fn close(&mut self, attempt: AttemptId, outcome: Outcome) -> Result<(), FrameError> {
         self.push(&FromEngine::Closed { attempt, outcome })
+    }
+
+    /// Ends an attempt whose answer has no tokens.
+    pub(crate) fn finish_empty(
+        &mut self,
+        request: &Request,
+        dropped_turns: u32,
+    ) -> Result<(), FrameError> {
+        let attempt = request.attempt;
+        self.push(&FromEngine::Admitted { attempt, at: MonotonicNs::now(), dropped_turns })?;
+        let prompt_tokens = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
+        let counts = Counts { prompt_tokens, ..Counts::default() };
+        self.close(attempt, Outcome::Finished { reason: FinishReason::Length, counts })
     }
 
     fn flush(&mut self, socket: &mut UnixStream) -> Result<(), FrameError> {

@@ -1,7 +1,8 @@
 //! The channel from the supervisor to the response stream of one choice.
 //!
 //! Bounded without blocking: an engine sends at most one message with output per token, and one per
-//! vector, so a channel with room for these, admission and end never fills up. A slow client delays
+//! vector, so a channel with room for these, acceptance,
+//! admission and end never fills up. A slow client delays
 //! nothing and holds at most its own answer in memory.
 
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -17,6 +18,8 @@ use crate::openai::FinishReason;
 /// An event of one choice.
 #[derive(Debug)]
 pub(super) enum AttemptEvent {
+    /// The engine will not refuse it any more.
+    Accepted,
     /// It has a slot; `dropped_turns` did not fit.
     Admitted {
         dropped_turns: u32,
@@ -69,14 +72,14 @@ pub(super) fn channel(message: &ToEngine, config: &Config) -> (EventSender, Even
     (EventSender(sender), receiver)
 }
 
-/// Admission, held output and end, and one event per token or vector.
+/// Acceptance, admission, held output and end, and one event per token or vector.
 fn events_max(message: &ToEngine, config: &Config) -> usize {
     let outputs = match message {
         ToEngine::Submit(submission) => submission.output_limit.min(config.context_tokens) as usize,
         ToEngine::Embed(embed) => embed.inputs.len(),
         ToEngine::Load(_) | ToEngine::Cancel(_) => 0,
     };
-    outputs.saturating_add(3)
+    outputs.saturating_add(4)
 }
 
 impl EventSender {
@@ -106,6 +109,7 @@ mod tests {
         let inputs = ["a", "b"].map(|text| Input::Text(text.to_owned())).to_vec();
         let embed = Embed { attempt: AttemptId(1), inputs, dimensions: None, deadline: None };
         let (sender, receiver) = channel(&ToEngine::Embed(embed), &Config::default());
+        sender.send(AttemptEvent::Accepted).unwrap();
         sender.send(AttemptEvent::Admitted { dropped_turns: 0 }).unwrap();
         for _ in 0..2 {
             sender.send(AttemptEvent::Vector(vec![1.0])).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::attempt_event::{AttemptEvent, EventSender, Output, Overrun};
-use super::command::{NewAttempt, NewChoice};
+use super::command::{Fields, NewAttempt, NewChoice};
 use super::refusal::error_kind;
 use crate::backends::backend::{ErrorKind, TokenConfidence};
 use crate::backends::llama::wire::logprobs::TokenLogprobs;
@@ -24,7 +24,7 @@ pub(super) struct Attempts {
 }
 
 struct OpenChoice {
-    field: &'static str,
+    fields: Fields,
     events: EventSender,
     /// Output that is held until the text it belongs to is released.
     held: Output,
@@ -46,10 +46,15 @@ impl Attempts {
     pub(super) fn open(&mut self, attempt: NewAttempt) {
         let Some(guard) = attempt.guard.open() else { return };
         let guard = Arc::new(guard);
-        for NewChoice { attempt, field, events, permit, .. } in attempt.choices {
+        for NewChoice { attempt, fields, events, permit, .. } in attempt.choices {
             let (held, guard) = (Output::default(), Arc::clone(&guard));
-            self.open.insert(attempt, OpenChoice { field, events, held, _permit: permit, guard });
+            self.open.insert(attempt, OpenChoice { fields, events, held, _permit: permit, guard });
         }
+    }
+
+    pub(super) fn accepted(&self, attempt: AttemptId) -> Result<(), Overrun> {
+        let choice = self.open.get(&attempt);
+        choice.map_or(Ok(()), |choice| choice.events.send(AttemptEvent::Accepted))
     }
 
     pub(super) fn admitted(
@@ -105,7 +110,7 @@ impl Attempts {
         let ahead = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
         let end = match outcome {
             Outcome::Finished { reason, counts } => Ok((reason, counts)),
-            Outcome::Refused(refusal) => Err(error_kind(refusal, choice.field, ahead)),
+            Outcome::Refused(refusal) => Err(error_kind(refusal, choice.fields, ahead)),
             Outcome::Expired => Err(ErrorKind::DeadlineExceeded),
             // The stream of a cancelled attempt is gone.
             Outcome::Cancelled => return,

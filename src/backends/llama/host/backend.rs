@@ -4,17 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryFutureExt, stream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::attempt_event;
-use super::command::{CancelOnDrop, Command, NewAttempt, NewChoice, RETRY_AFTER};
+use super::command::{CancelOnDrop, Command, Fields, NewAttempt, NewChoice, RETRY_AFTER};
+use super::constraint;
 use super::control::Control;
 use super::fan_out;
 use super::observer::EngineObserver;
 use super::refusal::invalid;
 use super::request::message;
-use super::response::Response;
+use super::response::{Response, accepted};
 use super::state::{EngineState, Phase};
 use crate::backends::backend::{Backend, BackendError, ErrorKind, EventStream, Health, Job};
 use crate::backends::llama::config::Config;
@@ -37,8 +38,14 @@ impl Backend for LlamaBackend {
     fn start(&self, job: Job) -> EventStream {
         match self.submit(&job) {
             Ok(responses) => {
-                let streams = responses.into_iter().map(Response::events).collect();
-                fan_out::merge(streams, fan_out::of_each_prompt(&job.request))
+                let each = fan_out::of_each_prompt(&job.request);
+                let merge = move |responses: Vec<Response>| {
+                    fan_out::merge(responses.into_iter().map(Response::events).collect(), each)
+                };
+                if responses.len() == 1 {
+                    return merge(responses);
+                }
+                accepted(responses).map_ok(merge).try_flatten_stream().boxed()
             }
             Err(kind) => {
                 let error = BackendError { model: Arc::clone(&self.model), kind };
@@ -88,6 +95,8 @@ impl LlamaBackend {
         // Choices beyond the slots wait for each other.
         let timeout = timeout * count.div_ceil(self.config.slots.max(1));
         let mut message = message(job, &self.config)?;
+        let prompt = job.request.prompt_field();
+        let fields = Fields { prompt, constraint: constraint::field(&job.request) };
         let mut choices = Vec::with_capacity(count as usize);
         let mut responses = Vec::with_capacity(count as usize);
         for index in 0..count {
@@ -95,8 +104,7 @@ impl LlamaBackend {
             if index > 0 {
                 fan_out::renumber(&mut message, &job.request, index, attempt);
             }
-            let (choice, response) =
-                self.choice(attempt, &message, job.request.prompt_field(), timeout)?;
+            let (choice, response) = self.choice(attempt, &message, fields, timeout)?;
             choices.push(choice);
             responses.push(response);
         }
@@ -114,21 +122,23 @@ impl LlamaBackend {
         &self,
         attempt: AttemptId,
         message: &ToEngine,
-        field: &'static str,
+        fields: Fields,
         first_token_timeout: Duration,
     ) -> Result<(NewChoice, Response), ErrorKind> {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return Err(self.overloaded());
         };
-        let frame = protocol::encode(message).map_err(|error| too_large(&error, field))?;
+        let frame = protocol::encode(message).map_err(|error| too_large(&error, fields.prompt))?;
         let (sender, events) = attempt_event::channel(message, &self.config);
         let Ok(cancel) = self.commands.clone().try_reserve_owned() else {
             return Err(self.overloaded());
         };
-        let choice = NewChoice { attempt, field, frame: frame.into(), events: sender, permit };
+        let choice = NewChoice { attempt, fields, frame: frame.into(), events: sender, permit };
         let response = Response {
             model: Arc::clone(&self.model),
             events,
+            received: Vec::new(),
+            logprobs: matches!(message, ToEngine::Submit(one) if one.logprobs.is_some()),
             first_token_timeout,
             embeds: self.config.embedding,
             cancel: CancelOnDrop { attempt, permit: Some(cancel) },

@@ -31,12 +31,19 @@ pub(super) struct NewAttempt {
     pub(super) guard: PendingAttempt,
 }
 
+/// The fields of a request that errors of the engine are about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields {
+    pub(super) prompt: &'static str,
+    pub(super) constraint: &'static str,
+}
+
 #[derive(Debug)]
 pub(super) struct NewChoice {
     /// The id of the choice's sequence.
     pub(super) attempt: AttemptId,
-    /// The field of the request with the prompt, for error messages.
-    pub(super) field: &'static str,
+    /// For error messages.
+    pub(super) fields: Fields,
     /// The encoded `Submit` or `Embed` frame.
     pub(super) frame: Bytes,
     pub(super) events: EventSender,

@@ -163,6 +163,7 @@ impl SupervisorState {
                 }
             }
             FromEngine::LoadFailed { reason } => return Err(ExitReason::LoadFailed(reason)),
+            FromEngine::Accepted(attempt) => self.attempts.accepted(attempt)?,
             FromEngine::Admitted { attempt, at, dropped_turns } => {
                 self.attempts.admitted(attempt, at, dropped_turns)?;
             }

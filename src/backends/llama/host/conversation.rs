@@ -16,7 +16,16 @@ pub(super) fn conversation(request: &ChatRequest) -> Result<Conversation, ErrorK
     let turns = request.messages.iter().map(turn).collect();
     let variables = request.chat_template_kwargs.as_ref();
     let variables = variables.and_then(|map| serde_json::to_string(map).ok());
-    Ok(Conversation { turns, tools: tools(request)?, variables: variables.unwrap_or_default() })
+    let variables = variables.unwrap_or_default();
+    let continues = request.continue_final_message.unwrap_or(false);
+    let last = request.messages.last();
+    if continues
+        && last.is_none_or(|last| last.role != Role::Assistant || last.tool_calls.is_some())
+    {
+        let rule = "`continue_final_message` continues text of the assistant, which must be last";
+        return Err(RequestFault::new(rule, Some("continue_final_message"), None).of_request());
+    }
+    Ok(Conversation { turns, tools: tools(request)?, variables, continues })
 }
 
 fn turn(message: &Message) -> Turn {

@@ -3,22 +3,26 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::refusal::invalid;
-use crate::backends::backend::ErrorKind;
-use crate::backends::llama::wire::constraint::Constraint;
+use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::sampling::Sampling;
 use crate::openai::{ChatRequest, SamplingFields};
 
-pub(super) fn sampling(request: &SamplingFields<'_>) -> Sampling {
+/// The model's own defaults come before OpenAI's.
+pub(super) fn sampling(request: &SamplingFields<'_>, config: &Config) -> Sampling {
     let default = Sampling::default();
     // No vocabulary has ids beyond i32, or i32::MAX.
     let token = |id: u32| i32::try_from(id).unwrap_or(i32::MAX);
     let bias = request.logit_bias.into_iter().flatten();
     Sampling {
-        temperature: request.temperature.unwrap_or(default.temperature),
-        top_k: request.top_k.and_then(|k| u32::try_from(k).ok()).unwrap_or(default.top_k),
-        top_p: request.top_p.unwrap_or(default.top_p),
-        min_p: request.min_p.unwrap_or(default.min_p),
+        temperature: request.temperature.or(config.temperature).unwrap_or(default.temperature),
+        // −1 means all tokens, like 0.
+        top_k: request
+            .top_k
+            .map(|k| u32::try_from(k).unwrap_or(0))
+            .or(config.top_k)
+            .unwrap_or(default.top_k),
+        top_p: request.top_p.or(config.top_p).unwrap_or(default.top_p),
+        min_p: request.min_p.or(config.min_p).unwrap_or(default.min_p),
         frequency_penalty: request.frequency_penalty.unwrap_or(default.frequency_penalty),
         presence_penalty: request.presence_penalty.unwrap_or(default.presence_penalty),
         repeat_penalty: request.repeat_penalty.unwrap_or(default.repeat_penalty),
@@ -38,23 +42,18 @@ pub(super) fn logprobs(request: &ChatRequest) -> Option<u8> {
     request.logprobs.unwrap_or(false).then(|| u8::try_from(top).unwrap_or(u8::MAX))
 }
 
-/// The constraint of `response_format`.
-pub(super) fn constraint(request: &ChatRequest) -> Result<Option<Constraint>, ErrorKind> {
-    let Some(format) = &request.response_format else { return Ok(None) };
-    match format.kind.as_str() {
-        "text" => Ok(None),
-        "json_object" => Ok(Some(Constraint::JsonObject)),
-        "json_schema" => {
-            let schema = format.json_schema.as_ref().and_then(|format| format.schema.as_ref());
-            let missing = "`response_format` of type `json_schema` needs `json_schema.schema`";
-            let schema = schema.ok_or_else(|| invalid("response_format", missing))?;
-            Ok(Some(Constraint::JsonSchema(schema.get().to_owned())))
-        }
-        other => Err(invalid(
-            "response_format",
-            format!(
-                "local models support a `response_format` of type `text`, `json_object` or `json_schema`, not `{other}`"
-            ),
-        )),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_comes_first_then_the_model_and_then_openai() {
+        let config = Config { temperature: Some(0.5), top_k: Some(40), ..Config::default() };
+        let none = sampling(&SamplingFields::default(), &config);
+        assert_eq!((none.temperature, none.top_k, none.top_p), (0.5, 40, 1.0));
+        let asked =
+            SamplingFields { temperature: Some(0.0), top_k: Some(-1), ..Default::default() };
+        let asked = sampling(&asked, &config);
+        assert_eq!((asked.temperature, asked.top_k), (0.0, 0));
     }
 }

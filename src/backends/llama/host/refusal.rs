@@ -1,16 +1,26 @@
 //! Errors for requests that a local model, or its engine, cannot take. Pure.
 
-use super::command::RETRY_AFTER;
+use super::command::{Fields, RETRY_AFTER};
 use crate::backends::backend::{ErrorKind, RequestFault, UNSUPPORTED_ENDPOINT};
 use crate::backends::llama::wire::outcome::{Refusal, Rejection};
+
+/// Our error code for a field that only some models support.
+const UNSUPPORTED_PARAMETER: &str = "unsupported_parameter";
 
 /// An error of the request at this model, with the field that causes it.
 pub(super) fn invalid(param: &str, message: impl Into<String>) -> ErrorKind {
     RequestFault::new(message, Some(param), None).of_model()
 }
 
-/// The error for a refusal of the engine. `field` has the prompt; `ahead` attempts are open.
-pub(super) fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind {
+/// An error for a field that local models do not honour, and others may.
+pub(super) fn unsupported(param: &str, what: &str) -> ErrorKind {
+    let message = format!("`{param}`: local models do not support {what}");
+    RequestFault::new(message, Some(param), Some(UNSUPPORTED_PARAMETER)).of_model()
+}
+
+/// The error for a refusal of the engine; `ahead` attempts are open.
+pub(super) fn error_kind(refusal: Refusal, fields: Fields, ahead: u32) -> ErrorKind {
+    let field = fields.prompt;
     match refusal {
         Refusal::Scheduler(Rejection::QueueFull) => {
             ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead }
@@ -20,7 +30,8 @@ pub(super) fn error_kind(refusal: Refusal, field: &str, ahead: u32) -> ErrorKind
         }
         Refusal::Scheduler(empty @ Rejection::EmptyPrompt) => invalid(field, empty.to_string()),
         Refusal::Grammar(error) => {
-            invalid("response_format", format!("`response_format` cannot be enforced: {error}"))
+            let field = fields.constraint;
+            invalid(field, format!("`{field}` cannot be enforced: {error}"))
         }
         Refusal::Tool { place, error } => {
             let param = format!("tools[{place}].function.parameters");

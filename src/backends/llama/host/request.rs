@@ -2,10 +2,11 @@
 //!
 //! Refuses parameters that local models do not support, rather than ignore them.
 
+use super::constraint::constraint;
 use super::conversation::conversation;
-use super::parameters::{constraint, logprobs, sampling};
-use super::refusal::invalid;
-use crate::backends::backend::{ErrorKind, Job, RequestFault};
+use super::parameters::{logprobs, sampling};
+use super::refusal::{invalid, unsupported};
+use crate::backends::backend::{ErrorKind, Job};
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::protocol::{Embed, Prompt, Submission, ToEngine};
 use crate::backends::scheduling_options::SchedulingOptions;
@@ -17,7 +18,7 @@ pub(super) fn message(job: &Job, config: &Config) -> Result<ToEngine, ErrorKind>
     let attempt = job.attempt;
     Ok(match &*job.request {
         Request::Chat(request) => ToEngine::Submit(chat(attempt, request, job.terms, config)?),
-        Request::Completion(request) => ToEngine::Submit(raw(attempt, request, job.terms)?),
+        Request::Completion(request) => ToEngine::Submit(raw(attempt, request, job.terms, config)?),
         Request::Embedding(request) => ToEngine::Embed(embed(attempt, request, job.terms)),
     })
 }
@@ -35,12 +36,13 @@ fn chat(
     Ok(Submission {
         attempt,
         prompt: Prompt::Chat(conversation(request)?),
-        sampling: sampling(&request.sampling()),
+        sampling: sampling(&request.sampling(), config),
         output_limit,
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
         ignore_eos: request.ignore_eos.unwrap_or(false),
         logprobs: logprobs(request),
-        constraint: constraint(request)?,
+        constraint: constraint(&request.constraints())?,
+        least_tokens: request.min_tokens.unwrap_or(0),
         terms,
     })
 }
@@ -50,18 +52,20 @@ fn raw(
     attempt: AttemptId,
     request: &CompletionRequest,
     terms: SchedulingOptions,
+    config: &Config,
 ) -> Result<Submission, ErrorKind> {
     check(request)?;
     let first = request.prompt.0.first().cloned().unwrap_or_else(|| Input::Text(String::new()));
     Ok(Submission {
         attempt,
         prompt: Prompt::Raw(first),
-        sampling: sampling(&request.sampling()),
+        sampling: sampling(&request.sampling(), config),
         output_limit: request.output_limit(),
         stop: request.stop.clone().map_or_else(Vec::new, |stop| stop.0),
         ignore_eos: request.ignore_eos.unwrap_or(false),
         logprobs: request.logprobs.map(|top| u8::try_from(top).unwrap_or(u8::MAX)),
-        constraint: None,
+        constraint: constraint(&request.constraints())?,
+        least_tokens: request.min_tokens.unwrap_or(0),
         terms,
     })
 }
@@ -85,9 +89,4 @@ fn check(request: &CompletionRequest) -> Result<(), ErrorKind> {
     } else {
         Ok(())
     }
-}
-
-fn unsupported(param: &str, what: &str) -> ErrorKind {
-    let message = format!("`{param}`: local models do not support {what}");
-    RequestFault::new(message, Some(param), Some("unsupported_parameter")).of_model()
 }

@@ -1,5 +1,6 @@
 //! The response stream of one choice: backend events from the supervisor's.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ const BATCH_MAX: usize = 64;
 pub(super) struct Response {
     pub(super) model: Arc<str>,
     pub(super) events: EventReceiver,
+    /// Events that were taken from the channel and not read yet.
+    pub(super) received: Vec<AttemptEvent>,
+    /// Log-probabilities are requested.
+    pub(super) logprobs: bool,
     /// The response is vectors.
     pub(super) embeds: bool,
     pub(super) first_token_timeout: Duration,
@@ -38,12 +43,40 @@ struct Batch {
     end: Option<End>,
 }
 
+/// Waits until the engine has checked every choice: a prompt that it refuses must not end an answer
+/// of which the client has seen a part.
+pub(super) async fn accepted(mut responses: Vec<Response>) -> Result<Vec<Response>, BackendError> {
+    let deadline =
+        Instant::now() + responses.first().map_or(Duration::ZERO, |r| r.first_token_timeout);
+    for response in &mut responses {
+        response.accepted(deadline).await.map_err(|kind| response.error(kind))?;
+    }
+    Ok(responses)
+}
+
 impl Response {
+    fn error(&self, kind: ErrorKind) -> BackendError {
+        BackendError { model: Arc::clone(&self.model), kind }
+    }
+
+    async fn accepted(&mut self, deadline: Instant) -> Result<(), ErrorKind> {
+        self.received = self.receive(Some(deadline)).await?;
+        for event in &self.received {
+            if let AttemptEvent::End(Err(kind)) = event {
+                let kind = kind.clone();
+                self.cancel.disarm();
+                return Err(kind);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn events(mut self) -> EventStream {
         let model = Arc::clone(&self.model);
         let deadline = Instant::now() + self.first_token_timeout;
         let events = try_stream! {
             let mut vectors = Vec::new();
+            let mut has_logprobs = !self.logprobs;
             let mut awaits_first = true;
             loop {
                 let mut batch = self.next(awaits_first.then_some(deadline)).await?;
@@ -60,6 +93,7 @@ impl Response {
                     yield Event::Confidence(confidences);
                 }
                 if !logprobs.is_empty() {
+                    has_logprobs = true;
                     yield Event::Logprobs(for_client(logprobs));
                 }
                 for piece in joined(pieces) {
@@ -68,6 +102,10 @@ impl Response {
                 if let Some(end) = batch.end {
                     self.cancel.disarm();
                     let (reason, counts) = end?;
+                    if !has_logprobs {
+                        // An empty answer has those of no token, which is not the same as none.
+                        yield Event::Logprobs(Vec::new());
+                    }
                     if self.embeds {
                         yield Event::Embeddings(vectors);
                     }
@@ -85,7 +123,7 @@ impl Response {
     }
 
     /// Waits for events; takes all that have arrived.
-    async fn next(&mut self, deadline: Option<Instant>) -> Result<Batch, ErrorKind> {
+    async fn receive(&mut self, deadline: Option<Instant>) -> Result<Vec<AttemptEvent>, ErrorKind> {
         let mut received = Vec::new();
         let receiving = self.events.recv_many(&mut received, BATCH_MAX);
         match deadline {
@@ -98,9 +136,18 @@ impl Response {
         if received.is_empty() {
             return Err(ErrorKind::EngineDied);
         }
+        Ok(received)
+    }
+
+    async fn next(&mut self, deadline: Option<Instant>) -> Result<Batch, ErrorKind> {
+        let received = match mem::take(&mut self.received) {
+            none if none.is_empty() => self.receive(deadline).await?,
+            received => received,
+        };
         let mut batch = Batch::default();
         for event in received {
             match event {
+                AttemptEvent::Accepted => {}
                 AttemptEvent::Admitted { dropped_turns } => batch.admitted = Some(dropped_turns),
                 AttemptEvent::Output(output) => batch.output.append(output),
                 AttemptEvent::Vector(vector) => batch.vectors.push(vector),

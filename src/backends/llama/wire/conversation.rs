@@ -12,6 +12,8 @@ pub struct Conversation {
     pub tools: Option<ToolUse>,
     /// Additional template variables, as the text of a JSON object; none if empty.
     pub variables: String,
+    /// The answer continues the last turn, which is the assistant's.
+    pub continues: bool,
 }
 
 /// One turn of the conversation, its parts joined.

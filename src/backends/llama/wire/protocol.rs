@@ -52,6 +52,8 @@ pub struct Submission {
     /// Report each token's log-probability and those of this many most probable tokens.
     pub logprobs: Option<u8>,
     pub constraint: Option<Constraint>,
+    /// The model does not end its turn before this many tokens.
+    pub least_tokens: u32,
     pub terms: SchedulingOptions,
 }
 
@@ -85,6 +87,8 @@ pub enum FromEngine {
     LoadFailed {
         reason: String,
     },
+    /// The attempt was checked and waits for a slot: it will not be refused for its prompt.
+    Accepted(AttemptId),
     /// The attempt got a slot at `at`.
     Admitted {
         attempt: AttemptId,
@@ -203,6 +207,7 @@ mod tests {
                 turns: vec![Turn::new(Role::Developer, "be brief")],
                 tools: None,
                 variables: String::new(),
+                continues: false,
             }),
             sampling: Sampling { temperature: 0.5, top_p: 0.9, seed: 3, ..Sampling::default() },
             output_limit: 5,
@@ -210,6 +215,7 @@ mod tests {
             ignore_eos: false,
             logprobs: None,
             constraint: None,
+            least_tokens: 0,
             terms: SchedulingOptions::default(),
         };
         append_frame(&mut wire, &ToEngine::Submit(submission)).unwrap();

@@ -15,8 +15,9 @@ use serde_json::Value;
 
 use super::closing::Closers;
 use super::complexity;
-use super::lark::{lark, schema_name};
-use super::matcher::Grammar;
+use super::lark::{lark, regex_name, schema_name};
+use super::matcher::{Grammar, plain};
+use super::prepare::{Patterns, prepare};
 use super::shape::{AnswerShape, Part, Schema};
 use crate::backends::llama::wire::constraint::GrammarError;
 
@@ -79,47 +80,90 @@ impl Grammars {
     }
 
     fn compile(&self, form: &AnswerShape) -> Result<Grammar, GrammarError> {
-        form.schemas().try_for_each(|schema| complexity::check(&schema.json))?;
-        let parser = self.factory.create_parser(self.source(form));
-        let matcher = Matcher::new(Ok(parser.map_err(unsupported)?));
+        let mut compiled = self.matcher(form, Patterns::All);
+        // Patterns are the one keyword that is known to be beyond the grammar only by trying.
+        let relaxed = [Patterns::Regular, Patterns::None];
+        for patterns in relaxed.into_iter().filter(|_| form.schemas().any(|one| one.lenient)) {
+            if matches!(compiled, Err(GrammarError::Unsupported(_))) {
+                compiled = self.matcher(form, patterns);
+            }
+        }
+        let matcher = compiled?;
         let ends = form.ends().map(|end| self.factory.tok_env().tokenize(end)).collect();
         Ok(Grammar::new(matcher, ends, Arc::clone(&self.closers)))
     }
 
-    fn source(&self, form: &AnswerShape) -> TopLevelGrammar {
+    fn matcher(&self, form: &AnswerShape, patterns: Patterns) -> Result<Matcher, GrammarError> {
+        let has_regex = form.regexes().next().is_some();
+        let unsupported = |error| match unsupported(error) {
+            GrammarError::Unsupported(text) if has_regex => GrammarError::Regex(text),
+            error => error,
+        };
+        let parser = self.factory.create_parser(self.source(form, patterns)?);
+        let mut matcher = Matcher::new(Ok(parser.map_err(unsupported)?));
+        // Nothing may come first: a value within itself without end, or a contradiction.
+        if matcher.is_error() || matcher.compute_mask().is_err() {
+            return Err(GrammarError::Unsupported("no finite value satisfies it".to_owned()));
+        }
+        Ok(matcher)
+    }
+
+    fn source(
+        &self,
+        form: &AnswerShape,
+        patterns: Patterns,
+    ) -> Result<TopLevelGrammar, GrammarError> {
         if let [sequence] = form.0.as_slice()
             && let [Part::Json(schema)] = sequence.as_slice()
         {
-            return TopLevelGrammar::from_json_schema(with_options(schema));
+            return Ok(TopLevelGrammar::from_json_schema(readable(schema, patterns)?));
         }
         let (text, schemas) = lark(form, |tag| self.controls.get(tag).copied());
-        let schemas = schemas.into_iter().enumerate().map(|(place, schema)| GrammarWithLexer {
-            name: Some(schema_name(place)),
-            ..GrammarWithLexer::from_json_schema(with_options(schema))
-        });
         let mut source = TopLevelGrammar::from_lark(text);
-        source.grammars.extend(schemas);
-        source
+        for (place, schema) in schemas.into_iter().enumerate() {
+            source.grammars.push(GrammarWithLexer {
+                name: Some(schema_name(place)),
+                ..GrammarWithLexer::from_json_schema(readable(schema, patterns)?)
+            });
+        }
+        for (place, regex) in form.regexes().enumerate() {
+            source.grammars.push(GrammarWithLexer {
+                name: Some(regex_name(place)),
+                ..GrammarWithLexer::from_regex(regex)
+            });
+        }
+        Ok(source)
     }
 }
 
-/// The schema with our options, which replace those of the client.
-fn with_options(schema: &Schema) -> Value {
+/// The schema as llguidance reads it, with our options, which replace those of the client.
+fn readable(schema: &Schema, patterns: Patterns) -> Result<Value, GrammarError> {
+    // Twice: before anything is done with it, and with all its references resolved.
+    complexity::check(&schema.json)?;
+    let mut json = prepare(&schema.json, schema.lenient, patterns)?;
+    complexity::check(&json)?;
     let options = JsonCompileOptions {
         whitespace_pattern: Some(WHITESPACE.to_owned()),
         lenient: schema.lenient,
+        coerce_one_of: schema.lenient,
         ..JsonCompileOptions::default()
     };
-    let mut json = schema.json.clone();
-    options.apply_to(&mut json);
-    json
+    if json.is_object() {
+        options.apply_to(&mut json);
+    }
+    Ok(json)
 }
 
 fn unsupported(error: impl std::fmt::Display) -> GrammarError {
-    let text = error.to_string();
+    let text = plain(&error);
     // llguidance catches its own panics and reports them with a backtrace.
     let panicked = text.starts_with("panic");
-    GrammarError::Unsupported(if panicked { "it cannot be read".to_owned() } else { text })
+    let overlaps = text.contains("coerce_one_of");
+    GrammarError::Unsupported(match () {
+        () if panicked => "it cannot be read".to_owned(),
+        () if overlaps => "two options of a `oneOf` may hold together: use `anyOf`".to_owned(),
+        () => text,
+    })
 }
 
 fn controls(model: &LlamaModel) -> HashMap<String, u32> {

@@ -6,18 +6,23 @@ use std::fmt::Write;
 
 use super::shape::{AnswerShape, Part, Schema};
 
+/// Grammar name of the regular expression with this index.
+pub(crate) fn regex_name(place: usize) -> String {
+    format!("regex{place}")
+}
+
 /// Grammar name of the schema with this index.
 pub(crate) fn schema_name(place: usize) -> String {
     format!("schema{place}")
 }
 
-/// The shape's grammar and the schemas it refers to. `control` returns the ids of tags that are
-/// control tokens.
+/// The shape's grammar and the schemas it refers to; it also refers to the shape's regular
+/// expressions. `control` returns the ids of tags that are control tokens.
 pub(crate) fn lark(
     form: &AnswerShape,
     control: impl Fn(&str) -> Option<u32>,
 ) -> (String, Vec<&Schema>) {
-    let mut terms = Terms { schemas: Vec::new(), ends: Vec::new(), control };
+    let mut terms = Terms { schemas: Vec::new(), regexes: 0, ends: Vec::new(), control };
     let sequences: Vec<String> = form.0.iter().map(|parts| terms.sequence(parts)).collect();
     let mut text = format!("start: {}\n", sequences.join("\n  | "));
     for (place, end) in terms.ends.iter().enumerate() {
@@ -30,6 +35,7 @@ pub(crate) fn lark(
 
 struct Terms<'f, C> {
     schemas: Vec<&'f Schema>,
+    regexes: usize,
     /// Terminators of free texts.
     ends: Vec<&'static str>,
     control: C,
@@ -52,6 +58,10 @@ impl<'f, C: Fn(&str) -> Option<u32>> Terms<'f, C> {
             Part::Json(schema) => {
                 self.schemas.push(schema);
                 format!("@{}", schema_name(self.schemas.len() - 1))
+            }
+            Part::Regex(_) => {
+                self.regexes += 1;
+                format!("@{}", regex_name(self.regexes - 1))
             }
             Part::Until(end) => {
                 let known = self.ends.iter().position(|known| known == end);

@@ -118,6 +118,11 @@ impl Grammar {
     }
 }
 
+/// An error's text without the remark that there would be more of it.
+pub(super) fn plain(error: &impl std::fmt::Display) -> String {
+    error.to_string().trim_end_matches("<non-verbose/>").trim_end().to_owned()
+}
+
 fn too_complex(error: impl std::fmt::Display) -> GrammarError {
-    GrammarError::TooComplex(error.to_string())
+    GrammarError::TooComplex(plain(&error))
 }

@@ -28,6 +28,8 @@ pub(crate) enum Part {
     /// Any text up to and including this terminator.
     Until(&'static str),
     OneOf(Vec<String>),
+    /// Text that matches this expression as a whole.
+    Regex(String),
     /// Optional parts.
     Maybe(Vec<Part>),
     /// A call id as models generate it.
@@ -42,20 +44,27 @@ pub(crate) struct Schema {
 }
 
 impl AnswerShape {
-    /// The JSON that a client requests.
+    /// The answer that a client requests.
     pub(crate) fn of(constraint: &Constraint) -> Result<Self, GrammarError> {
-        let json = match constraint {
-            Constraint::JsonObject => json!({"type": "object"}),
-            Constraint::JsonSchema(text) => match serde_json::from_str(text) {
-                Ok(Value::Bool(true)) => json!({}),
-                Ok(schema) => schema,
-                Err(error) => return Err(GrammarError::NotJson(error.to_string())),
-            },
+        let part = match constraint {
+            Constraint::JsonObject => {
+                Part::Json(Schema { json: json!({"type": "object"}), lenient: false })
+            }
+            Constraint::JsonSchema { schema, strict } => {
+                let json = match serde_json::from_str(schema) {
+                    Ok(Value::Bool(true)) => json!({}),
+                    Ok(schema) => schema,
+                    Err(error) => return Err(GrammarError::NotJson(error.to_string())),
+                };
+                if !json.is_object() {
+                    return Err(GrammarError::Unsupported("it must be an object".to_owned()));
+                }
+                Part::Json(Schema { json, lenient: !strict })
+            }
+            Constraint::Regex(regex) => Part::Regex(regex.clone()),
+            Constraint::Choice(texts) => Part::OneOf(texts.clone()),
         };
-        if !json.is_object() {
-            return Err(GrammarError::Unsupported("it must be an object".to_owned()));
-        }
-        Ok(Self(vec![vec![Part::Json(Schema { json, lenient: false })]]))
+        Ok(Self(vec![vec![part]]))
     }
 
     /// One call of any allowed tool, after its tag.
@@ -81,6 +90,14 @@ impl AnswerShape {
     pub(crate) fn schemas(&self) -> impl Iterator<Item = &Schema> {
         self.parts().filter_map(|part| match part {
             Part::Json(schema) => Some(schema),
+            _ => None,
+        })
+    }
+
+    /// All regular expressions of the shape.
+    pub(crate) fn regexes(&self) -> impl Iterator<Item = &str> {
+        self.parts().filter_map(|part| match part {
+            Part::Regex(regex) => Some(regex.as_str()),
             _ => None,
         })
     }
@@ -314,7 +331,9 @@ mod tests {
 
     #[test]
     fn a_schema_must_be_an_object_and_true_is_any_json() {
-        let of = |text: &str| AnswerShape::of(&Constraint::JsonSchema(text.to_owned()));
+        let of = |text: &str| {
+            AnswerShape::of(&Constraint::JsonSchema { schema: text.to_owned(), strict: true })
+        };
         assert_eq!(of("true"), of("{}"));
         assert!(matches!(of("7"), Err(GrammarError::Unsupported(_))));
         assert!(matches!(of("{"), Err(GrammarError::NotJson(_))));

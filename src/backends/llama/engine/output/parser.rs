@@ -111,6 +111,11 @@ impl OutputParser {
         mem::take(&mut self.pieces)
     }
 
+    /// Bytes that may still become text.
+    pub(crate) fn held_len(&self) -> usize {
+        self.held.len() + self.blank.len()
+    }
+
     /// Whether everything passes through as text.
     pub(crate) fn is_plain(&self) -> bool {
         self.plain

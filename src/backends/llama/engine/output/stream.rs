@@ -24,8 +24,9 @@ pub(crate) struct OutputStream {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Emitted {
     pub(crate) pieces: Vec<Piece>,
-    /// The characters behind the pieces, including tags.
-    pub(crate) characters: String,
+    /// Bytes at the end of the output that are not in any piece yet, or never will be: of a stop
+    /// string, and of what follows it.
+    pub(crate) held: usize,
     /// No later output can be part of the answer.
     pub(crate) ended: bool,
 }
@@ -43,18 +44,24 @@ impl OutputStream {
     /// Takes a token's bytes.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Emitted {
         let mut emitted = Emitted::default();
-        if self.parser.is_plain() {
+        let pending = self.held_len() + bytes.len();
+        let stopped = if self.parser.is_plain() {
             let Released { text, stopped } = self.text.push(bytes);
-            emitted.characters.clone_from(&text);
-            emitted.ended = stopped;
             emitted.add_text(text);
+            stopped
         } else {
-            emitted.characters = self.characters.push(bytes).text;
-            let pieces = self.parser.push(&emitted.characters);
-            self.look_for_stops(pieces, &mut emitted);
-            emitted.ended |= self.parser.is_over();
-        }
+            let characters = self.characters.push(bytes).text;
+            let pieces = self.parser.push(&characters);
+            self.look_for_stops(pieces, &mut emitted)
+        };
+        emitted.held =
+            if stopped { pending.saturating_sub(emitted.text_len()) } else { self.held_len() };
+        emitted.ended = stopped || self.parser.is_over();
         emitted
+    }
+
+    fn held_len(&self) -> usize {
+        self.characters.held_len() + self.parser.held_len() + self.text.held_len()
     }
 
     /// Ends the answer for the engine's `reason`: adds the rest to the last `emitted` output and
@@ -62,28 +69,28 @@ impl OutputStream {
     pub(crate) fn end(&mut self, reason: FinishReason, emitted: &mut Emitted) -> FinishReason {
         let cut = reason == FinishReason::Length;
         if !self.parser.is_plain() && !emitted.ended {
+            let pending = self.held_len() + emitted.text_len();
             let rest = self.characters.finish();
-            emitted.characters.push_str(&rest);
             let mut pieces = self.parser.push(&rest);
             pieces.extend(self.parser.finish(cut));
-            self.look_for_stops(pieces, emitted);
+            let stopped = self.look_for_stops(pieces, emitted);
+            emitted.ended |= stopped;
+            emitted.held = if stopped { pending.saturating_sub(emitted.text_len()) } else { 0 };
+        } else if !emitted.ended {
+            emitted.held = 0;
         }
-        let rest = self.text.finish();
-        if self.parser.is_plain() {
-            emitted.characters.push_str(&rest);
-        }
-        emitted.add_text(rest);
+        emitted.add_text(self.text.finish());
         if self.called && !cut { FinishReason::ToolCalls } else { reason }
     }
 
-    fn look_for_stops(&mut self, pieces: Vec<Piece>, emitted: &mut Emitted) {
+    /// Adds the pieces up to a stop string; true if there was one.
+    fn look_for_stops(&mut self, pieces: Vec<Piece>, emitted: &mut Emitted) -> bool {
         for piece in pieces {
             if let Piece::Text(text) = piece {
                 let Released { text, stopped } = self.text.push(text.as_bytes());
                 emitted.add_text(text);
                 if stopped {
-                    emitted.ended = true;
-                    return;
+                    return true;
                 }
             } else {
                 emitted.add_text(self.text.finish());
@@ -91,10 +98,19 @@ impl OutputStream {
                 emitted.pieces.push(piece);
             }
         }
+        false
     }
 }
 
 impl Emitted {
+    fn text_len(&self) -> usize {
+        let length = |piece: &Piece| match piece {
+            Piece::Text(text) | Piece::Reasoning(text) => text.len(),
+            Piece::Call { .. } | Piece::Arguments { .. } => 0,
+        };
+        self.pieces.iter().map(length).sum()
+    }
+
     fn add_text(&mut self, text: String) {
         if !text.is_empty() {
             self.pieces.push(Piece::Text(text));
@@ -158,6 +174,28 @@ mod tests {
         let call = Piece::Call { index: 0, name: "f".into() };
         let arguments = Piece::Arguments { index: 0, text: "{\"a\":\n1}".into() };
         assert_eq!((pieces, ended), (vec![text("So:"), call, arguments], true));
+    }
+
+    #[test]
+    fn what_a_stop_string_cuts_off_is_held_whether_or_not_tools_are_offered() {
+        let calls = || ExpectedCalls {
+            format: CallFormat::Hermes,
+            names: vec!["f".into()],
+            schemas: vec![],
+            parallel: false,
+        };
+        for calls in [None, Some(calls())] {
+            let parser = OutputParser::new(None, false, calls);
+            let mut stream = OutputStream::new(parser, vec![" with".into()]);
+            let held = |emitted: Emitted| (emitted.held, emitted.ended);
+            assert_eq!(held(stream.push(b"sunny")), (0, false));
+            assert_eq!(held(stream.push(b", ")), (1, false));
+            assert_eq!(held(stream.push(b"w")), (2, false));
+            assert_eq!(held(stream.push("ith a \u{e9}".as_bytes())), (10, true));
+        }
+        let mut stream = OutputStream::new(OutputParser::new(None, false, None), vec![]);
+        assert_eq!(stream.push(b"\xc3").held, 1);
+        assert_eq!(stream.push(b"\xa9").held, 0);
     }
 
     #[test]

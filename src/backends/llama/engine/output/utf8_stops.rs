@@ -44,6 +44,11 @@ impl TextStream {
         Released { text: mem::replace(&mut self.held, kept), stopped: false }
     }
 
+    /// Bytes that are not released yet.
+    pub(crate) fn held_len(&self) -> usize {
+        self.held.len() + self.partial.len()
+    }
+
     /// Ends the answer and releases the rest. An incomplete character becomes U+FFFD.
     pub(crate) fn finish(&mut self) -> String {
         let mut text = mem::take(&mut self.held);

@@ -124,7 +124,7 @@ impl PromptBuilder {
     /// trained for conversations; some templates refuse the system turn that the fallback needs.
     pub(crate) fn takes_tools(&self) -> bool {
         self.has_template
-            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), "", None).is_ok()
+            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), "", false, None).is_ok()
     }
 
     /// The engine's command for a submission: a sequence to generate, or a refusal.
@@ -146,14 +146,8 @@ impl PromptBuilder {
             }
             Prompt::Raw(input) => {
                 let answer = OutputParser::new(None, false, None);
-                (
-                    RenderedPrompt {
-                        prompt: self.raw(input, true)?,
-                        answer,
-                        forms: AnswerShapes::default(),
-                    },
-                    0,
-                )
+                let forms = AnswerShapes { answer: form, call: None };
+                (RenderedPrompt { prompt: self.document(input)?, answer, forms }, 0)
             }
         };
         self.check_bias(&sampling.logit_bias)?;
@@ -161,8 +155,13 @@ impl PromptBuilder {
         if submission.ignore_eos && forms.answer.is_none() {
             sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
         }
+        let mut sampler = Sampler::new(sampling, &prompt);
+        // A grammar may leave the model nothing but to end.
+        if forms.answer.is_none() && forms.call.is_none() {
+            sampler.hold(submission.least_tokens, &self.ends);
+        }
         let state = SequenceState {
-            sampler: Sampler::new(sampling, &prompt),
+            sampler,
             output_stream: OutputStream::new(answer, stop),
             tags: Arc::clone(&self.tags),
             constraint: self.constraint(&forms).map_err(Refusal::Grammar)?,
@@ -248,7 +247,7 @@ impl PromptBuilder {
         output_limit: usize,
         form: Option<&AnswerShape>,
     ) -> Result<(RenderedPrompt<Vec<Token>>, usize), Refusal> {
-        let Conversation { turns, tools, variables } = conversation;
+        let Conversation { turns, tools, variables, continues } = conversation;
         let tools = tools.clone().map(|tools| self.bindable(tools)).transpose()?;
         let most = match self.overflow {
             Overflow::Refuse => usize::MAX,
@@ -256,11 +255,18 @@ impl PromptBuilder {
         };
         let ask = |turns: &[Turn]| {
             let RenderedPrompt { prompt, answer, forms } =
-                self.render(turns, tools.as_ref(), variables, form)?;
+                self.render(turns, tools.as_ref(), variables, *continues, form)?;
             Ok::<_, Error>(RenderedPrompt { prompt: self.tokenise(&prompt), answer, forms })
         };
         shorten(turns, ask, |question| question.prompt.len() <= most)
             .map_err(|error| Refusal::Template(error.to_string()))
+    }
+
+    /// Tokens of a raw prompt. An empty one begins a document.
+    fn document(&self, input: &Input) -> Result<Vec<Token>, Refusal> {
+        let tokens = self.raw(input, true)?;
+        let begin = self.model.vocab().bos();
+        if tokens.is_empty() && begin.0 >= 0 { Ok(vec![begin.0]) } else { Ok(tokens) }
     }
 
     /// Tokens of a raw prompt, which may contain control tokens (`control`), or of a text to embed,
@@ -287,16 +293,21 @@ impl PromptBuilder {
             .ok_or(Refusal::UnknownToken { token, vocabulary: vocabulary.unsigned_abs() })
     }
 
-    /// Renders the template and the certain beginning of the answer. `form` constrains an answer
-    /// without calls.
+    /// Renders the template and the certain beginning of the answer, which is the last turn if it
+    /// `continues`. `form` constrains an answer without calls.
     fn render(
         &self,
         turns: &[Turn],
         tools: Option<&ToolUse>,
         variables: &str,
+        continues: bool,
         form: Option<&AnswerShape>,
     ) -> Result<RenderedPrompt<String>, Error> {
         let dialect = self.template.dialect();
+        let (begun, turns) = match turns.split_last() {
+            Some((last, before)) if continues => (Some(last), before),
+            _ => (None, turns),
+        };
         let mut prompt = if dialect.calls.is_some() {
             self.template.render(turns, tools, variables, &self.guard)?
         } else {
@@ -305,8 +316,17 @@ impl PromptBuilder {
         };
         let ends_with = |tag: &str| prompt.trim_end().ends_with(tag);
         // A template may close the reasoning at once, which disables it.
-        let reasoning = dialect.reasoning.filter(|tags| !ends_with(tags.close));
-        let opened = reasoning.is_some_and(|tags| ends_with(tags.open));
+        let mut reasoning = dialect.reasoning.filter(|tags| !ends_with(tags.close));
+        let mut opened = reasoning.is_some_and(|tags| ends_with(tags.open));
+        if let Some(begun) = begun {
+            // An answer that has begun has done its reasoning.
+            if let Some(tags) = reasoning.take().filter(|_| opened) {
+                prompt.push_str(tags.close);
+                prompt.push_str("\n\n");
+            }
+            opened = false;
+            prompt.push_str(&self.guard.mark(&begun.text));
+        }
         let Some(used) = tools else {
             let answer = OutputParser::new(reasoning, opened, None);
             let forms = AnswerShapes { answer: form.cloned(), call: None };

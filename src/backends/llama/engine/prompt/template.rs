@@ -11,6 +11,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::control_tokens::ControlTokenGuard;
 use super::python_json::tojson;
+use super::reshape::{Dropped, shapes};
 use crate::backends::llama::engine::tool_format::{CallFormat, OutputFormat};
 use crate::backends::llama::wire::conversation::{PastCall, ToolUse, Turn};
 use crate::openai::Role;
@@ -27,6 +28,10 @@ const NAME: &str = "chat";
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
     dialect: OutputFormat,
+    /// What it leaves out in silence.
+    dropped: Dropped,
+    /// It goes through the arguments of a call one by one, so they must be an object.
+    iterates_arguments: bool,
 }
 
 impl ChatTemplate {
@@ -46,7 +51,36 @@ impl ChatTemplate {
         let takes_tools =
             environment.get_template(NAME)?.undeclared_variables(false).contains("tools");
         let dialect = OutputFormat::of(source, takes_tools);
-        Ok(Self { environment, dialect })
+        let dropped = Dropped::default();
+        let mut template = Self { environment, dialect, dropped, iterates_arguments: false };
+        template.probe();
+        Ok(template)
+    }
+
+    /// Learns from samples what the template does with turns that not every one expects.
+    fn probe(&mut self) {
+        const WORD: &str = "Kingfisher";
+        let guard = ControlTokenGuard::default();
+        let user = || Turn::new(Role::User, "a");
+        let system = || Turn::new(Role::System, WORD);
+        let lost = |turns: &[Turn]| {
+            let rendered = self.render_as_is(turns, None, "", &guard);
+            rendered.is_ok_and(|prompt| !prompt.contains(WORD))
+        };
+        let other = || Turn::new(Role::System, "c");
+        let dropped = Dropped {
+            system: lost(&[system(), user()]),
+            second_system: lost(&[system(), other(), user()]) || lost(&[other(), system(), user()]),
+            later_system: lost(&[user(), Turn::new(Role::Assistant, "b"), system(), user()]),
+        };
+        let takes = |arguments: &str| {
+            let call = PastCall { id: "0".into(), name: "f".into(), arguments: arguments.into() };
+            let called = Turn { calls: vec![call], ..Turn::new(Role::Assistant, "") };
+            let result = Turn { answers: Some("0".into()), ..Turn::new(Role::Tool, "c") };
+            self.render_as_is(&[user(), called, result], None, "", &guard).is_ok()
+        };
+        let iterates_arguments = !takes("b") && takes("{}");
+        (self.dropped, self.iterates_arguments) = (dropped, iterates_arguments);
     }
 
     pub(crate) fn dialect(&self) -> OutputFormat {
@@ -55,7 +89,28 @@ impl ChatTemplate {
 
     /// The prompt up to the assistant's answer. `guard` marks control tokens that turns and tools
     /// spell out. Only templates with a call format read `tools`. `variables` is JSON.
+    ///
+    /// A conversation that the template refuses, or would leave out in part, is rendered in the
+    /// least changed shape that it takes; the error is about the conversation as it is.
     pub(crate) fn render(
+        &self,
+        turns: &[Turn],
+        tools: Option<&ToolUse>,
+        variables: &str,
+        guard: &ControlTokenGuard,
+    ) -> Result<String, Error> {
+        let as_is = self.render_as_is(turns, tools, variables, guard);
+        if as_is.is_ok() && !self.dropped.concerns(turns) {
+            return as_is;
+        }
+        let one_call = self.dialect.calls.is_some_and(|format| !format.allows_parallel());
+        let mut taken = shapes(turns, one_call)
+            .filter(|shape| !self.dropped.concerns(shape))
+            .filter_map(|shape| self.render_as_is(&shape, tools, variables, guard).ok());
+        taken.next().map_or(as_is, Ok)
+    }
+
+    fn render_as_is(
         &self,
         turns: &[Turn],
         tools: Option<&ToolUse>,
@@ -86,7 +141,10 @@ impl ChatTemplate {
             let calls = turn.calls.iter().map(|call| self.call(call, guard));
             fields.push(("tool_calls", calls.collect()));
         }
-        if let Some(id) = &turn.answers {
+        let is_result = matches!(turn.role, Role::Tool | Role::Function);
+        // The results of the older API have no id, and Mistral's templates refuse those.
+        let unnamed = (is_result && self.is_mistral()).then_some("");
+        if let Some(id) = turn.answers.as_deref().or(unnamed) {
             fields.push(("tool_call_id", text(&self.call_id(id))));
         }
         if let Some(name) = &turn.name {
@@ -101,18 +159,34 @@ impl ChatTemplate {
             type => "function",
             function => context! {
                 name => guard.mark(&call.name),
-                arguments => guarded_json(&call.arguments, guard),
+                arguments => self.arguments(&call.arguments, guard),
             },
         }
+    }
+
+    /// A call's arguments: an object, or what the model wrote instead, as a member of one where the
+    /// template needs it.
+    fn arguments(&self, json: &str, guard: &ControlTokenGuard) -> Value {
+        let given = match json.trim() {
+            // How clients and models write that there are none.
+            "" | "null" => return Value::from_pairs::<[(Value, Value); 0], _, _>([]),
+            _ => guarded_json(json, guard),
+        };
+        if self.iterates_arguments && given.kind() != ValueKind::Map {
+            return Value::from_pairs([("arguments", given)]);
+        }
+        given
+    }
+
+    fn is_mistral(&self) -> bool {
+        matches!(self.dialect.calls, Some(CallFormat::Mistral | CallFormat::MistralArgs))
     }
 
     /// A call id that the template accepts: Mistral's require 9 letters and digits.
     fn call_id(&self, id: &str) -> String {
         const MISTRAL_ID: usize = 9;
         let fits = id.len() == MISTRAL_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let is_mistral =
-            matches!(self.dialect.calls, Some(CallFormat::Mistral | CallFormat::MistralArgs));
-        if !is_mistral || fits {
+        if !self.is_mistral() || fits {
             return id.to_owned();
         }
         // The end of an id is its random part; padded, it is unique within a conversation.

@@ -53,10 +53,11 @@ fn result(turn: &Turn) -> String {
 fn as_text(turn: &Turn) -> String {
     let calls = turn.calls.iter().map(|call| {
         let name = serde_json::Value::from(call.name.as_str());
-        format!(
-            "<tool_call>\n{{\"name\": {name}, \"arguments\": {}}}\n</tool_call>",
-            call.arguments
-        )
+        let arguments = match call.arguments.trim() {
+            "" | "null" => "{}",
+            arguments => arguments,
+        };
+        format!("<tool_call>\n{{\"name\": {name}, \"arguments\": {arguments}}}\n</tool_call>")
     });
     let text = Some(turn.text.clone()).filter(|text| !text.is_empty());
     text.into_iter().chain(calls).collect::<Vec<_>>().join("\n")

@@ -39,22 +39,20 @@ impl Logprobs {
         self.pending.push(TokenLogprobs { chosen, top });
     }
 
-    /// Returns those of tokens with bytes in `text`, which is released now.
+    /// Returns those of all tokens but the ones within the last `held` bytes of the output, which
+    /// have not been released.
     ///
-    /// A `last` release drops the rest: the stop string that ended the answer.
-    pub(crate) fn release(&mut self, text: &str, last: bool) -> Vec<TokenLogprobs> {
-        if !last {
-            return if text.is_empty() { Vec::new() } else { std::mem::take(&mut self.pending) };
-        }
-        let mut pending = std::mem::take(&mut self.pending);
-        let mut bytes = 0;
-        let beyond = pending.iter().position(|token| {
-            let reached = bytes >= text.len();
-            bytes += token.chosen.bytes.len();
-            reached
+    /// A `last` release drops these: the stop string that ended the answer.
+    pub(crate) fn release(&mut self, held: usize, last: bool) -> Vec<TokenLogprobs> {
+        let mut behind = 0;
+        let within = self.pending.iter().rev().take_while(|token| {
+            behind += token.chosen.bytes.len();
+            behind <= held
         });
-        pending.truncate(beyond.unwrap_or(pending.len()));
-        pending
+        let kept = self.pending.len() - if held == 0 { 0 } else { within.count() };
+        let rest = self.pending.split_off(kept);
+        let pending = if last { Vec::new() } else { rest };
+        std::mem::replace(&mut self.pending, pending)
     }
 }
 
@@ -72,7 +70,7 @@ mod tests {
         let total: f32 = logits.iter().map(|logit: &f32| logit.exp()).sum();
         let mut logprobs = Logprobs::new(2);
         logprobs.note(&logits, 3, spell);
-        let reported = logprobs.release("x", false);
+        let reported = logprobs.release(0, false);
         let near = |got: &TokenLogprob, token: Token, logit: f32| {
             got.bytes == spell(token) && (got.logprob - (logit - total.ln())).abs() < 1e-5
         };
@@ -82,7 +80,7 @@ mod tests {
             "{reported:?}"
         );
         assert_eq!(reported[0].top.len(), 2);
-        assert!(logprobs.release("y", false).is_empty());
+        assert!(logprobs.release(0, false).is_empty());
     }
 
     #[test]
@@ -91,9 +89,13 @@ mod tests {
         for token in 0..4 {
             logprobs.note(&[0.0; 4], token, spell);
         }
-        assert!(logprobs.release("", false).is_empty(), "held back like the text");
-        let reported = logprobs.release("<0><", true);
-        let tokens: Vec<_> = reported.into_iter().map(|token| token.chosen.bytes).collect();
-        assert_eq!(tokens, [spell(0), spell(1)]);
+        // Three bytes a token.
+        assert!(logprobs.release(12, false).is_empty(), "held back like the text");
+        let tokens = |released: Vec<TokenLogprobs>| {
+            released.into_iter().map(|token| token.chosen.bytes).collect::<Vec<_>>()
+        };
+        assert_eq!(tokens(logprobs.release(8, false)), [spell(0), spell(1)]);
+        assert_eq!(tokens(logprobs.release(5, true)), [spell(2)]);
+        assert!(logprobs.release(0, true).is_empty());
     }
 }

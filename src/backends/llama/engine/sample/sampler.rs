@@ -21,6 +21,9 @@ pub(crate) struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
     past: Past,
+    /// Tokens that end the answer, and how many others come first.
+    ends: Vec<Token>,
+    held: u32,
     // Reused buffers.
     changed: Vec<f32>,
     candidates: Vec<Scored>,
@@ -38,22 +41,32 @@ impl Sampler {
             random: SplitMix64(sampling.seed),
             sampling,
             past,
+            ends: Vec::new(),
+            held: 0,
             changed: Vec::new(),
             candidates: Vec::new(),
             sums: Vec::new(),
         }
     }
 
+    /// Forbids `ends` for the next `tokens`.
+    pub(crate) fn hold(&mut self, tokens: u32, ends: &[Token]) {
+        self.held = tokens;
+        self.ends = if tokens > 0 { ends.to_vec() } else { Vec::new() };
+    }
+
     /// Index of the chosen logit. `logits` is not empty; `mask` allows at least one of them.
     pub(crate) fn sample(&mut self, logits: &[f32], mask: Option<Mask<'_>>) -> usize {
         let remembers = self.sampling.looks_back();
-        let token = if remembers || mask.is_some() || !self.sampling.logit_bias.is_empty() {
+        let differs = remembers || !self.sampling.logit_bias.is_empty() || self.held > 0;
+        let token = if differs || mask.is_some() {
             let mut changed = mem::take(&mut self.changed);
             changed.clear();
             changed.extend_from_slice(logits);
             self.change(&mut changed, mask);
             let token = self.choose(&changed);
             self.changed = changed;
+            self.held = self.held.saturating_sub(1);
             token
         } else {
             self.choose(logits)
@@ -65,7 +78,9 @@ impl Sampler {
     }
 
     fn change(&self, logits: &mut [f32], mask: Option<Mask<'_>>) {
-        for &(token, bias) in &self.sampling.logit_bias {
+        let held = self.ends.iter().filter(|_| self.held > 0);
+        let held = held.map(|&end| (end, f32::NEG_INFINITY));
+        for (token, bias) in self.sampling.logit_bias.iter().copied().chain(held) {
             if let Some(logit) = usize::try_from(token).ok().and_then(|index| logits.get_mut(index))
             {
                 *logit += bias;

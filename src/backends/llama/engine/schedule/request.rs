@@ -9,7 +9,7 @@ use crate::units::AttemptId;
 pub(crate) struct Request {
     pub(crate) attempt: AttemptId,
     pub(crate) prompt: Vec<Token>,
-    /// Maximum number of tokens to generate; at least 1.
+    /// Maximum number of tokens to generate; at least 1 in the scheduler.
     pub(crate) output_limit: usize,
     pub(crate) terms: SchedulingOptions,
 }

@@ -50,8 +50,8 @@ impl Scheduler {
         Self { limits, slots, queue: Queue::default(), admissions: 0 }
     }
 
-    /// Queues a request.
-    pub(crate) fn submit(&mut self, request: Request) -> Result<(), Rejection> {
+    /// Whether the prompt may be evaluated.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), Rejection> {
         let (prompt, context) = (request.prompt.len(), self.limits.context_tokens);
         if prompt == 0 {
             return Err(Rejection::EmptyPrompt);
@@ -63,6 +63,12 @@ impl Scheduler {
                 context_tokens: count(context),
             });
         }
+        Ok(())
+    }
+
+    /// Queues a request.
+    pub(crate) fn submit(&mut self, request: Request) -> Result<(), Rejection> {
+        self.check(&request)?;
         let idle = self.slots.iter().filter(|slot| slot.assignment.is_none()).count();
         if self.queue.len() >= self.limits.queue + idle {
             return Err(Rejection::QueueFull);

@@ -12,6 +12,11 @@ const QWEN3_CODER: &str = include_str!("../../../../../../tests/data/templates/q
 const DEEPSEEK: &str =
     include_str!("../../../../../../tests/data/templates/deepseek-r1-distill.jinja");
 
+const GEMMA: &str = include_str!("../../../../../../tests/data/templates/gemma-2.jinja");
+const ALTERNATING: &str =
+    include_str!("../../../../../../tests/data/templates/strict-alternation.jinja");
+const SILENT: &str = include_str!("../../../../../../tests/data/templates/silent-on-system.jinja");
+
 /// The template of SmolLM2-135M-Instruct, as its GGUF carries it.
 const SMOLLM2: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
@@ -109,9 +114,11 @@ fn llama_sees_tools_calls_and_results() {
                 <|start_header_id|>ipython<|end_header_id|>\n\nno<|eot_id|>\
                 <|start_header_id|>assistant<|end_header_id|>\n\n";
     assert!(prompt.ends_with(rest), "{prompt}");
-    let two = [turn(Role::User, "Rain?"), called(&["a", "b"])];
-    let refused = render_with_tools(LLAMA, &two).unwrap_err().to_string();
-    assert!(refused.contains("single tool-calls"), "{refused}");
+    let two =
+        [turn(Role::User, "Rain?"), called(&["a", "b"]), result("a", "no"), result("b", "yes")];
+    let prompt = render_with_tools(LLAMA, &two).unwrap();
+    let results: Vec<&str> = prompt.split("ipython<|end_header_id|>\n\n").skip(1).collect();
+    assert!(results[0].starts_with("no<|eot_id|>") && results[1].starts_with("yes"), "{prompt}");
     let plain = render(LLAMA, &[turn(Role::User, "Rain?")]).unwrap();
     assert!(!plain.contains("ipython") && !plain.contains("function"), "{plain}");
 }
@@ -216,4 +223,77 @@ fn invalid_json_arguments_reach_the_template_as_text() {
     turns[1].calls[0].arguments = "{\"city\": ".into();
     let prompt = render_with_tools(QWEN3, &turns).unwrap();
     assert!(prompt.contains("\"arguments\": {\"city\": }\n</tool_call>"), "{prompt}");
+}
+
+#[test]
+fn system_turns_go_where_the_family_expects_them() {
+    let system = |text: &str| turn(Role::System, text);
+    let user = |text: &str| turn(Role::User, text);
+    let answer = || turn(Role::Assistant, "ok");
+    let one = [system("S."), user("Hi")];
+    let two = [system("S."), turn(Role::Developer, "T."), user("Hi")];
+    let late = [user("Hi"), answer(), system("S."), user("Ho")];
+    let users = [user("Hi"), user("Ho")];
+    let greeted = [answer(), user("Hi")];
+    let gemma = |turns: &[(&str, &str)]| {
+        let turn =
+            |(role, text): &(&str, &str)| format!("<start_of_turn>{role}\n{text}<end_of_turn>\n");
+        let turns: String = turns.iter().map(turn).collect();
+        format!("<s>{turns}<start_of_turn>model\n")
+    };
+    for (turns, expected) in [
+        (&one[..], vec![("user", "S.\n\nHi")]),
+        (&two, vec![("user", "S.\n\nT.\n\nHi")]),
+        (&late, vec![("user", "Hi"), ("model", "ok"), ("user", "S.\n\nHo")]),
+        (&users, vec![("user", "Hi\n\nHo")]),
+        (&greeted, vec![("user", ""), ("model", "ok"), ("user", "Hi")]),
+    ] {
+        assert_eq!(render(GEMMA, turns).unwrap(), gemma(&expected));
+    }
+    // One system turn, at the beginning only.
+    for (turns, expected) in [
+        (&one[..], "<s>[SYS]S.[/SYS][INST]Hi[/INST]"),
+        (&two, "<s>[SYS]S.\n\nT.[/SYS][INST]Hi[/INST]"),
+        (&late, "<s>[INST]Hi[/INST]ok</s>[INST]S.\n\nHo[/INST]"),
+        (&users, "<s>[INST]Hi\n\nHo[/INST]"),
+    ] {
+        assert_eq!(render(ALTERNATING, turns).unwrap(), expected);
+        // Every real family takes each of them.
+        for source in [QWEN3, LLAMA, MISTRAL, MISTRAL_V11, QWEN3_CODER, DEEPSEEK, SMOLLM2, SILENT] {
+            let prompt = render(source, turns).unwrap();
+            for turn in turns {
+                assert!(prompt.contains(&turn.text), "{}: {prompt}", turn.text);
+            }
+        }
+    }
+    // What a template takes is not changed.
+    assert!(
+        render(QWEN3_CODER, &two).unwrap().contains("system\nS.<|im_end|>\n<|im_start|>system")
+    );
+}
+
+#[test]
+fn past_calls_are_rendered_whatever_their_arguments_are() {
+    for arguments in
+        ["", " ", "null", "{\"city\": \"Oslo", "[1]", "7", "\"Oslo\"", "{}", "{\"a\":[]}"]
+    {
+        let mut turns = round_trip();
+        turns[1].calls[0].arguments = arguments.into();
+        for source in [QWEN3, LLAMA, MISTRAL, MISTRAL_V11, QWEN3_CODER] {
+            let prompt = render_with_tools(source, &turns).unwrap();
+            assert_eq!(prompt.contains("Oslo"), arguments.contains("Oslo"), "{prompt}");
+        }
+        let prompt = render_with_tools(QWEN3_CODER, &turns).unwrap();
+        let named = prompt.contains("<parameter=arguments>");
+        assert_eq!(named, !matches!(arguments.trim(), "" | "null") && !arguments.ends_with('}'));
+    }
+    let mut turns = round_trip();
+    turns[1].calls[0].arguments = String::new();
+    let prompt = render_with_tools(QWEN3, &turns).unwrap();
+    assert!(prompt.contains("\"arguments\": {}}"), "{prompt}");
+    // A result of the older API, without the id of a call.
+    turns[2] = Turn { name: Some("weather".into()), ..turn(Role::Function, "no") };
+    for source in [QWEN3, LLAMA, MISTRAL, MISTRAL_V11, QWEN3_CODER] {
+        assert!(render_with_tools(source, &turns).unwrap().contains("no"));
+    }
 }

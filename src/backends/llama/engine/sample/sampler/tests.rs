@@ -186,3 +186,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_answer_does_not_end_before_its_least_length() {
+    let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() }, &[]);
+    sampler.hold(2, &[1]);
+    let chosen: Vec<usize> = (0..3).map(|_| sampler.sample(&[0.0, 9.0, 1.0], None)).collect();
+    assert_eq!(chosen, [2, 2, 1]);
+}
