@@ -30,7 +30,6 @@ fuzz_target!(|input: &[u8]| {
 
 fn check(reading: Reading, answer: &[u8], output: &Output) {
     let answer = String::from_utf8_lossy(answer);
-    assert!(answer.starts_with(&output.characters) || reading.stops && output.plain);
     let mut calls = 0;
     for piece in &output.pieces {
         match piece {

@@ -25,5 +25,6 @@ fuzz_target!(|source: &str| {
     ];
     let tools = vec![OfferedTool::new("f", "d", r#"{"type":"object","properties":{}}"#)];
     let tools = Some(ToolUse { tools, must_call: MustCall::No, parallel: true });
-    let _refusal = template.render(&Conversation { turns, tools, variables: String::new() });
+    let _refusal =
+        template.render(&Conversation { turns, tools, variables: String::new(), continues: false });
 });

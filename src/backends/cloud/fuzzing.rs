@@ -7,49 +7,83 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use serde::de::IgnoredAny;
 
-use super::answer::{self, Transcript};
-use super::{failure, request};
+use super::answer::{self, Asked, Transcript};
+use super::failure;
+use super::request::{self, StreamUsage};
+use crate::backends::Chunks;
 use crate::backends::backend::{ErrorKind, Event};
+use crate::openai::Request;
 
 /// What a stream that comes in these pieces gives: the chunks to forward, then what follows them.
-pub fn stream<'p>(pieces: impl IntoIterator<Item = &'p [u8]>, choices: u32) -> String {
-    let mut transcript = Transcript::new(choices);
-    let mut given = String::new();
+pub fn stream<'p>(pieces: impl IntoIterator<Item = &'p [u8]>, request: &Request) -> String {
+    let mut transcript = Transcript::new(Asked::of(request));
+    let mut given = Given::default();
     for piece in pieces {
         let read = transcript.feed(piece);
-        if let Some(chunks) = transcript.forward() {
-            chunks.objects().for_each(|object| {
-                serde_json::from_str::<serde::de::IgnoredAny>(object).expect("a chunk is JSON");
-                given.push_str(object);
-            });
-        }
+        given.take(transcript.forward());
         if let Err(kind) = read {
-            let _ = write!(given, "{kind:?}");
-            return given;
+            return given.ended(&kind);
         }
         if transcript.is_done() {
             break;
         }
     }
-    match transcript.finish() {
-        Ok(events) => events.iter().for_each(|event| match event {
-            Event::UpstreamChunks(chunks) => chunks.objects().for_each(|o| given.push_str(o)),
-            other => {
-                let _ = write!(given, "{other:?}");
-            }
-        }),
-        Err(kind) => {
-            let _ = write!(given, "{kind:?}");
+    given.finished(transcript)
+}
+
+/// What a whole answer gives where a stream was asked for.
+pub fn stream_of_whole(body: &[u8], request: &Request) -> String {
+    let mut transcript = Transcript::new(Asked::of(request));
+    let mut given = Given::default();
+    let read = transcript.feed_whole(body);
+    given.take(transcript.forward());
+    match read {
+        Ok(()) => given.finished(transcript),
+        Err(kind) => given.ended(&kind),
+    }
+}
+
+/// What a client gets of a stream, one line a chunk.
+#[derive(Default)]
+struct Given(String);
+
+impl Given {
+    fn take(&mut self, chunks: Option<Chunks>) {
+        for object in chunks.iter().flat_map(Chunks::objects) {
+            serde_json::from_str::<IgnoredAny>(object).expect("a chunk is JSON");
+            self.0.push_str(object);
+            self.0.push('\n');
         }
     }
-    given
+
+    fn ended(mut self, kind: &ErrorKind) -> String {
+        let _ = write!(self.0, "{kind:?}");
+        self.0
+    }
+
+    fn finished(mut self, transcript: Transcript) -> String {
+        match transcript.finish() {
+            Err(kind) => return self.ended(&kind),
+            Ok(events) => {
+                for event in events {
+                    match event {
+                        Event::UpstreamChunks(chunks) => self.take(Some(chunks)),
+                        other => {
+                            let _ = write!(self.0, "{other:?}");
+                        }
+                    }
+                }
+            }
+        }
+        self.0
+    }
 }
 
 /// A whole answer.
 pub fn whole(body: &[u8]) -> Result<Vec<Event>, ErrorKind> {
-    let misplaced = answer::misplaced_error(body);
-    answer::whole(&Bytes::copy_from_slice(body)).map_err(|kind| misplaced.unwrap_or(kind))
+    answer::whole(&Bytes::copy_from_slice(body))
 }
 
 /// A response with an error status.
@@ -62,7 +96,11 @@ pub fn refused(status: u16, retry_after: &[u8], body: &[u8]) -> ErrorKind {
     failure::refused(status, &headers, body, SystemTime::UNIX_EPOCH)
 }
 
-/// The body that goes to an upstream that calls the model `model`.
-pub fn rewritten(body: &[u8], model: &str, streams: bool) -> Option<Vec<u8>> {
-    request::rewrite(body, model, streams).ok()
+/// The bodies that may go to an upstream that calls the model `model`.
+pub fn rewritten(body: &[u8], model: &str, streams: bool) -> impl Iterator<Item = Vec<u8>> {
+    let usages: &[StreamUsage] = match streams {
+        true => &[StreamUsage::Asked, StreamUsage::Withheld],
+        false => &[StreamUsage::NotStreamed],
+    };
+    usages.iter().filter_map(move |usage| request::rewrite(body, model, *usage).ok())
 }

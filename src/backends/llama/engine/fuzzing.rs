@@ -41,7 +41,6 @@ pub struct Reading {
 pub struct Output {
     /// Neighbours of one kind joined.
     pub pieces: Vec<Piece>,
-    pub characters: String,
     pub reason: FinishReason,
     /// Nothing but text may be in it.
     pub plain: bool,
@@ -66,9 +65,8 @@ pub fn output<'t>(reading: Reading, tokens: impl IntoIterator<Item = &'t [u8]>) 
     let stops: &[&str] = if reading.stops { &["stop", "\n\n", "é世"] } else { &[] };
     let stops = stops.iter().map(|&stop| stop.to_owned()).collect();
     let mut stream = OutputStream::new(parser, stops);
-    let (mut pieces, mut characters) = (Vec::<Piece>::new(), String::new());
+    let mut pieces = Vec::<Piece>::new();
     let mut take = |emitted: Emitted| {
-        characters.push_str(&emitted.characters);
         for piece in emitted.pieces {
             let left = match pieces.last_mut() {
                 Some(last) => last.join(piece),
@@ -87,7 +85,7 @@ pub fn output<'t>(reading: Reading, tokens: impl IntoIterator<Item = &'t [u8]>) 
     let reason = if reading.cut { FinishReason::Length } else { FinishReason::Stop };
     let reason = stream.end(reason, &mut last);
     take(last);
-    Output { pieces, characters, reason, plain }
+    Output { pieces, reason, plain }
 }
 
 /// The schema of `open_file`: one argument of each kind.
@@ -119,7 +117,7 @@ impl Template {
 
     /// The prompt, or the refusal.
     pub fn render(&self, conversation: &Conversation) -> Result<String, String> {
-        let Conversation { turns, tools, variables } = conversation;
+        let Conversation { turns, tools, variables, .. } = conversation;
         let (template, guard, tools) = (&self.template, &self.guard, tools.as_ref());
         let rendered = if template.dialect().calls.is_some() {
             template.render(turns, tools, variables, guard)
@@ -139,10 +137,8 @@ impl Compiler {
         Grammars::over(&ApproximateTokEnv::single_byte_env(), Default::default()).ok().map(Self)
     }
 
-    /// The grammar of an answer by this schema.
-    pub fn answer(&self, schema: &str) -> Result<(), GrammarError> {
-        let shape = AnswerShape::of(&Constraint::JsonSchema(schema.to_owned()))?;
-        self.0.grammar(&shape).map(drop)
+    pub fn answer(&self, constraint: &Constraint) -> Result<(), GrammarError> {
+        self.0.grammar(&AnswerShape::of(constraint)?).map(drop)
     }
 
     /// The grammars of these tools' calls, in every format.
