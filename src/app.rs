@@ -24,6 +24,7 @@ use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::Meter;
 use crate::http;
+use crate::http::origin::Origins;
 use crate::http::server::Listeners;
 use crate::http::state::{BodyLimits, Edge};
 use crate::serving::Gateway;
@@ -105,7 +106,8 @@ impl App {
             timeout: Duration::from_millis(config.server.body_timeout_ms),
         };
         let stream_head_after = Duration::from_millis(config.server.stream_head_after_ms);
-        let edge = Edge { gateway, body, admin: config.admin.clone(), stream_head_after };
+        let origins = Origins::new(&config.server.cors_origins);
+        let edge = Edge { gateway, body, admin: config.admin.clone(), origins, stream_head_after };
         Ok(Self {
             listeners,
             address,

@@ -5,10 +5,13 @@
 
 pub mod config;
 pub mod error;
+pub mod explained;
 pub mod extract;
 pub mod formats;
 pub mod handlers;
 pub mod layers;
+pub mod origin;
+pub mod paths;
 pub mod receipt;
 pub mod reply;
 pub mod routes;

@@ -1,10 +1,13 @@
 //! The wiring of models and policies: from the configuration to what serves.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use indexmap::IndexMap;
+use sha2::Digest;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +41,7 @@ const CLOUD_ABILITY_GUESS: f64 = 1.0;
 
 /// Capabilities of local models that answer in text.
 pub const LOCAL_CAPABILITIES: Capabilities =
-    Capabilities { media: false, raw_details: false, ..Capabilities::ALL };
+    Capabilities { media: false, raw_details: false, upstream_fields: false, ..Capabilities::ALL };
 
 /// Shared parts of all models.
 pub struct Parts {
@@ -180,6 +183,7 @@ fn local(
     engines: &mut JoinSet<()>,
 ) -> Model {
     let observer = Observer::new(parts.meter.clone(), Arc::clone(&parts.metrics), &name);
+    let fingerprint = fingerprint(&gguf);
     let model = llama::LocalModel {
         name: Arc::clone(&name),
         config: llama.clone(),
@@ -205,9 +209,19 @@ fn local(
         others: Vec::new(),
         capabilities: if llama.embedding { Capabilities::EMBEDDINGS } else { LOCAL_CAPABILITIES },
         drops_oldest_turns: llama.overflow == Overflow::DropOldestTurns,
+        fingerprint: Some(fingerprint),
         stats: OnlineStats::default(),
         slowdown: RecentMean::default(),
     }
+}
+
+/// The `system_fingerprint` of a model's answers: of its file, as far as name and size tell, and of
+/// the program.
+fn fingerprint(gguf: &Path) -> Arc<str> {
+    let bytes = std::fs::metadata(gguf).map_or(0, |file| file.len());
+    let file = gguf.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    let digest = sha2::Sha256::digest(format!("{} {file} {bytes}", env!("CARGO_PKG_VERSION")));
+    format!("fp_{:x}", Bytes::copy_from_slice(&digest[..6])).into()
 }
 
 fn cloud(name: Arc<str>, config: &cloud::Config, parts: &Parts) -> Result<Model, AppError> {
@@ -221,6 +235,7 @@ fn cloud(name: Arc<str>, config: &cloud::Config, parts: &Parts) -> Result<Model,
         others: further.into_iter().map(deployment).collect::<Result<_, _>>()?,
         capabilities: cloud_capabilities(config),
         drops_oldest_turns: false,
+        fingerprint: None,
         stats: OnlineStats::default(),
         slowdown: RecentMean::default(),
         name,

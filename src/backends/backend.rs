@@ -1,5 +1,6 @@
 //! Interface between the gateway and backends: a job in, a stream of events out.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,8 +119,7 @@ impl Health {
 /// OpenAI's error code for a prompt that exceeds the model's context.
 pub const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
 
-/// Our error code for a kind of tool that only some models support.
-pub const UNSUPPORTED_TOOL: &str = "unsupported_tool";
+pub use crate::openai::error::UNSUPPORTED_TOOL;
 /// Our error code for an upstream without this endpoint.
 pub const UNSUPPORTED_ENDPOINT: &str = "unsupported_endpoint";
 
@@ -179,7 +179,7 @@ pub enum ErrorKind {
     #[error("{}", .0.message)]
     Unsupported(Box<RequestFault>),
     /// The prompt exceeds the context.
-    #[error("the prompt has {prompt_tokens} tokens and the model's context holds {context_tokens}")]
+    #[error("{}", context_exceeded(prompt_tokens, *.context_tokens))]
     ContextExceeded { prompt_tokens: u32, context_tokens: u32 },
     #[error("no answer within {} ms", .after.as_millis())]
     Timeout { after: Duration },
@@ -275,6 +275,15 @@ impl ErrorKind {
     pub fn another_could_answer(&self) -> bool {
         !matches!(self, Self::InvalidRequest(_) | Self::DeadlineExceeded)
     }
+}
+
+/// The message about a prompt of `prompt_tokens`, in the words by which clients recognise it and
+/// shorten the conversation or ask a model with a longer context.
+pub fn context_exceeded(prompt_tokens: &impl fmt::Display, context_tokens: u32) -> String {
+    format!(
+        "This model's maximum context length is {context_tokens} tokens. However, your prompt has \
+         {prompt_tokens} tokens: the prompt is too long and exceeds the context window."
+    )
 }
 
 fn suffix(reason: Option<&str>) -> String {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use super::origin;
 use crate::validate::{Diagnostics, Validate};
 
 /// `[server]`
@@ -19,7 +20,8 @@ pub struct Config {
     pub max_connections: u32,
     /// Longest time from a request's head to the end of its body, milliseconds. Default 60 000.
     pub body_timeout_ms: u64,
-    /// Largest request body, bytes. Default 4 MiB.
+    /// Largest request body, bytes, before and after it is decoded. Default 32 MiB, which takes
+    /// pictures.
     pub max_body_bytes: usize,
     /// How long a streamed request may take to begin to be answered before its status leaves with
     /// comments that keep the connection alive, milliseconds. A failure before that still has a
@@ -32,6 +34,9 @@ pub struct Config {
     pub write_timeout_ms: u64,
     /// How long open answers may go on after a stop signal, milliseconds. Default 10 000.
     pub shutdown_grace_ms: u64,
+    /// Origins whose web pages may use the gateway, such as `https://chat.example.com`; `*`: all.
+    /// Default none.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for Config {
@@ -41,11 +46,12 @@ impl Default for Config {
             admin_listen: None,
             max_connections: 4096,
             body_timeout_ms: 60_000,
-            max_body_bytes: 4 * 1024 * 1024,
+            max_body_bytes: 32 * 1024 * 1024,
             stream_head_after_ms: 3_000,
             idle_timeout_ms: 75_000,
             write_timeout_ms: 30_000,
             shutdown_grace_ms: 10_000,
+            cors_origins: Vec::new(),
         }
     }
 }
@@ -67,5 +73,6 @@ impl Validate for Config {
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("write_timeout_ms", self.write_timeout_ms),
         ]);
+        origin::validate(&self.cors_origins, out);
     }
 }

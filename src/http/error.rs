@@ -9,10 +9,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 
 use super::receipt::write_with_receipt;
-use crate::backends::backend::CONTEXT_LENGTH_EXCEEDED;
+use crate::backends::backend::{CONTEXT_LENGTH_EXCEEDED, context_exceeded};
 use crate::backends::{BackendError, ErrorKind};
 use crate::openai::{ErrorBody, ErrorEnvelope};
-use crate::routing::{Exclusion, OverrideError};
+use crate::routing::{Exclusion, LocalFault, OverrideError};
 use crate::serving::error::{ServeError, ServeErrorKind};
 use crate::traffic::Receipt;
 
@@ -23,12 +23,34 @@ pub enum ApiError {
     NotJson(String),
     #[error("{message}")]
     InvalidField { param: String, message: String },
+    /// Read again without the first ones; only where that fails does a client see it.
+    #[error("`{0}` is there twice")]
+    RepeatedField(String),
+    /// No model but local ones may answer, and they do not do this.
+    #[error("{}", .0.message)]
+    LocalFault(LocalFault),
+    #[error("the body's encoding is unknown ({0}): gzip, deflate or none can be read")]
+    UnknownEncoding(String),
+    #[error("the body is not what its Content-Encoding says")]
+    Undecodable,
     #[error("the body is larger than {limit_bytes} bytes")]
     BodyTooLarge { limit_bytes: usize },
     #[error("the body could not be read")]
     BodyUnreadable,
     #[error("the body did not arrive within {} ms", .after.as_millis())]
     BodyTimeout { after: Duration },
+    /// No model's context holds the prompt, by an estimate of its length; `field` holds it.
+    #[error("{model}: {}", context_exceeded(&format!("about {prompt_tokens}"), *.context_tokens))]
+    EstimatedTooLong {
+        model: Arc<str>,
+        prompt_tokens: u32,
+        context_tokens: u32,
+        field: &'static str,
+    },
+    #[error(
+        "a web page of another origin may not do this; `[server] cors_origins` lists those that may"
+    )]
+    ForeignOrigin,
     #[error("unknown path {0}")]
     UnknownPath(String),
     #[error("method {method} is not allowed for this path")]
@@ -64,11 +86,17 @@ impl ApiError {
 
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NotJson(_) | Self::InvalidField { .. } | Self::BodyUnreadable => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NotJson(_)
+            | Self::InvalidField { .. }
+            | Self::RepeatedField(_)
+            | Self::LocalFault(_)
+            | Self::EstimatedTooLong { .. }
+            | Self::Undecodable
+            | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            Self::UnknownEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::UnknownPath(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Admin { status, .. } => *status,
@@ -85,19 +113,59 @@ impl ApiError {
             status if status.is_client_error() => "invalid_request_error",
             _ => "api_error",
         };
+        let (n_prompt_tokens, n_ctx) = self.lengths().unzip();
         ErrorEnvelope {
             error: ErrorBody {
-                message: self.to_string(),
+                message: clipped(self.message(), MESSAGE_BYTES_MAX),
                 kind: kind.to_owned(),
-                param: self.param(),
+                param: self.param().map(|param| clipped(param, PARAM_BYTES_MAX)),
                 code: self.code(),
+                n_prompt_tokens,
+                n_ctx,
             },
+        }
+    }
+
+    /// The message, with the words by which clients know that a prompt is too long: an upstream may
+    /// say it in its own.
+    fn message(&self) -> String {
+        let message = self.to_string();
+        let is_known = || message.to_ascii_lowercase().contains("maximum context length");
+        if self.code().as_deref() == Some(CONTEXT_LENGTH_EXCEEDED) && !is_known() {
+            return format!("the prompt is too long: it exceeds the context window: {message}");
+        }
+        message
+    }
+
+    /// Tokens of a prompt that is too long, and of the context.
+    fn lengths(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::EstimatedTooLong { prompt_tokens, context_tokens, .. }
+            | Self::Serve(
+                ServeErrorKind::TooLong {
+                    error:
+                        BackendError {
+                            kind: ErrorKind::ContextExceeded { prompt_tokens, context_tokens },
+                            ..
+                        },
+                    ..
+                }
+                | ServeErrorKind::Backend(BackendError {
+                    kind: ErrorKind::ContextExceeded { prompt_tokens, context_tokens },
+                    ..
+                }),
+            ) => Some((*prompt_tokens, *context_tokens)),
+            _ => None,
         }
     }
 
     fn param(&self) -> Option<String> {
         match self {
-            Self::InvalidField { param, .. } => Some(param.clone()),
+            Self::InvalidField { param, .. } | Self::RepeatedField(param) => {
+                Some(param.clone()).filter(|param| !param.is_empty())
+            }
+            Self::LocalFault(fault) => Some(fault.param.clone()),
+            Self::EstimatedTooLong { field, .. } => Some((*field).to_owned()),
             Self::Serve(kind) => serve_param(kind),
             _ => None,
         }
@@ -106,7 +174,12 @@ impl ApiError {
     fn code(&self) -> Option<String> {
         let code = match self {
             Self::NotJson(_) => "invalid_json",
-            Self::InvalidField { .. } => "invalid_value",
+            Self::InvalidField { .. } | Self::RepeatedField(_) => "invalid_value",
+            Self::LocalFault(fault) => fault.code,
+            Self::EstimatedTooLong { .. } => CONTEXT_LENGTH_EXCEEDED,
+            Self::ForeignOrigin => "origin_not_allowed",
+            Self::UnknownEncoding(_) => "unsupported_encoding",
+            Self::Undecodable => "invalid_encoding",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyUnreadable => "body_unreadable",
             Self::BodyTimeout { .. } => "body_timeout",
@@ -167,6 +240,18 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.reply(None)
     }
+}
+
+/// Longest message and param, bytes: both may quote the request, which may be long.
+const MESSAGE_BYTES_MAX: usize = 2000;
+const PARAM_BYTES_MAX: usize = 200;
+
+fn clipped(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push('…');
+    }
+    text
 }
 
 fn serve_status(kind: &ServeErrorKind) -> StatusCode {

@@ -2,8 +2,10 @@
 //! of its field.
 
 pub mod body;
+mod encoding;
 pub mod fields;
 pub mod options;
 pub mod ranges;
+mod repeated;
 pub mod scheduling;
-pub mod tools;
+mod legacy;

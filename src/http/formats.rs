@@ -9,6 +9,9 @@ pub mod completions;
 pub mod embeddings;
 pub mod events;
 mod format;
+mod head;
+#[cfg(test)]
+mod interleaved;
 
 pub use self::format::{Answer, Content, ReplyFormat};
 use crate::openai::Request;
@@ -17,7 +20,7 @@ use crate::serving::execution::Execution;
 /// The format of the surface that the request came by.
 pub fn format_of(execution: &Execution) -> Box<dyn ReplyFormat> {
     match execution.request() {
-        Request::Chat(_) => Box::new(chat::Chat::new(execution)),
+        Request::Chat(request) => Box::new(chat::Chat::new(execution, request)),
         Request::Completion(_) => Box::new(completions::Completions::new(execution)),
         Request::Embedding(request) => {
             let format = request.encoding_format.unwrap_or_default();

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -13,7 +14,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
 use super::handlers::{admin, feedback, generate, health, metrics, models, requests, route};
+use super::layers::cors;
 use super::layers::observe::observe;
+use super::layers::origin_guard::guard;
+use super::paths::normal;
 use super::state::Edge;
 
 /// What clients use; with `/admin` and `/metrics` if these have no listener of their own.
@@ -53,13 +57,21 @@ fn finish(routes: Router<Edge>, edge: Edge) -> Router {
     let layers = ServiceBuilder::new()
         // Outermost, so that a panic is counted like any other reply.
         .layer(from_fn_with_state(gateway, observe))
+        .option_layer(cors::layer(&edge.origins))
+        .layer(from_fn_with_state(edge.clone(), guard))
         // A panic is one client's 500, never a dropped connection.
         .layer(CatchPanicLayer::custom(panicked));
-    routes
+    let routes = routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(edge)
-        .layer(layers)
+        .layer(layers);
+    // Around the table, which looks at the path before its layers do.
+    let spelled = ServiceBuilder::new().map_request(|mut request: Request| {
+        *request.uri_mut() = normal(std::mem::take(request.uri_mut()));
+        request
+    });
+    Router::new().fallback_service(spelled.service(routes))
 }
 
 async fn unknown_path(uri: Uri) -> ApiError {

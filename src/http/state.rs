@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::FromRef;
 
 use super::config::AdminConfig;
+use super::origin::Origins;
 use crate::serving::Gateway;
 
 /// Shared by all handlers.
@@ -16,6 +17,7 @@ pub struct Edge {
     pub admin: AdminConfig,
     /// How long the head of a streamed reply may wait for the first output.
     pub stream_head_after: Duration,
+    pub origins: Origins,
 }
 
 /// Limits of a request's body.

@@ -4,15 +4,18 @@
 //! cloud backends forward, so an unknown field is never lost.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use indexmap::IndexMap;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::constraint::{ResponseFormat, StructuredOutputs};
 use super::content::{Content, Stop};
+use super::lenient::{self, Given};
 use super::logprobs::ChoiceLogprobs;
-use super::tools::{Tool, ToolCall, ToolChoice};
+use super::tools::{FunctionCall, FunctionChoice, FunctionDefinition, Tool, ToolCall, ToolChoice};
 
 /// Body of `POST /v1/chat/completions`, as far as Wattgate reads it.
 #[derive(Debug, Deserialize)]
@@ -24,10 +27,10 @@ pub struct ChatRequest {
     pub stream: Option<bool>,
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
-    /// Older name of `max_completion_tokens`.
-    #[serde(default)]
+    /// Older name of `max_completion_tokens`; −1 in either is no limit.
+    #[serde(default, deserialize_with = "lenient::limit")]
     pub max_tokens: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::limit")]
     pub max_completion_tokens: Option<u32>,
     /// 0 (greedy) to 2.
     #[serde(default)]
@@ -35,13 +38,13 @@ pub struct ChatRequest {
     /// Share of probability mass to sample from, 0 to 1.
     #[serde(default)]
     pub top_p: Option<f32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::seed")]
     pub seed: Option<i64>,
     #[serde(default)]
     pub stop: Option<Stop>,
     /// Number of most probable tokens to sample from; 0 or −1: all. An extension, not in OpenAI's
     /// API.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub top_k: Option<i32>,
     /// Least probability of a token relative to the most probable one, 0 to 1. An extension.
     #[serde(default)]
@@ -52,23 +55,25 @@ pub struct ChatRequest {
     /// −2 to 2.
     #[serde(default)]
     pub presence_penalty: Option<f32>,
-    /// Above 0, up to 10; 1 has no effect. An extension, under the names of llama-server and Ollama
-    /// and of vLLM.
-    #[serde(default, alias = "repetition_penalty")]
-    pub repeat_penalty: Option<f32>,
-    /// Token id to logit offset, −100 to 100.
+    /// Above 0, up to 10; 1 has no effect. An extension, under the name of llama-server and Ollama.
     #[serde(default)]
+    pub repeat_penalty: Option<f32>,
+    /// The same under vLLM's name; `repeat_penalty` goes first.
+    #[serde(default)]
+    pub repetition_penalty: Option<f32>,
+    /// Token id to logit offset, −100 to 100.
+    #[serde(default, deserialize_with = "lenient::biases")]
     pub logit_bias: Option<BTreeMap<u32, f32>>,
     /// Continue past the end-of-text token, up to the output limit. An extension.
     #[serde(default)]
     pub ignore_eos: Option<bool>,
     /// Number of choices, 1 to 128.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub n: Option<u32>,
     #[serde(default)]
     pub logprobs: Option<bool>,
     /// Number of alternatives reported per token, 0 to 20; only with `logprobs`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub top_logprobs: Option<u32>,
     #[serde(default)]
     pub tools: Option<Vec<Tool>>,
@@ -83,9 +88,6 @@ pub struct ChatRequest {
     /// llama-server's: the JSON schema of the answer.
     #[serde(default)]
     pub json_schema: Option<Box<RawValue>>,
-    /// llama-server's: a grammar in its own notation.
-    #[serde(default)]
-    pub grammar: Option<Box<RawValue>>,
     /// vLLM's: the JSON schema of the answer, or its text.
     #[serde(default)]
     pub guided_json: Option<Box<RawValue>>,
@@ -95,14 +97,12 @@ pub struct ChatRequest {
     #[serde(default)]
     pub guided_choice: Option<Vec<String>>,
     #[serde(default)]
-    pub guided_grammar: Option<Box<RawValue>>,
-    #[serde(default)]
     pub structured_outputs: Option<StructuredOutputs>,
     /// vLLM's: the answer does not end before this many tokens.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub min_tokens: Option<u32>,
     /// llama-server's name of the output limit; −1: no limit.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub n_predict: Option<i64>,
     /// vLLM's: the answer continues the last message, which is the assistant's.
     #[serde(default)]
@@ -121,7 +121,48 @@ pub struct ChatRequest {
     #[serde(default)]
     pub user: Option<Value>,
     #[serde(default)]
-    pub metadata: Option<Value>,
+    pub metadata: Option<Box<RawValue>>,
+    /// Functions to call: tools in their older form.
+    #[serde(default)]
+    pub functions: Option<Vec<FunctionDefinition>>,
+    /// Choice among the functions.
+    #[serde(default)]
+    pub function_call: Option<FunctionChoice>,
+    /// Answers from the web: only some upstreams look there, as the next three say in their words.
+    #[serde(default)]
+    pub web_search_options: Given,
+    #[serde(default)]
+    pub search_parameters: Given,
+    #[serde(default)]
+    pub enable_search: Given,
+    /// Services of an upstream around the model.
+    #[serde(default)]
+    pub plugins: Given,
+    /// A form of the answer in a grammar of llama-server's or vLLM's.
+    #[serde(default)]
+    pub grammar: Given,
+    #[serde(default)]
+    pub guided_grammar: Given,
+    /// Texts that the upstream's template puts into the prompt.
+    #[serde(default)]
+    pub documents: Given,
+    /// A template instead of the model's own.
+    #[serde(default)]
+    pub chat_template: Given,
+    /// Tokens and words that begin, end or never enter an answer: vLLM's.
+    #[serde(default)]
+    pub stop_token_ids: Given,
+    #[serde(default)]
+    pub allowed_token_ids: Given,
+    #[serde(default)]
+    pub bad_words: Given,
+    /// Log-probabilities of the prompt's tokens.
+    #[serde(default)]
+    pub prompt_logprobs: Given,
+    /// The tools were offered as `functions`, their older form, and the client reads answers of
+    /// that form.
+    #[serde(skip)]
+    pub offers_functions: bool,
 }
 
 impl ChatRequest {
@@ -147,9 +188,22 @@ impl ChatRequest {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(try_from = "IndexMap<String, Value>")]
 pub struct StreamOptions {
-    #[serde(default)]
     pub include_usage: Option<bool>,
+}
+
+// By way of a map: a derived reader would take a list for an object.
+impl TryFrom<IndexMap<String, Value>> for StreamOptions {
+    type Error = &'static str;
+
+    fn try_from(options: IndexMap<String, Value>) -> Result<Self, Self::Error> {
+        match options.get("include_usage") {
+            None | Some(Value::Null) => Ok(Self { include_usage: None }),
+            Some(Value::Bool(wanted)) => Ok(Self { include_usage: Some(*wanted) }),
+            Some(_) => Err("`include_usage` must be true or false"),
+        }
+    }
 }
 
 /// One turn of the conversation.
@@ -161,7 +215,11 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Reasoning of an assistant turn, sent back by clients that keep it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_of_content"
+    )]
     pub reasoning_content: Option<String>,
     /// Tool calls of an assistant turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,6 +227,21 @@ pub struct Message {
     /// Id of the call that a tool turn answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
+    /// Call of an assistant turn in the older form, without an id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<FunctionCall>,
+    /// An assistant turn that was spoken; the upstream that spoke it has the sound.
+    #[serde(default, skip_serializing_if = "Given::is_absent")]
+    pub audio: Given,
+    /// The turn is the beginning of the answer: some upstreams continue it.
+    #[serde(default, skip_serializing_if = "Given::is_absent")]
+    pub prefix: Given,
+}
+
+/// Text, also of a list of parts.
+fn text_of_content<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let content = Option::<Content>::deserialize(deserializer)?;
+    Ok(content.map(|content| content.text().into_owned()))
 }
 
 impl Message {
@@ -180,6 +253,9 @@ impl Message {
             reasoning_content: None,
             tool_calls: None,
             tool_call_id: None,
+            function_call: None,
+            audio: Given::default(),
+            prefix: Given::default(),
         }
     }
 }
@@ -195,6 +271,9 @@ pub enum Role {
     Tool,
     /// Deprecated by OpenAI, still sent by old clients.
     Function,
+    /// One that only some upstreams know.
+    #[serde(other)]
+    Other,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,6 +284,8 @@ pub enum FinishReason {
     /// The output limit or the context was reached.
     Length,
     ToolCalls,
+    /// As [`Self::ToolCalls`], told to clients that offered `functions`.
+    FunctionCall,
     ContentFilter,
 }
 
@@ -264,6 +345,9 @@ pub struct ChatResponse {
     /// Seconds since the Unix epoch.
     pub created: u64,
     pub model: String,
+    /// Changes when the same request may get another answer: model file or program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_fingerprint: Option<Arc<str>>,
     pub choices: Vec<Choice>,
     pub usage: Usage,
 }
@@ -286,5 +370,8 @@ pub struct AnswerMessage {
     pub reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// The call, for clients that offered `functions` instead of tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<FunctionCall>,
     pub refusal: Option<()>,
 }

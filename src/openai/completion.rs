@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::chat::{FinishReason, StreamOptions, Usage};
+use super::chat::{FinishReason, StreamOptions};
 use super::constraint::{ResponseFormat, StructuredOutputs};
 use super::content::Stop;
 use super::input::Inputs;
+use super::lenient::{self, Given};
+use super::stream::ChunkUsage;
 
 /// Output limit in tokens of a request that sets none: OpenAI's documented default.
 pub const DEFAULT_MAX_TOKENS: u32 = 16;
@@ -23,14 +25,16 @@ pub const DEFAULT_MAX_TOKENS: u32 = 16;
 pub struct CompletionRequest {
     /// `auto`, `auto/<policy>` or a model's own name.
     pub model: String,
-    /// Text to continue; each of several prompts gets its own choices.
+    /// Text to continue; each of several prompts gets its own choices. One empty text if absent: a
+    /// document from its beginning.
+    #[serde(default)]
     pub prompt: Inputs,
     #[serde(default)]
     pub stream: Option<bool>,
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
-    /// [`DEFAULT_MAX_TOKENS`] if absent.
-    #[serde(default)]
+    /// [`DEFAULT_MAX_TOKENS`] if absent; 0 with `echo` gives the prompt back, −1 is no limit.
+    #[serde(default, deserialize_with = "lenient::limit_or_unlimited")]
     pub max_tokens: Option<u32>,
     /// 0 (greedy) to 2.
     #[serde(default)]
@@ -38,7 +42,7 @@ pub struct CompletionRequest {
     /// Share of probability mass to sample from, 0 to 1.
     #[serde(default)]
     pub top_p: Option<f32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::seed")]
     pub seed: Option<i64>,
     #[serde(default)]
     pub stop: Option<Stop>,
@@ -50,7 +54,7 @@ pub struct CompletionRequest {
     pub suffix: Option<String>,
     /// Number of most probable tokens to sample from; 0 or −1: all. An extension, not in OpenAI's
     /// API.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub top_k: Option<i32>,
     /// Least probability of a token relative to the most probable one, 0 to 1. An extension.
     #[serde(default)]
@@ -61,24 +65,26 @@ pub struct CompletionRequest {
     /// −2 to 2.
     #[serde(default)]
     pub presence_penalty: Option<f32>,
-    /// Above 0, up to 10; 1 has no effect. An extension, under the names of llama-server and Ollama
-    /// and of vLLM.
-    #[serde(default, alias = "repetition_penalty")]
-    pub repeat_penalty: Option<f32>,
-    /// Token id to logit offset, −100 to 100.
+    /// Above 0, up to 10; 1 has no effect. An extension, under the name of llama-server and Ollama.
     #[serde(default)]
+    pub repeat_penalty: Option<f32>,
+    /// The same under vLLM's name; `repeat_penalty` goes first.
+    #[serde(default)]
+    pub repetition_penalty: Option<f32>,
+    /// Token id to logit offset, −100 to 100.
+    #[serde(default, deserialize_with = "lenient::biases")]
     pub logit_bias: Option<BTreeMap<u32, f32>>,
     /// Continue past the end-of-text token, up to the output limit. An extension.
     #[serde(default)]
     pub ignore_eos: Option<bool>,
     /// Choices per prompt, 1 to 128.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub n: Option<u32>,
     /// Candidates per prompt, of which the best `n` are returned; at least `n`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub best_of: Option<u32>,
     /// Number of alternatives reported per token, 0 to 5.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub logprobs: Option<u32>,
     /// As for conversations.
     #[serde(default)]
@@ -87,9 +93,6 @@ pub struct CompletionRequest {
     /// llama-server's: the JSON schema of the answer.
     #[serde(default)]
     pub json_schema: Option<Box<RawValue>>,
-    /// llama-server's: a grammar in its own notation.
-    #[serde(default)]
-    pub grammar: Option<Box<RawValue>>,
     /// vLLM's: the JSON schema of the answer, or its text.
     #[serde(default)]
     pub guided_json: Option<Box<RawValue>>,
@@ -99,14 +102,12 @@ pub struct CompletionRequest {
     #[serde(default)]
     pub guided_choice: Option<Vec<String>>,
     #[serde(default)]
-    pub guided_grammar: Option<Box<RawValue>>,
-    #[serde(default)]
     pub structured_outputs: Option<StructuredOutputs>,
     /// vLLM's: the answer does not end before this many tokens.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub min_tokens: Option<u32>,
     /// llama-server's name of the output limit; −1: no limit.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub n_predict: Option<i64>,
     /// Wattgate's own options; read by the edge.
     #[serde(default)]
@@ -115,7 +116,22 @@ pub struct CompletionRequest {
     #[serde(default)]
     pub user: Option<Value>,
     #[serde(default)]
-    pub metadata: Option<Value>,
+    pub metadata: Option<Box<RawValue>>,
+    /// A form of the answer in a grammar of llama-server's or vLLM's.
+    #[serde(default)]
+    pub grammar: Given,
+    #[serde(default)]
+    pub guided_grammar: Given,
+    /// Tokens and words that begin, end or never enter an answer: vLLM's.
+    #[serde(default)]
+    pub stop_token_ids: Given,
+    #[serde(default)]
+    pub allowed_token_ids: Given,
+    #[serde(default)]
+    pub bad_words: Given,
+    /// Log-probabilities of the prompt's tokens.
+    #[serde(default)]
+    pub prompt_logprobs: Given,
 }
 
 impl CompletionRequest {
@@ -155,10 +171,12 @@ pub struct Completion<'a> {
     /// Seconds since the Unix epoch.
     pub created: u64,
     pub model: &'a str,
-    pub choices: Vec<CompletionChoice<'a>>,
-    /// In a stream, set in the last chunk only, if the client requested it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
+    pub system_fingerprint: Option<&'a str>,
+    pub choices: Vec<CompletionChoice<'a>>,
+    /// In a stream absent unless the client requested it; then `null` but in the last chunk.
+    #[serde(skip_serializing_if = "ChunkUsage::is_unasked")]
+    pub usage: ChunkUsage,
 }
 
 #[derive(Debug, Serialize)]

@@ -1,5 +1,5 @@
 //! Constraints on answers, under the names that servers gave them: `response_format` (OpenAI),
-//! `json_schema` and `grammar` (llama-server), `guided_*` and `structured_outputs` (vLLM).
+//! `json_schema` (llama-server), `guided_*` and `structured_outputs` (vLLM).
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

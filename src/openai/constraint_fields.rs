@@ -12,11 +12,9 @@ use super::constraint::{ResponseFormat, StructuredOutputs};
 pub struct ConstraintFields<'r> {
     pub response_format: Option<&'r ResponseFormat>,
     pub json_schema: Option<&'r RawValue>,
-    pub grammar: Option<&'r RawValue>,
     pub guided_json: Option<&'r RawValue>,
     pub guided_regex: Option<&'r str>,
     pub guided_choice: Option<&'r [String]>,
-    pub guided_grammar: Option<&'r RawValue>,
     pub structured_outputs: Option<&'r StructuredOutputs>,
 }
 
@@ -28,11 +26,9 @@ macro_rules! constraint_fields {
                 ConstraintFields {
                     response_format: self.response_format.as_ref(),
                     json_schema: self.json_schema.as_deref(),
-                    grammar: self.grammar.as_deref(),
                     guided_json: self.guided_json.as_deref(),
                     guided_regex: self.guided_regex.as_deref(),
                     guided_choice: self.guided_choice.as_deref(),
-                    guided_grammar: self.guided_grammar.as_deref(),
                     structured_outputs: self.structured_outputs.as_ref(),
                 }
             }

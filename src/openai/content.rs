@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The content of a message.
@@ -18,13 +18,60 @@ pub enum Content {
 
 /// One part of a multi-part message. Only text is read; the kind of other parts is kept for
 /// routing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Part {
-    /// `text`, `image_url`, `input_audio`, `file`, …
+    /// `text`, `image_url`, `input_audio`, `file`, …; empty if the part does not say.
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+}
+
+/// Kinds of parts that a model without eyes and ears understands: text under the names of several
+/// APIs, what an assistant turn refused with, and its thoughts, which no model reads again.
+const TEXT_KINDS: [&str; 9] = [
+    "text",
+    "input_text",
+    "output_text",
+    "summary_text",
+    "refusal",
+    "thinking",
+    "redacted_thinking",
+    "reasoning",
+    "reasoning_text",
+];
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// A part as it is written.
+        #[derive(Deserialize)]
+        struct Written {
+            #[serde(rename = "type", default)]
+            kind: Option<String>,
+            #[serde(default)]
+            text: Option<String>,
+            #[serde(default)]
+            refusal: Option<String>,
+        }
+        struct PartVisitor;
+        impl<'de> Visitor<'de> for PartVisitor {
+            type Value = Part;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a content part or a string")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Part, E> {
+                Ok(Part { kind: "text".to_owned(), text: Some(text.to_owned()) })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Part, A::Error> {
+                let part = Written::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let kind = part.kind.unwrap_or_default();
+                let is_thought = kind.contains("thinking") || kind.starts_with("reasoning");
+                let text = part.text.or(part.refusal).filter(|_| !is_thought);
+                Ok(Part { kind, text })
+            }
+        }
+        deserializer.deserialize_any(PartVisitor)
+    }
 }
 
 impl Content {
@@ -42,7 +89,8 @@ impl Content {
 
     /// Whether any part is not text.
     pub fn has_media(&self) -> bool {
-        matches!(self, Self::Parts(parts) if parts.iter().any(|part| part.kind != "text"))
+        let is_media = |part: &Part| !TEXT_KINDS.contains(&part.kind.as_str());
+        matches!(self, Self::Parts(parts) if parts.iter().any(is_media))
     }
 }
 
@@ -105,8 +153,32 @@ mod tests {
         )
         .unwrap();
         assert_eq!((parts.text().as_ref(), parts.has_media()), ("a", true));
+        let strings: Content =
+            serde_json::from_str(r#"["hi",{"type":"text","text":"you"}]"#).unwrap();
+        assert_eq!((strings.text().as_ref(), strings.has_media()), ("hi\nyou", false));
         let error = serde_json::from_str::<Content>("7").unwrap_err().to_string();
         assert!(error.contains("a string or an array of content parts"), "{error}");
+    }
+
+    #[test]
+    fn refusals_and_thoughts_are_no_media_and_thoughts_are_not_read_again() {
+        let read = |part: &str| {
+            let content: Content = serde_json::from_str(&format!("[{part}]")).unwrap();
+            (content.text().into_owned(), content.has_media())
+        };
+        for (part, text, media) in [
+            (r#"{"type":"input_text","text":"a"}"#, "a", false),
+            (r#"{"type":"output_text","text":"a","annotations":[]}"#, "a", false),
+            (r#"{"type":"refusal","refusal":"no"}"#, "no", false),
+            (r#"{"type":"thinking","thinking":"hm","signature":"x"}"#, "", false),
+            (r#"{"type":"redacted_thinking","data":"x"}"#, "", false),
+            (r#"{"type":"reasoning","text":"hm"}"#, "", false),
+            (r#"{"type":"image_url","image_url":{"url":"x"}}"#, "", true),
+            (r#"{"type":"input_audio","input_audio":{}}"#, "", true),
+            (r#"{"image_url":"x"}"#, "", true),
+        ] {
+            assert_eq!(read(part), (text.to_owned(), media), "{part}");
+        }
     }
 
     #[test]

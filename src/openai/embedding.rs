@@ -5,6 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::input::Inputs;
+use super::lenient;
 
 /// Most inputs of one request, OpenAI's limit.
 pub const MAX_INPUTS: usize = 2048;
@@ -20,7 +21,7 @@ pub struct EmbeddingRequest {
     pub encoding_format: Option<EncodingFormat>,
     /// Dimensions of the vectors, at most the model's own. Shortened vectors are scaled to unit
     /// length.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub dimensions: Option<u32>,
     /// Wattgate's own options; read by the edge.
     #[serde(default)]
@@ -29,7 +30,7 @@ pub struct EmbeddingRequest {
     #[serde(default)]
     pub user: Option<Value>,
     #[serde(default)]
-    pub metadata: Option<Value>,
+    pub metadata: Option<Box<RawValue>>,
 }
 
 /// Encoding of the vectors.

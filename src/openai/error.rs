@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Our code for a kind of tool that only some models support.
+pub const UNSUPPORTED_TOOL: &str = "unsupported_tool";
+
 /// `{"error": {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorEnvelope {
@@ -21,4 +24,10 @@ pub struct ErrorBody {
     /// A stable word for programs, such as `context_length_exceeded`.
     #[serde(default)]
     pub code: Option<String>,
+    /// Tokens of a prompt that is too long, under llama-server's name, like the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_prompt_tokens: Option<u32>,
+    /// Tokens that the context holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_ctx: Option<u32>,
 }

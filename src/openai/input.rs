@@ -9,6 +9,8 @@ use std::fmt;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::lenient;
+
 /// One text to continue or to embed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
@@ -37,6 +39,12 @@ impl Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inputs(pub Vec<Input>);
 
+impl Default for Inputs {
+    fn default() -> Self {
+        Self(vec![Input::Text(String::new())])
+    }
+}
+
 impl<'de> Deserialize<'de> for Inputs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(InputsVisitor)
@@ -56,15 +64,18 @@ impl<'de> Visitor<'de> for InputsVisitor {
         Ok(Inputs(vec![Input::Text(text.to_owned())]))
     }
 
+    fn visit_unit<E>(self) -> Result<Inputs, E> {
+        Ok(Inputs::default())
+    }
+
     /// The first element determines the kind of array; all others must be of the same kind.
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Inputs, A::Error> {
         let Some(first) = array.next_element::<Element>()? else { return Ok(Inputs(vec![])) };
         Ok(Inputs(match first {
             Element::Token(token) => {
+                let rest = de::value::SeqAccessDeserializer::new(array);
                 let mut tokens = vec![token];
-                while let Some(token) = array.next_element()? {
-                    tokens.push(token);
-                }
+                tokens.append(&mut lenient::tokens(rest)?);
                 vec![Input::Tokens(tokens)]
             }
             Element::Text(text) => {
@@ -76,7 +87,7 @@ impl<'de> Visitor<'de> for InputsVisitor {
             }
             Element::Tokens(tokens) => {
                 let mut inputs = vec![Input::Tokens(tokens)];
-                while let Some(tokens) = array.next_element()? {
+                while let Some(Tokens(tokens)) = array.next_element()? {
                     inputs.push(Input::Tokens(tokens));
                 }
                 inputs
@@ -84,6 +95,10 @@ impl<'de> Visitor<'de> for InputsVisitor {
         }))
     }
 }
+
+/// A list of tokens.
+#[derive(Deserialize)]
+struct Tokens(#[serde(deserialize_with = "lenient::tokens")] Vec<u32>);
 
 /// One element of an array of inputs.
 enum Element {
@@ -107,9 +122,13 @@ impl<'de> Deserialize<'de> for Element {
                 let wrong = || E::invalid_value(de::Unexpected::Unsigned(token), &self);
                 u32::try_from(token).map(Element::Token).map_err(|_| wrong())
             }
+            fn visit_f64<E: de::Error>(self, token: f64) -> Result<Element, E> {
+                let token = de::value::F64Deserializer::<E>::new(token);
+                let token = lenient::whole(token)?.unwrap_or_default();
+                Ok(Element::Token(token))
+            }
             fn visit_seq<A: SeqAccess<'de>>(self, tokens: A) -> Result<Element, A::Error> {
-                Deserialize::deserialize(de::value::SeqAccessDeserializer::new(tokens))
-                    .map(Element::Tokens)
+                lenient::tokens(de::value::SeqAccessDeserializer::new(tokens)).map(Element::Tokens)
             }
         }
         deserializer.deserialize_any(ElementVisitor)
@@ -136,6 +155,9 @@ mod tests {
             Ok(vec![Input::Tokens(vec![1]), Input::Tokens(vec![2, 3])])
         );
         assert_eq!(read("[]"), Ok(vec![]));
+        assert_eq!(read("[1.0,2e0]"), Ok(vec![Input::Tokens(vec![1, 2])]));
+        assert_eq!(read("[[1.0]]"), Ok(vec![Input::Tokens(vec![1])]));
+        assert_eq!(read("null"), Ok(vec![text("")]));
     }
 
     #[test]
@@ -144,7 +166,7 @@ mod tests {
             ("7", "an array of strings"),
             ("[true]", "a string, a token or an array of tokens"),
             (r#"["a", 1]"#, "a string"),
-            (r#"[1, "a"]"#, "u32"),
+            (r#"[1, "a"]"#, "a whole number"),
             ("[-1]", "a string, a token or an array of tokens"),
             ("[5000000000]", "a string, a token or an array of tokens"),
         ] {

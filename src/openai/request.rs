@@ -23,7 +23,7 @@ pub enum Request {
 pub struct RequestFields<'r> {
     pub wattgate: Option<&'r RawValue>,
     pub user: Option<&'r Value>,
-    pub metadata: Option<&'r Value>,
+    pub metadata: Option<&'r RawValue>,
 }
 
 /// All requests name the fields alike.
@@ -32,7 +32,7 @@ macro_rules! request_fields {
         RequestFields {
             wattgate: $request.wattgate.as_deref(),
             user: $request.user.as_ref(),
-            metadata: $request.metadata.as_ref(),
+            metadata: $request.metadata.as_deref(),
         }
     };
 }

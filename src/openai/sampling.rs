@@ -32,7 +32,7 @@ macro_rules! sampling_fields {
                     min_p: self.min_p,
                     frequency_penalty: self.frequency_penalty,
                     presence_penalty: self.presence_penalty,
-                    repeat_penalty: self.repeat_penalty,
+                    repeat_penalty: self.repeat_penalty.or(self.repetition_penalty),
                     logit_bias: self.logit_bias.as_ref(),
                     seed: self.seed,
                     n: self.n,

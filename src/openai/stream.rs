@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::chat::{FinishReason, Role, Usage};
 use super::logprobs::ChoiceLogprobs;
-use super::tools::ToolCallDelta;
+use super::tools::{FunctionCallDelta, ToolCallDelta};
 
 /// One `data:` line of the stream.
 #[derive(Debug, Serialize)]
@@ -15,10 +15,33 @@ pub struct ChatChunk<'a> {
     /// Seconds since the Unix epoch, the same in every chunk of an answer.
     pub created: u64,
     pub model: &'a str,
-    pub choices: Vec<ChunkChoice<'a>>,
-    /// Set in the last chunk only, if the client requested it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
+    pub system_fingerprint: Option<&'a str>,
+    pub choices: Vec<ChunkChoice<'a>>,
+    /// Absent unless the client requested it; then `null` but in the last chunk.
+    #[serde(skip_serializing_if = "ChunkUsage::is_unasked")]
+    pub usage: ChunkUsage,
+}
+
+/// `usage` of one object of an answer.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+pub enum ChunkUsage {
+    Unasked,
+    /// Follows in the last chunk.
+    Later,
+    Counted(Usage),
+}
+
+impl ChunkUsage {
+    pub fn is_unasked(&self) -> bool {
+        matches!(self, Self::Unasked)
+    }
+
+    /// Of a chunk before the last one.
+    pub fn before_end(wanted: bool) -> Self {
+        if wanted { Self::Later } else { Self::Unasked }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -42,6 +65,9 @@ pub struct Delta<'a> {
     /// At most one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCallDelta<'a>>,
+    /// Instead of tool calls, for clients that offered `functions`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<FunctionCallDelta<'a>>,
 }
 
 impl<'a> Delta<'a> {

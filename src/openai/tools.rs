@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use indexmap::IndexMap;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// `type` of function tools, the only kind that local models support.
@@ -21,16 +23,36 @@ pub struct Tool {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FunctionDefinition {
-    /// 1 to 64 letters, digits, `_` and `-`.
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// A JSON schema of type object, verbatim.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// A JSON schema of type object, verbatim. An empty list counts as none: PHP writes an empty
+    /// object so.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "schema")]
     pub parameters: Option<Box<RawValue>>,
     /// Whether calls must match the schema exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
+}
+
+fn schema<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    let schema = Option::<Box<RawValue>>::deserialize(deserializer)?;
+    let is_empty_list = |schema: &RawValue| {
+        let inside = schema.get().strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        inside.is_some_and(|inside| inside.trim().is_empty())
+    };
+    Ok(schema.filter(|schema| !is_empty_list(schema)))
+}
+
+/// `function_call` of a request: the older form of `tool_choice`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum FunctionChoice {
+    /// `auto` or `none`.
+    Word(String),
+    Named {
+        name: String,
+    },
 }
 
 /// Whether the model may, must not or must call a tool.
@@ -41,6 +63,11 @@ pub enum ToolChoice {
     Required,
     /// The model must call this function.
     Named(String),
+    /// Only these functions may be called, and whether one must be.
+    Allowed {
+        names: Vec<String>,
+        required: bool,
+    },
     /// A kind of choice that only some upstreams support.
     Other(String),
 }
@@ -59,19 +86,22 @@ impl<'de> Deserialize<'de> for ToolChoice {
                 match word {
                     "auto" => Ok(ToolChoice::Auto),
                     "none" => Ok(ToolChoice::None),
-                    "required" => Ok(ToolChoice::Required),
+                    // Mistral's and Anthropic's word.
+                    "required" | "any" => Ok(ToolChoice::Required),
                     _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
                 }
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ToolChoice, A::Error> {
                 let named = NamedChoice::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                match named.function {
-                    Some(function) if named.kind == FUNCTION => {
-                        Ok(ToolChoice::Named(function.name))
+                Ok(match (named.kind.as_str(), named.function, named.name, named.allowed_tools) {
+                    (FUNCTION, Some(FunctionName { name }), _, _)
+                    | (FUNCTION, None, Some(name), _) => ToolChoice::Named(name),
+                    (FUNCTION, None, None, _) => return Err(de::Error::missing_field(FUNCTION)),
+                    ("allowed_tools", _, _, Some(allowed)) if allowed.are_functions() => {
+                        allowed.choice()
                     }
-                    None if named.kind == FUNCTION => Err(de::Error::missing_field(FUNCTION)),
-                    _ => Ok(ToolChoice::Other(named.kind)),
-                }
+                    _ => ToolChoice::Other(named.kind),
+                })
             }
         }
         deserializer.deserialize_any(ChoiceVisitor)
@@ -84,6 +114,38 @@ struct NamedChoice {
     kind: String,
     #[serde(default)]
     function: Option<FunctionName>,
+    /// Instead of `function`, in the shape of the Responses API.
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    allowed_tools: Option<AllowedTools>,
+}
+
+#[derive(Deserialize)]
+struct AllowedTools {
+    #[serde(default)]
+    mode: Option<String>,
+    #[serde(default)]
+    tools: Vec<AllowedTool>,
+}
+
+#[derive(Deserialize)]
+struct AllowedTool {
+    #[serde(default)]
+    function: Option<FunctionName>,
+}
+
+impl AllowedTools {
+    fn are_functions(&self) -> bool {
+        let known = matches!(self.mode.as_deref(), None | Some("auto" | "required"));
+        known && !self.tools.is_empty() && self.tools.iter().all(|tool| tool.function.is_some())
+    }
+
+    fn choice(self) -> ToolChoice {
+        let required = self.mode.as_deref() == Some("required");
+        let names = self.tools.into_iter().filter_map(|tool| tool.function);
+        ToolChoice::Allowed { names: names.map(|function| function.name).collect(), required }
+    }
 }
 
 #[derive(Deserialize)]
@@ -94,6 +156,8 @@ struct FunctionName {
 /// A call in the history of a conversation, and in a whole answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
+    /// Empty if the client sent none.
+    #[serde(default, deserialize_with = "text_or_null")]
     pub id: String,
     /// `function` if absent.
     #[serde(rename = "type", default = "function_kind")]
@@ -106,22 +170,39 @@ pub struct ToolCall {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionCall {
     pub name: String,
-    /// JSON text from the model, not validated.
-    #[serde(default, deserialize_with = "arguments")]
+    /// JSON text from the model, not validated. An object is taken for its text.
+    #[serde(default, deserialize_with = "json_text")]
     pub arguments: String,
+}
+
+fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn json_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    struct JsonText;
+    impl<'de> Visitor<'de> for JsonText {
+        type Value = String;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string of JSON or an object")
+        }
+        fn visit_unit<E>(self) -> Result<String, E> {
+            Ok(String::new())
+        }
+        fn visit_str<E>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<String, A::Error> {
+            let map = de::value::MapAccessDeserializer::new(map);
+            let object = IndexMap::<String, Value>::deserialize(map)?;
+            serde_json::to_string(&object).map_err(de::Error::custom)
+        }
+    }
+    deserializer.deserialize_any(JsonText)
 }
 
 fn function_kind() -> String {
     FUNCTION.to_owned()
-}
-
-/// Arguments as text. Some clients send them as JSON, or none as `null`.
-fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(match serde_json::Value::deserialize(deserializer)? {
-        serde_json::Value::String(text) => text,
-        serde_json::Value::Null => String::new(),
-        other => other.to_string(),
-    })
 }
 
 impl ToolCall {
@@ -187,16 +268,41 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read_as_text_whatever_they_are() {
-        for (json, text) in [
-            (r#"{"name":"f","arguments":"{\"a\":1}"}"#, r#"{"a":1}"#),
-            (r#"{"name":"f","arguments":{"a":1}}"#, r#"{"a":1}"#),
-            (r#"{"name":"f","arguments":null}"#, ""),
-            (r#"{"name":"f"}"#, ""),
-        ] {
-            let call: FunctionCall = serde_json::from_str(json).unwrap();
-            assert_eq!(call.arguments, text, "{json}");
+    fn other_apis_words_for_a_choice_are_known() {
+        let choice = |json: &str| serde_json::from_str::<ToolChoice>(json).unwrap();
+        assert_eq!(choice(r#""any""#), ToolChoice::Required);
+        assert_eq!(choice(r#"{"type":"function","name":"f"}"#), ToolChoice::Named("f".into()));
+        let allowed = |mode: &str| {
+            choice(&format!(
+                r#"{{"type":"allowed_tools","allowed_tools":{{"mode":"{mode}","tools":[
+                    {{"type":"function","function":{{"name":"f"}}}}]}}}}"#
+            ))
+        };
+        for (mode, required) in [("auto", false), ("required", true)] {
+            assert_eq!(allowed(mode), ToolChoice::Allowed { names: vec!["f".into()], required });
         }
+        assert_eq!(allowed("later"), ToolChoice::Other("allowed_tools".into()));
+    }
+
+    #[test]
+    fn calls_of_the_history_are_read_as_other_clients_write_them() {
+        let call = |json: &str| serde_json::from_str::<ToolCall>(json).unwrap();
+        let plain = call(r#"{"function":{"name":"f","arguments":{"z":1,"a":[2]}}}"#);
+        assert_eq!((plain.id.as_str(), plain.kind.as_str()), ("", "function"));
+        assert_eq!(plain.function.unwrap().arguments, r#"{"z":1,"a":[2]}"#);
+        let null = call(r#"{"id":null,"function":{"name":"f","arguments":null}}"#);
+        assert_eq!((null.id.as_str(), null.function.unwrap().arguments.as_str()), ("", ""));
+    }
+
+    #[test]
+    fn an_empty_list_is_no_schema() {
+        let schema = |text: &str| {
+            let json = format!(r#"{{"name":"f","parameters":{text}}}"#);
+            let function: FunctionDefinition = serde_json::from_str(&json).unwrap();
+            function.parameters.map(|schema| schema.get().to_owned())
+        };
+        assert_eq!([schema("[]"), schema("[ ]"), schema("null")], [None, None, None]);
+        assert_eq!(schema("[1]").as_deref(), Some("[1]"));
     }
 
     #[test]

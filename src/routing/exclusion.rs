@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Candidate, Features, Rule, Unavailable};
+use crate::openai::RequestField;
 
 /// Why a candidate may not answer this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub enum Exclusion {
     /// It supports neither `suffix` nor `best_of` nor log-probabilities of the prompt for raw
     /// prompts.
     NoRawDetails,
+    /// It does not honour this field, or not with this value.
+    UpstreamOnly(RequestField),
     /// It computes embeddings and the request wants text, or the other way round.
     OtherTask,
     OverJoules,
@@ -53,6 +56,7 @@ impl Exclusion {
                 | Self::NoChoices
                 | Self::NoChatTemplate
                 | Self::NoRawDetails
+                | Self::UpstreamOnly(_)
                 | Self::OtherTask
         ) || self.is_about_a_budget()
     }
@@ -69,6 +73,7 @@ impl Exclusion {
 impl fmt::Display for Exclusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::UpstreamOnly(field) => return write!(f, "does not support this `{field}`"),
             Self::LocalOnly => "the conversation must stay on this machine",
             Self::NotNamed => "another model was asked for",
             Self::NoApiKey => "its API key is not set",
@@ -113,6 +118,10 @@ pub(super) fn exclusion(
         (needs.logprobs && !can.logprobs, Exclusion::NoLogprobs),
         (needs.choices && !can.choices, Exclusion::NoChoices),
         (needs.raw_details && !can.raw_details, Exclusion::NoRawDetails),
+        (
+            needs.upstream_fields && !can.upstream_fields,
+            Exclusion::UpstreamOnly(features.upstream_only.first().unwrap_or(RequestField::Other)),
+        ),
         (surely_too_long(features, candidate), Exclusion::ContextTooShort),
     ];
     let broken = rules.into_iter().find_map(|(applies, exclusion)| applies.then_some(exclusion));

@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::local_fault::{FieldSet, LocalFault, local_faults};
 use super::task::{Form, TaskClass};
+use crate::openai::lenient::UNLIMITED;
 use crate::openai::tools::FunctionDefinition;
 use crate::openai::{
     ChatRequest, CompletionRequest, Content, EmbeddingRequest, Input, Inputs, Message, Request,
@@ -47,17 +49,24 @@ pub struct Features {
     /// old logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub least_prompt_tokens: Option<u32>,
+    /// Fields that only upstreams honour, or whose values only upstreams take.
+    #[serde(default, skip_serializing_if = "FieldSet::is_empty")]
+    pub upstream_only: FieldSet,
     /// Capabilities that the request needs.
     pub needs: Capabilities,
 }
 
 impl Features {
     pub fn of(request: &Request) -> Self {
-        match request {
+        let mut features = match request {
             Request::Chat(request) => Self::of_chat(request),
             Request::Completion(request) => Self::of_completion(request),
             Request::Embedding(request) => Self::of_embedding(request),
-        }
+        };
+        let faults = local_faults(request);
+        features.upstream_only = faults.iter().map(LocalFault::field).collect();
+        features.needs.upstream_fields = !features.upstream_only.is_empty();
+        features
     }
 
     /// Estimate of the tokens that must fit into a model's context at once.
@@ -101,12 +110,14 @@ impl Features {
                 chat: true,
                 tools,
                 schema,
-                media: contents().any(Content::has_media) || request.wants_media(),
+                media: has_media(request),
                 logprobs: request.logprobs.unwrap_or(false),
                 choices: request.n.unwrap_or(1) > 1,
                 raw_details: false,
+                upstream_fields: false,
                 embeddings: false,
             },
+            upstream_only: FieldSet::default(),
         }
     }
 
@@ -121,7 +132,7 @@ impl Features {
         Self {
             output_tokens: output_tokens(Some(request.output_limit()), answers),
             task: TaskClass::of(question, form),
-            output_limit: Some(request.output_limit()),
+            output_limit: Some(request.output_limit()).filter(|limit| *limit != UNLIMITED),
             choices: Some(answers).filter(|answers| *answers > 1),
             needs: Capabilities {
                 logprobs: request.logprobs.is_some(),
@@ -182,6 +193,15 @@ fn least_tokens(text: &str) -> usize {
     (words / WORDS_PER_TOKEN).max(text.len() / LONGEST_TOKEN)
 }
 
+/// Whether the request or its answer is more than text. The sound of an earlier turn is media, too:
+/// its words are only in it.
+fn has_media(request: &ChatRequest) -> bool {
+    let of_turn = |message: &Message| {
+        message.audio.0 || message.content.as_ref().is_some_and(Content::has_media)
+    };
+    request.messages.iter().any(of_turn) || request.wants_media()
+}
+
 /// Whether the conversation waits for a model to continue after a tool: a tool result follows the
 /// last assistant turn.
 pub fn waits_for_tool(messages: &[Message]) -> bool {
@@ -228,6 +248,9 @@ pub struct Capabilities {
     /// candidates, log-probabilities of the prompt itself.
     #[serde(default)]
     pub raw_details: bool,
+    /// Fields, or values of fields, that only upstreams know.
+    #[serde(default)]
+    pub upstream_fields: bool,
     /// Vectors instead of text: excludes all other capabilities.
     #[serde(default)]
     pub embeddings: bool,
@@ -243,6 +266,7 @@ impl Capabilities {
         logprobs: true,
         choices: true,
         raw_details: true,
+        upstream_fields: true,
         embeddings: false,
     };
     /// Capabilities of an embedding model.
@@ -254,6 +278,7 @@ impl Capabilities {
         logprobs: false,
         choices: false,
         raw_details: false,
+        upstream_fields: false,
         embeddings: true,
     };
 }

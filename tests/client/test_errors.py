@@ -43,7 +43,7 @@ def test_no_messages_are_refused(client: openai.OpenAI) -> None:
     "wrong",
     [
         {"temperature": "hot"},
-        {"max_tokens": -1},
+        {"max_tokens": -2},
         {"messages": "Hello"},
         {"messages": [{"role": "wizard", "content": "Hello"}]},
         {"messages": [{"role": "user", "content": 7}]},

@@ -10,6 +10,7 @@ mod embeddings;
 mod exchange;
 mod feedback;
 mod hostile_schemas;
+mod lenient;
 mod local_chat;
 mod metrics;
 mod output;

@@ -1,6 +1,6 @@
 //! JSON bodies with the path of a wrong field. Pure.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::http::error::ApiError;
 
@@ -8,20 +8,39 @@ use crate::http::error::ApiError;
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     // Fields that are skipped go unread, and an upstream would get their bytes.
     std::str::from_utf8(body).map_err(|_| ApiError::NotJson("it is not UTF-8".to_owned()))?;
-    serde_json::from_slice(body).map_err(|_| locate::<T>(body))
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    match serde_json::from_slice(body) {
+        Ok(value) if is_object => Ok(value),
+        _ => Err(locate::<T>(body, is_object)),
+    }
 }
 
 /// Parses again with the path tracked: slower, so only once it is known that something is wrong.
-fn locate<T: DeserializeOwned>(body: &[u8]) -> ApiError {
+fn locate<T: DeserializeOwned>(body: &[u8], is_object: bool) -> ApiError {
+    if !is_object && serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+        let message = "the body must be a JSON object".to_owned();
+        return ApiError::InvalidField { message, param: String::new() };
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut json) else {
         return ApiError::NotJson("something follows the JSON object".to_owned());
     };
-    let (param, inner) = (error.path().to_string(), error.into_inner());
-    if inner.is_data() {
-        ApiError::InvalidField { message: format!("`{param}`: {inner}"), param }
-    } else {
-        ApiError::NotJson(inner.to_string())
+    let (path, inner) = (error.path().to_string(), error.into_inner());
+    if !inner.is_data() {
+        return ApiError::NotJson(inner.to_string());
+    }
+    let text = inner.to_string();
+    // The path ends at the object that lacks the field, or has it twice.
+    let named = |problem: &str| {
+        let field = text.strip_prefix(problem)?.split('`').next()?;
+        Some(if path == "." { field.to_owned() } else { format!("{path}.{field}") })
+    };
+    if let Some(param) = named("missing field `") {
+        return ApiError::InvalidField { message: format!("missing field `{param}`"), param };
+    }
+    match named("duplicate field `") {
+        Some(param) => ApiError::RepeatedField(param),
+        None => ApiError::InvalidField { message: format!("`{path}`: {text}"), param: path },
     }
 }
 
@@ -34,7 +53,46 @@ pub fn wrong(param: &str, message: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::openai::EmbeddingRequest;
+    use crate::openai::{ChatRequest, EmbeddingRequest};
+
+    #[test]
+    fn an_error_names_the_field_that_is_missing_wrong_or_there_twice() {
+        let fault = |body: &str| match read::<ChatRequest>(body.as_bytes()).unwrap_err() {
+            ApiError::InvalidField { param, message } => (param, message),
+            ApiError::RepeatedField(param) => (param, "twice".to_owned()),
+            other => (String::new(), other.to_string()),
+        };
+        for (body, param, message) in [
+            ("{}", "model", "missing field `model`"),
+            (r#"{"model":"m"}"#, "messages", "missing field `messages`"),
+            (r#"{"model":7}"#, "model", "invalid type"),
+            (
+                r#"{"model":"m","messages":[],"tools":[{"function":null}]}"#,
+                "tools[0].type",
+                "missing field `tools[0].type`",
+            ),
+            (r#"{"model":"m","n":1,"n":2,"messages":[]}"#, "n", "twice"),
+            (
+                r#"{"model":"m","messages":[{"role":"user","role":"user"}]}"#,
+                "messages[0].role",
+                "twice",
+            ),
+            (r#"{"model":"m","messages":[],"logit_bias":{"hello":1}}"#, "logit_bias", "token ids"),
+            (
+                r#"{"model":"m","messages":[],"stream_options":[]}"#,
+                "stream_options",
+                "stream_options",
+            ),
+            (r#"["m",[]]"#, "", "must be a JSON object"),
+            ("7", "", "must be a JSON object"),
+            (r#"{"model":"m","messages":[]} {}"#, "", "not valid JSON"),
+            ("", "", "not valid JSON"),
+        ] {
+            let (at, says) = fault(body);
+            assert_eq!(at, param, "{body}: {says}");
+            assert!(says.contains(message), "{body}: {says}");
+        }
+    }
 
     #[test]
     fn bytes_that_are_not_utf8_are_refused_also_in_fields_that_are_skipped() {

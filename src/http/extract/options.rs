@@ -85,7 +85,7 @@ pub fn options(
             .map(|value| value.as_bytes().to_vec())
             .unwrap_or_default(),
         session,
-        metadata_session: fields.metadata.and_then(|metadata| text(&metadata["session_id"])),
+        metadata_session: fields.metadata.and_then(metadata_session),
         user: fields.user.and_then(text),
     })
 }
@@ -107,8 +107,19 @@ fn own(object: &RawValue) -> Result<Own, ApiError> {
     })
 }
 
+/// `session_id` of the metadata, whose other fields, of any depth, are not looked at.
+fn metadata_session(metadata: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        session_id: Option<String>,
+    }
+    let metadata: Metadata = serde_json::from_str(metadata.get()).ok()?;
+    metadata.session_id.filter(|id| !id.is_empty())
+}
+
 fn local_only(headers: &HeaderMap) -> bool {
-    headers.get(LOCAL_ONLY).is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"))
+    let mut values = headers.get_all(LOCAL_ONLY).iter();
+    values.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"))
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -161,7 +172,7 @@ mod tests {
     struct Body {
         wattgate: Option<Box<RawValue>>,
         user: Option<Value>,
-        metadata: Option<Value>,
+        metadata: Option<Box<RawValue>>,
     }
 
     fn read_options(headers: &HeaderMap, body: &[u8]) -> Result<RequestOptions, ApiError> {
@@ -169,7 +180,7 @@ mod tests {
         let fields = RequestFields {
             wattgate: body.wattgate.as_deref(),
             user: body.user.as_ref(),
-            metadata: body.metadata.as_ref(),
+            metadata: body.metadata.as_deref(),
         };
         options(headers, fields, &RequestId::generate(), MonotonicNs(0))
     }
@@ -211,6 +222,17 @@ mod tests {
         ] {
             let asked = read_options(&headers(&[(LOCAL_ONLY, header)]), body.as_bytes()).unwrap();
             assert_eq!(asked.overrides.local_only, expected, "{header} {body}");
+        }
+    }
+
+    #[test]
+    fn of_several_local_only_headers_one_is_enough() {
+        for values in [["false", "true"], ["true", "false"]] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(LOCAL_ONLY, value.parse().unwrap());
+            }
+            assert!(read_options(&headers, b"{}").unwrap().overrides.local_only, "{values:?}");
         }
     }
 

@@ -2,7 +2,9 @@
 
 use crate::backends::Event;
 use crate::openai::chat::AnswerMessage;
-use crate::openai::{Choice, ChoiceLogprobs, FinishReason, Role, TokenLogprob, ToolCall};
+use crate::openai::{
+    ChatRequest, Choice, ChoiceLogprobs, FinishReason, Role, TokenLogprob, ToolCall,
+};
 
 /// Choices that are still coming, in the order of their indices.
 #[derive(Default)]
@@ -22,6 +24,29 @@ struct Part {
     finish: Option<FinishReason>,
 }
 
+/// What of its answer's form a client chose.
+#[derive(Clone, Copy, Default)]
+pub struct Asked {
+    /// Log-probabilities: an answer without a token then has an empty list.
+    pub logprobs: bool,
+    /// The client offered `functions`, which tools have replaced, and reads `function_call`.
+    pub functions: bool,
+}
+
+impl Asked {
+    pub fn of(request: &ChatRequest) -> Self {
+        Self { logprobs: request.logprobs.unwrap_or(false), functions: request.offers_functions }
+    }
+
+    /// The reason in the client's words.
+    pub fn named(self, finish: FinishReason) -> FinishReason {
+        match finish {
+            FinishReason::ToolCalls if self.functions => FinishReason::FunctionCall,
+            other => other,
+        }
+    }
+}
+
 /// A choice, or more of it.
 pub struct Piece<'p> {
     pub index: u32,
@@ -38,13 +63,19 @@ impl Part {
         }
     }
 
-    fn message(self) -> AnswerMessage {
+    fn message(self, functions: bool) -> AnswerMessage {
         let says_nothing = self.text.is_empty() && !self.calls.is_empty();
+        let (function_call, tool_calls) = if functions {
+            (self.calls.into_iter().next().and_then(|call| call.function), vec![])
+        } else {
+            (None, self.calls)
+        };
         AnswerMessage {
             role: Role::Assistant,
             content: (!says_nothing).then_some(self.text),
             reasoning_content: Some(self.reasoning).filter(|text| !text.is_empty()),
-            tool_calls: self.calls,
+            tool_calls,
+            function_call,
             refusal: None,
         }
     }
@@ -74,12 +105,16 @@ impl Choices {
     }
 
     /// The choices as OpenAI writes them; `finish` for any whose end was not reported.
-    pub fn whole(self, finish: FinishReason) -> Vec<Choice> {
+    pub fn whole(self, finish: FinishReason, asked: Asked) -> Vec<Choice> {
         let choice = |(mut part, index): (Part, u32)| Choice {
             index,
-            finish_reason: part.finish.unwrap_or(finish),
-            logprobs: part.logprobs.take().map(|content| ChoiceLogprobs { content, refusal: None }),
-            message: part.message(),
+            finish_reason: asked.named(part.finish.unwrap_or(finish)),
+            logprobs: part
+                .logprobs
+                .take()
+                .or_else(|| asked.logprobs.then(Vec::new))
+                .map(|content| ChoiceLogprobs { content, refusal: None }),
+            message: part.message(asked.functions),
         };
         self.parts.into_iter().zip(0..).map(choice).collect()
     }
@@ -121,7 +156,7 @@ mod tests {
         ] {
             choices.take(event);
         }
-        let whole = choices.whole(FinishReason::Stop);
+        let whole = choices.whole(FinishReason::Stop, Asked::default());
         let written: Vec<_> = whole
             .iter()
             .map(|choice| {

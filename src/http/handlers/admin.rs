@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Path, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::models::{ModelCard, card_of};
 use crate::backends::llama::{Control, ControlError, UnloadReason};
 use crate::http::error::ApiError;
+use crate::http::origin::is_local_name;
 use crate::http::state::Edge;
 use crate::serving::error::ServeErrorKind;
 use crate::serving::models::router_handle::Reloaded;
@@ -33,7 +34,7 @@ pub async fn order(
     Path(path): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ModelCard>, ApiError> {
-    check_peer(edge.admin.allow_remote, peer, &headers)?;
+    check(&edge, peer, &headers)?;
     let unknown = || ApiError::UnknownPath(format!("/admin/models/{path}"));
     let (id, verb) = path.rsplit_once('/').ok_or_else(unknown)?;
     let action = match verb {
@@ -54,7 +55,7 @@ pub async fn reload(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Result<Json<Reloaded>, ApiError> {
-    check_peer(edge.admin.allow_remote, peer, &headers)?;
+    check(&edge, peer, &headers)?;
     let read = tokio::task::spawn_blocking(move || edge.gateway.router.reload());
     match read.await {
         Ok(Ok(reloaded)) => Ok(Json(reloaded)),
@@ -114,15 +115,48 @@ async fn apply(model: &Model, control: &Control, action: AdminAction) -> Result<
     })
 }
 
+/// Headers that proxies add.
+const OF_PROXIES: [&str; 8] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "cf-connecting-ip",
+    "true-client-ip",
+];
+
+/// Who may give orders, and how: no page of a foreign origin, and no body but JSON, which a page
+/// cannot send without asking first.
+fn check(edge: &Edge, peer: SocketAddr, headers: &HeaderMap) -> Result<(), ApiError> {
+    if !edge.origins.may_order(headers) {
+        return Err(ApiError::ForeignOrigin);
+    }
+    check_peer(edge.admin.allow_remote, peer, headers)?;
+    let is_json = |kind: &HeaderValue| {
+        let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("application/json")
+    };
+    if headers.get(header::CONTENT_TYPE).is_none_or(is_json) {
+        return Ok(());
+    }
+    Err(ApiError::Admin {
+        status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        code: "unsupported_media_type",
+        message: "/admin takes no body, or one of application/json".to_owned(),
+    })
+}
+
 /// Refuses peers of other machines. Behind a proxy every peer is local, so forwarded requests are
-/// refused too, and so are requests that a page of another site sends from a local browser.
+/// refused too, and so are requests to a foreign name that a local browser was made to resolve to
+/// this machine.
 fn check_peer(allow_remote: bool, peer: SocketAddr, headers: &HeaderMap) -> Result<(), ApiError> {
-    let has = |name: &str| headers.contains_key(name);
-    let other_site =
-        headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
-    let forwarded = has("forwarded") || has("x-forwarded-for") || has("x-real-ip");
-    let local = peer.ip().to_canonical().is_loopback() && !forwarded;
-    if other_site || !(local || allow_remote) {
+    let forwarded = OF_PROXIES.iter().any(|name| headers.contains_key(*name));
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let local =
+        peer.ip().to_canonical().is_loopback() && !forwarded && host.is_none_or(is_local_name);
+    if !(local || allow_remote) {
         return Err(ApiError::Admin {
             status: StatusCode::FORBIDDEN,
             code: "not_local",
@@ -153,8 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_site_may_not() {
-        assert!(!allowed(true, "127.0.0.1:5", &[("sec-fetch-site", "cross-site")]));
-        assert!(allowed(false, "127.0.0.1:5", &[("sec-fetch-site", "same-origin")]));
+    fn a_foreign_name_and_a_proxy_are_not_this_machine() {
+        assert!(allowed(false, "127.0.0.1:5", &[("host", "localhost:8080")]));
+        assert!(allowed(false, "127.0.0.1:5", &[("host", "[::1]:8080")]));
+        assert!(!allowed(false, "127.0.0.1:5", &[("host", "evil.example:8080")]));
+        assert!(allowed(true, "10.0.0.1:5", &[("host", "gateway.example")]));
+        for name in OF_PROXIES {
+            assert!(!allowed(false, "127.0.0.1:5", &[(name, "x")]), "{name}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 use super::requests::bare_id;
@@ -61,9 +62,10 @@ pub struct FeedbackReply {
 
 pub async fn feedback(
     State(edge): State<Edge>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<FeedbackReply>, ApiError> {
-    let body = read_body(body, edge.body).await?;
+    let body = read_body(&headers, body, edge.body).await?;
     let request: FeedbackRequest = read(&body)?;
     let score = score(&request)?;
     let source = source(&request)?;

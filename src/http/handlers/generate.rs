@@ -8,7 +8,10 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use crate::http::error::ApiError;
-use crate::http::extract::body::{Parse, parse_chat, parse_completion, parse_embedding, read_body};
+use crate::http::explained::explained;
+use crate::http::extract::body::{
+    Parse, parse as parse_body, parse_chat, parse_completion, parse_embedding, read_body,
+};
 use crate::http::extract::options::options;
 use crate::http::layers::request_id::RequestId;
 use crate::http::reply::{explain, name_model, whole};
@@ -55,8 +58,8 @@ async fn answer(
     parse: Parse,
 ) -> Result<Response, ApiError> {
     let arrived = MonotonicNs::now();
-    let body = read_body(body, edge.body).await?;
-    let request = parse(&body)?;
+    let body = read_body(headers, body, edge.body).await?;
+    let (request, body) = parse_body(body, parse)?;
     let options = options(headers, request.fields(), id, arrived)?;
     let plan = edge.gateway.router.plan(&request, &options)?;
     let mut execution = Execution::new(edge.gateway, request, body, &options, plan);
@@ -73,7 +76,7 @@ async fn answer(
         (execution, opened)
     };
     if let Err(error) = opened {
-        let error = ApiError::from(error);
+        let error = explained(error.into(), execution.request(), &execution.plan);
         let receipt = execution.failed(error.status().as_u16());
         return Ok((headers, error.reply(Some(&receipt))).into_response());
     }

@@ -9,7 +9,7 @@ use axum::{Extension, Json};
 use serde::Serialize;
 
 use crate::http::error::ApiError;
-use crate::http::extract::body::{parse_chat, read_body};
+use crate::http::extract::body::{parse, parse_chat, read_body};
 use crate::http::extract::options::options;
 use crate::http::layers::request_id::RequestId;
 use crate::http::state::Edge;
@@ -24,8 +24,8 @@ pub async fn route(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<RouteReply>, ApiError> {
-    let body = read_body(body, edge.body).await?;
-    let request = parse_chat(&body)?;
+    let body = read_body(&headers, body, edge.body).await?;
+    let (request, _) = parse(body, parse_chat)?;
     let options = options(&headers, request.fields(), &id, MonotonicNs::now())?;
     let plan = edge.gateway.router.plan(&request, &options)?;
     Ok(Json(RouteReply::from(plan)))

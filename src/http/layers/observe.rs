@@ -10,7 +10,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::request_id::RequestId;
+use super::request_id::{RequestId, client_id};
 use crate::serving::Gateway;
 use crate::telemetry::ACCESS_LOG;
 use crate::telemetry::metrics::HttpLabels;
@@ -25,11 +25,12 @@ pub async fn observe(
     next: Next,
 ) -> Response {
     let (id, began) = (RequestId::generate(), Instant::now());
+    let client = client_id(request.headers());
     request.extensions_mut().insert(id.clone());
     let path = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
     let mut response = next.run(request).await;
-    id.write(&mut response);
+    id.write(client, &mut response);
     let path = path.as_ref().map_or(UNKNOWN, MatchedPath::as_str);
     let status = response.status().as_u16();
     let labels = HttpLabels { path: path.to_owned(), status };

@@ -142,7 +142,7 @@ fn conversation(messages: &[Message]) -> String {
 fn word(role: Role) -> &'static str {
     match role {
         Role::System | Role::Developer => "system",
-        Role::User => "user",
+        Role::User | Role::Other => "user",
         Role::Assistant => "assistant",
         Role::Tool | Role::Function => "tool",
     }

@@ -24,6 +24,8 @@ pub struct Model {
     pub capabilities: Capabilities,
     /// Makes a conversation that is too long fit by leaving out its oldest turns.
     pub drops_oldest_turns: bool,
+    /// Changes with the model file and the program; `None` for upstreams, which have their own.
+    pub fingerprint: Option<Arc<str>>,
     pub stats: OnlineStats,
     /// Its metrics.
     pub series: ModelSeries,

@@ -85,15 +85,13 @@ async fn unsupported_completion_fields_are_refused_by_name() {
     let app = gateway().await;
     for (param, value) in [
         ("suffix", json!("the end")),
-        ("logprobs", json!(6)),
+        ("logprobs", json!(21)),
         ("n", json!(0)),
         ("n", json!(100)),
         ("best_of", json!(2)),
         ("prompt", json!(vec!["Hi"; 100])),
-        ("grammar", json!("root ::= [a-z]+")),
         ("temperature", json!(3)),
-        ("stop", json!(["a", "b", "c", "d", "e"])),
-        ("prompt", json!([])),
+        ("stop", json!(vec!["a"; 17])),
         ("prompt", json!(7)),
         ("prompt", json!("word ".repeat(1500))),
     ] {
@@ -328,11 +326,12 @@ async fn a_prompt_is_too_long_by_its_tokens_and_not_by_its_bytes() {
     let long =
         json!({"model": "smol", "messages": [{"role": "user", "content": "word ".repeat(3000)}]});
     assert!(app.post("/v1/route", &long).await.text.contains("context_too_short"));
-    for text in ["word ".repeat(600_000), "0123456789abcdef".repeat(180_000)] {
+    // Some are refused by the router, some by the engine, which does not tokenise them whole.
+    for text in ["word ".repeat(600_000), "abcdefgh".repeat(350_000), "abcdefgh".repeat(30_000)] {
         let begun = std::time::Instant::now();
         let reply = app.post("/v1/completions", &prompt("smol", text)).await;
         assert_eq!(reply.error().2, "context_length_exceeded", "{}", reply.text);
-        assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
     }
 }
 

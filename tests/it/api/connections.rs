@@ -69,7 +69,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The same request by HTTP/2 (RFC 9113), from a client that takes no byte of a reply: its window
-/// is 0 (SETTINGS_INITIAL_WINDOW_SIZE, 4).
+/// is 0 (`SETTINGS_INITIAL_WINDOW_SIZE`, 4).
 fn request_without_window() -> Vec<u8> {
     const SETTINGS: u8 = 4;
     const HEADERS: u8 = 1;
@@ -78,7 +78,8 @@ fn request_without_window() -> Vec<u8> {
     const END_HEADERS: u8 = 4;
     let path = b"/v1/chat/completions";
     // HPACK (RFC 7541): `:method POST`, `:scheme http`, then `:path` and `:authority` as literals.
-    let head = [&[0x83, 0x86, 0x04, path.len() as u8], &path[..], &[0x01, 1, b'x']].concat();
+    let length = u8::try_from(path.len()).unwrap();
+    let head = [&[0x83, 0x86, 0x04, length], &path[..], &[0x01, 1, b'x']].concat();
     [
         PREFACE,
         &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),

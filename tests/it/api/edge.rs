@@ -35,6 +35,100 @@ async fn refused_requests_have_an_id_and_are_counted() {
 }
 
 #[tokio::test]
+async fn every_reply_has_an_id_that_openais_clients_read() {
+    let upstream = MockUpstream::start().await;
+    let app = TestApp::start(&config(&upstream)).await;
+    let own = app.chat(&ask("cloud", "hi")).await;
+    assert_eq!(own.header("x-request-id"), own.header("x-wattgate-request-id"));
+    let request = app.request("/v1/chat/completions").header("x-request-id", "client-7");
+    let reply = request.json(&ask("cloud", "hi")).send().await.unwrap();
+    assert_eq!(reply.headers()["x-request-id"], "client-7");
+    assert_eq!(reply.headers()["x-wattgate-request-id"].len(), 36);
+}
+
+#[tokio::test]
+async fn paths_without_a_version_and_with_slashes_too_many_are_found() {
+    let upstream = MockUpstream::start().await;
+    let app = TestApp::start(&config(&upstream)).await;
+    for path in [
+        "/chat/completions",
+        "/v1/chat/completions/",
+        "//v1/chat/completions",
+        "/v1//chat/completions",
+    ] {
+        assert_eq!(app.post(path, &ask("cloud", "hi")).await.status, 200, "{path}");
+    }
+    for path in ["/models", "/v1/models/", "/models/cloud", "/health"] {
+        assert_eq!(app.get(path).await.status, 200, "{path}");
+    }
+    assert_eq!(app.get("/chat").await.error(), (404, "invalid_request_error", "unknown_path"));
+    let metrics = app.get("/metrics").await.text;
+    let counted = r#"wattgate_http_requests_total{path="/v1/chat/completions",status="200"} 4"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn web_pages_may_only_do_what_their_origin_is_listed_for() {
+    const PAGE: &str = "https://chat.example.com";
+    let upstream = MockUpstream::start().await;
+    let listed = |config: &mut wattgate::config::Config| {
+        config.server.cors_origins = vec![PAGE.to_owned()];
+    };
+    for opened in [false, true] {
+        let app = if opened {
+            TestApp::start_with(&config(&upstream), listed).await
+        } else {
+            TestApp::start(&config(&upstream)).await
+        };
+        let url = app.url("/v1/chat/completions");
+        let body = ask("cloud", "hi").to_string();
+        let post = async |origin: &str, kind: &str| {
+            let request = client().post(&url).header("origin", origin).body(body.clone());
+            request.header("content-type", kind).send().await.unwrap()
+        };
+        let sent = upstream.requests().len();
+        for kind in ["text/plain", "application/json", "application/x-www-form-urlencoded"] {
+            for origin in ["https://evil.example", "null"] {
+                let reply = post(origin, kind).await;
+                assert_eq!(reply.status(), 403, "{origin} {kind}");
+                assert!(!reply.headers().contains_key("access-control-allow-origin"));
+            }
+        }
+        assert_eq!(upstream.requests().len(), sent, "a foreign page's request went upstream");
+        let reply = post(PAGE, "application/json").await;
+        assert_eq!(reply.status(), if opened { 200 } else { 403 });
+        let preflight = client()
+            .request(reqwest::Method::OPTIONS, &url)
+            .header("origin", PAGE)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization,content-type")
+            .send()
+            .await
+            .unwrap();
+        let allowed = preflight.headers().get("access-control-allow-origin");
+        assert_eq!(allowed.map(|origin| origin == PAGE), opened.then_some(true));
+        if opened {
+            assert_eq!(reply.headers()["access-control-allow-origin"], PAGE);
+            let exposed = reply.headers()["access-control-expose-headers"].to_str().unwrap();
+            assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"));
+            let headers = preflight.headers()["access-control-allow-headers"].to_str().unwrap();
+            assert!(preflight.status().is_success() && headers.contains("authorization"));
+        } else {
+            assert_eq!(preflight.status(), 405);
+        }
+        let reload = async |name: &'static str, value: &str| {
+            let request = client().post(app.url("/admin/router/reload")).header(name, value);
+            request.send().await.unwrap().status().as_u16()
+        };
+        assert_eq!(reload("origin", "https://evil.example").await, 403);
+        assert_eq!(reload("sec-fetch-site", "cross-site").await, 403);
+        assert_eq!(reload("host", "evil.example").await, 403);
+        assert_eq!(reload("content-type", "text/plain").await, 415);
+        assert_eq!(reload("via", "1.1 proxy").await, 403);
+    }
+}
+
+#[tokio::test]
 async fn a_failed_request_carries_its_receipt() {
     let upstream = MockUpstream::start().await;
     let app = TestApp::start(&config(&upstream)).await;

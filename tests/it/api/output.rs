@@ -349,3 +349,74 @@ async fn logit_bias_forbids_and_forces_a_token_and_ignore_eos_works() {
     assert_eq!(endless.json["usage"]["completion_tokens"], 64);
     assert_eq!(endless.json["choices"][0]["finish_reason"], "length");
 }
+
+/// Tokens, text and finish of each choice of a stream.
+fn told(chunks: &[Value], choices: usize) -> Vec<(Vec<Value>, String, Value)> {
+    let mut told = vec![(vec![], String::new(), Value::Null); choices];
+    for choice in chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()) {
+        let (tokens, text, finish) =
+            &mut told[usize::try_from(choice["index"].as_u64().unwrap()).unwrap()];
+        let logprobs = &choice["logprobs"];
+        let list = logprobs["content"].as_array().or(logprobs["tokens"].as_array());
+        tokens.extend(list.into_iter().flatten().map(|token| match token.get("token") {
+            Some(text) => text.clone(),
+            None => token.clone(),
+        }));
+        *text += choice["delta"]["content"].as_str().or(choice["text"].as_str()).unwrap_or("");
+        if choice["finish_reason"].is_string() {
+            *finish = choice["finish_reason"].clone();
+        }
+    }
+    told
+}
+
+#[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
+async fn each_choice_streams_the_logprobs_of_its_own_text() {
+    let app = gateway().await;
+    for n in 1..=4 {
+        let more = json!({"n": n, "logprobs": true, "max_tokens": 12, "seed": 4, "temperature": 1,
+            "stream_options": {"include_usage": true}});
+        let mut request = ask("smol", "Name a colour.");
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let whole = app.chat(&request).await;
+        request["stream"] = json!(true);
+        let sse = app.stream(&request).await;
+        let streamed = told(&sse.chunks, n);
+        for (choice, (tokens, text, finish)) in
+            whole.json["choices"].as_array().unwrap().iter().zip(&streamed)
+        {
+            let wanted = choice["logprobs"]["content"].as_array().unwrap();
+            let wanted: Vec<&Value> = wanted.iter().map(|token| &token["token"]).collect();
+            assert_eq!(tokens.iter().collect::<Vec<_>>(), wanted, "{n}: {text}");
+            assert_eq!(
+                (&json!(text), finish),
+                (&choice["message"]["content"], &choice["finish_reason"])
+            );
+        }
+        let (last, others) = sse.chunks.split_last().unwrap();
+        assert!(last["usage"].is_object() && others.iter().all(|chunk| chunk["usage"].is_null()));
+        let print = whole.json["system_fingerprint"].as_str().unwrap();
+        assert!(print.starts_with("fp_") && last["system_fingerprint"] == print, "{print}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
+async fn each_prompt_streams_the_logprobs_of_its_own_completion() {
+    let app = gateway().await;
+    let mut request = json!({"model": "smol", "prompt": ["Once upon", "The sky is"], "n": 2,
+        "echo": false, "logprobs": 1, "max_tokens": 8, "seed": 4});
+    let whole = app.post("/v1/completions", &request).await;
+    request["stream"] = json!(true);
+    let sse = crate::rig::app::Sse::of(app.send("/v1/completions", &request).await).await;
+    let offsets = |choice: &Value| choice["logprobs"]["text_offset"].as_array().cloned();
+    for (index, (tokens, text, _)) in told(&sse.chunks, 4).iter().enumerate() {
+        let choice = &whole.json["choices"][index];
+        assert_eq!(&json!(tokens), &choice["logprobs"]["tokens"], "{text}");
+        assert_eq!(&json!(text), &choice["text"]);
+        let chunks = sse.chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap());
+        let streamed = chunks.filter(|choice| choice["index"] == index).filter_map(offsets);
+        assert_eq!(streamed.flatten().collect::<Vec<_>>(), offsets(choice).unwrap());
+    }
+}

@@ -53,13 +53,6 @@ fn only(fields: &ConstraintFields<'_>) -> Result<Option<Named>, ErrorKind> {
 }
 
 fn given(fields: &ConstraintFields<'_>) -> Result<Vec<Named>, ErrorKind> {
-    if fields.grammar.is_some_and(is_set) {
-        return Err(unsupported("grammar", "grammars; `response_format` takes a JSON schema"));
-    }
-    if fields.guided_grammar.is_some_and(is_set) {
-        let what = "grammars; `guided_json`, `guided_regex` and `guided_choice` are supported";
-        return Err(unsupported("guided_grammar", what));
-    }
     let mut given = Vec::new();
     if let Some(format) = fields.response_format {
         given.extend(format_constraint(format)?.map(|constraint| ("response_format", constraint)));
@@ -162,11 +155,6 @@ fn choice(field: &str, texts: &[String]) -> Result<Constraint, ErrorKind> {
     Ok(Constraint::Choice(texts.to_vec()))
 }
 
-/// Whether a field of another server asks for something: front ends send empty ones.
-fn is_set(value: &RawValue) -> bool {
-    !matches!(value.get(), "\"\"" | "{}" | "null")
-}
-
 /// An error of a field that is wrong for every model.
 fn wrong(path: &str, rule: &str) -> ErrorKind {
     let field = path.split('.').next();
@@ -248,8 +236,6 @@ mod tests {
     fn what_is_wrong_or_unknown_is_named() {
         let format = |format: Value| json!({"response_format": format});
         for (more, param, elsewhere) in [
-            (json!({"grammar": "root ::= [a]"}), "grammar", true),
-            (json!({"guided_grammar": "root ::= [a]"}), "guided_grammar", true),
             (json!({"structured_outputs": {"grammar": "a"}}), "structured_outputs.grammar", true),
             (format(json!({"type": "structural_tag"})), "response_format", true),
             (format(json!({"type": "json_schema"})), "response_format", true),

@@ -53,8 +53,8 @@ fn turn(message: &Message) -> Turn {
 fn tools(request: &ChatRequest) -> Result<Option<ToolUse>, ErrorKind> {
     let offered = request.tools.as_deref().unwrap_or_default();
     let must_call = match &request.tool_choice {
-        None | Some(ToolChoice::Auto) => MustCall::No,
-        Some(ToolChoice::Required) => MustCall::Any,
+        None | Some(ToolChoice::Auto | ToolChoice::Allowed { required: false, .. }) => MustCall::No,
+        Some(ToolChoice::Required | ToolChoice::Allowed { required: true, .. }) => MustCall::Any,
         Some(ToolChoice::Named(name)) => MustCall::Named(name.clone()),
         Some(ToolChoice::None) => return Ok(None),
         Some(ToolChoice::Other(kind)) => return Err(unsupported("tool_choice", kind)),
@@ -63,7 +63,10 @@ fn tools(request: &ChatRequest) -> Result<Option<ToolUse>, ErrorKind> {
         return Ok(None);
     }
     let tools = offered.iter().enumerate().map(|(place, tool)| offer(place, tool));
-    let tools = tools.collect::<Result<Vec<_>, _>>()?;
+    let mut tools = tools.collect::<Result<Vec<_>, _>>()?;
+    if let Some(ToolChoice::Allowed { names, .. }) = &request.tool_choice {
+        tools.retain(|tool| names.contains(&tool.name));
+    }
     let is_second =
         |&(place, tool): &(usize, &OfferedTool)| tools[..place].iter().any(|t| t.name == tool.name);
     if let Some((place, _)) = tools.iter().enumerate().find(is_second) {

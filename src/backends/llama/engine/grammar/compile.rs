@@ -96,7 +96,10 @@ impl Grammars {
     fn matcher(&self, form: &AnswerShape, patterns: Patterns) -> Result<Matcher, GrammarError> {
         let has_regex = form.regexes().next().is_some();
         let unsupported = |error| match unsupported(error) {
-            GrammarError::Unsupported(text) if has_regex => GrammarError::Regex(text),
+            // llguidance's words quote the expression.
+            GrammarError::Unsupported(_) if has_regex => GrammarError::Regex(
+                "it is malformed or too large, or has look-around or back-references".to_owned(),
+            ),
             error => error,
         };
         let parser = self.factory.create_parser(self.source(form, patterns)?);

@@ -40,6 +40,11 @@ const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 /// Schema of a tool whose own cannot be enforced.
 const ANY_ARGUMENTS: &str = r#"{"type":"object"}"#;
 
+/// More bytes than ordinary text has per token.
+const ORDINARY_BYTES: usize = 8;
+/// Bytes that are tokenised at once of a text that may be too long.
+const SLICE_BYTES: usize = 8192;
+
 /// Template, tokeniser and grammars of one model.
 pub(crate) struct PromptBuilder {
     model: Arc<LlamaModel>,
@@ -275,6 +280,9 @@ impl PromptBuilder {
         let vocab = self.model.vocab();
         match input {
             Input::Text(text) => {
+                if let Some(tokens) = self.beyond_context(text, control) {
+                    return Ok(tokens);
+                }
                 let tokens = vocab.tokenize(text.as_bytes(), true, control);
                 // A client that spells out the beginning-of-sequence token means one, not two.
                 let doubled = tokens.starts_with(&[vocab.bos(), vocab.bos()]);
@@ -349,7 +357,27 @@ impl PromptBuilder {
         Ok(RenderedPrompt { prompt, answer, forms })
     }
 
+    /// Stands for the tokens of a text that is far too long: only their number matters, since the
+    /// scheduler refuses them. It is estimated from the beginning of the text: llama.cpp takes
+    /// seconds for a megabyte, during which no other prompt is read.
+    fn beyond_context(&self, text: &str, control: bool) -> Option<Vec<Token>> {
+        let limit = self.context_tokens + self.context_tokens / 8 + SLICE_BYTES / 64;
+        let slices = if text.len() / ORDINARY_BYTES > limit { slices(text) } else { return None };
+        let (mut tokens, mut read) = (0, 0);
+        for slice in slices {
+            tokens += self.model.vocab().tokenize(slice.as_bytes(), false, control).len();
+            read += slice.len();
+            if tokens > limit {
+                return Some(vec![0; tokens.saturating_mul(text.len()) / read]);
+            }
+        }
+        None
+    }
+
     fn tokenise(&self, rendered: &str) -> Vec<Token> {
+        if let Some(tokens) = self.beyond_context(rendered, true) {
+            return tokens;
+        }
         let vocab = self.model.vocab();
         let mut tokens = Vec::with_capacity(rendered.len() / 3 + 1);
         for piece in pieces(rendered) {
@@ -362,6 +390,15 @@ impl PromptBuilder {
         }
         tokens.into_iter().map(|token| token.0).collect()
     }
+}
+
+/// The text in parts of about [`SLICE_BYTES`].
+fn slices(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let (slice, rest) = text.split_at(text.ceil_char_boundary(SLICE_BYTES.min(text.len())));
+        text = rest;
+        Some(slice).filter(|slice| !slice.is_empty())
+    })
 }
 
 /// The calls that an answer may have.

@@ -202,6 +202,7 @@ mod tests {
             Role::User => "u",
             Role::Assistant => "a",
             Role::Tool | Role::Function => "t",
+            Role::Other => "o",
         };
         let turn = |turn: &Turn| {
             let calls: String = turn.calls.iter().map(|call| call.id.as_str()).collect();

@@ -224,7 +224,7 @@ fn guarded(value: &Value, guard: &ControlTokenGuard) -> Value {
 fn role(role: Role) -> &'static str {
     match role {
         Role::System | Role::Developer => "system",
-        Role::User => "user",
+        Role::User | Role::Other => "user",
         Role::Assistant => "assistant",
         Role::Tool | Role::Function => "tool",
     }
