@@ -5,7 +5,7 @@ WATTGATE := $(TARGET_DIR)/release/wattgate
 CONFIG ?= config.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run build models test lint fmt setup bench-engine bench-gateway bench-decision bench-meter soak-energy cascade-curve measure soak bench-drafts
+.PHONY: help run build models test fuzz lint fmt setup bench-engine bench-gateway bench-decision bench-meter soak-energy cascade-curve measure soak bench-drafts
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test: models ## Run every test: Rust, the OpenAI client, Prometheus
 	@scripts/setup test
 	@scripts/test
 
+FUZZ_SECONDS ?= 60
+fuzz: setup ## Fuzz what reads bytes from outside, each target FUZZ_SECONDS (60), two at a time (FUZZ_TARGETS)
+	@scripts/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
 lint: setup ## Check formatting, lints, documentation, licences and unused dependencies
 	@scripts/setup lint
 	cargo fmt --all --check
@@ -30,7 +34,7 @@ lint: setup ## Check formatting, lints, documentation, licences and unused depen
 	cargo clippy --release --locked --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --lib --document-private-items
 	PATH="$(CURDIR)/.venv/bin:$$PATH" cargo shear
-	PATH="$(CURDIR)/.venv/bin:$$PATH" cargo deny --locked check bans licenses sources
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cargo deny --locked --workspace check bans licenses sources
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -8,6 +8,8 @@ mod answer;
 mod breaker;
 mod config;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod json_text;
 mod key;
 mod patience;

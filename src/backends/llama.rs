@@ -34,6 +34,9 @@ pub const GPU_BUILT_IN: bool = BUILT_IN
     ));
 
 pub use config::{Config, LoadWhen};
+#[cfg(fuzzing)]
+#[cfg(feature = "llama")]
+pub use engine::fuzzing;
 #[cfg(feature = "llama")]
 pub use engine::{LoadLog, run_engine};
 pub use host::{

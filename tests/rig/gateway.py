@@ -33,6 +33,7 @@ model_dir = '{model_dir}'
 
 [server]
 listen = "127.0.0.1:0"
+{server_config}
 
 [traffic]
 dir = '{home}/traffic'
@@ -87,7 +88,15 @@ class Answer:
 class Gateway:
     """One gateway process. `with Gateway(home, upstream) as gateway:` yields it ready to answer locally."""
 
-    def __init__(self, home: Path, upstream: str, upstream_key: str | None = UPSTREAM_KEY, more_config: str = "") -> None:
+    def __init__(
+        self,
+        home: Path,
+        upstream: str,
+        upstream_key: str | None = UPSTREAM_KEY,
+        more_config: str = "",
+        server_config: str = "",
+    ) -> None:
+        """`server_config` is more of the table `[server]`, `more_config` whole tables."""
         self.home = home
         self._log_path = home / "gateway.log"
         self._config_path = home / "config.toml"
@@ -101,6 +110,7 @@ class Gateway:
                 upstream=upstream,
                 upstream_model=UPSTREAM_MODEL,
                 key_variable=UPSTREAM_KEY_VARIABLE,
+                server_config=server_config,
             )
             + more_config
         )

@@ -150,15 +150,20 @@ fn literal(rest: &str) -> Option<usize> {
     None
 }
 
-/// The same code with every item behind `#[cfg(test)]` blanked.
+/// The same code with every item blanked that is only in builds for tests or for fuzzing.
 fn without_test_items(code: &str) -> String {
-    const MARK: &str = "#[cfg(test)]";
+    let code = without_items(code, "#[cfg(test)]");
+    without_items(&code, "#[cfg(fuzzing)]")
+}
+
+/// The same code with every item behind this attribute blanked.
+fn without_items(code: &str, mark: &str) -> String {
     let mut out = String::with_capacity(code.len());
     let mut rest = code;
-    while let Some(at) = rest.find(MARK) {
+    while let Some(at) = rest.find(mark) {
         out.push_str(&rest[..at]);
         let item = &rest[at..];
-        let length = MARK.len() + item_length(&item[MARK.len()..]);
+        let length = mark.len() + item_length(&item[mark.len()..]);
         out.extend(item[..length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
         rest = &item[length..];
     }
@@ -190,7 +195,8 @@ fn comments_strings_and_test_items_are_not_code() {
     let source = Source::new(
         "src/a/b.rs",
         "//! Head\n//! more\nuse x::y; // why crate::c\nlet s: &'static str = \"crate::d \\\" // no\";\n\
-         let q = '\"'; let r = r#\"crate::e\"#;\n#[cfg(test)]\nmod tests {\n    use crate::f;\n}\nfn last() {}\n",
+         let q = '\"'; let r = r#\"crate::e\"#;\n#[cfg(test)]\nmod tests {\n    use crate::f;\n}\n\
+         #[cfg(fuzzing)]\n#[cfg(b)]\npub use crate::g::{h};\nfn last() {}\n",
     );
     for absent in ["crate", "Head", "why", "no"] {
         assert!(!source.tokens().contains(&absent), "{absent}: {}", source.code);

@@ -7,6 +7,8 @@ mod command;
 mod embedder;
 mod error;
 mod fake;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod generator;
 mod grammar;
 mod kernels;

@@ -13,6 +13,8 @@ mod constraint;
 mod control;
 mod conversation;
 mod fan_out;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod observer;
 mod parameters;
 mod process;

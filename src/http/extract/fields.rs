@@ -6,6 +6,8 @@ use crate::http::error::ApiError;
 
 /// Reads a body, and says where it is wrong.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // Fields that are skipped go unread, and an upstream would get their bytes.
+    std::str::from_utf8(body).map_err(|_| ApiError::NotJson("it is not UTF-8".to_owned()))?;
     let is_object = body.trim_ascii_start().starts_with(b"{");
     match serde_json::from_slice(body) {
         Ok(value) if is_object => Ok(value),
@@ -51,7 +53,7 @@ pub fn wrong(param: &str, message: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::openai::ChatRequest;
+    use crate::openai::{ChatRequest, EmbeddingRequest};
 
     #[test]
     fn an_error_names_the_field_that_is_missing_wrong_or_there_twice() {
@@ -89,6 +91,17 @@ mod tests {
             let (at, says) = fault(body);
             assert_eq!(at, param, "{body}: {says}");
             assert!(says.contains(message), "{body}: {says}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_refused_also_in_fields_that_are_skipped() {
+        // Regression, found by fuzzing: they were forwarded.
+        let body = |text: &[u8]| [br#"{"model":"m","input":"a","x":""#, text, br#""}"#].concat();
+        assert!(read::<EmbeddingRequest>(&body("é".as_bytes())).is_ok());
+        for text in [b"\xff".as_slice(), b"\xc3", b"\xed\xa0\x80"] {
+            let error = read::<EmbeddingRequest>(&body(text)).unwrap_err();
+            assert!(matches!(error, ApiError::NotJson(_)), "{error}");
         }
     }
 }

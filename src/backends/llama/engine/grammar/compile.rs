@@ -45,10 +45,16 @@ pub(crate) struct Grammars {
 impl Grammars {
     /// Returns an error if the vocabulary has no token that ends an answer.
     pub(crate) fn new(model: &LlamaModel) -> Result<Self, GrammarError> {
-        let vocabulary = vocabulary(model)?;
+        Self::over(&vocabulary(model)?, controls(model))
+    }
+
+    /// Over a vocabulary with these control tokens.
+    pub(crate) fn over(
+        vocabulary: &TokEnv,
+        controls: HashMap<String, u32>,
+    ) -> Result<Self, GrammarError> {
         let closers = Arc::new(Closers::new(vocabulary.tok_trie()));
-        let factory = ParserFactory::new_simple(&vocabulary).map_err(unsupported)?;
-        let controls = controls(model);
+        let factory = ParserFactory::new_simple(vocabulary).map_err(unsupported)?;
         let mut grammars = Self { factory, closers, controls, remembered: Mutex::default() };
         grammars.factory.quiet();
         // Errors reach clients and logs: they must not quote schema or answer.

@@ -60,12 +60,13 @@ impl TextStream {
     /// Moves complete characters from `partial` to `held`; invalid bytes become U+FFFD.
     fn decode(&mut self) {
         let bytes = mem::take(&mut self.partial);
-        for chunk in bytes.utf8_chunks() {
+        let mut chunks = bytes.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
             self.held.push_str(chunk.valid());
             let invalid = chunk.invalid();
-            // `None`: incomplete at the end, more bytes may complete it.
-            let unfinished =
-                std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+            // `None`: incomplete, and more bytes may complete it unless some have come already.
+            let unfinished = chunks.peek().is_none()
+                && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
             if unfinished {
                 self.partial = invalid.to_vec();
             } else if !invalid.is_empty() {
@@ -121,6 +122,19 @@ mod tests {
     #[test]
     fn invalid_bytes_are_replaced_at_once() {
         assert_eq!(stream(&[]).push(b"a\xffb").text, "a\u{fffd}b");
+    }
+
+    #[test]
+    fn an_incomplete_character_in_the_middle_stays_in_its_place() {
+        // Regression, found by fuzzing: it was moved behind the rest of the token, or lost.
+        for bytes in [b"a\xf0 b\xc3".as_slice(), b"\xf0\x9f\xf0\x9f\xa6\x80", b"\xe4\xb8a\xe4\xb8"]
+        {
+            let (mut whole, mut cut) = (stream(&[]), stream(&[]));
+            let text = whole.push(bytes).text + &whole.finish();
+            assert_eq!(text, String::from_utf8_lossy(bytes));
+            let bytewise: String = bytes.chunks(1).map(|byte| cut.push(byte).text).collect();
+            assert_eq!(bytewise + &cut.finish(), text);
+        }
     }
 
     #[test]

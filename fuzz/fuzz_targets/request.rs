@@ -1,0 +1,54 @@
+//! Bodies of requests: the edge's reader, routing's features, and both ways to a model. What the
+//! edge takes reaches an upstream as valid JSON, and the engine as the same message.
+
+#![no_main]
+#![cfg(fuzzing)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::value::RawValue;
+use wattgate::backends::cloud;
+use wattgate::backends::llama::host;
+use wattgate::backends::llama::wire::protocol::{ToEngine, decode, encode};
+use wattgate::http::extract::body::{parse_chat, parse_completion, parse_embedding};
+use wattgate::http::extract::options::options;
+use wattgate::http::layers::request_id::RequestId;
+use wattgate::openai::Request;
+use wattgate::routing::Features;
+use wattgate::units::MonotonicNs;
+
+fuzz_target!(|body: &[u8]| {
+    for parse in [parse_chat, parse_completion, parse_embedding] {
+        match parse(body) {
+            Ok(request) => follow(request, body),
+            Err(error) => drop(error.to_string()),
+        }
+    }
+});
+
+fn follow(request: Request, body: &[u8]) {
+    let _turns = request.messages();
+    let _options =
+        options(&Default::default(), request.fields(), &RequestId("r".into()), MonotonicNs(0));
+    let features = Features::of(&request);
+    let logged = serde_json::to_string(&features).expect("features are logged");
+    assert_eq!(serde_json::from_str::<Features>(&logged).expect("and read again"), features);
+    upstream(&request, body);
+    if let Ok(message) = host::fuzzing::to_engine(Arc::new(request)) {
+        let bytes = encode(&message).expect("a message is encoded");
+        let decoded: ToEngine = decode(&bytes).expect("and decoded");
+        assert_eq!(format!("{decoded:?}"), format!("{message:?}"));
+    }
+}
+
+fn upstream(request: &Request, body: &[u8]) {
+    for sent in cloud::fuzzing::rewritten(body, "its \"name\"", request.streams()) {
+        // Raw values, since numbers may be larger than any of Rust's.
+        let sent = std::str::from_utf8(&sent).expect("an upstream gets UTF-8");
+        let sent: BTreeMap<String, &RawValue> = serde_json::from_str(sent).expect("and JSON");
+        assert_eq!(sent["model"].get(), r#""its \"name\"""#);
+        assert!(!sent.contains_key("wattgate"));
+    }
+}
