@@ -66,11 +66,15 @@ fn merge(members: &mut Map<String, Value>, name: String, more: Value) {
         (_, Value::Null) => {}
         (None, Value::Array(items)) => {
             let mut list = vec![];
-            items.into_iter().for_each(|item| join(&mut list, item));
+            for item in items {
+                join(&mut list, item);
+            }
             members.insert(name, list.into());
         }
         (Some(Value::Array(list)), Value::Array(items)) => {
-            items.into_iter().for_each(|item| join(list, item));
+            for item in items {
+                join(list, item);
+            }
         }
         (Some(Value::String(text)), Value::String(more)) if !REPLACED.contains(&&*name) => {
             text.push_str(&more);
@@ -103,7 +107,8 @@ mod tests {
     use super::*;
 
     fn of(chunks: &[Value]) -> Result<Value, ErrorKind> {
-        let body: String = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect();
+        let body = chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect::<Vec<_>>();
+        let body = body.concat();
         let asked = Asked { choices: 1, ..Asked::default() };
         collected(body.as_bytes(), asked).map(|answer| serde_json::from_slice(&answer).unwrap())
     }

@@ -23,6 +23,10 @@ pub(crate) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' 
 
 const NAME: &str = "chat";
 
+/// Instructions of one rendering. A thousand turns with tools take some 300,000; a template that
+/// loops for ever is a hostile one, and the engine's other requests wait for it.
+const FUEL: u64 = 10_000_000;
+
 /// A model's chat template, compiled.
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
@@ -41,6 +45,7 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         environment
             .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
@@ -100,7 +105,8 @@ impl ChatTemplate {
         guard: &ControlTokenGuard,
     ) -> Result<String, Error> {
         let as_is = self.render_as_is(turns, tools, variables, guard);
-        if as_is.is_ok() && !self.dropped.concerns(turns) {
+        let is_endless = |error: &Error| error.kind() == ErrorKind::OutOfFuel;
+        if as_is.as_ref().map_or_else(is_endless, |_| !self.dropped.concerns(turns)) {
             return as_is;
         }
         let one_call = self.dialect.calls.is_some_and(|format| !format.allows_parallel());

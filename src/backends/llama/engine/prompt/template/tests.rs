@@ -297,3 +297,19 @@ fn past_calls_are_rendered_whatever_their_arguments_are() {
         assert!(render_with_tools(source, &turns).unwrap().contains("no"));
     }
 }
+
+#[test]
+fn a_template_that_computes_without_end_is_stopped() {
+    let nested = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+    let error = render(nested, &[turn(Role::User, "Hi")]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfFuel);
+}
+
+#[test]
+fn ten_thousand_turns_are_within_the_fuel() {
+    let role = |i: u32| if i.is_multiple_of(2) { Role::User } else { Role::Assistant };
+    let turns: Vec<Turn> = (0..10_000).map(|i| turn(role(i), "word")).collect();
+    for source in [CHATML, QWEN3, LLAMA] {
+        assert!(render(source, &turns).is_ok());
+    }
+}
