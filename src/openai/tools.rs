@@ -171,7 +171,7 @@ pub struct ToolCall {
 pub struct FunctionCall {
     pub name: String,
     /// JSON text from the model, not validated. An object is taken for its text.
-    #[serde(default, deserialize_with = "json_text")]
+    #[serde(deserialize_with = "json_text")]
     pub arguments: String,
 }
 

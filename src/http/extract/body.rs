@@ -49,9 +49,10 @@ pub type Parse = fn(&[u8]) -> Result<Request, ApiError>;
 pub fn parse(body: Bytes, parse: Parse) -> Result<(Request, Bytes), ApiError> {
     match parse(&body) {
         Ok(request) => Ok((request, body)),
-        Err(ApiError::RepeatedField(param)) => {
-            let body = last_wins(&body).ok_or(ApiError::RepeatedField(param))?;
-            Ok((parse(&body)?, body.into()))
+        // What is wrong may be a value that a later one replaces.
+        Err(ApiError::RepeatedField(_) | ApiError::InvalidField { .. }) => {
+            let body = last_wins(&body).map_or(body, Bytes::from);
+            Ok((parse(&body)?, body))
         }
         Err(error) => Err(error),
     }
