@@ -330,8 +330,8 @@ impl Attempt {
     fn observe(&mut self, item: &Result<Event, ErrorKind>) {
         match item {
             // The first byte answers the probe: others need not wait for the last one.
-            Ok(Event::Started) if self.admission == Admission::Probe => {
-                self.upstream.breaker().settle(Admission::Probe, Outcome::Answered, Instant::now());
+            Ok(Event::Started) if self.admission != Admission::Ordinary => {
+                self.upstream.breaker().settle(self.admission, Outcome::Answered, Instant::now());
                 self.admission = Admission::Ordinary;
             }
             Ok(Event::Done(_)) => self.outcome = Outcome::Answered,

@@ -130,8 +130,16 @@ impl Transcript {
     /// or when `[DONE]` closed an answer. A chunk's own word of its energy comes before that of a
     /// comment.
     pub(super) fn finish(self) -> Result<Vec<Event>, ErrorKind> {
-        let comment = self.scanner.energy();
-        let mut answer = self.answer;
+        let Self { mut scanner, mut answer } = self;
+        // Half an event at the end is none; one that only lacks its blank line counts.
+        let last = scanner.end(|data, is_error| answer.read(data, is_error));
+        if let Err(error) = last
+            && !answer.is_complete()
+            && !matches!(error, ErrorKind::Protocol(_))
+        {
+            return Err(error);
+        }
+        let comment = scanner.energy();
         if !(answer.is_complete() || (answer.done && !answer.begun.is_empty())) {
             return Err(failure::protocol("the stream ended before the answer did"));
         }

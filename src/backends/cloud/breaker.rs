@@ -18,14 +18,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Longest time for which an upstream's own word keeps requests away: it may be back earlier.
 const LONGEST_REST: Duration = Duration::from_mins(1);
 
-/// How long a request may have to wait for the news of the probe: one that answers does so at its
-/// first byte.
+/// Most probes at once. The first one may be a whole answer, without a byte before its end: others
+/// are not shut out meanwhile, and few enough wait in vain if the upstream is still ill.
+const PROBES_MAX: u32 = 8;
+
+/// How long a request beyond these may have to wait for their news.
 const PROBE_NEWS: Duration = Duration::from_secs(1);
 
 /// Whether an upstream may be asked.
 #[derive(Debug)]
 pub(super) struct Breaker {
     state: State,
+    /// Rounds of probes so far: what a probe of an earlier one reports is old news.
+    round: u32,
     /// What the upstream said when it asked to be left alone, and until when.
     rest: Option<(ErrorKind, Instant)>,
 }
@@ -34,17 +39,17 @@ pub(super) struct Breaker {
 enum State {
     /// Asked freely.
     Closed { failures: u32 },
-    /// Left alone until then; afterwards one request may probe it.
+    /// Left alone until then; afterwards requests may probe it.
     Open { until: Instant, pause: Duration },
-    /// One request is finding out.
-    Probing { pause: Duration },
+    /// So many requests are finding out.
+    Probing { pause: Duration, out: u32 },
 }
 
 /// Permission for one request; handed back with its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Ordinary,
-    Probe,
+    Probe { round: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +87,7 @@ impl Outcome {
 
 impl Breaker {
     pub(super) fn new() -> Self {
-        Self { state: State::Closed { failures: 0 }, rest: None }
+        Self { state: State::Closed { failures: 0 }, round: 0, rest: None }
     }
 
     /// When `admit` may succeed again; `None` while it does.
@@ -90,7 +95,7 @@ impl Breaker {
         let shut = match self.state {
             State::Closed { .. } => None,
             State::Open { until, .. } => left(until, now),
-            State::Probing { .. } => Some(PROBE_NEWS),
+            State::Probing { out, .. } => (out >= PROBES_MAX).then_some(PROBE_NEWS),
         };
         let rest = self.rest.as_ref().and_then(|(_, until)| left(*until, now));
         shut.max(rest)
@@ -107,8 +112,13 @@ impl Breaker {
         match self.state {
             State::Closed { .. } => Ok(Admission::Ordinary),
             State::Open { until, pause } if now >= until => {
-                self.state = State::Probing { pause };
-                Ok(Admission::Probe)
+                self.round = self.round.wrapping_add(1);
+                self.state = State::Probing { pause, out: 1 };
+                Ok(Admission::Probe { round: self.round })
+            }
+            State::Probing { pause, out } if out < PROBES_MAX => {
+                self.state = State::Probing { pause, out: out + 1 };
+                Ok(Admission::Probe { round: self.round })
             }
             State::Open { .. } | State::Probing { .. } => Err(ErrorKind::Unavailable(
                 "the circuit breaker is open after repeated failures of the upstream".to_owned(),
@@ -117,14 +127,13 @@ impl Breaker {
     }
 
     /// Learns how an admitted request went. What ordinary requests report after the breaker opened
-    /// is old news: only the probe's word counts then.
+    /// is old news: only the probes' word counts then, and the first one decides.
     pub(super) fn settle(&mut self, admission: Admission, outcome: Outcome, now: Instant) {
-        self.state = match (self.state, admission, outcome) {
-            (State::Closed { .. }, Admission::Ordinary, Outcome::Answered)
-            | (State::Probing { .. }, Admission::Probe, Outcome::Answered) => {
-                State::Closed { failures: 0 }
-            }
-            (State::Closed { failures }, Admission::Ordinary, Outcome::Failed) => {
+        let probes = admission == Admission::Probe { round: self.round };
+        self.state = match (self.state, outcome) {
+            (State::Closed { .. }, Outcome::Answered) => State::Closed { failures: 0 },
+            (State::Probing { .. }, Outcome::Answered) if probes => State::Closed { failures: 0 },
+            (State::Closed { failures }, Outcome::Failed) if admission == Admission::Ordinary => {
                 let failures = failures + 1;
                 if failures < FAILURES_TO_OPEN {
                     State::Closed { failures }
@@ -132,14 +141,15 @@ impl Breaker {
                     State::Open { until: now + FIRST_PAUSE, pause: FIRST_PAUSE }
                 }
             }
-            (State::Probing { pause }, Admission::Probe, Outcome::Failed) => {
+            (State::Probing { pause, .. }, Outcome::Failed) if probes => {
                 let pause = (2 * pause).min(LONGEST_PAUSE);
                 State::Open { until: now + pause, pause }
             }
-            (State::Probing { pause }, Admission::Probe, Outcome::Neutral) => {
-                State::Open { until: now, pause }
-            }
-            (unchanged, _, _) => unchanged,
+            (State::Probing { pause, out }, Outcome::Neutral) if probes => match out {
+                0 | 1 => State::Open { until: now, pause },
+                _ => State::Probing { pause, out: out - 1 },
+            },
+            (unchanged, _) => unchanged,
         };
     }
 
@@ -207,14 +217,34 @@ mod tests {
     }
 
     #[test]
-    fn one_probe_at_a_time_closes_it_again() {
+    fn the_first_probe_that_is_answered_closes_it_and_few_others_wait_with_it() {
         let now = Instant::now();
         let mut breaker = opened(now);
         assert_eq!(breaker.admit(now).unwrap_err().label(), "unavailable");
-        assert_eq!(breaker.admit(now + SECOND), Ok(Admission::Probe));
-        assert!(!is_ready(&breaker, now + SECOND) && breaker.admit(now + SECOND).is_err());
-        breaker.settle(Admission::Probe, Outcome::Answered, now + SECOND);
-        assert_eq!(breaker.admit(now + SECOND), Ok(Admission::Ordinary));
+        let later = now + SECOND;
+        for _ in 0..PROBES_MAX {
+            assert!(is_ready(&breaker, later));
+            assert_eq!(breaker.admit(later), Ok(Admission::Probe { round: 1 }));
+        }
+        assert_eq!(breaker.ready_in(later), Some(PROBE_NEWS));
+        assert!(breaker.admit(later).is_err());
+        breaker.settle(Admission::Probe { round: 1 }, Outcome::Answered, later);
+        assert_eq!(breaker.admit(later), Ok(Admission::Ordinary));
+    }
+
+    #[test]
+    fn the_first_probe_that_fails_opens_it_and_the_others_are_old_news() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let probes = [(); 3].map(|()| breaker.admit(now + SECOND).unwrap());
+        breaker.settle(probes[0], Outcome::Failed, now + SECOND);
+        breaker.settle(probes[1], Outcome::Failed, now + SECOND);
+        assert_eq!(breaker.ready_in(now + SECOND), Some(2 * SECOND), "doubled once");
+        assert_eq!(breaker.admit(now + 3 * SECOND), Ok(Admission::Probe { round: 2 }));
+        for outcome in [Outcome::Answered, Outcome::Failed, Outcome::Neutral] {
+            breaker.settle(probes[2], outcome, now + 3 * SECOND);
+            assert_eq!(breaker.admit(now + 3 * SECOND), Ok(Admission::Probe { round: 2 }));
+        }
     }
 
     #[test]
@@ -224,11 +254,14 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..7 {
             let start = now;
-            while breaker.admit(now).is_err() {
-                now += SECOND;
-            }
+            let probe = loop {
+                match breaker.admit(now) {
+                    Ok(probe) => break probe,
+                    Err(_) => now += SECOND,
+                }
+            };
             pauses.push((now - start).as_secs());
-            breaker.settle(Admission::Probe, Outcome::Failed, now);
+            breaker.settle(probe, Outcome::Failed, now);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
     }
@@ -237,9 +270,10 @@ mod tests {
     fn an_abandoned_probe_lets_the_next_request_probe() {
         let now = Instant::now() + SECOND;
         let mut breaker = opened(now.checked_sub(SECOND).unwrap());
-        assert_eq!(breaker.admit(now), Ok(Admission::Probe));
-        breaker.settle(Admission::Probe, Outcome::Neutral, now);
-        assert_eq!(breaker.admit(now), Ok(Admission::Probe));
+        let (first, second) = (breaker.admit(now).unwrap(), breaker.admit(now).unwrap());
+        breaker.settle(first, Outcome::Neutral, now);
+        breaker.settle(second, Outcome::Neutral, now);
+        assert_eq!(breaker.admit(now), Ok(Admission::Probe { round: 2 }));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! that a comment reports.
 //!
 //! Pure. Reads what the SSE standard defines, as far as an answer in JSON needs it: lines end with
-//! LF, CRLF or CR, a byte order mark at the start is skipped, and an event that the stream does not
-//! complete is dropped.
+//! LF, CRLF or CR, a byte order mark at the start is skipped, and the last event counts
+//! without its blank line, which the standard would drop.
 
 use memchr::memchr2;
 
@@ -96,6 +96,18 @@ impl Scanner {
     /// What the last comment of the known form said the answer took.
     pub(super) fn energy(&self) -> Option<EnergyFigure> {
         self.energy
+    }
+
+    /// Ends the stream: as [`Self::feed`] for an event that only lacks its blank line.
+    pub(super) fn end<E>(
+        &mut self,
+        mut each: impl FnMut(&[u8], bool) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let line = std::mem::take(&mut self.line);
+        if !line.is_empty() {
+            self.cut_line(&line, &mut each)?;
+        }
+        self.end_event(&mut each)
     }
 
     /// Bytes held of an event that is not complete.

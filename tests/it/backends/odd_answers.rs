@@ -151,6 +151,28 @@ async fn a_probe_that_is_being_answered_lets_the_others_in() {
 }
 
 #[tokio::test]
+async fn a_probe_without_a_byte_yet_shuts_nobody_out() {
+    let upstream = MockUpstream::start().await;
+    let app = one_model(&upstream).await;
+    for _ in 0..5 {
+        app.chat(&ask("m", "play 500")).await;
+    }
+    let ready = || async { (app.get("/v1/models/m").await.json["ready"] == true).then_some(()) };
+    eventually(ready).await;
+    let beside = async {
+        app.until_in_flight("m", 1).await;
+        for _ in 0..3 {
+            let beside = app.chat(&ask("m", "hi")).await;
+            assert_eq!(beside.status, 200, "{}", beside.text);
+        }
+    };
+    tokio::select! {
+        probe = app.chat(&ask("m", "play hang")) => panic!("answered: {}", probe.text),
+        () = beside => {}
+    }
+}
+
+#[tokio::test]
 async fn a_kept_connection_that_closes_as_the_request_arrives_is_replaced_once() {
     let kept = vec![whole(200, JSON, ANSWER), Step::Next];
     let cases = [

@@ -164,6 +164,28 @@ fn errors_in_a_stream_end_it() {
 }
 
 #[test]
+fn the_last_event_may_lack_its_blank_line() {
+    let ended = |last: &str| {
+        let mut transcript = Transcript::new(ONE);
+        feed(&mut transcript, TEXT).unwrap();
+        transcript.feed(format!("data: {last}").as_bytes()).unwrap();
+        transcript.finish().map(|events| match events.first() {
+            Some(Event::UpstreamChunks(chunks)) => chunks.objects().collect::<String>(),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(ended(STOP).unwrap(), STOP);
+    assert_eq!(ended(&format!("{STOP}\r\n")).unwrap(), STOP);
+    assert!(ended("[DONE]").is_ok());
+    assert_eq!(
+        ended(r#"{"error":{"message":"m","code":429}}"#).unwrap_err().label(),
+        "rate_limited"
+    );
+    let half = ended(&STOP[..STOP.len() - 4]).unwrap_err();
+    assert_eq!(half, failure::protocol("the stream ended before the answer did"));
+}
+
+#[test]
 fn odd_events_are_not_the_end() {
     for odd in [
         "ping",
