@@ -357,6 +357,17 @@ async fn a_disconnect_before_the_load_is_recorded_at_once_without_work() {
 }
 
 #[tokio::test]
+async fn an_engine_does_not_see_the_gateways_environment() {
+    let app = TestApp::start_fake(&model("smol", "preload", "")).await;
+    app.until_loaded("smol").await;
+    let pid = pid(&app, "smol").unwrap().as_raw_nonzero();
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "cargo sets it for tests");
+    assert!(environment.contains("OMP_WAIT_POLICY=") && !environment.contains("CARGO_"));
+}
+
+#[tokio::test]
 async fn a_model_that_is_being_loaded_says_when_to_come_back() {
     let fake = FakeModel::new("preloads_slowly", "load_ms = 2000");
     let app = TestApp::start_fake(&model_at(fake.path(), "smol", "preload", "")).await;

@@ -166,8 +166,9 @@ async fn a_probe_without_a_byte_yet_shuts_nobody_out() {
             assert_eq!(beside.status, 200, "{}", beside.text);
         }
     };
+    let silent = ask("m", "play hang");
     tokio::select! {
-        probe = app.chat(&ask("m", "play hang")) => panic!("answered: {}", probe.text),
+        probe = app.chat(&silent) => panic!("answered: {}", probe.text),
         () = beside => {}
     }
 }

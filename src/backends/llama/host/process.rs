@@ -1,5 +1,6 @@
 //! One engine process and the socket to it: start and exit. Does not read or write the socket.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -37,6 +38,8 @@ impl EngineProcess {
             .args(fake.then_some("--fake"))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| is_kept(name)))
             .env("OMP_WAIT_POLICY", "passive")
             .env("GOMP_SPINCOUNT", SPINS)
             // A group of its own: Ctrl-C signals the terminal's group, and the gateway drains
@@ -77,9 +80,56 @@ impl EngineProcess {
     }
 }
 
+/// Whether an engine gets this variable of the gateway. It parses untrusted files, so it gets what
+/// its libraries read, and no key.
+fn is_kept(name: &OsStr) -> bool {
+    const NAMES: [&str; 9] = [
+        "HOME",
+        "LANG",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "PATH",
+        "TMPDIR",
+        "TZ",
+        "XDG_CACHE_HOME",
+        "XDG_RUNTIME_DIR",
+    ];
+    const FAMILIES: [&str; 14] = [
+        "CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LC_", "LLAMA_", "MALLOC_", "NVIDIA_",
+        "OMP_", "ROCR_", "RUST_", "VK_",
+    ];
+    let Some(name) = name.to_str() else { return false };
+    let is_secret = ["KEY", "TOKEN", "SECRET", "PASSWORD"].iter().any(|word| name.contains(word));
+    let is_known = NAMES.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family));
+    is_known && !is_secret
+}
+
 /// Resident memory of a process in bytes, with shared pages in full.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(pages.saturating_mul(u64::try_from(rustix::param::page_size()).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_gets_what_its_libraries_read_and_no_key() {
+        for (name, kept) in [
+            ("CUDA_VISIBLE_DEVICES", true),
+            ("OMP_NUM_THREADS", true),
+            ("RUST_LOG", true),
+            ("HOME", true),
+            ("OPENAI_API_KEY", false),
+            ("HF_TOKEN", false),
+            ("LLAMA_API_KEY", false),
+            ("NVIDIA_API_KEY", false),
+            ("AWS_SECRET_ACCESS_KEY", false),
+            ("SOMETHING", false),
+        ] {
+            assert_eq!(is_kept(OsStr::new(name)), kept, "{name}");
+        }
+    }
 }
