@@ -63,7 +63,43 @@ const PLAIN: [&str; 16] = [
     "multipleOf",
 ];
 
-/// Formats that are enforced. Others are annotations, as JSON Schema has it.
+/// Formats in common use that describe a text and are not enforced, as JSON Schema allows: those of
+/// its own vocabulary, of `OpenAPI` and of Pydantic. A strict schema with any other one is refused.
+const ANNOTATIONS: [&str; 31] = [
+    "base64",
+    "base64url",
+    "binary",
+    "byte",
+    "char",
+    "color",
+    "decimal",
+    "directory-path",
+    "double",
+    "file-path",
+    "float",
+    "html",
+    "idn-email",
+    "idn-hostname",
+    "int32",
+    "int64",
+    "iri",
+    "iri-reference",
+    "json-pointer",
+    "json-string",
+    "markdown",
+    "multi-host-uri",
+    "password",
+    "path",
+    "phone",
+    "regex",
+    "relative-json-pointer",
+    "uri-reference",
+    "uri-template",
+    "url",
+    "uuid4",
+];
+
+/// Formats that are enforced.
 const FORMATS: [&str; 10] =
     ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
 
@@ -116,10 +152,11 @@ pub(super) fn prepare(
     {
         fields.insert("$defs".to_owned(), definitions.into());
     }
-    match writer.unenforced.into_iter().map(|key| format!("`{key}`")).collect::<Vec<_>>() {
-        keys if keys.is_empty() => Ok(prepared),
-        keys => Err(GrammarError::Unsupported(format!("{} cannot be enforced", keys.join(", ")))),
+    if writer.unenforced.is_empty() {
+        return Ok(prepared);
     }
+    let keywords = writer.unenforced.into_iter().collect::<Vec<_>>().join(", ");
+    Err(GrammarError::Unsupported(format!("{keywords} cannot be enforced")))
 }
 
 /// How a subschema is used.
@@ -159,7 +196,7 @@ struct Writer<'s> {
     /// In the order of their names, which are numbers.
     definitions: IndexSet<Definition<'s>>,
     /// Keywords that a strict schema may not have.
-    unenforced: BTreeSet<&'static str>,
+    unenforced: BTreeSet<String>,
     size: usize,
 }
 
@@ -203,6 +240,9 @@ impl<'s> Writer<'s> {
                     all.into()
                 }
                 ("format", Value::String(format)) if !FORMATS.contains(&format.as_str()) => {
+                    if !self.lenient && !ANNOTATIONS.contains(&format.as_str()) {
+                        self.unenforced.insert(format!("\"format\": \"{format}\""));
+                    }
                     continue;
                 }
                 // The wrong type: the compiler says so.
@@ -233,7 +273,9 @@ impl<'s> Writer<'s> {
 
     fn refer(&mut self, to: &str, used: Use) -> Result<Value, GrammarError> {
         let Some(schema) = self.references.find(to) else {
-            return Err(GrammarError::Unsupported("a `$ref` leads to no place in it".to_owned()));
+            return Err(GrammarError::Unsupported(format!(
+                "the `$ref` {to:?} leads to no place in it"
+            )));
         };
         let (place, _) = self.definitions.insert_full(Definition { schema, used });
         Ok(format!("#/$defs/{place}").into())
@@ -271,7 +313,8 @@ impl<'s> Writer<'s> {
             _ => value == true,
         };
         let known = UNENFORCED.iter().find(|known| **known == key);
-        self.unenforced.extend(known.filter(|_| !idle && !self.lenient));
+        let named = known.filter(|_| !idle && !self.lenient).map(|key| format!("\"{key}\""));
+        self.unenforced.extend(named);
     }
 
     /// Forbids members without a name, unless the schema allows them.
