@@ -257,7 +257,7 @@ impl Refusal {
     }
 }
 
-fn answer(upstream: Arc<Upstream>, job: Job) -> BoxStream<'static, Result<Event, ErrorKind>> {
+fn answer(upstream: Arc<Upstream>, job: Job) -> impl Stream<Item = Result<Event, ErrorKind>> {
     let events = async move {
         let streams = job.request.streams();
         let wait = upstream.config.headers_timeout(streams);
@@ -273,7 +273,7 @@ fn answer(upstream: Arc<Upstream>, job: Job) -> BoxStream<'static, Result<Event,
             Ok(Ok(response)) => whole(response, Asked::of(&job.request), deadline, late).boxed(),
         }
     };
-    stream::once(events).flatten().boxed()
+    stream::once(events).flatten()
 }
 
 fn failed(error: ErrorKind) -> BoxStream<'static, Result<Event, ErrorKind>> {

@@ -38,10 +38,11 @@ fn without_receipt(object: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn receipt() -> Receipt {
+    /// One of a request that nothing is known of.
+    pub(in crate::http) fn receipt() -> Receipt {
         Receipt {
             request_id: "r".into(),
             policy: "default".into(),

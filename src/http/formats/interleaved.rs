@@ -8,8 +8,8 @@ use super::choices::Choices;
 use super::events::EventWriter;
 use super::format::{Answer, Content, ReplyFormat};
 use crate::backends::Event;
+use crate::http::receipt::tests::receipt;
 use crate::openai::{FinishReason, RankedToken, TokenLogprob, Usage};
-use crate::traffic::Receipt;
 
 /// What a client has of one choice in the end.
 #[derive(Debug, Default, PartialEq)]
@@ -173,19 +173,4 @@ pub(super) fn collect(
     let (content, finish) = (Content::Local(choices), FinishReason::Length);
     let answer: Bytes = format.whole(Answer { content, finish, usage }).unwrap();
     serde_json::from_slice(&answer).unwrap()
-}
-
-fn receipt() -> Receipt {
-    Receipt {
-        request_id: "r".into(),
-        policy: "default".into(),
-        route: None,
-        model: None,
-        reason: "because".into(),
-        candidates: [].into(),
-        attempts: vec![],
-        energy: None,
-        carbon: None,
-        electricity_dollars: None,
-    }
 }

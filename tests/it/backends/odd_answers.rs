@@ -131,15 +131,21 @@ async fn an_upstream_that_asks_for_rest_is_not_asked_before() {
     assert!(limited.elapsed() < Duration::from_secs(10), "one refusal shuts no model");
 }
 
-#[tokio::test]
-async fn a_probe_that_is_being_answered_lets_the_others_in() {
-    let upstream = MockUpstream::start().await;
-    let app = one_model(&upstream).await;
+/// A gateway whose model has failed until it was shut, and may be asked again.
+async fn about_to_be_probed(upstream: &MockUpstream) -> TestApp {
+    let app = one_model(upstream).await;
     for _ in 0..5 {
         app.chat(&ask("m", "play 500")).await;
     }
     let ready = || async { (app.get("/v1/models/m").await.json["ready"] == true).then_some(()) };
     eventually(ready).await;
+    app
+}
+
+#[tokio::test]
+async fn a_probe_that_is_being_answered_lets_the_others_in() {
+    let upstream = MockUpstream::start().await;
+    let app = about_to_be_probed(&upstream).await;
     // It never ends: half an answer, then silence.
     let mut probe =
         app.send("/v1/chat/completions", &ask_streaming("m", "play hang-mid a b c d")).await;
@@ -153,12 +159,7 @@ async fn a_probe_that_is_being_answered_lets_the_others_in() {
 #[tokio::test]
 async fn a_probe_without_a_byte_yet_shuts_nobody_out() {
     let upstream = MockUpstream::start().await;
-    let app = one_model(&upstream).await;
-    for _ in 0..5 {
-        app.chat(&ask("m", "play 500")).await;
-    }
-    let ready = || async { (app.get("/v1/models/m").await.json["ready"] == true).then_some(()) };
-    eventually(ready).await;
+    let app = about_to_be_probed(&upstream).await;
     let beside = async {
         app.until_in_flight("m", 1).await;
         for _ in 0..3 {
