@@ -22,13 +22,23 @@ impl Serving {
     }
 
     pub fn start_in(dir: TempDir) -> Self {
+        let command = serve(dir.path(), "127.0.0.1:0");
+        Self::start_by(command, dir)
+    }
+
+    /// Starts by a command that becomes the gateway.
+    pub fn start_by(mut command: Command, dir: TempDir) -> Self {
         let log = std::fs::File::create(dir.path().join("process.log")).unwrap();
-        let mut serve = serve(dir.path(), "127.0.0.1:0");
-        let mut child = serve.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("listening on ").expect("serve says where it listens");
         Self { url: url.to_owned(), child, dir }
+    }
+
+    /// What the process has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("process.log")).unwrap()
     }
 
     pub fn pid(&self) -> u32 {
