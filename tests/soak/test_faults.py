@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from soak.exchange import exchange
+from soak.exchange import STUCK, exchange
 from soak.faults import Faults
 from soak.gateway import SLOTS, Gateway
 from soak.load import EXPECTED, SHARE, Load, chat
@@ -23,6 +23,8 @@ ALL_FAULTS_SECONDS = 80.0
 # Longest time for all that was begun to end, once clients have left: the longest deadline of a record is 30 s.
 SETTLE_SECONDS = 60.0
 PAUSE_SECONDS_MAX = 60.0
+WATCH_SECONDS = 2.0
+LATE_SECONDS_MAX = 10.0
 
 
 async def until(check, seconds: float) -> None:
@@ -89,6 +91,7 @@ async def storm(gateway: Gateway, upstream: Upstream) -> None:
     pause = min(SECONDS / (len(faults) + 1), PAUSE_SECONDS_MAX)
     memory: list[tuple[float, int]] = []
     happened = 0
+    stood_still = False
     print(f"{capacity:.1f} chats/s at most; {rate:.1f} requests/s; a fault every {pause:.0f} s for {SECONDS:.0f} s")
 
     async def misfortune() -> None:
@@ -104,9 +107,14 @@ async def storm(gateway: Gateway, upstream: Upstream) -> None:
             print(f"{time.strftime('%H:%M:%S')} {fault.__name__} ({time.monotonic() - began:.1f} s), {gateway.rss_kib()} KiB")
 
     async def watch() -> None:
+        nonlocal stood_still
         while True:
             memory.append((time.monotonic(), gateway.rss_kib()))
-            await asyncio.sleep(2)
+            await asyncio.sleep(WATCH_SECONDS)
+            late = time.monotonic() - memory[-1][0] - WATCH_SECONDS
+            if late > LATE_SECONDS_MAX:
+                stood_still = True
+                print(f"the clients stood still for {late:.0f} s: this process was stopped, or starved")
 
     watching, failing = asyncio.create_task(watch()), asyncio.create_task(misfortune())
     running = asyncio.create_task(load.run(rate, SECONDS))
@@ -128,7 +136,9 @@ async def storm(gateway: Gateway, upstream: Upstream) -> None:
     print(f"{len(logged)} records and {annotations} other lines logged, {dropped:.0f} dropped; {len(load.accepted)} accepted")
     print(f"memory {memory[0][1]} to {memory[-1][1]} KiB, slope of the later part {slope} KiB/min")
     assert happened >= len(faults) or SECONDS < ALL_FAULTS_SECONDS, f"only {happened} of {len(faults)} faults"
-    assert load.statuses.keys() <= EXPECTED, load.statuses
+    # Replies to clients that stood still are cut off, or time out as soon as they go on.
+    expected = EXPECTED | {STUCK} if stood_still else EXPECTED
+    assert load.statuses.keys() <= expected, load.statuses
     assert growth < GROWTH_KIB_MAX, memory[:: max(1, len(memory) // 20)]
     assert slope is None or slope < SLOPE_KIB_PER_MINUTE_MAX, memory[:: max(1, len(memory) // 20)]
     await until(lambda: every_place_is_free(gateway), 30)
