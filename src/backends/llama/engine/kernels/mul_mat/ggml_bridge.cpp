@@ -12,9 +12,10 @@
 #include <cstddef>
 #include <vector>
 
-// Mirrors `Kernels` in ../mul_mat.rs. A matrix has `rows` of `columns` weights each, `type` is ggml's id.
+// Mirrors `KernelTable` in ../mul_mat.rs. A matrix has `rows` of `columns` weights each, `type` is ggml's id.
 struct wattgate_kernels {
     bool (*packs)(int type, size_t columns, size_t rows);
+    size_t (*packed_bytes)(int type, size_t columns, size_t rows);
     void (*pack)(int type, const void * plain, void * packed, size_t columns, size_t rows);
     size_t (*quantised_bytes)(size_t columns);
     void (*quantise)(const float * vector, void * quantised, size_t columns);
@@ -112,6 +113,11 @@ ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size)
     return buffer;
 }
 
+size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
+    return packs(tensor) ? kernels->packed_bytes(tensor->type, size_t(tensor->ne[0]), size_t(tensor->ne[1])) :
+                           ggml_nbytes(tensor);
+}
+
 size_t get_alignment(ggml_backend_buffer_type_t) {
     return 64;
 }
@@ -122,6 +128,7 @@ ggml_backend_buffer_type_t packed_buffer_type() {
         type.iface.get_name           = get_name;
         type.iface.alloc_buffer       = alloc_buffer;
         type.iface.get_alignment      = get_alignment;
+        type.iface.get_alloc_size     = get_alloc_size;
         type.device                   = ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0);
         type.context                  = new packed_weights();
         return type;
