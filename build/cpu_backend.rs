@@ -155,6 +155,8 @@ fn compiler(ggml: &Path, standard: &str) -> cc::Build {
         .debug(false)
         .warnings(false)
         .flag_if_supported("-w")
+        // Unique symbols would stay global.
+        .flag_if_supported("-fno-gnu-unique")
         .include(ggml.join("include"))
         .include(ggml.join("src"))
         .include(ggml.join("src/ggml-cpu"));

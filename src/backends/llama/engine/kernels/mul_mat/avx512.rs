@@ -1,11 +1,12 @@
 //! Kernels for AVX-512 with byte products (VNNI): sixteen rows in a register.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm256_loadu_si256, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtph_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mask_add_epi8, _mm512_mul_ps,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_srli_epi16, _mm512_storeu_ps,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512,
+    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512,
+    _mm512_mask_add_epi8, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps,
 };
+use std::ptr;
 
 use super::layout::{Block, Each, FifthBits, Fours, Nibbles, Q4_0, Q4_1, Q5_0, Q8_0, Values};
 use super::tiles::Job;
@@ -14,6 +15,10 @@ mod superblocks;
 
 /// Vectors in a tile at most: with the weights they fill the registers.
 pub(super) const VECTORS_MAX: usize = 8;
+
+/// Distance of prefetched weights, and the bytes that a prefetch reads.
+const PREFETCH_BYTES: usize = 2048;
+const LINE_BYTES: usize = 64;
 
 /// A block that AVX-512 unpacks into unsigned bytes.
 pub(super) trait Unpack: Block {
@@ -49,6 +54,7 @@ pub(super) fn product<B: Unpack, const N: usize>(job: &Job<'_, B>, group: usize,
     let mut sums = [_mm512_setzero_ps(); N];
     for (place, block) in job.rows(group).iter().enumerate() {
         for step in 0..B::STEPS {
+            prefetch(block, step);
             // SAFETY: the features are this function's.
             let weights = unsafe { block.unpack(step) };
             for (vector, sum) in sums.iter_mut().enumerate() {
@@ -60,6 +66,18 @@ pub(super) fn product<B: Unpack, const N: usize>(job: &Job<'_, B>, group: usize,
     for (vector, &sum) in sums.iter().enumerate() {
         // SAFETY: `place` points to sixteen floats that no other thread writes.
         unsafe { _mm512_storeu_ps(job.place(group, first + vector), sum) };
+    }
+}
+
+/// Asks for the weights that follow `step` at some distance: an answer alone waits for memory, and
+/// the processor's own prefetching stops at the end of each page of 4 KiB.
+#[inline]
+fn prefetch<B: Block>(block: &B, step: usize) {
+    let bytes = size_of::<B>() / B::STEPS;
+    let start = ptr::from_ref(block).cast::<i8>().wrapping_add(step * bytes + PREFETCH_BYTES);
+    for offset in (0..bytes).step_by(LINE_BYTES) {
+        // SAFETY: a prefetch may be of any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset)) };
     }
 }
 

@@ -10,7 +10,12 @@
 #include "traits.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 // Mirrors `KernelTable` in ../mul_mat.rs. A matrix has `rows` of `columns` weights each, `type` is ggml's id.
 struct wattgate_kernels {
@@ -102,9 +107,24 @@ const char * get_name(ggml_backend_buffer_type_t) {
     return "CPU_WATTGATE";
 }
 
+// Asks for huge pages: every token reads all weights once, and with pages of 4 KiB waits for their addresses.
+void prefer_huge_pages(void * start, size_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr uintptr_t page = 2 << 20;
+    const uintptr_t     from = (uintptr_t(start) + page - 1) / page * page, to = (uintptr_t(start) + size) / page * page;
+    if (from < to) {
+        // A kernel without them goes on with small ones.
+        (void) madvise(reinterpret_cast<void *>(from), to - from, MADV_HUGEPAGE);
+    }
+#else
+    (void) start, (void) size;
+#endif
+}
+
 ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size) {
     ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
     if (buffer) {
+        prefer_huge_pages(ggml_backend_buffer_get_base(buffer), size);
         buffer->buft             = buft;
         buffer->iface.set_tensor = set_tensor;
         buffer->iface.get_tensor = nullptr;
