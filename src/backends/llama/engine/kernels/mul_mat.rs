@@ -229,13 +229,14 @@ impl<'a> Place<'a> {
     }
 }
 
-/// A function that computes its part of a job, in tiles of the listed widths.
+/// A function that computes its part of a job, in tiles of the listed widths. The sums of the
+/// widest and the weights fill the registers.
 macro_rules! multiply {
     ($name:ident, $features:literal, $module:ident, $($width:literal)+) => {
         #[target_feature(enable = $features)]
         fn $name<B: $module::Unpack>(job: &Job<'_, B>, part: usize, parts: usize) {
             for group in job.part(part, parts) {
-                job.tiles($module::VECTORS_MAX, |first, width| match width {
+                job.tiles(&[$($width),+], |first, width| match width {
                     $($width => $module::product::<B, $width>(job, group, first),)+
                     _ => {}
                 });
@@ -244,7 +245,7 @@ macro_rules! multiply {
     };
 }
 
-multiply!(multiply_512, "avx512f,avx512bw,avx512vnni", avx512, 1 2 3 4 5 6 7 8);
+multiply!(multiply_512, "avx512f,avx512bw,avx512vnni", avx512, 1 2 3 4 5 6 7 8 12 16);
 multiply!(multiply_256, "avx2,fma,f16c", avx2, 1 2 3 4);
 
 #[cfg(test)]

@@ -17,9 +17,6 @@ use super::tiles::Job;
 /// Rows in one register.
 const LANES: usize = ROWS / 2;
 
-/// Vectors in a tile at most: with the weights they fill the registers.
-pub(super) const VECTORS_MAX: usize = 4;
-
 /// A block whose quants have four bits. Sums of more bits would not fit into 16.
 pub(super) trait Unpack: Block {
     /// Weight = scale × (quant − `OFFSET`) + minimum.

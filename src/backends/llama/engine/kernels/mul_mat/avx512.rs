@@ -13,9 +13,6 @@ use super::tiles::Job;
 
 mod superblocks;
 
-/// Vectors in a tile at most: with the weights they fill the registers.
-pub(super) const VECTORS_MAX: usize = 8;
-
 /// Distance of prefetched weights, and the bytes that a prefetch reads.
 const PREFETCH_BYTES: usize = 2048;
 const LINE_BYTES: usize = 64;

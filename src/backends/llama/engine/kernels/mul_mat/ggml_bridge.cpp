@@ -5,6 +5,7 @@
 // belongs to ggml and must be extended before the first model is loaded.
 
 #include "ggml-backend-impl.h"
+#include "ggml-cpu-impl.h"
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
 #include "traits.h"
@@ -37,6 +38,11 @@ ggml_backend_buffer_type_t packed_buffer_type();
 
 // Up to this number of vectors, each thread quantises all of them, which is faster than a barrier.
 constexpr size_t OWN_VECTORS = 4;
+
+// From this number of weights on, threads take chunks of the rows as they get to them: a thread that loses its core for a
+// moment would keep the others waiting. Below, agreeing on chunks takes longer.
+constexpr size_t CHUNKED_WEIGHTS   = 4 << 20;
+constexpr size_t CHUNKS_PER_THREAD = 8;
 
 bool is_packed(const ggml_tensor * weights) {
     return weights && weights->buffer && weights->buffer->buft == packed_buffer_type();
@@ -75,11 +81,19 @@ class product : public ggml::cpu::tensor_traits {
             const char * values = static_cast<const char *>(input->data) + i1 * input->nb[1] + i2 * input->nb[2] + i3 * input->nb[3];
             kernels->quantise(reinterpret_cast<const float *>(values), quantised + vector * bytes, columns);
         }
-        if (!alone) {
+        const bool chunked = parts > 1 && (!alone || rows * columns >= CHUNKED_WEIGHTS);
+        if (chunked && part == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, int(parts));
+        }
+        if (chunked || !alone) {
             ggml_barrier(params->threadpool);
         }
-        kernels->multiply(weights->type, weights->data, columns, rows, quantised, vectors,
-                          static_cast<float *>(op->data), rows, part, parts);
+        const size_t chunks = chunked ? parts * CHUNKS_PER_THREAD : parts;
+        for (size_t chunk = part; chunk < chunks;
+             chunk        = chunked ? size_t(ggml_threadpool_chunk_add(params->threadpool, 1)) : chunks) {
+            kernels->multiply(weights->type, weights->data, columns, rows, quantised, vectors,
+                              static_cast<float *>(op->data), rows, chunk, chunks);
+        }
         return true;
     }
 };

@@ -66,12 +66,16 @@ impl<'a, B: Block> Job<'a, B> {
         groups * part / parts..groups * (part + 1) / parts
     }
 
-    /// Calls `tile(first vector, number of vectors)` until all vectors are covered, at most `most`
-    /// at a time.
-    pub(super) fn tiles(&self, most: usize, mut tile: impl FnMut(usize, usize)) {
+    /// Calls `tile(first vector, number of vectors)` until all vectors are covered, with the greatest
+    /// of the `widths` that is left; these ascend from 1.
+    pub(super) fn tiles(&self, widths: &[usize], mut tile: impl FnMut(usize, usize)) {
         let vectors = self.vectors.len() / self.blocks;
-        for first in (0..vectors).step_by(most) {
-            tile(first, most.min(vectors - first));
+        let mut first = 0;
+        while first < vectors {
+            let fits = |width: &&usize| **width <= vectors - first;
+            let width = widths.iter().rev().find(fits).copied().unwrap_or(1);
+            tile(first, width);
+            first += width;
         }
     }
 }
