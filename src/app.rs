@@ -84,7 +84,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             engine_binary,
             residency: MemoryBudget::new(config.engines.budget_bytes(), cores),
-            kernels: config.engines.kernels,
+            cpu: config.engines.cpu(),
             stop: stop_engines.clone(),
         };
         let router = wiring::router(&config, &parts, &mut engines)?;

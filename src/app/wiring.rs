@@ -50,7 +50,7 @@ pub struct Parts {
     pub engine_binary: PathBuf,
     /// Memory budget of all engines together.
     pub residency: Arc<MemoryBudget>,
-    pub kernels: llama::Kernels,
+    pub cpu: llama::CpuCode,
     /// Stops the engines.
     pub stop: CancellationToken,
 }
@@ -189,7 +189,7 @@ fn local(
         config: llama.clone(),
         gguf,
         binary: parts.engine_binary.clone(),
-        kernels: parts.kernels,
+        cpu: parts.cpu,
     };
     let (backend, supervisor) =
         llama::local_model(model, Arc::new(observer), Arc::clone(&parts.residency));
