@@ -17,6 +17,7 @@ which is C++: see the [threat model](security.md).
 /// How far above the word its comment may be, in lines: a statement may begin before its block.
 const REACH_LINES: usize = 4;
 
+const FUNCTION: &str = "function";
 const DECLARATIONS: &str = "declarations of C functions";
 
 /// One place.
@@ -29,19 +30,26 @@ struct Place {
 /// The whole list, and the places without a reason.
 pub fn list(sources: &[Source]) -> (String, Vec<String>) {
     let (mut text, mut missing) = (HEAD.to_owned(), Vec::new());
-    for source in sources {
-        let places = places(source);
-        if places.is_empty() {
-            continue;
-        }
+    let found: Vec<(&str, Vec<Place>)> =
+        sources.iter().map(|source| (source.path.as_str(), places(source))).collect();
+    // A method is sound for the reason that its trait gives, which may be in another file.
+    let of_traits: Vec<(String, String)> = (found.iter().flat_map(|(_, places)| places))
+        .filter(|place| place.kind == FUNCTION && !place.reason.is_empty())
+        .map(|place| (place.function.clone(), place.reason.clone()))
+        .collect();
+    for (path, places) in found.into_iter().filter(|(_, places)| !places.is_empty()) {
         let _ = writeln!(
             text,
             "\n## `{}`\n\n| in | what | why it is sound |\n| --- | --- | --- |",
-            source.path
+            path
         );
-        for Place { function, kind, reason } in places {
+        for Place { function, kind, mut reason } in places {
+            let declared = of_traits.iter().find(|(name, _)| *name == function);
+            if let Some((_, given)) = declared.filter(|_| kind == FUNCTION && reason.is_empty()) {
+                reason.clone_from(given);
+            }
             if reason.is_empty() {
-                missing.push(format!("{}: {kind} in {function} has no reason", source.path));
+                missing.push(format!("{path}: {kind} in {function} has no reason"));
             }
             let _ = writeln!(text, "| `{function}` | {kind} | {reason} |");
         }
@@ -67,7 +75,7 @@ fn places(source: &Source) -> Vec<Place> {
             after if after.starts_with("extern{") => DECLARATIONS,
             after if after.starts_with('{') => "block",
             after if after.starts_with("fn(") || after.starts_with("externfn(") => continue,
-            after if after.starts_with("fn") || after.starts_with("externfn") => "function",
+            after if after.starts_with("fn") || after.starts_with("externfn") => FUNCTION,
             _ => continue,
         };
         let reason = match kind {
@@ -134,6 +142,19 @@ extern \"C\" fn entry() {}
 unsafe extern \"C\" {
     fn other();
 }
+trait Reads {
+    /// # Safety
+    ///
+    /// The CPU can.
+    unsafe fn fast(&self);
+}
+impl Reads for u8 {
+    const A: u8 = 0;
+    const B: u8 = 0;
+
+    #[inline]
+    unsafe fn fast(&self) {}
+}
 struct Table { call: unsafe extern \"C\" fn(u8) }
 #[cfg(test)]
 mod tests { fn f() { unsafe { g() } } }
@@ -147,6 +168,8 @@ mod tests { fn f() { unsafe { g() } } }
                 "| `read` | block | by the contract of `read`. |",
                 "| `entry` | attribute | Called by C. |",
                 "| `the file` | declarations of C functions | `other`: each call is a block of its own |",
+                "| `fast` | function | The CPU can. |",
+                "| `fast` | function | The CPU can. |",
             ]
         );
         assert_eq!(missing, [""; 0]);
