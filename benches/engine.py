@@ -102,17 +102,18 @@ def main():
     maker = Maker(args.models, args.llama_quantize)
     # All are made before the first is measured: quantising warms the machine up.
     files = [file for names in args.model for file in maker.files(names)]
-    bandwidth = read_gb_per_s(args.threads)
-    print(f"{circumstances(args)}; {args.threads} threads read {bandwidth:.1f} GB/s", flush=True)
-    results = []
+    print(circumstances(args), flush=True)
+    results, bandwidth = [], read_gb_per_s(args.threads)
     for file in files:
         tell(f"measuring {file.label}")
         results.append(measure(args, file))
         print(f"\n{file.label}\n\n{report.detail(results[-1]['figures'])}", flush=True)
+        # The best of all tries: whatever else the machine does only takes away from it.
+        bandwidth = max(bandwidth, read_gb_per_s(args.threads))
         if args.json:
             about = {"circumstances": circumstances(args), "bandwidth_gb_per_s": bandwidth}
             args.json.write_text(json.dumps({**about, "files": results}, indent=1, ensure_ascii=False))
-    print(f"\n{report.summary(results, bandwidth)}")
+    print(f"\n{args.threads} threads read {bandwidth:.1f} GB/s\n\n{report.summary(results, bandwidth)}")
 
 
 if __name__ == "__main__":

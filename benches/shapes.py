@@ -21,7 +21,7 @@ import gguf
 import numpy
 
 # Raised whenever the same name would mean other bytes.
-RECIPE = 1
+RECIPE = 2
 FORMATS = ("q4_k_m", "q4_0", "q5_k_m", "q6_k", "q8_0", "q4_1", "iq4_xs", "f16", "bf16")
 
 
@@ -228,8 +228,9 @@ def tensors(spec, layers):
     """Name, shape and standard deviation of every tensor; a norm has no deviation and is all ones."""
     width, inner = spec.embedding, spec.feed_forward
     queries, keys = spec.heads * spec.head, spec.kv_heads * spec.head
-    # Outputs of a sub-layer: elements of about 1 in the residual stream, so that each layer matters.
-    loud = 4 / spec.residual_scale()
+    # The residual stream is made of what the feed-forward parts write. Attention over random values is nearly a mean, the
+    # same for every token: loud, it would draw each answer into one word, and each token to the same experts.
+    written = 1 / spec.residual_scale()
     yield "token_embd.weight", (spec.vocabulary, width), spec.embedding_deviation
     yield "output_norm.weight", (width,), None
     if spec.rope_stretch:
@@ -239,8 +240,8 @@ def tensors(spec, layers):
         yield f"{at}.attn_norm.weight", (width,), None
         yield f"{at}.attn_q.weight", (queries, width), 2 / width**0.5
         yield f"{at}.attn_k.weight", (keys, width), 2 / width**0.5
-        yield f"{at}.attn_v.weight", (keys, width), 2 / width**0.5
-        yield f"{at}.attn_output.weight", (width, queries), loud / queries**0.5
+        yield f"{at}.attn_v.weight", (keys, width), 1 / width**0.5
+        yield f"{at}.attn_output.weight", (width, queries), written / queries**0.5
         if spec.qk_norm:
             yield f"{at}.attn_q_norm.weight", (spec.head,), None
             yield f"{at}.attn_k_norm.weight", (spec.head,), None
@@ -250,7 +251,7 @@ def tensors(spec, layers):
         each, many = ("_exps", (spec.experts,)) if spec.experts else ("", ())
         yield f"{at}.ffn_gate{each}.weight", (*many, inner, width), 1 / width**0.5
         yield f"{at}.ffn_up{each}.weight", (*many, inner, width), 1 / width**0.5
-        yield f"{at}.ffn_down{each}.weight", (*many, width, inner), loud * max(spec.experts_used, 1) ** 0.5 / inner**0.5
+        yield f"{at}.ffn_down{each}.weight", (*many, width, inner), 4 * written * max(spec.experts_used, 1) ** 0.5 / inner**0.5
 
 
 def weights(number, name, rows, deviation, loud):
