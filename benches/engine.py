@@ -30,7 +30,7 @@ from shapes import Maker, bytes_per_token, quantiser_of, tell
 
 
 def sides(args, model, folder, running):
-    """The servers of one file, up together: Wattgate once for each setting of `kernels`, and llama-server."""
+    """The servers of one file, up together: Wattgate once for each of `kernels`, and llama-server."""
     servers = []
     for kernels in args.kernels:
         name = "wattgate" if len(args.kernels) == 1 else f"kernels {kernels}"
@@ -74,7 +74,7 @@ def arguments():
     parser.add_argument("--models", type=pathlib.Path, default=pathlib.Path("models"), help="folder of models (default models)")
     parser.add_argument("--llama-quantize", type=pathlib.Path, metavar="BINARY", help="default: beside llama-server")
     parser.add_argument(
-        "--kernels", type=lambda text: text.split(","), default=["auto"], help="settings side by side, such as auto,off (default auto)"
+        "--kernels", type=lambda text: text.split(","), default=["auto"], help="settings side by side: auto, off, and with a CPU variant off:haswell (default auto)"
     )
     parser.add_argument(
         "--only",

@@ -173,12 +173,14 @@ def free_port():
 
 
 def wattgate(binary, model, threads, folder, name="wattgate", options="", kernels="auto"):
-    """`options` are further lines of the model's settings."""
+    """`options` are further lines of the model's settings; `kernels` may name a CPU variant of llama.cpp after a colon."""
     port = free_port()
+    kernels, _, variant = kernels.partition(":")
+    variant = f'cpu_variant = "{variant}"\n' if variant else ""
     config = pathlib.Path(folder) / f"{port}.toml"
     config.write_text(
         f'[server]\nlisten = "127.0.0.1:{port}"\n[traffic]\ndir = "{folder}/{port}-traffic"\n'
-        f'[engines]\nkernels = "{kernels}"\nmemory_budget_mib = 1048576\n'
+        f'[engines]\nkernels = "{kernels}"\nmemory_budget_mib = 1048576\n{variant}'
         f'[models.bench]\nability = 0.0\n[models.bench.llama]\nsource = "file:{model}"\n'
         f"slots = {SLOTS}\ncontext_tokens = {CONTEXT}\nbatch_tokens = {BATCH}\nthreads = {threads}\nhost_cache_mib = 0\n"
         f"first_token_timeout_ms = {ANSWER_WITHIN_S * 1000}\n{options}"
