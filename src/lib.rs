@@ -7,6 +7,7 @@ pub mod units;
 pub mod validate;
 pub mod plot;
 pub mod locality;
+pub mod shares;
 pub mod openai;
 pub mod telemetry;
 pub mod net;

@@ -4,11 +4,12 @@ use crate::graph;
 use crate::source::Source;
 
 /// Top-level modules: each may use only what is left of it.
-pub const LAYERS: [&str; 20] = [
+pub const LAYERS: [&str; 21] = [
     "units",
     "validate",
     "plot",
     "locality",
+    "shares",
     "openai",
     "telemetry",
     "net",
