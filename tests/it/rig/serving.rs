@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
@@ -22,8 +22,14 @@ impl Serving {
     }
 
     pub fn start_in(dir: TempDir) -> Self {
+        Self::start_with_env(dir, &[])
+    }
+
+    /// With these environment variables.
+    pub fn start_with_env(dir: TempDir, env: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(dir.path().join("process.log")).unwrap();
         let mut serve = serve(dir.path(), "127.0.0.1:0");
+        serve.envs(env.iter().copied());
         let mut child = serve.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -47,6 +53,11 @@ impl Serving {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// The exit status, if it has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Sends SIGTERM and waits for the exit code.
