@@ -3,6 +3,8 @@
 //! Shutdown follows the data: clients, engines, meter, receipts, log. So the last request is
 //! answered, metered, settled and written.
 
+mod descriptors;
+pub mod edge;
 pub mod error;
 pub mod harness;
 pub mod idle_unloader;
@@ -24,13 +26,13 @@ use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::Meter;
 use crate::http::config::Config as ServerConfig;
-use crate::http::origin::Origins;
 use crate::http::server::{self, Listeners};
-use crate::http::state::{BodyLimits, Edge};
+use crate::http::state::Edge;
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
 use crate::serving::receipts::emissions::Emissions;
 use crate::serving::receipts::store::ReceiptStore;
+use crate::shares::Share;
 use crate::telemetry::Metrics;
 use crate::traffic::LogWriter;
 
@@ -85,6 +87,7 @@ impl App {
             engine_binary,
             residency: MemoryBudget::new(config.engines.budget_bytes(), cores),
             cpu: config.engines.cpu(),
+            client_share: Share::new(config.server.client_share),
             stop: stop_engines.clone(),
         };
         let router = wiring::router(&config, &parts, &mut engines)?;
@@ -101,17 +104,14 @@ impl App {
         let mut settling = JoinSet::new();
         let settler = Arc::clone(&gateway);
         settling.spawn(async move { settler.receipts.settle_all(settlements).await });
-        let body = BodyLimits {
-            bytes: config.server.max_body_bytes,
-            timeout: Duration::from_millis(config.server.body_timeout_ms),
-        };
-        let stream_head_after = Duration::from_millis(config.server.stream_head_after_ms);
-        let origins = Origins::new(&config.server.cors_origins);
-        let edge = Edge { gateway, body, admin: config.admin.clone(), origins, stream_head_after };
+        let edge = edge::edge(&config, gateway);
         Ok(Self {
             listeners,
             address,
-            bounds: config.server.clone(),
+            bounds: ServerConfig {
+                max_connections: descriptors::connections(config.server.max_connections),
+                ..config.server.clone()
+            },
             edge,
             engines,
             stop_engines,

@@ -73,11 +73,24 @@ pub fn main() -> ExitCode {
     match run(&Cli::parse().command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let text = format!("{error:#}");
+            let text = causes(&error);
             // An invalid config is bad input; everything else failed.
             ExitCode::from(if error.is::<Problems>() { refuse(&text) } else { fail(&text) })
         }
     }
+}
+
+/// The error and its causes, without those that it names itself.
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Runs the subcommand; its exit code where it reported a failure itself.
@@ -101,7 +114,16 @@ fn run(command: &Command) -> anyhow::Result<u8> {
 mod tests {
     use clap::CommandFactory;
 
-    use super::Cli;
+    use super::{Cli, causes};
+
+    #[test]
+    fn a_cause_is_named_once() {
+        let error = anyhow::anyhow!("in use (os error 98)");
+        assert_eq!(causes(&error), "in use (os error 98)");
+        let named = anyhow::anyhow!("in use").context("cannot listen: in use: choose another");
+        assert_eq!(causes(&named), "cannot listen: in use: choose another");
+        assert_eq!(causes(&error.context("cannot listen")), "cannot listen: in use (os error 98)");
+    }
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -3,13 +3,16 @@
 //! The only module that may name axum, http, tower or hyper. Handlers parse, call `serving`, and
 //! format.
 
+pub mod client;
 pub mod config;
 pub mod error;
 pub mod explained;
 pub mod extract;
 pub mod formats;
 pub mod handlers;
+pub mod host;
 pub mod layers;
+pub mod operator;
 pub mod origin;
 pub mod paths;
 pub mod receipt;

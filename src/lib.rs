@@ -8,6 +8,7 @@ pub mod validate;
 pub mod plot;
 pub mod files;
 pub mod locality;
+pub mod shares;
 pub mod openai;
 pub mod telemetry;
 pub mod net;

@@ -13,10 +13,11 @@ use wattgate::backends::cloud;
 use wattgate::backends::llama::host;
 use wattgate::backends::llama::wire::protocol::{ToEngine, decode, encode};
 use wattgate::http::extract::body::{parse_chat, parse_completion, parse_embedding};
-use wattgate::http::extract::options::options;
+use wattgate::http::extract::options::{Asking, options};
 use wattgate::http::layers::request_id::RequestId;
 use wattgate::openai::Request;
 use wattgate::routing::Features;
+use wattgate::shares::Client;
 use wattgate::units::MonotonicNs;
 
 fuzz_target!(|body: &[u8]| {
@@ -30,8 +31,8 @@ fuzz_target!(|body: &[u8]| {
 
 fn follow(request: Request, body: &[u8]) {
     let _turns = request.messages();
-    let _options =
-        options(&Default::default(), request.fields(), &RequestId("r".into()), MonotonicNs(0));
+    let asking = Asking { client: Client::default(), says_local: false, arrived: MonotonicNs(0) };
+    let _options = options(&Default::default(), request.fields(), &RequestId("r".into()), asking);
     let features = Features::of(&request);
     let logged = serde_json::to_string(&features).expect("features are logged");
     assert_eq!(serde_json::from_str::<Features>(&logged).expect("and read again"), features);

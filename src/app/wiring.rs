@@ -29,6 +29,7 @@ use crate::serving::models::online_stats::{OnlineStats, RecentMean};
 use crate::serving::models::router_handle::{AbilitySource, RouterHandle, Routers};
 use crate::serving::snapshot::Snapshot;
 use crate::serving::{Model, Router};
+use crate::shares::Share;
 use crate::telemetry::metrics::ModelLabels;
 use crate::telemetry::{Metrics, ModelSeries};
 use crate::units::Watts;
@@ -51,6 +52,8 @@ pub struct Parts {
     /// Memory budget of all engines together.
     pub residency: Arc<MemoryBudget>,
     pub cpu: llama::CpuCode,
+    /// The part of a model's places that one client may take.
+    pub client_share: Share,
     /// Stops the engines.
     pub stop: CancellationToken,
 }
@@ -193,6 +196,7 @@ fn local(
     };
     let (backend, supervisor) =
         llama::local_model(model, Arc::new(observer), Arc::clone(&parts.residency));
+    let backend = backend.sharing(parts.client_share);
     engines.spawn(supervisor.run(parts.stop.clone()));
     let deployment = Deployment {
         name: "engine".into(),
@@ -228,7 +232,8 @@ fn cloud(name: Arc<str>, config: &cloud::Config, parts: &Parts) -> Result<Model,
     let metered = parts.meter.meters_elsewhere(&name);
     let (own, further) = config.resolved();
     let alone = further.is_empty();
-    let deployment = |config| upstream(&name, config, metered, alone).map(Arc::new);
+    let share = parts.client_share;
+    let deployment = |config| upstream(&name, config, metered, alone, share).map(Arc::new);
     Ok(Model {
         series: series(&parts.metrics, &name, Route::Cloud),
         primary: deployment(own)?,
@@ -258,9 +263,10 @@ fn upstream(
     config: cloud::Config,
     metered: bool,
     alone: bool,
+    share: Share,
 ) -> Result<Deployment, AppError> {
     let key = api_key(name, &config);
-    let backend = CloudBackend::new(Arc::clone(name), config.clone(), key.as_ref())?;
+    let backend = CloudBackend::sharing(Arc::clone(name), config.clone(), key.as_ref(), share)?;
     let label = config.deployment_name();
     if let Some(variable) = backend.missing_key() {
         tracing::warn!(

@@ -164,6 +164,11 @@ pub enum ErrorKind {
     /// The queue is full.
     #[error("the model's queue is full: {ahead} requests are ahead of this one")]
     Overloaded { retry_after: Duration, ahead: u32 },
+    /// The client holds its share of the model's places.
+    #[error(
+        "this client holds its share of the model's places; the rest is kept for other clients"
+    )]
+    ClientShare { retry_after: Duration },
     /// The upstream's own rate limit (429), with its reason if it gave one.
     #[error("the upstream is rate limiting{}", suffix(.reason.as_deref()))]
     RateLimited { retry_after: Option<Duration>, reason: Option<String> },
@@ -221,6 +226,7 @@ impl ErrorKind {
             Self::Unavailable(_) => "unavailable",
             Self::NotLoaded { .. } => "not_loaded",
             Self::Overloaded { .. } => "overloaded",
+            Self::ClientShare { .. } => "client_share",
             Self::RateLimited { .. } => "rate_limited",
             Self::Credentials { .. } => "credentials",
             Self::InvalidRequest(_) => "invalid_request",
@@ -252,6 +258,7 @@ impl ErrorKind {
             Self::Unavailable(_)
                 | Self::NotLoaded { .. }
                 | Self::Overloaded { .. }
+                | Self::ClientShare { .. }
                 | Self::RateLimited { .. }
                 | Self::Credentials { .. }
         )
@@ -260,9 +267,9 @@ impl ErrorKind {
     /// How long to wait before the model is asked again, where the backend said so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NotLoaded { retry_after, .. } | Self::Overloaded { retry_after, .. } => {
-                Some(*retry_after)
-            }
+            Self::NotLoaded { retry_after, .. }
+            | Self::Overloaded { retry_after, .. }
+            | Self::ClientShare { retry_after } => Some(*retry_after),
             Self::RateLimited { retry_after, .. } | Self::UpstreamStatus { retry_after, .. } => {
                 *retry_after
             }

@@ -31,7 +31,6 @@ use futures::{Stream, StreamExt, stream};
 use parking_lot::{Mutex, MutexGuard};
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
 use self::answer::Asked;
@@ -45,6 +44,7 @@ use super::backend::{
     Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, RequestFault,
 };
 use crate::openai::Request;
+use crate::shares::{Client, Refusal as NoShare, Share, Shares, Taken};
 
 /// Most bytes of a whole answer.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
@@ -72,6 +72,16 @@ pub enum SetupError {
 impl CloudBackend {
     /// `name` is the model's name in the config; `key` what its `api_key_env` holds, if anything.
     pub fn new(name: Arc<str>, config: Config, key: Option<&ApiKey>) -> Result<Self, SetupError> {
+        Self::sharing(name, config, key, Share::default())
+    }
+
+    /// As [`Self::new`]; one client may take `share` of the places.
+    pub fn sharing(
+        name: Arc<str>,
+        config: Config,
+        key: Option<&ApiKey>,
+        share: Share,
+    ) -> Result<Self, SetupError> {
         let endpoints = config.endpoints()?;
         let target = |url| Target::new(url, key.map(ApiKey::authorization));
         let targets = Targets {
@@ -86,7 +96,7 @@ impl CloudBackend {
             targets,
             key: key.cloned(),
             refuses_stream_options: AtomicBool::new(!config.stream_usage),
-            places: Arc::new(Semaphore::new(config.max_in_flight as usize)),
+            places: Shares::new(config.max_in_flight.into(), share),
             breaker: Mutex::new(Breaker::new()),
             config,
         })))
@@ -102,7 +112,7 @@ impl Backend for CloudBackend {
     fn start(&self, job: Job) -> EventStream {
         let name = Arc::clone(&self.0.name);
         let named = move |kind| BackendError { model: Arc::clone(&name), kind };
-        match Attempt::admit(&self.0) {
+        match Attempt::admit(&self.0, job.terms.client) {
             Err(kind) => stream::iter([Err(named(kind))]).boxed(),
             Ok(mut attempt) => answer(Arc::clone(&self.0), job)
                 .map(move |item| {
@@ -115,13 +125,12 @@ impl Backend for CloudBackend {
 
     fn health(&self) -> Health {
         let slots = self.0.config.max_in_flight;
-        let free = u32::try_from(self.0.places.available_permits()).unwrap_or(slots);
         let ready_in = self.0.breaker().ready_in(Instant::now());
         let has_key = self.0.missing_key().is_none();
         Health {
             ready: has_key && ready_in.is_none(),
             ready_in: ready_in.filter(|_| has_key),
-            in_flight: slots.saturating_sub(free),
+            in_flight: u32::try_from(self.0.places.held()).unwrap_or(u32::MAX),
             slots,
             context_tokens: self.0.config.context_tokens,
         }
@@ -139,7 +148,7 @@ struct Upstream {
     /// By the configuration, or found out.
     refuses_stream_options: AtomicBool,
     transport: Transport,
-    places: Arc<Semaphore>,
+    places: Arc<Shares>,
     breaker: Mutex<Breaker>,
 }
 
@@ -304,19 +313,20 @@ struct Attempt {
     upstream: Arc<Upstream>,
     admission: Admission,
     outcome: Outcome,
-    _place: OwnedSemaphorePermit,
+    _place: Taken,
 }
 
 impl Attempt {
-    fn admit(upstream: &Arc<Upstream>) -> Result<Self, ErrorKind> {
+    fn admit(upstream: &Arc<Upstream>, client: Client) -> Result<Self, ErrorKind> {
         if let Some(variable) = upstream.missing_key() {
             return Err(ErrorKind::Unavailable(format!("{variable}, its API key, is not set")));
         }
-        let place = Arc::clone(&upstream.places).try_acquire_owned().map_err(|_| {
-            ErrorKind::Overloaded {
+        let place = upstream.places.take(client, 1).map_err(|refusal| match refusal {
+            NoShare::Full => ErrorKind::Overloaded {
                 retry_after: OVERLOAD_RETRY_AFTER,
                 ahead: upstream.config.max_in_flight,
-            }
+            },
+            NoShare::Share => ErrorKind::ClientShare { retry_after: OVERLOAD_RETRY_AFTER },
         })?;
         let admission = upstream.breaker().admit(Instant::now())?;
         Ok(Self {

@@ -1,7 +1,8 @@
-//! Scheduling options of a request: priority and deadline. Pure.
+//! Scheduling options of a request: priority, deadline, and the client that asks. Pure.
 
 use serde::{Deserialize, Serialize};
 
+use crate::shares::Client;
 use crate::units::MonotonicNs;
 
 /// Scheduling options of one request.
@@ -10,6 +11,9 @@ pub struct SchedulingOptions {
     pub priority: Priority,
     /// The time after which the answer is useless, finished or not.
     pub deadline: Option<MonotonicNs>,
+    /// For the places it may hold; engines do not see it.
+    #[serde(skip)]
+    pub client: Client,
 }
 
 /// Order of requests that wait for the same model.

@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
-use super::origin;
+use super::{host, origin};
+use crate::shares::Share;
 use crate::validate::{Diagnostics, Validate};
 
 /// `[server]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Address and port to listen on; port 0 takes a free one. Default `127.0.0.1:8080`.
@@ -16,13 +17,20 @@ pub struct Config {
     /// Address of `/admin` and `/metrics`, which are then not at `listen`. Default none: they are
     /// at `listen`.
     pub admin_listen: Option<SocketAddr>,
-    /// Most connections at once. Default 4096.
+    /// Most connections at once; further requests of one HTTP/2 connection count as well. Default
+    /// 4096.
     pub max_connections: u32,
     /// Longest time from a request's head to the end of its body, milliseconds. Default 60 000.
     pub body_timeout_ms: u64,
     /// Largest request body, bytes, before and after it is decoded. Default 32 MiB, which takes
     /// pictures.
     pub max_body_bytes: usize,
+    /// Bytes of all request bodies in memory, from their arrival to the end of their requests.
+    /// Default 512 MiB.
+    pub body_memory_bytes: u64,
+    /// The largest part of a model's places, of the connections and of the memory for bodies that
+    /// one client may take, above 0 to 1; 1: all. Default 0.875.
+    pub client_share: f64,
     /// How long a streamed request may take to begin to be answered before its status leaves with
     /// comments that keep the connection alive, milliseconds. A failure before that still has a
     /// status of its own. Default 3 000.
@@ -37,6 +45,9 @@ pub struct Config {
     /// Origins whose web pages may use the gateway, such as `https://chat.example.com`; `*`: all.
     /// Default none.
     pub cors_origins: Vec<String>,
+    /// Names by which clients may call the gateway beside addresses, `localhost` and names of
+    /// private networks, such as `gateway.example.com`; `*`: all. Default none.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Config {
@@ -47,11 +58,14 @@ impl Default for Config {
             max_connections: 4096,
             body_timeout_ms: 60_000,
             max_body_bytes: 32 * 1024 * 1024,
+            body_memory_bytes: 512 * 1024 * 1024,
+            client_share: Share::DEFAULT,
             stream_head_after_ms: 3_000,
             idle_timeout_ms: 75_000,
             write_timeout_ms: 30_000,
             shutdown_grace_ms: 10_000,
             cors_origins: Vec::new(),
+            hosts: Vec::new(),
         }
     }
 }
@@ -62,6 +76,9 @@ impl Default for Config {
 pub struct AdminConfig {
     /// Whether other machines may use `/admin`. Default false: only connections from this machine.
     pub allow_remote: bool,
+    /// Environment variable of the key that opens `/admin` to whom is not on this machine. Default
+    /// none.
+    pub key_env: Option<String>,
 }
 
 impl Validate for Config {
@@ -73,6 +90,13 @@ impl Validate for Config {
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("write_timeout_ms", self.write_timeout_ms),
         ]);
+        let part = self.client_share;
+        out.rule("client_share", part > 0.0 && part <= 1.0, "must be above 0 and at most 1");
+        let most = Share::new(part).most_for_one(self.body_memory_bytes);
+        let fits = self.max_body_bytes as u64 <= most;
+        let rule = "must hold max_body_bytes in the part of one client (client_share)";
+        out.rule("body_memory_bytes", fits, rule);
         origin::validate(&self.cors_origins, out);
+        host::validate(&self.hosts, out);
     }
 }

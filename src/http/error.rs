@@ -14,6 +14,7 @@ use crate::backends::{BackendError, ErrorKind};
 use crate::openai::{ErrorBody, ErrorEnvelope};
 use crate::routing::{Exclusion, LocalFault, OverrideError};
 use crate::serving::error::{ServeError, ServeErrorKind};
+use crate::shares::Refusal;
 use crate::traffic::Receipt;
 
 /// A failure as the client sees it: the edge's own, or one of the serving core.
@@ -51,6 +52,21 @@ pub enum ApiError {
         "a web page of another origin may not do this; `[server] cors_origins` lists those that may"
     )]
     ForeignOrigin,
+    #[error("this kind of request needs the header `content-type: application/json`")]
+    NotJsonType,
+    #[error("{0}")]
+    InvalidHost(&'static str),
+    /// A page may have made its own name stand for this machine.
+    #[error(
+        "the gateway is not called by this name; `[server] hosts` lists the names of its Host header"
+    )]
+    ForeignHost,
+    #[error("all connections are taken; try again")]
+    ConnectionsFull,
+    #[error("too many bytes of request bodies are in memory; try again")]
+    BodiesFull,
+    #[error("request bodies of this client take its share of the memory; wait for their answers")]
+    BodiesOfClient,
     #[error("unknown path {0}")]
     UnknownPath(String),
     #[error("method {method} is not allowed for this path")]
@@ -84,6 +100,14 @@ impl ApiError {
     /// A fault of the gateway itself.
     pub const INTERNAL: Self = Self::Serve(ServeErrorKind::Internal);
 
+    /// The failure of a request for whose body there is no memory.
+    pub fn bodies(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::BodiesFull,
+            Refusal::Share => Self::BodiesOfClient,
+        }
+    }
+
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotJson(_)
@@ -92,11 +116,14 @@ impl ApiError {
             | Self::LocalFault(_)
             | Self::EstimatedTooLong { .. }
             | Self::Undecodable
+            | Self::InvalidHost(_)
             | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
-            Self::UnknownEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnknownEncoding(_) | Self::NotJsonType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::ForeignOrigin | Self::ForeignHost => StatusCode::FORBIDDEN,
+            Self::ConnectionsFull | Self::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodiesOfClient => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownPath(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Admin { status, .. } => *status,
@@ -119,7 +146,7 @@ impl ApiError {
                 message: clipped(self.message(), MESSAGE_BYTES_MAX),
                 kind: kind.to_owned(),
                 param: self.param().map(|param| clipped(param, PARAM_BYTES_MAX)),
-                code: self.code(),
+                code: self.code().map(|code| clipped(code, PARAM_BYTES_MAX)),
                 n_prompt_tokens,
                 n_ctx,
             },
@@ -178,6 +205,12 @@ impl ApiError {
             Self::LocalFault(fault) => fault.code,
             Self::EstimatedTooLong { .. } => CONTEXT_LENGTH_EXCEEDED,
             Self::ForeignOrigin => "origin_not_allowed",
+            Self::ForeignHost => "host_not_allowed",
+            Self::InvalidHost(_) => "invalid_host",
+            Self::NotJsonType => "unsupported_media_type",
+            Self::ConnectionsFull => "connections_full",
+            Self::BodiesFull => "bodies_full",
+            Self::BodiesOfClient => "client_share",
             Self::UnknownEncoding(_) => "unsupported_encoding",
             Self::Undecodable => "invalid_encoding",
             Self::BodyTooLarge { .. } => "body_too_large",
@@ -204,6 +237,9 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Serve(kind) => kind.retry_after(),
+            Self::ConnectionsFull | Self::BodiesFull | Self::BodiesOfClient => {
+                Some(FULL_RETRY_AFTER)
+            }
             _ => None,
         }
     }
@@ -242,7 +278,10 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Longest message and param, bytes: both may quote the request, which may be long.
+/// How long to wait where others must end first: answers take seconds.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Longest message, and longest param and code, bytes: all may quote the request.
 const MESSAGE_BYTES_MAX: usize = 2000;
 const PARAM_BYTES_MAX: usize = 200;
 
@@ -315,9 +354,9 @@ fn backend_status(kind: &ErrorKind) -> StatusCode {
             StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST)
         }
         ErrorKind::ContextExceeded { .. } => StatusCode::BAD_REQUEST,
-        ErrorKind::Overloaded { .. } | ErrorKind::RateLimited { .. } => {
-            StatusCode::TOO_MANY_REQUESTS
-        }
+        ErrorKind::Overloaded { .. }
+        | ErrorKind::ClientShare { .. }
+        | ErrorKind::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::Unavailable(_) | ErrorKind::NotLoaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Timeout { .. } | ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::Credentials { .. }

@@ -2,9 +2,12 @@
 //! of its field.
 
 pub mod body;
+pub mod content_type;
 mod encoding;
 pub mod fields;
+mod local_only;
 pub mod options;
+pub mod path;
 pub mod ranges;
 mod repeated;
 pub mod scheduling;

@@ -2,13 +2,17 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Method, Uri};
+use axum::http::{Method, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use http_body_util::{BodyExt, Limited};
+use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -19,6 +23,11 @@ use super::layers::observe::observe;
 use super::layers::origin_guard::guard;
 use super::paths::normal;
 use super::state::Edge;
+use crate::serving::Gateway;
+
+/// How much of a refused request's body is read, and for how long.
+const REFUSED_BODY_BYTES: usize = 1 << 20;
+const REFUSED_BODY_WAIT: Duration = Duration::from_millis(300);
 
 /// What clients use; with `/admin` and `/metrics` if these have no listener of their own.
 pub fn public(edge: Edge, with_operator_routes: bool) -> Router {
@@ -34,6 +43,16 @@ pub fn public(edge: Edge, with_operator_routes: bool) -> Router {
         .merge(health_routes());
     let routes = if with_operator_routes { routes.merge(operator_routes()) } else { routes };
     finish(routes, edge)
+}
+
+/// What a connection beyond the limit gets, counted and logged like any other reply.
+pub fn refusal(gateway: Arc<Gateway>) -> Router {
+    let refuse = async |body: Body| {
+        // A reply to a client that is still sending could be lost.
+        let _ = timeout(REFUSED_BODY_WAIT, Limited::new(body, REFUSED_BODY_BYTES).collect()).await;
+        ([(header::CONNECTION, "close")], ApiError::ConnectionsFull)
+    };
+    Router::new().fallback(refuse).layer(from_fn_with_state(gateway, observe))
 }
 
 /// What the operator uses.
@@ -74,7 +93,11 @@ fn finish(routes: Router<Edge>, edge: Edge) -> Router {
     Router::new().fallback_service(spelled.service(routes))
 }
 
-async fn unknown_path(uri: Uri) -> ApiError {
+async fn unknown_path(method: Method, uri: Uri) -> ApiError {
+    // A tunnel has no path.
+    if method == Method::CONNECT {
+        return ApiError::MethodNotAllowed { method };
+    }
     ApiError::UnknownPath(uri.path().to_owned())
 }
 

@@ -6,6 +6,8 @@
 
 mod activity;
 mod connection;
+mod half_closed;
+mod places;
 mod watched_body;
 mod watched_io;
 
@@ -21,12 +23,26 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::activity::Patience;
+use self::connection::{Answering, Bounds};
+use self::places::Places;
 use super::config::Config;
 use super::routes;
 use super::state::Edge;
+use crate::shares::Share;
 
 /// Connections that the operator's own listener takes at once.
 const OPERATOR_CONNECTIONS: usize = 64;
+
+/// Connections beyond the limit that are open at once, to wait and to be refused; further ones wait
+/// in the operating system's backlog.
+const MARGIN: usize = 256;
+
+/// How long a connection of the margin waits for a place. At more than half of the margin it does
+/// not wait, so that the margin drains faster than it fills.
+const PLACE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a refused connection may take to say what it wants and to read the refusal.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pause after a failed accept: the process is out of file descriptors, which only time frees.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -41,8 +57,10 @@ pub struct Listeners {
 /// Bounds of all connections of a listener.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// Most at once; further ones wait in the operating system's backlog.
+    /// Most at once.
     connections: usize,
+    /// The part of them that one client may take.
+    share: Share,
     patience: Patience,
     /// How long open answers may go on after the stop signal.
     grace: Duration,
@@ -52,6 +70,7 @@ struct Limits {
 pub async fn serve(listeners: Listeners, edge: Edge, config: &Config, stop: &CancellationToken) {
     let limits = Limits {
         connections: config.max_connections as usize,
+        share: Share::new(config.client_share),
         patience: Patience {
             idle: Duration::from_millis(config.idle_timeout_ms),
             unread: Duration::from_millis(config.write_timeout_ms),
@@ -59,33 +78,55 @@ pub async fn serve(listeners: Listeners, edge: Edge, config: &Config, stop: &Can
         grace: Duration::from_millis(config.shutdown_grace_ms),
     };
     let Listeners { public, operator } = listeners;
+    let refusal = routes::refusal(Arc::clone(&edge.gateway));
     let public_routes = routes::public(edge.clone(), operator.is_none());
-    let clients = run(public, limits, public_routes, stop);
+    let clients = run(public, limits, public_routes, refusal.clone(), stop);
     let operators = async {
         if let Some(listener) = operator {
             let limits = Limits { connections: OPERATOR_CONNECTIONS, ..limits };
-            run(listener, limits, routes::operator(edge), stop).await;
+            run(listener, limits, routes::operator(edge), refusal, stop).await;
         }
     };
     tokio::join!(clients, operators);
 }
 
-async fn run(listener: TcpListener, limits: Limits, routes: Router, stop: &CancellationToken) {
-    let places = Arc::new(Semaphore::new(limits.connections));
+async fn run(
+    listener: TcpListener,
+    limits: Limits,
+    routes: Router,
+    refusal: Router,
+    stop: &CancellationToken,
+) {
+    let places = Places::new(limits.connections, limits.share);
+    let margin = Arc::new(Semaphore::new(MARGIN));
+    let bounds = Bounds { patience: limits.patience, places: Arc::clone(&places) };
     let mut connections = JoinSet::new();
     loop {
         let accepted = async {
             // The semaphore is never closed.
-            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((place, listener.accept().await?))
+            let spare = Arc::clone(&margin).acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((spare, listener.accept().await?))
         };
         tokio::select! {
             accepted = accepted => match accepted {
-                Ok((place, (stream, peer))) => {
-                    let (routes, stop) = (routes.clone(), stop.clone());
+                Ok((spare, (stream, peer))) => {
+                    // Chunks are small and must leave at once.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(error = %error, "TCP_NODELAY could not be set");
+                    }
+                    let crowded = margin.available_permits() < MARGIN / 2;
+                    let wait = if crowded { Duration::ZERO } else { PLACE_WAIT };
+                    let (routes, refusal) = (routes.clone(), refusal.clone());
+                    let answering = Answering { peer, routes, refusal };
+                    let (bounds, stop) = (bounds.clone(), stop.clone());
                     connections.spawn(async move {
-                        connection::serve(stream, peer, routes, limits.patience, stop).await;
-                        drop(place);
+                        if let Some(_place) = bounds.places.wait(peer, wait).await {
+                            drop(spare);
+                            answering.serve(stream, bounds.clone(), stop).await;
+                        } else {
+                            answering.refuse(stream, REFUSAL_PATIENCE).await;
+                            drop(spare);
+                        }
                     });
                 }
                 Err(error) => {

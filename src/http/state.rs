@@ -5,27 +5,34 @@ use std::time::Duration;
 
 use axum::extract::FromRef;
 
-use super::config::AdminConfig;
+use super::host::Hosts;
+use super::operator::OperatorAccess;
 use super::origin::Origins;
 use crate::serving::Gateway;
+use crate::shares::Shares;
 
 /// Shared by all handlers.
 #[derive(Clone)]
 pub struct Edge {
     pub gateway: Arc<Gateway>,
     pub body: BodyLimits,
-    pub admin: AdminConfig,
+    pub operator: OperatorAccess,
     /// How long the head of a streamed reply may wait for the first output.
     pub stream_head_after: Duration,
     pub origins: Origins,
+    /// Names by which the gateway may be called.
+    pub hosts: Hosts,
 }
 
 /// Limits of a request's body.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BodyLimits {
+    /// Of one body.
     pub bytes: usize,
     /// From the request's head to the end of its body.
     pub timeout: Duration,
+    /// Bytes of all bodies in memory, from their arrival to the end of their requests.
+    pub in_memory: Arc<Shares>,
 }
 
 impl FromRef<Edge> for Arc<Gateway> {

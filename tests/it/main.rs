@@ -11,6 +11,7 @@ mod api;
 mod backends;
 mod cli;
 mod energy;
+mod hostile;
 mod offline;
 mod rig;
 mod routing;

@@ -11,5 +11,6 @@ pub mod local_models;
 pub mod mock_upstream;
 pub mod model_folder;
 pub mod rapl;
+pub mod raw_http;
 pub mod serving;
 pub mod unruly_upstream;

@@ -72,6 +72,7 @@ impl Outcome {
             ErrorKind::RateLimited { .. }
             | ErrorKind::DeadlineExceeded
             | ErrorKind::Overloaded { .. }
+            | ErrorKind::ClientShare { .. }
             | ErrorKind::NotLoaded { .. }
             // The account lacks money, for this request or for all.
             | ErrorKind::UpstreamStatus { status: 402, .. } => Self::Neutral,

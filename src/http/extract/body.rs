@@ -3,42 +3,103 @@
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use super::encoding::Encoding;
 use super::fields::{read, wrong};
 use super::legacy::modernise;
+use super::local_only;
 use super::ranges::{self, Fault};
 use super::repeated::last_wins;
 use crate::http::error::ApiError;
 use crate::http::state::BodyLimits;
 use crate::openai::embedding::MAX_INPUTS;
 use crate::openai::{ChatRequest, CompletionRequest, EmbeddingRequest, Input, Inputs, Request};
+use crate::shares::{Client, Taken};
+
+/// A body that has arrived whole.
+pub struct Received {
+    /// Counted until the last clone is dropped.
+    pub bytes: Bytes,
+    /// The request asks, by a header, a trailer or its body, to stay on this machine.
+    pub says_local: bool,
+}
 
 /// Collects the body within its limits, and decodes it.
 pub async fn read_body(
     headers: &HeaderMap,
     body: Body,
-    limits: BodyLimits,
-) -> Result<Bytes, ApiError> {
+    limits: &BodyLimits,
+    client: Client,
+) -> Result<Received, ApiError> {
     let encoding = Encoding::of(headers)?;
-    let limit_bytes = limits.bytes;
-    let whole = Limited::new(body, limit_bytes).collect();
-    let body = match timeout(limits.timeout, whole).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return Err(ApiError::BodyTooLarge { limit_bytes });
-        }
-        Ok(Err(_)) => return Err(ApiError::BodyUnreadable),
+    let mut taken = limits.in_memory.take(client, 0).map_err(ApiError::bodies)?;
+    let arriving = collect(body, limits.bytes, &mut taken);
+    let (body, trailers) = match timeout(limits.timeout, arriving).await {
+        Ok(collected) => collected?,
         Err(_) => return Err(ApiError::BodyTimeout { after: limits.timeout }),
     };
-    if encoding == Encoding::Plain {
-        return Ok(body);
+    let (body, taken) = if encoding == Encoding::Plain {
+        (body, taken)
+    } else {
+        let limit_bytes = limits.bytes;
+        let decoding = tokio::task::spawn_blocking(move || {
+            encoding.decode(&body, limit_bytes, &mut taken).map(|decoded| (decoded, taken))
+        });
+        decoding.await.unwrap_or(Err(ApiError::INTERNAL))?
+    };
+    let by_headers = [Some(headers), trailers.as_ref()].into_iter().flatten();
+    let says_local =
+        by_headers.into_iter().any(local_only::in_headers) || local_only::in_body(&body);
+    Ok(Received { bytes: Bytes::from_owner(Counted { body, _taken: taken }), says_local })
+}
+
+/// A body with its place in memory.
+struct Counted {
+    body: Bytes,
+    _taken: Taken,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
     }
-    let decoding = tokio::task::spawn_blocking(move || encoding.decode(&body, limit_bytes));
-    decoding.await.unwrap_or(Err(ApiError::INTERNAL))
+}
+
+async fn collect(
+    body: Body,
+    limit_bytes: usize,
+    taken: &mut Taken,
+) -> Result<(Bytes, Option<HeaderMap>), ApiError> {
+    let mut body = Limited::new(body, limit_bytes);
+    let (mut first, mut whole, mut trailers) = (Bytes::new(), BytesMut::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                ApiError::BodyTooLarge { limit_bytes }
+            } else {
+                ApiError::BodyUnreadable
+            }
+        })?;
+        match frame.into_data() {
+            Ok(data) => {
+                taken.grow(data.len() as u64).map_err(ApiError::bodies)?;
+                // Most bodies come in one piece, which is not copied.
+                if first.is_empty() {
+                    first = data;
+                } else {
+                    if whole.is_empty() {
+                        whole.extend_from_slice(&first);
+                    }
+                    whole.extend_from_slice(&data);
+                }
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Ok((if whole.is_empty() { first } else { whole.freeze() }, trailers))
 }
 
 /// Reads a body of one of the three kinds.

@@ -1,12 +1,16 @@
 //! Compressed request bodies (`Content-Encoding`), decoded within the limit of plain ones.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use crate::http::error::ApiError;
+use crate::shares::Taken;
+
+/// Decoded bytes for which room is taken at once.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// How a body is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +42,24 @@ impl Encoding {
         Ok(found)
     }
 
-    /// The plain body of at most `limit_bytes`.
-    pub(super) fn decode(self, body: &Bytes, limit_bytes: usize) -> Result<Bytes, ApiError> {
+    /// The plain body of at most `limit_bytes`, which are taken as they come.
+    pub(super) fn decode(
+        self,
+        body: &Bytes,
+        limit_bytes: usize,
+        taken: &mut Taken,
+    ) -> Result<Bytes, ApiError> {
         let decoded = match self {
             Self::Plain => return Ok(body.clone()),
-            Self::Gzip => read(MultiGzDecoder::new(&body[..]), limit_bytes),
+            Self::Gzip => read(MultiGzDecoder::new(&body[..]), limit_bytes, taken),
             // The first byte of zlib's frame says method 8; without the frame it would begin a
             // stored block whose padding is not zero.
             Self::Deflate if body.first().is_some_and(|byte| byte & 0x0f == 8) => {
-                read(ZlibDecoder::new(&body[..]), limit_bytes)
+                read(ZlibDecoder::new(&body[..]), limit_bytes, taken)
             }
-            Self::Deflate => read(DeflateDecoder::new(&body[..]), limit_bytes),
+            Self::Deflate => read(DeflateDecoder::new(&body[..]), limit_bytes, taken),
         };
-        let decoded = decoded.map_err(|_| ApiError::Undecodable)?;
+        let decoded = decoded?;
         if decoded.len() > limit_bytes {
             return Err(ApiError::BodyTooLarge { limit_bytes });
         }
@@ -59,10 +68,18 @@ impl Encoding {
 }
 
 /// At most one byte more than the limit, so that a bomb costs no more.
-fn read(decoder: impl Read, limit_bytes: usize) -> io::Result<Vec<u8>> {
-    let mut plain = Vec::new();
-    decoder.take(limit_bytes as u64 + 1).read_to_end(&mut plain)?;
-    Ok(plain)
+fn read(decoder: impl Read, limit_bytes: usize, taken: &mut Taken) -> Result<Vec<u8>, ApiError> {
+    let mut decoder = decoder.take(limit_bytes as u64 + 1);
+    let (mut plain, mut piece) = (Vec::new(), vec![0; PIECE_BYTES]);
+    loop {
+        match decoder.read(&mut piece).map_err(|_| ApiError::Undecodable)? {
+            0 => return Ok(plain),
+            read => {
+                taken.grow(read as u64).map_err(ApiError::bodies)?;
+                plain.extend_from_slice(&piece[..read]);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -73,6 +90,7 @@ mod tests {
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 
     use super::*;
+    use crate::shares::{Client, Share, Shares};
 
     fn encoding(words: &[&str]) -> Result<Encoding, ApiError> {
         let pairs = words.iter().map(|word| (header::CONTENT_ENCODING, word.parse().unwrap()));
@@ -108,14 +126,16 @@ mod tests {
             (Encoding::Deflate, zlib.finish().unwrap()),
             (Encoding::Deflate, raw.finish().unwrap()),
         ];
+        let mut taken = Shares::new(1 << 20, Share::new(1.0)).take(Client::default(), 0).unwrap();
         for (encoding, body) in bodies {
             let body = Bytes::from(body);
-            assert_eq!(encoding.decode(&body, text.len()).unwrap(), text, "{encoding:?}");
+            let mut decode = |body: &Bytes, limit| encoding.decode(body, limit, &mut taken);
+            assert_eq!(decode(&body, text.len()).unwrap(), text, "{encoding:?}");
             let limit_bytes = text.len() - 1;
-            let over = encoding.decode(&body, limit_bytes);
+            let over = decode(&body, limit_bytes);
             assert_eq!(over, Err(ApiError::BodyTooLarge { limit_bytes }));
             let cut = body.slice(..body.len() / 2);
-            assert_eq!(encoding.decode(&cut, text.len()), Err(ApiError::Undecodable));
+            assert_eq!(decode(&cut, text.len()), Err(ApiError::Undecodable));
         }
     }
 }

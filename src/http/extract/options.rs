@@ -12,15 +12,15 @@ use serde_json::value::RawValue;
 
 use super::fields::read;
 use super::scheduling::scheduling;
+use crate::backends::SchedulingOptions;
 use crate::http::error::ApiError;
 use crate::http::layers::request_id::RequestId;
 use crate::openai::request::RequestFields;
 use crate::routing::{Objective, PolicyOverrides};
 use crate::serving::options::RequestOptions;
+use crate::shares::Client;
 use crate::units::{Dollars, Joules, MonotonicNs};
 
-/// Keeps a conversation on this machine. Anything but `false` counts as yes: privacy fails closed.
-pub const LOCAL_ONLY: &str = "x-wattgate-local-only";
 /// Least adequacy, 0 to 1.
 pub const FLOOR: &str = "x-wattgate-floor";
 /// A word of `policies.<name>.objective`.
@@ -43,16 +43,27 @@ struct Own {
     objective: Option<Objective>,
     max_joules: Option<f64>,
     max_dollars: Option<f64>,
-    local_only: Option<bool>,
+    /// Read by `extract::local_only`; here for its type.
+    #[serde(rename = "local_only")]
+    _local_only: Option<bool>,
     session: Option<String>,
 }
 
-/// The options of a request that `arrived` then.
+/// What is known of a request beside its headers and fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    pub client: Client,
+    /// It asks to stay on this machine (`extract::local_only`).
+    pub says_local: bool,
+    pub arrived: MonotonicNs,
+}
+
+/// The options of a request.
 pub fn options(
     headers: &HeaderMap,
     fields: RequestFields<'_>,
     id: &RequestId,
-    arrived: MonotonicNs,
+    asking: Asking,
 ) -> Result<RequestOptions, ApiError> {
     let own = fields.wattgate.map(own).transpose()?.unwrap_or_default();
     let share = |value: &f64| (0.0..=1.0).contains(value);
@@ -72,13 +83,16 @@ pub fn options(
     )?;
     Ok(RequestOptions {
         request_id: Arc::clone(&id.0),
-        scheduling: scheduling(headers, arrived)?,
+        scheduling: SchedulingOptions {
+            client: asking.client,
+            ..scheduling(headers, asking.arrived)?
+        },
         overrides: PolicyOverrides {
             floor,
             objective,
             max_joules: max_joules.map(Joules),
             max_dollars: max_dollars.map(Dollars),
-            local_only: local_only(headers) || own.local_only.unwrap_or(false),
+            local_only: asking.says_local,
         },
         credentials: headers
             .get(header::AUTHORIZATION)
@@ -115,11 +129,6 @@ fn metadata_session(metadata: &RawValue) -> Option<String> {
     }
     let metadata: Metadata = serde_json::from_str(metadata.get()).ok()?;
     metadata.session_id.filter(|id| !id.is_empty())
-}
-
-fn local_only(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(LOCAL_ONLY).iter();
-    values.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"false"))
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -167,6 +176,7 @@ impl Field<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::extract::local_only;
 
     #[derive(Deserialize)]
     struct Body {
@@ -175,14 +185,18 @@ mod tests {
         metadata: Option<Box<RawValue>>,
     }
 
+    const LOCAL_ONLY: &str = "x-wattgate-local-only";
+
     fn read_options(headers: &HeaderMap, body: &[u8]) -> Result<RequestOptions, ApiError> {
+        let says_local = local_only::in_headers(headers) || local_only::in_body(body);
+        let asking = Asking { client: Client::default(), says_local, arrived: MonotonicNs(0) };
         let body: Body = serde_json::from_slice(body).unwrap();
         let fields = RequestFields {
             wattgate: body.wattgate.as_deref(),
             user: body.user.as_ref(),
             metadata: body.metadata.as_deref(),
         };
-        options(headers, fields, &RequestId::generate(), MonotonicNs(0))
+        options(headers, fields, &RequestId::generate(), asking)
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -37,7 +37,8 @@ pub fn scheduling(
         let nanoseconds = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
         Ok(MonotonicNs(arrived.0.saturating_add(nanoseconds)))
     });
-    Ok(SchedulingOptions { priority, deadline: deadline.transpose()? })
+    let deadline = deadline.transpose()?;
+    Ok(SchedulingOptions { priority, deadline, ..SchedulingOptions::default() })
 }
 
 /// A header's value; bytes that are not text are refused like an unknown word.

@@ -4,19 +4,21 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::requests::bare_id;
 use crate::http::error::ApiError;
 use crate::http::extract::body::read_body;
+use crate::http::extract::content_type;
 use crate::http::extract::fields::{read, wrong};
 use crate::http::state::Edge;
 use crate::serving::error::ServeErrorKind;
 use crate::serving::feedback::{Verdict, record_verdict};
+use crate::shares::Client;
 use crate::traffic::{PromptStorage, VerdictSource};
 
 /// Source of feedback that names none.
@@ -62,10 +64,12 @@ pub struct FeedbackReply {
 
 pub async fn feedback(
     State(edge): State<Edge>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<FeedbackReply>, ApiError> {
-    let body = read_body(&headers, body, edge.body).await?;
+    content_type::check(&headers)?;
+    let body = read_body(&headers, body, &edge.body, client).await?.bytes;
     let request: FeedbackRequest = read(&body)?;
     let score = score(&request)?;
     let source = source(&request)?;

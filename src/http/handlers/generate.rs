@@ -12,55 +12,63 @@ use crate::http::explained::explained;
 use crate::http::extract::body::{
     Parse, parse as parse_body, parse_chat, parse_completion, parse_embedding, read_body,
 };
-use crate::http::extract::options::options;
+use crate::http::extract::content_type;
+use crate::http::extract::options::{Asking, options};
 use crate::http::layers::request_id::RequestId;
 use crate::http::reply::{explain, name_model, whole};
 use crate::http::state::Edge;
 use crate::http::stream::{Answer, open, streamed};
 use crate::serving::execution::Execution;
+use crate::shares::Client;
 use crate::units::MonotonicNs;
 
 /// Answers a conversation.
 pub async fn complete(
     State(edge): State<Edge>,
     Extension(id): Extension<RequestId>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(edge, &id, &headers, body, parse_chat).await
+    answer(edge, &id, client, &headers, body, parse_chat).await
 }
 
 /// Continues raw prompts.
 pub async fn complete_prompt(
     State(edge): State<Edge>,
     Extension(id): Extension<RequestId>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(edge, &id, &headers, body, parse_completion).await
+    answer(edge, &id, client, &headers, body, parse_completion).await
 }
 
 /// Turns texts into vectors.
 pub async fn embed(
     State(edge): State<Edge>,
     Extension(id): Extension<RequestId>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    answer(edge, &id, &headers, body, parse_embedding).await
+    answer(edge, &id, client, &headers, body, parse_embedding).await
 }
 
 async fn answer(
     edge: Edge,
     id: &RequestId,
+    client: Client,
     headers: &HeaderMap,
     body: Body,
     parse: Parse,
 ) -> Result<Response, ApiError> {
     let arrived = MonotonicNs::now();
-    let body = read_body(headers, body, edge.body).await?;
-    let (request, body) = parse_body(body, parse)?;
-    let options = options(headers, request.fields(), id, arrived)?;
+    content_type::check(headers)?;
+    let received = read_body(headers, body, &edge.body, client).await?;
+    let asking = Asking { client, says_local: received.says_local, arrived };
+    let (request, body) = parse_body(received.bytes, parse)?;
+    let options = options(headers, request.fields(), id, asking)?;
     let plan = edge.gateway.router.plan(&request, &options)?;
     let mut execution = Execution::new(edge.gateway, request, body, &options, plan);
     let mut headers = explain(execution.id(), &execution.plan);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 
 use crate::backends::llama::Phase;
 use crate::http::error::ApiError;
+use crate::http::extract::path::PathText;
 use crate::serving::error::ServeErrorKind;
 use crate::serving::plan::AUTO;
 use crate::serving::snapshot::Snapshot;
@@ -72,7 +73,7 @@ pub async fn models(State(gateway): State<Arc<Gateway>>) -> Json<ModelList> {
 /// `GET /v1/models/{id}`; ids may hold slashes.
 pub async fn model(
     State(gateway): State<Arc<Gateway>>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Json<ModelCard>, ApiError> {
     let found = cards(&gateway).into_iter().find(|card| card.id == id);
     found.map(Json).ok_or_else(|| ServeErrorKind::UnknownModel(id).into())

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use crate::http::error::ApiError;
+use crate::http::extract::path::PathText;
 use crate::serving::Gateway;
 use crate::serving::error::ServeErrorKind;
 use crate::traffic::Record;
@@ -13,7 +14,7 @@ use crate::traffic::Record;
 /// The record of a request that has ended, its energy final once settled.
 pub async fn request(
     State(gateway): State<Arc<Gateway>>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Json<Arc<Record>>, ApiError> {
     let record = gateway.receipts.get(bare_id(&id));
     record.map(Json).ok_or_else(|| ServeErrorKind::UnknownRequest(id).into())

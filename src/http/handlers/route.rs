@@ -10,23 +10,26 @@ use serde::Serialize;
 
 use crate::http::error::ApiError;
 use crate::http::extract::body::{parse, parse_chat, read_body};
-use crate::http::extract::options::options;
+use crate::http::extract::options::{Asking, options};
 use crate::http::layers::request_id::RequestId;
 use crate::http::state::Edge;
 use crate::routing::{EvaluatedCandidate, Features, Route, Rule, SessionId, TaskClass};
 use crate::serving::plan::Plan;
+use crate::shares::Client;
 use crate::units::MonotonicNs;
 
 /// The decision for a conversation, with every candidate's prediction; nothing runs.
 pub async fn route(
     State(edge): State<Edge>,
     Extension(id): Extension<RequestId>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<RouteReply>, ApiError> {
-    let body = read_body(&headers, body, edge.body).await?;
-    let (request, _) = parse(body, parse_chat)?;
-    let options = options(&headers, request.fields(), &id, MonotonicNs::now())?;
+    let received = read_body(&headers, body, &edge.body, client).await?;
+    let asking = Asking { client, says_local: received.says_local, arrived: MonotonicNs::now() };
+    let (request, _) = parse(received.bytes, parse_chat)?;
+    let options = options(&headers, request.fields(), &id, asking)?;
     let plan = edge.gateway.router.plan(&request, &options)?;
     Ok(Json(RouteReply::from(plan)))
 }

@@ -20,9 +20,12 @@ pub(super) struct Patience {
 pub(super) struct Activity {
     /// Requests whose replies have not ended.
     requests: AtomicUsize,
-    /// When bytes last moved.
-    moved: Mutex<Instant>,
+    /// When the last request ended, or the connection began, or the client took a part of a reply
+    /// that waits for it in buffers. Other bytes do not count: pings would keep a place for ever.
+    quiet_since: Mutex<Instant>,
     replies: Mutex<Vec<Arc<Reply>>>,
+    /// A reply that waits should show the client a sign of life.
+    probe: AtomicBool,
 }
 
 /// One reply's body.
@@ -46,32 +49,44 @@ impl Activity {
     pub(super) fn new() -> Self {
         Self {
             requests: AtomicUsize::new(0),
-            moved: Mutex::new(Instant::now()),
+            quiet_since: Mutex::new(Instant::now()),
             replies: Mutex::default(),
+            probe: AtomicBool::new(false),
         }
-    }
-
-    /// Bytes came or went.
-    pub(super) fn moved(&self) {
-        *self.moved.lock() = Instant::now();
     }
 
     /// A request has arrived; it is over when the value is dropped.
     pub(super) fn request(self: &Arc<Self>) -> InFlight {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight { activity: Arc::clone(self), reply: None }
+        let others = self.requests.fetch_add(1, Ordering::Relaxed);
+        InFlight { activity: Arc::clone(self), reply: None, is_alone: others == 0 }
+    }
+
+    /// The client took something of what waits for it.
+    pub(super) fn drained(&self) {
+        *self.quiet_since.lock() = Instant::now();
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_answering(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the reply to a request has begun.
+    pub(super) fn is_replying(&self) -> bool {
+        !self.replies.lock().is_empty()
+    }
+
+    /// Asks for a sign of life in the reply that waits.
+    pub(super) fn probe(&self) {
+        self.probe.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn verdict(&self, patience: Patience, now: Instant) -> Verdict {
         if self.replies.lock().iter().any(|reply| reply.is_unread(patience.unread, now)) {
             return Verdict::Unread;
         }
-        let is_quiet = now.saturating_duration_since(*self.moved.lock()) >= patience.idle;
-        if is_quiet && self.requests.load(Ordering::Relaxed) == 0 {
-            Verdict::Idle
-        } else {
-            Verdict::Live
-        }
+        let quiet = now.saturating_duration_since(*self.quiet_since.lock());
+        if quiet >= patience.idle && !self.is_answering() { Verdict::Idle } else { Verdict::Live }
     }
 }
 
@@ -98,9 +113,16 @@ impl Reply {
 pub(super) struct InFlight {
     activity: Arc<Activity>,
     reply: Option<Arc<Reply>>,
+    /// It was the only request of its connection when it arrived.
+    pub(super) is_alone: bool,
 }
 
 impl InFlight {
+    /// Whether a sign of life is wanted, once for each time.
+    pub(super) fn is_probed(&self) -> bool {
+        self.activity.probe.swap(false, Ordering::Relaxed)
+    }
+
     /// The reply begins.
     pub(super) fn reply(&mut self) -> Arc<Reply> {
         let reply =
@@ -116,6 +138,7 @@ impl Drop for InFlight {
         if let Some(own) = &self.reply {
             self.activity.replies.lock().retain(|reply| !Arc::ptr_eq(reply, own));
         }
+        *self.activity.quiet_since.lock() = Instant::now();
         self.activity.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -139,6 +162,16 @@ mod tests {
         assert_eq!(after(&activity, 1_000), Verdict::Live, "a model may think for long");
         drop(request);
         assert_eq!(after(&activity, 11), Verdict::Idle);
+    }
+
+    #[test]
+    fn a_reply_that_still_drains_keeps_its_connection() {
+        let activity = Arc::new(Activity::new());
+        drop(activity.request());
+        std::thread::sleep(Duration::from_millis(2));
+        let before = *activity.quiet_since.lock();
+        activity.drained();
+        assert!(*activity.quiet_since.lock() > before);
     }
 
     #[test]

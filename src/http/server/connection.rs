@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -18,12 +19,16 @@ use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::activity::{Activity, Patience, Verdict};
+use super::half_closed::{self, HalfClosed};
+use super::places::Places;
 use super::watched_body::WatchedBody;
-use super::watched_io::WatchedIo;
+use super::watched_io::{WatchedIo, Wire};
+use crate::http::client::of_request;
 
 /// A client that answers no ping for this long is gone (HTTP/2).
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -31,68 +36,154 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 128;
 
-/// Serves a connection until it ends, wastes its place, or, after `stop`, has finished its answers.
-pub(super) async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    routes: Router,
-    patience: Patience,
-    stop: CancellationToken,
-) {
-    // Chunks are small and must leave at once.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(error = %error, "TCP_NODELAY could not be set");
+/// Most bytes of a head, and of a reply that is buffered here.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// What connections share.
+#[derive(Clone)]
+pub(super) struct Bounds {
+    pub(super) patience: Patience,
+    pub(super) places: Arc<Places>,
+}
+
+/// What answers the requests of a connection.
+pub(super) struct Answering {
+    pub(super) peer: SocketAddr,
+    pub(super) routes: Router,
+    /// For requests beyond the limits.
+    pub(super) refusal: Router,
+}
+
+impl Answering {
+    /// Serves until the connection ends, wastes its place, or, after `stop`, has finished its
+    /// answers.
+    pub(super) async fn serve(self, stream: TcpStream, bounds: Bounds, stop: CancellationToken) {
+        let patience = bounds.patience;
+        let activity = Arc::new(Activity::new());
+        let wire = Wire::new(stream, Arc::clone(&activity));
+        let version = Arc::new(HttpVersion::default());
+        let answering = Arc::new(self);
+        let service = service_fn(|request: Request<Incoming>| {
+            version.note(request.version());
+            let (activity, places) = (Arc::clone(&activity), Arc::clone(&bounds.places));
+            Arc::clone(&answering).answer(request, activity, places)
+        });
+        let builder = builder(patience);
+        let io = TokioIo::new(WatchedIo(Arc::clone(&wire)));
+        let mut connection = pin!(builder.serve_connection(io, service));
+        let mut check = tokio::time::interval(patience.idle.min(patience.unread) / 4);
+        let mut closed = pin!(half_closed::closed(&wire));
+        let mut half_closed: Option<HalfClosed> = None;
+        let mut look = tokio::time::interval(half_closed::LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                // The connection first: a request that has arrived by now is none too late.
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(error = %error, "a connection failed");
+                    }
+                    return;
+                }
+                _ = check.tick() => match activity.verdict(patience, Instant::now()) {
+                    Verdict::Live => {}
+                    verdict => {
+                        tracing::debug!(?verdict, "a connection was closed");
+                        return;
+                    }
+                },
+                () = closed.as_mut(), if half_closed.is_none() => {
+                    half_closed = Some(HalfClosed::new());
+                    look.reset();
+                }
+                _ = look.tick(), if half_closed.is_some() => {
+                    let is_there = half_closed.as_mut().is_none_or(|client| {
+                        let takes_interim = version.is(Version::HTTP_11);
+                        client.is_there(&wire, &activity, takes_interim, patience.unread)
+                    });
+                    // HTTP/2 knows of its own whether its client is there.
+                    if !is_there && !version.is(Version::HTTP_2) {
+                        return;
+                    }
+                }
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
     }
-    let activity = Arc::new(Activity::new());
-    let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(&activity)));
-    let service = service_fn(|request: Request<Incoming>| {
-        answer(routes.clone(), request, peer, Arc::clone(&activity))
-    });
+
+    /// Refuses what the client asks, within about `patience`.
+    pub(super) async fn refuse(self, stream: TcpStream, patience: Duration) {
+        let service = service_fn(|request: Request<Incoming>| {
+            self.refusal.clone().oneshot(request.map(Body::new))
+        });
+        let mut builder = builder(Patience { idle: patience, unread: patience });
+        builder.http1().keep_alive(false);
+        let io = TokioIo::new(stream);
+        let mut connection = pin!(builder.serve_connection(io, service));
+        if timeout(patience, connection.as_mut()).await.is_err() {
+            connection.as_mut().graceful_shutdown();
+            let _late = timeout(patience, connection).await;
+        }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        activity: Arc<Activity>,
+        places: Arc<Places>,
+    ) -> Result<Response<WatchedBody>, Infallible> {
+        let in_flight = activity.request();
+        let mut request = request.map(Body::new);
+        let client = of_request(self.peer, request.headers());
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(client);
+        // The first request has the place of its connection.
+        let place = if in_flight.is_alone { None } else { places.take(self.peer) };
+        let refused = place.is_none() && !in_flight.is_alone;
+        let routes = if refused { &self.refusal } else { &self.routes };
+        let response = routes.clone().oneshot(request).await?;
+        Ok(WatchedBody::of(response, in_flight, place))
+    }
+}
+
+fn builder(patience: Patience) -> auto::Builder<StreamTasks> {
     let mut builder = auto::Builder::new(StreamTasks::default());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.idle);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience.idle)
+        .half_close(true)
+        .max_buf_size(BUFFER_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(patience.idle)
         .keep_alive_timeout(PING_TIMEOUT)
-        .max_concurrent_streams(STREAMS_MAX);
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut check = tokio::time::interval(patience.idle.min(patience.unread) / 4);
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(error = %error, "a connection failed");
-                }
-                return;
-            }
-            _ = check.tick() => match activity.verdict(patience, Instant::now()) {
-                Verdict::Live => {}
-                verdict => {
-                    tracing::debug!(?verdict, "a connection was closed");
-                    return;
-                }
-            },
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-    }
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_send_buf_size(BUFFER_BYTES_MAX);
+    builder
 }
 
-async fn answer(
-    routes: Router,
-    request: Request<Incoming>,
-    peer: SocketAddr,
-    activity: Arc<Activity>,
-) -> Result<Response<WatchedBody>, Infallible> {
-    let in_flight = activity.request();
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(ConnectInfo(peer));
-    let response = routes.oneshot(request).await?;
-    Ok(response.map(|body| WatchedBody::new(body, in_flight)))
+/// The version of a connection's last request.
+#[derive(Default)]
+struct HttpVersion(AtomicU8);
+
+impl HttpVersion {
+    const KNOWN: [Version; 3] = [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2];
+
+    fn note(&self, version: Version) {
+        let place = Self::KNOWN.iter().position(|known| *known == version).unwrap_or(0);
+        self.0.store(u8::try_from(place).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn is(&self, version: Version) -> bool {
+        Self::KNOWN.get(usize::from(self.0.load(Ordering::Relaxed))) == Some(&version)
+    }
 }
 
 /// The tasks of a connection's HTTP/2 streams, which end with it.

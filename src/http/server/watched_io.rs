@@ -1,8 +1,11 @@
-//! A connection's stream that notes when bytes move.
+//! A connection's stream that can be looked at while hyper uses it.
 
 use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -10,67 +13,112 @@ use tokio::net::TcpStream;
 
 use super::activity::Activity;
 
-pub(super) struct WatchedIo {
+/// The stream, shared with the reader and writer of its requests.
+pub(super) struct Wire {
     stream: TcpStream,
     activity: Arc<Activity>,
+    /// Everything that hyper had to write has been written.
+    flushed: AtomicBool,
+    /// The client was to take something first.
+    blocked: AtomicBool,
 }
 
-impl WatchedIo {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+impl Wire {
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Arc<Self> {
+        let (flushed, blocked) = (AtomicBool::new(true), AtomicBool::new(false));
+        Arc::new(Self { stream, activity, flushed, blocked })
     }
 
-    fn note(&self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
-        if matches!(written, Ok(1..)) {
-            self.activity.moved();
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Whether a message that is not hyper's may be written now.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.flushed.load(Ordering::Relaxed)
+    }
+
+    fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        attempt: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.flushed.store(false, Ordering::Relaxed);
+        let written = self.poll_io(true, cx, attempt);
+        if self.blocked.swap(written.is_pending(), Ordering::Relaxed) && written.is_ready() {
+            self.activity.drained();
         }
-        Poll::Ready(written)
+        written
+    }
+
+    fn poll_io<T>(
+        &self,
+        writes: bool,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut(&TcpStream) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            let ready = if writes {
+                self.stream.poll_write_ready(cx)
+            } else {
+                self.stream.poll_read_ready(cx)
+            };
+            ready!(ready)?;
+            match attempt(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
     }
 }
+
+/// hyper's end of the wire.
+pub(super) struct WatchedIo(pub(super) Arc<Wire>);
 
 impl AsyncRead for WatchedIo {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.activity.moved();
-        }
-        Poll::Ready(Ok(()))
+        let read = self.0.poll_io(false, cx, |stream| stream.try_read_buf(buffer));
+        read.map_ok(|_bytes| ())
     }
 }
 
 impl AsyncWrite for WatchedIo {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
-        self.note(written)
+        self.0.poll_write(cx, |stream| stream.try_write(bytes))
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
-        self.note(written)
+        self.0.poll_write(cx, |stream| stream.try_write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when its own buffer is empty, and a socket has none here.
+        self.0.flushed.store(true, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // tokio's own needs the stream for itself.
+        let again = self.0.stream.as_fd().try_clone_to_owned().map(std::net::TcpStream::from);
+        Poll::Ready(match again.and_then(|stream| stream.shutdown(Shutdown::Write)) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            shut => shut,
+        })
     }
 }

@@ -99,7 +99,7 @@ impl Execution {
         let prompt = Prompt::of(&self.request.messages(), self.gateway.prompts);
         let record = self.recorder.close(&self.plan, receipt.clone(), ending, prompt);
         self.count_and_train(&record);
-        self.gateway.receipts.insert(record, self.recorder.metered());
+        self.gateway.receipts.insert(record, self.recorder.metered(), self.body.len());
         receipt
     }
 

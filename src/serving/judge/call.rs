@@ -64,7 +64,7 @@ impl JudgePrompt {
             attempt: gateway.next_attempt(),
             request: Arc::new(Request::Chat(request)),
             body: Bytes::from(body),
-            terms: SchedulingOptions { priority: Priority::Low, deadline: None },
+            terms: SchedulingOptions { priority: Priority::Low, ..SchedulingOptions::default() },
         })
     }
 }

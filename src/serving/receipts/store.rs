@@ -22,13 +22,17 @@ use crate::telemetry::metrics::{CarbonLabels, EnergyLabels, ModelLabels};
 use crate::traffic::feedback::FEEDBACK_VERSION;
 use crate::traffic::lookup;
 use crate::traffic::{
-    Annotation, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, ImplicitSignal, Record,
-    RecordSink, Signal, VerdictSource, Verdicts,
+    Annotation, Attempt, AttemptOutcome, Entry as LogEntry, Feedback, ImplicitSignal, Prompt,
+    Record, RecordSink, Signal, VerdictSource, Verdicts,
 };
 use crate::units::{AttemptId, unix_ms};
 
-/// Requests that `GET /v1/requests/{id}` remembers; about 2 KiB each.
+/// Requests that `GET /v1/requests/{id}` remembers; about 2 KiB each, without their prompts.
 const REMEMBERED: usize = 4096;
+
+/// Most bytes of prompts that wait for the energy of their requests. Beyond, the oldest are logged
+/// with the energy so far.
+const WAITING_PROMPT_BYTES: usize = 64 << 20;
 
 /// After this a request is published with its figure so far, marked as not final.
 const SETTLEMENT_DEADLINE: Duration = Duration::from_secs(30);
@@ -64,13 +68,17 @@ struct Entries {
     owners: HashMap<AttemptId, Arc<str>>,
     /// Attempts that settled before their request ended: an early failure that fell back.
     early: HashMap<AttemptId, (Settled, Instant)>,
+    /// Of the unpublished requests.
+    prompt_bytes: usize,
     /// Attempts of the gateway's own that have not settled.
     overhead: HashMap<AttemptId, (ModelLabels, Instant)>,
 }
 
 struct Entry {
-    /// Shared with the log once it is published.
+    /// Without the prompt; shared with the log once it is published if there is none.
     record: Arc<Record>,
+    /// For the log only, until it is published; with about its size in bytes.
+    prompt: Option<(Prompt, usize)>,
     /// Attempts whose energy is not final, with their place in the record.
     unsettled: Vec<(AttemptId, usize)>,
     ended: Instant,
@@ -86,9 +94,14 @@ impl ReceiptStore {
     }
 
     /// Inserts a request that ended. `metered` lists the attempts whose energy settles later, with
-    /// their indices in the record.
-    pub fn insert(&self, mut record: Record, metered: Vec<(AttemptId, usize)>) {
-        let mut entries = self.lock();
+    /// their indices in the record; its prompt has at most `prompt_bytes`.
+    pub fn insert(
+        &self,
+        mut record: Record,
+        metered: Vec<(AttemptId, usize)>,
+        prompt_bytes: usize,
+    ) {
+        let entries = &mut *self.lock();
         let id = Arc::clone(&record.receipt.request_id);
         let mut unsettled = Vec::new();
         for (attempt, place) in metered {
@@ -99,18 +112,24 @@ impl ReceiptStore {
                 unsettled.push((attempt, place));
             }
         }
+        let prompt = record.prompt.take().map(|prompt| (prompt, prompt_bytes));
+        entries.prompt_bytes += prompt.as_ref().map_or(0, |(_, bytes)| *bytes);
         let mut entry = Entry {
             record: Arc::new(record),
+            prompt,
             unsettled,
             ended: Instant::now(),
             published: false,
             verdicts: Verdicts::default(),
         };
-        self.publish_if_settled(&mut entry);
+        self.publish_if_settled(&mut entry, &mut entries.prompt_bytes);
         entries.order.push_back(Arc::clone(&id));
         entries.by_id.insert(id, entry);
         if entries.order.len() > REMEMBERED {
-            self.forget_oldest(&mut entries);
+            self.forget_oldest(entries);
+        }
+        if entries.prompt_bytes > WAITING_PROMPT_BYTES {
+            self.publish_oldest(entries);
         }
     }
 
@@ -207,26 +226,40 @@ impl ReceiptStore {
 
     fn settle(&self, settled: Settled) {
         let mut entries = self.lock();
+        let Entries { by_id, prompt_bytes, owners, early, overhead, .. } = &mut *entries;
         let attempt = settled.attempt;
-        if let Some((labels, _)) = entries.overhead.remove(&attempt) {
+        if let Some((labels, _)) = overhead.remove(&attempt) {
             return self.count_energy(&labels, settled.marginal, "overhead");
         }
-        let Some(id) = entries.owners.remove(&attempt) else {
-            entries.early.insert(attempt, (settled, Instant::now()));
+        let Some(id) = owners.remove(&attempt) else {
+            early.insert(attempt, (settled, Instant::now()));
             return;
         };
-        let Some(entry) = entries.by_id.get_mut(&id) else { return };
+        let Some(entry) = by_id.get_mut(&id) else { return };
         if let Some(found) = entry.unsettled.iter().position(|(one, _)| *one == attempt) {
             let (_, place) = entry.unsettled.swap_remove(found);
             let record = Arc::make_mut(&mut entry.record);
             note_energy(&mut record.receipt.attempts[place], &settled);
         }
-        self.publish_if_settled(entry);
+        self.publish_if_settled(entry, prompt_bytes);
     }
 
-    fn publish_if_settled(&self, entry: &mut Entry) {
+    fn publish_if_settled(&self, entry: &mut Entry, prompt_bytes: &mut usize) {
         if entry.unsettled.is_empty() {
-            self.publish(entry);
+            self.publish(entry, prompt_bytes);
+        }
+    }
+
+    /// Publishes the oldest requests until the prompts of the others are within their limit.
+    fn publish_oldest(&self, entries: &mut Entries) {
+        let Entries { by_id, order, prompt_bytes, .. } = entries;
+        for id in &*order {
+            if *prompt_bytes <= WAITING_PROMPT_BYTES {
+                return;
+            }
+            if let Some(entry) = by_id.get_mut(id) {
+                self.publish(entry, prompt_bytes);
+            }
         }
     }
 
@@ -235,9 +268,10 @@ impl ReceiptStore {
         // An attempt that never ran never settles.
         entries.overhead.retain(|_, (_, begun)| begun.elapsed() < OVERHEAD_DEADLINE);
         entries.early.retain(|_, (_, settled)| settled.elapsed() < SETTLEMENT_DEADLINE);
-        for entry in entries.by_id.values_mut().filter(|entry| !entry.published) {
+        let Entries { by_id, prompt_bytes, .. } = &mut *entries;
+        for entry in by_id.values_mut().filter(|entry| !entry.published) {
             if entry.ended.elapsed() >= age {
-                self.publish(entry);
+                self.publish(entry, prompt_bytes);
             }
         }
     }
@@ -248,11 +282,11 @@ impl ReceiptStore {
         for (attempt, _) in &entry.unsettled {
             entries.owners.remove(attempt);
         }
-        self.publish(&mut entry);
+        self.publish(&mut entry, &mut entries.prompt_bytes);
     }
 
     /// Counts and logs a request, once.
-    fn publish(&self, entry: &mut Entry) {
+    fn publish(&self, entry: &mut Entry, prompt_bytes: &mut usize) {
         if std::mem::replace(&mut entry.published, true) {
             return;
         }
@@ -271,7 +305,14 @@ impl ReceiptStore {
         for (source, score) in entry.verdicts.iter() {
             outcome_metrics::count_outcome(&self.metrics, record, source, score, None);
         }
-        self.sink.write(LogEntry::Record(Arc::clone(&entry.record)));
+        let logged = match entry.prompt.take() {
+            Some((prompt, bytes)) => {
+                *prompt_bytes -= bytes;
+                Arc::new(Record { prompt: Some(prompt), ..Record::clone(record) })
+            }
+            None => Arc::clone(record),
+        };
+        self.sink.write(LogEntry::Record(logged));
     }
 
     fn count(&self, attempt: &Attempt) {

@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wattgate::traffic::Outcome;
 
-use crate::rig::app::{PATIENCE, TestApp, ask, ask_streaming, cloud_model_at};
+use crate::rig::app::{TestApp, ask, ask_streaming, cloud_model_at};
+use crate::rig::raw_http::h2::PREFACE;
+use crate::rig::raw_http::{h2, post, sent, until_closed};
 use crate::rig::unruly_upstream::{Step, UnrulyUpstream};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Far more than all buffers between an upstream and a client hold.
 const FLOOD_EVENTS: usize = 6_000;
@@ -39,63 +38,19 @@ fn endless() -> Vec<Step> {
     vec![Step::head(), Step::text("Hi"), Step::Silence]
 }
 
-/// A connection with the smallest receive buffer.
-async fn connect(app: &TestApp) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(2048).unwrap();
-    socket.connect(app.address).await.unwrap()
-}
-
 async fn send(app: &TestApp, bytes: &[u8]) -> TcpStream {
-    let mut stream = connect(app).await;
-    stream.write_all(bytes).await.unwrap();
-    stream
+    sent(app.address, bytes).await
 }
 
 /// An HTTP/1.1 request for a stream.
 fn request() -> Vec<u8> {
-    let body = ask_streaming("cloud", "hello").to_string();
-    let length = body.len();
-    format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-         content-length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
+    post("/v1/chat/completions", "", &ask_streaming("cloud", "hello"))
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// The same request by HTTP/2 (RFC 9113), from a client that takes no byte of a reply: its window
-/// is 0 (`SETTINGS_INITIAL_WINDOW_SIZE`, 4).
+/// The same request by HTTP/2, from a client that takes no byte of a reply.
 fn request_without_window() -> Vec<u8> {
-    const SETTINGS: u8 = 4;
-    const HEADERS: u8 = 1;
-    const DATA: u8 = 0;
-    const END_STREAM: u8 = 1;
-    const END_HEADERS: u8 = 4;
-    let path = b"/v1/chat/completions";
-    // HPACK (RFC 7541): `:method POST`, `:scheme http`, then `:path` and `:authority` as literals.
-    let length = u8::try_from(path.len()).unwrap();
-    let head = [&[0x83, 0x86, 0x04, length], &path[..], &[0x01, 1, b'x']].concat();
-    [
-        PREFACE,
-        &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
-        &frame(HEADERS, END_HEADERS, 1, &head),
-        &frame(DATA, END_STREAM, 1, ask_streaming("cloud", "hello").to_string().as_bytes()),
-    ]
-    .concat()
-}
-
-/// Waits until the gateway has closed the connection.
-async fn until_closed(mut stream: TcpStream) {
-    let closed = async {
-        let mut buffer = [0; 4096];
-        while matches!(stream.read(&mut buffer).await, Ok(1..)) {}
-    };
-    timeout(PATIENCE, closed).await.expect("the connection is closed");
+    let body = ask_streaming("cloud", "hello").to_string();
+    [h2::start_without_window(), h2::post(1, "/v1/chat/completions", &body)].concat()
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
@@ -23,6 +23,13 @@ impl Serving {
 
     pub fn start_in(dir: TempDir) -> Self {
         let command = serve(dir.path(), "127.0.0.1:0");
+        Self::start_by(command, dir)
+    }
+
+    /// With these environment variables.
+    pub fn start_with_env(dir: TempDir, env: &[(&str, &str)]) -> Self {
+        let mut command = serve(dir.path(), "127.0.0.1:0");
+        command.envs(env.iter().copied());
         Self::start_by(command, dir)
     }
 
@@ -57,6 +64,11 @@ impl Serving {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// The exit status, if it has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Sends SIGTERM and waits for the exit code.

@@ -5,10 +5,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::attempt_event::{AttemptEvent, EventSender, Output, Overrun};
-use super::command::{Fields, NewAttempt, NewChoice};
+use super::command::{Fields, NewAttempt, NewChoice, Place};
 use super::refusal::error_kind;
 use crate::backends::backend::{ErrorKind, TokenConfidence};
 use crate::backends::llama::wire::logprobs::TokenLogprobs;
@@ -28,7 +26,7 @@ struct OpenChoice {
     events: EventSender,
     /// Output that is held until the text it belongs to is released.
     held: Output,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
     /// Shared by the choices of an attempt, which closes with the last of them.
     guard: Arc<OpenAttempt>,
 }
@@ -46,9 +44,9 @@ impl Attempts {
     pub(super) fn open(&mut self, attempt: NewAttempt) {
         let Some(guard) = attempt.guard.open() else { return };
         let guard = Arc::new(guard);
-        for NewChoice { attempt, fields, events, permit, .. } in attempt.choices {
+        for NewChoice { attempt, fields, events, place, .. } in attempt.choices {
             let (held, guard) = (Output::default(), Arc::clone(&guard));
-            self.open.insert(attempt, OpenChoice { fields, events, held, _permit: permit, guard });
+            self.open.insert(attempt, OpenChoice { fields, events, held, _place: place, guard });
         }
     }
 

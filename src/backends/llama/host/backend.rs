@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryFutureExt, stream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::attempt_event;
-use super::command::{CancelOnDrop, Command, Fields, NewAttempt, NewChoice, RETRY_AFTER};
+use super::command::{
+    CancelOnDrop, CancelSlot, Command, Fields, NewAttempt, NewChoice, Place, RETRY_AFTER,
+};
 use super::constraint;
 use super::control::Control;
 use super::fan_out;
@@ -21,6 +23,7 @@ use crate::backends::backend::{Backend, BackendError, ErrorKind, EventStream, He
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::protocol::{self, FrameError, ToEngine};
 use crate::energy::PendingAttempt;
+use crate::shares::{Client, Refusal, Share, Shares};
 use crate::units::AttemptId;
 
 /// A local model.
@@ -28,8 +31,8 @@ pub struct LlamaBackend {
     pub(super) model: Arc<str>,
     pub(super) config: Arc<Config>,
     pub(super) commands: mpsc::Sender<Command>,
-    /// One permit per choice that the engine holds, running or queued.
-    pub(super) permits: Arc<Semaphore>,
+    /// One for each choice that the engine holds, running or queued.
+    pub(super) places: Arc<Shares>,
     pub(super) state: watch::Receiver<EngineState>,
     pub(super) observer: Arc<dyn EngineObserver>,
 }
@@ -55,7 +58,6 @@ impl Backend for LlamaBackend {
     }
 
     fn health(&self) -> Health {
-        let in_flight = self.config.admissions() - self.permits.available_permits();
         let state = self.state.borrow();
         let facts = match &state.phase {
             Phase::Ready(facts) => Some(facts),
@@ -64,7 +66,7 @@ impl Backend for LlamaBackend {
         Health {
             ready: state.takes_requests(),
             ready_in: state.ready_in(),
-            in_flight: u32::try_from(in_flight).unwrap_or(u32::MAX),
+            in_flight: u32::try_from(self.places.held()).unwrap_or(u32::MAX),
             slots: self.config.slots,
             context_tokens: Some(
                 facts.map_or(self.config.context_tokens, |facts| facts.context_tokens),
@@ -74,6 +76,12 @@ impl Backend for LlamaBackend {
 }
 
 impl LlamaBackend {
+    /// The same; one client may take `share` of the places.
+    #[must_use]
+    pub fn sharing(self, share: Share) -> Self {
+        Self { places: Shares::new(self.config.admissions() as u64, share), ..self }
+    }
+
     /// The engine's state, which changes with loads and restarts.
     pub fn state(&self) -> watch::Receiver<EngineState> {
         self.state.clone()
@@ -91,7 +99,9 @@ impl LlamaBackend {
     /// Submits the request, once for each choice.
     fn submit(&self, job: &Job) -> Result<Vec<Response>, ErrorKind> {
         let timeout = self.first_token_timeout()?;
-        let count = fan_out::count(&job.request, self.config.admissions())?;
+        let most = usize::try_from(self.places.most_for_one()).unwrap_or(usize::MAX);
+        let count = fan_out::count(&job.request, most)?;
+        let client = job.terms.client;
         // Choices beyond the slots wait for each other.
         let timeout = timeout * count.div_ceil(self.config.slots.max(1));
         let mut message = message(job, &self.config)?;
@@ -104,7 +114,7 @@ impl LlamaBackend {
             if index > 0 {
                 fan_out::renumber(&mut message, &job.request, index, attempt);
             }
-            let (choice, response) = self.choice(attempt, &message, fields, timeout)?;
+            let (choice, response) = self.choice(attempt, client, &message, fields, timeout)?;
             choices.push(choice);
             responses.push(response);
         }
@@ -117,23 +127,27 @@ impl LlamaBackend {
         Ok(responses)
     }
 
-    /// One choice, with its permit and its channels.
+    /// One choice, with its place and its channels.
     fn choice(
         &self,
         attempt: AttemptId,
+        client: Client,
         message: &ToEngine,
         fields: Fields,
         first_token_timeout: Duration,
     ) -> Result<(NewChoice, Response), ErrorKind> {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            return Err(self.overloaded());
-        };
+        let taken = self.places.take(client, 1).map_err(|refusal| match refusal {
+            Refusal::Full => self.overloaded(),
+            Refusal::Share => ErrorKind::ClientShare { retry_after: RETRY_AFTER },
+        })?;
         let frame = protocol::encode(message).map_err(|error| too_large(&error, fields.prompt))?;
         let (sender, events) = attempt_event::channel(message, &self.config);
         let Ok(cancel) = self.commands.clone().try_reserve_owned() else {
             return Err(self.overloaded());
         };
-        let choice = NewChoice { attempt, fields, frame: frame.into(), events: sender, permit };
+        let slot = CancelSlot::new(cancel);
+        let place = Place { cancel: Arc::clone(&slot), _taken: taken };
+        let choice = NewChoice { attempt, fields, frame: frame.into(), events: sender, place };
         let response = Response {
             model: Arc::clone(&self.model),
             events,
@@ -141,12 +155,12 @@ impl LlamaBackend {
             logprobs: matches!(message, ToEngine::Submit(one) if one.logprobs.is_some()),
             first_token_timeout,
             embeds: self.config.embedding,
-            cancel: CancelOnDrop { attempt, permit: Some(cancel) },
+            _cancel: CancelOnDrop { attempt, slot },
         };
         Ok((choice, response))
     }
 
-    /// All permits are taken.
+    /// All places are taken.
     fn overloaded(&self) -> ErrorKind {
         let ahead = u32::try_from(self.config.admissions()).unwrap_or(u32::MAX);
         ErrorKind::Overloaded { retry_after: RETRY_AFTER, ahead }

@@ -1,6 +1,6 @@
 //! Queue of attempts that wait for their model to load, each with a deadline.
 //!
-//! Bounded by the backend: each choice holds a permit while it waits.
+//! Bounded by the backend: each choice holds a place while it waits.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
 
 use super::attempt_event::EventSender;
 use super::state::UnloadReason;
 use crate::backends::backend::ErrorKind;
 use crate::energy::PendingAttempt;
+use crate::shares::Taken;
 use crate::units::AttemptId;
 
 /// Retry time for clients if the queue is full: about the duration of an answer.
@@ -47,8 +49,32 @@ pub(super) struct NewChoice {
     /// The encoded `Submit` or `Embed` frame.
     pub(super) frame: Bytes,
     pub(super) events: EventSender,
-    /// Held until the engine has closed the choice.
-    pub(super) permit: OwnedSemaphorePermit,
+    /// Held until the engine has closed the choice, whether or not its output has been read.
+    pub(super) place: Place,
+}
+
+/// A choice's place at the model, and the means to cancel it, which are of no use without.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) cancel: Arc<CancelSlot>,
+    pub(super) _taken: Taken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.cancel.0.lock().take();
+    }
+}
+
+/// Room for a cancellation in the supervisor's queue, reserved in advance so that a destructor can
+/// send without waiting; empty once the choice is closed.
+#[derive(Debug)]
+pub(super) struct CancelSlot(Mutex<Option<mpsc::OwnedPermit<Command>>>);
+
+impl CancelSlot {
+    pub(super) fn new(permit: mpsc::OwnedPermit<Command>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(permit))))
+    }
 }
 
 impl NewAttempt {
@@ -94,20 +120,13 @@ pub(super) struct Unload {
 /// Cancels an attempt if its response stream is dropped before the end.
 pub(super) struct CancelOnDrop {
     pub(super) attempt: AttemptId,
-    /// Reserved in advance, so that a destructor can send without waiting.
-    pub(super) permit: Option<mpsc::OwnedPermit<Command>>,
-}
-
-impl CancelOnDrop {
-    /// For an answer that has ended.
-    pub(super) fn disarm(&mut self) {
-        self.permit = None;
-    }
+    pub(super) slot: Arc<CancelSlot>,
 }
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
+        let permit = self.slot.0.lock().take();
+        if let Some(permit) = permit {
             permit.send(Command::Cancel(self.attempt));
         }
     }

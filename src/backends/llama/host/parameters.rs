@@ -10,8 +10,8 @@ use crate::openai::{ChatRequest, SamplingFields};
 /// The model's own defaults come before OpenAI's.
 pub(super) fn sampling(request: &SamplingFields<'_>, config: &Config) -> Sampling {
     let default = Sampling::default();
-    // No vocabulary has ids beyond i32, or i32::MAX.
-    let token = |id: u32| i32::try_from(id).unwrap_or(i32::MAX);
+    // Ids beyond i32 are in no vocabulary; refusals name them unsigned.
+    let token = u32::cast_signed;
     let bias = request.logit_bias.into_iter().flatten();
     Sampling {
         temperature: request.temperature.or(config.temperature).unwrap_or(default.temperature),

@@ -31,7 +31,7 @@ pub(super) struct Response {
     /// The response is vectors.
     pub(super) embeds: bool,
     pub(super) first_token_timeout: Duration,
-    pub(super) cancel: CancelOnDrop,
+    pub(super) _cancel: CancelOnDrop,
 }
 
 /// Events that arrived together.
@@ -63,9 +63,7 @@ impl Response {
         self.received = self.receive(Some(deadline)).await?;
         for event in &self.received {
             if let AttemptEvent::End(Err(kind)) = event {
-                let kind = kind.clone();
-                self.cancel.disarm();
-                return Err(kind);
+                return Err(kind.clone());
             }
         }
         Ok(())
@@ -100,7 +98,6 @@ impl Response {
                     yield event(piece);
                 }
                 if let Some(end) = batch.end {
-                    self.cancel.disarm();
                     let (reason, counts) = end?;
                     if !has_logprobs {
                         // An empty answer has those of no token, which is not the same as none.

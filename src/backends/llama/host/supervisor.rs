@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -28,6 +28,7 @@ use crate::backends::llama::config::{Config, LoadWhen};
 use crate::backends::llama::memory::budget::{Lease, MemoryBudget};
 use crate::backends::llama::wire::cpu::CpuCode;
 use crate::backends::llama::wire::settings::is_script;
+use crate::shares::{Share, Shares};
 
 /// First pause before a restart; doubles with each death in a row.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
@@ -65,10 +66,9 @@ pub fn local_model(
     budget: Arc<MemoryBudget>,
 ) -> (LlamaBackend, Supervisor) {
     let LocalModel { name: model, config, gguf, binary, cpu } = model;
-    let permits = config.admissions();
-    // Each permit sends at most a submission and a cancellation; twice that covers answers that
-    // have ended but whose streams are not dropped yet.
-    let (sender, commands) = mpsc::channel(4 * permits);
+    let places = config.admissions();
+    // Each place sends at most a submission and a cancellation; the rest is for loads and unloads.
+    let (sender, commands) = mpsc::channel(4 * places);
     let keep_loaded = config.load == LoadWhen::Preload;
     // A request may come before the supervisor runs.
     let phase = if keep_loaded { Phase::Loading { percent: 0 } } else { Phase::Unloaded };
@@ -79,7 +79,7 @@ pub fn local_model(
         model: Arc::clone(&model),
         config: Arc::clone(&config),
         commands: sender,
-        permits: Arc::new(Semaphore::new(permits)),
+        places: Shares::new(places as u64, Share::default()),
         state: watched,
         observer: Arc::clone(&observer),
     };

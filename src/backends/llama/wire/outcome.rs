@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::constraint::GrammarError;
-use super::token::Token;
 use crate::openai::FinishReason;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +42,7 @@ pub enum Refusal {
     },
     /// A token in `logit_bias` outside of the vocabulary.
     UnknownBias {
-        token: Token,
+        token: u32,
         vocabulary: u32,
     },
     /// The answer's constraint is unusable.

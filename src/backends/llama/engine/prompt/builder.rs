@@ -183,7 +183,9 @@ impl PromptBuilder {
             u32::try_from(token).map_or(true, |token| token >= vocabulary)
         };
         match bias.iter().find(unknown) {
-            Some(&(token, _)) => Err(Refusal::UnknownBias { token, vocabulary }),
+            Some(&(token, _)) => {
+                Err(Refusal::UnknownBias { token: token.cast_unsigned(), vocabulary })
+            }
             None => Ok(()),
         }
     }

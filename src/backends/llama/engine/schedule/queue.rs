@@ -71,7 +71,11 @@ mod tests {
     use crate::backends::scheduling_options::SchedulingOptions;
 
     fn request(attempt: u64, priority: Priority, deadline: Option<u64>) -> Request {
-        let terms = SchedulingOptions { priority, deadline: deadline.map(MonotonicNs) };
+        let terms = SchedulingOptions {
+            priority,
+            deadline: deadline.map(MonotonicNs),
+            ..SchedulingOptions::default()
+        };
         Request { attempt: AttemptId(attempt), prompt: vec![1], output_limit: 1, terms }
     }
 

@@ -1,0 +1,54 @@
+//! Who sends a request, for what clients share: the peer's address, and its API key.
+//!
+//! Neither `user` nor a forwarded address counts: a client could invent them. Keys are hashed with
+//! a key of this process.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+
+use axum::http::{HeaderMap, header};
+
+use crate::shares::Client;
+
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// A client has a /64 of IPv6 for itself.
+const HOST_BITS: u32 = 64;
+
+/// The client of a connection, before any request.
+pub fn of_peer(peer: SocketAddr) -> Client {
+    let network = match peer.ip().to_canonical() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) if address.is_loopback() => address.to_bits(),
+        IpAddr::V6(address) => address.to_bits() >> HOST_BITS << HOST_BITS,
+    };
+    Client { network, key: None }
+}
+
+/// The client of a request.
+pub fn of_request(peer: SocketAddr, headers: &HeaderMap) -> Client {
+    let key = headers.get(header::AUTHORIZATION).map(|key| HASHER.hash_one(key.as_bytes()));
+    Client { key, ..of_peer(peer) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_keys_tell_clients_apart() {
+        let peer = |text: &str| of_peer(text.parse().unwrap());
+        assert_eq!(peer("10.0.0.1:5"), peer("[::ffff:10.0.0.1]:6"));
+        assert_ne!(peer("10.0.0.1:5"), peer("10.0.0.2:5"));
+        assert_eq!(peer("[2001:db8::1]:5"), peer("[2001:db8::2:3]:5"));
+        assert_ne!(peer("[2001:db8::1]:5"), peer("[2001:db8:0:1::1]:5"));
+        let with = |key: &str| {
+            let headers = [(header::AUTHORIZATION, key.parse().unwrap())];
+            of_request("10.0.0.1:5".parse().unwrap(), &headers.into_iter().collect())
+        };
+        assert_eq!(with("Bearer a"), with("Bearer a"));
+        assert_ne!(with("Bearer a"), with("Bearer b"));
+        assert_eq!(with("Bearer a").network, peer("10.0.0.1:5").network);
+    }
+}
