@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use super::extract::limits::RequestLimits;
 use super::origin;
 use crate::validate::{Diagnostics, Validate};
 
@@ -37,6 +38,8 @@ pub struct Config {
     /// Origins whose web pages may use the gateway, such as `https://chat.example.com`; `*`: all.
     /// Default none.
     pub cors_origins: Vec<String>,
+    /// Most elements of a request.
+    pub limits: RequestLimits,
 }
 
 impl Default for Config {
@@ -52,6 +55,7 @@ impl Default for Config {
             write_timeout_ms: 30_000,
             shutdown_grace_ms: 10_000,
             cors_origins: Vec::new(),
+            limits: RequestLimits::default(),
         }
     }
 }
@@ -74,5 +78,6 @@ impl Validate for Config {
             ("write_timeout_ms", self.write_timeout_ms),
         ]);
         origin::validate(&self.cors_origins, out);
+        out.table("limits", &self.limits);
     }
 }

@@ -4,8 +4,9 @@
 pub mod body;
 mod encoding;
 pub mod fields;
+mod legacy;
+pub mod limits;
 pub mod options;
 pub mod ranges;
 mod repeated;
 pub mod scheduling;
-mod legacy;

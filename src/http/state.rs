@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::FromRef;
 
 use super::config::AdminConfig;
+use super::extract::limits::RequestLimits;
 use super::origin::Origins;
 use crate::serving::Gateway;
 
@@ -14,6 +15,7 @@ use crate::serving::Gateway;
 pub struct Edge {
     pub gateway: Arc<Gateway>,
     pub body: BodyLimits,
+    pub limits: RequestLimits,
     pub admin: AdminConfig,
     /// How long the head of a streamed reply may wait for the first output.
     pub stream_head_after: Duration,
