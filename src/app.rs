@@ -85,6 +85,7 @@ impl App {
             engine_binary,
             residency: MemoryBudget::new(config.engines.budget_bytes(), cores),
             kernels: config.engines.kernels,
+            sandbox: config.engines.sandbox,
             stop: stop_engines.clone(),
         };
         let router = wiring::router(&config, &parts, &mut engines)?;
@@ -107,7 +108,14 @@ impl App {
         };
         let stream_head_after = Duration::from_millis(config.server.stream_head_after_ms);
         let origins = Origins::new(&config.server.cors_origins);
-        let edge = Edge { gateway, body, admin: config.admin.clone(), origins, stream_head_after };
+        let edge = Edge {
+            gateway,
+            body,
+            limits: config.server.limits,
+            admin: config.admin.clone(),
+            origins,
+            stream_head_after,
+        };
         Ok(Self {
             listeners,
             address,

@@ -51,6 +51,7 @@ pub struct Parts {
     /// Memory budget of all engines together.
     pub residency: Arc<MemoryBudget>,
     pub kernels: llama::Kernels,
+    pub sandbox: llama::Sandbox,
     /// Stops the engines.
     pub stop: CancellationToken,
 }
@@ -190,6 +191,7 @@ fn local(
         gguf,
         binary: parts.engine_binary.clone(),
         kernels: parts.kernels,
+        sandbox: parts.sandbox,
     };
     let (backend, supervisor) =
         llama::local_model(model, Arc::new(observer), Arc::clone(&parts.residency));

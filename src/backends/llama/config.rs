@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::backends::llama::wire::settings::{
-    EngineSettings, FlashAttention, Kernels, KvType, Overflow, Pooling,
+    EngineSettings, FlashAttention, Kernels, KvType, Overflow, Pooling, Sandbox,
 };
 use crate::models::{Sha256, Source};
 use crate::validate::{Diagnostics, Validate};
@@ -175,6 +175,14 @@ impl Validate for Config {
     }
 }
 
+/// Settings of an engine process that are not its model's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolSettings {
+    pub(super) kernels: Kernels,
+    pub(super) sandbox: Sandbox,
+    pub(super) data_bytes_max: Option<u64>,
+}
+
 impl Config {
     /// Maximum requests in the engine, running and queued.
     pub(super) fn admissions(&self) -> usize {
@@ -194,7 +202,12 @@ impl Config {
     }
 
     /// Settings of an engine process. `threads` applies if the config sets none.
-    pub(super) fn settings(&self, gguf: &Path, threads: usize, kernels: Kernels) -> EngineSettings {
+    pub(super) fn settings(
+        &self,
+        gguf: &Path,
+        threads: usize,
+        pool: PoolSettings,
+    ) -> EngineSettings {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         EngineSettings {
             gguf: gguf.to_owned(),
@@ -211,7 +224,9 @@ impl Config {
             lora: self.lora.clone().map(|path| (path, self.lora_scale)),
             chat_template: self.chat_template.clone(),
             overflow: self.overflow,
-            kernels,
+            kernels: pool.kernels,
+            sandbox: pool.sandbox,
+            data_bytes_max: pool.data_bytes_max,
             embedding: self.embedding,
             pooling: self.pooling,
             host_cache_bytes: u64::from(self.host_cache_mib) << 20,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::backends::llama::memory::keep_alive::Bounds;
-use crate::backends::llama::wire::settings::Kernels;
+use crate::backends::llama::wire::settings::{Kernels, Sandbox};
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
 use crate::validate::{Diagnostics, Validate};
@@ -26,6 +26,9 @@ pub struct EnginesConfig {
     pub warm_watts_per_gib: f64,
     /// Wattgate's own CPU kernels and thread barrier: `auto` or `off`. Default `auto`.
     pub kernels: Kernels,
+    /// Confinement of engines to their own files, without network and within their memory: `auto`
+    /// as far as the kernel can, `required` or the model does not load, `off`. Default `auto`.
+    pub sandbox: Sandbox,
 }
 
 impl Default for EnginesConfig {
@@ -36,6 +39,7 @@ impl Default for EnginesConfig {
             unload_after_max_s: 3600,
             warm_watts_per_gib: WARM_WATTS_PER_GIB,
             kernels: Kernels::Auto,
+            sandbox: Sandbox::Auto,
         }
     }
 }
