@@ -88,6 +88,7 @@ impl App {
             residency: MemoryBudget::new(config.engines.budget_bytes(), cores),
             cpu: config.engines.cpu(),
             client_share: Share::new(config.server.client_share),
+            sandbox: config.engines.sandbox,
             stop: stop_engines.clone(),
         };
         let router = wiring::router(&config, &parts, &mut engines)?;

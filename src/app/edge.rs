@@ -28,6 +28,7 @@ pub fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge {
             timeout: Duration::from_millis(server.body_timeout_ms),
             in_memory: Shares::new(server.body_memory_bytes, share),
         },
+        limits: server.limits,
         operator: OperatorAccess::new(config.admin.allow_remote, key.as_deref()),
         stream_head_after: Duration::from_millis(server.stream_head_after_ms),
         origins: Origins::new(&server.cors_origins),

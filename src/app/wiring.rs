@@ -52,6 +52,7 @@ pub struct Parts {
     /// Memory budget of all engines together.
     pub residency: Arc<MemoryBudget>,
     pub cpu: llama::CpuCode,
+    pub sandbox: llama::Sandbox,
     /// The part of a model's places that one client may take.
     pub client_share: Share,
     /// Stops the engines.
@@ -193,6 +194,7 @@ fn local(
         gguf,
         binary: parts.engine_binary.clone(),
         cpu: parts.cpu,
+        sandbox: parts.sandbox,
     };
     let (backend, supervisor) =
         llama::local_model(model, Arc::new(observer), Arc::clone(&parts.residency));

@@ -7,6 +7,7 @@
 //! - [`wire`]: the frames between the two processes, and the types in them;
 //! - [`host`]: the gateway process: admission, supervision, and answers as streams of events;
 //! - [`memory`]: which models may be loaded at the same time, and how much each needs;
+//! - `sandbox`: what an engine process may do;
 //! - `engine`: the engine process, the only code that names llama.cpp. Its one entry is
 //!   [`run_engine`].
 
@@ -16,6 +17,8 @@ mod engine;
 pub mod host;
 pub mod memory;
 mod pool_config;
+#[cfg(feature = "llama")]
+pub mod sandbox;
 pub mod wire;
 
 /// Whether this build has the engine at all.
@@ -38,7 +41,7 @@ pub use config::{Config, LoadWhen};
 #[cfg(feature = "llama")]
 pub use engine::fuzzing;
 #[cfg(feature = "llama")]
-pub use engine::{LoadLog, run_engine};
+pub use engine::{Kind as EngineKind, LoadLog, run_engine};
 pub use host::{
     Control, ControlError, EngineObserver, EngineState, LlamaBackend, LoadState, LocalModel, Phase,
     Supervisor, UnloadReason, local_model,
@@ -48,5 +51,5 @@ pub use memory::keep_alive::keep_alive;
 pub use pool_config::EnginesConfig;
 pub use wire::cpu::{CpuCode, CpuVariant, Kernels};
 pub use wire::protocol::EngineFacts;
-pub use wire::settings::{FlashAttention, KvType, Overflow, Pooling};
+pub use wire::settings::{FlashAttention, KvType, Overflow, Pooling, Sandbox};
 pub use wire::step::{Drafted, Reused, StepReport};

@@ -92,6 +92,27 @@ fn report<'a>(args: &CheckArgs, loaded: &'a Result<Config, Problems>) -> Report<
     }
 }
 
+/// What holds of the engines' sandbox on this machine; `None` without local models.
+#[cfg(feature = "llama")]
+fn sandbox(config: &Config) -> Option<String> {
+    use crate::backends::llama::{Sandbox, sandbox};
+    let is_local = |model: &config::Model| matches!(model.engine, config::Engine::Llama(_));
+    let hold = sandbox::available();
+    match config.engines.sandbox {
+        _ if !config.models.values().any(is_local) => None,
+        Sandbox::Off => Some("off".to_owned()),
+        Sandbox::Required if !hold.is_whole() => {
+            Some(format!("{hold}; it is required to be whole, so no local model will load"))
+        }
+        Sandbox::Auto | Sandbox::Required => Some(hold.to_string()),
+    }
+}
+
+#[cfg(not(feature = "llama"))]
+fn sandbox(_: &Config) -> Option<String> {
+    None
+}
+
 fn summary(config: &Config, file: &str) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
@@ -107,6 +128,9 @@ fn summary(config: &Config, file: &str) -> String {
         config.routing.default_policy,
         table.trim_fmt(),
     );
+    if let Some(sandbox) = sandbox(config) {
+        let _ = write!(text, "\nsandbox of the engines: {sandbox}");
+    }
     for warning in config::warnings(config) {
         // Writing to a string cannot fail.
         let _ = write!(text, "\nwarning: {warning}");

@@ -17,6 +17,9 @@ use crate::config;
 use crate::serving::Gateway;
 use crate::telemetry::logging;
 
+/// The first descriptor after input, output and errors.
+const FIRST_DESCRIPTOR: i32 = 3;
+
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
@@ -31,6 +34,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     if let Some(listen) = args.listen {
         config.server.listen = listen;
     }
+    // What this process was started with is not for its engines.
+    close_fds::set_fds_cloexec(FIRST_DESCRIPTOR, &[]);
     logging::init(&config.log);
     for warning in config::start_warnings(&config) {
         tracing::warn!("{warning}");

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use super::extract::limits::RequestLimits;
 use super::{host, origin};
 use crate::shares::Share;
 use crate::validate::{Diagnostics, Validate};
@@ -48,6 +49,8 @@ pub struct Config {
     /// Names by which clients may call the gateway beside addresses, `localhost` and names of
     /// private networks, such as `gateway.example.com`; `*`: all. Default none.
     pub hosts: Vec<String>,
+    /// Most elements of a request.
+    pub limits: RequestLimits,
 }
 
 impl Default for Config {
@@ -66,6 +69,7 @@ impl Default for Config {
             shutdown_grace_ms: 10_000,
             cors_origins: Vec::new(),
             hosts: Vec::new(),
+            limits: RequestLimits::default(),
         }
     }
 }
@@ -98,5 +102,6 @@ impl Validate for Config {
         out.rule("body_memory_bytes", fits, rule);
         origin::validate(&self.cors_origins, out);
         host::validate(&self.hosts, out);
+        out.table("limits", &self.limits);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::FromRef;
 
+use super::extract::limits::RequestLimits;
 use super::host::Hosts;
 use super::operator::OperatorAccess;
 use super::origin::Origins;
@@ -17,6 +18,7 @@ pub struct Edge {
     pub gateway: Arc<Gateway>,
     pub body: BodyLimits,
     pub operator: OperatorAccess,
+    pub limits: RequestLimits,
     /// How long the head of a streamed reply may wait for the first output.
     pub stream_head_after: Duration,
     pub origins: Origins,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::local_fault::{FieldSet, LocalFault, local_faults};
 use super::task::{Form, TaskClass};
 use crate::openai::lenient::UNLIMITED;
-use crate::openai::tools::FunctionDefinition;
+use crate::openai::tools::{FunctionCall, FunctionDefinition};
 use crate::openai::{
     ChatRequest, CompletionRequest, Content, EmbeddingRequest, Input, Inputs, Message, Request,
     Role, Tool,
@@ -87,6 +87,7 @@ impl Features {
     fn of_chat(request: &ChatRequest) -> Self {
         let contents = || request.messages.iter().filter_map(|message| message.content.as_ref());
         let bytes: usize = contents().map(|content| content.text().len()).sum::<usize>()
+            + request.messages.iter().map(call_bytes).sum::<usize>()
             + request.tools.iter().flatten().map(schema_bytes).sum::<usize>();
         let turns = request.messages.len();
         let prompt_tokens = bytes.div_ceil(BYTES_PER_TOKEN) + turns * TOKENS_PER_TURN;
@@ -104,7 +105,8 @@ impl Features {
             turns: u32::try_from(turns).unwrap_or(u32::MAX),
             longest_prompt_tokens: None,
             least_prompt_tokens: Some(count(
-                contents().map(|content| least_tokens(&content.text())).sum(),
+                contents().map(|content| least_tokens(&content.text())).sum::<usize>()
+                    + calls(&request.messages).map(least_argument_tokens).sum::<usize>(),
             )),
             needs: Capabilities {
                 chat: true,
@@ -192,6 +194,25 @@ fn least_tokens(text: &str) -> usize {
         (words + usize::from(is_letter(byte) && !within), is_letter(byte))
     });
     (words / WORDS_PER_TOKEN).max(text.len() / LONGEST_TOKEN)
+}
+
+fn calls(messages: &[Message]) -> impl Iterator<Item = &FunctionCall> {
+    let calls = messages.iter().flat_map(|message| message.tool_calls.iter().flatten());
+    calls.filter_map(|call| call.function.as_ref())
+}
+
+/// Bytes of a turn's calls, which templates write out. What they may leave out is not counted:
+/// reasoning, names of speakers, variables.
+fn call_bytes(message: &Message) -> usize {
+    let calls = calls(std::slice::from_ref(message));
+    calls.map(|call| call.name.len() + call.arguments.len()).sum()
+}
+
+/// Tokens that a call's arguments have at least: JSON that templates write anew, without its
+/// whitespace and escapes. An escaped character is six bytes.
+fn least_argument_tokens(call: &FunctionCall) -> usize {
+    const ESCAPED_BYTES: usize = 6;
+    least_tokens(call.arguments.trim()) / ESCAPED_BYTES
 }
 
 /// Whether the request or its answer is more than text. The sound of an earlier turn is media, too:

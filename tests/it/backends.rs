@@ -12,6 +12,7 @@ mod lora;
 mod odd_answers;
 mod odd_streams;
 mod prefix_cache;
+mod sandbox;
 mod soak;
 mod speculative;
 mod two_models;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::backends::llama::wire::cpu::CpuCode;
 use crate::backends::llama::wire::settings::{
-    EngineSettings, FlashAttention, KvType, Overflow, Pooling,
+    EngineSettings, FlashAttention, KvType, Overflow, Pooling, Sandbox,
 };
 use crate::models::{Sha256, Source};
 use crate::validate::{Diagnostics, Validate};
@@ -176,6 +176,14 @@ impl Validate for Config {
     }
 }
 
+/// Settings of an engine process that are not its model's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolSettings {
+    pub(super) cpu: CpuCode,
+    pub(super) sandbox: Sandbox,
+    pub(super) data_bytes_max: Option<u64>,
+}
+
 impl Config {
     /// Maximum requests in the engine, running and queued.
     pub(super) fn admissions(&self) -> usize {
@@ -195,7 +203,12 @@ impl Config {
     }
 
     /// Settings of an engine process. `threads` applies if the config sets none.
-    pub(super) fn settings(&self, gguf: &Path, threads: usize, cpu: CpuCode) -> EngineSettings {
+    pub(super) fn settings(
+        &self,
+        gguf: &Path,
+        threads: usize,
+        pool: PoolSettings,
+    ) -> EngineSettings {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         EngineSettings {
             gguf: gguf.to_owned(),
@@ -212,7 +225,9 @@ impl Config {
             lora: self.lora.clone().map(|path| (path, self.lora_scale)),
             chat_template: self.chat_template.clone(),
             overflow: self.overflow,
-            cpu,
+            cpu: pool.cpu,
+            sandbox: pool.sandbox,
+            data_bytes_max: pool.data_bytes_max,
             embedding: self.embedding,
             pooling: self.pooling,
             host_cache_bytes: u64::from(self.host_cache_mib) << 20,

@@ -11,6 +11,8 @@ mod fake;
 pub mod fuzzing;
 mod generator;
 mod grammar;
+mod helper;
+mod intake;
 mod kernels;
 mod load;
 mod load_log;
@@ -27,4 +29,4 @@ mod tool_format;
 mod tool_schema;
 
 pub use load_log::LoadLog;
-pub use main::run as run_engine;
+pub use main::{Kind, run as run_engine};

@@ -25,6 +25,7 @@ mod standby;
 mod state;
 mod supervisor;
 mod supervisor_state;
+mod vitality;
 
 pub use backend::LlamaBackend;
 pub use command::ControlError;

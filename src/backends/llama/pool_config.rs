@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::backends::llama::memory::keep_alive::Bounds;
 use crate::backends::llama::wire::cpu::{CpuCode, CpuVariant, Kernels};
+use crate::backends::llama::wire::settings::Sandbox;
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
 use crate::validate::{Diagnostics, Validate};
@@ -29,6 +30,9 @@ pub struct EnginesConfig {
     /// llama.cpp's code for an instruction set: `portable`, `haswell`, `alderlake`, `skylakex`,
     /// `cascadelake` or `cooperlake`. Absent: the fastest that the CPU runs. Linux on x86-64.
     pub cpu_variant: Option<CpuVariant>,
+    /// Confinement of engines to their own files, without network and within their memory: `auto`
+    /// as far as the kernel can, `required` or the model does not load, `off`. Default `auto`.
+    pub sandbox: Sandbox,
 }
 
 impl Default for EnginesConfig {
@@ -40,6 +44,7 @@ impl Default for EnginesConfig {
             warm_watts_per_gib: WARM_WATTS_PER_GIB,
             kernels: Kernels::Auto,
             cpu_variant: None,
+            sandbox: Sandbox::Auto,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Older and looser ways of calling tools, as tools: `functions` and `function_call`, and calls and
 //! results without ids. Upstreams get the client's own bytes. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::openai::tools::{FUNCTION, FunctionChoice};
 use crate::openai::{ChatRequest, Message, Role, Tool, ToolCall, ToolChoice};
@@ -11,8 +11,7 @@ pub(super) fn modernise(request: &mut ChatRequest) {
     if request.tools.as_ref().is_none_or(Vec::is_empty) {
         offer_functions(request);
     }
-    // Calls that no result has answered, in order.
-    let mut open = VecDeque::new();
+    let mut open = OpenCalls::default();
     for (place, message) in request.messages.iter_mut().enumerate() {
         if let Some(function) = message.function_call.take() {
             let call =
@@ -20,8 +19,7 @@ pub(super) fn modernise(request: &mut ChatRequest) {
             message.tool_calls.get_or_insert_default().push(call);
         }
         if message.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty()) {
-            open.clear();
-            open.extend(named_calls(message, place));
+            open = OpenCalls { ids: named_calls(message, place), answered: HashSet::new() };
         } else if matches!(message.role, Role::Tool | Role::Function) {
             answer(message, &mut open);
         }
@@ -48,8 +46,27 @@ fn offer_functions(request: &mut ChatRequest) {
     request.offers_functions = true;
 }
 
+/// The calls of a turn, in order, and which of them have results.
+#[derive(Default)]
+struct OpenCalls {
+    ids: VecDeque<String>,
+    answered: HashSet<String>,
+}
+
+impl OpenCalls {
+    /// The first call without a result, which then has one.
+    fn next(&mut self) -> Option<String> {
+        while let Some(id) = self.ids.pop_front() {
+            if !self.answered.contains(&id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
 /// The ids of a turn's calls; those without one get one.
-fn named_calls(message: &mut Message, place: usize) -> Vec<String> {
+fn named_calls(message: &mut Message, place: usize) -> VecDeque<String> {
     let calls = message.tool_calls.iter_mut().flatten().enumerate();
     let ids = calls.map(|(index, call)| {
         if call.id.is_empty() {
@@ -61,10 +78,12 @@ fn named_calls(message: &mut Message, place: usize) -> Vec<String> {
 }
 
 /// A result that does not say which call it answers answers the next one.
-fn answer(message: &mut Message, open: &mut VecDeque<String>) {
+fn answer(message: &mut Message, open: &mut OpenCalls) {
     match &message.tool_call_id {
-        Some(id) => open.retain(|call| call != id),
-        None => message.tool_call_id = open.pop_front(),
+        Some(id) => {
+            open.answered.insert(id.clone());
+        }
+        None => message.tool_call_id = open.next(),
     }
     if message.role == Role::Function && message.tool_call_id.is_some() {
         message.role = Role::Tool;

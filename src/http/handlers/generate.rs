@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::http::error::ApiError;
@@ -55,6 +56,25 @@ pub async fn embed(
     answer(edge, &id, client, &headers, body, parse_embedding).await
 }
 
+/// Bodies that are parsed and planned within a few milliseconds.
+const SMALL_BYTES: usize = 256 << 10;
+
+/// Parses a request and decides who answers it.
+fn begin(
+    edge: Edge,
+    id: &RequestId,
+    headers: &HeaderMap,
+    body: Bytes,
+    parse: Parse,
+    asking: Asking,
+) -> Result<Execution, ApiError> {
+    let (request, body) = parse_body(body, parse)?;
+    edge.limits.check(&request)?;
+    let options = options(headers, request.fields(), id, asking)?;
+    let plan = edge.gateway.router.plan(&request, &options)?;
+    Ok(Execution::new(edge.gateway, request, body, &options, plan))
+}
+
 async fn answer(
     edge: Edge,
     id: &RequestId,
@@ -67,14 +87,20 @@ async fn answer(
     content_type::check(headers)?;
     let received = read_body(headers, body, &edge.body, client).await?;
     let asking = Asking { client, says_local: received.says_local, arrived };
-    let (request, body) = parse_body(received.bytes, parse)?;
-    let options = options(headers, request.fields(), id, asking)?;
-    let plan = edge.gateway.router.plan(&request, &options)?;
-    let mut execution = Execution::new(edge.gateway, request, body, &options, plan);
+    let large = received.bytes.len() > SMALL_BYTES;
+    let stream_head_after = edge.stream_head_after;
+    let (id, headers) = (id.clone(), headers.clone());
+    let begin = move || begin(edge, &id, &headers, received.bytes, parse, asking);
+    let mut execution = if large {
+        // It would hold up the other requests of this thread.
+        tokio::task::spawn_blocking(begin).await.unwrap_or(Err(ApiError::INTERNAL))?
+    } else {
+        begin()?
+    };
     let mut headers = explain(execution.id(), &execution.plan);
     let (execution, opened) = if execution.request().streams() {
         let mut opening = open(execution);
-        match timeout(edge.stream_head_after, &mut opening).await {
+        match timeout(stream_head_after, &mut opening).await {
             Ok(opened) => opened,
             // Proxies and clients give up on a reply without a head.
             Err(_) => return Ok(streamed(Answer::Opening(opening), headers)),

@@ -1,5 +1,7 @@
 //! Tools that local models cannot be offered, and choices among tools that they cannot make.
 
+use std::collections::HashSet;
+
 use super::fault::LocalFault;
 use crate::openai::error::UNSUPPORTED_TOOL;
 use crate::openai::tools::{FUNCTION, FunctionDefinition};
@@ -50,9 +52,9 @@ fn of_function(function: &FunctionDefinition, path: &str) -> Option<LocalFault> 
 }
 
 fn of_choice(choice: Option<&ToolChoice>, tools: &[Tool]) -> Option<LocalFault> {
-    let known = |name: &String| {
-        tools.iter().any(|tool| tool.function.as_ref().is_some_and(|f| f.name == *name))
-    };
+    let functions = tools.iter().filter_map(|tool| tool.function.as_ref());
+    let names: HashSet<&String> = functions.map(|function| &function.name).collect();
+    let known = |name: &String| names.contains(name);
     let wrong = |rule: &str| Some(LocalFault::value("tool_choice", rule));
     match choice? {
         ToolChoice::Other(kind) => Some(other_kind("tool_choice".to_owned(), kind)),

@@ -83,3 +83,96 @@ async fn strict_templates_take_every_conversation() {
 fn null_content() -> Value {
     Value::Null
 }
+
+/// A template that does `harm` if the last turn says so, and is an ordinary one otherwise.
+fn hostile(harm: &str) -> String {
+    format!(
+        "{{% if 'harm' in messages[-1]['content'] %}}{harm}{{% else %}}{{% for message in messages %}}\
+         {{{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}}}\
+         {{% endfor %}}{{{{ '<|im_start|>assistant\n' }}}}{{% endif %}}"
+    )
+}
+
+#[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
+async fn a_hostile_template_ends_only_the_request_that_it_harms() {
+    let harms = [
+        (
+            "loops",
+            "{% for a in range(100000) %}{% for b in range(100000) %}{{ a * b }}{% endfor %}{% endfor %}",
+        ),
+        (
+            "doubling",
+            "{% set n = namespace(s='ab') %}{% for i in range(64) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
+        ),
+        (
+            "doubled lists",
+            "{% set n = namespace(s=[1]) %}{% for i in range(64) %}{% set n.s = n.s + n.s %}{% endfor %}{{ n.s | length }}",
+        ),
+        ("indent", "{{ 'a' | indent(99999999999) }}"),
+        ("indented JSON", "{{ {'a': 1} | tojson(indent=99999999999) }}"),
+        ("width", "{{ '%99999999999d' | format(1) }}"),
+        ("centre", "{{ 'a'.center(9999999999) }}"),
+        ("join", "{{ range(99999) | join('x' * 99999) }}"),
+        ("replace", "{{ ('a' * 99999).replace('a', 'b' * 99999) }}"),
+        ("batch", "{{ [1] | batch(99999999999, 0) | list }}"),
+        ("slice", "{{ [1] | slice(99999999999, 0) | list }}"),
+        (
+            "macro",
+            "{% macro g(n) %}{% if n > 0 %}{{ g(n - 1) }}{{ g(n - 1) }}{% endif %}{% endmacro %}{{ g(60) }}",
+        ),
+        ("recursion", "{% macro g(n) %}{{ g(n) }}{% endmacro %}{{ g(1) }}"),
+        ("times", "{{ 'a' * 1000000000000 }}"),
+        ("long output", "{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, harm) in harms {
+        let file = folder.path().join("hostile.jinja");
+        std::fs::write(&file, hostile(harm)).unwrap();
+        let config = format!(
+            "[models.smol.llama]\nsource = \"file:{}\"\nchat_template = \"{}\"\ncontext_tokens = 1024\n",
+            model_path().display(),
+            file.display()
+        );
+        let app = TestApp::start(&config).await;
+        app.until_loaded("smol").await;
+        let request = |text: &str| json!({"model": "smol", "messages": [turn("user", text)], "max_tokens": 24, "temperature": 0});
+        let (harming, plain) = (request("harm"), request("Hi"));
+        let begun = std::time::Instant::now();
+        let (harmed, beside) = futures::join!(app.chat(&harming), app.chat(&plain));
+        println!("{name}: {} after {:?}: {}", harmed.status, begun.elapsed(), harmed.text);
+        assert_eq!(beside.status, 200, "{name}: {}", beside.text);
+        assert!([200, 400].contains(&harmed.status), "{name}: {}", harmed.text);
+        assert!(
+            begun.elapsed() < std::time::Duration::from_secs(10),
+            "{name}: {:?}",
+            begun.elapsed()
+        );
+        assert_eq!(app.chat(&request("Hi")).await.status, 200, "{name}");
+        let restarts = crate::rig::local_models::engine_state(&app, "smol").borrow().restarts;
+        assert_eq!(restarts, 0, "{name}: the engine lived");
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a model: `make test` pulls it"]
+async fn a_template_that_never_ends_is_refused_at_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("endless.jinja");
+    let endless = "{% set n = namespace(s='ab') %}{% for i in range(64) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}";
+    std::fs::write(&file, endless).unwrap();
+    let config = format!(
+        "[models.smol.llama]\nsource = \"file:{}\"\nchat_template = \"{}\"\n",
+        model_path().display(),
+        file.display()
+    );
+    let app = TestApp::start(&config).await;
+    let mut state = crate::rig::local_models::engine_state(&app, "smol");
+    let down = |state: &wattgate::backends::llama::EngineState| match &state.phase {
+        wattgate::backends::llama::Phase::Down(reason) => reason.contains("chat template"),
+        _ => false,
+    };
+    tokio::time::timeout(crate::rig::app::PATIENCE, state.wait_for(down)).await.unwrap().unwrap();
+    app.stop().await;
+}

@@ -16,7 +16,9 @@ use wattgate::backends::llama::wire::conversation::{Conversation, Turn};
 use wattgate::backends::llama::wire::protocol::{self, FromEngine, ToEngine};
 use wattgate::backends::llama::wire::sampling::Sampling;
 use wattgate::backends::llama::wire::settings::EngineSettings;
-use wattgate::backends::llama::{Config, CpuCode, FlashAttention, KvType, Overflow, Phase};
+use wattgate::backends::llama::{
+    Config, CpuCode, FlashAttention, KvType, Overflow, Phase, Sandbox,
+};
 use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, SchedulingOptions};
 use wattgate::openai::{FinishReason, Role, Usage};
 use wattgate::units::AttemptId;
@@ -308,6 +310,8 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         chat_template: None,
         overflow: Overflow::Refuse,
         cpu: CpuCode::best(),
+        sandbox: Sandbox::Auto,
+        data_bytes_max: None,
         embedding: false,
         pooling: None,
         host_cache_bytes: 0,

@@ -69,6 +69,16 @@ fn wrong() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("layers", patched(layers, &31_u32.to_le_bytes()), "'blk.30.attn_norm.weight' not found"),
         ("inner", patched(inner, &U32_MOST), "wrong shape"),
         ("narrow", patched(width, &[0; 4]), "n_rot"),
+        (
+            "epsilon",
+            patched(after("llama.attention.layer_norm_rms_epsilon") + 4, &f32::NAN.to_le_bytes()),
+            "none at all",
+        ),
+        (
+            "base",
+            patched(after("llama.rope.freq_base") + 4, &f32::INFINITY.to_le_bytes()),
+            "infinite",
+        ),
         // Headers that would take all memory are refused before loading.
         ("deep", patched(layers, &U32_MOST), "it needs"),
         ("wide", patched(width, &U32_MOST), "it needs"),

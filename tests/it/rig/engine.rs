@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wattgate::backends::llama::{
-    Config, CpuCode, EngineObserver, LlamaBackend, LocalModel, MemoryBudget, Phase, StepReport,
-    UnloadReason, local_model,
+    Config, CpuCode, EngineObserver, LlamaBackend, LocalModel, MemoryBudget, Phase, Sandbox,
+    StepReport, UnloadReason, local_model,
 };
 use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, SchedulingOptions};
 use wattgate::energy::{AttemptObserver, WorkSpan};
@@ -168,7 +168,14 @@ impl Local {
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
         let residency = MemoryBudget::new(u64::MAX, 2);
-        let model = LocalModel { name: "smol".into(), config, gguf, binary, cpu };
+        let model = LocalModel {
+            name: "smol".into(),
+            config,
+            gguf,
+            binary,
+            cpu,
+            sandbox: Sandbox::Auto,
+        };
         let (backend, supervisor) = local_model(model, observer, residency);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

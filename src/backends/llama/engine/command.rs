@@ -9,16 +9,22 @@ use super::sample::logprobs::Logprobs;
 use super::sample::sampler::Sampler;
 use super::schedule::request::Request;
 use crate::backends::llama::wire::constraint::GrammarError;
-use crate::backends::llama::wire::outcome::Refusal;
+use crate::backends::llama::wire::outcome::Outcome;
 use crate::backends::llama::wire::token::Token;
 use crate::units::{AttemptId, MonotonicNs};
 
 /// A command for the generator or the embedder.
 pub(crate) enum EngineCommand {
-    Generate { request: Request, state: Box<SequenceState> },
+    Generate {
+        request: Request,
+        state: Box<SequenceState>,
+    },
     Embed(EmbeddingInput),
-    Refuse(AttemptId, Refusal),
+    /// Ends an attempt that was not evaluated.
+    Close(AttemptId, Outcome),
     Cancel(AttemptId),
+    /// A request is being prepared: says that the engine works, also while it evaluates nothing.
+    Preparing,
 }
 
 /// A tokenised request for embeddings.

@@ -210,9 +210,8 @@ impl Worker for Embedder<'_> {
     fn take(&mut self, command: EngineCommand) -> Result<(), FrameError> {
         match command {
             EngineCommand::Embed(texts) => self.admit(texts),
-            EngineCommand::Refuse(attempt, refusal) => {
-                self.close(attempt, Outcome::Refused(refusal))
-            }
+            EngineCommand::Close(attempt, outcome) => self.close(attempt, outcome),
+            EngineCommand::Preparing => self.outbox.push(&FromEngine::Preparing),
             EngineCommand::Cancel(attempt) if self.packing.cancel(attempt) => {
                 self.close(attempt, Outcome::Cancelled)
             }

@@ -17,6 +17,8 @@ pub enum EngineError {
     Load(String),
     #[error("llama.cpp could not evaluate a batch: {0}")]
     Decode(String),
+    #[error("the process could not be confined: {0}")]
+    Limits(io::Error),
     #[error("a thread could not be started: {0}")]
     Thread(io::Error),
 }

@@ -10,9 +10,9 @@ use super::output::call::expected::ExpectedCalls;
 use super::output::parser::OutputParser;
 use super::output::stream::{Emitted, OutputStream};
 use super::prompt::control_tokens::ControlTokenGuard;
-use super::prompt::template::{CHATML, ChatTemplate};
+use super::prompt::template::{CHATML, ChatTemplate, format_of};
 use super::prompt::tool_fallback;
-use super::tool_format::CallFormat;
+use super::tool_format::{CallFormat, OutputFormat};
 use crate::backends::llama::wire::constraint::{Constraint, GrammarError};
 use crate::backends::llama::wire::conversation::{Conversation, ToolUse};
 use crate::backends::llama::wire::piece::Piece;
@@ -100,6 +100,7 @@ fn arguments_schema() -> serde_json::Value {
 #[derive(Debug)]
 pub struct Template {
     template: ChatTemplate,
+    format: OutputFormat,
     guard: ControlTokenGuard,
 }
 
@@ -108,7 +109,8 @@ impl Template {
     pub fn new(source: &str) -> Option<Self> {
         let controls = ["<|im_start|>", "<|im_end|>", "[INST]", "<s>", "</s>", "<think>"];
         let guard = ControlTokenGuard::new(controls.map(str::to_owned));
-        Some(Self { template: ChatTemplate::new(source, "<s>", "</s>").ok()?, guard })
+        let template = ChatTemplate::new(source, "<s>", "</s>").ok()?;
+        Some(Self { template, format: format_of(source).ok()?, guard })
     }
 
     pub fn chatml() -> Option<Self> {
@@ -119,7 +121,7 @@ impl Template {
     pub fn render(&self, conversation: &Conversation) -> Result<String, String> {
         let Conversation { turns, tools, variables, .. } = conversation;
         let (template, guard, tools) = (&self.template, &self.guard, tools.as_ref());
-        let rendered = if template.dialect().calls.is_some() {
+        let rendered = if self.format.calls.is_some() {
             template.render(turns, tools, variables, guard)
         } else {
             let turns = tool_fallback::plain_turns(turns, tools);

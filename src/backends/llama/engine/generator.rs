@@ -281,9 +281,8 @@ impl Worker for Generator<'_> {
             EngineCommand::Embed(texts) => {
                 self.close(texts.attempt, Outcome::Refused(Refusal::OtherTask))
             }
-            EngineCommand::Refuse(attempt, refusal) => {
-                self.close(attempt, Outcome::Refused(refusal))
-            }
+            EngineCommand::Close(attempt, outcome) => self.close(attempt, outcome),
+            EngineCommand::Preparing => self.outbox.push(&FromEngine::Preparing),
             EngineCommand::Cancel(attempt) => match self.scheduler.cancel(attempt) {
                 // The attempt ended before the cancellation arrived; its end is already sent.
                 Cancelled::Unknown => Ok(()),

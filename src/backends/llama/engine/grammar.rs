@@ -11,3 +11,4 @@ mod overlap;
 mod prepare;
 mod references;
 pub(super) mod shape;
+pub(super) mod trials;

@@ -1,8 +1,8 @@
 //! Entry point of the engine process: loads one model and answers over the socket that is its
 //! standard input.
 //!
-//! Three threads: the reader and its grammar helper take frames, render templates and tokenise; the
-//! main thread owns the llama.cpp context.
+//! The main thread owns the llama.cpp context; the reader takes frames, and the threads of `intake`
+//! make requests of them.
 
 use std::fs;
 use std::io;
@@ -23,24 +23,37 @@ use super::generator::Generator;
 use super::load::{load_adapter, load_model, new_context};
 use super::prompt::builder::PromptBuilder;
 use super::prompt::template::CHATML;
-use super::{kernels, reader, step_loop};
+use super::{helper, kernels, reader, step_loop};
+use crate::backends::llama::sandbox::{self, Hold, limits};
 use crate::backends::llama::wire::cpu::CpuVariant;
 use crate::backends::llama::wire::protocol::{self, EngineFacts, FrameError, FromEngine, ToEngine};
 use crate::backends::llama::wire::settings::EngineSettings;
 
-/// Runs the engine process, or a fake one. Returns when the gateway closes the socket, or on an
-/// error.
-pub fn run(fake: bool) -> Result<(), EngineError> {
+/// What the process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Engine,
+    /// Answers from a script.
+    Fake,
+    /// Works for an engine.
+    Helper,
+}
+
+/// Runs the process. Returns when the other end closes the socket, or on an error.
+pub fn run(kind: Kind) -> Result<(), EngineError> {
     let mut socket = gateway_socket()?;
+    if kind == Kind::Helper {
+        return helper::run(socket);
+    }
+    limits::of_engine(&socket).map_err(EngineError::Limits)?;
     let mut reading = socket.try_clone().map_err(FrameError::from)?;
     let Some(ToEngine::Load(settings)) = protocol::read_frame(&mut reading)? else {
         return Err(EngineError::NotAChild);
     };
-    let ended = if fake {
-        super::fake::run(&settings, &mut socket, reading)
-    } else {
-        run_model(&settings, &mut socket, reading)
-    };
+    let ended = confine(&settings).and_then(|hold| match kind {
+        Kind::Fake => super::fake::run(&settings, &mut socket, reading),
+        _ => run_model(&settings, hold, &mut socket, reading),
+    });
     if let Err(EngineError::Load(reason)) = &ended {
         error!("{reason}");
         protocol::write_frame(&mut socket, &FromEngine::LoadFailed { reason: reason.clone() })?;
@@ -48,17 +61,28 @@ pub fn run(fake: bool) -> Result<(), EngineError> {
     ended
 }
 
+/// Before any thread is started and any file of the model read: a thread hands the sandbox on to
+/// those that it starts.
+fn confine(settings: &EngineSettings) -> Result<Hold, EngineError> {
+    if let Some(bytes_max) = settings.data_bytes_max {
+        limits::bound_data(bytes_max).map_err(EngineError::Limits)?;
+    }
+    sandbox::enter(settings).map_err(|lacking| EngineError::Load(lacking.to_string()))
+}
+
 fn run_model(
     settings: &EngineSettings,
+    hold: Hold,
     socket: &mut UnixStream,
     reading: UnixStream,
 ) -> Result<(), EngineError> {
     send_logs_to_tracing(LogOptions::default());
     let most = settings.commands_max();
-    let (commands, received) = mpsc::sync_channel(most);
+    // A request in preparation is reported up to three times.
+    let (commands, received) = mpsc::sync_channel(4 * most);
     let builder = Arc::new(OnceLock::new());
     reader::start(reading, Arc::clone(&builder), commands, most).map_err(EngineError::Thread)?;
-    serve(settings, socket, &builder, &received)
+    serve(settings, hold, socket, &builder, &received)
 }
 
 fn gateway_socket() -> Result<UnixStream, EngineError> {
@@ -73,6 +97,7 @@ fn gateway_socket() -> Result<UnixStream, EngineError> {
 /// Loads the model, then evaluates until the socket is closed.
 fn serve(
     settings: &EngineSettings,
+    hold: Hold,
     socket: &mut UnixStream,
     builder: &OnceLock<PromptBuilder>,
     commands: &mpsc::Receiver<EngineCommand>,
@@ -94,9 +119,12 @@ fn serve(
         context_tokens: u32::try_from(context_tokens).unwrap_or(u32::MAX),
         slots: settings.slots,
         has_chat_template: built.has_template(),
-        takes_tools: built.takes_tools(),
+        takes_tools: !settings.embedding && built.takes_tools().map_err(EngineError::Load)?,
         packed_tensors: kernels::packed_tensors(),
-        description: describe(&model, settings.cpu.variant, threads),
+        description: format!(
+            "{}, sandbox: {hold}",
+            describe(&model, settings.cpu.variant, threads)
+        ),
     };
     if !facts.has_chat_template && !settings.embedding {
         warn!("no chat template: the model only continues raw prompts (/v1/completions)");

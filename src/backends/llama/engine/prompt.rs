@@ -6,4 +6,6 @@ pub(super) mod overflow;
 pub(super) mod python_json;
 mod reshape;
 pub(super) mod template;
+mod tokenise;
 pub(super) mod tool_fallback;
+pub(super) mod unprepared;

@@ -107,6 +107,7 @@ impl LlamaBackend {
         let mut message = message(job, &self.config)?;
         let prompt = job.request.prompt_field();
         let fields = Fields { prompt, constraint: constraint::field(&job.request) };
+        let mut bytes = 0;
         let mut choices = Vec::with_capacity(count as usize);
         let mut responses = Vec::with_capacity(count as usize);
         for index in 0..count {
@@ -115,6 +116,11 @@ impl LlamaBackend {
                 fan_out::renumber(&mut message, &job.request, index, attempt);
             }
             let (choice, response) = self.choice(attempt, client, &message, fields, timeout)?;
+            // Each choice is a message of its own.
+            bytes += choice.frame.len();
+            if bytes > protocol::MAX_FRAME {
+                return Err(too_large(&FrameError::TooLong { bytes }, fields.prompt));
+            }
             choices.push(choice);
             responses.push(response);
         }

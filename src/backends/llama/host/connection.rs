@@ -18,9 +18,13 @@ use super::fan_out;
 use super::state::{Phase, UnloadReason};
 use super::supervisor_state::{ExitReason, PendingUnload, SupervisorState, not_running};
 use crate::backends::backend::ErrorKind;
+use crate::backends::llama::GPU_BUILT_IN;
+use crate::backends::llama::config::PoolSettings;
 use crate::backends::llama::memory::budget::Lease;
 use crate::backends::llama::wire::protocol::{self, FromEngine, MAX_FRAME, ToEngine};
+use crate::backends::llama::wire::settings::Sandbox;
 use crate::backends::llama::wire::step::StepReport;
+use crate::telemetry::one_line;
 
 const STILL_LOADING: ErrorKind =
     ErrorKind::NotLoaded { reason: "it is still loading", retry_after: RETRY_AFTER };
@@ -39,7 +43,15 @@ impl SupervisorState {
         // As long as the command channel: only a process that does not read fills it.
         let (outbox, queued) = mpsc::channel(self.commands.max_capacity() + 1);
         let outbox = Outbox(outbox);
-        let settings = self.config.settings(gguf, lease.threads(), self.cpu);
+        let memory = self.published.borrow().memory;
+        let pool = PoolSettings {
+            cpu: self.cpu,
+            sandbox: self.sandbox,
+            // Drivers of graphics cards reserve as much as the card has.
+            data_bytes_max: (self.sandbox != Sandbox::Off && !GPU_BUILT_IN)
+                .then(|| memory.ceiling_bytes()),
+        };
+        let settings = self.config.settings(gguf, lease.threads(), pool);
         if let Err(exit) = outbox.send(&ToEngine::Load(settings)) {
             return exit;
         }
@@ -149,7 +161,7 @@ impl SupervisorState {
                     model = %self.model,
                     slots = facts.slots,
                     context_tokens = facts.context_tokens,
-                    "engine ready: {}", facts.description
+                    "engine ready: {}", one_line(&facts.description)
                 );
                 self.ready_since = Some(Instant::now());
                 let took = started.elapsed();
@@ -162,7 +174,11 @@ impl SupervisorState {
                     let _gone = reply.send(Ok(()));
                 }
             }
-            FromEngine::LoadFailed { reason } => return Err(ExitReason::LoadFailed(reason)),
+            FromEngine::LoadFailed { reason } => {
+                return Err(ExitReason::LoadFailed(one_line(&reason)));
+            }
+            // Its arrival is its meaning.
+            FromEngine::Preparing => {}
             FromEngine::Accepted(attempt) => self.attempts.accepted(attempt)?,
             FromEngine::Admitted { attempt, at, dropped_turns } => {
                 self.attempts.admitted(attempt, at, dropped_turns)?;
@@ -174,7 +190,10 @@ impl SupervisorState {
                 self.observer.step(&self.model, &report);
                 self.attempts.step(pieces, logprobs, confidences)?;
             }
-            FromEngine::Closed { attempt, outcome } => self.attempts.close(attempt, outcome),
+            FromEngine::Closed { attempt, outcome } => {
+                self.vitality.closed(&outcome);
+                self.attempts.close(attempt, outcome);
+            }
         }
         Ok(())
     }

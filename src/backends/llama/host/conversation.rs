@@ -2,6 +2,8 @@
 //!
 //! Pure. Refuses features that local models lack before anything is sent to the engine.
 
+use std::collections::HashSet;
+
 use super::refusal::invalid;
 use crate::backends::backend::{ErrorKind, RequestFault, UNSUPPORTED_TOOL};
 use crate::backends::llama::wire::conversation::{
@@ -65,11 +67,11 @@ fn tools(request: &ChatRequest) -> Result<Option<ToolUse>, ErrorKind> {
     let tools = offered.iter().enumerate().map(|(place, tool)| offer(place, tool));
     let mut tools = tools.collect::<Result<Vec<_>, _>>()?;
     if let Some(ToolChoice::Allowed { names, .. }) = &request.tool_choice {
+        let names: HashSet<&String> = names.iter().collect();
         tools.retain(|tool| names.contains(&tool.name));
     }
-    let is_second =
-        |&(place, tool): &(usize, &OfferedTool)| tools[..place].iter().any(|t| t.name == tool.name);
-    if let Some((place, _)) = tools.iter().enumerate().find(is_second) {
+    let mut names = HashSet::with_capacity(tools.len());
+    if let Some(place) = tools.iter().position(|tool| !names.insert(&tool.name)) {
         let param = format!("tools[{place}].function.name");
         return Err(invalid(&param, format!("`{param}`: another tool has the same name")));
     }

@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -24,6 +26,15 @@ const SPINS: &str = "500";
 pub(super) struct EngineProcess {
     child: Child,
     pub(super) pid: u32,
+}
+
+/// The end of a process that failed.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// For the log.
+    pub(super) status: String,
+    /// It ended by its own fault: it was not killed.
+    pub(super) crashed: bool,
 }
 
 impl EngineProcess {
@@ -64,13 +75,19 @@ impl EngineProcess {
         }
     }
 
-    /// As [`Self::exit`], for a process that failed: returns its exit status.
-    pub(super) async fn end(mut self) -> String {
+    /// As [`Self::exit`], for a process that failed.
+    pub(super) async fn end(mut self) -> Ended {
         let status = match timeout(EXIT_TIMEOUT, self.child.wait()).await {
             Ok(status) => status,
             Err(_) => self.kill().await,
         };
-        status.map_or_else(|error| error.to_string(), |status| status.to_string())
+        match status {
+            Ok(status) => {
+                let killed = status.signal() == Some(Signal::KILL.as_raw());
+                Ended { status: status.to_string(), crashed: !killed }
+            }
+            Err(error) => Ended { status: error.to_string(), crashed: false },
+        }
     }
 
     /// Kills a process that does not exit.

@@ -53,6 +53,10 @@ pub(super) fn error_kind(refusal: Refusal, fields: Fields, ahead: u32) -> ErrorK
         Refusal::Template(reason) => {
             invalid(field, format!("the model's chat template refused the messages: {reason}"))
         }
+        Refusal::TemplateLimit => invalid(
+            field,
+            "the model's chat template takes too much time or memory with these messages",
+        ),
         Refusal::UnknownToken { token, vocabulary } => invalid(
             field,
             format!("unknown token {token}: the model's vocabulary has {vocabulary}"),

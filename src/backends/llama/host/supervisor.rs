@@ -24,10 +24,11 @@ use super::observer::EngineObserver;
 use super::process::EngineProcess;
 use super::state::{EngineState, Phase};
 use super::supervisor_state::{ExitReason, SupervisorState};
+use super::vitality::Vitality;
 use crate::backends::llama::config::{Config, LoadWhen};
 use crate::backends::llama::memory::budget::{Lease, MemoryBudget};
 use crate::backends::llama::wire::cpu::CpuCode;
-use crate::backends::llama::wire::settings::is_script;
+use crate::backends::llama::wire::settings::{Sandbox, is_script};
 use crate::shares::{Share, Shares};
 
 /// First pause before a restart; doubles with each death in a row.
@@ -57,6 +58,7 @@ pub struct LocalModel {
     /// The program with the hidden subcommand `engine`: usually this one.
     pub binary: PathBuf,
     pub cpu: CpuCode,
+    pub sandbox: Sandbox,
 }
 
 /// Creates a local model. The backend answers once the supervisor runs and the engine is loaded.
@@ -65,7 +67,7 @@ pub fn local_model(
     observer: Arc<dyn EngineObserver>,
     budget: Arc<MemoryBudget>,
 ) -> (LlamaBackend, Supervisor) {
-    let LocalModel { name: model, config, gguf, binary, cpu } = model;
+    let LocalModel { name: model, config, gguf, binary, cpu, sandbox } = model;
     let places = config.admissions();
     // Each place sends at most a submission and a cancellation; the rest is for loads and unloads.
     let (sender, commands) = mpsc::channel(4 * places);
@@ -87,12 +89,14 @@ pub fn local_model(
         model,
         config,
         cpu,
+        sandbox,
         observer,
         commands,
         published,
         attempts: Attempts::default(),
         backlog: Backlog::default(),
         load_waiters: Vec::new(),
+        vitality: Vitality::default(),
         pending_unload: None,
         keep_loaded,
         ready_since: None,
@@ -119,13 +123,29 @@ impl Supervisor {
                 ExitReason::LoadFailed(_) => LOAD_RETRY,
                 ExitReason::Died(_) => pause_after_death(self.state.ready_since, &mut backoff),
             };
+            let wait = async {
+                self.state.refuse_for(pause).await;
+                if self.state.vitality.is_hopeless() {
+                    self.wait_for_another_file().await;
+                }
+            };
             tokio::select! {
-                () = self.state.refuse_for(pause) => {}
+                () = wait => {}
                 () = stop.cancelled() => break,
             }
             self.state.published.send_modify(|state| state.restarts += 1);
         }
         self.state.take_down(&ExitReason::Stopped);
+    }
+
+    /// Waits until the model's file has changed, or an operator loads it.
+    async fn wait_for_another_file(&mut self) {
+        self.state.give_up();
+        let known = identity(&self.gguf).await;
+        while self.state.load_waiters.is_empty() && identity(&self.gguf).await == known {
+            self.state.refuse_for(LOAD_RETRY).await;
+        }
+        self.state.vitality = Vitality::default();
     }
 
     /// Runs one process from start to end. Its memory is free on return.
@@ -149,12 +169,19 @@ impl Supervisor {
             exit = state.run(socket, &self.gguf, &mut lease, started) => exit,
             () = stop.cancelled() => ExitReason::Stopped,
         };
+        let was_answering = !state.attempts.is_empty();
         state.take_down(&exit);
         // Before the process is reaped: its CPU time can still be read.
         state.observer.engine_stopped(&state.model, pid);
         let status = match exit {
             ExitReason::Stopped | ExitReason::Unloaded(_) => process.exit().await,
-            ExitReason::LoadFailed(_) | ExitReason::Died(_) => process.end().await,
+            ExitReason::LoadFailed(_) | ExitReason::Died(_) => {
+                let ended = process.end().await;
+                if was_answering && ended.crashed {
+                    state.vitality.crashed();
+                }
+                ended.status
+            }
         };
         state.published.send_modify(|state| state.pid = None);
         info!(model = %state.model, pid, status, "engine exited");
@@ -169,6 +196,12 @@ impl Supervisor {
         }
         exit
     }
+}
+
+/// What changes if the file is replaced.
+async fn identity(gguf: &Path) -> Option<(u64, std::time::SystemTime)> {
+    let file = tokio::fs::metadata(gguf).await.ok()?;
+    Some((file.len(), file.modified().ok()?))
 }
 
 /// Starts a process if the model's file exists.

@@ -13,16 +13,19 @@ use super::backlog::Backlog;
 use super::command::{Command, ControlError, Reply};
 use super::observer::EngineObserver;
 use super::state::{EngineState, Phase, UnloadReason};
+use super::vitality::Vitality;
 use crate::backends::backend::ErrorKind;
 use crate::backends::llama::config::Config;
 use crate::backends::llama::memory::budget::TooLarge;
 use crate::backends::llama::wire::cpu::CpuCode;
+use crate::backends::llama::wire::settings::Sandbox;
 
 /// State that outlives an engine process.
 pub(super) struct SupervisorState {
     pub(super) model: Arc<str>,
     pub(super) config: Arc<Config>,
     pub(super) cpu: CpuCode,
+    pub(super) sandbox: Sandbox,
     pub(super) observer: Arc<dyn EngineObserver>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) published: watch::Sender<EngineState>,
@@ -35,6 +38,8 @@ pub(super) struct SupervisorState {
     pub(super) pending_unload: Option<PendingUnload>,
     /// Load without a request, also after the engine has died.
     pub(super) keep_loaded: bool,
+    /// Whether the model answers at all.
+    pub(super) vitality: Vitality,
     /// When the current process finished loading.
     pub(super) ready_since: Option<Instant>,
 }
@@ -111,6 +116,13 @@ impl SupervisorState {
         }
         // Attempts of the backlog were never sent to the engine and used no energy.
         self.backlog.fail_all(&kind);
+    }
+
+    /// Publishes that the model is not started again for requests.
+    pub(super) fn give_up(&mut self) {
+        let reason = "its engine crashed twice without one whole answer: the file may be damaged";
+        error!(model = %self.model, "model is not restarted until its file changes: {reason}");
+        self.set_phase(Phase::Down(reason.into()));
     }
 
     pub(super) fn too_large(&mut self, too_large: TooLarge) -> ExitReason {

@@ -17,6 +17,9 @@ pub struct MemoryEstimate {
     pub kv_bytes: u64,
     /// llama.cpp's compute buffers, the host cache, and the process itself.
     pub working_bytes: u64,
+    /// What llama.cpp reserves besides and hardly touches: logits of a whole batch, and scores of
+    /// attention where flash attention is not possible. No part of [`Self::bytes`].
+    pub reserved_bytes: u64,
 }
 
 /// An engine process without a model: binary, runtime, tokenizer tables. Measured: 25 to 40 MiB.
@@ -53,12 +56,30 @@ impl MemoryEstimate {
                 .saturating_mul(4)
                 .saturating_add(PROCESS_BYTES)
                 .saturating_add(u64::from(config.host_cache_mib) << 20),
+            reserved_bytes: shape
+                .heads
+                .saturating_mul(per_slot)
+                .saturating_add(shape.vocabulary)
+                .saturating_mul(batch)
+                .saturating_mul(4),
         }
     }
 
     /// For files with an unreadable header: at least the file itself.
     pub fn of_file(file_bytes: u64) -> Self {
-        Self { weights_bytes: file_bytes, kv_bytes: 0, working_bytes: PROCESS_BYTES }
+        Self {
+            weights_bytes: file_bytes,
+            kv_bytes: 0,
+            working_bytes: PROCESS_BYTES,
+            reserved_bytes: 0,
+        }
+    }
+
+    /// More than an engine allocates for this model.
+    pub fn ceiling_bytes(self) -> u64 {
+        const SLACK_BYTES: u64 = 2 << 30;
+        let known = self.bytes().saturating_add(self.reserved_bytes);
+        known.saturating_mul(2).saturating_add(SLACK_BYTES)
     }
 
     pub fn bytes(self) -> u64 {
@@ -151,6 +172,17 @@ mod tests {
         let (on, off) = (CpuCode::best(), CpuCode { kernels: Kernels::Off, ..CpuCode::best() });
         let copy = if kernels_pack(3, on) { 49_152 * 576 / 32 * 20 } else { 0 };
         assert_eq!(bytes(on) - bytes(off), copy);
+    }
+
+    #[test]
+    fn the_ceiling_holds_what_is_reserved_without_flash_attention() {
+        let shape = Shape { heads: 32, vocabulary: 250_000, ..smollm2() };
+        let config = Config { context_tokens: 8192, slots: 1, ..Config::default() };
+        let estimate = estimate(&shape, &config);
+        // Scores and logits of 512 tokens.
+        let reserved = 512 * (32 * 8192 + 250_000) * 4;
+        assert_eq!(estimate.reserved_bytes, reserved);
+        assert!(estimate.ceiling_bytes() > estimate.bytes() + 2 * reserved);
     }
 
     #[test]

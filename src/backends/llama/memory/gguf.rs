@@ -114,7 +114,13 @@ impl Metadata {
                 | "attention.key_length"
                 | "attention.value_length"
         ) {
-            return reader.skip_value(kind, 0);
+            if reader::is_float(kind) && !reader.float(kind)?.is_finite() {
+                return Err(GgufError::NotFinite);
+            }
+            if !reader::is_float(kind) {
+                reader.skip_value(kind, 0)?;
+            }
+            return Ok(());
         }
         let total = reader.total(kind)?;
         match field {

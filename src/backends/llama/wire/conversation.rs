@@ -16,6 +16,16 @@ pub struct Conversation {
     pub continues: bool,
 }
 
+impl Conversation {
+    /// Bytes of everything that may be rendered.
+    pub fn bytes(&self) -> usize {
+        let tools = self.tools.iter().flat_map(|used| &used.tools);
+        self.variables.len()
+            + self.turns.iter().map(Turn::bytes).sum::<usize>()
+            + tools.map(|tool| tool.json.len()).sum::<usize>()
+    }
+}
+
 /// One turn of the conversation, its parts joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
@@ -36,6 +46,16 @@ impl Turn {
     pub fn new(role: Role, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { role, text, reasoning: None, calls: Vec::new(), answers: None, name: None }
+    }
+}
+
+impl Turn {
+    fn bytes(&self) -> usize {
+        let call = |call: &PastCall| call.id.len() + call.name.len() + call.arguments.len();
+        let texts = [&self.reasoning, &self.answers, &self.name];
+        self.text.len()
+            + texts.into_iter().flatten().map(String::len).sum::<usize>()
+            + self.calls.iter().map(call).sum::<usize>()
     }
 }
 

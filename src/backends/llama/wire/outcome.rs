@@ -35,6 +35,8 @@ pub enum Refusal {
     NoChatTemplate,
     /// The template's own error message.
     Template(String),
+    /// Rendering takes more time or memory than it may.
+    TemplateLimit,
     /// A prompt token outside of the vocabulary.
     UnknownToken {
         token: u32,

@@ -87,6 +87,8 @@ pub enum FromEngine {
     LoadFailed {
         reason: String,
     },
+    /// A request is being prepared; sent so that the engine does not seem to hang.
+    Preparing,
     /// The attempt was checked and waits for a slot: it will not be refused for its prompt.
     Accepted(AttemptId),
     /// The attempt got a slot at `at`.

@@ -32,6 +32,9 @@ pub struct EngineSettings {
     pub prefill_stretch: f64,
     pub overflow: Overflow,
     pub cpu: CpuCode,
+    pub sandbox: Sandbox,
+    /// Maximum memory that the process allocates; `None` for no limit.
+    pub data_bytes_max: Option<u64>,
     /// The model computes embeddings instead of text.
     pub embedding: bool,
     /// Pooling of token vectors; `None` for the GGUF's.
@@ -59,6 +62,18 @@ pub enum Pooling {
     /// The first token's, reserved for this by BERT.
     Cls,
     Last,
+}
+
+/// Confinement of engine processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sandbox {
+    /// As far as the kernel can.
+    #[default]
+    Auto,
+    /// Whole, or the model does not load.
+    Required,
+    Off,
 }
 
 /// llama.cpp's flash attention.

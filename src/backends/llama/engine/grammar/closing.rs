@@ -14,6 +14,10 @@ use llguidance::toktrie::{SimpleVob, TokTrie};
 /// end of addresses and times.
 const OUTSIDE: &[u8] = b"@}]\":,[{Z.0123456789ntf";
 
+/// Masks over the whole vocabulary on one path: each takes up to some milliseconds, in which every
+/// answer waits.
+const MASKS_MAX: usize = 32;
+
 /// The preferred tokens of a vocabulary.
 #[derive(Debug, Default)]
 pub(crate) struct Closers {
@@ -31,7 +35,7 @@ impl Closers {
     }
 
     /// Tokens that complete the answer from the state of `matcher`; `None` if more than `most` are
-    /// needed. `ends` are the terminators of free texts.
+    /// needed, or too many masks to find them. `ends` are the terminators of free texts.
     pub(crate) fn way_out(
         &self,
         matcher: &Matcher,
@@ -40,9 +44,9 @@ impl Closers {
     ) -> Option<Vec<u32>> {
         let mut matcher = matcher.clone();
         let env = matcher.tok_env().ok()?;
-        let mut way = Vec::new();
+        let (mut way, mut masks) = (Vec::new(), MASKS_MAX);
         while !matcher.is_stopped() && !matcher.is_accepting().ok()? {
-            let next = self.next(&mut matcher, ends, env.tok_trie())?;
+            let next = self.next(&mut matcher, ends, env.tok_trie(), &mut masks)?;
             if way.len() + next.len() > most {
                 return None;
             }
@@ -54,7 +58,13 @@ impl Closers {
 
     /// Forced bytes, else a terminator of a text, else a closer, else the longest token, which
     /// covers most of what is required.
-    fn next(&self, matcher: &mut Matcher, ends: &[Vec<u32>], trie: &TokTrie) -> Option<Vec<u32>> {
+    fn next(
+        &self,
+        matcher: &mut Matcher,
+        ends: &[Vec<u32>],
+        trie: &TokTrie,
+        masks: &mut usize,
+    ) -> Option<Vec<u32>> {
         let forced = matcher.compute_ff_bytes();
         if !forced.contains(&TokTrie::SPECIAL_TOKEN_MARKER) {
             let tokens = trie.greedy_tokenize(&forced);
@@ -73,6 +83,7 @@ impl Closers {
         if let Some(token) = preferred.iter().copied().find(may_come) {
             return Some(vec![token]);
         }
+        *masks = masks.checked_sub(1)?;
         longest(&matcher.compute_mask().ok()?, trie).map(|token| vec![token])
     }
 }

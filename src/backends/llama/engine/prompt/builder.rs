@@ -1,31 +1,37 @@
 //! Builder of prompts: from a submission to tokens, by template, control-token guard and tokeniser.
 //!
-//! Runs on the reader and grammar threads; uses the model's vocabulary, which is immutable, and
-//! never the context.
+//! Runs on the threads of `intake`; uses the model's vocabulary, which is immutable, and never the
+//! context.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use minijinja::Error;
 
-use super::control_tokens::{ControlTokenGuard, pieces};
+use super::control_tokens::ControlTokenGuard;
 use super::overflow::{roomy_tokens, shorten};
-use super::template::{CHATML, ChatTemplate};
+use super::template::{self, CHATML};
+use super::tokenise::Tokeniser;
 use super::tool_fallback;
+use super::unprepared::Unprepared;
 use crate::backends::llama::engine::command::{EmbeddingInput, EngineCommand, SequenceState};
 use crate::backends::llama::engine::grammar::compile::Grammars;
 use crate::backends::llama::engine::grammar::constraint_state::ConstraintState;
 use crate::backends::llama::engine::grammar::matcher::Grammar;
 use crate::backends::llama::engine::grammar::shape::{self, AnswerShape};
+use crate::backends::llama::engine::grammar::trials::{Patience, Trials, Verdict};
+use crate::backends::llama::engine::helper::{HelperPool, Rendering, Setup, Trial};
+use crate::backends::llama::engine::intake::interrupt::Interrupt;
 use crate::backends::llama::engine::output::call::expected::ExpectedCalls;
 use crate::backends::llama::engine::output::parser::OutputParser;
 use crate::backends::llama::engine::output::stream::OutputStream;
 use crate::backends::llama::engine::sample::logprobs::Logprobs;
 use crate::backends::llama::engine::sample::sampler::Sampler;
 use crate::backends::llama::engine::schedule::request::Request;
-use crate::backends::llama::engine::tool_format::CallFormat;
-use crate::backends::llama::wire::constraint::GrammarError;
+use crate::backends::llama::engine::tool_format::{CallFormat, OutputFormat};
+use crate::backends::llama::wire::constraint::{Constraint, GrammarError};
 use crate::backends::llama::wire::conversation::{
     Conversation, MustCall, OfferedTool, ToolUse, Turn,
 };
@@ -40,16 +46,24 @@ const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 /// Schema of a tool whose own cannot be enforced.
 const ANY_ARGUMENTS: &str = r#"{"type":"object"}"#;
 
-/// More bytes than ordinary text has per token.
-const ORDINARY_BYTES: usize = 8;
-/// Bytes that are tokenised at once of a text that may be too long.
-const SLICE_BYTES: usize = 8192;
+/// Time for the rendering of a sample at load.
+const SAMPLE_MAX: Duration = Duration::from_secs(5);
+
+/// Time for a rendering.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RenderTime {
+    pub(crate) cpu: Duration,
+    /// A request that takes longer is refused.
+    pub(crate) is_final: bool,
+}
 
 /// Template, tokeniser and grammars of one model.
 pub(crate) struct PromptBuilder {
     model: Arc<LlamaModel>,
-    template: ChatTemplate,
-    /// Whether `template` belongs to this model; if not, conversations are refused.
+    format: OutputFormat,
+    helpers: HelperPool,
+    trials: Trials,
+    /// Whether the template belongs to this model; if not, conversations are refused.
     has_template: bool,
     guard: ControlTokenGuard,
     /// Control tokens that are tags of the model's format: the output parser needs their text.
@@ -91,14 +105,23 @@ impl PromptBuilder {
         let own = template.or_else(|| model.meta_val_str(TEMPLATE_KEY).ok());
         let (bos, eos) =
             (spelling(&model, model.vocab().bos()), spelling(&model, model.vocab().eos()));
-        let template = ChatTemplate::new(own.as_deref().unwrap_or(CHATML), &bos, &eos)?;
+        let template = own.as_deref().unwrap_or(CHATML);
+        let format = template::format_of(template)?;
         let controls = control_tokens(&model);
-        let is_tag = |spelling: &str| template.dialect().tags().any(|tag| tag == spelling);
+        let spellings: Vec<String> =
+            controls.iter().map(|(_, spelling)| spelling.clone()).collect();
+        let helpers = HelperPool::new(Setup {
+            template: template.to_owned(),
+            bos,
+            eos,
+            controls: spellings.clone(),
+        });
+        let is_tag = |spelling: &str| format.tags().any(|tag| tag == spelling);
         let tags = controls.iter().filter(|(_, spelling)| is_tag(spelling));
         let tags = tags.map(|(token, _)| token.0).collect();
-        let guard = ControlTokenGuard::new(controls.into_iter().map(|(_, spelling)| spelling));
+        let guard = ControlTokenGuard::new(spellings);
         let vocab = model.vocab();
-        let open = template.dialect().reasoning.map(|tags| tags.open);
+        let open = format.reasoning.map(|tags| tags.open);
         let opening = open.map(|tag| vocab.tokenize(tag.as_bytes(), false, true));
         let reasoning_token = opening.as_deref().and_then(|tokens| match tokens {
             [token] => u32::try_from(token.0).ok(),
@@ -109,7 +132,9 @@ impl PromptBuilder {
         let grammars = OnceLock::new();
         Ok(Self {
             model,
-            template,
+            format,
+            helpers,
+            trials: Trials::default(),
             has_template,
             guard,
             tags,
@@ -127,32 +152,80 @@ impl PromptBuilder {
 
     /// Whether the model accepts conversations with tools. Models without a template were not
     /// trained for conversations; some templates refuse the system turn that the fallback needs.
-    pub(crate) fn takes_tools(&self) -> bool {
-        self.has_template
-            && self.render(&[Turn::new(Role::User, "hi")], Some(&sample()), "", false, None).is_ok()
+    /// Returns an error if the template does not end on a short conversation.
+    pub(crate) fn takes_tools(&self) -> Result<bool, String> {
+        if !self.has_template {
+            return Ok(false);
+        }
+        let turns = [Turn::new(Role::User, "hi")];
+        let interrupt = Interrupt::default();
+        let time = RenderTime { cpu: SAMPLE_MAX, is_final: true };
+        let rendered = self.rendered(&turns, Some(sample()), "", time, &interrupt);
+        match rendered {
+            Ok(_) => Ok(true),
+            Err(Unprepared::Refused(Refusal::TemplateLimit)) => {
+                Err("its chat template takes too much time or memory".to_owned())
+            }
+            Err(Unprepared::Fault(reason)) => Err(reason),
+            Err(_) => Ok(false),
+        }
     }
 
-    /// The engine's command for a submission: a sequence to generate, or a refusal.
-    pub(crate) fn command(&self, submission: Submission) -> EngineCommand {
-        let attempt = submission.attempt;
-        self.accept(submission).unwrap_or_else(|refusal| EngineCommand::Refuse(attempt, refusal))
+    /// Tries whether the schemas of a submission compile within the patience; a tool's schema that
+    /// does not is replaced by any arguments, unless it is strict. Unless the trial is final,
+    /// returns [`Unprepared::TooLong`] instead.
+    pub(crate) fn try_out(
+        &self,
+        submission: &mut Submission,
+        patience: Patience,
+        interrupt: &Interrupt,
+    ) -> Result<(), Unprepared> {
+        let ends = |trial: &Trial| {
+            let verdict = self.trials.verdict(&self.helpers, trial, patience, interrupt);
+            verdict.map(|verdict| verdict == Verdict::Ends).map_err(Unprepared::of_trial)
+        };
+        if let Some(trial) = submission.constraint.as_ref().and_then(trial_of)
+            && !ends(&trial)?
+        {
+            return Err(Unprepared::Refused(Refusal::Grammar(too_hard())));
+        }
+        let Prompt::Chat(Conversation { tools: Some(tools), .. }) = &mut submission.prompt else {
+            return Ok(());
+        };
+        for (place, tool) in tools.tools.iter_mut().enumerate() {
+            let trial = Trial::Schema { json: tool.schema.clone(), lenient: !tool.strict };
+            if ends(&trial)? {
+                continue;
+            }
+            if tool.strict {
+                return Err(Unprepared::Refused(Refusal::Tool { place, error: too_hard() }));
+            }
+            ANY_ARGUMENTS.clone_into(&mut tool.schema);
+        }
+        Ok(())
     }
 
-    fn accept(&self, submission: Submission) -> Result<EngineCommand, Refusal> {
-        let Submission { attempt, prompt, mut sampling, output_limit, stop, terms, .. } =
-            submission;
-        let output_limit = output_limit as usize;
+    /// The engine's command for a submission whose schemas have been tried.
+    pub(crate) fn command(
+        &self,
+        submission: &Submission,
+        time: RenderTime,
+        interrupt: &Interrupt,
+    ) -> Result<EngineCommand, Unprepared> {
+        let &Submission { attempt, terms, .. } = submission;
+        let output_limit = submission.output_limit as usize;
+        let mut sampling = submission.sampling.clone();
         let form = submission.constraint.as_ref().map(AnswerShape::of);
         let form = form.transpose().map_err(Refusal::Grammar)?;
-        let (RenderedPrompt { prompt, answer, forms }, dropped_turns) = match &prompt {
-            Prompt::Chat(_) if !self.has_template => return Err(Refusal::NoChatTemplate),
+        let (RenderedPrompt { prompt, answer, forms }, dropped_turns) = match &submission.prompt {
+            Prompt::Chat(_) if !self.has_template => return Err(Refusal::NoChatTemplate.into()),
             Prompt::Chat(conversation) => {
-                self.fitting(conversation, output_limit, form.as_ref())?
+                self.fitting(conversation, output_limit, form.as_ref(), (time, interrupt))?
             }
             Prompt::Raw(input) => {
                 let answer = OutputParser::new(None, false, None);
                 let forms = AnswerShapes { answer: form, call: None };
-                (RenderedPrompt { prompt: self.document(input)?, answer, forms }, 0)
+                (RenderedPrompt { prompt: self.document(input, interrupt)?, answer, forms }, 0)
             }
         };
         self.check_bias(&sampling.logit_bias)?;
@@ -167,7 +240,7 @@ impl PromptBuilder {
         }
         let state = SequenceState {
             sampler,
-            output_stream: OutputStream::new(answer, stop),
+            output_stream: OutputStream::new(answer, submission.stop.clone()),
             tags: Arc::clone(&self.tags),
             constraint: self.constraint(&forms).map_err(Refusal::Grammar)?,
             logprobs: submission.logprobs.map(|top| Logprobs::new(top.into())),
@@ -232,19 +305,19 @@ impl PromptBuilder {
 
     /// The call format of the model's template, or of the fallback.
     fn call_format(&self) -> CallFormat {
-        self.template.dialect().calls.unwrap_or(tool_fallback::FORMAT)
+        self.format.calls.unwrap_or(tool_fallback::FORMAT)
     }
 
     /// The embedder's command for a request.
-    pub(crate) fn embedding(&self, embed: Embed) -> EngineCommand {
+    pub(crate) fn embedding(
+        &self,
+        embed: Embed,
+        interrupt: &Interrupt,
+    ) -> Result<EngineCommand, Unprepared> {
         let Embed { attempt, inputs, dimensions, deadline } = embed;
-        let read = inputs.iter().map(|input| self.raw(input, false)).collect();
-        match read {
-            Ok(inputs) => {
-                EngineCommand::Embed(EmbeddingInput { attempt, inputs, dimensions, deadline })
-            }
-            Err(refusal) => EngineCommand::Refuse(attempt, refusal),
-        }
+        let inputs = inputs.iter().map(|input| self.raw(input, false, interrupt));
+        let inputs = inputs.collect::<Result<_, _>>()?;
+        Ok(EngineCommand::Embed(EmbeddingInput { attempt, inputs, dimensions, deadline }))
     }
 
     /// The conversation's tokens, and the number of turns that were dropped so that it fits.
@@ -253,44 +326,53 @@ impl PromptBuilder {
         conversation: &Conversation,
         output_limit: usize,
         form: Option<&AnswerShape>,
-    ) -> Result<(RenderedPrompt<Vec<Token>>, usize), Refusal> {
+        (time, interrupt): (RenderTime, &Interrupt),
+    ) -> Result<(RenderedPrompt<Vec<Token>>, usize), Unprepared> {
         let Conversation { turns, tools, variables, continues } = conversation;
         let tools = tools.clone().map(|tools| self.bindable(tools)).transpose()?;
         let most = match self.overflow {
             Overflow::Refuse => usize::MAX,
             Overflow::DropOldestTurns => roomy_tokens(self.context_tokens, output_limit),
         };
+        let tokeniser = self.tokeniser(interrupt);
         let ask = |turns: &[Turn]| {
+            let (begun, turns) = match turns.split_last() {
+                Some((last, before)) if *continues => (Some(last), before),
+                _ => (None, turns),
+            };
+            let prompt = self.rendered(turns, tools.clone(), variables, time, interrupt)?;
             let RenderedPrompt { prompt, answer, forms } =
-                self.render(turns, tools.as_ref(), variables, *continues, form)?;
-            Ok::<_, Error>(RenderedPrompt { prompt: self.tokenise(&prompt), answer, forms })
+                self.begin(prompt, begun, tools.as_ref(), form);
+            let prompt = tokeniser.rendered(&prompt)?;
+            Ok::<_, Unprepared>(RenderedPrompt { prompt, answer, forms })
         };
         shorten(turns, ask, |question| question.prompt.len() <= most)
-            .map_err(|error| Refusal::Template(error.to_string()))
+    }
+
+    fn tokeniser<'b>(&'b self, interrupt: &'b Interrupt) -> Tokeniser<'b> {
+        Tokeniser::new(&self.model, self.context_tokens, interrupt)
     }
 
     /// Tokens of a raw prompt. An empty one begins a document.
-    fn document(&self, input: &Input) -> Result<Vec<Token>, Refusal> {
-        let tokens = self.raw(input, true)?;
+    fn document(&self, input: &Input, interrupt: &Interrupt) -> Result<Vec<Token>, Unprepared> {
+        let tokens = self.raw(input, true, interrupt)?;
         let begin = self.model.vocab().bos();
         if tokens.is_empty() && begin.0 >= 0 { Ok(vec![begin.0]) } else { Ok(tokens) }
     }
 
     /// Tokens of a raw prompt, which may contain control tokens (`control`), or of a text to embed,
     /// which may not.
-    fn raw(&self, input: &Input, control: bool) -> Result<Vec<Token>, Refusal> {
-        let vocab = self.model.vocab();
+    fn raw(
+        &self,
+        input: &Input,
+        control: bool,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Token>, Unprepared> {
         match input {
-            Input::Text(text) => {
-                if let Some(tokens) = self.beyond_context(text, control) {
-                    return Ok(tokens);
-                }
-                let tokens = vocab.tokenize(text.as_bytes(), true, control);
-                // A client that spells out the beginning-of-sequence token means one, not two.
-                let doubled = tokens.starts_with(&[vocab.bos(), vocab.bos()]);
-                Ok(tokens.into_iter().skip(usize::from(doubled)).map(|token| token.0).collect())
+            Input::Text(text) => Ok(self.tokeniser(interrupt).raw(text, control)?),
+            Input::Tokens(tokens) => {
+                Ok(tokens.iter().map(|&token| self.known(token)).collect::<Result<_, _>>()?)
             }
-            Input::Tokens(tokens) => tokens.iter().map(|&token| self.known(token)).collect(),
         }
     }
 
@@ -303,30 +385,38 @@ impl PromptBuilder {
             .ok_or(Refusal::UnknownToken { token, vocabulary: vocabulary.unsigned_abs() })
     }
 
-    /// Renders the template and the certain beginning of the answer, which is the last turn if it
-    /// `continues`. `form` constrains an answer without calls.
-    fn render(
+    /// The template's prompt up to the answer.
+    fn rendered(
         &self,
         turns: &[Turn],
-        tools: Option<&ToolUse>,
+        tools: Option<ToolUse>,
         variables: &str,
-        continues: bool,
-        form: Option<&AnswerShape>,
-    ) -> Result<RenderedPrompt<String>, Error> {
-        let dialect = self.template.dialect();
-        let (begun, turns) = match turns.split_last() {
-            Some((last, before)) if continues => (Some(last), before),
-            _ => (None, turns),
-        };
-        let mut prompt = if dialect.calls.is_some() {
-            self.template.render(turns, tools, variables, &self.guard)?
+        time: RenderTime,
+        interrupt: &Interrupt,
+    ) -> Result<String, Unprepared> {
+        let (turns, tools) = if self.format.calls.is_some() {
+            (turns.to_vec(), tools)
         } else {
-            let turns = tool_fallback::plain_turns(turns, tools);
-            self.template.render(&turns, None, variables, &self.guard)?
+            (tool_fallback::plain_turns(turns, tools.as_ref()), None)
         };
+        let rendering = Rendering { turns, tools, variables: variables.to_owned() };
+        let rendered = self.helpers.render(rendering, time.cpu, interrupt);
+        let rendered = rendered.map_err(|e| Unprepared::of_rendering(e, time.is_final))?;
+        rendered.map_err(|reason| Refusal::Template(reason).into())
+    }
+
+    /// Adds the certain beginning of the answer, which is the turn that it continues if that has
+    /// `begun`. `form` constrains an answer without calls.
+    fn begin(
+        &self,
+        mut prompt: String,
+        begun: Option<&Turn>,
+        tools: Option<&ToolUse>,
+        form: Option<&AnswerShape>,
+    ) -> RenderedPrompt<String> {
         let ends_with = |tag: &str| prompt.trim_end().ends_with(tag);
         // A template may close the reasoning at once, which disables it.
-        let mut reasoning = dialect.reasoning.filter(|tags| !ends_with(tags.close));
+        let mut reasoning = self.format.reasoning.filter(|tags| !ends_with(tags.close));
         let mut opened = reasoning.is_some_and(|tags| ends_with(tags.open));
         if let Some(begun) = begun {
             // An answer that has begun has done its reasoning.
@@ -340,7 +430,7 @@ impl PromptBuilder {
         let Some(used) = tools else {
             let answer = OutputParser::new(reasoning, opened, None);
             let forms = AnswerShapes { answer: form.cloned(), call: None };
-            return Ok(RenderedPrompt { prompt, answer, forms });
+            return RenderedPrompt { prompt, answer, forms };
         };
         let format = self.call_format();
         let mut answer = OutputParser::new(reasoning, opened, Some(expected_calls(used, format)));
@@ -356,51 +446,23 @@ impl PromptBuilder {
             None => form.map(|form| form.clone().or(begins())),
         };
         let forms = AnswerShapes { answer: bound, call: Some(AnswerShape::call(used, format)) };
-        Ok(RenderedPrompt { prompt, answer, forms })
-    }
-
-    /// Stands for the tokens of a text that is far too long: only their number matters, since the
-    /// scheduler refuses them. It is estimated from the beginning of the text: llama.cpp takes
-    /// seconds for a megabyte, during which no other prompt is read.
-    fn beyond_context(&self, text: &str, control: bool) -> Option<Vec<Token>> {
-        let limit = self.context_tokens + self.context_tokens / 8 + SLICE_BYTES / 64;
-        let slices = if text.len() / ORDINARY_BYTES > limit { slices(text) } else { return None };
-        let (mut tokens, mut read) = (0, 0);
-        for slice in slices {
-            tokens += self.model.vocab().tokenize(slice.as_bytes(), false, control).len();
-            read += slice.len();
-            if tokens > limit {
-                return Some(vec![0; tokens.saturating_mul(text.len()) / read]);
-            }
-        }
-        None
-    }
-
-    fn tokenise(&self, rendered: &str) -> Vec<Token> {
-        if let Some(tokens) = self.beyond_context(rendered, true) {
-            return tokens;
-        }
-        let vocab = self.model.vocab();
-        let mut tokens = Vec::with_capacity(rendered.len() / 3 + 1);
-        for piece in pieces(rendered) {
-            tokens.extend(vocab.tokenize(piece.as_bytes(), false, true));
-        }
-        // Most templates write the beginning-of-sequence token themselves; a second one would
-        // degrade the answer.
-        if vocab.should_add_bos() && tokens.first() != Some(&vocab.bos()) {
-            tokens.insert(0, vocab.bos());
-        }
-        tokens.into_iter().map(|token| token.0).collect()
+        RenderedPrompt { prompt, answer, forms }
     }
 }
 
-/// The text in parts of about [`SLICE_BYTES`].
-fn slices(mut text: &str) -> impl Iterator<Item = &str> {
-    std::iter::from_fn(move || {
-        let (slice, rest) = text.split_at(text.ceil_char_boundary(SLICE_BYTES.min(text.len())));
-        text = rest;
-        Some(slice).filter(|slice| !slice.is_empty())
-    })
+/// The part of a constraint whose cost is not known beforehand.
+fn trial_of(constraint: &Constraint) -> Option<Trial> {
+    match constraint {
+        Constraint::JsonSchema { schema, strict } => {
+            Some(Trial::Schema { json: schema.clone(), lenient: !strict })
+        }
+        Constraint::Regex(regex) => Some(Trial::Regex(regex.clone())),
+        Constraint::JsonObject | Constraint::Choice(_) => None,
+    }
+}
+
+fn too_hard() -> GrammarError {
+    GrammarError::TooComplex("compiling it takes too much time or memory".to_owned())
 }
 
 /// The calls that an answer may have.

@@ -42,9 +42,8 @@ impl ChatTemplate {
     /// Compiles a template. `bos` and `eos` are the texts of the tokens that begin and end a
     /// sequence.
     pub(crate) fn new(source: &str, bos: &str, eos: &str) -> Result<Self, Error> {
-        let mut environment = Environment::new();
-        environment
-            .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+        let mut environment = parsed(source)?;
+        let dialect = format_in(&environment, source)?;
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
@@ -52,10 +51,6 @@ impl ChatTemplate {
         environment.add_global("bos_token", bos);
         environment.add_global("eos_token", eos);
         environment.add_filter("tojson", tojson);
-        environment.add_template_owned(NAME, source.to_owned())?;
-        let takes_tools =
-            environment.get_template(NAME)?.undeclared_variables(false).contains("tools");
-        let dialect = OutputFormat::of(source, takes_tools);
         let dropped = Dropped::default();
         let mut template = Self { environment, dialect, dropped, iterates_arguments: false };
         template.probe();
@@ -86,10 +81,6 @@ impl ChatTemplate {
         };
         let iterates_arguments = !takes("b") && takes("{}");
         (self.dropped, self.iterates_arguments) = (dropped, iterates_arguments);
-    }
-
-    pub(crate) fn dialect(&self) -> OutputFormat {
-        self.dialect
     }
 
     /// The prompt up to the assistant's answer. `guard` marks control tokens that turns and tools
@@ -200,6 +191,23 @@ impl ChatTemplate {
             id.chars().rev().filter(char::is_ascii_alphanumeric).take(MISTRAL_ID).collect();
         format!("{:0>9}", end.into_iter().rev().collect::<String>())
     }
+}
+
+/// The output format of a template's model, without rendering anything.
+pub(crate) fn format_of(source: &str) -> Result<OutputFormat, Error> {
+    format_in(&parsed(source)?, source)
+}
+
+fn format_in(environment: &Environment<'_>, source: &str) -> Result<OutputFormat, Error> {
+    let variables = environment.get_template(NAME)?.undeclared_variables(false);
+    Ok(OutputFormat::of(source, variables.contains("tools")))
+}
+
+fn parsed(source: &str) -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.add_template_owned(NAME, source.to_owned())?;
+    Ok(environment)
 }
 
 /// JSON text as a template value; invalid JSON, which a small model may have generated, as a

@@ -11,6 +11,8 @@ pub enum GgufError {
     NotGguf,
     #[error("unknown GGUF version {0}")]
     Version(u32),
+    #[error("invalid GGUF header: a number is infinite or none at all")]
+    NotFinite,
     #[error("invalid GGUF header: {0}")]
     Broken(&'static str),
 }

@@ -21,6 +21,13 @@ pub(super) struct Total {
 /// GGUF's ids of value types.
 pub(super) const STRING: u32 = 8;
 pub(super) const ARRAY: u32 = 9;
+const FLOAT: u32 = 6;
+const DOUBLE: u32 = 12;
+
+/// Whether values of this type are floating-point numbers.
+pub(super) fn is_float(kind: u32) -> bool {
+    matches!(kind, FLOAT | DOUBLE)
+}
 
 /// Bytes of a value of a fixed size.
 fn fixed_size(kind: u32) -> Option<u64> {
@@ -135,6 +142,14 @@ impl<R: Read> Reader<R> {
             total.most = total.most.max(value);
         }
         Ok(total)
+    }
+
+    /// A floating-point number.
+    pub(super) fn float(&mut self, kind: u32) -> Result<f64, GgufError> {
+        match kind {
+            FLOAT => Ok(f32::from_le_bytes(self.bytes()?).into()),
+            _ => Ok(f64::from_le_bytes(self.bytes()?)),
+        }
     }
 
     fn whole(&mut self, kind: u32) -> Result<u64, GgufError> {

@@ -167,7 +167,7 @@ fn qwen_coder_sees_tools_calls_and_results() {
 
 #[test]
 fn the_format_of_each_family_is_detected() {
-    let dialect = |source| ChatTemplate::new(source, "", "").unwrap().dialect();
+    let dialect = |source| format_of(source).unwrap();
     let think = Some(Tags { open: "<think>", close: "</think>" });
     assert_eq!(dialect(QWEN3), OutputFormat { calls: Some(CallFormat::Hermes), reasoning: think });
     assert_eq!(dialect(LLAMA), OutputFormat { calls: Some(CallFormat::Llama3), reasoning: None });
