@@ -86,7 +86,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             engine_binary,
             residency: MemoryBudget::new(config.engines.budget_bytes(), cores),
-            kernels: config.engines.kernels,
+            cpu: config.engines.cpu(),
             client_share: Share::new(config.server.client_share),
             stop: stop_engines.clone(),
         };

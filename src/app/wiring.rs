@@ -51,7 +51,7 @@ pub struct Parts {
     pub engine_binary: PathBuf,
     /// Memory budget of all engines together.
     pub residency: Arc<MemoryBudget>,
-    pub kernels: llama::Kernels,
+    pub cpu: llama::CpuCode,
     /// The part of a model's places that one client may take.
     pub client_share: Share,
     /// Stops the engines.
@@ -192,7 +192,7 @@ fn local(
         config: llama.clone(),
         gguf,
         binary: parts.engine_binary.clone(),
-        kernels: parts.kernels,
+        cpu: parts.cpu,
     };
     let (backend, supervisor) =
         llama::local_model(model, Arc::new(observer), Arc::clone(&parts.residency));

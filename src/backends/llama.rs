@@ -46,6 +46,7 @@ pub use host::{
 pub use memory::budget::{Idle, MemoryBudget, TooLarge};
 pub use memory::keep_alive::keep_alive;
 pub use pool_config::EnginesConfig;
+pub use wire::cpu::{CpuCode, CpuVariant, Kernels};
 pub use wire::protocol::EngineFacts;
-pub use wire::settings::{FlashAttention, Kernels, KvType, Overflow, Pooling};
+pub use wire::settings::{FlashAttention, KvType, Overflow, Pooling};
 pub use wire::step::{Drafted, Reused, StepReport};

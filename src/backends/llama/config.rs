@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::backends::llama::wire::cpu::CpuCode;
 use crate::backends::llama::wire::settings::{
-    EngineSettings, FlashAttention, Kernels, KvType, Overflow, Pooling,
+    EngineSettings, FlashAttention, KvType, Overflow, Pooling,
 };
 use crate::models::{Sha256, Source};
 use crate::validate::{Diagnostics, Validate};
@@ -194,7 +195,7 @@ impl Config {
     }
 
     /// Settings of an engine process. `threads` applies if the config sets none.
-    pub(super) fn settings(&self, gguf: &Path, threads: usize, kernels: Kernels) -> EngineSettings {
+    pub(super) fn settings(&self, gguf: &Path, threads: usize, cpu: CpuCode) -> EngineSettings {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         EngineSettings {
             gguf: gguf.to_owned(),
@@ -211,7 +212,7 @@ impl Config {
             lora: self.lora.clone().map(|path| (path, self.lora_scale)),
             chat_template: self.chat_template.clone(),
             overflow: self.overflow,
-            kernels,
+            cpu,
             embedding: self.embedding,
             pooling: self.pooling,
             host_cache_bytes: u64::from(self.host_cache_mib) << 20,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::backends::llama::memory::keep_alive::Bounds;
-use crate::backends::llama::wire::settings::Kernels;
+use crate::backends::llama::wire::cpu::{CpuCode, CpuVariant, Kernels};
 use crate::models::{Roots, memory_bytes};
 use crate::units::Watts;
 use crate::validate::{Diagnostics, Validate};
@@ -26,6 +26,9 @@ pub struct EnginesConfig {
     pub warm_watts_per_gib: f64,
     /// Wattgate's own CPU kernels and thread barrier: `auto` or `off`. Default `auto`.
     pub kernels: Kernels,
+    /// llama.cpp's code for an instruction set: `portable`, `haswell`, `alderlake`, `skylakex`,
+    /// `cascadelake` or `cooperlake`. Absent: the fastest that the CPU runs. Linux on x86-64.
+    pub cpu_variant: Option<CpuVariant>,
 }
 
 impl Default for EnginesConfig {
@@ -36,6 +39,7 @@ impl Default for EnginesConfig {
             unload_after_max_s: 3600,
             warm_watts_per_gib: WARM_WATTS_PER_GIB,
             kernels: Kernels::Auto,
+            cpu_variant: None,
         }
     }
 }
@@ -45,6 +49,11 @@ impl Validate for EnginesConfig {
         let most = self.unload_after_max_s;
         out.range("unload_after_min_s", self.unload_after_min_s, ..=most, " seconds")
             .hint("`unload_after_min_s` is at most `unload_after_max_s`");
+        if let Some(variant) = self.cpu_variant.filter(|variant| !variant.runs_here()) {
+            let best = CpuVariant::best();
+            out.reject("cpu_variant", format!("this CPU does not run {variant:?} code"))
+                .hint(format!("without `cpu_variant`, engines here run {best:?} code"));
+        }
         out.range("warm_watts_per_gib", self.warm_watts_per_gib, 0.0..=10_000.0, " W");
     }
 }
@@ -69,6 +78,12 @@ impl EnginesConfig {
             None => memory_bytes(&Roots::default())
                 .map_or(u64::MAX, |bytes| bytes / 100 * BUDGET_PERCENT),
         }
+    }
+
+    /// The CPU code of all engines.
+    pub fn cpu(&self) -> CpuCode {
+        let variant = self.cpu_variant.unwrap_or_else(CpuVariant::best);
+        CpuCode { variant, kernels: self.kernels }
     }
 
     pub fn bounds(&self) -> Bounds {

@@ -3,6 +3,7 @@
 
 pub mod constraint;
 pub mod conversation;
+pub mod cpu;
 pub mod logprobs;
 pub mod outcome;
 pub mod piece;

@@ -16,7 +16,7 @@ use wattgate::backends::llama::wire::conversation::{Conversation, Turn};
 use wattgate::backends::llama::wire::protocol::{self, FromEngine, ToEngine};
 use wattgate::backends::llama::wire::sampling::Sampling;
 use wattgate::backends::llama::wire::settings::EngineSettings;
-use wattgate::backends::llama::{Config, FlashAttention, Kernels, KvType, Overflow, Phase};
+use wattgate::backends::llama::{Config, CpuCode, FlashAttention, KvType, Overflow, Phase};
 use wattgate::backends::{Backend, BackendError, ErrorKind, Event, EventStream, SchedulingOptions};
 use wattgate::openai::{FinishReason, Role, Usage};
 use wattgate::units::AttemptId;
@@ -307,7 +307,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         lora: None,
         chat_template: None,
         overflow: Overflow::Refuse,
-        kernels: Kernels::Auto,
+        cpu: CpuCode::best(),
         embedding: false,
         pooling: None,
         host_cache_bytes: 0,

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wattgate::backends::llama::{
-    Config, EngineObserver, Kernels, LlamaBackend, LocalModel, MemoryBudget, Phase, StepReport,
+    Config, CpuCode, EngineObserver, LlamaBackend, LocalModel, MemoryBudget, Phase, StepReport,
     UnloadReason, local_model,
 };
 use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, SchedulingOptions};
@@ -158,17 +158,17 @@ pub fn small() -> Config {
 
 impl Local {
     pub fn start(config: Config, gguf: PathBuf) -> Self {
-        Self::start_with(config, gguf, Kernels::Auto)
+        Self::start_with(config, gguf, CpuCode::best())
     }
 
-    pub fn start_with(config: Config, gguf: PathBuf, kernels: Kernels) -> Self {
+    pub fn start_with(config: Config, gguf: PathBuf, cpu: CpuCode) -> Self {
         // A failing test prints why its engine ended.
         let _set_already = tracing_subscriber::fmt().with_test_writer().try_init();
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
         let residency = MemoryBudget::new(u64::MAX, 2);
-        let model = LocalModel { name: "smol".into(), config, gguf, binary, kernels };
+        let model = LocalModel { name: "smol".into(), config, gguf, binary, cpu };
         let (backend, supervisor) = local_model(model, observer, residency);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

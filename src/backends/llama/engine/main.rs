@@ -24,6 +24,7 @@ use super::load::{load_adapter, load_model, new_context};
 use super::prompt::builder::PromptBuilder;
 use super::prompt::template::CHATML;
 use super::{kernels, reader, step_loop};
+use crate::backends::llama::wire::cpu::CpuVariant;
 use crate::backends::llama::wire::protocol::{self, EngineFacts, FrameError, FromEngine, ToEngine};
 use crate::backends::llama::wire::settings::EngineSettings;
 
@@ -77,7 +78,7 @@ fn serve(
     commands: &mpsc::Receiver<EngineCommand>,
 ) -> Result<(), EngineError> {
     let backend = LlamaBackend::init().map_err(|error| EngineError::Load(error.to_string()))?;
-    kernels::install(settings.kernels);
+    kernels::install(settings.cpu);
     let mut model = load_model(&backend, settings, socket)?;
     #[cfg(target_os = "linux")]
     super::mmap::release_pages(&settings.gguf);
@@ -95,7 +96,7 @@ fn serve(
         has_chat_template: built.has_template(),
         takes_tools: built.takes_tools(),
         packed_tensors: kernels::packed_tensors(),
-        description: describe(&model, threads),
+        description: describe(&model, settings.cpu.variant, threads),
     };
     if !facts.has_chat_template && !settings.embedding {
         warn!("no chat template: the model only continues raw prompts (/v1/completions)");
@@ -156,10 +157,10 @@ fn chat_template(settings: &EngineSettings) -> Result<Option<String>, EngineErro
     fs::read_to_string(path).map(Some).map_err(failed)
 }
 
-fn describe(model: &LlamaModel, threads: usize) -> String {
+fn describe(model: &LlamaModel, variant: CpuVariant, threads: usize) -> String {
     let name = |key| model.meta_val_str(key).unwrap_or_else(|_| "unnamed".to_owned());
     format!(
-        "{} ({}), {:.0} M parameters, {:.0} MiB, {threads} threads, {} tensors packed for own kernels",
+        "{} ({}), {:.0} M parameters, {:.0} MiB, {threads} threads, {variant:?} code, {} tensors packed for own kernels",
         name("general.name"),
         name("general.architecture"),
         model.n_params() as f64 / 1e6,

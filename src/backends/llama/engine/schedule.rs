@@ -5,6 +5,7 @@ pub(super) mod embedding_batch;
 pub(super) mod kv_host_cache;
 pub(super) mod placement;
 pub(super) mod prefill_budget;
+pub(super) mod prefill_shares;
 pub(super) mod queue;
 pub(super) mod request;
 pub(super) mod scheduler;

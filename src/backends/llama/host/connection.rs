@@ -39,7 +39,7 @@ impl SupervisorState {
         // As long as the command channel: only a process that does not read fills it.
         let (outbox, queued) = mpsc::channel(self.commands.max_capacity() + 1);
         let outbox = Outbox(outbox);
-        let settings = self.config.settings(gguf, lease.threads(), self.kernels);
+        let settings = self.config.settings(gguf, lease.threads(), self.cpu);
         if let Err(exit) = outbox.send(&ToEngine::Load(settings)) {
             return exit;
         }

@@ -14,7 +14,7 @@ use crate::backends::llama::config::Config;
 use crate::backends::llama::memory::budget::{Lease, MemoryBudget, TooLarge};
 use crate::backends::llama::memory::estimate::MemoryEstimate;
 use crate::backends::llama::memory::gguf;
-use crate::backends::llama::wire::settings::Kernels;
+use crate::backends::llama::wire::cpu::CpuCode;
 
 const NO_MEMORY: ErrorKind = ErrorKind::NotLoaded {
     reason: "busy models hold the memory it needs",
@@ -52,8 +52,8 @@ impl SupervisorState {
 
     /// Estimates the model's memory again, because its file may have changed.
     async fn estimate(&self, gguf: &Path) -> u64 {
-        let (path, config, kernels) = (gguf.to_owned(), Arc::clone(&self.config), self.kernels);
-        let estimated = tokio::task::spawn_blocking(move || inspect(&path, &config, kernels)).await;
+        let (path, config, cpu) = (gguf.to_owned(), Arc::clone(&self.config), self.cpu);
+        let estimated = tokio::task::spawn_blocking(move || inspect(&path, &config, cpu)).await;
         let (memory, no_chat_template) = estimated.unwrap_or_default();
         self.published.send_modify(|state| {
             state.memory = memory;
@@ -133,12 +133,12 @@ impl SupervisorState {
 }
 
 /// The model's memory, and whether it lacks a chat template, from the file's header.
-fn inspect(gguf: &Path, config: &Config, kernels: Kernels) -> (MemoryEstimate, bool) {
+fn inspect(gguf: &Path, config: &Config, cpu: CpuCode) -> (MemoryEstimate, bool) {
     let bytes_of = |path: &Path| path.metadata().map_or(0, |file| file.len());
     let (mut memory, has_template) = gguf::read_shape(gguf).map_or_else(
         // The load reports what is wrong with it.
         |_| (MemoryEstimate::of_file(bytes_of(gguf)), true),
-        |shape| (MemoryEstimate::of(&shape, config, kernels), shape.has_chat_template),
+        |shape| (MemoryEstimate::of(&shape, config, cpu), shape.has_chat_template),
     );
     let lora_bytes = config.lora.as_deref().map_or(0, bytes_of);
     memory.weights_bytes = memory.weights_bytes.saturating_add(lora_bytes);

@@ -26,7 +26,8 @@ use super::state::{EngineState, Phase};
 use super::supervisor_state::{ExitReason, SupervisorState};
 use crate::backends::llama::config::{Config, LoadWhen};
 use crate::backends::llama::memory::budget::{Lease, MemoryBudget};
-use crate::backends::llama::wire::settings::{Kernels, is_script};
+use crate::backends::llama::wire::cpu::CpuCode;
+use crate::backends::llama::wire::settings::is_script;
 use crate::shares::{Share, Shares};
 
 /// First pause before a restart; doubles with each death in a row.
@@ -55,7 +56,7 @@ pub struct LocalModel {
     pub gguf: PathBuf,
     /// The program with the hidden subcommand `engine`: usually this one.
     pub binary: PathBuf,
-    pub kernels: Kernels,
+    pub cpu: CpuCode,
 }
 
 /// Creates a local model. The backend answers once the supervisor runs and the engine is loaded.
@@ -64,7 +65,7 @@ pub fn local_model(
     observer: Arc<dyn EngineObserver>,
     budget: Arc<MemoryBudget>,
 ) -> (LlamaBackend, Supervisor) {
-    let LocalModel { name: model, config, gguf, binary, kernels } = model;
+    let LocalModel { name: model, config, gguf, binary, cpu } = model;
     let places = config.admissions();
     // Each place sends at most a submission and a cancellation; the rest is for loads and unloads.
     let (sender, commands) = mpsc::channel(4 * places);
@@ -85,7 +86,7 @@ pub fn local_model(
     let state = SupervisorState {
         model,
         config,
-        kernels,
+        cpu,
         observer,
         commands,
         published,

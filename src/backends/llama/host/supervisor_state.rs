@@ -16,13 +16,13 @@ use super::state::{EngineState, Phase, UnloadReason};
 use crate::backends::backend::ErrorKind;
 use crate::backends::llama::config::Config;
 use crate::backends::llama::memory::budget::TooLarge;
-use crate::backends::llama::wire::settings::Kernels;
+use crate::backends::llama::wire::cpu::CpuCode;
 
 /// State that outlives an engine process.
 pub(super) struct SupervisorState {
     pub(super) model: Arc<str>,
     pub(super) config: Arc<Config>,
-    pub(super) kernels: Kernels,
+    pub(super) cpu: CpuCode,
     pub(super) observer: Arc<dyn EngineObserver>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) published: watch::Sender<EngineState>,

@@ -6,7 +6,8 @@
 use super::gguf::Shape;
 use super::repack_table::copied_bytes;
 use crate::backends::llama::config::Config;
-use crate::backends::llama::wire::settings::{Kernels, KvType};
+use crate::backends::llama::wire::cpu::CpuCode;
+use crate::backends::llama::wire::settings::KvType;
 
 /// Memory of one loaded engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +26,7 @@ const PROCESS_BYTES: u64 = 40 << 20;
 const CONTEXT_STEP: u64 = 256;
 
 impl MemoryEstimate {
-    pub fn of(shape: &Shape, config: &Config, kernels: Kernels) -> Self {
+    pub fn of(shape: &Shape, config: &Config, cpu: CpuCode) -> Self {
         let trained = if shape.context_tokens == 0 { u64::MAX } else { shape.context_tokens };
         let per_slot = u64::from(config.context_tokens).min(trained).next_multiple_of(CONTEXT_STEP);
         let tokens = per_slot.saturating_mul(config.slots.into());
@@ -44,7 +45,7 @@ impl MemoryEstimate {
         // Each layer's weights are resident in one layout only. Token embeddings are read in the
         // file's layout, so an output tied to them may have a second copy.
         let copied = shape.tied.filter(|_| !config.embedding);
-        let copy_bytes = copied.map_or(0, |tensor| copied_bytes(tensor, kernels));
+        let copy_bytes = copied.map_or(0, |tensor| copied_bytes(tensor, cpu));
         Self {
             weights_bytes: shape.file_bytes.saturating_add(copy_bytes),
             kv_bytes: tokens.saturating_mul(token_bytes),
@@ -85,6 +86,7 @@ mod tests {
     use super::super::gguf::Tensor;
     use super::super::repack_table::kernels_pack;
     use super::*;
+    use crate::backends::llama::wire::cpu::{CpuVariant, Kernels};
 
     /// SmolLM2-135M: 30 layers, 3 KV heads of 64.
     fn smollm2() -> Shape {
@@ -104,7 +106,7 @@ mod tests {
     }
 
     fn estimate(shape: &Shape, config: &Config) -> MemoryEstimate {
-        MemoryEstimate::of(shape, config, Kernels::Auto)
+        MemoryEstimate::of(shape, config, CpuCode::best())
     }
 
     #[test]
@@ -128,8 +130,13 @@ mod tests {
             let tied = Some(Tensor { kind, weights: 49_152 * 576 });
             estimate(&Shape { tied, ..smollm2() }, &config).weights_bytes - plain
         };
-        // Q4_0 is copied on every CPU, F16 on none.
-        assert_eq!((with(2), with(1)), (49_152 * 576 / 32 * 18, 0));
+        // Q4_0 is copied on every CPU but x86 without AVX2, F16 on none.
+        let copy = if CpuVariant::best().has_avx2() || cfg!(not(target_arch = "x86_64")) {
+            49_152 * 576 / 32 * 18
+        } else {
+            0
+        };
+        assert_eq!((with(2), with(1)), (copy, 0));
         let embedding = Config { embedding: true, ..config.clone() };
         let tied = Some(Tensor { kind: 2, weights: 49_152 * 576 });
         let shape = Shape { tied, ..smollm2() };
@@ -140,9 +147,10 @@ mod tests {
     fn weights_of_own_kernels_are_copied_only_if_these_are_on() {
         let tied = Some(Tensor { kind: 3, weights: 49_152 * 576 });
         let shape = Shape { tied, ..smollm2() };
-        let bytes = |kernels| MemoryEstimate::of(&shape, &Config::default(), kernels).weights_bytes;
-        let copy = if kernels_pack(3) { 49_152 * 576 / 32 * 20 } else { 0 };
-        assert_eq!(bytes(Kernels::Auto) - bytes(Kernels::Off), copy);
+        let bytes = |cpu| MemoryEstimate::of(&shape, &Config::default(), cpu).weights_bytes;
+        let (on, off) = (CpuCode::best(), CpuCode { kernels: Kernels::Off, ..CpuCode::best() });
+        let copy = if kernels_pack(3, on) { 49_152 * 576 / 32 * 20 } else { 0 };
+        assert_eq!(bytes(on) - bytes(off), copy);
     }
 
     #[test]

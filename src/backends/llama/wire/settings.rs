@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::cpu::CpuCode;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EngineSettings {
     pub gguf: PathBuf,
@@ -29,7 +31,7 @@ pub struct EngineSettings {
     /// Allowed duration of a step with prompt rows, relative to one without.
     pub prefill_stretch: f64,
     pub overflow: Overflow,
-    pub kernels: Kernels,
+    pub cpu: CpuCode,
     /// The model computes embeddings instead of text.
     pub embedding: bool,
     /// Pooling of token vectors; `None` for the GGUF's.
@@ -57,16 +59,6 @@ pub enum Pooling {
     /// The first token's, reserved for this by BERT.
     Cls,
     Last,
-}
-
-/// Use of Wattgate's own CPU kernels and thread barrier.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kernels {
-    /// If the build has them and the CPU supports them.
-    #[default]
-    Auto,
-    Off,
 }
 
 /// llama.cpp's flash attention.

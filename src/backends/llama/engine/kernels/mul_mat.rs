@@ -1,8 +1,7 @@
-//! Products of quantised weights with vectors on x86 CPUs, faster than llama.cpp's for types
-//! without a tuned layout: `Q4_1` (AVX2, AVX-512) and `Q8_0` (AVX-512). CPU features are detected
-//! at run time.
+//! Products of quantised weights with vectors on x86 CPUs: 4-bit types with AVX2, and these, 5- and
+//! 6-bit types and `Q8_0` with AVX-512 (VNNI). `memory/repack_table.rs` lists them.
 //!
-//! llama.cpp multiplies these types row by row and vector by vector and unpacks the weights each
+//! llama.cpp multiplies many types row by row and vector by vector and unpacks the weights each
 //! time. Here sixteen rows are interleaved when a model is loaded, and each unpacked weight is used
 //! for up to eight vectors. The order of summation does not depend on the batch. `ggml_bridge.cpp`
 //! is the interface to ggml.
@@ -14,24 +13,32 @@
 
 use std::ffi::{c_int, c_void};
 use std::slice;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use llama_cpp_sys_2::{GGML_TYPE_Q4_1, GGML_TYPE_Q8_0};
+use llama_cpp_sys_2::{
+    GGML_TYPE_IQ4_XS, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q4_K, GGML_TYPE_Q5_0,
+    GGML_TYPE_Q5_K, GGML_TYPE_Q6_K, GGML_TYPE_Q8_0,
+};
 
-use layout::{BLOCK, Bytes, Nibbles, ROWS, Values};
+use layout::{BLOCK, Block, Q4_0, Q4_1, Q5_0, Q8_0, ROWS, Values};
+use superblocks::{Iq4Xs, Q4K, Q5K, Q6K};
 use tiles::Job;
 
-use crate::backends::llama::memory::repack_table::{has_avx2_kernels, has_avx512_kernels};
+use crate::backends::llama::memory::repack_table::kernels_pack;
+use crate::backends::llama::wire::cpu::CpuCode;
 
 mod avx2;
 mod avx512;
 mod layout;
+mod superblocks;
 mod tiles;
 
 /// Function table for `ggml_bridge.cpp`; mirrors its `wattgate_kernels`.
 #[repr(C)]
-struct Kernels {
+pub(super) struct KernelTable {
     packs: extern "C" fn(c_int, usize, usize) -> bool,
+    packed_bytes: extern "C" fn(c_int, usize, usize) -> usize,
     pack: unsafe extern "C" fn(c_int, *const c_void, *mut c_void, usize, usize),
     quantised_bytes: extern "C" fn(usize) -> usize,
     quantise: unsafe extern "C" fn(*const f32, *mut c_void, usize),
@@ -49,22 +56,19 @@ struct Kernels {
     ),
 }
 
-unsafe extern "C" {
-    fn wattgate_register_kernels(kernels: *const Kernels);
-}
-
 /// Number of packed matrices.
 static PACKED: AtomicU32 = AtomicU32::new(0);
 
-static KERNELS: Kernels = Kernels { packs, pack, quantised_bytes, quantise, multiply };
+/// Set when the kernels are registered.
+static CODE: OnceLock<CpuCode> = OnceLock::new();
 
-/// Registers the kernels with llama.cpp if the CPU supports them. Call once, before the first model
-/// is loaded.
-pub(super) fn register() {
-    if has_avx2_kernels() {
-        // SAFETY: the table is static, and no other thread uses llama.cpp yet.
-        unsafe { wattgate_register_kernels(&raw const KERNELS) };
-    }
+static KERNELS: KernelTable =
+    KernelTable { packs, packed_bytes, pack, quantised_bytes, quantise, multiply };
+
+/// The table of the kernels that `code` has, if it has any. They do not change any more.
+pub(super) fn table(code: CpuCode) -> Option<&'static KernelTable> {
+    let code = *CODE.get_or_init(|| code);
+    code.has_avx2_kernels().then_some(&KERNELS)
 }
 
 /// Number of matrices packed so far.
@@ -72,30 +76,49 @@ pub(super) fn packed_tensors() -> u32 {
     PACKED.load(Ordering::Relaxed)
 }
 
-/// Weight types with kernels.
-#[derive(Clone, Copy)]
-enum Type {
-    Q4_1,
-    Q8_0,
-}
-
-impl Type {
-    fn of(ggml_type: c_int) -> Option<Self> {
-        match u32::try_from(ggml_type).ok()? {
-            GGML_TYPE_Q4_1 => Some(Self::Q4_1),
-            GGML_TYPE_Q8_0 if has_avx512_kernels() => Some(Self::Q8_0),
+/// Evaluates an expression with `$block` as the packed block of a ggml type, or gives `None` for a
+/// type without kernels.
+macro_rules! with_block {
+    ($ggml_type:expr, $block:ident => $then:expr) => {
+        with_block!($ggml_type, $block => $then,
+            GGML_TYPE_Q4_0 Q4_0, GGML_TYPE_Q4_1 Q4_1, GGML_TYPE_Q4_K Q4K, GGML_TYPE_Q5_0 Q5_0,
+            GGML_TYPE_Q5_K Q5K, GGML_TYPE_Q6_K Q6K, GGML_TYPE_Q8_0 Q8_0, GGML_TYPE_IQ4_XS Iq4Xs)
+    };
+    ($ggml_type:expr, $block:ident => $then:expr, $($id:ident $type:ident),+) => {
+        match packed_type($ggml_type) {
+            $(Some($id) => {
+                type $block = $type;
+                Some($then)
+            })+
             _ => None,
         }
-    }
+    };
+}
+
+/// The type's id, if kernels multiply it.
+fn packed_type(ggml_type: c_int) -> Option<u32> {
+    let id = u32::try_from(ggml_type).ok()?;
+    CODE.get().is_some_and(|&code| kernels_pack(id, code)).then_some(id)
 }
 
 extern "C" fn packs(ggml_type: c_int, columns: usize, rows: usize) -> bool {
-    Type::of(ggml_type).is_some() && columns.is_multiple_of(BLOCK) && rows.is_multiple_of(ROWS)
+    let steps = with_block!(ggml_type, Packed => Packed::STEPS);
+    steps.is_some_and(|steps| columns.is_multiple_of(BLOCK * steps) && rows.is_multiple_of(ROWS))
+}
+
+extern "C" fn packed_bytes(ggml_type: c_int, columns: usize, rows: usize) -> usize {
+    with_block!(ggml_type, Packed => blocks::<Packed>(columns, rows) * size_of::<Packed>())
+        .unwrap_or(0)
+}
+
+/// Packed blocks of a matrix.
+fn blocks<B: Block>(columns: usize, rows: usize) -> usize {
+    columns / (BLOCK * B::STEPS) * (rows / ROWS)
 }
 
 /// # Safety
 ///
-/// `plain` and `packed` have the size of a matrix for which [`packs`] is true.
+/// `plain` is a matrix for which [`packs`] is true, `packed` has [`packed_bytes`], aligned to 8.
 unsafe extern "C" fn pack(
     ggml_type: c_int,
     plain: *const c_void,
@@ -104,24 +127,18 @@ unsafe extern "C" fn pack(
     rows: usize,
 ) {
     PACKED.fetch_add(1, Ordering::Relaxed);
-    let (blocks, packed_blocks) = (columns / BLOCK, columns / BLOCK * rows / ROWS);
-    // SAFETY: a packed matrix has the size of a plain one, which the caller guarantees.
-    unsafe {
-        match Type::of(ggml_type) {
-            Some(Type::Q4_1) => {
-                let plain =
-                    slice::from_raw_parts(plain.cast(), packed_blocks * size_of::<Nibbles>());
-                let packed = slice::from_raw_parts_mut(packed.cast(), packed_blocks);
-                layout::pack_q4_1(plain, blocks, packed);
-            }
-            Some(Type::Q8_0) => {
-                let plain = slice::from_raw_parts(plain.cast(), packed_blocks * size_of::<Bytes>());
-                let packed = slice::from_raw_parts_mut(packed.cast(), packed_blocks);
-                layout::pack_q8_0(plain, blocks, packed);
-            }
-            None => {}
-        }
-    }
+    let _no_kernel = with_block!(ggml_type, Packed => {
+        let blocks = blocks::<Packed>(columns, rows);
+        // SAFETY: guaranteed by the caller; any bytes are valid blocks.
+        let (plain, packed) = unsafe {
+            let bytes = blocks * ROWS * Packed::PLAIN_BYTES;
+            (
+                slice::from_raw_parts(plain.cast(), bytes),
+                slice::from_raw_parts_mut(packed.cast::<Packed>(), blocks),
+            )
+        };
+        layout::pack(plain, columns, packed);
+    });
 }
 
 extern "C" fn quantised_bytes(columns: usize) -> usize {
@@ -157,40 +174,70 @@ unsafe extern "C" fn multiply(
     part: usize,
     parts: usize,
 ) {
-    let blocks = columns / BLOCK;
-    let packed_blocks = rows / ROWS * blocks;
-    // SAFETY: guaranteed by the caller; kernels are called only on CPUs that support them.
+    let Some(code) = CODE.get() else { return };
+    // SAFETY: guaranteed by the caller.
     unsafe {
-        let vectors = slice::from_raw_parts(quantised.cast(), vectors * blocks);
-        match Type::of(ggml_type) {
-            Some(Type::Q4_1) => {
-                let packed = slice::from_raw_parts(packed.cast(), packed_blocks);
-                let job = Job::new(packed, vectors, blocks, out, stride);
-                if has_avx512_kernels() {
-                    multiply_q4_1_512(&job, part, parts);
-                } else {
-                    multiply_q4_1_256(&job, part, parts);
-                }
-            }
-            Some(Type::Q8_0) => {
-                let packed = slice::from_raw_parts(packed.cast(), packed_blocks);
-                let job = Job::new(packed, vectors, blocks, out, stride);
-                multiply_q8_0_512(&job, part, parts);
-            }
-            None => {}
+        let vectors = slice::from_raw_parts(quantised.cast(), vectors * columns / BLOCK);
+        let place = Place { packed, columns, rows, vectors, out, stride };
+        if code.has_avx512_kernels() {
+            // SAFETY: the variant has AVX-512 with VNNI.
+            let _no_kernel = with_block!(ggml_type, Packed => {
+                multiply_512(&place.job::<Packed>(), part, parts);
+            });
+        } else {
+            place.multiply_256(ggml_type, part, parts);
         }
     }
 }
 
-/// A function that computes its part of a job, in tiles of the listed widths.
+/// The arguments of [`multiply`] before the type is known.
+struct Place<'a> {
+    packed: *const c_void,
+    columns: usize,
+    rows: usize,
+    vectors: &'a [Values],
+    out: *mut f32,
+    stride: usize,
+}
+
+impl<'a> Place<'a> {
+    /// # Safety
+    ///
+    /// As [`multiply`], for a matrix of this block.
+    unsafe fn job<B: Block>(&self) -> Job<'a, B> {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let blocks = blocks::<B>(self.columns, self.rows);
+            let packed = slice::from_raw_parts(self.packed.cast::<B>(), blocks);
+            Job::new(packed, self.vectors, self.columns, self.out, self.stride)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`multiply`]; the CPU has AVX2, FMA and F16C.
+    unsafe fn multiply_256(&self, ggml_type: c_int, part: usize, parts: usize) {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            match u32::try_from(ggml_type) {
+                Ok(GGML_TYPE_Q4_0) => multiply_256(&self.job::<Q4_0>(), part, parts),
+                Ok(GGML_TYPE_Q4_1) => multiply_256(&self.job::<Q4_1>(), part, parts),
+                Ok(GGML_TYPE_Q4_K) => multiply_256(&self.job::<Q4K>(), part, parts),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A function that computes its part of a job, in tiles of the listed widths. The sums of the
+/// widest and the weights fill the registers.
 macro_rules! multiply {
-    ($name:ident, $features:literal, $block:ty, $module:ident::$kernel:ident, $($width:literal)+) => {
+    ($name:ident, $features:literal, $module:ident, $($width:literal)+) => {
         #[target_feature(enable = $features)]
-        fn $name(job: &Job<'_, $block>, part: usize, parts: usize) {
-            const MOST: usize = [$($width),+].len();
+        fn $name<B: $module::Unpack>(job: &Job<'_, B>, part: usize, parts: usize) {
             for group in job.part(part, parts) {
-                job.tiles(MOST, |first, width| match width {
-                    $($width => $module::$kernel::<$width>(job, group, first),)+
+                job.tiles(&[$($width),+], |first, width| match width {
+                    $($width => $module::product::<B, $width>(job, group, first),)+
                     _ => {}
                 });
             }
@@ -198,9 +245,8 @@ macro_rules! multiply {
     };
 }
 
-multiply!(multiply_q4_1_512, "avx512f,avx512bw,avx512vnni", Nibbles, avx512::q4_1, 1 2 3 4 5 6 7 8);
-multiply!(multiply_q8_0_512, "avx512f,avx512bw,avx512vnni", Bytes, avx512::q8_0, 1 2 3 4 5 6 7 8);
-multiply!(multiply_q4_1_256, "avx2,fma,f16c", Nibbles, avx2::q4_1, 1 2 3 4);
+multiply!(multiply_512, "avx512f,avx512bw,avx512vnni", avx512, 1 2 3 4 5 6 7 8 12 16);
+multiply!(multiply_256, "avx2,fma,f16c", avx2, 1 2 3 4);
 
 #[cfg(test)]
 mod tests;

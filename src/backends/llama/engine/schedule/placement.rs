@@ -46,8 +46,14 @@ impl Scheduler {
         let source = self.best_source(slot, &prompt, cached_tokens);
         let prompt_tokens = prompt.len();
         let end = self.limits.context_tokens.min(prompt_tokens.saturating_add(output_limit));
-        let assignment =
-            Assignment { attempt, prompt_tokens, end, deadline: terms.deadline, source };
+        let assignment = Assignment {
+            attempt,
+            prompt_tokens,
+            end,
+            deadline: terms.deadline,
+            overtaken: 0,
+            source,
+        };
         let new = Slot {
             tokens: prompt,
             evaluated: cached_tokens,

@@ -5,6 +5,7 @@
 //! the next prompt with the same prefix.
 
 use super::batch::{Chunk, ChunkKind};
+use super::prefill_shares::{self, Reading};
 use super::queue::Queue;
 use super::request::Request;
 use super::slot::Slot;
@@ -117,8 +118,7 @@ impl Scheduler {
     /// when idle.
     ///
     /// Each decoding sequence gets one row. Prefills share the rest of the budget, at most
-    /// `prompt_rows` for the number of decode rows, the shortest first, so that a long prompt does
-    /// not delay a short one. Each gets at least one row.
+    /// `prompt_rows` for the number of decode rows (`prefill_shares`). Each gets at least one row.
     pub(crate) fn next_batch(&self, prompt_rows: impl Fn(usize) -> usize) -> Vec<Chunk> {
         let mut batch: Vec<Chunk> =
             self.slots.iter().enumerate().filter_map(|(index, slot)| slot.pending(index)).collect();
@@ -129,19 +129,23 @@ impl Scheduler {
             .sum();
         let mut prefills: Vec<&mut Chunk> =
             batch.iter_mut().filter(|chunk| chunk.kind == ChunkKind::Prefill).collect();
-        prefills.sort_by_key(|chunk| chunk.len);
-        let count = prefills.len();
         // There are at most as many chunks as slots, and a batch has room for one row of each.
-        let mut budget = (self.limits.batch_tokens - decodes).min(prompt_rows(decodes).max(count));
-        for (served, chunk) in prefills.into_iter().enumerate() {
-            let share = budget / (count - served);
-            if chunk.len > share {
-                chunk.len = share;
-                chunk.completes = false;
-            }
-            budget -= chunk.len;
+        let budget =
+            (self.limits.batch_tokens - decodes).min(prompt_rows(decodes).max(prefills.len()));
+        let readings: Vec<Reading> = prefills.iter().map(|chunk| self.reading(chunk)).collect();
+        for (chunk, share) in prefills.iter_mut().zip(prefill_shares::shares(&readings, budget)) {
+            chunk.completes = share == chunk.len;
+            chunk.len = share;
         }
         batch
+    }
+
+    fn reading(&self, chunk: &Chunk) -> Reading {
+        let assignment = self.slots[chunk.slot].assignment.as_ref();
+        Reading {
+            rows: chunk.len,
+            overtaken: assignment.map_or(0, |assignment| assignment.overtaken),
+        }
     }
 
     /// The tokens of a chunk.
@@ -151,8 +155,14 @@ impl Scheduler {
 
     /// Records an evaluated batch: its tokens are in the KV cache.
     pub(crate) fn evaluated(&mut self, batch: &[Chunk]) {
+        let prefills = batch.iter().filter(|chunk| chunk.kind == ChunkKind::Prefill);
+        let (count, rows) = prefills.fold((0, 0), |(count, rows), c| (count + 1, rows + c.len));
         for chunk in batch {
             let slot = &mut self.slots[chunk.slot];
+            if let Some(assignment) = &mut slot.assignment {
+                let before = assignment.overtaken;
+                assignment.overtaken = prefill_shares::overtaken(before, chunk.len, rows, count);
+            }
             slot.evaluated = chunk.start + chunk.len - chunk.drafts;
             if chunk.drafts > 0 {
                 slot.tokens.truncate(slot.evaluated);

@@ -24,6 +24,8 @@ pub(crate) struct Assignment {
     /// Sequence length at which generation ends.
     pub(crate) end: usize,
     pub(crate) deadline: Option<MonotonicNs>,
+    /// Steps since its prompt last got its even share of the rows.
+    pub(crate) overtaken: u32,
     /// Slot with a longer prefix of the prompt, present or pending; until it is copied, nothing is
     /// evaluated here.
     pub(crate) source: Option<PrefixSource>,

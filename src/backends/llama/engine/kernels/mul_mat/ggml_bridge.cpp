@@ -5,16 +5,23 @@
 // belongs to ggml and must be extended before the first model is loaded.
 
 #include "ggml-backend-impl.h"
+#include "ggml-cpu-impl.h"
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
 #include "traits.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
-// Mirrors `Kernels` in ../mul_mat.rs. A matrix has `rows` of `columns` weights each, `type` is ggml's id.
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+// Mirrors `KernelTable` in ../mul_mat.rs. A matrix has `rows` of `columns` weights each, `type` is ggml's id.
 struct wattgate_kernels {
     bool (*packs)(int type, size_t columns, size_t rows);
+    size_t (*packed_bytes)(int type, size_t columns, size_t rows);
     void (*pack)(int type, const void * plain, void * packed, size_t columns, size_t rows);
     size_t (*quantised_bytes)(size_t columns);
     void (*quantise)(const float * vector, void * quantised, size_t columns);
@@ -31,6 +38,11 @@ ggml_backend_buffer_type_t packed_buffer_type();
 
 // Up to this number of vectors, each thread quantises all of them, which is faster than a barrier.
 constexpr size_t OWN_VECTORS = 4;
+
+// From this number of weights on, threads take chunks of the rows as they get to them: a thread that loses its core for a
+// moment would keep the others waiting. Below, agreeing on chunks takes longer.
+constexpr size_t CHUNKED_WEIGHTS   = 4 << 20;
+constexpr size_t CHUNKS_PER_THREAD = 8;
 
 bool is_packed(const ggml_tensor * weights) {
     return weights && weights->buffer && weights->buffer->buft == packed_buffer_type();
@@ -69,11 +81,19 @@ class product : public ggml::cpu::tensor_traits {
             const char * values = static_cast<const char *>(input->data) + i1 * input->nb[1] + i2 * input->nb[2] + i3 * input->nb[3];
             kernels->quantise(reinterpret_cast<const float *>(values), quantised + vector * bytes, columns);
         }
-        if (!alone) {
+        const bool chunked = parts > 1 && (!alone || rows * columns >= CHUNKED_WEIGHTS);
+        if (chunked && part == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, int(parts));
+        }
+        if (chunked || !alone) {
             ggml_barrier(params->threadpool);
         }
-        kernels->multiply(weights->type, weights->data, columns, rows, quantised, vectors,
-                          static_cast<float *>(op->data), rows, part, parts);
+        const size_t chunks = chunked ? parts * CHUNKS_PER_THREAD : parts;
+        for (size_t chunk = part; chunk < chunks;
+             chunk        = chunked ? size_t(ggml_threadpool_chunk_add(params->threadpool, 1)) : chunks) {
+            kernels->multiply(weights->type, weights->data, columns, rows, quantised, vectors,
+                              static_cast<float *>(op->data), rows, chunk, chunks);
+        }
         return true;
     }
 };
@@ -101,15 +121,35 @@ const char * get_name(ggml_backend_buffer_type_t) {
     return "CPU_WATTGATE";
 }
 
+// Asks for huge pages: every token reads all weights once, and with pages of 4 KiB waits for their addresses.
+void prefer_huge_pages(void * start, size_t size) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr uintptr_t page = 2 << 20;
+    const uintptr_t     from = (uintptr_t(start) + page - 1) / page * page, to = (uintptr_t(start) + size) / page * page;
+    if (from < to) {
+        // A kernel without them goes on with small ones.
+        (void) madvise(reinterpret_cast<void *>(from), to - from, MADV_HUGEPAGE);
+    }
+#else
+    (void) start, (void) size;
+#endif
+}
+
 ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size) {
     ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
     if (buffer) {
+        prefer_huge_pages(ggml_backend_buffer_get_base(buffer), size);
         buffer->buft             = buft;
         buffer->iface.set_tensor = set_tensor;
         buffer->iface.get_tensor = nullptr;
         buffer->iface.cpy_tensor = nullptr;
     }
     return buffer;
+}
+
+size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
+    return packs(tensor) ? kernels->packed_bytes(tensor->type, size_t(tensor->ne[0]), size_t(tensor->ne[1])) :
+                           ggml_nbytes(tensor);
 }
 
 size_t get_alignment(ggml_backend_buffer_type_t) {
@@ -122,6 +162,7 @@ ggml_backend_buffer_type_t packed_buffer_type() {
         type.iface.get_name           = get_name;
         type.iface.alloc_buffer       = alloc_buffer;
         type.iface.get_alignment      = get_alignment;
+        type.iface.get_alloc_size     = get_alloc_size;
         type.device                   = ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0);
         type.context                  = new packed_weights();
         return type;

@@ -4,86 +4,165 @@
 /// Interleaved rows: the lanes of a 512-bit register.
 pub(super) const ROWS: usize = 16;
 
-/// Weights of a row that share a scale, in GGUF's types.
+/// Values of a vector that share a scale.
 pub(super) const BLOCK: usize = 32;
 
-/// Bytes of a row's block in GGUF: f16 scale, f16 minimum, then nibbles, elements i and i + 16 in
-/// one byte.
-const Q4_1_BYTES: usize = 20;
-/// f16 scale, then signed bytes.
-const Q8_0_BYTES: usize = 34;
+/// A number or byte of each of the sixteen rows.
+pub(super) type Each<T> = [T; ROWS];
 
-/// A block of `Q4_1` of sixteen rows: weight = scale × quant + minimum. As large as in GGUF.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Nibbles {
-    /// f16.
-    pub(super) scales: [u16; ROWS],
-    /// f16.
-    pub(super) minima: [u16; ROWS],
-    /// The i-th 64 bytes hold four bytes per row: weights 8i to 8i + 3 in the low halves, the next
-    /// four in the high ones.
-    pub(super) quants: [[u8; 4 * ROWS]; BLOCK / 8],
+/// Four bytes of each row, of consecutive columns.
+pub(super) type Fours = [u8; 4 * ROWS];
+
+/// A packed block: sixteen rows of a whole number of [`BLOCK`] columns.
+pub(super) trait Block: Copy {
+    /// Blocks of 32 columns in it.
+    const STEPS: usize;
+    /// Bytes of a row's block in GGUF.
+    const PLAIN_BYTES: usize;
+
+    /// Takes the block of a row over from GGUF's layout.
+    fn set(&mut self, row: usize, plain: &[u8]);
 }
 
-/// A block of `Q8_0` of sixteen rows: weight = scale × (quant − 128). As large as in GGUF.
+/// `Q4_0`: weight = scale × (quant − 8).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bytes {
-    /// The i-th 64 bytes hold weights 4i to 4i + 3, four bytes per row.
-    pub(super) quants: [[u8; 4 * ROWS]; BLOCK / 4],
+pub(super) struct Q4_0 {
     /// f16.
-    pub(super) scales: [u16; ROWS],
+    pub(super) scales: Each<u16>,
+    pub(super) nibbles: Nibbles,
 }
+
+/// `Q4_1`: weight = scale × quant + minimum.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Q4_1 {
+    /// f16.
+    pub(super) scales: Each<u16>,
+    /// f16.
+    pub(super) minima: Each<u16>,
+    pub(super) nibbles: Nibbles,
+}
+
+/// `Q5_0`: weight = scale × (quant − 16).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Q5_0 {
+    /// f16.
+    pub(super) scales: Each<u16>,
+    pub(super) nibbles: Nibbles,
+    pub(super) fifth_bits: FifthBits,
+}
+
+/// `Q8_0`: weight = scale × (quant − 128).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Q8_0 {
+    /// f16.
+    pub(super) scales: Each<u16>,
+    /// The i-th holds columns 4i to 4i + 3.
+    pub(super) bytes: [Fours; BLOCK / 4],
+}
+
+/// Low halves of 32 columns: the i-th holds columns 8i to 8i + 3 in the low halves of its bytes,
+/// the next four in the high ones.
+pub(super) type Nibbles = [Fours; BLOCK / 8];
+
+/// A fifth bit of 32 columns: bit j of the i-th belongs to byte j of columns 4i to 4i + 3.
+pub(super) type FifthBits = [u64; BLOCK / 4];
 
 /// A block of a vector: value = scale × quant; the greatest quant is ±127.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Values {
     pub(super) scale: f32,
+    /// Σ quants of each half.
+    pub(super) sums: [i32; 2],
     /// scale × Σ quants.
     pub(super) sum: f32,
-    /// −128 × Σ quants: corrects the offset of [`Bytes`].
-    pub(super) excess: i32,
     /// Four signed bytes each, the first in the lowest byte.
     pub(super) quants: [i32; BLOCK / 4],
 }
 
-/// Packs rows of `Q4_1` with `blocks` blocks each. `packed` has one block for sixteen of `plain`.
-pub(super) fn pack_q4_1(plain: &[u8], blocks: usize, packed: &mut [Nibbles]) {
-    each_row(plain, blocks, Q4_1_BYTES, |place, row, block| {
-        let packed = &mut packed[place];
-        packed.scales[row] = u16::from_le_bytes([block[0], block[1]]);
-        packed.minima[row] = u16::from_le_bytes([block[2], block[3]]);
-        let quants = &block[4..];
-        let nibble = |index: usize| quants[index % 16] >> (index / 16 * 4) & 15;
-        for (part, packed) in packed.quants.iter_mut().enumerate() {
-            for (byte, packed) in packed[4 * row..4 * row + 4].iter_mut().enumerate() {
-                let low = 8 * part + byte;
-                *packed = nibble(low) | nibble(low + 4) << 4;
-            }
-        }
-    });
-}
-
-/// Packs rows of `Q8_0` with `blocks` blocks each. `packed` has one block for sixteen of `plain`.
-pub(super) fn pack_q8_0(plain: &[u8], blocks: usize, packed: &mut [Bytes]) {
-    each_row(plain, blocks, Q8_0_BYTES, |place, row, block| {
-        let packed = &mut packed[place];
-        packed.scales[row] = u16::from_le_bytes([block[0], block[1]]);
-        for (packed, quants) in packed.quants.iter_mut().zip(block[2..].chunks(4)) {
-            for (packed, quant) in packed[4 * row..4 * row + 4].iter_mut().zip(quants) {
-                // Signed to unsigned: plus 128.
-                *packed = quant ^ 0x80;
-            }
-        }
-    });
-}
-
-/// Calls `pack` with the index of the packed block, the row in it, and the plain block.
-fn each_row(plain: &[u8], blocks: usize, bytes: usize, mut pack: impl FnMut(usize, usize, &[u8])) {
-    for (index, block) in plain.chunks_exact(bytes).enumerate() {
+/// Packs rows of `columns` weights each. `packed` has one block for sixteen of `plain`.
+pub(super) fn pack<B: Block>(plain: &[u8], columns: usize, packed: &mut [B]) {
+    let blocks = columns / BLOCK / B::STEPS;
+    for (index, plain) in plain.chunks_exact(B::PLAIN_BYTES).enumerate() {
         let (row, column) = (index / blocks, index % blocks);
-        pack(row / ROWS * blocks + column, row % ROWS, block);
+        packed[row / ROWS * blocks + column].set(row % ROWS, plain);
+    }
+}
+
+impl Block for Q4_0 {
+    const STEPS: usize = 1;
+    const PLAIN_BYTES: usize = 18;
+
+    fn set(&mut self, row: usize, plain: &[u8]) {
+        self.scales[row] = half(plain, 0);
+        set_nibbles(&mut self.nibbles, row, |column| split_halves(&plain[2..], column));
+    }
+}
+
+impl Block for Q4_1 {
+    const STEPS: usize = 1;
+    const PLAIN_BYTES: usize = 20;
+
+    fn set(&mut self, row: usize, plain: &[u8]) {
+        (self.scales[row], self.minima[row]) = (half(plain, 0), half(plain, 2));
+        set_nibbles(&mut self.nibbles, row, |column| split_halves(&plain[4..], column));
+    }
+}
+
+impl Block for Q5_0 {
+    const STEPS: usize = 1;
+    const PLAIN_BYTES: usize = 22;
+
+    fn set(&mut self, row: usize, plain: &[u8]) {
+        self.scales[row] = half(plain, 0);
+        let fifth = |column: usize| plain[2 + column / 8] >> (column % 8) & 1;
+        set_fifth_bits(&mut self.fifth_bits, row, fifth);
+        set_nibbles(&mut self.nibbles, row, |column| split_halves(&plain[6..], column));
+    }
+}
+
+impl Block for Q8_0 {
+    const STEPS: usize = 1;
+    const PLAIN_BYTES: usize = 34;
+
+    fn set(&mut self, row: usize, plain: &[u8]) {
+        self.scales[row] = half(plain, 0);
+        for (column, quant) in plain[2..].iter().enumerate() {
+            // Signed to unsigned: plus 128.
+            self.bytes[column / 4][4 * row + column % 4] = quant ^ 0x80;
+        }
+    }
+}
+
+/// The f16 at byte `at`.
+pub(super) fn half(plain: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([plain[at], plain[at + 1]])
+}
+
+/// A quant of GGUF's blocks of 32: columns i and i + 16 are in one byte.
+fn split_halves(quants: &[u8], column: usize) -> u8 {
+    quants[column % 16] >> (column / 16 * 4) & 15
+}
+
+/// Sets the low halves of a row's quants.
+pub(super) fn set_nibbles(nibbles: &mut Nibbles, row: usize, quant: impl Fn(usize) -> u8) {
+    for (part, fours) in nibbles.iter_mut().enumerate() {
+        for (byte, both) in fours[4 * row..4 * row + 4].iter_mut().enumerate() {
+            let low = 8 * part + byte;
+            *both = quant(low) | quant(low + 4) << 4;
+        }
+    }
+}
+
+/// Sets the fifth bits of a row's quants.
+pub(super) fn set_fifth_bits(bits: &mut FifthBits, row: usize, bit: impl Fn(usize) -> u8) {
+    for column in 0..BLOCK {
+        let place = 4 * row + column % 4;
+        let mask = &mut bits[column / 4];
+        *mask = *mask & !(1 << place) | u64::from(bit(column)) << place;
     }
 }

@@ -1,58 +1,63 @@
 //! Tests of the products against plain arithmetic, and of the kernels against each other.
 
+use llama_cpp_sys_2::ggml_get_type_traits;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backends::llama::wire::cpu::{CpuVariant, Kernels};
 
-/// A matrix in GGUF's bytes, with the values they encode.
+/// All types with kernels, with the bytes of a block and the places of its f16.
+const TYPES: [(u32, usize, &[usize]); 8] = [
+    (GGML_TYPE_Q4_0, 18, &[0]),
+    (GGML_TYPE_Q4_1, 20, &[0, 2]),
+    (GGML_TYPE_Q5_0, 22, &[0]),
+    (GGML_TYPE_Q8_0, 34, &[0]),
+    (GGML_TYPE_Q4_K, 144, &[0, 2]),
+    (GGML_TYPE_Q5_K, 176, &[0, 2]),
+    (GGML_TYPE_Q6_K, 210, &[208]),
+    (GGML_TYPE_IQ4_XS, 136, &[0]),
+];
+
+/// A matrix in GGUF's bytes, with the values that llama.cpp reads from them.
 #[derive(Debug)]
 struct Matrix {
     ggml_type: u32,
     columns: usize,
     rows: usize,
     plain: Vec<u8>,
-    /// By row; exact.
-    weights: Vec<f64>,
+    /// By row.
+    weights: Vec<f32>,
 }
 
-/// Powers of two, exact in 16 bits: sign, exponent 2^(bits − 15), no fraction.
-fn half(exponent: u8, negative: bool) -> (u16, f64) {
-    let exponent = u16::from(10 + exponent % 4);
-    let value = f64::powi(2.0, i32::from(exponent) - 15);
-    (exponent << 10 | u16::from(negative) << 15, if negative { -value } else { value })
+/// A power of two in 16 bits: sign, exponent 2^(bits − 15), no fraction.
+fn f16(noise: u8) -> [u8; 2] {
+    (u16::from(10 + noise % 4) << 10 | u16::from(noise & 0x80) << 8).to_le_bytes()
 }
 
-fn q4_1(columns: usize, rows: usize, noise: &[u8]) -> Matrix {
-    let (mut plain, mut weights) = (Vec::new(), Vec::new());
+/// Blocks of random bytes, but for their f16.
+fn matrix(which: usize, blocks: usize, groups: usize, noise: &[u8]) -> Matrix {
+    let (ggml_type, bytes, halves) = TYPES[which];
     let mut noise = noise.iter().copied().cycle();
-    let mut next = || noise.next().unwrap();
-    for _ in 0..rows * columns / BLOCK {
-        let (scale, by) = half(next(), false);
-        let (minimum, least) = half(next(), true);
-        plain.extend(scale.to_le_bytes());
-        plain.extend(minimum.to_le_bytes());
-        let quants: Vec<u8> = (0..16).map(|_| next()).collect();
-        let nibbles = quants.iter().map(|q| q & 15).chain(quants.iter().map(|q| q >> 4));
-        weights.extend(nibbles.map(|quant| f64::from(quant) * by + least));
-        plain.extend(quants);
-    }
-    Matrix { ggml_type: GGML_TYPE_Q4_1, columns, rows, plain, weights }
-}
-
-fn q8_0(columns: usize, rows: usize, noise: &[u8]) -> Matrix {
-    let (mut plain, mut weights) = (Vec::new(), Vec::new());
-    let mut noise = noise.iter().copied().cycle();
-    let mut next = || noise.next().unwrap();
-    for _ in 0..rows * columns / BLOCK {
-        let (scale, by) = half(next(), false);
-        plain.extend(scale.to_le_bytes());
-        for _ in 0..BLOCK {
-            let quant = next();
-            plain.push(quant);
-            weights.push(f64::from(quant.cast_signed()) * by);
+    let mut plain = Vec::new();
+    // SAFETY: the traits are static.
+    let (block, to_float) = unsafe {
+        let traits = *ggml_get_type_traits(ggml_type);
+        (usize::try_from(traits.blck_size).unwrap(), traits.to_float.unwrap())
+    };
+    let (columns, rows) = (blocks * block, groups * ROWS);
+    for _ in 0..rows * blocks {
+        let mut block: Vec<u8> = noise.by_ref().take(bytes).collect();
+        for &at in halves {
+            let half = f16(block[at]);
+            block[at..at + 2].copy_from_slice(&half);
         }
+        plain.extend(block);
     }
-    Matrix { ggml_type: GGML_TYPE_Q8_0, columns, rows, plain, weights }
+    let mut weights = vec![0.0; columns * rows];
+    let count = i64::try_from(weights.len()).unwrap();
+    // SAFETY: `plain` holds blocks of the type for as many weights.
+    unsafe { to_float(plain.as_ptr().cast(), weights.as_mut_ptr(), count) };
+    Matrix { ggml_type, columns, rows, plain, weights }
 }
 
 impl Matrix {
@@ -60,22 +65,19 @@ impl Matrix {
         c_int::try_from(self.ggml_type).unwrap()
     }
 
-    fn packed(&self) -> Vec<u8> {
-        let mut packed = vec![0; self.plain.len()];
+    /// Words, for their alignment.
+    fn packed(&self) -> Vec<u64> {
+        let bytes = packed_bytes(self.ggml_type(), self.columns, self.rows);
+        let mut packed = vec![u64::MAX; bytes.div_ceil(8)];
         let (plain, into) = (self.plain.as_ptr().cast(), packed.as_mut_ptr().cast());
-        // SAFETY: the buffers have the size of the matrix. Vectors of bytes from this allocator are
-        // aligned to 16.
+        // SAFETY: the buffers have the size of the matrix.
         unsafe { pack(self.ggml_type(), plain, into, self.columns, self.rows) };
         packed
     }
 
     /// The kernels' result, computed in three parts.
-    fn times(&self, packed: &[u8], vectors: &[Vec<f32>]) -> Vec<f32> {
-        let mut quantised = vec![Values::default(); vectors.len() * self.columns / BLOCK];
-        for (vector, into) in vectors.iter().zip(quantised.chunks_mut(self.columns / BLOCK)) {
-            // SAFETY: both have the length of a row.
-            unsafe { quantise(vector.as_ptr(), into.as_mut_ptr().cast(), self.columns) };
-        }
+    fn times(&self, packed: &[u64], vectors: &[Vec<f32>]) -> Vec<f32> {
+        let quantised = self.quantised(vectors);
         let mut out = vec![f32::NAN; vectors.len() * self.rows];
         for part in 0..3 {
             // SAFETY: as the buffers above were made.
@@ -97,22 +99,33 @@ impl Matrix {
         out
     }
 
+    fn quantised(&self, vectors: &[Vec<f32>]) -> Vec<Values> {
+        let mut quantised = vec![Values::default(); vectors.len() * self.columns / BLOCK];
+        for (vector, into) in vectors.iter().zip(quantised.chunks_mut(self.columns / BLOCK)) {
+            // SAFETY: both have the length of a row.
+            unsafe { quantise(vector.as_ptr(), into.as_mut_ptr().cast(), self.columns) };
+        }
+        quantised
+    }
+
     /// The exact product, and the sum of the magnitudes of its terms.
     fn exactly(&self, vector: &[f32], row: usize) -> (f64, f64) {
         let weights = &self.weights[row * self.columns..][..self.columns];
-        let terms = weights.iter().zip(vector).map(|(weight, &value)| weight * f64::from(value));
+        let terms = weights.iter().zip(vector);
+        let terms = terms.map(|(&weight, &value)| f64::from(weight) * f64::from(value));
         terms.fold((0.0, 0.0), |(sum, magnitude), term| (sum + term, magnitude + term.abs()))
     }
 }
 
 fn matrices() -> impl Strategy<Value = Matrix> {
-    let sizes = (1..6_usize, 1..8_usize);
-    (sizes, prop::collection::vec(any::<u8>(), 997), any::<bool>()).prop_map(
-        |((blocks, groups), noise, nibbles)| {
-            let make = if nibbles { q4_1 } else { q8_0 };
-            make(blocks * BLOCK, groups * ROWS, &noise)
-        },
-    )
+    let sizes = (0..TYPES.len(), 1..4_usize, 1..6_usize);
+    (sizes, prop::collection::vec(any::<u8>(), 997))
+        .prop_map(|((which, blocks, groups), noise)| matrix(which, blocks, groups, &noise))
+}
+
+/// Registers the kernels that this CPU runs. Without them llama.cpp computes the product.
+fn registered() -> bool {
+    table(CpuCode::best()).is_some()
 }
 
 /// Values that bytes hold exactly (the greatest of each block is 127): then only the kernels' sums
@@ -136,8 +149,7 @@ proptest! {
         count in 1..20_usize,
         noise in prop::collection::vec(any::<i8>(), 331),
     ) {
-        // Without kernels llama.cpp computes the product.
-        prop_assume!(has_avx2_kernels());
+        prop_assume!(registered());
         prop_assume!(packs(matrix.ggml_type(), matrix.columns, matrix.rows));
         let (packed, vectors) = (matrix.packed(), vectors(matrix.columns, count, &noise));
         let products = matrix.times(&packed, &vectors);
@@ -145,44 +157,49 @@ proptest! {
             for (row, &product) in products.iter().enumerate() {
                 let (exact, magnitude) = matrix.exactly(vector, row);
                 let error = (f64::from(product) - exact).abs();
-                prop_assert!(error <= magnitude * 1e-5, "row {row}: {product} for {exact}");
+                // The sums are of floats; minima and quants may cancel.
+                prop_assert!(error <= magnitude * 2e-5 + 1e-3, "row {row}: {product} for {exact}");
             }
             let alone = matrix.times(&packed, std::slice::from_ref(vector));
             prop_assert!(alone == products);
         }
     }
 
-    /// The AVX2 kernel on a CPU with AVX-512.
+    /// The AVX2 kernels on a CPU with AVX-512.
     #[test]
-    fn both_kernels_of_q4_1_give_the_same(
+    fn both_kernels_of_four_bits_give_the_same(
         noise in prop::collection::vec(any::<u8>(), 997),
         numbers in prop::collection::vec(any::<i8>(), 331),
         count in 1..10_usize,
     ) {
-        prop_assume!(has_avx2_kernels() && has_avx512_kernels());
-        let matrix = q4_1(5 * BLOCK, 3 * ROWS, &noise);
-        let vectors = vectors(matrix.columns, count, &numbers);
-        let mut quantised = vec![Values::default(); count * 5];
-        for (vector, into) in vectors.iter().zip(quantised.chunks_mut(5)) {
-            // SAFETY: the CPU was asked.
-            unsafe { avx2::quantise(vector, into) };
+        prop_assume!(registered() && CpuCode::best().has_avx512_kernels());
+        let avx2 = CpuCode { variant: CpuVariant::Haswell, kernels: Kernels::Auto };
+        for which in (0..TYPES.len()).filter(|&which| kernels_pack(TYPES[which].0, avx2)) {
+            let matrix = matrix(which, 2, 3, &noise);
+            let vectors = vectors(matrix.columns, count, &numbers);
+            let (packed, quantised) = (matrix.packed(), matrix.quantised(&vectors));
+            let mut out = vec![f32::NAN; count * matrix.rows];
+            let place = Place {
+                packed: packed.as_ptr().cast(),
+                columns: matrix.columns,
+                rows: matrix.rows,
+                vectors: &quantised,
+                out: out.as_mut_ptr(),
+                stride: matrix.rows,
+            };
+            // SAFETY: the CPU was asked, and the buffers were made for the matrix.
+            unsafe { place.multiply_256(matrix.ggml_type(), 0, 1) };
+            let by_avx512 = matrix.times(&packed, &vectors);
+            for (&a, &b) in out.iter().zip(&by_avx512) {
+                prop_assert!((a - b).abs() <= 1e-5 * a.abs().max(b.abs()), "{a} {b}");
+            }
         }
-        let mut packed = vec![Nibbles { scales: [0; 16], minima: [0; 16], quants: [[0; 64]; 4] }; 15];
-        layout::pack_q4_1(&matrix.plain, 5, &mut packed);
-        let mut out = vec![f32::NAN; count * matrix.rows];
-        // SAFETY: the job has room for all results, and the CPU was asked.
-        unsafe {
-            let job = Job::new(&packed, &quantised, 5, out.as_mut_ptr(), matrix.rows);
-            multiply_q4_1_256(&job, 0, 1);
-        }
-        let bytes = matrix.packed();
-        prop_assert!(out == matrix.times(&bytes, &vectors));
     }
 
     /// Rounded to the nearest of 255 steps, and its sums are those of the steps.
     #[test]
     fn quantised_vectors_are_near_the_vectors(numbers in prop::collection::vec(-9.0..9.0_f32, 2 * BLOCK)) {
-        prop_assume!(has_avx2_kernels());
+        prop_assume!(registered());
         let mut blocks = [Values::default(); 2];
         // SAFETY: the CPU was asked.
         unsafe { avx2::quantise(&numbers, &mut blocks) };
@@ -191,8 +208,10 @@ proptest! {
             for (&number, &quant) in numbers.iter().zip(&quants) {
                 prop_assert!((number - block.scale * f32::from(quant)).abs() <= block.scale * 0.5001);
             }
-            let sum: i32 = quants.iter().copied().map(i32::from).sum();
-            prop_assert_eq!(block.excess, -128 * sum);
+            let sums = [&quants[..16], &quants[16..]]
+                .map(|half| half.iter().copied().map(i32::from).sum::<i32>());
+            let sum: i32 = sums.iter().sum();
+            prop_assert_eq!(block.sums, sums);
             prop_assert!((block.sum - block.scale * sum as f32).abs() < 1e-3);
         }
     }
@@ -200,7 +219,7 @@ proptest! {
 
 #[test]
 fn a_zero_vector_quantises_to_zeros() {
-    if has_avx2_kernels() {
+    if registered() {
         let mut blocks = [Values { scale: 7.0, ..Values::default() }];
         // SAFETY: the CPU was asked.
         unsafe { avx2::quantise(&[0.0; BLOCK], &mut blocks) };
@@ -209,8 +228,10 @@ fn a_zero_vector_quantises_to_zeros() {
 }
 
 #[test]
-fn only_whole_groups_of_rows_are_packed() {
-    let q4_1 = c_int::try_from(GGML_TYPE_Q4_1).unwrap();
-    assert!(packs(q4_1, 64, 32));
+fn only_whole_groups_of_rows_and_blocks_of_columns_are_packed() {
+    let has_kernels = registered();
+    let [q4_1, q4_k] = [GGML_TYPE_Q4_1, GGML_TYPE_Q4_K].map(|id| c_int::try_from(id).unwrap());
+    assert_eq!((packs(q4_1, 64, 32), packs(q4_k, 512, 16)), (has_kernels, has_kernels));
     assert_eq!((packs(q4_1, 64, 24), packs(q4_1, 48, 32), packs(0, 64, 32)), (false, false, false));
+    assert!(!packs(q4_k, 288, 16) && !packs(q4_k, 576, 16));
 }

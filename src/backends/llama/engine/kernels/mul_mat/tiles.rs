@@ -4,14 +4,15 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::layout::{ROWS, Values};
+use super::layout::{BLOCK, Block, ROWS, Values};
 
-/// Products of packed rows with vectors; `B` is a block of sixteen rows.
+/// Products of packed rows with vectors.
 pub(super) struct Job<'a, B> {
-    /// All groups of sixteen rows, `blocks` blocks each.
+    /// All groups of sixteen rows.
     packed: &'a [B],
     /// All vectors, `blocks` blocks each.
     vectors: &'a [Values],
+    /// Blocks of 32 columns in a row.
     blocks: usize,
     out: *mut f32,
     /// Distance in floats between the results of consecutive vectors.
@@ -19,7 +20,7 @@ pub(super) struct Job<'a, B> {
     _out: PhantomData<&'a mut [f32]>,
 }
 
-impl<'a, B> Job<'a, B> {
+impl<'a, B: Block> Job<'a, B> {
     /// # Safety
     ///
     /// `out` has `stride` floats for each vector, at least sixteen for each row group, and while
@@ -27,15 +28,20 @@ impl<'a, B> Job<'a, B> {
     pub(super) unsafe fn new(
         packed: &'a [B],
         vectors: &'a [Values],
-        blocks: usize,
+        columns: usize,
         out: *mut f32,
         stride: usize,
     ) -> Self {
-        Self { packed, vectors, blocks, out, stride, _out: PhantomData }
+        Self { packed, vectors, blocks: columns / BLOCK, out, stride, _out: PhantomData }
     }
 
+    /// The packed blocks of a row group.
     pub(super) fn rows(&self, group: usize) -> &[B] {
-        &self.packed[group * self.blocks..][..self.blocks]
+        &self.packed[group * self.packed_blocks()..][..self.packed_blocks()]
+    }
+
+    fn packed_blocks(&self) -> usize {
+        self.blocks / B::STEPS
     }
 
     #[inline]
@@ -56,16 +62,20 @@ impl<'a, B> Job<'a, B> {
 
     /// The row groups of one of `parts` equal parts.
     pub(super) fn part(&self, part: usize, parts: usize) -> Range<usize> {
-        let groups = self.packed.len() / self.blocks;
+        let groups = self.packed.len() / self.packed_blocks();
         groups * part / parts..groups * (part + 1) / parts
     }
 
-    /// Calls `tile(first vector, number of vectors)` until all vectors are covered, at most `most`
-    /// at a time.
-    pub(super) fn tiles(&self, most: usize, mut tile: impl FnMut(usize, usize)) {
+    /// Calls `tile(first vector, number of vectors)` until all vectors are covered, with the greatest
+    /// of the `widths` that is left; these ascend from 1.
+    pub(super) fn tiles(&self, widths: &[usize], mut tile: impl FnMut(usize, usize)) {
         let vectors = self.vectors.len() / self.blocks;
-        for first in (0..vectors).step_by(most) {
-            tile(first, most.min(vectors - first));
+        let mut first = 0;
+        while first < vectors {
+            let fits = |width: &&usize| **width <= vectors - first;
+            let width = widths.iter().rev().find(fits).copied().unwrap_or(1);
+            tile(first, width);
+            first += width;
         }
     }
 }

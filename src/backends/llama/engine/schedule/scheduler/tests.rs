@@ -141,11 +141,12 @@ fn a_prompt_next_to_answers_gets_only_its_rows() {
         })
     };
     let lens = |batch: Vec<Chunk>| batch.iter().map(|chunk| chunk.len).collect::<Vec<_>>();
-    assert_eq!(lens(given(3)), [1, 2, 1]);
+    // The shortest prompt goes first.
+    assert_eq!(lens(given(3)), [1, 1, 2]);
     assert_eq!(asked.get(), 1, "decode rows");
     // Every prefill gets at least one row, and all together fit the batch.
     assert_eq!(lens(given(0)), [1, 1, 1]);
-    assert_eq!(lens(given(usize::MAX)), [1, 3, 2]);
+    assert_eq!(lens(given(usize::MAX)), [1, 2, 3]);
 }
 
 #[test]
