@@ -8,14 +8,12 @@ median of the rounds' ratios. The answers of both must be the same, or the run f
 
 import argparse
 import contextlib
-import json
 import pathlib
 import re
-import statistics
 import tempfile
-import time
 
-from engine import median_ratio, spread, table_of, user, wattgate
+from report import median_ratio, spread, table_of
+from servers import user, wattgate
 
 PASSAGE = (
     "The red fox runs over the green hill. The blue bird sings in the old tree. A quiet river turns the wooden wheel of the mill. "
@@ -28,21 +26,6 @@ TASKS = {
     "tell a story": "Tell me a story about a lighthouse and a storm.",
 }
 GUESSED = re.compile(r"^wattgate_engine_(drafted|accepted)_tokens_total\{[^}]*\} (\d+)", re.MULTILINE)
-
-
-def answer(server, prompt, max_tokens):
-    """The text of a greedy answer, and its tokens per second from the first one on."""
-    pieces, times, tokens = [], [], 0
-    for line in server.ask(user(prompt), max_tokens):
-        if line.startswith(b"data: {"):
-            chunk = json.loads(line[6:])
-            tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
-            if chunk["choices"] and (text := chunk["choices"][0]["delta"].get("content")):
-                pieces.append(text)
-                times.append(time.monotonic())
-    if tokens != max_tokens:
-        server.fail(f"was asked for {max_tokens} tokens and reports {tokens}")
-    return "".join(pieces), (tokens - 1) / (times[-1] - times[0])
 
 
 def guessed(server):
@@ -62,9 +45,9 @@ def measure(plain, guessing, rounds, max_tokens):
             texts = set()
             before = guessed(guessing)
             for server in (plain, guessing) if turn % 2 == 0 else (guessing, plain):
-                text, speed = answer(server, prompt, max_tokens)
-                texts.add(text)
-                speeds[task][server.name].append(speed)
+                answer = server.answer(user(prompt), max_tokens)
+                texts.add(answer.text)
+                speeds[task][server.name].append(answer.tokens_per_s())
             if len(texts) > 1:
                 raise SystemExit(f"guessing changed an answer ({task}): {texts}")
             tokens, accepted = (after - earlier for after, earlier in zip(guessed(guessing), before))

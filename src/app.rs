@@ -14,7 +14,7 @@ pub mod wiring;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use crate::serving::receipts::emissions::Emissions;
 use crate::serving::receipts::store::ReceiptStore;
 use crate::shares::Share;
 use crate::telemetry::Metrics;
-use crate::traffic::{LogWriter, RecordSink};
+use crate::traffic::LogWriter;
 
 pub use error::AppError;
 use pollers::Pollers;
@@ -72,7 +72,7 @@ impl App {
             None => None,
         };
         let listeners = Listeners { public: listener, operator };
-        let (log, sink) = open_log(&config.traffic.dir)?;
+        let (log, sink) = LogWriter::start(&config.traffic.dir)?;
         let (mut meter, settlements) = Meter::start(&config.energy)?;
         let pollers = Pollers::start(meter.take_pollers());
         let metrics = Arc::new(Metrics::new());
@@ -174,10 +174,6 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
         };
         AppError::Listen { address, source, hint }
     })
-}
-
-fn open_log(dir: &Path) -> Result<(LogWriter, RecordSink), AppError> {
-    LogWriter::start(dir).map_err(|source| AppError::TrafficLog { dir: dir.to_owned(), source })
 }
 
 async fn drain(tasks: &mut JoinSet<()>) {

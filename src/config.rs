@@ -24,7 +24,7 @@ pub use explain::suggest;
 pub use generate::{generate, model_tables};
 pub use models::{Engine, Model};
 pub use schema::{Config, DEFAULT_POLICY, default_model_dir};
-pub use warnings::{Warning, is_set, profile_warnings, warnings, weights};
+pub use warnings::{Warning, is_set, start_warnings, warnings, weights};
 
 /// The shipped configuration with every option and its default: `config.toml` at the root of the
 /// repository.

@@ -2,18 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use crate::backends::cloud::SetupError;
 use crate::energy::MeterError;
 use crate::serving::models::router_handle::LoadRouterError;
+use crate::traffic::StartError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error("cannot listen on {address}: {source}{hint}")]
     Listen { address: SocketAddr, source: io::Error, hint: &'static str },
-    #[error("cannot write the traffic log in {}: {source}", .dir.display())]
-    TrafficLog { dir: PathBuf, source: io::Error },
+    #[error("cannot write the traffic log: {0}")]
+    TrafficLog(#[from] StartError),
     #[error(transparent)]
     Meter(#[from] MeterError),
     #[error(transparent)]

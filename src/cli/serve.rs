@@ -1,10 +1,12 @@
-//! `wattgate serve`: runs the gateway until SIGINT or SIGTERM; SIGHUP reloads the router.
+//! `wattgate serve`: runs the gateway until SIGINT or SIGTERM; SIGHUP reloads the router and
+//! reopens the traffic log.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::Signal as Signum;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +32,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         config.server.listen = listen;
     }
     logging::init(&config.log);
-    for warning in config::profile_warnings(&config) {
+    for warning in config::start_warnings(&config) {
         tracing::warn!("{warning}");
     }
     let engine_binary =
@@ -40,6 +42,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<u8> {
         // Installed first: a signal during start-up must not leave engines behind.
         let mut signals = StopSignals::install()?;
         let stop = CancellationToken::new();
+        // A limit on the size of files fails a write; with no handler it would end the process.
+        let _file_too_large = signal(SignalKind::from_raw(Signum::XFSZ.as_raw()))?;
         let app = App::build(config, engine_binary).await?;
         // Scripts wait for this line to learn the port.
         say(&format!("listening on http://{}", app.address()));
@@ -61,14 +65,15 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Reloads the router at each SIGHUP. Never ends. Holds the gateway only during a reload, so that
-/// it can stop.
+/// Reloads the router and reopens the traffic log at each SIGHUP. Never ends. Holds the gateway
+/// only during a reload, so that it can stop.
 async fn reload_at_each(mut hangup: Signal, gateway: Weak<Gateway>) {
     loop {
         if hangup.recv().await.is_none() {
             return std::future::pending().await;
         }
         let Some(gateway) = gateway.upgrade() else { continue };
+        gateway.receipts.sink.reopen();
         let reloaded = tokio::task::spawn_blocking(move || gateway.router.reload()).await;
         match reloaded {
             Ok(Ok(_)) => tracing::info!("SIGHUP: reloaded the router"),

@@ -14,6 +14,7 @@ use crate::backends::llama;
 use crate::energy::Profile;
 use crate::energy::prediction::profile::ModelFile;
 use crate::models::{FileState, Sha256, Source, file_state, resolve};
+use crate::traffic::audit;
 
 /// Something that does not work until it is corrected; the rest does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum Warning {
     NoProfile { error: String },
     /// The model was profiled with other weights.
     OtherWeights { model: String, measured: ModelFile },
+    /// The traffic log is not private, or cannot be written.
+    TrafficLog(audit::Finding),
 }
 
 impl fmt::Display for Warning {
@@ -64,6 +67,7 @@ impl fmt::Display for Warning {
                 write!(f, "routing.router: {} is not a directory", path.display())
             }
             Self::NoProfile { error } => write!(f, "energy.profile: {error}"),
+            Self::TrafficLog(finding) => write!(f, "traffic.dir: {finding}"),
             Self::OtherWeights { model, measured } => {
                 let ModelFile { source, bytes } = measured;
                 write!(
@@ -104,11 +108,16 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
             }
         }
     });
-    router.chain(profile_warnings(config)).chain(models).chain(adapters(config)).collect()
+    router.chain(start_warnings(config)).chain(models).chain(adapters(config)).collect()
 }
 
-/// Warnings about the energy profile; the gateway logs them when it starts.
-pub fn profile_warnings(config: &Config) -> Vec<Warning> {
+/// Warnings that the gateway logs when it starts: about the energy profile and the traffic log.
+pub fn start_warnings(config: &Config) -> Vec<Warning> {
+    let log = audit::findings(&config.traffic.dir).into_iter().map(Warning::TrafficLog);
+    profile_warnings(config).into_iter().chain(log).collect()
+}
+
+fn profile_warnings(config: &Config) -> Vec<Warning> {
     let Some(path) = &config.energy.profile else { return Vec::new() };
     let profile = match Profile::of_here(path) {
         Ok(profile) => profile,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::energy::{EnergyFigure, Hardware};
+use crate::files::{self, FileError};
 use crate::routing::Route;
 use crate::units::Joules;
 
@@ -107,6 +108,8 @@ impl Row {
 pub enum JournalError {
     #[error("cannot use {}: {source}", .path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("cannot use {}: {source}", .path.display())]
+    Open { path: PathBuf, source: FileError },
     #[error("{} already holds a run: resume it with --resume, or choose another folder with --out", .0.display())]
     Taken(PathBuf),
     #[error("{} holds a run with other settings ({what}): repeat its options, or choose another folder with --out", .dir.display())]
@@ -131,7 +134,7 @@ impl Journal {
             let path = path.to_owned();
             move |source| JournalError::Io { path, source }
         };
-        fs::create_dir_all(dir).map_err(io(dir))?;
+        files::create_private_dir(dir).map_err(io(dir))?;
         let (path, settings_path) = (dir.join(ROWS_FILE), dir.join(SETTINGS_FILE));
         let rows = if path.exists() {
             if !resume {
@@ -141,10 +144,11 @@ impl Journal {
             read_rows(&path)?
         } else {
             let text = serde_json::to_string_pretty(settings).unwrap_or_default();
-            fs::write(&settings_path, text).map_err(io(&settings_path))?;
+            files::replace(&settings_path, text).map_err(io(&settings_path))?;
             Vec::new()
         };
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io(&path))?;
+        let file = files::open_private_append(&path)
+            .map_err(|source| JournalError::Open { path: path.clone(), source })?;
         let done = rows.iter().map(Row::key).collect();
         Ok(Self { file, path, rows, done })
     }

@@ -16,6 +16,7 @@ use sha2::Digest;
 
 use super::progress::Progress;
 use super::source::{Source, resolve};
+use crate::files;
 
 /// A SHA-256 digest, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -95,7 +96,7 @@ pub(super) fn remember(source: &Source, sha256: &Sha256, model_dir: &Path) -> io
     }
     let name = path.file_name().unwrap_or_default().display();
     let Stamp { bytes, modified_ns } = stamp;
-    fs::write(record, format!("{sha256}  {name}\n{STAMP} {bytes} {modified_ns}\n"))
+    files::replace(&record, format!("{sha256}  {name}\n{STAMP} {bytes} {modified_ns}\n"))
 }
 
 /// Returns the recorded digest of the file of `source`, even if the file has changed since.

@@ -258,6 +258,16 @@ impl Message {
             prefix: Given::default(),
         }
     }
+
+    /// Memory that it holds, about.
+    pub fn memory_bytes(&self) -> usize {
+        let texts = [&self.name, &self.reasoning_content, &self.tool_call_id];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let content = self.content.as_ref().map_or(0, Content::memory_bytes);
+        let calls = self.tool_calls.iter().flatten().map(ToolCall::memory_bytes).sum::<usize>();
+        let call = self.function_call.as_ref().map_or(0, FunctionCall::memory_bytes);
+        size_of::<Self>() + texts + content + calls + call
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -74,6 +74,12 @@ impl<'de> Deserialize<'de> for Part {
     }
 }
 
+impl Part {
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.kind.len() + self.text.as_ref().map_or(0, String::len)
+    }
+}
+
 impl Content {
     /// All text, parts joined by newlines.
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
@@ -84,6 +90,14 @@ impl Content {
                     parts.iter().filter_map(|part| part.text.as_deref()).collect();
                 texts.join("\n").into()
             }
+        }
+    }
+
+    /// Memory that it holds besides itself, about.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Parts(parts) => parts.iter().map(Part::memory_bytes).sum(),
         }
     }
 

@@ -175,6 +175,21 @@ pub struct FunctionCall {
     pub arguments: String,
 }
 
+impl ToolCall {
+    /// Memory that it holds, about.
+    pub fn memory_bytes(&self) -> usize {
+        let function = self.function.as_ref().map_or(0, FunctionCall::memory_bytes);
+        size_of::<Self>() + self.id.len() + self.kind.len() + function
+    }
+}
+
+impl FunctionCall {
+    /// Memory that it holds besides itself, about.
+    pub fn memory_bytes(&self) -> usize {
+        self.name.len() + self.arguments.len()
+    }
+}
+
 fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

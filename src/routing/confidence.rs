@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adequacy::logistic;
 use super::signals::Signals;
+use crate::files;
 
 /// Name of the fitted weights within a router's folder.
 pub const CONFIDENCE_FILE: &str = "cascade.json";
@@ -155,12 +156,10 @@ impl Confidence {
         found.copied().unwrap_or_default()
     }
 
-    /// Writes `dir/cascade.json` through a temporary file, so that a reader never sees half a file.
+    /// Writes `dir/cascade.json`.
     pub fn save(&self, dir: &Path) -> std::io::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
-        let (path, fresh) = (dir.join(CONFIDENCE_FILE), dir.join(format!("{CONFIDENCE_FILE}.new")));
-        std::fs::write(&fresh, text)?;
-        std::fs::rename(&fresh, &path)
+        files::replace(&dir.join(CONFIDENCE_FILE), text)
     }
 
     /// The same with other weights for some models.

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::files;
+
 /// Name of the reference within a router's folder.
 pub const REFERENCE_FILE: &str = "reference.json";
 /// Raised when the meaning of a field changes.
@@ -77,7 +79,7 @@ impl Reference {
     /// Writes `dir/reference.json`.
     pub fn save(&self, dir: &Path) -> std::io::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
-        std::fs::write(dir.join(REFERENCE_FILE), text)
+        files::replace(&dir.join(REFERENCE_FILE), text)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, ReferenceError> {

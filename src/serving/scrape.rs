@@ -54,9 +54,9 @@ impl Gateway {
         let longest_gap = books.devices.iter().map(|device| device.gap).max().unwrap_or_default();
         mirror(&metrics.energy_meter_gap_seconds_total, longest_gap.as_secs_f64());
         mirror(&metrics.energy_meter_cpu_seconds_total, books.meter_cpu.as_secs_f64());
-        let records =
-            [("written", self.receipts.sink.written()), ("dropped", self.receipts.sink.dropped())];
-        for (outcome, count) in records {
+        let sink = &self.receipts.sink;
+        mirror_count(&metrics.traffic_log_errors_total, sink.errors());
+        for (outcome, count) in [("written", sink.written()), ("dropped", sink.dropped())] {
             mirror_count(
                 &metrics.traffic_records_total.get_or_create(&LogLabels { outcome }),
                 count,

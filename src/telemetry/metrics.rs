@@ -209,8 +209,11 @@ metrics! {
         /// The operator's electricity for settled attempts, in US dollars, where its price is
         /// configured.
         pub electricity_dollars_total: Family<ModelLabels, FloatCounter> = Family::default(),
-        /// Records of the traffic log, written or dropped.
+        /// Records of the traffic log: written (whole in a file of the log) or dropped (lost to a
+        /// full queue, or to a disk or a folder that could not be written).
         pub traffic_records_total: Family<LogLabels, Counter> = Family::default(),
+        /// Writes of the traffic log, and tries to open its file, that failed.
+        pub traffic_log_errors_total: Counter = Counter::default(),
         /// 1, with the version of this build.
         pub build_info: Family<BuildLabels, Gauge> = Family::default(),
     }

@@ -32,6 +32,15 @@ impl Annotation {
         }
     }
 
+    /// Memory that it holds, about.
+    pub fn memory_bytes(&self) -> usize {
+        let comment = match self {
+            Self::Feedback(feedback) => feedback.comment.as_ref().map_or(0, String::len),
+            Self::Signal(_) => 0,
+        };
+        size_of::<Self>() + comment
+    }
+
     /// Time of the annotation, milliseconds since the Unix epoch.
     pub fn unix_ms(&self) -> u64 {
         match self {

@@ -2,7 +2,6 @@
 //!
 //! Reads only the file of the day on which the id was made. Blocks: not for serving threads.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
@@ -10,19 +9,20 @@ use uuid::Uuid;
 
 use super::record::Record;
 use super::segment::segment_path;
+use crate::files::{self, FileError};
 
 /// A record's id is within the first bytes of its line.
 const HEAD_BYTES: usize = 128;
 
 /// The record of the request, without annotations; `None` if the log does not hold it.
-pub fn find(dir: &Path, id: &str) -> io::Result<Option<Record>> {
+pub fn find(dir: &Path, id: &str) -> Result<Option<Record>, FileError> {
     // Ids are UUIDs of version 7, made at arrival, and hold that time.
     let Some(made) = Uuid::try_parse(id).ok().and_then(|id| id.get_timestamp()) else {
         return Ok(None);
     };
-    let file = match File::open(segment_path(dir, made.to_unix().0)) {
+    let file = match files::open_read(&segment_path(dir, made.to_unix().0)) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let wanted = format!("\"request_id\":\"{id}\"");

@@ -84,9 +84,15 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, LogError> {
     let mut files = Vec::new();
     for entry in path.read_dir().map_err(failed)? {
         let file = entry.map_err(failed)?.path();
-        if file.extension().is_some_and(|extension| extension == "jsonl") {
-            files.push(file);
+        if file.extension().is_none_or(|extension| extension != "jsonl") {
+            continue;
         }
+        // A FIFO would be waited for.
+        if file.metadata().is_ok_and(|found| !found.is_file()) {
+            let source = io::Error::other("not a regular file");
+            return Err(LogError::Read { path: file, source });
+        }
+        files.push(file);
     }
     files.sort();
     if files.is_empty() { Err(LogError::Empty(path.to_owned())) } else { Ok(files) }

@@ -61,6 +61,16 @@ pub struct Record {
     pub prompt: Option<Prompt>,
 }
 
+impl Record {
+    /// Memory that it holds, about: its own, what every record has besides, and a stored prompt.
+    pub fn memory_bytes(&self) -> usize {
+        let prompt = self.prompt.as_ref().map_or(0, Prompt::memory_bytes);
+        let attempts = self.receipt.attempts.len() * size_of::<Attempt>();
+        let candidates = self.receipt.candidates.len() * size_of::<EvaluatedCandidate>();
+        size_of::<Self>() + attempts + candidates + self.receipt.reason.len() + prompt
+    }
+}
+
 fn certain() -> f64 {
     1.0
 }
@@ -93,6 +103,13 @@ impl Prompt {
                 let digest = Sha256::digest(json);
                 Some(Self::Sha256(format!("{:x}", Bytes::copy_from_slice(&digest))))
             }
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Sha256(digest) => digest.len(),
+            Self::Messages(messages) => messages.iter().map(Message::memory_bytes).sum(),
         }
     }
 }

@@ -4,93 +4,33 @@
 //! Serving hands over an owned entry and never waits for a disk. Entries that are queued together
 //! leave in one write of whole lines, so a kill loses at most the queue and the line being written.
 //! When the thread cannot keep up, records are dropped and counted rather than queued without
-//! bound.
+//! bound. `written` counts what is whole in a file of the log, `dropped` the rest.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
-use super::feedback::Annotation;
-use super::record::Record;
-use super::segment::{Segment, day_of_ms, today};
-
-/// Capacity of the queue; about 4 MiB of records.
-const QUEUE_RECORDS: usize = 1024;
+use super::outage::Outage;
+use super::queue::{Entry, LogCounts, Queued, RecordSink, queue};
+use super::segment::{Segment, SegmentError, today};
 
 /// Most entries of one write.
 const BATCH_ENTRIES: usize = 128;
 
+/// Most bytes of lines of one write, unless a single line is longer.
+const BATCH_BYTES: usize = 4 << 20;
+
 /// Most memory that the buffer of lines keeps between writes.
 const LINES_BYTES_KEPT: usize = 1 << 20;
 
-/// One line to write.
-#[derive(Debug)]
-pub enum Entry {
-    Record(Arc<Record>),
-    Annotation(Annotation),
-}
-
-impl Entry {
-    fn day(&self) -> u64 {
-        day_of_ms(match self {
-            Self::Record(record) => record.unix_ms,
-            Self::Annotation(annotation) => annotation.unix_ms(),
-        })
-    }
-
-    /// Appends the line; leaves `lines` as it was on an error.
-    fn write_line(&self, lines: &mut Vec<u8>) -> serde_json::Result<()> {
-        let before = lines.len();
-        let written = match self {
-            Self::Record(record) => serde_json::to_writer(&mut *lines, record),
-            Self::Annotation(annotation) => serde_json::to_writer(&mut *lines, annotation),
-        };
-        match written {
-            Ok(()) => lines.push(b'\n'),
-            Err(_) => lines.truncate(before),
-        }
-        written
-    }
-}
-
-/// Queue of the writer thread. Cheap to clone; never blocks.
-#[derive(Clone)]
-pub struct RecordSink {
-    dir: Arc<Path>,
-    queue: SyncSender<Entry>,
-    counts: Arc<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    written: AtomicU64,
-    dropped: AtomicU64,
-}
-
-impl RecordSink {
-    pub fn write(&self, entry: Entry) {
-        if self.queue.try_send(entry).is_err() {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Folder of the log.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// Records on disk so far.
-    pub fn written(&self) -> u64 {
-        self.counts.written.load(Ordering::Relaxed)
-    }
-
-    /// Records lost to a full queue or a failing disk.
-    pub fn dropped(&self) -> u64 {
-        self.counts.dropped.load(Ordering::Relaxed)
-    }
+/// Why the log cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
 }
 
 /// Owner of the writer thread.
@@ -99,17 +39,17 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Opens the log folder, creating it if needed, and starts the thread.
-    pub fn start(dir: &Path) -> io::Result<(Self, RecordSink)> {
-        std::fs::create_dir_all(dir)?;
+    /// Opens the log, creating its folder if needed, and starts the thread.
+    pub fn start(dir: &Path) -> Result<(Self, RecordSink), StartError> {
         let segment = Segment::open(dir, today())?;
-        let counts = Arc::new(Counts::default());
-        let (queue, entries) = sync_channel(QUEUE_RECORDS);
-        let mut batches = Batches { segment, counts: Arc::clone(&counts), healthy: true };
+        let (sink, entries) = queue(dir);
+        let mut batches =
+            Batches { segment, counts: sink.counts(), outage: None, lines: Vec::new(), queued: 0 };
         let thread = thread::Builder::new()
             .name("traffic-log".into())
-            .spawn(move || batches.write_all(&entries))?;
-        Ok((Self { thread }, RecordSink { dir: dir.into(), queue, counts }))
+            .spawn(move || batches.write_all(&entries))
+            .map_err(StartError::Thread)?;
+        Ok((Self { thread }, sink))
     }
 
     /// Blocks until every queued record is on disk. Every [`RecordSink`] must be dropped first.
@@ -123,60 +63,101 @@ impl LogWriter {
 /// State of the writer thread.
 struct Batches {
     segment: Segment,
-    counts: Arc<Counts>,
-    /// The last write succeeded.
-    healthy: bool,
+    counts: Arc<LogCounts>,
+    /// Since the last write failed.
+    outage: Option<Outage>,
+    /// Lines of the next write, and their number.
+    lines: Vec<u8>,
+    queued: u64,
 }
 
 impl Batches {
-    fn write_all(&mut self, entries: &Receiver<Entry>) {
-        let mut lines = Vec::new();
+    fn write_all(&mut self, entries: &Receiver<Queued>) {
         while let Ok(first) = entries.recv() {
-            let more = entries.try_iter().take(BATCH_ENTRIES - 1);
-            let mut queued = 0;
-            for entry in std::iter::once(first).chain(more) {
-                if entry.day() > self.segment.day() {
-                    self.flush(&mut lines, &mut queued);
-                    let opened = self.segment.roll(entry.day());
-                    if let Err(error) = opened {
-                        self.drop_records(1, &error);
-                        continue;
-                    }
-                }
-                match entry.write_line(&mut lines) {
-                    Ok(()) => queued += 1,
-                    Err(error) => self.drop_records(1, &error.into()),
-                }
+            let mut taken = 1;
+            self.take(&first);
+            drop(first);
+            // An entry counts against the queue until it is dropped, after it has become a line.
+            while taken < BATCH_ENTRIES
+                && self.lines.len() < BATCH_BYTES
+                && let Ok(entry) = entries.try_recv()
+            {
+                self.take(&entry);
+                taken += 1;
             }
-            self.flush(&mut lines, &mut queued);
+            self.flush();
+            if taken < BATCH_ENTRIES {
+                self.counts.end_overflow();
+            }
+        }
+        if let Some(outage) = self.outage.take() {
+            outage.never_ended();
         }
     }
 
-    /// Writes and counts the `queued` lines, and empties both.
-    fn flush(&mut self, lines: &mut Vec<u8>, queued: &mut u64) {
-        let all = std::mem::take(queued);
+    /// Adds an entry to the next write, after what belongs to another file has been written.
+    fn take(&mut self, queued: &Queued) {
+        let Some(entry) = queued.entry() else { return self.reopen() };
+        // Back as well as forth: a clock that was set for a while must not move the log for good.
+        if entry.day() != self.segment.day() {
+            self.flush();
+            self.segment.turn_to(entry.day());
+        }
+        match write_line(entry, &mut self.lines) {
+            Ok(()) => self.queued += 1,
+            Err(error) => {
+                self.counts.drop_records(1);
+                tracing::error!(%error, "a record of the traffic log has no form in JSON");
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.flush();
+        match self.segment.reopen() {
+            Ok(()) => tracing::info!("reopened the traffic log"),
+            Err(error) => self.fail(0, &error),
+        }
+    }
+
+    /// Writes and counts the lines of the batch, and empties it.
+    fn flush(&mut self) {
+        let all = std::mem::take(&mut self.queued);
         if all == 0 {
             return;
         }
-        let (written, outcome) = self.segment.append(lines);
-        self.counts.written.fetch_add(written, Ordering::Relaxed);
-        match outcome {
-            Ok(()) => self.healthy = true,
-            Err(error) => self.drop_records(all - written, &error),
-        }
-        lines.clear();
+        let (written, outcome) = self.segment.append(&self.lines);
+        self.lines.clear();
         // A burst of long prompts must not hold its memory for good.
-        lines.shrink_to(LINES_BYTES_KEPT);
+        self.lines.shrink_to(LINES_BYTES_KEPT);
+        self.counts.wrote(written);
+        match outcome {
+            Ok(()) => {
+                if let Some(outage) = self.outage.take() {
+                    outage.ended();
+                }
+            }
+            Err(error) => self.fail(all - written, &error),
+        }
     }
 
-    fn drop_records(&mut self, count: u64, error: &io::Error) {
-        self.counts.dropped.fetch_add(count, Ordering::Relaxed);
-        // Once per outage: a full disk must not fill the process log as well.
-        if std::mem::take(&mut self.healthy) {
-            tracing::error!(
-                error = %error,
-                "cannot write the traffic log; requests are served but not logged until it can be written"
-            );
-        }
+    fn fail(&mut self, lost: u64, error: &SegmentError) {
+        self.counts.failed();
+        self.counts.drop_records(lost);
+        self.outage.get_or_insert_with(|| Outage::begun(error)).lose(lost);
     }
+}
+
+/// Appends the line of an entry; leaves `lines` as it was on an error.
+fn write_line(entry: &Entry, lines: &mut Vec<u8>) -> serde_json::Result<()> {
+    let before = lines.len();
+    let written = match entry {
+        Entry::Record(record) => serde_json::to_writer(&mut *lines, record),
+        Entry::Annotation(annotation) => serde_json::to_writer(&mut *lines, annotation),
+    };
+    match written {
+        Ok(()) => lines.push(b'\n'),
+        Err(_) => lines.truncate(before),
+    }
+    written
 }

@@ -8,4 +8,5 @@ mod pull_faults;
 mod pull_hub;
 mod ready;
 mod serve;
+mod disk;
 mod traffic_log;

@@ -8,6 +8,7 @@ mod graph;
 mod prose;
 mod source;
 mod structure;
+mod unsafe_list;
 
 use source::{sources, sources_below};
 
@@ -51,6 +52,18 @@ fn rooms_are_entered_by_their_entries_only() {
 #[test]
 fn unsafe_code_has_its_places() {
     report(&structure::unsafe_code(&sources()));
+}
+
+/// `make unsafe-list` writes the list instead.
+#[test]
+fn the_list_of_unsafe_code_is_current() {
+    let (list, missing) = unsafe_list::list(&sources());
+    report(&missing);
+    if std::env::var_os("WATTGATE_WRITE_UNSAFE_LIST").is_some() {
+        return std::fs::write(unsafe_list::LIST, list).unwrap();
+    }
+    let kept = std::fs::read_to_string(unsafe_list::LIST).unwrap_or_default();
+    assert!(kept == list, "{} is not current: run `make unsafe-list`", unsafe_list::LIST);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::app::harness::with_gateway;
 use crate::cli::console::{note, say};
 use crate::config::{Config, Engine};
 use crate::energy::{Calibration, Profile};
+use crate::files;
 use crate::measure::calibrate::{self, Load, Steps};
 use crate::measure::today;
 use crate::measure::wall::{Reading, WallMeter, read_csv};
@@ -80,7 +81,8 @@ async fn steps(
         step: Duration::from_secs(args.step_seconds),
     };
     let timeout = Duration::from_millis(llama.load_timeout_ms);
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    files::create_private_dir(&args.out)
+        .with_context(|| format!("cannot make {}", args.out.display()))?;
     let (steps, readings) = with_gateway(&raw, model, &args.out, async |gateway| {
         gateway.until_ready(model, timeout).await?;
         let total = levels.len();

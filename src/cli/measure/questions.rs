@@ -14,6 +14,7 @@ use crate::app::harness::with_gateway;
 use crate::cli::console::{note, say};
 use crate::config::{Config, Engine, weights};
 use crate::energy::{Hardware, Profile};
+use crate::files;
 use crate::measure::{
     Journal, ModelBaseline, Plan, Row, SamplingOptions, Settings, Suite, SuiteError, Summary,
     html_report, run, today, update_profile,
@@ -54,7 +55,7 @@ pub(super) async fn measure(
             done
         });
         baselines.insert(name.clone(), baseline.await?);
-        fs::write(args.out.join(BASELINES_FILE), serde_json::to_vec(&baselines)?)?;
+        files::replace(&args.out.join(BASELINES_FILE), serde_json::to_vec(&baselines)?)?;
     }
     let summary = Summary::of(journal.rows(), settings, &baselines, today());
     write(args, config, &summary)
@@ -130,8 +131,8 @@ fn write(args: &MeasureArgs, config: &Config, summary: &Summary) -> anyhow::Resu
     profile.save(&path)?;
     let (json, html) = (args.out.join("summary.json"), args.out.join("report.html"));
     let text = serde_json::to_string_pretty(summary)?;
-    fs::write(&json, &text).with_context(|| format!("cannot write {}", json.display()))?;
-    fs::write(&html, html_report::render(summary)?)
+    files::replace(&json, &text).with_context(|| format!("cannot write {}", json.display()))?;
+    files::replace(&html, html_report::render(summary)?)
         .with_context(|| format!("cannot write {}", html.display()))?;
     if args.json {
         say(&text);

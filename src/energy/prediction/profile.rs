@@ -13,6 +13,7 @@ use super::calibration::Calibration;
 use crate::energy::figure::{Quality, Source};
 use crate::energy::hardware::Hardware;
 use crate::energy::work::{TokenWeights, Tokens};
+use crate::files;
 use crate::units::{Joules, Watts};
 
 /// Version of the file format; incremented when a field changes its meaning.
@@ -199,8 +200,7 @@ impl Profile {
         let text = format!(
             "# Written by `wattgate measure`; name it as `profile` in [energy]. Joules are marginal, seconds from arrival.\n{text}"
         );
-        let part = path.with_extension("part");
-        fs::write(&part, text).and_then(|()| fs::rename(&part, path)).map_err(failed)
+        files::replace(path, text).map_err(failed)
     }
 
     pub fn model(&self, name: &str) -> Option<&ModelProfile> {

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::model::{AdequacyModel, Head};
+use crate::files;
 use crate::routing::text::{BUCKETS, FeatureSchema, STRUCTURE};
 
 /// Name of the weights within a router's folder.
@@ -44,16 +45,13 @@ impl AdequacyModel {
         decode(&bytes).map_err(|source| AdequacyError::File { path, source: Box::new(source) })
     }
 
-    /// Writes `dir/model.bin`, creating `dir`: a temporary file that is then renamed, so that a
-    /// reader never sees half a file.
+    /// Writes `dir/model.bin`, creating `dir`.
     pub fn save(&self, dir: &Path) -> Result<(), AdequacyError> {
         let path = dir.join(MODEL_FILE);
         let io = |source| AdequacyError::Io { path: path.clone(), source };
         let bytes = encode(self)?;
         fs::create_dir_all(dir).map_err(io)?;
-        let fresh = dir.join(format!("{MODEL_FILE}.new"));
-        fs::write(&fresh, bytes).map_err(io)?;
-        fs::rename(&fresh, &path).map_err(io)
+        files::replace(&path, bytes).map_err(io)
     }
 }
 

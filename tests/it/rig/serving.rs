@@ -22,19 +22,30 @@ impl Serving {
     }
 
     pub fn start_in(dir: TempDir) -> Self {
-        Self::start_with_env(dir, &[])
+        let command = serve(dir.path(), "127.0.0.1:0");
+        Self::start_by(command, dir)
     }
 
     /// With these environment variables.
     pub fn start_with_env(dir: TempDir, env: &[(&str, &str)]) -> Self {
+        let mut command = serve(dir.path(), "127.0.0.1:0");
+        command.envs(env.iter().copied());
+        Self::start_by(command, dir)
+    }
+
+    /// Starts by a command that becomes the gateway.
+    pub fn start_by(mut command: Command, dir: TempDir) -> Self {
         let log = std::fs::File::create(dir.path().join("process.log")).unwrap();
-        let mut serve = serve(dir.path(), "127.0.0.1:0");
-        serve.envs(env.iter().copied());
-        let mut child = serve.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix("listening on ").expect("serve says where it listens");
         Self { url: url.to_owned(), child, dir }
+    }
+
+    /// What the process has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("process.log")).unwrap()
     }
 
     pub fn pid(&self) -> u32 {
