@@ -72,6 +72,8 @@ impl Answering {
         let io = TokioIo::new(WatchedIo(Arc::clone(&wire)));
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut check = tokio::time::interval(patience.idle.min(patience.unread) / 4);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut was_idle = false;
         let mut closed = pin!(half_closed::closed(&wire));
         let mut half_closed: Option<HalfClosed> = None;
         let mut look = tokio::time::interval(half_closed::LOOK_EVERY);
@@ -88,7 +90,9 @@ impl Answering {
                     return;
                 }
                 _ = check.tick() => match activity.verdict(patience, Instant::now()) {
-                    Verdict::Live => {}
+                    Verdict::Live => was_idle = false,
+                    // After a stall of the process a request may have come that is not read yet.
+                    Verdict::Idle if !was_idle => was_idle = true,
                     verdict => {
                         tracing::debug!(?verdict, "a connection was closed");
                         return;

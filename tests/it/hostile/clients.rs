@@ -16,7 +16,7 @@ use crate::rig::raw_http::{h2, post, read_to_end, read_until, sent, until_closed
 use crate::rig::unruly_upstream::{Step, UnrulyUpstream};
 
 /// How long a client that behaves may wait beside others, on a loaded machine.
-const PROMPTLY: Duration = Duration::from_secs(5);
+const PROMPTLY: Duration = Duration::from_secs(20);
 
 /// A gateway with one cloud model, `cloud`, and short limits.
 async fn gateway(upstream: &MockUpstream) -> TestApp {
