@@ -168,14 +168,8 @@ impl Local {
         let observer: Arc<dyn EngineObserver> = Arc::clone(&recorder) as _;
         let binary = PathBuf::from(env!("CARGO_BIN_EXE_wattgate"));
         let residency = MemoryBudget::new(u64::MAX, 2);
-        let model = LocalModel {
-            name: "smol".into(),
-            config,
-            gguf,
-            binary,
-            cpu,
-            sandbox: Sandbox::Auto,
-        };
+        let model =
+            LocalModel { name: "smol".into(), config, gguf, binary, cpu, sandbox: Sandbox::Auto };
         let (backend, supervisor) = local_model(model, observer, residency);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -44,8 +44,8 @@ pub(crate) enum Verdict {
 }
 
 impl Trials {
-    /// Tries to compile within the patience. An unfinal trial that takes too long has no verdict but
-    /// the error.
+    /// Tries to compile within the patience. An unfinal trial that takes too long has no verdict
+    /// but the error.
     pub(crate) fn verdict(
         &self,
         helpers: &HelperPool,

@@ -66,8 +66,8 @@ impl<'a, B: Block> Job<'a, B> {
         groups * part / parts..groups * (part + 1) / parts
     }
 
-    /// Calls `tile(first vector, number of vectors)` until all vectors are covered, with the greatest
-    /// of the `widths` that is left; these ascend from 1.
+    /// Calls `tile(first vector, number of vectors)` until all vectors are covered, with the
+    /// greatest of the `widths` that is left; these ascend from 1.
     pub(super) fn tiles(&self, widths: &[usize], mut tile: impl FnMut(usize, usize)) {
         let vectors = self.vectors.len() / self.blocks;
         let mut first = 0;
