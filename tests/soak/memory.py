@@ -2,8 +2,8 @@
 
 from statistics import linear_regression
 
-# Receipts fill their bounded store and allocators their arenas before memory is even.
-SETTLED_SHARE = 0.5
+# The gateway remembers 4,096 receipts; until then memory grows by design.
+STORE_FULL_REQUESTS = 4500
 # Below this a slope says more of the moment than of a leak.
 SETTLED_SECONDS = 300.0
 SLOPE_KIB_PER_MINUTE_MAX = 100.0
@@ -11,10 +11,7 @@ GROWTH_KIB_MAX = 96 << 10
 
 
 def slope_kib_per_minute(samples: list[tuple[float, int]]) -> float | None:
-    """Of samples (seconds, KiB), over their later part; `None` where that is too short."""
-    ends = samples[-1][0]
-    begins = samples[0][0] + (ends - samples[0][0]) * SETTLED_SHARE
-    later = [sample for sample in samples if sample[0] >= begins]
-    if ends - begins < SETTLED_SECONDS:
+    """Of samples (seconds, KiB) since the store was full; `None` if they span too little time."""
+    if not samples or samples[-1][0] - samples[0][0] < SETTLED_SECONDS:
         return None
-    return linear_regression(*zip(*later, strict=True)).slope * 60
+    return linear_regression(*zip(*samples, strict=True)).slope * 60

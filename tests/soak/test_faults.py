@@ -13,7 +13,7 @@ from soak.exchange import STUCK, exchange
 from soak.faults import Faults
 from soak.gateway import SLOTS, Gateway
 from soak.load import EXPECTED, SHARE, Load, chat
-from soak.memory import GROWTH_KIB_MAX, SLOPE_KIB_PER_MINUTE_MAX, slope_kib_per_minute
+from soak.memory import GROWTH_KIB_MAX, SLOPE_KIB_PER_MINUTE_MAX, STORE_FULL_REQUESTS, slope_kib_per_minute
 from soak.records import Records
 from soak.upstream import Upstream
 
@@ -90,6 +90,7 @@ async def storm(gateway: Gateway, upstream: Upstream) -> None:
     faults = Faults(gateway, upstream, load, records).all
     pause = min(SECONDS / (len(faults) + 1), PAUSE_SECONDS_MAX)
     memory: list[tuple[float, int]] = []
+    settled: list[tuple[float, int]] = []
     happened = 0
     stood_still = False
     print(f"{capacity:.1f} chats/s at most; {rate:.1f} requests/s; a fault every {pause:.0f} s for {SECONDS:.0f} s")
@@ -110,6 +111,8 @@ async def storm(gateway: Gateway, upstream: Upstream) -> None:
         nonlocal stood_still
         while True:
             memory.append((time.monotonic(), gateway.rss_kib()))
+            if load.statuses[200] > STORE_FULL_REQUESTS:
+                settled.append(memory[-1])
             await asyncio.sleep(WATCH_SECONDS)
             late = time.monotonic() - memory[-1][0] - WATCH_SECONDS
             if late > LATE_SECONDS_MAX:
@@ -128,13 +131,13 @@ async def storm(gateway: Gateway, upstream: Upstream) -> None:
 
     await until(lambda: nothing_is_held(gateway), SETTLE_SECONDS)
     await until(lambda: keep_books(gateway, load, records), SETTLE_SECONDS)
-    slope = slope_kib_per_minute(memory)
+    slope = slope_kib_per_minute(settled)
     growth = memory[-1][1] - memory[0][1]
     logged, annotations = records.read()
     dropped = (await gateway.metrics()).value("wattgate_traffic_records_total", outcome="dropped")
     print(f"answers by status (0: cut off): {dict(sorted(load.statuses.items()))}")
     print(f"{len(logged)} records and {annotations} other lines logged, {dropped:.0f} dropped; {len(load.accepted)} accepted")
-    print(f"memory {memory[0][1]} to {memory[-1][1]} KiB, slope of the later part {slope} KiB/min")
+    print(f"memory {memory[0][1]} to {memory[-1][1]} KiB, slope {slope} KiB/min (None: too short to say)")
     assert happened >= len(faults) or SECONDS < ALL_FAULTS_SECONDS, f"only {happened} of {len(faults)} faults"
     # Replies to clients that stood still are cut off, or time out as soon as they go on.
     expected = EXPECTED | {STUCK} if stood_still else EXPECTED
