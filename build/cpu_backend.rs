@@ -65,33 +65,29 @@ pub(crate) fn build() {
         let source = llama_cpp_source();
         source.unwrap_or_else(|missing| panic!("the sources of llama.cpp: {missing}")).join("ggml")
     };
-    let has_variants = target("OS") == "linux" && target("ENV") == "gnu";
-    match env::var("RUSTC_WORKSPACE_WRAPPER").as_deref() {
-        // Lints link nothing.
-        Ok(wrapper) if wrapper.ends_with("clippy-driver") => {
-            if has_variants {
-                println!("cargo:rustc-cfg=cpu_variants");
-            }
+    let wrapper = env::var("RUSTC_WORKSPACE_WRAPPER").unwrap_or_default();
+    let lints = wrapper.ends_with("clippy-driver");
+    let fuzzes = !wrapper.is_empty() && !lints;
+    // Fuzz targets evaluate no model.
+    let has_variants = target("OS") == "linux" && target("ENV") == "gnu" && !fuzzes;
+    if has_variants {
+        println!("cargo:rustc-cfg=cpu_variants");
+    }
+    // Lints link nothing.
+    if has_variants && !lints {
+        let mut archive = cc::Build::new();
+        for (name, flags) in VARIANTS {
+            archive.object(variant(&ggml(), name, &flags.join(" ")));
         }
-        Err(_) if has_variants => {
-            println!("cargo:rustc-cfg=cpu_variants");
-            let mut archive = cc::Build::new();
-            for (name, flags) in VARIANTS {
-                archive.object(variant(&ggml(), name, &flags.join(" ")));
-            }
-            archive.compile("wattgate_cpu_variants");
-        }
-        // Other systems, and fuzz targets, which evaluate no model.
-        _ if cfg!(feature = "cpu-kernels") => {
-            compiler(&ggml(), "c++17").file(BRIDGE).compile("wattgate_kernels");
-        }
-        _ => {}
+        archive.compile("wattgate_cpu_variants");
+    } else if cfg!(feature = "cpu-kernels") && !lints {
+        compiler(&ggml(), "c++17").file(BRIDGE).compile("wattgate_kernels");
     }
 }
 
 /// The backend, and the bridge, for one variant in one object file.
 fn variant(ggml: &Path, name: &str, flags: &str) -> PathBuf {
-    let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join(name);
+    let folder = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(name);
     fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut parts = vec![backend(ggml, &folder, flags)];
     if cfg!(feature = "cpu-kernels") {
@@ -114,7 +110,8 @@ fn variant(ggml: &Path, name: &str, flags: &str) -> PathBuf {
 /// next run of this script.
 fn backend(ggml: &Path, folder: &Path, flags: &str) -> PathBuf {
     let (object, inputs) = (folder.join("backend.o"), folder.join("backend.inputs"));
-    let made_of = format!("{ggml:?} {flags} {C_SOURCES:?} {CPP_SOURCES:?} {DEFINITIONS:?}");
+    let source = ggml.display();
+    let made_of = format!("{source} {flags} {C_SOURCES:?} {CPP_SOURCES:?} {DEFINITIONS:?}");
     if object.exists() && fs::read_to_string(&inputs).is_ok_and(|last| last == made_of) {
         return object;
     }
@@ -122,12 +119,12 @@ fn backend(ggml: &Path, folder: &Path, flags: &str) -> PathBuf {
     for (standard, sources) in [("gnu11", &C_SOURCES[..]), ("gnu++17", &CPP_SOURCES)] {
         let mut build = compiler(ggml, standard);
         build.out_dir(folder).opt_level(3).define("NDEBUG", None).flag("-fopenmp");
-        DEFINITIONS.iter().for_each(|(key, value)| {
-            build.define(key, *value);
-        });
-        flags.split(' ').for_each(|flag| {
+        for (key, value) in DEFINITIONS {
+            build.define(key, value);
+        }
+        for flag in flags.split(' ') {
             build.flag(flag);
-        });
+        }
         build.files(sources.iter().map(|source| ggml.join("src/ggml-cpu").join(source)));
         objects.extend(build.compile_intermediates());
     }

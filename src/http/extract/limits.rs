@@ -1,6 +1,8 @@
 //! Most elements of a request, whatever model it is for: each costs time on threads that all
 //! requests share. Pure.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::fields::wrong;
@@ -20,7 +22,7 @@ pub struct RequestLimits {
     pub parts: u32,
     /// Stop strings. Default 128. Local models take 16, OpenAI 4.
     pub stops: u32,
-    /// Tokens in `logit_bias`. Default 1024.
+    /// Tokens in `logit_bias`. Default 65,536.
     pub logit_biases: u32,
     /// Texts to choose an answer from. Default 1000.
     pub choices: u32,
@@ -33,7 +35,7 @@ impl Default for RequestLimits {
             messages: 10_000,
             parts: 20_000,
             stops: 128,
-            logit_biases: 1024,
+            logit_biases: 65_536,
             choices: 1000,
         }
     }
@@ -85,7 +87,7 @@ impl RequestLimits {
         bias: Option<&std::collections::BTreeMap<u32, T>>,
     ) -> Result<(), ApiError> {
         within("stop", stop.map_or(0, |stop| stop.0.len()), self.stops, "strings")?;
-        within("logit_bias", bias.map_or(0, |bias| bias.len()), self.logit_biases, "tokens")
+        within("logit_bias", bias.map_or(0, BTreeMap::len), self.logit_biases, "tokens")
     }
 
     fn check_choices(&self, fields: &ConstraintFields<'_>) -> Result<(), ApiError> {

@@ -124,6 +124,8 @@ async fn an_engine_dies_with_its_gateway_in_every_state() {
             let models = tempfile::tempdir().unwrap();
             let serving = Serving::start(&fake_model(models.path(), "smol", script, ""));
             let pid = eventually(|| async { engine_of(serving.pid()) }).await;
+            // One that is stopped before its first line has not asked to die with its parent yet.
+            eventually(|| async { (status(pid, "NoNewPrivs") == "1").then_some(()) }).await;
             let client = crate::rig::app::client();
             if asks {
                 let url = format!("{}/v1/models/smol", serving.url);

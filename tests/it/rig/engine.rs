@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wattgate::backends::llama::{
-    Config, CpuCode, EngineObserver, LlamaBackend, LocalModel, MemoryBudget, Phase, Sandbox,
-    StepReport, UnloadReason, local_model,
+    Config, CpuCode, CpuVariant, EngineObserver, LlamaBackend, LocalModel, MemoryBudget, Phase,
+    Sandbox, StepReport, UnloadReason, local_model,
 };
 use wattgate::backends::{Backend, BackendError, Event, EventStream, Job, SchedulingOptions};
 use wattgate::energy::{AttemptObserver, WorkSpan};
@@ -156,9 +156,15 @@ pub fn small() -> Config {
     }
 }
 
+/// CPU code that nearly every machine has: what the small model says hangs on the rounding.
+pub fn common_code() -> CpuCode {
+    let variant = CpuVariant::Haswell;
+    if variant.runs_here() { CpuCode { variant, ..CpuCode::best() } } else { CpuCode::best() }
+}
+
 impl Local {
     pub fn start(config: Config, gguf: PathBuf) -> Self {
-        Self::start_with(config, gguf, CpuCode::best())
+        Self::start_with(config, gguf, common_code())
     }
 
     pub fn start_with(config: Config, gguf: PathBuf, cpu: CpuCode) -> Self {

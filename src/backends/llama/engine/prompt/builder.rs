@@ -182,7 +182,9 @@ impl PromptBuilder {
     ) -> Result<(), Unprepared> {
         let ends = |trial: &Trial| {
             let verdict = self.trials.verdict(&self.helpers, trial, patience, interrupt);
-            verdict.map(|verdict| verdict == Verdict::Ends).map_err(Unprepared::of_trial)
+            verdict
+                .map(|verdict| verdict == Verdict::Ends)
+                .map_err(|error| Unprepared::of_trial(&error))
         };
         if let Some(trial) = submission.constraint.as_ref().and_then(trial_of)
             && !ends(&trial)?
@@ -401,7 +403,7 @@ impl PromptBuilder {
         };
         let rendering = Rendering { turns, tools, variables: variables.to_owned() };
         let rendered = self.helpers.render(rendering, time.cpu, interrupt);
-        let rendered = rendered.map_err(|e| Unprepared::of_rendering(e, time.is_final))?;
+        let rendered = rendered.map_err(|e| Unprepared::of_rendering(&e, time.is_final))?;
         rendered.map_err(|reason| Refusal::Template(reason).into())
     }
 

@@ -16,17 +16,17 @@ pub(crate) enum Unprepared {
 }
 
 impl Unprepared {
-    pub(super) fn of_trial(error: HelperError) -> Self {
+    pub(super) fn of_trial(error: &HelperError) -> Self {
         match error {
-            HelperError::Stopped(stopped) => Self::Stopped(stopped),
+            HelperError::Stopped(stopped) => Self::Stopped(*stopped),
             HelperError::TooLong | HelperError::Died => Self::TooLong,
             HelperError::Start(_) => Self::Fault(error.to_string()),
         }
     }
 
-    pub(super) fn of_rendering(error: HelperError, is_final: bool) -> Self {
+    pub(super) fn of_rendering(error: &HelperError, is_final: bool) -> Self {
         match error {
-            HelperError::Stopped(stopped) => Self::Stopped(stopped),
+            HelperError::Stopped(stopped) => Self::Stopped(*stopped),
             HelperError::TooLong if !is_final => Self::TooLong,
             HelperError::TooLong | HelperError::Died => Self::Refused(Refusal::TemplateLimit),
             HelperError::Start(_) => Self::Fault(error.to_string()),

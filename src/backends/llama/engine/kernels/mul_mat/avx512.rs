@@ -128,7 +128,7 @@ impl Unpack for Q4_0 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn unpack(&self, _: usize) -> Weights {
-        plain(nibbles(&self.nibbles), float(&self.scales))
+        plain(&nibbles(&self.nibbles), float(&self.scales))
     }
 }
 
@@ -141,7 +141,7 @@ impl Unpack for Q4_1 {
     unsafe fn unpack(&self, _: usize) -> Weights {
         Weights {
             minima: float(&self.minima),
-            ..plain(nibbles(&self.nibbles), float(&self.scales))
+            ..plain(&nibbles(&self.nibbles), float(&self.scales))
         }
     }
 }
@@ -152,7 +152,7 @@ impl Unpack for Q5_0 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn unpack(&self, _: usize) -> Weights {
-        plain(five_bits(&self.nibbles, &self.fifth_bits), float(&self.scales))
+        plain(&five_bits(&self.nibbles, &self.fifth_bits), float(&self.scales))
     }
 }
 
@@ -166,15 +166,15 @@ impl Unpack for Q8_0 {
         for (quants, bytes) in quants.iter_mut().zip(&self.bytes) {
             *quants = load(bytes);
         }
-        plain(quants, float(&self.scales))
+        plain(&quants, float(&self.scales))
     }
 }
 
 /// Weights with one scale for 32 columns, without minima.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn plain(quants: [__m512i; 8], scales: __m512) -> Weights {
-    Weights { quants, scales: [scales; 2], minima: _mm512_setzero_ps() }
+fn plain(quants: &[__m512i; 8], scales: __m512) -> Weights {
+    Weights { quants: *quants, scales: [scales; 2], minima: _mm512_setzero_ps() }
 }
 
 #[inline]

@@ -18,7 +18,7 @@ impl Unpack for Q4K {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn unpack(&self, step: usize) -> Weights {
-        with_minima(self, step, nibbles(&self.nibbles[step]))
+        with_minima(self, step, &nibbles(&self.nibbles[step]))
     }
 }
 
@@ -30,7 +30,7 @@ impl Unpack for Q5K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn unpack(&self, step: usize) -> Weights {
         let quants = five_bits(&self.low.nibbles[step], &self.fifth_bits[step]);
-        with_minima(&self.low, step, quants)
+        with_minima(&self.low, step, &quants)
     }
 }
 
@@ -68,7 +68,7 @@ impl Unpack for Iq4Xs {
             |quants| _mm512_shuffle_epi8(table, quants),
         );
         let scales = _mm512_mul_ps(float(&self.scale), signed(&self.scales[step]));
-        plain(quants, scales)
+        plain(&quants, scales)
     }
 }
 
@@ -77,7 +77,7 @@ const VALUES: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 1
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn with_minima(block: &Q4K, step: usize, quants: [__m512i; 8]) -> Weights {
+fn with_minima(block: &Q4K, step: usize, quants: &[__m512i; 8]) -> Weights {
     let scales = _mm512_mul_ps(float(&block.scale), unsigned(&block.scales[step]));
     let minima = _mm512_mul_ps(float(&block.least), unsigned(&block.minima[step]));
     Weights { minima: _mm512_sub_ps(_mm512_setzero_ps(), minima), ..plain(quants, scales) }
