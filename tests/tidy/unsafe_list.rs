@@ -38,11 +38,8 @@ pub fn list(sources: &[Source]) -> (String, Vec<String>) {
         .map(|place| (place.function.clone(), place.reason.clone()))
         .collect();
     for (path, places) in found.into_iter().filter(|(_, places)| !places.is_empty()) {
-        let _ = writeln!(
-            text,
-            "\n## `{}`\n\n| in | what | why it is sound |\n| --- | --- | --- |",
-            path
-        );
+        let _ =
+            writeln!(text, "\n## `{path}`\n\n| in | what | why it is sound |\n| --- | --- | --- |");
         for Place { function, kind, mut reason } in places {
             let declared = of_traits.iter().find(|(name, _)| *name == function);
             if let Some((_, given)) = declared.filter(|_| kind == FUNCTION && reason.is_empty()) {
