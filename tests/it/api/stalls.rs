@@ -39,7 +39,7 @@ impl Watchdog {
             // Sleeps while all do, so that an idle gateway costs nothing.
             tokio::time::sleep(Duration::from_millis(1)).await;
             let now = thread_cpu();
-            let took = u64::try_from((now - last).as_micros()).unwrap();
+            let took = u64::try_from(now.saturating_sub(last).as_micros()).unwrap();
             self.longest_us.fetch_max(took, Ordering::Relaxed);
             last = now;
         }
@@ -93,9 +93,8 @@ fn many(count: usize, one: impl Fn(usize) -> Value) -> Value {
 /// Bodies of up to 4 MB, each of another kind of too much.
 fn hostile() -> Vec<(&'static str, String)> {
     let user = |text: String| json!([{"role": "user", "content": text}]);
-    let turn = |at: usize| json!({"role": if at % 2 == 0 { "user" } else { "assistant" }, "content": format!("turn {at}")});
+    let turn = |at: usize| json!({"role": if at.is_multiple_of(2) { "user" } else { "assistant" }, "content": format!("turn {at}")});
     let nothing = json!({});
-    let deep = |open: &str, close: &str| open.repeat(100_000) + &close.repeat(100_000);
     let mut results = vec![json!({"role": "assistant", "tool_calls": many(9000, call)})];
     results.extend(
         (0..9000)
@@ -178,19 +177,22 @@ fn hostile() -> Vec<(&'static str, String)> {
         ("many answers", chat(&user("x".repeat(10_000)), &json!({"n": 8}))),
     ];
     let model = |body: &mut Value| body["model"] = json!("MODEL");
-    let mut texts: Vec<(&str, String)> = bodies
-        .into_iter()
-        .map(|(name, mut body)| {
-            model(&mut body);
-            (name, body.to_string())
-        })
-        .collect();
+    let bodies = bodies.into_iter().map(|(name, mut body)| {
+        model(&mut body);
+        (name, body.to_string())
+    });
+    bodies.chain(odd_json()).collect()
+}
+
+/// Bodies whose JSON is odd.
+fn odd_json() -> [(&'static str, String); 6] {
+    let deep = |open: &str, close: &str| open.repeat(100_000) + &close.repeat(100_000);
     let around = |inner: &str| {
         format!(
             r#"{{"model":"MODEL","messages":[{{"role":"user","content":"hi"}}],{inner},"max_tokens":2}}"#
         )
     };
-    texts.extend([
+    [
         ("deep metadata", around(&format!("\"metadata\":{}", deep("[", "]")))),
         ("deep unknown", around(&format!("\"x\":{}", deep("{\"a\":[", "]}")))),
         (
@@ -203,8 +205,7 @@ fn hostile() -> Vec<(&'static str, String)> {
         ),
         ("wrong at the end", around(&format!("\"x\":\"{}\",\"n\":\"y\"", "a".repeat(4_000_000)))),
         ("no JSON", "{".repeat(4_000_000)),
-    ]);
-    texts
+    ]
 }
 
 #[tokio::test]

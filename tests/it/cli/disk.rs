@@ -201,8 +201,8 @@ async fn a_link_in_place_of_the_log_is_never_written_through() {
 
 #[tokio::test]
 async fn a_log_that_is_no_file_is_refused_at_the_start_and_by_check() {
-    let upstream = MockUpstream::start().await;
     type Make = fn(&Path);
+    let upstream = MockUpstream::start().await;
     let kinds: [(&str, Make); 3] = [
         ("symbolic link", |path| symlink("/dev/null", path).unwrap()),
         ("FIFO", |path| {

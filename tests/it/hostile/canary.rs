@@ -143,6 +143,39 @@ fn leaks(text: &str) -> Vec<&str> {
     text.lines().filter(|line| line.contains(CANARY)).take(3).collect()
 }
 
+/// What an upstream may do instead of answering.
+fn failures() -> [Mode; 7] {
+    [
+        Mode::Status(400),
+        Mode::Status(401),
+        Mode::Status(500),
+        Mode::RateLimited("1"),
+        Mode::CutMidAnswer,
+        Mode::Verbatim(
+            400,
+            "application/json",
+            r#"{"error":{"message":"no: Zq7canary-prompt","code":"Zq7canary-prompt"}}"#,
+        ),
+        Mode::Verbatim(200, "text/html", "Zq7canary-prompt"),
+    ]
+}
+
+/// Half a request, one for another host, and one over HTTP/2.
+async fn send_raw(base: &str) {
+    let address = base.strip_prefix("http://").unwrap().parse().unwrap();
+    let half = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: {CANARY}\r\ncontent-length: 99\r\n\r\n{CANARY}"
+    );
+    drop(sent(address, half.as_bytes()).await);
+    let evil = format!("GET /{CANARY} HTTP/1.1\r\nhost: {CANARY}.example\r\n\r\n");
+    drop(sent(address, evil.as_bytes()).await);
+    let body = short("local", &planted("h2")).to_string();
+    let mut second =
+        sent(address, &[h2::start(), h2::post(1, "/v1/chat/completions", &body)].concat()).await;
+    second.flush().await.unwrap();
+    crate::rig::raw_http::read_until(&mut second, "wattgate").await;
+}
+
 #[tokio::test]
 async fn nothing_planted_in_a_request_comes_out() {
     let upstream = MockUpstream::start().await;
@@ -193,19 +226,7 @@ async fn nothing_planted_in_a_request_comes_out() {
     for (path, body) in broken() {
         post(path, body).await;
     }
-    for mode in [
-        Mode::Status(400),
-        Mode::Status(401),
-        Mode::Status(500),
-        Mode::RateLimited("1"),
-        Mode::CutMidAnswer,
-        Mode::Verbatim(
-            400,
-            "application/json",
-            r#"{"error":{"message":"no: Zq7canary-prompt","code":"Zq7canary-prompt"}}"#,
-        ),
-        Mode::Verbatim(200, "text/html", "Zq7canary-prompt"),
-    ] {
+    for mode in failures() {
         upstream.respond_with(mode);
         for stream in [false, true] {
             let mut body = full("cloud");
@@ -213,19 +234,7 @@ async fn nothing_planted_in_a_request_comes_out() {
             post("/v1/chat/completions", body.to_string()).await;
         }
     }
-    // Raw ones: half a request, and HTTP/2.
-    let address = base.strip_prefix("http://").unwrap().parse().unwrap();
-    let half = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: {CANARY}\r\ncontent-length: 99\r\n\r\n{CANARY}"
-    );
-    drop(sent(address, half.as_bytes()).await);
-    let evil = format!("GET /{CANARY} HTTP/1.1\r\nhost: {CANARY}.example\r\n\r\n");
-    drop(sent(address, evil.as_bytes()).await);
-    let body = short("local", &planted("h2")).to_string();
-    let mut second =
-        sent(address, &[h2::start(), h2::post(1, "/v1/chat/completions", &body)].concat()).await;
-    second.flush().await.unwrap();
-    crate::rig::raw_http::read_until(&mut second, "wattgate").await;
+    send_raw(base).await;
 
     for key in [CLIENT_KEY, OWN_KEY] {
         assert!(!replies.contains(key), "a reply repeats a key");

@@ -43,7 +43,7 @@ async fn slow_clients_of_every_kind_delay_no_other_and_are_closed() {
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
     let half_body = format!("{head}content-length: 100\r\n\r\n{{\"model\"");
     let half_chunk = format!("{head}transfer-encoding: chunked\r\n\r\nff\r\n{{\"model\"");
-    let no_settings = &h2::PREFACE[..];
+    let no_settings = h2::PREFACE;
     let half_frame = [h2::PREFACE, &h2::frame(4, 0, 0, &[])[..5]].concat();
     let post = h2::post(1, "/v1/chat/completions", "");
     // The stream's end is missing.

@@ -57,9 +57,8 @@ pub async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
             assert!(stream.read_buf(&mut all).await.unwrap() > 0, "{}", text(&all));
         }
     };
-    if timeout(PATIENCE, reading).await.is_err() {
-        panic!("no {wanted} in {}", text(&all));
-    }
+    let came = timeout(PATIENCE, reading).await.is_ok();
+    assert!(came, "no {wanted} in {}", text(&all));
     text(&all)
 }
 
