@@ -39,7 +39,7 @@ async fn elements_beyond_the_limits_are_refused_by_name_for_every_model() {
             json!({"messages": [{"role": "user", "content": many(20_001, |_| json!({"type": "text", "text": "a"}))}]}),
         ),
         ("stop", "16", json!({"stop": many(17, |at| json!(at.to_string()))})),
-        ("logit_bias", "1024", json!({"logit_bias": biases(1025)})),
+        ("logit_bias", "65536", json!({"logit_bias": biases(65_537)})),
         ("guided_choice", "1000", json!({"guided_choice": many(1001, |at| json!(at.to_string()))})),
     ] {
         let mut request = ask("smol", "hi");
