@@ -144,7 +144,7 @@ pub(super) fn half(plain: &[u8], at: usize) -> u16 {
 }
 
 /// A quant of GGUF's blocks of 32: columns i and i + 16 are in one byte.
-fn split_halves(quants: &[u8], column: usize) -> u8 {
+pub(super) fn split_halves(quants: &[u8], column: usize) -> u8 {
     quants[column % 16] >> (column / 16 * 4) & 15
 }
 

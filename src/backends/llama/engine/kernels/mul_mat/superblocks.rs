@@ -2,7 +2,7 @@
 //! have small integer scales. Pure.
 
 use super::layout::{
-    BLOCK, Block, Each, FifthBits, Fours, Nibbles, half, set_fifth_bits, set_nibbles,
+    BLOCK, Block, Each, FifthBits, Fours, Nibbles, half, set_fifth_bits, set_nibbles, split_halves,
 };
 
 /// Blocks of 32 columns in one of 256.
@@ -126,9 +126,7 @@ impl Block for Iq4Xs {
             let bits = (upper >> (2 * step) & 3).to_le_bytes()[0];
             self.scales[step][row] = (low | bits << 4).cast_signed() - 32;
             let quants = &plain[8 + 16 * step..][..16];
-            set_nibbles(&mut self.nibbles[step], row, |column| {
-                quants[column % 16] >> (column / 16 * 4) & 15
-            });
+            set_nibbles(&mut self.nibbles[step], row, |column| split_halves(quants, column));
         }
     }
 }
