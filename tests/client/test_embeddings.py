@@ -14,7 +14,6 @@ from rig.build import REPOSITORY
 from rig.gateway import Gateway
 from rig.receipts import receipt_of
 from rig.upstream import MockUpstream
-from rig.waiting import eventually
 
 MODEL = REPOSITORY / "models/test/all-MiniLM-L6-v2.F32.gguf"
 HEADS = 12
@@ -32,7 +31,7 @@ def embedder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -
     config = f'[models.minilm.llama]\nsource = "file:{MODEL}"\nembedding = true\n'
     with Gateway(tmp_path_factory.mktemp("embedder"), upstream.base_url, more_config=config) as gateway:
         with gateway.openai() as client:
-            eventually(lambda: client.models.retrieve("minilm").ready, seconds=60)
+            gateway.wait_until_ready("minilm")
             yield client
 
 

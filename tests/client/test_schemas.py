@@ -16,7 +16,6 @@ import pytest
 
 from rig.gateway import Gateway
 from rig.upstream import MockUpstream
-from rig.waiting import eventually
 
 SCHEMAS = int(os.environ.get("WATTGATE_SCHEMAS", "120"))
 # Enough tokens for the shortest answer to any of the schemas.
@@ -35,7 +34,7 @@ queue = 64
 def forms(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     with Gateway(tmp_path_factory.mktemp("forms"), upstream.base_url, more_config=CONFIG) as gateway:
         with gateway.openai() as client:
-            eventually(lambda: client.models.retrieve(MODEL).ready, seconds=60)
+            gateway.wait_until_ready(MODEL)
             yield client
 
 

@@ -10,7 +10,6 @@ import pytest
 from rig.build import REPOSITORY
 from rig.gateway import LOCAL, Gateway
 from rig.upstream import MockUpstream
-from rig.waiting import eventually
 from rig.wire import Ask, chunks_of
 
 MODEL = REPOSITORY / "models/test/all-MiniLM-L6-v2.F32.gguf"
@@ -92,12 +91,8 @@ def test_logprobs_of_a_raw_text_stand_at_their_places(complete: Ask) -> None:
 def embedder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     config = f'[models.minilm.llama]\nsource = "file:{MODEL}"\nembedding = true\n'
     with Gateway(tmp_path_factory.mktemp("embedder"), upstream.base_url, more_config=config) as gateway:
-        eventually(lambda: loaded(gateway), seconds=60)
+        gateway.wait_until_ready("minilm")
         yield gateway
-
-
-def loaded(gateway: Gateway) -> None:
-    assert gateway.get("/v1/models/minilm").json()["ready"]
 
 
 def vectors(gateway: Gateway, given: Any, **more: Any) -> dict[str, Any]:

@@ -159,6 +159,14 @@ class Gateway:
         decision = decision_in(self.post("/v1/route", question).json())
         assert candidate(decision, LOCAL)["excluded"] is None
 
+    def wait_until_ready(self, model: str) -> None:
+        """Blocks until `model` takes requests."""
+
+        def ready() -> None:
+            assert self.get(f"/v1/models/{model}").json()["ready"], f"{model} is not ready"
+
+        eventually(ready, seconds=60)
+
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
