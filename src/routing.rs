@@ -2,6 +2,7 @@
 
 pub mod text;
 pub mod adequacy;
+pub mod aliases;
 pub mod config;
 pub mod task;
 pub mod local_fault;
@@ -23,6 +24,7 @@ pub mod decide;
 pub mod drift;
 
 pub use adequacy::{AdequacyError, AdequacyModel};
+pub use aliases::Aliases;
 pub use candidate::{Cache, Candidate, Costs, NotLoaded, Route, Unavailable};
 pub use cascade::Cascade;
 pub use confidence::{Confidence, ConfidenceError};

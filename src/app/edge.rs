@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::http::host::Hosts;
 use crate::http::operator::OperatorAccess;
 use crate::http::origin::Origins;
+use crate::http::responses::store::Store;
 use crate::http::state::{BodyLimits, Edge};
 use crate::serving::Gateway;
 use crate::shares::{Share, Shares};
@@ -32,6 +33,7 @@ pub fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge {
         operator: OperatorAccess::new(config.admin.allow_remote, key.as_deref()),
         stream_head_after: Duration::from_millis(server.stream_head_after_ms),
         origins: Origins::new(&server.cors_origins),
+        responses: Store::new(server.responses, share),
         hosts: Hosts::new(&server.hosts),
     }
 }

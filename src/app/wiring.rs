@@ -83,6 +83,7 @@ pub fn router(
     let snapshot = Snapshot {
         models,
         policies: policies(config),
+        aliases: Arc::new(config.aliases.clone()),
         default_policy: config.routing.default_policy.as_str().into(),
         own_network_is_local: config.routing.own_network_is_local,
         router,

@@ -46,6 +46,9 @@ pub struct Config {
     /// By name; `routing.default_policy` is one of them.
     #[serde(default)]
     pub policies: BTreeMap<String, routing::PolicyConfig>,
+    /// Other names of models and policies. Default none.
+    #[serde(default)]
+    pub aliases: routing::Aliases,
     /// By name, in the order of the file; never empty.
     #[serde(default)]
     pub models: IndexMap<String, Model>,

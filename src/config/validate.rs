@@ -5,6 +5,7 @@ use super::diagnostics::Report;
 use super::explain::suggest;
 use super::models::{Engine, Model, is_plain_name};
 use super::schema::{Config, DEFAULT_POLICY};
+use crate::serving::plan::AUTO;
 use crate::validate::{Diagnostics, Validate};
 
 impl Validate for Config {
@@ -38,6 +39,7 @@ pub(super) fn validate(config: &Config, report: &mut Report<'_>) {
         report.wrong(&["models"], message, Some(hint.into()));
     }
     check_policies(config, report);
+    check_aliases(config, report);
     check_judge(config, report);
     check_prometheus(config, report);
 }
@@ -57,14 +59,40 @@ fn check_policies(config: &Config, report: &mut Report<'_>) {
         }
     }
     let default = config.routing.default_policy.as_str();
-    let exists = default == DEFAULT_POLICY || config.policies.contains_key(default);
-    if !exists && !report.has_unread(&["policies", default]) {
+    check_policy_exists(default, &["routing", "default_policy"], config, report);
+}
+
+fn check_policy_exists(name: &str, path: &[&str], config: &Config, report: &mut Report<'_>) {
+    let exists = name == DEFAULT_POLICY || config.policies.contains_key(name);
+    if !exists && !report.has_unread(&["policies", name]) {
         let mut known: Vec<&str> = config.policies.keys().map(String::as_str).collect();
         if !known.contains(&DEFAULT_POLICY) {
             known.push(DEFAULT_POLICY);
         }
-        let message = format!("there is no policy `{default}`");
-        report.wrong(&["routing", "default_policy"], message, Some(suggest(default, &known)));
+        report.wrong(path, format!("there is no policy `{name}`"), Some(suggest(name, &known)));
+    }
+}
+
+fn check_aliases(config: &Config, report: &mut Report<'_>) {
+    for (name, meaning) in config.aliases.iter() {
+        let path = ["aliases", name];
+        if name.is_empty() || name.strip_suffix('*').unwrap_or(name).contains('*') {
+            let hint = "a whole name, or the beginning of names and `*`";
+            report.wrong(&path, format!("`{name}` cannot be an alias"), Some(hint.into()));
+        } else if config.models.contains_key(name) {
+            let message = format!("`{name}` is a model: its own name goes first");
+            report.wrong(&path, message, Some("remove the alias".into()));
+        } else if name == AUTO || name.starts_with("auto/") {
+            let message = format!("`{name}` already chooses by a policy");
+            report.wrong(&path, message, Some("give the alias another name".into()));
+        }
+        match meaning.strip_prefix(AUTO) {
+            Some("") => {}
+            Some(rest) if rest.starts_with('/') => {
+                check_policy_exists(&rest[1..], &path, config, report);
+            }
+            _ => check_model_exists(meaning, config, &path, report),
+        }
     }
 }
 

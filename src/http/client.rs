@@ -7,11 +7,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::shares::Client;
 
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Header of a key for Anthropic's API.
+const ANTHROPIC_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A client has a /64 of IPv6 for itself.
 const HOST_BITS: u32 = 64;
@@ -26,9 +29,15 @@ pub fn of_peer(peer: SocketAddr) -> Client {
     Client { network, key: None }
 }
 
+/// What a request shows of its client's key: OpenAI's header, or Anthropic's.
+pub fn credentials(headers: &HeaderMap) -> Option<&[u8]> {
+    let key = headers.get(header::AUTHORIZATION).or_else(|| headers.get(ANTHROPIC_KEY));
+    key.map(HeaderValue::as_bytes)
+}
+
 /// The client of a request.
 pub fn of_request(peer: SocketAddr, headers: &HeaderMap) -> Client {
-    let key = headers.get(header::AUTHORIZATION).map(|key| HASHER.hash_one(key.as_bytes()));
+    let key = credentials(headers).map(|key| HASHER.hash_one(key));
     Client { key, ..of_peer(peer) }
 }
 
@@ -49,6 +58,12 @@ mod tests {
         };
         assert_eq!(with("Bearer a"), with("Bearer a"));
         assert_ne!(with("Bearer a"), with("Bearer b"));
+        let anthropic = |key: &str| {
+            let headers = [(ANTHROPIC_KEY, key.parse().unwrap())];
+            of_request("10.0.0.1:5".parse().unwrap(), &headers.into_iter().collect())
+        };
+        assert_eq!(anthropic("a"), anthropic("a"));
+        assert_ne!(anthropic("a"), anthropic("b"));
         assert_eq!(with("Bearer a").network, peer("10.0.0.1:5").network);
     }
 }

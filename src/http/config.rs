@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use serde::Deserialize;
 
 use super::extract::limits::RequestLimits;
+use super::responses::store::StoreConfig;
 use super::{host, origin};
 use crate::shares::Share;
 use crate::validate::{Diagnostics, Validate};
@@ -51,6 +52,8 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// Most elements of a request.
     pub limits: RequestLimits,
+    /// Answers of `/v1/responses` that clients can fetch and continue.
+    pub responses: StoreConfig,
 }
 
 impl Default for Config {
@@ -70,6 +73,7 @@ impl Default for Config {
             cors_origins: Vec::new(),
             hosts: Vec::new(),
             limits: RequestLimits::default(),
+            responses: StoreConfig::default(),
         }
     }
 }
@@ -103,5 +107,6 @@ impl Validate for Config {
         origin::validate(&self.cors_origins, out);
         host::validate(&self.hosts, out);
         out.table("limits", &self.limits);
+        out.table("responses", &self.responses);
     }
 }

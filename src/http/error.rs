@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::receipt::write_with_receipt;
 use crate::backends::backend::{CONTEXT_LENGTH_EXCEEDED, context_exceeded};
@@ -67,6 +67,12 @@ pub enum ApiError {
     BodiesFull,
     #[error("request bodies of this client take its share of the memory; wait for their answers")]
     BodiesOfClient,
+    #[error("Previous response with id '{0}' not found.")]
+    UnknownPreviousResponse(String),
+    #[error("Response with id '{0}' not found.")]
+    UnknownResponse(String),
+    #[error("answers are streamed as server-sent events here, not over WebSockets")]
+    NoWebSockets,
     #[error("unknown path {0}")]
     UnknownPath(String),
     #[error("method {method} is not allowed for this path")]
@@ -117,14 +123,16 @@ impl ApiError {
             | Self::EstimatedTooLong { .. }
             | Self::Undecodable
             | Self::InvalidHost(_)
+            | Self::UnknownPreviousResponse(_)
             | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            Self::NoWebSockets => StatusCode::UPGRADE_REQUIRED,
             Self::UnknownEncoding(_) | Self::NotJsonType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::ForeignOrigin | Self::ForeignHost => StatusCode::FORBIDDEN,
             Self::ConnectionsFull | Self::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodiesOfClient => StatusCode::TOO_MANY_REQUESTS,
-            Self::UnknownPath(_) => StatusCode::NOT_FOUND,
+            Self::UnknownPath(_) | Self::UnknownResponse(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Admin { status, .. } => *status,
             Self::Serve(kind) => serve_status(kind),
@@ -165,7 +173,7 @@ impl ApiError {
     }
 
     /// Tokens of a prompt that is too long, and of the context.
-    fn lengths(&self) -> Option<(u32, u32)> {
+    pub fn lengths(&self) -> Option<(u32, u32)> {
         match self {
             Self::EstimatedTooLong { prompt_tokens, context_tokens, .. }
             | Self::Serve(
@@ -192,6 +200,7 @@ impl ApiError {
                 Some(param.clone()).filter(|param| !param.is_empty())
             }
             Self::LocalFault(fault) => Some(fault.param.clone()),
+            Self::UnknownPreviousResponse(_) => Some("previous_response_id".to_owned()),
             Self::EstimatedTooLong { field, .. } => Some((*field).to_owned()),
             Self::Serve(kind) => serve_param(kind),
             _ => None,
@@ -217,6 +226,9 @@ impl ApiError {
             Self::BodyUnreadable => "body_unreadable",
             Self::BodyTimeout { .. } => "body_timeout",
             Self::Admin { code, .. } => code,
+            Self::UnknownPreviousResponse(_) => "previous_response_not_found",
+            Self::UnknownResponse(_) => "response_not_found",
+            Self::NoWebSockets => "no_websockets",
             Self::UnknownPath(_) => "unknown_path",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::Serve(kind) => return serve_code(kind),
@@ -248,17 +260,21 @@ impl ApiError {
 impl ApiError {
     /// The reply; with the receipt beside the error where a model may have worked on the request.
     pub fn reply(&self, receipt: Option<&Receipt>) -> Response {
-        let (status, envelope) = (self.status(), self.envelope());
+        self.reply_with(&serde_json::to_vec(&self.envelope()).unwrap_or_default(), receipt)
+    }
+
+    /// As [`Self::reply`], with the envelope of another surface, the text of a JSON object.
+    pub fn reply_with(&self, envelope: &[u8], receipt: Option<&Receipt>) -> Response {
+        let status = self.status();
         let code = self.logged_code();
         tracing::info!(http.status = status.as_u16(), error.code = code, "refused: {code}");
-        let envelope = serde_json::to_vec(&envelope).unwrap_or_default();
         let body = match receipt {
             Some(receipt) => {
                 let mut body = BytesMut::new();
-                write_with_receipt(&mut body, &envelope, receipt);
+                write_with_receipt(&mut body, envelope, receipt);
                 body.freeze()
             }
-            None => envelope.into(),
+            None => Bytes::copy_from_slice(envelope),
         };
         let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let mut response = (status, [json], body).into_response();

@@ -1,4 +1,4 @@
-//! Reply formats: how an answer is written, one file per API surface.
+//! Reply formats: how an answer is written, one file per surface of OpenAI's first API.
 //!
 //! Knows no HTTP. What an upstream wrote in the same format is forwarded byte for byte, but for the
 //! receipt.
@@ -8,17 +8,17 @@ pub mod choices;
 pub mod completions;
 pub mod embeddings;
 pub mod events;
-mod format;
-mod head;
+pub mod format;
+pub mod head;
 #[cfg(test)]
 mod interleaved;
 
-pub use self::format::{Answer, Content, ReplyFormat};
+use self::format::ReplyFormat;
 use crate::openai::Request;
 use crate::serving::execution::Execution;
 
-/// The format of the surface that the request came by.
-pub fn format_of(execution: &Execution) -> Box<dyn ReplyFormat> {
+/// The format of a request in OpenAI's first API.
+pub fn of_openai(execution: &Execution) -> Box<dyn ReplyFormat> {
     match execution.request() {
         Request::Chat(request) => Box::new(chat::Chat::new(execution, request)),
         Request::Completion(_) => Box::new(completions::Completions::new(execution)),

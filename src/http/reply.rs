@@ -10,8 +10,9 @@ use bytes::BytesMut;
 
 use super::error::ApiError;
 use super::formats::choices::Choices;
-use super::formats::{Answer, Content, format_of};
+use super::formats::format::{Answer, Content};
 use super::receipt::write_with_receipt;
+use super::surface::{Dialect, Surface};
 use crate::backends::Event;
 use crate::openai::Usage;
 use crate::serving::Model;
@@ -22,8 +23,13 @@ use crate::serving::plan::Plan;
 const RECEIPT_BYTES: usize = 2048;
 
 /// Collects the answer of an opened execution; `headers` explain the decision.
-pub async fn whole(mut execution: Execution, mut headers: HeaderMap) -> Response {
-    let mut format = format_of(&execution);
+pub async fn whole(
+    mut execution: Execution,
+    surface: Surface,
+    dialect: Dialect,
+    mut headers: HeaderMap,
+) -> Response {
+    let mut format = surface.format(&execution);
     let collected = collect(&mut execution).await;
     name_model(&mut headers, execution.model());
     match collected.and_then(|answer| format.whole(answer)) {
@@ -36,8 +42,9 @@ pub async fn whole(mut execution: Execution, mut headers: HeaderMap) -> Response
             (headers, Body::from(body.freeze())).into_response()
         }
         Err(error) => {
+            let id = Arc::clone(execution.id());
             let receipt = execution.failed(error.status().as_u16());
-            (headers, error.reply(Some(&receipt))).into_response()
+            (headers, dialect.refusal(&error, Some(&receipt), &id)).into_response()
         }
     }
 }

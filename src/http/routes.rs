@@ -17,7 +17,9 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
-use super::handlers::{admin, feedback, generate, health, metrics, models, requests, route};
+use super::handlers::{
+    admin, feedback, health, messages, metrics, models, openai, requests, responses, route,
+};
 use super::layers::cors;
 use super::layers::observe::observe;
 use super::layers::origin_guard::guard;
@@ -32,17 +34,30 @@ const REFUSED_BODY_WAIT: Duration = Duration::from_millis(300);
 /// What clients use; with `/admin` and `/metrics` if these have no listener of their own.
 pub fn public(edge: Edge, with_operator_routes: bool) -> Router {
     let routes = Router::new()
-        .route("/v1/chat/completions", post(generate::complete))
-        .route("/v1/completions", post(generate::complete_prompt))
-        .route("/v1/embeddings", post(generate::embed))
+        .route("/v1/chat/completions", post(openai::complete))
+        .route("/v1/completions", post(openai::complete_prompt))
+        .route("/v1/embeddings", post(openai::embed))
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/", get(messages::root))
         .route("/v1/route", post(route::route))
         .route("/v1/feedback", post(feedback::feedback))
         .route("/v1/models", get(models::models))
         .route("/v1/models/{*id}", get(models::model))
         .route("/v1/requests/{id}", get(requests::request))
+        .merge(responses_routes())
         .merge(health_routes());
     let routes = if with_operator_routes { routes.merge(operator_routes()) } else { routes };
     finish(routes, edge)
+}
+
+fn responses_routes() -> Router<Edge> {
+    Router::new()
+        .route("/v1/responses", post(responses::respond).get(responses::upgrade))
+        .route("/v1/responses/input_tokens", post(responses::input_tokens))
+        .route("/v1/responses/{id}", get(responses::response).delete(responses::forget))
+        .route("/v1/responses/{id}/cancel", post(responses::cancel))
+        .route("/v1/responses/{id}/input_items", get(responses::input_items))
 }
 
 /// What a connection beyond the limit gets, counted and logged like any other reply.

@@ -9,6 +9,7 @@ use super::extract::limits::RequestLimits;
 use super::host::Hosts;
 use super::operator::OperatorAccess;
 use super::origin::Origins;
+use super::responses::store::Store;
 use crate::serving::Gateway;
 use crate::shares::Shares;
 
@@ -22,6 +23,8 @@ pub struct Edge {
     /// How long the head of a streamed reply may wait for the first output.
     pub stream_head_after: Duration,
     pub origins: Origins,
+    /// Answers of `/v1/responses`.
+    pub responses: Arc<Store>,
     /// Names by which the gateway may be called.
     pub hosts: Hosts,
 }

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::formats::events::EventWriter;
-use super::formats::{ReplyFormat, format_of};
+use super::formats::format::ReplyFormat;
+use super::surface::Surface;
 use crate::backends::Event;
 use crate::serving::error::ServeError;
 use crate::serving::execution::Execution;
@@ -51,9 +52,9 @@ pub fn open(mut execution: Execution) -> Opening {
     .boxed()
 }
 
-/// Streams an execution.
-pub fn streamed(answer: Answer, headers: HeaderMap) -> Response {
-    (HEADERS, headers, Body::from_stream(frames(answer))).into_response()
+/// Streams an execution to the surface that asked.
+pub fn streamed(answer: Answer, surface: Surface, headers: HeaderMap) -> Response {
+    (HEADERS, headers, Body::from_stream(frames(answer, surface))).into_response()
 }
 
 /// What happened to the execution while its events were collected.
@@ -65,7 +66,7 @@ enum Progress {
 }
 
 /// The body: everything that is ready leaves in one piece.
-fn frames(answer: Answer) -> impl Stream<Item = Result<Bytes, Infallible>> {
+fn frames(answer: Answer, surface: Surface) -> impl Stream<Item = Result<Bytes, Infallible>> {
     async_stream::stream! {
         let mut out = EventWriter::default();
         let mut execution = match answer {
@@ -76,7 +77,8 @@ fn frames(answer: Answer) -> impl Stream<Item = Result<Bytes, Infallible>> {
                 match timeout(KEEP_ALIVE, &mut opening).await {
                     Ok((execution, Ok(()))) => break execution,
                     Ok((execution, Err(error))) => {
-                        fail(execution, &error.into(), &mut out);
+                        let mut format = surface.format(&execution);
+                        fail(execution, &mut *format, &error.into(), &mut out);
                         yield Ok(out.take());
                         return;
                     }
@@ -84,13 +86,13 @@ fn frames(answer: Answer) -> impl Stream<Item = Result<Bytes, Infallible>> {
                 }
             },
         };
-        let mut format = format_of(&execution);
+        let mut format = surface.format(&execution);
         loop {
             match collect(&mut execution, &mut *format, &mut out).await {
                 Progress::Running => yield Ok(out.take()),
                 Progress::Complete => break,
                 Progress::Failed(error) => {
-                    fail(execution, &error, &mut out);
+                    fail(execution, &mut *format, &error, &mut out);
                     yield Ok(out.take());
                     return;
                 }
@@ -101,7 +103,7 @@ fn frames(answer: Answer) -> impl Stream<Item = Result<Bytes, Infallible>> {
         let receipt = execution.answered();
         format.finish(&receipt, &mut out);
         out.comment("energy", &EnergyComment::of(&receipt));
-        out.done();
+        format.done(&mut out);
         yield Ok(out.take());
     }
 }
@@ -145,10 +147,14 @@ async fn collect(
 
 /// After the first byte the status is gone, so a failure is an event of the stream and `[DONE]`
 /// never comes.
-fn fail(execution: Execution, error: &ApiError, out: &mut EventWriter) {
+fn fail(
+    execution: Execution,
+    format: &mut dyn ReplyFormat,
+    error: &ApiError,
+    out: &mut EventWriter,
+) {
     let receipt = execution.failed(error.status().as_u16());
-    let envelope = serde_json::to_vec(&error.envelope()).unwrap_or_default();
-    out.object_with_receipt(&envelope, &receipt);
+    format.fail(error, &receipt, out);
 }
 
 /// The body of the `: energy` comment, with the field names of the one such format in use

@@ -151,8 +151,15 @@ fn unrated(model: &Model) -> ServeError {
 
 impl Snapshot {
     /// `auto` takes the default policy, `auto/<policy>` a named one, a model's own name pins it,
-    /// and RouteLLM's `router-<name>-<threshold>` sets the floor.
+    /// and RouteLLM's `router-<name>-<threshold>` sets the floor. Other names are aliases.
     fn address(&self, asked: &str) -> Result<Addressed, ServeError> {
+        if self.models.contains_key(asked) {
+            return self.address_own(asked);
+        }
+        self.address_own(self.aliases.meaning(asked).unwrap_or(asked))
+    }
+
+    fn address_own(&self, asked: &str) -> Result<Addressed, ServeError> {
         let unknown = || ServeError::from(ServeErrorKind::UnknownModel(asked.to_owned()));
         let policy = |name: &str| self.policies.get(name).cloned();
         let named = match asked.strip_prefix(AUTO) {

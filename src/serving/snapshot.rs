@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 
 use super::models::model::Model;
 use super::models::router_handle::LoadedRouter;
-use crate::routing::Policy;
+use crate::routing::{Aliases, Policy};
 
 /// Everything a decision is made from that a reload can replace. Cheap to clone.
 #[derive(Clone)]
@@ -16,6 +16,8 @@ pub struct Snapshot {
     /// By name, in the order of the config, which breaks ties.
     pub models: IndexMap<Arc<str>, Arc<Model>>,
     pub policies: BTreeMap<Arc<str>, Arc<Policy>>,
+    /// Other names of models and policies.
+    pub aliases: Arc<Aliases>,
     /// Key of `policies`.
     pub default_policy: Arc<str>,
     /// Deployments in the operator's own network may serve conversations that must stay local.

@@ -1,5 +1,6 @@
 //! The HTTP API: request and answer formats, streams, errors, scheduling headers, metrics.
 
+mod aliases;
 mod chat;
 mod completions;
 mod connections;
@@ -14,8 +15,11 @@ mod lenient;
 mod limits;
 mod local_chat;
 mod long_texts;
+mod messages;
 mod metrics;
 mod output;
+mod responses;
+mod responses_kept;
 mod scheduling;
 mod stalls;
 mod templates;

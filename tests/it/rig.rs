@@ -10,6 +10,7 @@ pub mod led_upstream;
 pub mod local_models;
 pub mod mock_upstream;
 pub mod model_folder;
+pub mod named_events;
 pub mod rapl;
 pub mod raw_http;
 pub mod serving;

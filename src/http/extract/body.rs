@@ -102,18 +102,18 @@ async fn collect(
     Ok((if whole.is_empty() { first } else { whole.freeze() }, trailers))
 }
 
-/// Reads a body of one of the three kinds.
-pub type Parse = fn(&[u8]) -> Result<Request, ApiError>;
-
-/// The request, and the body as upstreams should get it: the client's own, but for a key that is
-/// there twice.
-pub fn parse(body: Bytes, parse: Parse) -> Result<(Request, Bytes), ApiError> {
-    match parse(&body) {
+/// What `read` makes of a body, and the body as upstreams should get it: the client's own, but for
+/// a key that is there twice.
+pub fn parse<T>(
+    body: Bytes,
+    read: impl Fn(&[u8]) -> Result<T, ApiError>,
+) -> Result<(T, Bytes), ApiError> {
+    match read(&body) {
         Ok(request) => Ok((request, body)),
         // What is wrong may be a value that a later one replaces.
         Err(ApiError::RepeatedField(_) | ApiError::InvalidField { .. }) => {
             let body = last_wins(&body).map_or(body, Bytes::from);
-            Ok((parse(&body)?, body))
+            Ok((read(&body)?, body))
         }
         Err(error) => Err(error),
     }

@@ -1,6 +1,7 @@
 //! JSON bodies with the path of a wrong field. Pure.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
 
 use crate::http::error::ApiError;
 
@@ -13,6 +14,26 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         Ok(value) if is_object => Ok(value),
         _ => Err(locate::<T>(body, is_object)),
     }
+}
+
+/// Reads the object at `path` of a body; errors name fields from the body's root on.
+pub fn read_at<T: DeserializeOwned>(value: &RawValue, path: &str) -> Result<T, ApiError> {
+    let from_root = |inner: &str| match inner {
+        "" | "." => path.to_owned(),
+        field => format!("{path}.{field}"),
+    };
+    read(value.get().as_bytes()).map_err(|error| match error {
+        ApiError::InvalidField { param, .. } if param.is_empty() => {
+            wrong(path, "must be a JSON object")
+        }
+        ApiError::InvalidField { param: inner, message } => {
+            let (from, param) = (format!("`{inner}`"), from_root(&inner));
+            let message = message.replacen(&from, &format!("`{param}`"), 1);
+            ApiError::InvalidField { message, param }
+        }
+        ApiError::RepeatedField(inner) => ApiError::RepeatedField(from_root(&inner)),
+        other => other,
+    })
 }
 
 /// Parses again with the path tracked: slower, so only once it is known that something is wrong.

@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::fields::read;
+use super::fields::read_at;
 use super::scheduling::scheduling;
 use crate::backends::SchedulingOptions;
+use crate::http::client::credentials;
 use crate::http::error::ApiError;
 use crate::http::layers::request_id::RequestId;
 use crate::openai::request::RequestFields;
@@ -65,7 +66,8 @@ pub fn options(
     id: &RequestId,
     asking: Asking,
 ) -> Result<RequestOptions, ApiError> {
-    let own = fields.wattgate.map(own).transpose()?.unwrap_or_default();
+    let own = fields.wattgate.map(|own| read_at::<Own>(own, "wattgate")).transpose()?;
+    let own = own.unwrap_or_default();
     let share = |value: &f64| (0.0..=1.0).contains(value);
     let amount = |value: &f64| value.is_finite() && *value >= 0.0;
     let number = |text: &str| text.parse().ok();
@@ -94,30 +96,10 @@ pub fn options(
             max_dollars: max_dollars.map(Dollars),
             local_only: asking.says_local,
         },
-        credentials: headers
-            .get(header::AUTHORIZATION)
-            .map(|value| value.as_bytes().to_vec())
-            .unwrap_or_default(),
+        credentials: credentials(headers).unwrap_or_default().to_vec(),
         session,
         metadata_session: fields.metadata.and_then(metadata_session),
         user: fields.user.and_then(text),
-    })
-}
-
-fn own(object: &RawValue) -> Result<Own, ApiError> {
-    let param = |inner: &str| match inner {
-        "." => "wattgate".to_owned(),
-        field => format!("wattgate.{field}"),
-    };
-    read(object.get().as_bytes()).map_err(|error| match error {
-        ApiError::InvalidField { param: inner, message } => {
-            let (from, param) = (format!("`{inner}`"), param(&inner));
-            ApiError::InvalidField {
-                message: message.replacen(&from, &format!("`{param}`"), 1),
-                param,
-            }
-        }
-        other => other,
     })
 }
 

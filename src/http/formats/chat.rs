@@ -42,7 +42,7 @@ struct Written {
 impl Chat {
     pub fn new(execution: &Execution, request: &ChatRequest) -> Self {
         // OpenAI's ids of chat completions begin so.
-        Self::with(Head::new(execution, "chatcmpl"), Asked::of(request))
+        Self::with(Head::new(execution, "chatcmpl-"), Asked::of(request))
     }
 
     fn with(head: Head, asked: Asked) -> Self {

@@ -43,7 +43,7 @@ struct Written {
 impl Completions {
     pub fn new(execution: &Execution) -> Self {
         // OpenAI's ids of completions begin so.
-        Self::with(Head::new(execution, "cmpl"), execution.shared_request())
+        Self::with(Head::new(execution, "cmpl-"), execution.shared_request())
     }
 
     fn with(head: Head, request: Arc<Request>) -> Self {

@@ -38,6 +38,14 @@ impl EventWriter {
         self.0.put_slice(b"\n\n");
     }
 
+    /// An event with a name.
+    pub fn named(&mut self, name: &str, data: &impl Serialize) {
+        self.0.put_slice(b"event: ");
+        self.0.put_slice(name.as_bytes());
+        self.0.put_slice(b"\n");
+        self.chunk(data);
+    }
+
     /// The last chunks of a stream: `last`, and `usage` after it where it was asked for. The last
     /// of them carries the receipt. Both are texts of JSON objects.
     pub fn close(&mut self, last: &[u8], usage: Option<&[u8]>, receipt: &Receipt) {
@@ -98,10 +106,11 @@ mod tests {
         out.chunk(&serde_json::json!({"a": "\n"}));
         out.comment("energy", &1);
         out.keep_alive();
+        out.named("ping", &1);
         out.done();
         assert_eq!(
             &out.take()[..],
-            b"data: {\"a\":\"\\n\"}\n\n: energy 1\n\n:\n\ndata: [DONE]\n\n"
+            b"data: {\"a\":\"\\n\"}\n\n: energy 1\n\n:\n\nevent: ping\ndata: 1\n\ndata: [DONE]\n\n"
         );
         assert!(out.is_empty());
     }

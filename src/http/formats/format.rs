@@ -18,6 +18,16 @@ pub trait ReplyFormat: Send {
     /// Appends the last chunks of a stream; the last one carries the receipt.
     fn finish(&mut self, receipt: &Receipt, out: &mut EventWriter);
 
+    /// Appends the failure of a stream whose status has left.
+    fn fail(&mut self, error: &ApiError, receipt: &Receipt, out: &mut EventWriter) {
+        out.object_with_receipt(&json(&error.envelope()), receipt);
+    }
+
+    /// Appends what ends a stream after everything else.
+    fn done(&self, out: &mut EventWriter) {
+        out.done();
+    }
+
     /// The JSON object of an answer that was not streamed, without the receipt.
     fn whole(&mut self, answer: Answer) -> Result<Bytes, ApiError>;
 }
@@ -37,7 +47,7 @@ pub enum Content {
 }
 
 /// A value as JSON.
-pub(super) fn json(value: &impl Serialize) -> Bytes {
+pub fn json(value: &impl Serialize) -> Bytes {
     // Strings, numbers and lists of them: cannot fail.
     serde_json::to_vec(value).unwrap_or_default().into()
 }

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use crate::serving::execution::Execution;
 
-pub(super) struct Head {
-    pub(super) id: String,
+pub struct Head {
+    pub id: String,
     /// Seconds since the Unix epoch.
-    pub(super) created: u64,
-    pub(super) model: Arc<str>,
-    pub(super) fingerprint: Option<Arc<str>>,
+    pub created: u64,
+    pub model: Arc<str>,
+    pub fingerprint: Option<Arc<str>>,
     /// The client asked for a usage chunk at the end of the stream.
-    pub(super) wants_usage: bool,
+    pub wants_usage: bool,
 }
 
 impl Head {
     /// `prefix` begins the ids of this surface's answers: some clients check it.
-    pub(super) fn new(execution: &Execution, prefix: &str) -> Self {
+    pub fn new(execution: &Execution, prefix: &str) -> Self {
         Self {
-            id: format!("{prefix}-{}", execution.id()),
+            id: format!("{prefix}{}", execution.id()),
             created: execution.created(),
             model: Arc::clone(&execution.model().name),
             fingerprint: execution.model().fingerprint.clone(),
@@ -29,7 +29,7 @@ impl Head {
 
 #[cfg(test)]
 impl Head {
-    pub(super) fn of_test() -> Self {
+    pub fn of_test() -> Self {
         let (id, model) = ("id-1".to_owned(), "m".into());
         Self { id, created: 7, model, fingerprint: Some("fp_1".into()), wants_usage: true }
     }

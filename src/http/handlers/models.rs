@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::backends::llama::Phase;
 use crate::http::error::ApiError;
 use crate::http::extract::path::PathText;
+use crate::http::messages::models::{ModelEntry, ModelPage};
 use crate::serving::error::ServeErrorKind;
 use crate::serving::plan::AUTO;
 use crate::serving::snapshot::Snapshot;
@@ -26,7 +29,7 @@ pub struct ModelCard {
     object: &'static str,
     /// Seconds since the Unix epoch; OpenAI's field, unknown here.
     created: u64,
-    /// `wattgate` for the names that route, else where the model runs.
+    /// `wattgate` for the names that route and for aliases, else where the model runs.
     owned_by: &'static str,
     /// Whether it would take a request just now, even if it has to load first.
     ready: bool,
@@ -65,26 +68,43 @@ pub struct Memory {
 const TEXT: &[&str] = &["/v1/chat/completions", "/v1/completions"];
 const EMBEDDINGS: &[&str] = &["/v1/embeddings"];
 
-/// `GET /v1/models`: the names that route first, then every model.
-pub async fn models(State(gateway): State<Arc<Gateway>>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: cards(&gateway) })
+/// `GET /v1/models`: the names that route first, then every model; in the form of the client's API.
+pub async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+    let data = cards(&gateway);
+    if !is_anthropics(&headers) {
+        return Json(ModelList { object: "list", data }).into_response();
+    }
+    let ids = data.into_iter().map(|card| card.id);
+    Json(ModelPage::of(ids)).into_response()
 }
 
 /// `GET /v1/models/{id}`; ids may hold slashes.
 pub async fn model(
     State(gateway): State<Arc<Gateway>>,
     PathText(id): PathText,
-) -> Result<Json<ModelCard>, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let found = cards(&gateway).into_iter().find(|card| card.id == id);
-    found.map(Json).ok_or_else(|| ServeErrorKind::UnknownModel(id).into())
+    let card = found.ok_or(ServeErrorKind::UnknownModel(id))?;
+    Ok(if is_anthropics(&headers) {
+        Json(ModelEntry::of(card.id)).into_response()
+    } else {
+        Json(card).into_response()
+    })
+}
+
+/// Whether the client speaks Anthropic's API: it says which version.
+fn is_anthropics(headers: &HeaderMap) -> bool {
+    headers.contains_key("anthropic-version")
 }
 
 fn cards(gateway: &Gateway) -> Vec<ModelCard> {
     let snapshot = gateway.router.snapshot();
-    let Snapshot { models, policies, .. } = &*snapshot;
+    let Snapshot { models, policies, aliases, .. } = &*snapshot;
     let any_ready = models.values().any(|model| model.is_ready());
     let policies = policies.keys().map(|policy| format!("{AUTO}/{policy}"));
-    let routed = std::iter::once(AUTO.to_owned()).chain(policies);
+    let aliases = aliases.names().map(str::to_owned);
+    let routed = std::iter::once(AUTO.to_owned()).chain(policies).chain(aliases);
     let routed = routed.map(|id| plain_card(id, "wattgate", any_ready));
     routed.chain(models.values().map(|model| card_of(model))).collect()
 }

@@ -20,8 +20,9 @@ pub async fn request(
     record.map(Json).ok_or_else(|| ServeErrorKind::UnknownRequest(id).into())
 }
 
-/// The request's id from what a client calls it: OpenAI's SDKs show the completion id, and both
-/// name the request.
+/// The request's id from what a client calls it: SDKs show the answer's id, which names the
+/// request.
 pub fn bare_id(id: &str) -> &str {
-    id.strip_prefix("chatcmpl-").or(id.strip_prefix("cmpl-")).unwrap_or(id)
+    let prefixes = ["chatcmpl-", "cmpl-", "resp_", "msg_"];
+    prefixes.iter().find_map(|prefix| id.strip_prefix(prefix)).unwrap_or(id)
 }

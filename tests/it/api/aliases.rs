@@ -1,0 +1,25 @@
+//! `[aliases]`: names that clients have wired in, for models and policies.
+
+use crate::rig::app::{TestApp, ask, cloud_model};
+use crate::rig::mock_upstream::MockUpstream;
+
+#[tokio::test]
+async fn other_names_reach_models_and_policies() {
+    let upstream = MockUpstream::start().await;
+    let config = format!(
+        "[aliases]\n\"gpt-4o\" = \"big\"\n\"claude-*\" = \"auto/cheap\"\n[policies.cheap]\nobjective = \"dollars\"\n{}{}",
+        cloud_model("big", 3.0, &upstream).replace("_tokens = 1.0", "_tokens = 1000.0"),
+        cloud_model("small", 1.0, &upstream),
+    );
+    let app = TestApp::start(&config).await;
+    let named = app.chat(&ask("gpt-4o", "hi")).await;
+    assert_eq!((named.status, &named.receipt()["model"]), (200, &"big".into()), "{}", named.text);
+    let routed = app.chat(&ask("claude-sonnet-4-5", "hi")).await;
+    assert_eq!(routed.receipt()["policy"], "cheap", "{}", routed.text);
+    assert_eq!(routed.receipt()["model"], "small");
+    assert_eq!(app.chat(&ask("gpt-5", "hi")).await.error().2, "model_not_found");
+    let models = app.get("/v1/models").await.json;
+    let ids: Vec<_> = models["data"].as_array().unwrap().iter().map(|card| &card["id"]).collect();
+    assert!(ids.contains(&&"gpt-4o".into()) && !ids.contains(&&"claude-*".into()), "{ids:?}");
+    assert_eq!(app.get("/v1/models/gpt-4o").await.status, 200);
+}
