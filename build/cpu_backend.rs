@@ -61,10 +61,6 @@ pub(crate) fn build() {
     if target("ARCH") != "x86_64" {
         return;
     }
-    let ggml = || {
-        let source = llama_cpp_source();
-        source.unwrap_or_else(|missing| panic!("the sources of llama.cpp: {missing}")).join("ggml")
-    };
     let wrapper = env::var("RUSTC_WORKSPACE_WRAPPER").unwrap_or_default();
     let lints = wrapper.ends_with("clippy-driver");
     let fuzzes = !wrapper.is_empty() && !lints;
@@ -74,14 +70,20 @@ pub(crate) fn build() {
         println!("cargo:rustc-cfg=cpu_variants");
     }
     // Lints link nothing.
-    if has_variants && !lints {
+    if lints || !has_variants && !cfg!(feature = "cpu-kernels") {
+        return;
+    }
+    let source = llama_cpp_source();
+    let ggml =
+        source.unwrap_or_else(|missing| panic!("the sources of llama.cpp: {missing}")).join("ggml");
+    if has_variants {
         let mut archive = cc::Build::new();
         for (name, flags) in VARIANTS {
-            archive.object(variant(&ggml(), name, &flags.join(" ")));
+            archive.object(variant(&ggml, name, &flags.join(" ")));
         }
         archive.compile("wattgate_cpu_variants");
-    } else if cfg!(feature = "cpu-kernels") && !lints {
-        compiler(&ggml(), "c++17").file(BRIDGE).compile("wattgate_kernels");
+    } else {
+        compiler(&ggml, "c++17").file(BRIDGE).compile("wattgate_kernels");
     }
 }
 

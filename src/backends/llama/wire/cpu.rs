@@ -48,6 +48,10 @@ impl CpuVariant {
         matches!(self, Self::CascadeLake | Self::CooperLake)
     }
 
+    pub fn has_avx512_bf16(self) -> bool {
+        self == Self::CooperLake
+    }
+
     /// Whether this CPU has the variant's instructions and the operating system saves their
     /// registers.
     #[cfg(target_arch = "x86_64")]
@@ -116,6 +120,11 @@ impl CpuCode {
         self.has_kernels() && self.variant.has_avx512_vnni()
     }
 
+    /// Whether own kernels for AVX-512 with BF16 are on.
+    pub fn has_avx512_bf16_kernels(self) -> bool {
+        self.has_kernels() && self.variant.has_avx512_bf16()
+    }
+
     fn has_kernels(self) -> bool {
         cfg!(all(feature = "cpu-kernels", target_arch = "x86_64")) && self.kernels == Kernels::Auto
     }
@@ -140,5 +149,6 @@ mod tests {
         assert!(!code(CpuVariant::Portable, Kernels::Auto).has_avx2_kernels());
         assert!(!code(CpuVariant::CooperLake, Kernels::Off).has_avx512_kernels());
         assert!(!code(CpuVariant::AlderLake, Kernels::Auto).has_avx512_kernels());
+        assert!(!code(CpuVariant::CascadeLake, Kernels::Auto).has_avx512_bf16_kernels());
     }
 }

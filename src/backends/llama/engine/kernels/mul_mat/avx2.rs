@@ -10,7 +10,7 @@ use std::arch::x86_64::{
     _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
 };
 
-use super::layout::{BLOCK, Block, Each, Fours, Nibbles, Q4_0, Q4_1, ROWS, Values};
+use super::layout::{BLOCK, Block, Each, Fours, Nibbles, Q4_0, Q4_1, ROWS, Values, Vector};
 use super::superblocks::Q4K;
 use super::tiles::Job;
 
@@ -18,7 +18,7 @@ use super::tiles::Job;
 const LANES: usize = ROWS / 2;
 
 /// A block whose quants have four bits. Sums of more bits would not fit into 16.
-pub(super) trait Unpack: Block {
+pub(super) trait Unpack: Block<Vector = Values> {
     /// Weight = scale × (quant − `OFFSET`) + minimum.
     const OFFSET: i32;
     /// Whether there are minima, which are zeros otherwise.
@@ -34,33 +34,44 @@ pub(super) trait Unpack: Block {
     unsafe fn scales(&self, step: usize, half: usize) -> [__m256; 2];
 }
 
-/// Products of sixteen rows with `N` consecutive vectors of `job.vectors`, from `first` on.
-///
-/// The order of summation does not depend on `N`, so an answer does not depend on its batch.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn product<B: Unpack, const N: usize>(job: &Job<'_, B>, group: usize, first: usize) {
-    for half in 0..2 {
-        let mut sums = [_mm256_setzero_ps(); N];
-        for (place, block) in job.rows(group).iter().enumerate() {
-            for step in 0..B::STEPS {
-                let quants = unpack(block.nibbles(step), half);
-                // SAFETY: the features are this function's.
-                let [scales, minima] = unsafe { block.scales(step, half) };
-                for (vector, sum) in sums.iter_mut().enumerate() {
-                    let values = job.values(first + vector, place * B::STEPS + step);
-                    let dot = _mm256_cvtepi32_ps(dot(&quants, values, B::OFFSET));
-                    let scales = _mm256_mul_ps(scales, _mm256_set1_ps(values.scale));
-                    *sum = _mm256_fmadd_ps(dot, scales, *sum);
-                    if B::HAS_MINIMA {
-                        *sum = _mm256_fmadd_ps(minima, _mm256_set1_ps(values.sum), *sum);
+/// A block whose products AVX2 computes.
+pub(super) trait Product: Block {
+    /// Products of sixteen rows with `N` consecutive vectors of `job`, from `first` on.
+    ///
+    /// The order of summation does not depend on `N`, so an answer does not depend on its batch.
+    ///
+    /// # Safety
+    ///
+    /// The CPU supports AVX2, FMA and F16C.
+    unsafe fn product<const N: usize>(job: &Job<'_, Self>, group: usize, first: usize);
+}
+
+impl<B: Unpack> Product for B {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn product<const N: usize>(job: &Job<'_, B>, group: usize, first: usize) {
+        for half in 0..2 {
+            let mut sums = [_mm256_setzero_ps(); N];
+            for (place, block) in job.rows(group).iter().enumerate() {
+                for step in 0..B::STEPS {
+                    let quants = unpack(block.nibbles(step), half);
+                    // SAFETY: the features are this function's.
+                    let [scales, minima] = unsafe { block.scales(step, half) };
+                    for (vector, sum) in sums.iter_mut().enumerate() {
+                        let values = job.values(first + vector, place * B::STEPS + step);
+                        let dot = _mm256_cvtepi32_ps(dot(&quants, values, B::OFFSET));
+                        let scales = _mm256_mul_ps(scales, _mm256_set1_ps(values.scale));
+                        *sum = _mm256_fmadd_ps(dot, scales, *sum);
+                        if B::HAS_MINIMA {
+                            *sum = _mm256_fmadd_ps(minima, _mm256_set1_ps(values.sum), *sum);
+                        }
                     }
                 }
             }
-        }
-        for (vector, &sum) in sums.iter().enumerate() {
-            // SAFETY: `place` points to sixteen floats that no other thread writes.
-            unsafe {
-                _mm256_storeu_ps(job.place(group, first + vector).add(half * LANES), sum);
+            for (vector, &sum) in sums.iter().enumerate() {
+                // SAFETY: `place` points to sixteen floats that no other thread writes.
+                unsafe {
+                    _mm256_storeu_ps(job.place(group, first + vector).add(half * LANES), sum);
+                }
             }
         }
     }
@@ -77,7 +88,8 @@ fn dot(quants: &[__m256i; 8], values: &Values, offset: i32) -> __m256i {
         pairs = _mm256_add_epi16(pairs, products);
     }
     let sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-    _mm256_add_epi32(sums, _mm256_set1_epi32(-offset * (values.sums[0] + values.sums[1])))
+    let negative_sum = values.negative_sums[0] + values.negative_sums[1];
+    _mm256_add_epi32(sums, _mm256_set1_epi32(offset * negative_sum))
 }
 
 #[inline]
@@ -139,10 +151,17 @@ impl Unpack for Q4K {
     }
 }
 
+impl Vector for Values {
+    unsafe fn convert(values: &[f32], blocks: &mut [Self]) {
+        // SAFETY: all CPUs with kernels that read these blocks have AVX2.
+        unsafe { quantise(values, blocks) };
+    }
+}
+
 /// Quantises a vector to bytes, each block by its greatest magnitude, like llama.cpp's `Q8_0` and
 /// `Q8_1`, but without rounding the scales to 16 bits.
 #[target_feature(enable = "avx2")]
-pub(super) fn quantise(vector: &[f32], blocks: &mut [Values]) {
+fn quantise(vector: &[f32], blocks: &mut [Values]) {
     let in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     let no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
     for (values, block) in vector.as_chunks::<BLOCK>().0.iter().zip(blocks) {
@@ -167,7 +186,7 @@ pub(super) fn quantise(vector: &[f32], blocks: &mut [Values]) {
         let scale = most / 127.0;
         *block = Values {
             scale,
-            sums,
+            negative_sums: sums.map(|sum| -sum),
             sum: scale * (sums[0] + sums[1]) as f32,
             quants: whole(_mm256_permutevar8x32_epi32(bytes, in_order)),
         };

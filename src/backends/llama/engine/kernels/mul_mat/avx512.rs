@@ -1,16 +1,18 @@
 //! Kernels for AVX-512 with byte products (VNNI): sixteen rows in a register.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512,
-    _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512,
-    _mm512_mask_add_epi8, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32,
+    _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_si512, _mm512_mask_add_epi8, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16,
+    _mm512_storeu_ps,
 };
 use std::ptr;
 
 use super::layout::{Block, Each, FifthBits, Fours, Nibbles, Q4_0, Q4_1, Q5_0, Q8_0, Values};
 use super::tiles::Job;
 
+mod floats;
 mod superblocks;
 
 /// Distance of prefetched weights, and the bytes that a prefetch reads.
@@ -18,7 +20,7 @@ const PREFETCH_BYTES: usize = 2048;
 const LINE_BYTES: usize = 64;
 
 /// A block that AVX-512 unpacks into unsigned bytes.
-pub(super) trait Unpack: Block {
+pub(super) trait Unpack: Block<Vector = Values> {
     /// Weight = scale × (quant − `OFFSET`) + minimum.
     const OFFSET: i32;
     /// Whether there are minima, which are zeros otherwise.
@@ -43,38 +45,63 @@ pub(super) struct Weights {
     minima: __m512,
 }
 
-/// Products of sixteen rows with `N` consecutive vectors of `job.vectors`, from `first` on.
-///
-/// The order of summation does not depend on `N`, so an answer does not depend on its batch.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn product<B: Unpack, const N: usize>(job: &Job<'_, B>, group: usize, first: usize) {
-    let mut sums = [_mm512_setzero_ps(); N];
-    for (place, block) in job.rows(group).iter().enumerate() {
-        for step in 0..B::STEPS {
-            prefetch(block, step);
-            // SAFETY: the features are this function's.
-            let weights = unsafe { block.unpack(step) };
-            for (vector, sum) in sums.iter_mut().enumerate() {
-                let values = job.values(first + vector, place * B::STEPS + step);
-                *sum = add::<B>(*sum, &weights, values);
+/// A block whose products AVX-512 computes.
+pub(super) trait Product: Block {
+    /// Products of sixteen rows with `N` consecutive vectors of `job`, from `first` on.
+    ///
+    /// The order of summation does not depend on `N`, so an answer does not depend on its batch.
+    ///
+    /// # Safety
+    ///
+    /// The CPU supports AVX-512 with what the block needs of it: VNNI, or BF16.
+    unsafe fn product<const N: usize>(job: &Job<'_, Self>, group: usize, first: usize);
+}
+
+impl<B: Unpack> Product for B {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    unsafe fn product<const N: usize>(job: &Job<'_, B>, group: usize, first: usize) {
+        let mut sums = [_mm512_setzero_ps(); N];
+        for (place, block) in job.rows(group).iter().enumerate() {
+            for step in 0..B::STEPS {
+                prefetch_step(block, step);
+                // SAFETY: the features are this function's.
+                let weights = unsafe { block.unpack(step) };
+                for (vector, sum) in sums.iter_mut().enumerate() {
+                    let values = job.values(first + vector, place * B::STEPS + step);
+                    *sum = add::<B>(*sum, &weights, values);
+                }
             }
         }
+        store(job, group, first, &sums);
     }
+}
+
+/// Writes the results of sixteen rows.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store<B: Block>(job: &Job<'_, B>, group: usize, first: usize, sums: &[__m512]) {
     for (vector, &sum) in sums.iter().enumerate() {
         // SAFETY: `place` points to sixteen floats that no other thread writes.
         unsafe { _mm512_storeu_ps(job.place(group, first + vector), sum) };
     }
 }
 
-/// Asks for the weights that follow `step` at some distance: an answer alone waits for memory, and
-/// the processor's own prefetching stops at the end of each page of 4 KiB.
+/// Asks for the line of memory at some distance from `weights`: an answer alone waits for memory,
+/// and the processor's own prefetching stops at the end of each page of 4 KiB.
 #[inline]
-fn prefetch<B: Block>(block: &B, step: usize) {
+fn prefetch<T>(weights: *const T) {
+    let address = weights.cast::<i8>().wrapping_add(PREFETCH_BYTES);
+    // SAFETY: a prefetch may be of any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
+}
+
+/// Asks for the weights that follow `step` at that distance.
+#[inline]
+fn prefetch_step<B: Block>(block: &B, step: usize) {
     let bytes = size_of::<B>() / B::STEPS;
-    let start = ptr::from_ref(block).cast::<i8>().wrapping_add(step * bytes + PREFETCH_BYTES);
+    let start = ptr::from_ref(block).cast::<u8>().wrapping_add(step * bytes);
     for offset in (0..bytes).step_by(LINE_BYTES) {
-        // SAFETY: a prefetch may be of any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(offset)) };
+        prefetch(start.wrapping_add(offset));
     }
 }
 
@@ -83,17 +110,19 @@ fn prefetch<B: Block>(block: &B, step: usize) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn add<B: Unpack>(sum: __m512, weights: &Weights, values: &Values) -> __m512 {
     let scale = _mm512_set1_ps(values.scale);
-    let offset = |sum: i32| _mm512_set1_epi32(-B::OFFSET * sum);
+    // A multiplication by a power of two, which is a shift.
+    let offset = |negative_sum| _mm512_mullo_epi32(negative_sum, _mm512_set1_epi32(B::OFFSET));
+    let [low_sum, high_sum] = values.negative_sums.map(|sum| _mm512_set1_epi32(sum));
     let ([low, high], [low_values, high_values]) =
         (halves(&weights.quants), halves(&values.quants));
     let sum = if B::HAS_HALVES {
-        let low = dot(offset(values.sums[0]), low, low_values);
-        let high = dot(offset(values.sums[1]), high, high_values);
+        let low = dot(offset(low_sum), low, low_values);
+        let high = dot(offset(high_sum), high, high_values);
         let low = _mm512_mul_ps(_mm512_cvtepi32_ps(low), weights.scales[0]);
         let both = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), weights.scales[1], low);
         _mm512_fmadd_ps(both, scale, sum)
     } else {
-        let start = offset(values.sums[0] + values.sums[1]);
+        let start = offset(_mm512_add_epi32(low_sum, high_sum));
         let dot = dot(dot(start, low, low_values), high, high_values);
         let scales = _mm512_mul_ps(weights.scales[0], scale);
         _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scales, sum)

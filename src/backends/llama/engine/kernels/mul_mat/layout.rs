@@ -15,6 +15,8 @@ pub(super) type Fours = [u8; 4 * ROWS];
 
 /// A packed block: sixteen rows of a whole number of [`BLOCK`] columns.
 pub(super) trait Block: Copy {
+    /// [`BLOCK`] values of a vector, as this block's kernels read them.
+    type Vector: Vector;
     /// Blocks of 32 columns in it.
     const STEPS: usize;
     /// Bytes of a row's block in GGUF.
@@ -71,13 +73,29 @@ pub(super) type Nibbles = [Fours; BLOCK / 8];
 /// A fifth bit of 32 columns: bit j of the i-th belongs to byte j of columns 4i to 4i + 3.
 pub(super) type FifthBits = [u64; BLOCK / 4];
 
+/// [`BLOCK`] values of a vector; any bytes are valid.
+pub(super) trait Vector: Copy {
+    /// Converts a vector, block by block.
+    ///
+    /// # Safety
+    ///
+    /// The CPU runs a kernel that reads these blocks.
+    unsafe fn convert(values: &[f32], blocks: &mut [Self]);
+}
+
+/// Blocks from one vector to the next: one more than a vector has. Without the gap, vectors whose
+/// lengths are multiples of 4 KiB would all be in the same few lines of the first cache.
+pub(super) const fn vector_blocks(columns: usize) -> usize {
+    columns / BLOCK + 1
+}
+
 /// A block of a vector: value = scale × quant; the greatest quant is ±127.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Values {
     pub(super) scale: f32,
-    /// Σ quants of each half.
-    pub(super) sums: [i32; 2],
+    /// −Σ quants of each half.
+    pub(super) negative_sums: [i32; 2],
     /// scale × Σ quants.
     pub(super) sum: f32,
     /// Four signed bytes each, the first in the lowest byte.
@@ -94,6 +112,7 @@ pub(super) fn pack<B: Block>(plain: &[u8], columns: usize, packed: &mut [B]) {
 }
 
 impl Block for Q4_0 {
+    type Vector = Values;
     const STEPS: usize = 1;
     const PLAIN_BYTES: usize = 18;
 
@@ -104,6 +123,7 @@ impl Block for Q4_0 {
 }
 
 impl Block for Q4_1 {
+    type Vector = Values;
     const STEPS: usize = 1;
     const PLAIN_BYTES: usize = 20;
 
@@ -114,6 +134,7 @@ impl Block for Q4_1 {
 }
 
 impl Block for Q5_0 {
+    type Vector = Values;
     const STEPS: usize = 1;
     const PLAIN_BYTES: usize = 22;
 
@@ -126,6 +147,7 @@ impl Block for Q5_0 {
 }
 
 impl Block for Q8_0 {
+    type Vector = Values;
     const STEPS: usize = 1;
     const PLAIN_BYTES: usize = 34;
 

@@ -2,7 +2,8 @@
 //! have small integer scales. Pure.
 
 use super::layout::{
-    BLOCK, Block, Each, FifthBits, Fours, Nibbles, half, set_fifth_bits, set_nibbles, split_halves,
+    BLOCK, Block, Each, FifthBits, Fours, Nibbles, Values, half, set_fifth_bits, set_nibbles,
+    split_halves,
 };
 
 /// Blocks of 32 columns in one of 256.
@@ -53,6 +54,7 @@ pub(super) struct Iq4Xs {
 }
 
 impl Block for Q4K {
+    type Vector = Values;
     const STEPS: usize = STEPS;
     const PLAIN_BYTES: usize = 144;
 
@@ -76,6 +78,7 @@ impl Q4K {
 }
 
 impl Block for Q5K {
+    type Vector = Values;
     const STEPS: usize = STEPS;
     const PLAIN_BYTES: usize = 176;
 
@@ -88,6 +91,7 @@ impl Block for Q5K {
 }
 
 impl Block for Q6K {
+    type Vector = Values;
     const STEPS: usize = STEPS;
     const PLAIN_BYTES: usize = 210;
 
@@ -115,6 +119,7 @@ impl Block for Q6K {
 }
 
 impl Block for Iq4Xs {
+    type Vector = Values;
     const STEPS: usize = STEPS;
     const PLAIN_BYTES: usize = 136;
 

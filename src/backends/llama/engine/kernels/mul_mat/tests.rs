@@ -1,21 +1,36 @@
 //! Tests of the products against plain arithmetic, and of the kernels against each other.
 
-use llama_cpp_sys_2::ggml_get_type_traits;
+use std::ptr;
+
+use llama_cpp_sys_2::{
+    GGML_TYPE_BF16, GGML_TYPE_F16, GGML_TYPE_IQ4_XS, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1,
+    GGML_TYPE_Q4_K, GGML_TYPE_Q5_0, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K, GGML_TYPE_Q8_0,
+    ggml_get_type_traits,
+};
 use proptest::prelude::*;
 
+use super::layout::{BLOCK, ROWS, Values, Vector};
 use super::*;
 use crate::backends::llama::wire::cpu::{CpuVariant, Kernels};
 
-/// All types with kernels, with the bytes of a block and the places of its f16.
-const TYPES: [(u32, usize, &[usize]); 8] = [
-    (GGML_TYPE_Q4_0, 18, &[0]),
-    (GGML_TYPE_Q4_1, 20, &[0, 2]),
-    (GGML_TYPE_Q5_0, 22, &[0]),
-    (GGML_TYPE_Q8_0, 34, &[0]),
-    (GGML_TYPE_Q4_K, 144, &[0, 2]),
-    (GGML_TYPE_Q5_K, 176, &[0, 2]),
-    (GGML_TYPE_Q6_K, 210, &[208]),
-    (GGML_TYPE_IQ4_XS, 136, &[0]),
+mod graphs;
+
+/// A 16-bit float of two random bytes.
+type Number = fn([u8; 2]) -> [u8; 2];
+
+/// All types with kernels, with the bytes and columns of a block, the places of its 16-bit floats,
+/// and how these are made.
+const TYPES: [(u32, usize, usize, &[usize], Number); 10] = [
+    (GGML_TYPE_Q4_0, 18, 32, &[0], f16),
+    (GGML_TYPE_Q4_1, 20, 32, &[0, 2], f16),
+    (GGML_TYPE_Q5_0, 22, 32, &[0], f16),
+    (GGML_TYPE_Q8_0, 34, 32, &[0], f16),
+    (GGML_TYPE_Q4_K, 144, 256, &[0, 2], f16),
+    (GGML_TYPE_Q5_K, 176, 256, &[0, 2], f16),
+    (GGML_TYPE_Q6_K, 210, 256, &[208], f16),
+    (GGML_TYPE_IQ4_XS, 136, 256, &[0], f16),
+    (GGML_TYPE_F16, 8, 4, &[0, 2, 4, 6], f16),
+    (GGML_TYPE_BF16, 8, 4, &[0, 2, 4, 6], bf16),
 ];
 
 /// A matrix in GGUF's bytes, with the values that llama.cpp reads from them.
@@ -29,32 +44,36 @@ struct Matrix {
     weights: Vec<f32>,
 }
 
-/// A power of two in 16 bits: sign, exponent 2^(bits − 15), no fraction.
-fn f16(noise: u8) -> [u8; 2] {
-    (u16::from(10 + noise % 4) << 10 | u16::from(noise & 0x80) << 8).to_le_bytes()
+/// Between 2^-5 and 2^-1, with any sign and fraction.
+fn f16([low, high]: [u8; 2]) -> [u8; 2] {
+    [low, high & 0x83 | (10 + (high >> 2) % 4) << 2]
+}
+
+/// As [`f16`].
+fn bf16([low, high]: [u8; 2]) -> [u8; 2] {
+    let exponent = 122 + high % 4;
+    [low & 0x7f | exponent << 7, high & 0x80 | exponent >> 1]
 }
 
 /// Blocks of random bytes, but for their f16.
 fn matrix(which: usize, blocks: usize, groups: usize, noise: &[u8]) -> Matrix {
-    let (ggml_type, bytes, halves) = TYPES[which];
+    let (ggml_type, bytes, block_columns, numbers, number) = TYPES[which];
+    let columns = (blocks * block_columns).next_multiple_of(BLOCK);
+    let rows = groups * ROWS;
     let mut noise = noise.iter().copied().cycle();
     let mut plain = Vec::new();
-    // SAFETY: the traits are static.
-    let (block, to_float) = unsafe {
-        let traits = *ggml_get_type_traits(ggml_type);
-        (usize::try_from(traits.blck_size).unwrap(), traits.to_float.unwrap())
-    };
-    let (columns, rows) = (blocks * block, groups * ROWS);
-    for _ in 0..rows * blocks {
+    for _ in 0..rows * columns / block_columns {
         let mut block: Vec<u8> = noise.by_ref().take(bytes).collect();
-        for &at in halves {
-            let half = f16(block[at]);
-            block[at..at + 2].copy_from_slice(&half);
+        for &at in numbers {
+            let made = number([block[at], block[at + 1]]);
+            block[at..at + 2].copy_from_slice(&made);
         }
         plain.extend(block);
     }
     let mut weights = vec![0.0; columns * rows];
     let count = i64::try_from(weights.len()).unwrap();
+    // SAFETY: the traits are static.
+    let to_float = unsafe { (*ggml_get_type_traits(ggml_type)).to_float.unwrap() };
     // SAFETY: `plain` holds blocks of the type for as many weights.
     unsafe { to_float(plain.as_ptr().cast(), weights.as_mut_ptr(), count) };
     Matrix { ggml_type, columns, rows, plain, weights }
@@ -77,35 +96,46 @@ impl Matrix {
 
     /// The kernels' result, computed in three parts.
     fn times(&self, packed: &[u64], vectors: &[Vec<f32>]) -> Vec<f32> {
-        let quantised = self.quantised(vectors);
+        let places: Vec<u32> = (0..).take(vectors.len()).collect();
+        self.times_at(find(self.ggml_type()).unwrap().1, packed, vectors, &places)
+    }
+
+    /// Each vector's results are at its place.
+    fn times_at(
+        &self,
+        multiply: Multiply,
+        packed: &[u64],
+        vectors: &[Vec<f32>],
+        places: &[u32],
+    ) -> Vec<f32> {
+        let converted = self.converted(vectors);
         let mut out = vec![f32::NAN; vectors.len() * self.rows];
+        let operands = Operands {
+            packed: packed.as_ptr().cast(),
+            columns: self.columns,
+            rows: self.rows,
+            vectors: converted.as_ptr().cast(),
+            count: vectors.len(),
+            out: out.as_mut_ptr(),
+            stride: self.rows,
+            places: if places.is_sorted() { ptr::null() } else { places.as_ptr() },
+        };
         for part in 0..3 {
-            // SAFETY: as the buffers above were made.
-            unsafe {
-                multiply(
-                    self.ggml_type(),
-                    packed.as_ptr().cast(),
-                    self.columns,
-                    self.rows,
-                    quantised.as_ptr().cast(),
-                    vectors.len(),
-                    out.as_mut_ptr(),
-                    self.rows,
-                    part,
-                    3,
-                );
-            }
+            // SAFETY: the buffers were made for the matrix, and the CPU was asked.
+            unsafe { multiply(&operands, part, 3) };
         }
         out
     }
 
-    fn quantised(&self, vectors: &[Vec<f32>]) -> Vec<Values> {
-        let mut quantised = vec![Values::default(); vectors.len() * self.columns / BLOCK];
-        for (vector, into) in vectors.iter().zip(quantised.chunks_mut(self.columns / BLOCK)) {
+    fn converted(&self, vectors: &[Vec<f32>]) -> Vec<u32> {
+        let words = vector_bytes(self.ggml_type(), self.columns) / 4;
+        let mut converted = vec![u32::MAX; vectors.len() * words];
+        for (vector, into) in vectors.iter().zip(converted.chunks_mut(words)) {
+            let into = into.as_mut_ptr().cast();
             // SAFETY: both have the length of a row.
-            unsafe { quantise(vector.as_ptr(), into.as_mut_ptr().cast(), self.columns) };
+            unsafe { convert(self.ggml_type(), vector.as_ptr(), into, self.columns) };
         }
-        quantised
+        converted
     }
 
     /// The exact product, and the sum of the magnitudes of its terms.
@@ -118,7 +148,7 @@ impl Matrix {
 }
 
 fn matrices() -> impl Strategy<Value = Matrix> {
-    let sizes = (0..TYPES.len(), 1..4_usize, 1..6_usize);
+    let sizes = (0..TYPES.len(), 1..4_usize, 1..10_usize);
     (sizes, prop::collection::vec(any::<u8>(), 997))
         .prop_map(|((which, blocks, groups), noise)| matrix(which, blocks, groups, &noise))
 }
@@ -146,7 +176,7 @@ proptest! {
     #[test]
     fn products_are_right_and_do_not_depend_on_their_neighbours(
         matrix in matrices(),
-        count in 1..20_usize,
+        count in 1..40_usize,
         noise in prop::collection::vec(any::<i8>(), 331),
     ) {
         prop_assume!(registered());
@@ -174,25 +204,35 @@ proptest! {
     ) {
         prop_assume!(registered() && CpuCode::best().has_avx512_kernels());
         let avx2 = CpuCode { variant: CpuVariant::Haswell, kernels: Kernels::Auto };
-        for which in (0..TYPES.len()).filter(|&which| kernels_pack(TYPES[which].0, avx2)) {
+        for which in 0..TYPES.len() {
             let matrix = matrix(which, 2, 3, &noise);
+            let Some((_, by_avx2)) = types::find(matrix.ggml_type(), avx2) else { continue };
             let vectors = vectors(matrix.columns, count, &numbers);
-            let (packed, quantised) = (matrix.packed(), matrix.quantised(&vectors));
-            let mut out = vec![f32::NAN; count * matrix.rows];
-            let place = Place {
-                packed: packed.as_ptr().cast(),
-                columns: matrix.columns,
-                rows: matrix.rows,
-                vectors: &quantised,
-                out: out.as_mut_ptr(),
-                stride: matrix.rows,
-            };
-            // SAFETY: the CPU was asked, and the buffers were made for the matrix.
-            unsafe { place.multiply_256(matrix.ggml_type(), 0, 1) };
+            let packed = matrix.packed();
+            let places: Vec<u32> = (0..).take(count).collect();
+            let by_avx2 = matrix.times_at(by_avx2, &packed, &vectors, &places);
             let by_avx512 = matrix.times(&packed, &vectors);
-            for (&a, &b) in out.iter().zip(&by_avx512) {
-                prop_assert!((a - b).abs() <= 1e-5 * a.abs().max(b.abs()), "{a} {b}");
+            for (&a, &b) in by_avx2.iter().zip(&by_avx512) {
+                prop_assert!((a - b).abs() <= 1e-5 * a.abs().max(b.abs()) + 1e-5, "{a} {b}");
             }
+        }
+    }
+
+    /// As the vectors of an expert, which belong to any tokens.
+    #[test]
+    fn results_go_to_their_places(
+        matrix in matrices(),
+        places in (1..40_u32).prop_flat_map(|count| Just((0..count).collect::<Vec<_>>()).prop_shuffle()),
+        noise in prop::collection::vec(any::<i8>(), 331),
+    ) {
+        prop_assume!(registered());
+        let found = find(matrix.ggml_type());
+        prop_assume!(found.is_some());
+        let (packed, vectors) = (matrix.packed(), vectors(matrix.columns, places.len(), &noise));
+        let in_order = matrix.times(&packed, &vectors);
+        let placed = matrix.times_at(found.unwrap().1, &packed, &vectors, &places);
+        for (products, &place) in in_order.chunks(matrix.rows).zip(&places) {
+            prop_assert_eq!(products, &placed[place as usize * matrix.rows..][..matrix.rows]);
         }
     }
 
@@ -202,7 +242,7 @@ proptest! {
         prop_assume!(registered());
         let mut blocks = [Values::default(); 2];
         // SAFETY: the CPU was asked.
-        unsafe { avx2::quantise(&numbers, &mut blocks) };
+        unsafe { Values::convert(&numbers, &mut blocks) };
         for (numbers, block) in numbers.chunks(BLOCK).zip(&blocks) {
             let quants: Vec<i8> = block.quants.iter().flat_map(|four| four.to_le_bytes()).map(u8::cast_signed).collect();
             for (&number, &quant) in numbers.iter().zip(&quants) {
@@ -211,7 +251,7 @@ proptest! {
             let sums = [&quants[..16], &quants[16..]]
                 .map(|half| half.iter().copied().map(i32::from).sum::<i32>());
             let sum: i32 = sums.iter().sum();
-            prop_assert_eq!(block.sums, sums);
+            prop_assert_eq!(block.negative_sums, sums.map(|sum| -sum));
             prop_assert!((block.sum - block.scale * sum as f32).abs() < 1e-3);
         }
     }
@@ -222,7 +262,7 @@ fn a_zero_vector_quantises_to_zeros() {
     if registered() {
         let mut blocks = [Values { scale: 7.0, ..Values::default() }];
         // SAFETY: the CPU was asked.
-        unsafe { avx2::quantise(&[0.0; BLOCK], &mut blocks) };
+        unsafe { Values::convert(&[0.0; BLOCK], &mut blocks) };
         assert_eq!(blocks, [Values::default()]);
     }
 }
@@ -232,6 +272,9 @@ fn only_whole_groups_of_rows_and_blocks_of_columns_are_packed() {
     let has_kernels = registered();
     let [q4_1, q4_k] = [GGML_TYPE_Q4_1, GGML_TYPE_Q4_K].map(|id| c_int::try_from(id).unwrap());
     assert_eq!((packs(q4_1, 64, 32), packs(q4_k, 512, 16)), (has_kernels, has_kernels));
-    assert_eq!((packs(q4_1, 64, 24), packs(q4_1, 48, 32), packs(0, 64, 32)), (false, false, false));
+    assert_eq!(
+        (packs(q4_1, 64, 24), packs(q4_1, 48, 32), packs(10, 64, 32)),
+        (false, false, false)
+    );
     assert!(!packs(q4_k, 288, 16) && !packs(q4_k, 576, 16));
 }

@@ -1,38 +1,45 @@
 //! Tiling of one thread's part of a product: sixteen rows and as many vectors as fit into
 //! registers.
 
-use std::marker::PhantomData;
-use std::ops::Range;
+use super::layout::{BLOCK, Block, ROWS, vector_blocks};
 
-use super::layout::{BLOCK, Block, ROWS, Values};
+/// Groups of rows that are multiplied with a tile of vectors before the next tile: together they
+/// stay in the second cache, and so each vector is read once for all of them.
+const GROUPS: usize = 8;
 
 /// Products of packed rows with vectors.
-pub(super) struct Job<'a, B> {
+pub(super) struct Job<'a, B: Block> {
     /// All groups of sixteen rows.
     packed: &'a [B],
-    /// All vectors, `blocks` blocks each.
-    vectors: &'a [Values],
-    /// Blocks of 32 columns in a row.
-    blocks: usize,
-    out: *mut f32,
-    /// Distance in floats between the results of consecutive vectors.
-    stride: usize,
-    _out: PhantomData<&'a mut [f32]>,
+    /// All vectors, `vector_blocks` apart.
+    vectors: &'a [B::Vector],
+    columns: usize,
+    results: Results<'a>,
+}
+
+/// Where results go.
+#[derive(Clone, Copy)]
+pub(super) struct Results<'a> {
+    pub(super) out: *mut f32,
+    /// Floats from one place to the next.
+    pub(super) stride: usize,
+    /// The place of each vector's results; their own order if there is none.
+    pub(super) places: Option<&'a [u32]>,
 }
 
 impl<'a, B: Block> Job<'a, B> {
     /// # Safety
     ///
-    /// `out` has `stride` floats for each vector, at least sixteen for each row group, and while
-    /// the job exists no other code touches those of the groups that it computes.
+    /// `results` has `stride` floats for each place, at least sixteen for each row group, and while
+    /// the job exists no other code touches those of the groups that it computes. There is a place
+    /// for each vector.
     pub(super) unsafe fn new(
         packed: &'a [B],
-        vectors: &'a [Values],
+        vectors: &'a [B::Vector],
         columns: usize,
-        out: *mut f32,
-        stride: usize,
+        results: Results<'a>,
     ) -> Self {
-        Self { packed, vectors, blocks: columns / BLOCK, out, stride, _out: PhantomData }
+        Self { packed, vectors, columns, results }
     }
 
     /// The packed blocks of a row group.
@@ -41,13 +48,13 @@ impl<'a, B: Block> Job<'a, B> {
     }
 
     fn packed_blocks(&self) -> usize {
-        self.blocks / B::STEPS
+        self.columns / BLOCK / B::STEPS
     }
 
     #[inline]
-    pub(super) fn values(&self, vector: usize, block: usize) -> &Values {
-        let place = vector * self.blocks + block;
-        debug_assert!(block < self.blocks && place < self.vectors.len());
+    pub(super) fn values(&self, vector: usize, block: usize) -> &B::Vector {
+        let place = vector * vector_blocks(self.columns) + block;
+        debug_assert!(block < self.columns / BLOCK && place < self.vectors.len());
         // SAFETY: kernels use vectors from `tiles` and blocks of a row only. A bounds check per ten
         // instructions would cost a tenth of the speed.
         unsafe { self.vectors.get_unchecked(place) }
@@ -55,27 +62,34 @@ impl<'a, B: Block> Job<'a, B> {
 
     /// Pointer to the sixteen results of a row group with a vector.
     pub(super) fn place(&self, group: usize, vector: usize) -> *mut f32 {
-        let place = vector * self.stride + group * ROWS;
+        let Results { out, stride, places } = self.results;
+        let place = places.map_or(vector, |places| places[vector] as usize);
         // SAFETY: in bounds by the contract of `new`.
-        unsafe { self.out.add(place) }
+        unsafe { out.add(place * stride + group * ROWS) }
     }
 
-    /// The row groups of one of `parts` equal parts.
-    pub(super) fn part(&self, part: usize, parts: usize) -> Range<usize> {
+    /// Calls `tile(group, first vector, number of vectors)` for one of `parts` equal parts of the
+    /// row groups until all vectors are covered, with the greatest of the `widths` that is left;
+    /// these ascend from 1.
+    pub(super) fn tiles(
+        &self,
+        (part, parts): (usize, usize),
+        widths: &[usize],
+        mut tile: impl FnMut(usize, usize, usize),
+    ) {
         let groups = self.packed.len() / self.packed_blocks();
-        groups * part / parts..groups * (part + 1) / parts
-    }
-
-    /// Calls `tile(first vector, number of vectors)` until all vectors are covered, with the
-    /// greatest of the `widths` that is left; these ascend from 1.
-    pub(super) fn tiles(&self, widths: &[usize], mut tile: impl FnMut(usize, usize)) {
-        let vectors = self.vectors.len() / self.blocks;
-        let mut first = 0;
-        while first < vectors {
-            let fits = |width: &&usize| **width <= vectors - first;
-            let width = widths.iter().rev().find(fits).copied().unwrap_or(1);
-            tile(first, width);
-            first += width;
+        let vectors = self.vectors.len() / vector_blocks(self.columns);
+        let (mut group, end) = (groups * part / parts, groups * (part + 1) / parts);
+        while group < end {
+            let together = group..end.min(group + GROUPS);
+            let mut first = 0;
+            while first < vectors {
+                let fits = |width: &&usize| **width <= vectors - first;
+                let width = widths.iter().rev().find(fits).copied().unwrap_or(1);
+                together.clone().for_each(|group| tile(group, first, width));
+                first += width;
+            }
+            group = together.end;
         }
     }
 }
