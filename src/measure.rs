@@ -7,6 +7,8 @@
 pub mod calibrate;
 pub mod chart;
 pub mod client;
+pub mod compare;
+pub mod ensemble;
 pub mod fit;
 pub mod grader;
 pub mod html_report;
@@ -26,6 +28,7 @@ use crate::energy::prediction::profile::{ModelFile, ModelProfile, Profile};
 use crate::energy::{Quality, Source};
 
 pub use client::{ClientError, Gateway, SamplingOptions};
+pub use compare::{Comparison, Run};
 pub use journal::{Journal, JournalError, Row, Settings};
 pub use run::{ModelBaseline, Plan, RunError};
 pub use suite::{Item, Suite, SuiteError};

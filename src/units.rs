@@ -28,6 +28,24 @@ impl Microjoules {
     pub fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
+
+    /// The energy of a constant power over a time, rounded down.
+    pub fn of_power(microwatts: u64, ns: u64) -> Self {
+        let energy = u128::from(microwatts) * u128::from(ns) / 1_000_000_000;
+        Self(u64::try_from(energy).unwrap_or(u64::MAX))
+    }
+
+    /// The part `of / whole`, rounded down; nothing if `whole` is 0.
+    #[must_use]
+    pub fn part(self, of: u64, whole: u64) -> Self {
+        let part = (u128::from(self.0) * u128::from(of)).checked_div(u128::from(whole));
+        Self(part.map_or(0, |part| u64::try_from(part).unwrap_or(u64::MAX)))
+    }
+
+    /// The mean power over a time, in microwatts; 0 for no time.
+    pub fn mean_power(self, ns: u64) -> u64 {
+        Self(1_000_000_000).part(self.0, ns).0
+    }
 }
 
 impl Add for Microjoules {

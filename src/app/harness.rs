@@ -49,8 +49,7 @@ pub async fn with_gateway<T, E: From<HarnessError>>(
     Ok(done)
 }
 
-/// The config reduced to one model that is loaded at the start. The host cache is off, so that a
-/// repeated question is prefilled again.
+/// The config reduced to one model that is loaded at the start.
 fn with_one_model(config: &Config, model: &str, out: &Path) -> Config {
     let mut config = config.clone();
     config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -64,7 +63,6 @@ fn with_one_model(config: &Config, model: &str, out: &Path) -> Config {
     for (_, model) in &mut config.models {
         if let Engine::Llama(llama) = &mut model.engine {
             llama.load = LoadWhen::Preload;
-            llama.host_cache_mib = 0;
         }
     }
     config

@@ -187,6 +187,7 @@ fn local(
     parts: &Parts,
     engines: &mut JoinSet<()>,
 ) -> Model {
+    parts.meter.uses_cards(&name, llama.gpu_layers > 0);
     let observer = Observer::new(parts.meter.clone(), Arc::clone(&parts.metrics), &name);
     let fingerprint = fingerprint(&gguf);
     let model = llama::LocalModel {

@@ -9,11 +9,14 @@ mod questions;
 
 pub(super) use self::args::MeasureArgs;
 use self::args::{BadInput, models};
-use super::console::refuse;
-use crate::measure::{JournalError, SuiteError};
+use super::console::{refuse, say};
+use crate::measure::{Comparison, JournalError, Run, SuiteError};
 use crate::telemetry::{LogLevel, logging};
 
 pub(super) fn run(args: &MeasureArgs) -> anyhow::Result<u8> {
+    if !args.compare.is_empty() {
+        return compare(args);
+    }
     let mut config = args.config.load()?;
     config.log.level = LogLevel::Warn;
     logging::init(&config.log);
@@ -35,6 +38,22 @@ pub(super) fn run(args: &MeasureArgs) -> anyhow::Result<u8> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Shows the runs of `--compare`, without a config.
+fn compare(args: &MeasureArgs) -> anyhow::Result<u8> {
+    let runs: Result<Vec<Run>, JournalError> =
+        args.compare.iter().map(|dir| Run::read(dir)).collect();
+    let found = match runs {
+        Ok(runs) => Comparison::of(&runs),
+        Err(error) => return Ok(refuse(&error.to_string())),
+    };
+    if args.json {
+        say(&serde_json::to_string_pretty(&found)?);
+    } else {
+        say(&found.to_string());
+    }
+    Ok(0)
 }
 
 fn is_callers(error: &JournalError) -> bool {

@@ -6,7 +6,7 @@
 //! Pure: readings, reports and the time are arguments, figures are results. Only the meter thread
 //! passes readings.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,15 +17,19 @@ use super::sensors::process::cpu_model::CpuModel;
 use super::sensors::sensor::{DeviceInfo, Sample};
 use super::work::{TokenWeights, WorkSpan};
 use crate::units::{AttemptId, Microjoules, MonotonicNs};
-use device::{Device, DeviceSnapshot, Scope};
+use device::{Cards, Device, DeviceSnapshot, Reach, Scope};
+use shortfall::Tally;
 
 pub mod apportion;
+pub mod background;
 pub mod device;
 mod estimates;
+pub mod idle_power;
 pub mod interval;
 pub mod ledger;
 pub mod load_energy;
 mod settlement;
+pub mod shortfall;
 
 /// Index of a device in its [`Attribution`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +47,8 @@ pub struct Attribution {
     /// Successful loads of each model.
     loads: BTreeMap<Arc<str>, u64>,
     unknown_settlements: u64,
-    /// Models metered by devices on other machines: devices here spend nothing on them.
-    elsewhere: BTreeSet<Arc<str>>,
+    /// What each model's engine uses; a model without an entry may use everything here.
+    reaches: BTreeMap<Arc<str>, Reach>,
 }
 
 #[derive(Debug)]
@@ -70,6 +74,8 @@ pub struct Parameters {
     /// Whether each engine is a device of its own from its start on: an attempt that no device
     /// knows then used no energy.
     pub per_engine: bool,
+    /// Devices of this machine that were found and cannot be read.
+    pub missing: Tally,
 }
 
 impl Parameters {
@@ -122,7 +128,7 @@ impl Attribution {
             estimator,
             loads: BTreeMap::new(),
             unknown_settlements: 0,
-            elsewhere: BTreeSet::new(),
+            reaches: BTreeMap::new(),
         }
     }
 
@@ -130,7 +136,9 @@ impl Attribution {
     /// the new sensor.
     pub fn add_device(&mut self, info: DeviceInfo, scope: Scope, at: MonotonicNs) -> DeviceId {
         if let Scope::Elsewhere(models) = &scope {
-            self.elsewhere.extend(models.iter().cloned());
+            for model in models.iter() {
+                self.reaches.entry(Arc::clone(model)).or_default().elsewhere = true;
+            }
         }
         let known = self.devices.iter().position(|device| device.info.name == info.name);
         let index = known.unwrap_or(self.devices.len());
@@ -140,30 +148,61 @@ impl Attribution {
         }
         let device = &mut self.devices[index];
         for (&id, attempt) in &self.attempts {
-            let elsewhere = self.elsewhere.contains(&attempt.model);
-            if attempt.closed.is_none() && device.scope.covers(&attempt.model, elsewhere) {
+            let covers = covers(device, &attempt.model, &self.reaches);
+            if attempt.closed.is_none() && covers {
                 device.ledger.open(id, self.parameters.weights_of(&attempt.model), attempt.opened);
             }
         }
         DeviceId(index)
     }
 
+    /// Adds a device that stands in for another from `at` on: attempts open before have used energy
+    /// that it has not seen.
+    pub fn add_substitute(&mut self, info: DeviceInfo, scope: Scope, at: MonotonicNs) -> DeviceId {
+        let id = self.add_device(info, scope, at);
+        self.devices[id.0].ledger.mark_gap(MonotonicNs(0), at);
+        id
+    }
+
+    /// Sets the cards that the model's engine uses. Other cards charge nothing to its attempts.
+    pub fn uses(&mut self, model: &Arc<str>, cards: Cards) {
+        self.reaches.entry(Arc::clone(model)).or_default().cards = cards;
+        for device in &mut self.devices {
+            if covers(device, model, &self.reaches) {
+                continue;
+            }
+            for (&id, attempt) in &self.attempts {
+                if attempt.model == *model {
+                    device.ledger.take_out(id, false);
+                }
+            }
+        }
+    }
+
     /// Whether a device on another machine meters the model.
     pub fn meters_elsewhere(&self, model: &str) -> bool {
-        self.elsewhere.contains(model)
+        self.reaches.get(model).is_some_and(|reach| reach.elsewhere)
     }
 
     fn devices_of(&mut self, model: &str) -> impl Iterator<Item = &mut Device> {
-        let elsewhere = self.elsewhere.contains(model);
-        self.devices.iter_mut().filter(move |device| device.scope.covers(model, elsewhere))
+        let reaches = &self.reaches;
+        self.devices.iter_mut().filter(move |device| covers(device, model, reaches))
     }
 
-    /// Takes in a sample read at `now` and the count of counter resets so far.
-    pub fn reading(&mut self, id: DeviceId, now: MonotonicNs, sample: Sample, resets: u64) {
+    /// Takes in a sample read at `now`.
+    pub fn reading(&mut self, id: DeviceId, now: MonotonicNs, sample: Sample) {
         let cadence_ns = nanoseconds(self.parameters.cadence);
-        let device = &mut self.devices[id.0];
-        device.reading(now, sample, cadence_ns);
-        device.set_resets(resets);
+        self.devices[id.0].reading(now, sample, cadence_ns);
+    }
+
+    /// Sets the counts of restarts and of glitches of a device's counter so far.
+    pub fn faults(&mut self, id: DeviceId, resets: u64, glitches: u64) {
+        self.devices[id.0].set_faults(resets, glitches);
+    }
+
+    /// Takes in a sample whose energy since the one before is booked at another device.
+    pub fn skip_to(&mut self, id: DeviceId, now: MonotonicNs, sample: Sample) {
+        self.devices[id.0].skip_to(now, sample);
     }
 
     /// Records that the system was suspended for `missed` since the last readings.
@@ -255,6 +294,18 @@ impl Attribution {
         self.devices.iter().any(|device| device.ledger.is_incomplete(id))
     }
 
+    /// The devices found for this model that cannot be read at all.
+    fn missing_for(&self, model: &str) -> Tally {
+        let missing = self.parameters.missing;
+        match self.reaches.get(model) {
+            Some(reach) if reach.elsewhere => Tally::default(),
+            Some(Reach { cards: Cards::None | Cards::Held(_), .. }) => {
+                Tally { cards: 0, ..missing }
+            }
+            _ => missing,
+        }
+    }
+
     /// See [`ledger::Ledger::conservation_error`]; must be 0.
     pub fn conservation_error(&self) -> Microjoules {
         self.devices.iter().map(|device| device.ledger.conservation_error()).sum()
@@ -268,6 +319,11 @@ impl Attribution {
             meter_cpu: Duration::ZERO,
         }
     }
+}
+
+fn covers(device: &Device, model: &str, reaches: &BTreeMap<Arc<str>, Reach>) -> bool {
+    static ANYTHING: Reach = Reach { elsewhere: false, cards: Cards::Any };
+    device.scope.covers(&device.info.name, model, reaches.get(model).unwrap_or(&ANYTHING))
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

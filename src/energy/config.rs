@@ -38,8 +38,8 @@ pub struct Config {
     pub watts_per_busy_core_low: Watts,
     /// CPU model: upper end of the band. Default 8.
     pub watts_per_busy_core_high: Watts,
-    /// RAPL: idle watts of one CPU package, 0 to 10000. Default unset: idle energy is not
-    /// separated.
+    /// Idle watts of one CPU package, 0 to 10000; at most the smallest power seen counts. Default
+    /// unset: learned from times without requests.
     pub idle_watts: Option<Watts>,
     /// Weight of a computed prompt token of a model without a profile when energy is divided, 0 to
     /// 1000. Default 0.15.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::attribution::shortfall::Tally;
 use super::config::{Config, SensorChoice};
 use super::figure::Quality;
-use super::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
+use super::sensors::coverage::Coverage;
+use super::sensors::discovered::{Discovered, Kind, SkipReason, info};
 use super::sensors::library::{apple, nvml};
 use super::sensors::process::stat;
 use super::sensors::remote::{prometheus, wall};
@@ -50,6 +52,9 @@ pub struct Finding {
     /// Factors from a figure to the ends of its band.
     pub band: Band,
     pub used: bool,
+    /// Whether it works for this machine although it cannot be read: its energy is missing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub missing: bool,
     /// Why it is not used, with the remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
@@ -88,8 +93,31 @@ pub fn discover(config: &Config) -> Discovery {
         used.iter().any(|one| matches!(one.coverage, Coverage::Processor | Coverage::Machine));
     let cpu_time = cpu_time(config, covered);
     let cpu_model = cpu_time.used;
+    let is_whole = used.iter().any(|one| one.coverage == Coverage::Machine);
+    mark_missing(config, &mut findings, is_whole, cpu_model);
     findings.push(cpu_time);
     Discovery { findings, used, cpu_model }
+}
+
+/// Leaves a part missing only if nothing that is used contains it: the whole contains all, CPU time
+/// stands for processors and memory, and a second view or kind of a part that is read lacks nothing.
+fn mark_missing(config: &Config, findings: &mut [Finding], is_whole: bool, cpu_model: bool) {
+    let used: Vec<(Kind, Coverage, Arc<str>)> = findings
+        .iter()
+        .filter(|finding| finding.used)
+        .map(|finding| (finding.kind, finding.coverage, Arc::clone(&finding.device)))
+        .collect();
+    for finding in findings.iter_mut().filter(|finding| finding.missing) {
+        let is_processor = finding.coverage != Coverage::Accelerator;
+        let wanted = config.sensors;
+        let asked = wanted == SensorChoice::Auto || wanted.kind() == Some(finding.kind);
+        let read_otherwise = used.iter().any(|(kind, coverage, device)| {
+            *device == finding.device
+                || is_processor && *coverage == Coverage::Processor && *kind != finding.kind
+        });
+        let contained = is_whole || is_processor && cpu_model || read_otherwise;
+        finding.missing = asked && !contained;
+    }
 }
 
 /// The models named by a Prometheus query; empty for other sensors.
@@ -116,7 +144,7 @@ fn candidates(config: &Config) -> Vec<Discovered> {
     let found = kinds.into_iter().flat_map(|kind| {
         let (enabled, found) = match kind {
             Kind::Rapl => (config.rapl.enabled, rapl::find(root, config.rapl, config.idle_watts)),
-            Kind::Hwmon => (config.hwmon.enabled, hwmon::find(root)),
+            Kind::Hwmon => (config.hwmon.enabled, hwmon::find(root, config.idle_watts)),
             Kind::Ina3221 => (config.ina3221.enabled, ina3221::find(root)),
             // Finding cards would load the library.
             Kind::Nvml if !config.nvml.enabled => (false, Vec::new()),
@@ -161,7 +189,7 @@ fn absent(kind: Kind, enabled: bool) -> Option<SkipReason> {
 fn missing(kind: Kind, why: SkipReason) -> Discovered {
     Discovered {
         kind,
-        info: info(kind.label(), kind, Quality::Measured, Band::EXACT),
+        info: info(kind.label(), kind, Quality::Measured, Band::PROCESSOR),
         coverage: Coverage::Machine,
         at: String::new(),
         sensor: Err(why),
@@ -177,6 +205,7 @@ fn finding(one: &Discovered, why_not: Option<String>) -> Finding {
         quality: one.info.quality,
         band: one.info.band,
         used: why_not.is_none(),
+        missing: one.sensor.as_ref().err().is_some_and(|why| why.is_missing(one.coverage)),
         why_not,
         advice: one.sensor.as_ref().err().and_then(|why| why.advice(one.kind)),
     }
@@ -204,6 +233,7 @@ fn cpu_time(config: &Config, covered: bool) -> Finding {
         quality: Quality::Estimated,
         band: config.cpu_model().band(),
         used: why_not.is_none(),
+        missing: false,
         why_not,
         advice: None,
     }
@@ -215,11 +245,18 @@ impl Discovery {
         self.used.iter().any(|one| one.coverage != Coverage::Elsewhere)
     }
 
-    /// Quality of requests' figures: the worst among the selected sensors. `None` if energy is
-    /// unknown.
+    /// Quality of requests' figures: the worst among the selected sensors, and at best estimated if
+    /// a part of the machine is missing. `None` if energy is unknown.
     pub fn quality(&self) -> Option<Quality> {
         let here = |finding: &&Finding| finding.used && finding.coverage != Coverage::Elsewhere;
-        self.findings.iter().filter(here).map(|finding| finding.quality).max()
+        let used = self.findings.iter().filter(here).map(|finding| finding.quality).max()?;
+        Some(if self.missing().is_empty() { used } else { used.max(Quality::Estimated) })
+    }
+
+    /// The devices of this machine that were found and cannot be read.
+    pub fn missing(&self) -> Tally {
+        let missing = self.findings.iter().filter(|finding| finding.missing);
+        Tally::of(missing.map(|finding| finding.coverage))
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Quality {
     Estimated,
     /// A table row about hardware of a third party, or a prior.
     Assumed,
+    /// No amount is known.
+    Unknown,
 }
 
 impl Quality {
@@ -27,6 +29,7 @@ impl Quality {
             Self::Calibrated => "calibrated",
             Self::Estimated => "estimated",
             Self::Assumed => "assumed",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -85,7 +88,7 @@ impl Source {
 pub struct EnergyFigure {
     /// `None` if unknown, which is not zero.
     pub joules: Option<Joules>,
-    /// Lower end of the band, equal to `joules` for a counter.
+    /// Lower end of the band.
     pub low: Option<Joules>,
     /// Upper end of the band.
     pub high: Option<Joules>,
@@ -104,7 +107,7 @@ impl EnergyFigure {
             joules: None,
             low: None,
             high: None,
-            quality: Quality::Assumed,
+            quality: Quality::Unknown,
             source,
             is_final: true,
         }
@@ -155,6 +158,7 @@ mod tests {
             (sum.joules, sum.quality, sum.source),
             (Some(Joules(4.0)), Quality::Assumed, Source::Mixed)
         );
-        assert_eq!(counted.plus(EnergyFigure::unknown(Source::CloudTable)).joules, None);
+        let unknown = counted.plus(EnergyFigure::unknown(Source::CloudTable));
+        assert_eq!((unknown.joules, unknown.quality), (None, Quality::Unknown));
     }
 }

@@ -21,6 +21,7 @@ mod attempt;
 mod error;
 mod handle;
 mod probe;
+mod probes;
 mod state;
 mod suspend;
 mod ticker;

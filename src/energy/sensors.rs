@@ -4,14 +4,18 @@
 //! (`discovery`) nor attributes energy (`attribution`).
 
 pub mod counter;
+pub mod coverage;
 pub mod discovered;
 pub mod gauge;
 pub mod latest_figure;
 pub mod library;
+pub mod mirrors;
+pub mod plausibility;
 pub mod power_integral;
 pub mod process;
 pub mod remote;
 pub mod sensor;
 pub mod sysfs;
 
-pub use discovered::{Coverage, Discovered, Kind, SkipReason};
+pub use coverage::Coverage;
+pub use discovered::{Discovered, Kind, SkipReason};

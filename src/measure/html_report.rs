@@ -34,6 +34,7 @@ pub fn render(summary: &Summary) -> Result<String, DrawError> {
                     (headline(summary))
                     @if graded && metered { (accuracy_and_energy(summary)?) }
                     (parts(summary, graded, metered)?)
+                    (together(summary))
                     (costs(summary)?)
                     (method())
                 }
@@ -56,7 +57,9 @@ fn head(summary: &Summary) -> Markup {
                 (settings.machine) ". Suite " b { (settings.suite) }
                 @if let Some(limit) = settings.limit { ", " (limit) " questions spread over it" }
                 ", answers of up to " (settings.max_tokens) " tokens, temperature " (settings.temperature)
-                ", seed " (settings.seed) ". Measured " (summary.measured) " (UTC)."
+                ", seed " (settings.seed)
+                @if settings.warm_cache { ", prompts partly from caches" } @else { ", no prompt from a cache" }
+                ". Measured " (summary.measured) " (UTC)."
             }
         }
     }
@@ -84,70 +87,129 @@ fn quality_badge(result: &ModelResult) -> Markup {
     html! { span class={ "quality " (quality) } { (quality) } }
 }
 
-/// Columns of the first table, with their units.
-const COLUMNS: [(&str, &str); 12] = [
+/// Columns of a table, with their units.
+type Columns = [(&'static str, &'static str)];
+const ANSWERS: &Columns = &[
     ("model", ""),
     ("at a time", "requests"),
     ("questions", ""),
     ("accuracy", "%"),
-    ("energy", "J per request"),
-    ("power", "W"),
-    ("IPW", "1/W"),
-    ("IPJ", "1/J"),
     ("first token", "p50"),
     ("whole answer", "s"),
     ("tokens", "in / out"),
     ("energy is", ""),
 ];
+const ENERGY: &Columns =
+    &[("model", ""), ("energy", "J per request"), ("power", "W"), ("IPW", "1/W"), ("IPJ", "1/J")];
+const PERPLEXITY: &Columns =
+    &[("model", ""), ("perplexity", ""), ("PPW", "1/(ppl·W)"), ("PPJ", "1/(ppl·J)")];
 
 fn headline(summary: &Summary) -> Markup {
+    let told = summary.results.iter().any(|result| result.perplexity.is_some());
     html! {
         section {
-            div.scroll {
-                table {
-                    thead { tr { @for (name, unit) in COLUMNS { th { (name) small { (unit) } } } } }
-                    tbody { @for result in &summary.results { (row(result)) } }
-                }
+            (table(summary, ANSWERS, answers))
+            (table(summary, ENERGY, energy))
+            @if told { (table(summary, PERPLEXITY, perplexity)) }
+            p.note {
+                "Small figures: 95 % intervals. –: unknown, which is not zero. " b { "total" }
+                ": with the idle energy of the time. Failed requests are in no other figure."
             }
-            p.note { "Small figures: 95 % intervals. –: unknown, which is not zero." }
         }
     }
 }
 
-fn row(result: &ModelResult) -> Markup {
+fn table(summary: &Summary, columns: &Columns, row: fn(&ModelResult) -> Markup) -> Markup {
     html! {
-        tr {
-            td { b { (result.model) } small { (result.route.label()) } }
-            td { (result.batch) }
-            td {
-                (result.questions)
-                @if result.failed > 0 { small { (result.failed) " of " (result.requests) " requests failed" } }
+        div.scroll {
+            table {
+                thead { tr { @for (name, unit) in columns { th { (name) small { (unit) } } } } }
+                tbody { @for result in &summary.results { tr { (row(result)) } } }
             }
-            td { (interval(result.accuracy, percent)) }
+        }
+    }
+}
+
+fn answers(result: &ModelResult) -> Markup {
+    html! {
+        td { b { (result.model) } small { (result.route.label()) } }
+        td { (result.batch) }
+        td {
+            (result.questions)
+            @if result.failed > 0 { small { (result.failed) " of " (result.requests) " requests failed" } }
+        }
+        td { (interval(result.accuracy, percent)) }
+        td { (milliseconds(result.first_token_s.p50, result.first_token_s.p95)) }
+        td { (interval(result.seconds, digits)) }
+        td {
+            (whole(result.prompt_tokens)) " / " (whole(result.output_tokens))
+            small { (whole(result.cached_tokens)) " cached" }
+        }
+        td {
+            (quality_badge(result))
+            @if let Some([low, high]) = result.band {
+                small { (format!("true value ×{low:.2} to ×{high:.2}")) }
+            }
+        }
+    }
+}
+
+fn energy(result: &ModelResult) -> Markup {
+    let total = result.with_idle.as_ref();
+    let figures = [
+        (result.joules, total.and_then(|total| total.joules)),
+        (result.watts, total.and_then(|total| total.watts)),
+        (result.ipw, total.and_then(|total| total.ipw)),
+        (result.ipj, total.and_then(|total| total.ipj)),
+    ];
+    html! {
+        td {
+            b { (label(result)) }
+            @if result.energy_unknown > 0 {
+                small { "energy of " (result.energy_unknown) " of " (result.requests) " unknown" }
+            }
+        }
+        @for (marginal, total) in figures {
             td {
-                (interval(result.joules, digits))
-                @if result.energy_unknown > 0 {
-                    small { "of " (result.energy_unknown) " of " (result.requests) " unknown" }
+                (interval(marginal, digits))
+                @if total.is_some() { small { "total " } (interval(total, digits)) }
+            }
+        }
+    }
+}
+
+fn perplexity(result: &ModelResult) -> Markup {
+    html! {
+        td { b { (label(result)) } }
+        @for figure in [result.perplexity, result.ppw, result.ppj] {
+            td { (interval(figure, digits)) }
+        }
+    }
+}
+
+/// What the models come to together.
+fn together(summary: &Summary) -> Markup {
+    let Some(together) = &summary.ensemble else { return html! {} };
+    html! {
+        section {
+            h2 { "All models together" }
+            ul {
+                @for (model, share) in &together.coverage {
+                    li { b { (model) } " answers " (interval(Some(*share), percent)) " of " (together.questions) " questions." }
                 }
-            }
-            td { (interval(result.watts, digits)) }
-            td { (interval(result.ipw, digits)) }
-            td {
-                (interval(result.ipj, digits))
-                @if let Some((perplexity, ppj)) = result.perplexity.zip(result.ppj) {
-                    small { "perplexity " (digits(perplexity.value)) ", 1/(ppl·J) " (digits(ppj)) }
+                @if let Some(share) = together.best_of_local {
+                    li { "At least one local model answers " (interval(Some(share), percent)) "." }
                 }
-            }
-            td { (milliseconds(result.first_token_s.p50, result.first_token_s.p95)) }
-            td { (interval(result.seconds, digits)) }
-            td {
-                (whole(result.prompt_tokens)) " / " (whole(result.output_tokens))
-                small { (whole(result.cached_tokens)) " cached" }
-            }
-            td {
-                (quality_badge(result))
-                @if let Some([low, high]) = result.band {
-                    small { (format!("true value ×{low:.2} to ×{high:.2}")) }
+                @if let Some(oracle) = together.oracle {
+                    li {
+                        "An oracle that asks the cheapest model that is right answers "
+                        (interval(Some(oracle.accuracy), percent)) " for " (digits(oracle.joules))
+                        " J a question: it saves " (interval(Some(oracle.saving), percent))
+                        " of the energy of " b { (together.best) } " alone."
+                    }
+                }
+                @for (domain, model) in &together.smallest_adequate {
+                    li { "Smallest adequate for " (domain) ": " b { (model) } "." }
                 }
             }
         }
@@ -330,8 +392,8 @@ fn method() -> Markup {
             h2 { "How to read this" }
             ul {
                 li {
-                    b { "Joules" } " are marginal: what a request added beyond idle power, split exactly over the requests that \
-                    ran together. " b { "measured" } " is a hardware counter, " b { "calibrated" } " a sensor set against a wall \
+                    b { "Joules" } " are marginal: what a request added beyond the idle power that this run itself saw, split \
+                    exactly over the requests that ran together; " b { "total" } " adds the idle energy of the time. " b { "measured" } " is a hardware counter, " b { "calibrated" } " a sensor set against a wall \
                     meter, " b { "estimated" } " CPU time times watts, " b { "assumed" } " a table of cloud data \
                     centres. Compare models of one quality; across qualities the bands decide."
                 }
@@ -341,8 +403,8 @@ fn method() -> Markup {
                 }
                 li {
                     b { "IPW" } " is mean outcome / mean watts and " b { "IPJ" } " mean outcome / mean joules (accuracy per joule): \
-                    ratios of means, as in " i { "Intelligence per Watt" } " (arXiv:2511.07885). IPW favours the slow: for \
-                    routing, IPJ counts."
+                    ratios of means, as in " i { "Intelligence per Watt" } " (arXiv:2511.07885), whose power is the device's \
+                    with idle: compare its figures with the totals. IPW favours the slow: for routing, IPJ counts."
                 }
                 li {
                     b { "Intervals" } " say how far another draw of questions would move a figure. An error of the sensor moves \
@@ -385,6 +447,8 @@ mod tests {
             temperature: 0.0,
             logprobs: false,
             seed: 1,
+            warm_cache: false,
+            build: String::new(),
             machine: Hardware { processor: "Abacus <1>".to_owned(), cpus: 2 },
         };
         let summary = Summary::of(&rows, settings, &BTreeMap::new(), "2026-11-23".to_owned());

@@ -31,6 +31,12 @@ pub struct Settings {
     pub temperature: f32,
     pub logprobs: bool,
     pub seed: u64,
+    /// Whether prompts may come from a cache; absent in runs before that was asked.
+    #[serde(default)]
+    pub warm_cache: bool,
+    /// Version of the program; absent in older runs. A run may be resumed by another one.
+    #[serde(default)]
+    pub build: String,
     pub machine: Hardware,
 }
 
@@ -56,6 +62,9 @@ pub struct Row {
     pub score: Option<f64>,
     /// Marginal energy; absent without an answer.
     pub energy: Option<EnergyFigure>,
+    /// Marginal energy plus the share of idle energy while it was open; absent if either is unknown.
+    #[serde(default)]
+    pub total_joules: Option<Joules>,
     pub first_token_s: Option<f64>,
     /// Seconds from arrival to the last token.
     pub total_s: f64,
@@ -177,15 +186,29 @@ impl Journal {
     }
 }
 
-fn check_settings(dir: &Path, path: &Path, wanted: &Settings) -> Result<(), JournalError> {
+/// Settings and rows of a run in `dir`, and the date of its last row (UTC).
+pub fn read(dir: &Path) -> Result<(Settings, Vec<Row>, String), JournalError> {
+    let (path, settings_path) = (dir.join(ROWS_FILE), dir.join(SETTINGS_FILE));
+    let settings = read_settings(&settings_path)?;
+    let rows = read_rows(&path)?;
+    let changed = fs::metadata(&path).and_then(|file| file.modified());
+    let changed = changed.map_err(|source| JournalError::Io { path, source })?;
+    let measured = jiff::Timestamp::try_from(changed).unwrap_or_default();
+    Ok((settings, rows, measured.strftime("%Y-%m-%d").to_string()))
+}
+
+fn read_settings(path: &Path) -> Result<Settings, JournalError> {
     let text = fs::read_to_string(path)
         .map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
-    let bad = |error: serde_json::Error| JournalError::Bad {
+    serde_json::from_str(&text).map_err(|error| JournalError::Bad {
         path: path.to_owned(),
         line: error.line(),
         reason: error.to_string(),
-    };
-    let found: Settings = serde_json::from_str(&text).map_err(bad)?;
+    })
+}
+
+fn check_settings(dir: &Path, path: &Path, wanted: &Settings) -> Result<(), JournalError> {
+    let found = read_settings(path)?;
     let differs = [
         ("another suite", found.suite_sha256 != wanted.suite_sha256),
         ("another --limit", found.limit != wanted.limit),
@@ -193,6 +216,7 @@ fn check_settings(dir: &Path, path: &Path, wanted: &Settings) -> Result<(), Jour
         ("another --temperature", found.temperature.to_bits() != wanted.temperature.to_bits()),
         ("another --logprobs", found.logprobs != wanted.logprobs),
         ("another --seed", found.seed != wanted.seed),
+        ("another --warm-cache", found.warm_cache != wanted.warm_cache),
         ("another machine", found.machine != wanted.machine),
     ];
     match differs.into_iter().find(|(_, differs)| *differs) {
@@ -227,7 +251,7 @@ pub(super) mod tests {
     use super::*;
     use crate::energy::{Quality, Source};
 
-    fn settings() -> Settings {
+    pub(in super::super) fn settings() -> Settings {
         Settings {
             suite: "own".to_owned(),
             suite_sha256: "ab".to_owned(),
@@ -236,6 +260,8 @@ pub(super) mod tests {
             temperature: 0.0,
             logprobs: false,
             seed: 1,
+            warm_cache: false,
+            build: "0".to_owned(),
             machine: Hardware::default(),
         }
     }
@@ -262,6 +288,7 @@ pub(super) mod tests {
             difficulty: 1,
             score: Some(score),
             energy: Some(energy),
+            total_joules: Some(Joules(2.0 * joules)),
             first_token_s: Some(0.1),
             total_s: 0.5,
             prompt_tokens: 40,

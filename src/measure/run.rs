@@ -13,6 +13,7 @@ use super::client::{Answer, ClientError, Gateway, SamplingOptions};
 use super::journal::{Journal, JournalError, Prediction, Row};
 use super::scrape;
 use super::suite::{Item, Suite};
+use crate::energy::Source;
 use crate::openai::Message;
 use crate::routing::Route;
 use crate::traffic::Record;
@@ -83,8 +84,8 @@ pub async fn run(
 ) -> Result<ModelBaseline, RunError> {
     gateway.until_ready(plan.model, plan.load_timeout).await?;
     let load_joules = load_joules(&gateway.metrics().await?, plan.model);
-    for item in plan.suite.items.iter().cycle().take(plan.warmup) {
-        gateway.ask(plan.model, item, plan.sampling).await?;
+    for number in 0..plan.warmup {
+        gateway.ask(plan.model, &warm_up(number), plan.sampling).await?;
     }
     let idle_watts = match plan.route {
         Route::Local => idle_watts(gateway).await?,
@@ -115,6 +116,20 @@ pub async fn run(
     Ok(ModelBaseline { load_joules, idle_watts })
 }
 
+/// A question that no suite has: a prompt that was read before would cost nothing to read again.
+fn warm_up(number: usize) -> Item {
+    let text = format!(
+        "Warm-up {number}: tell me in two sentences how a lighthouse keeper spends the day."
+    );
+    Item {
+        id: format!("warm-up-{number}"),
+        domain: "general".to_owned(),
+        difficulty: 0,
+        messages: vec![Message::user(text)],
+        check: None,
+    }
+}
+
 fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
     let error = answer.error();
     let Answer { text, mean_logprob, record } = answer;
@@ -133,6 +148,7 @@ fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
         difficulty: item.difficulty,
         score: passes.map(|passes| f64::from(u8::from(passes))),
         energy: record.receipt.energy,
+        total_joules: total_joules(&record),
         first_token_s: record.timings.first_token_ms.map(|ms| ms / 1e3),
         total_s: record.timings.total_ms / 1e3,
         prompt_tokens: usage.prompt_tokens,
@@ -143,6 +159,19 @@ fn row(plan: &Plan<'_>, wave: &Wave<'_>, item: &Item, answer: Answer) -> Row {
         answer: plan.keep_answers.then_some(text),
         error,
     }
+}
+
+/// Energy of all attempts with their shares of idle energy. CPU time knows no idle energy: it is
+/// unknown there.
+fn total_joules(record: &Record) -> Option<Joules> {
+    let attempts = record.receipt.attempts.iter().map(|attempt| {
+        let source = attempt.energy?.source;
+        let knows_idle =
+            !matches!(source, Source::CpuModel | Source::CloudTable | Source::Upstream);
+        attempt.amortised_joules.filter(|_| knows_idle)
+    });
+    let total: Option<Joules> = attempts.sum();
+    total.filter(|_| !record.receipt.attempts.is_empty())
 }
 
 /// Prediction of the gateway in the record, if there is one.

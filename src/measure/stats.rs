@@ -40,6 +40,43 @@ pub fn ratio(questions: &[Pair], seed: u64) -> Option<Estimate> {
     Some(Estimate { value, low, high })
 }
 
+/// A share with its 95 % Wilson interval, which does not collapse where all or none of few trials
+/// succeed (E. B. Wilson, JASA 1927). `None` without trials.
+pub fn share(successes: f64, trials: f64) -> Option<Estimate> {
+    /// The 97.5 % quantile of the normal distribution.
+    const Z: f64 = 1.959_964;
+    if trials <= 0.0 {
+        return None;
+    }
+    let value = successes / trials;
+    let shrink = 1.0 + Z * Z / trials;
+    let middle = (value + Z * Z / (2.0 * trials)) / shrink;
+    let half =
+        Z / shrink * (value * (1.0 - value) / trials + Z * Z / (4.0 * trials * trials)).sqrt();
+    Some(Estimate { value, low: (middle - half).max(0.0), high: (middle + half).min(1.0) })
+}
+
+/// `1 / (mean a · mean b)` of two quantities over questions, each a mean itself. `None` if it is not
+/// finite.
+pub fn inverse_product(questions: &[(Pair, Pair)], seed: u64) -> Option<Estimate> {
+    let figure = |drawn: &mut dyn Iterator<Item = &(Pair, Pair)>| {
+        let (a, b): (Vec<Pair>, Vec<Pair>) = drawn.copied().unzip();
+        Some(1.0 / (quotient(&a)? * quotient(&b)?)).filter(|value| value.is_finite())
+    };
+    let value = figure(&mut questions.iter())?;
+    let [Interval { low, high }] =
+        bootstrap(questions, RESAMPLES, seed, |drawn| Some([figure(&mut drawn.iter().copied())?]))?;
+    Some(Estimate { value, low, high })
+}
+
+/// Standard deviation of a few values; `None` for fewer than two.
+pub fn deviation(values: &[f64]) -> Option<f64> {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (count - 1.0)).sqrt())
+}
+
 /// 95 % bootstrap intervals of `figures` over questions. `None` if no draw yields any.
 pub fn bootstrap<Q, const N: usize>(
     questions: &[Q],
@@ -116,6 +153,30 @@ mod tests {
             })
             .count();
         assert!((180..=198).contains(&covered), "{covered} of 200");
+    }
+
+    /// Values of Newcombe, Statistics in Medicine 1998, table I.
+    #[test]
+    fn a_share_of_few_is_not_certain() {
+        let ends = |successes, trials| {
+            let Estimate { low, high, .. } = share(successes, trials).unwrap();
+            format!("{low:.4} {high:.4}")
+        };
+        assert_eq!(ends(81.0, 263.0), "0.2553 0.3662");
+        assert_eq!(ends(15.0, 148.0), "0.0624 0.1605");
+        assert_eq!(ends(0.0, 20.0), "0.0000 0.1611");
+        assert_eq!(ends(3.0, 3.0), "0.4385 1.0000");
+        assert_eq!(share(0.0, 0.0), None);
+    }
+
+    #[test]
+    fn an_inverse_product_has_an_interval_and_a_single_repeat_no_deviation() {
+        let question = |a, b| (Pair { above: a, below: 1.0 }, Pair { above: b, below: 1.0 });
+        let found = inverse_product(&[question(2.0, 4.0), question(4.0, 6.0)], 1).unwrap();
+        assert!((found.value - 1.0 / 15.0).abs() < 1e-12, "{found:?}");
+        assert!(found.low < found.value && found.value < found.high);
+        assert_eq!(inverse_product(&[question(0.0, 1.0)], 1), None);
+        assert_eq!((deviation(&[1.0]), deviation(&[1.0, 3.0])), (None, Some(2.0_f64.sqrt())));
     }
 
     #[test]

@@ -124,9 +124,27 @@ fn refresh_device(metrics: &Metrics, device: &DeviceSnapshot) {
     let labels = DeviceNameLabels { device: name };
     let unattributed = joules(device.account.unattributed);
     mirror(&metrics.unattributed_energy_joules_total.get_or_create(&labels), unattributed);
+    let account = device.account;
+    for (counter, amount) in [
+        // What attempts have is final once they have settled: a counter must not fall.
+        (
+            &metrics.attributed_energy_joules_total,
+            account.attributed.saturating_sub(device.unsettled),
+        ),
+        (&metrics.load_energy_joules_total, account.load),
+        (&metrics.unknown_energy_joules_total, account.unknown),
+    ] {
+        mirror(&counter.get_or_create(&labels), joules(amount));
+    }
+    metrics.unsettled_energy_joules.get_or_create(&labels).set(joules(device.unsettled));
+    if let Some(idle) = device.idle {
+        metrics.device_idle_watts.get_or_create(&labels).set(idle.0);
+    }
     let error = joules(device.conservation_error);
     metrics.energy_conservation_error_joules.get_or_create(&labels).set(error);
     mirror_count(&metrics.energy_meter_resets_total.get_or_create(&labels), device.resets);
+    let glitches = metrics.energy_meter_glitches_total.get_or_create(&labels);
+    mirror_count(&glitches, device.glitches);
     let errors = metrics.energy_meter_read_errors_total.get_or_create(&labels);
     mirror_count(&errors, device.read_errors);
 }

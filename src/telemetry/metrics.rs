@@ -108,6 +108,18 @@ metrics! {
         /// Energy above idle that no request's work explains; for the gateway's own device, its
         /// overhead.
         pub unattributed_energy_joules_total: Family<DeviceNameLabels, FloatCounter> = Family::default(),
+        /// Energy of each device that settled attempts have; their idle energy is in the idle
+        /// series. Device energy = attributed + unsettled + load + idle + unattributed + unknown.
+        pub attributed_energy_joules_total: Family<DeviceNameLabels, FloatCounter> = Family::default(),
+        /// Energy of each device that attempts without a final figure have so far.
+        pub unsettled_energy_joules: Family<DeviceNameLabels, FloatGauge> = Family::default(),
+        /// Energy of each device that loading models took.
+        pub load_energy_joules_total: Family<DeviceNameLabels, FloatCounter> = Family::default(),
+        /// Energy of each device that was read but cannot be told apart: around restarts and gaps
+        /// of its counter, and of attempts whose energy is unknown.
+        pub unknown_energy_joules_total: Family<DeviceNameLabels, FloatCounter> = Family::default(),
+        /// Power of each device that is taken for idle, configured or learned.
+        pub device_idle_watts: Family<DeviceNameLabels, FloatGauge> = Family::default(),
         /// Metered energy minus all its parts; must stay 0.
         pub energy_conservation_error_joules: Family<DeviceNameLabels, FloatGauge> = Family::default(),
         /// Time the meter missed: ticks that came later than two cadences.
@@ -116,6 +128,8 @@ metrics! {
         pub energy_meter_cpu_seconds_total: FloatCounter = FloatCounter::default(),
         /// Times a device's counter started over or jumped; who ran then settles as unknown.
         pub energy_meter_resets_total: Family<DeviceNameLabels, Counter> = Family::default(),
+        /// Readings of a device's counter that were left out, because it cannot have reached them.
+        pub energy_meter_glitches_total: Family<DeviceNameLabels, Counter> = Family::default(),
         /// Sensor readings that failed.
         pub energy_meter_read_errors_total: Family<DeviceNameLabels, Counter> = Family::default(),
         /// Requests a model is working on.

@@ -2,4 +2,5 @@
 
 mod attribution;
 mod conservation;
+mod machines;
 mod sources;

@@ -7,6 +7,7 @@ pub mod fake_engine;
 pub mod gguf;
 pub mod hub;
 pub mod led_upstream;
+pub mod machine;
 pub mod local_models;
 pub mod mock_upstream;
 pub mod model_folder;

@@ -15,6 +15,10 @@ use crate::validate::{Diagnostics, Validate};
 /// One local model and the engine that runs it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, named in the config"
+)]
 pub struct Config {
     /// Source of the GGUF: `pypi:…`, `hf:…` or `file:…`. Required.
     pub source: Source,
@@ -38,6 +42,10 @@ pub struct Config {
     /// Host memory in MiB for conversations that lost their slot, so that they need not be
     /// evaluated again; 0 disables it. Default 128.
     pub host_cache_mib: u32,
+    /// Whether a prompt's beginning is taken from a sequence that has been evaluated before, in a
+    /// slot or in host memory. Default true; false evaluates every prompt whole, as measurements
+    /// need it.
+    pub prompt_cache: bool,
     /// Maximum draft tokens per step, over all answers, for speculative decoding by prompt lookup;
     /// 0 disables it. Answers do not change. Default 0.
     pub draft_tokens: u32,
@@ -113,6 +121,7 @@ impl Default for Config {
             batch_tokens: 512,
             prefill_stretch: 2.5,
             host_cache_mib: 128,
+            prompt_cache: true,
             draft_tokens: 0,
             queue: 64,
             gpu_layers: 0,
@@ -230,7 +239,12 @@ impl Config {
             data_bytes_max: pool.data_bytes_max,
             embedding: self.embedding,
             pooling: self.pooling,
-            host_cache_bytes: u64::from(self.host_cache_mib) << 20,
+            host_cache_bytes: if self.prompt_cache {
+                u64::from(self.host_cache_mib) << 20
+            } else {
+                0
+            },
+            prompt_cache: self.prompt_cache,
             draft_tokens: self.draft_tokens,
             prefill_stretch: self.prefill_stretch,
         }

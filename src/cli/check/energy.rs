@@ -8,6 +8,7 @@ mod unmetered;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -17,9 +18,10 @@ use crate::cli::console::say;
 use crate::cli::exit::FAILED;
 use crate::cli::table::wrapped;
 use crate::config;
-use crate::energy::discovery::{Finding, power};
+use crate::energy::discovery::{Finding, power, power::Watched};
+use crate::energy::sensors::mirrors::Relation;
 use crate::energy::sensors::sensor::Band;
-use crate::energy::sensors::{Coverage, Kind};
+use crate::energy::sensors::{Coverage, Kind, SkipReason};
 use crate::energy::{Config, Quality, SensorChoice, discover};
 
 /// Period over which a counter must move: those of graphics cards move every 100 ms.
@@ -46,6 +48,9 @@ struct Row {
     /// Current power; absent if the sensor is not used or reports none.
     #[serde(skip_serializing_if = "Option::is_none")]
     watts: Option<f64>,
+    /// Configured idle power.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_watts: Option<f64>,
     /// Why a used sensor reports no power.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -70,22 +75,37 @@ fn report(config: &Config, unmetered: Unmetered) -> io::Result<Report> {
     let refused = config.sensors.kind().is_some() && !found.meters_here();
     let quality = found.quality();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let watched = runtime.block_on(power::measure(&mut found.used, WATCHED));
+    let watched = runtime.block_on(power::watch(&mut found.used, WATCHED));
+    let configured = |name: &str| {
+        let used = found.used.iter().find(|one| *one.sensor.device().name == *name)?;
+        used.sensor.device().idle.map(|idle| idle.0)
+    };
     let devices = found.findings.into_iter().map(|finding| {
-        let seen = watched.iter().find(|(name, _)| finding.used && *name == finding.device);
-        let (watts, problem) = match seen {
-            None => (None, None),
-            Some((_, Ok(Some(watts)))) => (Some(watts.0), None),
-            Some((_, Ok(None))) => {
-                (None, Some(format!("has not moved in {} ms", WATCHED.as_millis())))
-            }
-            Some((_, Err(error))) => (None, Some(error.to_string())),
-        };
-        Row { finding, watts, problem }
+        let seen = watched.iter().find(|one| finding.used && one.device == finding.device);
+        let idle_watts = configured(&finding.device).filter(|_| finding.used);
+        seen.map_or(
+            Row { finding: finding.clone(), watts: None, idle_watts, problem: None },
+            |seen| row(finding, seen, idle_watts),
+        )
     });
     let (sensors, cadence_ms) = (config.sensors, config.cadence_ms);
     let devices = devices.collect();
     Ok(Report { sensors, cadence_ms, refused, quality, devices, unmetered })
+}
+
+/// A used sensor with what it showed.
+fn row(finding: Finding, seen: &Watched, idle_watts: Option<f64>) -> Row {
+    if let Relation::MirrorOf(other) = &seen.relation {
+        let why = SkipReason::Mirror(Arc::clone(other)).to_string();
+        let finding = Finding { used: false, why_not: Some(why), ..finding };
+        return Row { finding, watts: None, idle_watts: None, problem: None };
+    }
+    let (watts, problem) = match &seen.power {
+        Ok(Some(watts)) => (Some(watts.0), None),
+        Ok(None) => (None, Some(format!("has not moved in {} ms", seen.watched.as_millis()))),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    Row { finding, watts, idle_watts, problem }
 }
 
 fn text(report: &Report) -> String {
@@ -124,7 +144,10 @@ fn text(report: &Report) -> String {
         None => "The energy of local requests will be unknown.",
         Some(Quality::Measured) => "The energy of local requests will be measured.",
         Some(Quality::Calibrated) => "The energy of local requests will be calibrated.",
-        Some(Quality::Estimated | Quality::Assumed) => {
+        Some(_) if !missing(report).is_empty() => {
+            "The energy of local requests will be estimated: a part of this machine cannot be read."
+        }
+        Some(Quality::Estimated | Quality::Assumed | Quality::Unknown) => {
             "The energy of local requests will be estimated; the table above shows what a better sensor needs."
         }
     };
@@ -142,10 +165,25 @@ fn notes(report: &Report) -> Vec<String> {
         let used = report.devices.iter().filter(|row| row.finding.used);
         used.filter(|row| row.finding.coverage != Coverage::Elsewhere)
     };
+    let missing = missing(report).into_iter();
     let silent: Vec<&str> =
         here().filter(|row| row.problem.is_some()).map(|row| &*row.finding.device).collect();
-    let silent = (!silent.is_empty())
-        .then(|| format!("But it is unknown while nothing comes from: {}.", silent.join(", ")));
+    let silent = (!silent.is_empty()).then(|| {
+        let instead = if report.sensors == SensorChoice::Auto {
+            "estimated from CPU time, or unknown where a card works,"
+        } else {
+            "unknown"
+        };
+        format!("But it is {instead} while nothing comes from: {}.", silent.join(", "))
+    });
+    let too_high = here().filter_map(|row| {
+        let (watts, idle) = row.watts.zip(row.idle_watts).filter(|(watts, idle)| watts < idle)?;
+        Some(format!(
+            "idle_watts = {idle} is above the {watts:.1} W that {} draws now: the smallest power seen counts instead.",
+            row.finding.device
+        ))
+    });
+    let too_high: Vec<String> = too_high.collect();
     let shared = here().any(|row| row.finding.kind != Kind::CpuModel).then(|| {
         "These sensors measure the whole machine: energy of other processes is attributed to the requests of that time."
             .to_owned()
@@ -153,7 +191,30 @@ fn notes(report: &Report) -> Vec<String> {
     let advice: BTreeSet<&str> =
         report.devices.iter().filter_map(|row| row.finding.advice).collect();
     let advice = advice.into_iter().map(|advice| format!("\n{advice}"));
-    silent.into_iter().chain(shared).chain(advice).collect()
+    missing.chain(silent).chain(too_high).chain(shared).chain(advice).collect()
+}
+
+/// The shares of this machine that cannot be read.
+fn missing(report: &Report) -> Vec<String> {
+    let count = |coverage, of: fn(&Finding) -> bool| {
+        let findings = report.devices.iter().map(|row| &row.finding);
+        findings.filter(|one| one.coverage == coverage && of(one)).count()
+    };
+    let line = |(coverage, plural)| {
+        let missing = count(coverage, |one| one.missing);
+        let all = missing + count(coverage, |one| one.used);
+        (missing > 0).then(|| {
+            format!(
+                "Missing: {missing} of {all} {plural}. Joules are those of the rest; the upper end of the band allows for what is missing."
+            )
+        })
+    };
+    let places = [
+        (Coverage::Processor, "processors"),
+        (Coverage::Memory, "memories"),
+        (Coverage::Accelerator, "cards (a model that uses only these has unknown energy)"),
+    ];
+    places.into_iter().filter_map(line).collect()
 }
 
 /// Band of a figure in percent of it.
@@ -173,7 +234,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::energy::sensors::SkipReason;
     use crate::energy::sensors::sensor::SensorError;
 
     fn row(device: &str, kind: Kind, why: Option<SkipReason>) -> Row {
@@ -185,10 +245,11 @@ mod tests {
             quality: Quality::Measured,
             band: Band::EXACT,
             used: why.is_none(),
+            missing: why.as_ref().is_some_and(|why| why.is_missing(Coverage::Processor)),
             why_not: why.as_ref().map(ToString::to_string),
             advice: why.and_then(|why| why.advice(kind)),
         };
-        Row { finding, watts: None, problem: None }
+        Row { finding, watts: None, idle_watts: None, problem: None }
     }
 
     fn report(devices: Vec<Row>) -> Report {
@@ -216,7 +277,7 @@ mod tests {
     fn a_silent_sensor_withdraws_the_promise_of_measured_energy() {
         let silent = Row { problem: Some("io".to_owned()), ..row("package-0", Kind::Rapl, None) };
         let text = text(&report(vec![silent]));
-        assert!(text.contains("unknown while nothing comes from: package-0"), "{text}");
+        assert!(text.contains("while nothing comes from: package-0"), "{text}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::config::{Config, Engine};
 use crate::measure::wall::WallMeter;
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command")]
 pub(crate) struct MeasureArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
@@ -37,6 +38,9 @@ pub(crate) struct MeasureArgs {
     /// Warm-up requests, not counted
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(super) warmup: usize,
+    /// Let prompts come from the model's caches, as they do in service; otherwise each is read whole
+    #[arg(long)]
+    pub(super) warm_cache: bool,
     /// Request log-probabilities and show perplexities, which costs a little energy
     #[arg(long)]
     pub(super) logprobs: bool,
@@ -60,6 +64,9 @@ pub(crate) struct MeasureArgs {
     /// With --calibrate: length of the counted part of each load step
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..=3600))]
     pub(super) step_seconds: u64,
+    /// Compare runs by their folders instead of measuring: other machines, dates, builds, models
+    #[arg(long, value_name = "DIR", num_args = 2.., conflicts_with_all = ["calibrate", "resume"])]
+    pub(super) compare: Vec<PathBuf>,
     /// Write the summary as JSON to standard output
     #[arg(long)]
     pub(super) json: bool,

@@ -38,13 +38,14 @@ pub(super) async fn measure(
     let settings = settings(args, &suite);
     let mut journal = Journal::open(&args.out, &settings, args.resume)?;
     let mut baselines = baselines(&args.out);
+    let measured = as_measured(args, config);
     for name in models {
         let plan = plan(args, config, name, &suite);
         let asked = run::outstanding(&plan, &journal);
         if asked == 0 {
             continue;
         }
-        let baseline = with_gateway(config, name, &args.out, async |gateway| {
+        let baseline = with_gateway(&measured, name, &args.out, async |gateway| {
             let bar = bar(name, asked as u64)?;
             let progress = |row: &Row| advance(&bar, row);
             let done = tokio::select! {
@@ -59,6 +60,19 @@ pub(super) async fn measure(
     }
     let summary = Summary::of(journal.rows(), settings, &baselines, today());
     write(args, config, &summary)
+}
+
+/// The config under measurement: prompts are read whole unless asked otherwise, and idle power is
+/// what this run sees, not what somebody configured.
+fn as_measured(args: &MeasureArgs, config: &Config) -> Config {
+    let mut config = config.clone();
+    (config.energy.idle_watts, config.energy.nvml.idle_watts) = (None, None);
+    for (_, model) in &mut config.models {
+        if let Engine::Llama(llama) = &mut model.engine {
+            llama.prompt_cache = args.warm_cache;
+        }
+    }
+    config
 }
 
 fn suite(args: &MeasureArgs) -> Result<Suite, SuiteError> {
@@ -85,6 +99,8 @@ fn settings(args: &MeasureArgs, suite: &Suite) -> Settings {
         temperature: args.temperature,
         logprobs: args.logprobs,
         seed: args.seed,
+        warm_cache: args.warm_cache,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
         machine: Hardware::here(),
     }
 }

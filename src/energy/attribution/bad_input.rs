@@ -2,6 +2,7 @@
 
 use super::tests::{attribution, info, joules, ms, read};
 use super::*;
+use crate::energy::sensors::Coverage;
 use crate::energy::sensors::counter::{Counter, Overflow};
 use crate::energy::work::WorkRow;
 use crate::units::{Joules, Watts};
@@ -10,7 +11,11 @@ const A: AttemptId = AttemptId(1);
 const B: AttemptId = AttemptId(2);
 
 fn package(attribution: &mut Attribution) -> DeviceId {
-    attribution.add_device(info("package-0", Some(Watts(2.0))), Scope::AllEngines, ms(0))
+    attribution.add_device(
+        info("package-0", Some(Watts(2.0))),
+        Scope::Shared(Coverage::Processor),
+        ms(0),
+    )
 }
 
 fn span(start: u64, end: u64, rows: &[(AttemptId, u32, u32)]) -> WorkSpan {
@@ -55,17 +60,19 @@ fn settle(attribution: &mut Attribution, now: u64) -> BTreeMap<AttemptId, Settle
 fn attempts_open_at_a_counter_reset_are_unknown_and_later_ones_are_not() {
     let (mut attribution, model): (Attribution, Arc<str>) = (attribution(), "m".into());
     let device = package(&mut attribution);
-    let mut counter = Counter::starting_at(9_000_000, ms(0), "p".into(), Overflow::Never);
+    let mut counter = Counter::starting_at(9_000_000, ms(0), "p".into(), Overflow::Never)
+        .rated(Some(100_000_000));
     attribution.open(&model, A, ms(0));
     attribution.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
     let after_reload = counter.advance(400_000, ms(50)).unwrap();
-    attribution.reading(device, ms(50), after_reload, counter.resets());
+    attribution.reading(device, ms(50), after_reload);
+    attribution.faults(device, counter.resets(), counter.glitches());
     assert_eq!(joules(attribution.provisional(A)), None);
     attribution.close(&model, A, ms(50));
     attribution.open(&model, B, ms(55));
     attribution.work(&model, span(55, 90, &[(B, 0, 1)]), ms(90));
     attribution.close(&model, B, ms(90));
-    attribution.reading(device, ms(100), counter.advance(900_000, ms(100)).unwrap(), 1);
+    attribution.reading(device, ms(100), counter.advance(900_000, ms(100)).unwrap());
     let settled = settle(&mut attribution, 101);
     assert_eq!(joules(settled[&A].marginal), None);
     assert_eq!(joules(settled[&B].marginal), Some(0.4), "0.5 J less 2 W idle");
@@ -82,9 +89,15 @@ fn a_counter_that_jumps_is_charged_to_no_attempt() {
     attribution.open(&model, A, ms(0));
     attribution.work(&model, span(0, 40, &[(A, 0, 1)]), ms(40));
     attribution.close(&model, A, ms(45));
-    attribution.reading(device, ms(50), counter.advance(u64::MAX / 2, ms(50)).unwrap(), 1);
-    assert_eq!(joules(settle(&mut attribution, 51)[&A].marginal), None);
-    assert_eq!(attribution.snapshot(ms(51)).devices[0].account.total, Microjoules(0));
+    // The quarantine ends when the counter has gone on from there for two seconds.
+    for tick in 0..50 {
+        let now = ms(50 + tick * 50);
+        let sample = counter.advance(u64::MAX / 2 + tick * 1_000_000, now).unwrap();
+        attribution.reading(device, now, sample);
+    }
+    assert_eq!(joules(settle(&mut attribution, 2501)[&A].marginal), None);
+    let account = attribution.snapshot(ms(2501)).devices[0].account;
+    assert!(account.total < Microjoules(50_000_000) && account.unknown > Microjoules(0));
 }
 
 /// Other meters report 0 W here.
@@ -99,7 +112,7 @@ fn a_stuck_counter_settles_its_attempts_as_unknown_and_has_no_power() {
     let mut settled = BTreeMap::new();
     for tick in 1..=400 {
         match counter.advance(1000, ms(tick * 50)) {
-            Ok(sample) => attribution.reading(device, ms(tick * 50), sample, 0),
+            Ok(sample) => attribution.reading(device, ms(tick * 50), sample),
             Err(_) => attribution.read_failed(device),
         }
         settled.extend(settle(&mut attribution, tick * 50));

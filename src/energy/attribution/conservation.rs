@@ -11,6 +11,7 @@ use proptest::test_runner::TestRunner;
 
 use super::tests::{attribution, engine, info, joules, ms};
 use super::*;
+use crate::energy::sensors::Coverage;
 use crate::energy::sensors::counter::{Counter, Overflow};
 use crate::energy::sensors::power_integral::PowerIntegral;
 use crate::energy::sensors::sensor::{Sample, SensorError};
@@ -144,8 +145,13 @@ impl<'a> Rig<'a> {
     fn new(seen: &'a RefCell<Seen>) -> Self {
         let mut attribution = attribution();
         let model: Arc<str> = "m".into();
-        let mut shared =
-            |name| attribution.add_device(info(name, Some(Watts(3.0))), Scope::AllEngines, ms(0));
+        let mut shared = |name| {
+            attribution.add_device(
+                info(name, Some(Watts(3.0))),
+                Scope::Shared(Coverage::Processor),
+                ms(0),
+            )
+        };
         let [package, card, board] = ["package-0", "nvidia-0", "board"].map(&mut shared);
         let ids = [package, card, board, engine(&mut attribution, &model, ms(0))];
         let wraps = Overflow::WrapsAt(Microjoules(RANGE));
@@ -283,7 +289,7 @@ impl<'a> Rig<'a> {
                 seen.intervals += 1;
                 let before = if device == ENGINE { self.before } else { 0 };
                 self.said[device] = before + sample.total.0;
-                self.attribution.reading(self.ids[device], ms(self.now), sample, 0);
+                self.attribution.reading(self.ids[device], ms(self.now), sample);
             }
             Err(ref error) => {
                 seen.standstills += u32::from(error.label() == "frozen");

@@ -4,13 +4,16 @@
 //! microjoule read from the device is booked exactly once (`conservation_error` is 0).
 //!
 //! Per interval with energy ΔE: idle I = min(ΔE, idle power × Δt) is divided over the open attempts
-//! by time; the rest A = ΔE − I over the attempts worked for, by weighted tokens; energy without an
-//! attempt is booked as such (DESIGN §5).
+//! by time; the rest A = ΔE − I over the attempts worked for, by weighted tokens. If they worked for
+//! a part of the interval, what the device draws without work is left out for the rest of it.
+//! Energy without an attempt, and energy that cannot be told apart, is booked as such.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::apportion::largest_remainder;
+use super::background::Background;
+use super::idle_power::IdlePower;
 use super::interval::Interval;
 use super::load_energy::LoadEnergy;
 use crate::energy::work::{TokenWeights, Tokens, WorkSpan};
@@ -19,7 +22,7 @@ use crate::units::{AttemptId, Microjoules, MonotonicNs};
 /// Totals of a device's energy by use, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Active energy divided over attempts.
+    /// Active energy divided over attempts, without those that settled as unknown.
     pub attributed: Microjoules,
     /// Active energy of loading models.
     pub load: Microjoules,
@@ -29,8 +32,19 @@ pub struct Account {
     pub idle_occupied: Microjoules,
     /// Idle energy while no attempt was open.
     pub idle_empty: Microjoules,
-    /// All energy booked so far: the sum of the five.
+    /// Energy that was read but cannot be told apart: of intervals with a restart or a gap, and of
+    /// attempts that settled as unknown.
+    pub unknown: Microjoules,
+    /// All energy booked so far: the sum of the six.
     pub total: Microjoules,
+}
+
+impl Account {
+    /// The sum of all parts, which `total` must be.
+    pub fn parts(self) -> Microjoules {
+        let Self { attributed, load, unattributed, idle_occupied, idle_empty, unknown, .. } = self;
+        attributed + load + unattributed + idle_occupied + idle_empty + unknown
+    }
 }
 
 /// One attempt's part of a device's energy.
@@ -54,6 +68,18 @@ impl Share {
     }
 }
 
+/// An attempt's part of a device's energy, with its limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenOut {
+    pub share: Share,
+    /// Marginal energy if other uses of the intervals it shared took as much as they may have.
+    pub least: Microjoules,
+    /// Marginal energy if those intervals held nothing else.
+    pub most: Microjoules,
+    /// Tokens of all its work.
+    pub tokens: Tokens,
+}
+
 /// Reports that arrived after their interval was closed. Their energy is booked, but elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LateReports {
@@ -67,7 +93,9 @@ pub struct LateReports {
 /// The ledger of one device. Intervals wait in `pending` until [`Ledger::close_until`] closes them.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    idle_microwatts: u64,
+    idle: IdlePower,
+    /// `None` for a device that only works when it is asked: the process of an engine.
+    background: Option<Background>,
     account: Account,
     late_reports: LateReports,
     attempts: BTreeMap<AttemptId, AttemptEntry>,
@@ -88,6 +116,8 @@ struct AttemptEntry {
     closed: Option<MonotonicNs>,
     last_work: MonotonicNs,
     share: Share,
+    least: Microjoules,
+    most: Microjoules,
     weights: TokenWeights,
     /// All work reported for it.
     tokens: Tokens,
@@ -106,14 +136,34 @@ struct Span {
     rows: Vec<(AttemptId, u64)>,
 }
 
+/// How the time of an interval was used, in nanoseconds.
+struct Times {
+    /// In steps, summed over engines.
+    steps: u64,
+    /// With at least one step.
+    worked: u64,
+    /// With at least one load.
+    loading: u64,
+    /// With neither.
+    rest: u64,
+}
+
+impl Times {
+    /// 0 if nothing was worked on.
+    fn busy(&self) -> u64 {
+        self.worked + self.loading
+    }
+}
+
 /// Resolution of parts of a weight: a token spread over many intervals keeps its proportions.
 const RESOLUTION: u128 = 1 << 20;
 
 impl Ledger {
-    /// `idle_microwatts`: idle power of the device, 0 if unknown.
-    pub fn new(idle_microwatts: u64) -> Self {
+    /// `shared`: whether the device also works for others than the attempts reported.
+    pub fn new(idle: IdlePower, shared: bool) -> Self {
         Self {
-            idle_microwatts,
+            idle,
+            background: shared.then(Background::default),
             account: Account::default(),
             late_reports: LateReports::default(),
             attempts: BTreeMap::new(),
@@ -140,6 +190,8 @@ impl Ledger {
             closed: None,
             last_work: at,
             share: Share::default(),
+            least: Microjoules::ZERO,
+            most: Microjoules::ZERO,
             weights,
             tokens: Tokens::default(),
             weight: 0,
@@ -191,6 +243,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the attempt was opened at this device.
+    pub fn knows(&self, attempt: AttemptId) -> bool {
+        self.attempts.contains_key(&attempt)
+    }
+
     /// Whether energy of the attempt's time was lost.
     pub fn is_incomplete(&self, attempt: AttemptId) -> bool {
         self.attempts.get(&attempt).is_some_and(|entry| entry.incomplete)
@@ -222,38 +279,86 @@ impl Ledger {
     }
 
     fn book(&mut self, interval: Interval) {
-        let idle = idle_part(interval, self.idle_microwatts);
-        let active = interval.energy.saturating_sub(idle);
-        let load = self.loads.book(interval, active, self.worked_ns(interval));
-        self.account.load += load;
-        let active = active.saturating_sub(load);
-        match largest_remainder(active.0, &self.weights_in(interval)) {
-            None => self.account.unattributed += active,
-            Some(shares) => {
-                for (attempt, share) in shares {
-                    self.account.attributed += Microjoules(share);
-                    self.credit(
-                        attempt,
-                        Share { marginal: Microjoules(share), ..Share::default() },
-                    );
-                }
-            }
-        }
-        match largest_remainder(idle.0, &self.presence_in(interval)) {
-            None => self.account.idle_empty += idle,
-            Some(shares) => {
-                for (attempt, share) in shares {
-                    self.account.idle_occupied += Microjoules(share);
-                    self.credit(attempt, Share { idle: Microjoules(share), ..Share::default() });
-                }
-            }
-        }
         self.account.total += interval.energy;
+        let weights = self.weights_in(interval);
+        if !interval.whole {
+            self.account.unknown += interval.energy;
+            self.loads.book(interval, Microjoules::ZERO, 0);
+            return;
+        }
+        let presence = self.presence_in(interval);
+        let times = self.times_in(interval);
+        let empty = times.busy() == 0 && presence.iter().all(|(_, ns)| *ns == 0);
+        self.idle.observe(interval, empty);
+        let idle_power = self.idle.microwatts().unwrap_or(0);
+        let idle = interval.energy.min(Microjoules::of_power(idle_power, interval.length_ns()));
+        let active = interval.energy.saturating_sub(idle);
+        let load = self.loads.book(interval, active, times.steps);
+        self.account.load += load;
+        self.book_active(&weights, active.saturating_sub(load), &times);
+        self.book_idle(&presence, idle);
     }
 
-    /// Time of the interval in which steps were evaluated, summed over engines.
-    fn worked_ns(&self, interval: Interval) -> u64 {
-        self.spans.iter().map(|span| interval.overlap_ns(span.start, span.end)).sum()
+    /// Divides active energy between the attempts worked for and the rest of the interval.
+    fn book_active(&mut self, weights: &[(AttemptId, u128)], active: Microjoules, times: &Times) {
+        let background = self.background_part(active, times);
+        let pool = active.saturating_sub(background);
+        let Some(shares) = largest_remainder(pool.0, weights) else {
+            self.account.unattributed += active;
+            return;
+        };
+        self.account.unattributed += background;
+        let by_time = active.part(times.worked, times.worked + times.rest);
+        let least = if self.idle.is_awaited() { Microjoules::ZERO } else { pool.min(by_time) };
+        let upper = largest_remainder(active.0, weights).unwrap_or_default();
+        for ((attempt, share), (_, most)) in shares.into_iter().zip(upper) {
+            self.account.attributed += Microjoules(share);
+            if let Some(entry) = self.attempts.get_mut(&attempt) {
+                entry.share.marginal += Microjoules(share);
+                entry.least += least.part(share, pool.0);
+                entry.most += Microjoules(most.max(share));
+            }
+        }
+    }
+
+    /// The part of active energy that the device used while it worked for no attempt.
+    fn background_part(&mut self, active: Microjoules, times: &Times) -> Microjoules {
+        let Some(background) = &mut self.background else { return Microjoules::ZERO };
+        if times.busy() == 0 {
+            background.observe(active, times.rest);
+        }
+        let by_time = || match self.idle.microwatts() {
+            // Above a known idle power, work is all that is known to use energy.
+            Some(_) => Microjoules::ZERO,
+            None => active.part(times.rest, times.worked + times.rest),
+        };
+        let rest = background.energy(times.rest).unwrap_or_else(by_time);
+        // While it works, a device draws no less than before: a counter that moves in steps would
+        // otherwise leave nothing to a short request.
+        rest.min(active.part(times.rest, times.worked + times.rest))
+    }
+
+    fn book_idle(&mut self, presence: &[(AttemptId, u128)], idle: Microjoules) {
+        let Some(shares) = largest_remainder(idle.0, presence) else {
+            self.account.idle_empty += idle;
+            return;
+        };
+        for (attempt, share) in shares {
+            self.account.idle_occupied += Microjoules(share);
+            if let Some(entry) = self.attempts.get_mut(&attempt) {
+                entry.share.idle += Microjoules(share);
+            }
+        }
+    }
+
+    fn times_in(&self, interval: Interval) -> Times {
+        let spans = || self.spans.iter().map(|span| (span.start, span.end));
+        let loads = self.loads.spans(interval.end);
+        let (worked, loading) = (interval.covered_ns(spans()), interval.covered_ns(loads.clone()));
+        // Most intervals have no load, and sorting all steps once is enough.
+        let busy = if loading == 0 { worked } else { interval.covered_ns(spans().chain(loads)) };
+        let steps = spans().map(|(start, end)| interval.overlap_ns(start, end)).sum();
+        Times { steps, worked, loading, rest: interval.length_ns() - busy }
     }
 
     /// Weight of each attempt's work inside the interval, in 1 / [`RESOLUTION`] of a nanojoule;
@@ -288,12 +393,6 @@ impl Ledger {
             .collect()
     }
 
-    fn credit(&mut self, attempt: AttemptId, share: Share) {
-        if let Some(entry) = self.attempts.get_mut(&attempt) {
-            entry.share.add(share);
-        }
-    }
-
     /// Whether the attempt's share is final, given that all intervals up to `read_until` were
     /// received. True for an attempt unknown to this device.
     pub fn is_final(&self, attempt: AttemptId, read_until: MonotonicNs) -> bool {
@@ -312,14 +411,30 @@ impl Ledger {
         Some((entry.share, entry.tokens.part(waiting, entry.weight)))
     }
 
-    /// Takes the attempt out and returns its share and the tokens of all its work.
-    pub fn take_out(&mut self, attempt: AttemptId) -> Option<(Share, Tokens)> {
+    /// Takes the attempt out. The energy of one that is not `known` becomes unknown.
+    pub fn take_out(&mut self, attempt: AttemptId, known: bool) -> Option<TakenOut> {
         let entry = self.attempts.remove(&attempt)?;
-        self.removed_total.add(entry.share);
+        let mut kept = entry.share;
+        if !known {
+            let lost = std::mem::take(&mut kept.marginal);
+            self.account.attributed = self.account.attributed.saturating_sub(lost);
+            self.account.unknown += lost;
+        }
+        self.removed_total.add(kept);
         // Without readings no interval closes, and spans of removed attempts would accumulate.
         self.spans
             .retain(|span| span.rows.iter().any(|(other, _)| self.attempts.contains_key(other)));
-        Some((entry.share, entry.tokens))
+        let AttemptEntry { share, least, most, tokens, .. } = entry;
+        Some(TakenOut { share, least, most, tokens })
+    }
+
+    /// Marginal energy of attempts that were not taken out yet.
+    pub fn unsettled(&self) -> Microjoules {
+        self.attempts.values().map(|entry| entry.share.marginal).sum()
+    }
+
+    pub fn idle_power(&self) -> &IdlePower {
+        &self.idle
     }
 
     pub fn account(&self) -> Account {
@@ -335,30 +450,22 @@ impl Ledger {
         self.pending.iter().map(|interval| interval.energy).sum()
     }
 
-    /// Difference between received and booked energy; anything but 0 is a bug. Checks both
-    /// identities of DESIGN §5, the second one through the shares of the attempts.
+    /// Difference between received and booked energy; anything but 0 is a bug. Checks that the
+    /// parts add up, and that what is attributed is what the attempts have.
     pub fn conservation_error(&self) -> Microjoules {
-        let Account { attributed, load, unattributed, idle_occupied, idle_empty, total } =
-            self.account;
+        let account = self.account;
         let mut shares = self.removed_total;
         for entry in self.attempts.values() {
             shares.add(entry.share);
         }
-        let marginal_view = attributed + load + unattributed + idle_occupied + idle_empty;
-        let amortised_view = shares.amortised() + load + unattributed + idle_empty;
-        let received = total + self.pending();
-        let error = marginal_view.0.abs_diff(total.0)
-            + amortised_view.0.abs_diff(total.0)
+        let received = account.total + self.pending();
+        let error = account.parts().0.abs_diff(account.total.0)
+            + shares.marginal.0.abs_diff(account.attributed.0)
+            + shares.idle.0.abs_diff(account.idle_occupied.0)
             + received.0.abs_diff(self.received.0)
-            + self.loads.totals().values().copied().sum::<Microjoules>().0.abs_diff(load.0);
+            + self.loads.totals().values().copied().sum::<Microjoules>().0.abs_diff(account.load.0);
         Microjoules(error)
     }
-}
-
-fn idle_part(interval: Interval, idle_microwatts: u64) -> Microjoules {
-    let idle =
-        u128::from(idle_microwatts) * u128::from(interval.end - interval.start) / 1_000_000_000;
-    interval.energy.min(Microjoules(u64::try_from(idle).unwrap_or(u64::MAX)))
 }
 
 /// `weight · overlap / length` in units of 1 / [`RESOLUTION`]. Lengths beyond 2⁴⁴ ns (5 hours) are

@@ -60,6 +60,14 @@ impl LoadEnergy {
         taken
     }
 
+    /// The loads that run or have run since the last interval, at the latest until `until`.
+    pub fn spans(
+        &self,
+        until: MonotonicNs,
+    ) -> impl Iterator<Item = (MonotonicNs, MonotonicNs)> + Clone {
+        self.running.iter().map(move |load| (load.start, load.end.unwrap_or(until)))
+    }
+
     /// Energy of all loads of each model; sums to the amounts returned by [`LoadEnergy::book`].
     pub fn totals(&self) -> &BTreeMap<Arc<str>, Microjoules> {
         &self.totals
@@ -73,7 +81,8 @@ mod tests {
     use super::*;
 
     fn interval(start: u64, end: u64, energy: u64) -> Interval {
-        Interval { start: MonotonicNs(start), end: MonotonicNs(end), energy: Microjoules(energy) }
+        let (start, end) = (MonotonicNs(start), MonotonicNs(end));
+        Interval { start, end, energy: Microjoules(energy), whole: true }
     }
 
     fn loads(spans: &[(&str, u64, Option<u64>)]) -> LoadEnergy {

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::device::Scope;
-use super::{Attribution, Settled, nanoseconds};
-use crate::energy::figure::{EnergyFigure, Quality};
+use super::device::Device;
+use super::shortfall::{Tally, with_shortfall};
+use super::{Attempt, Attribution, Settled, covers, nanoseconds};
+use crate::energy::figure::{EnergyFigure, Quality, Source};
 use crate::energy::work::Tokens;
 use crate::units::{AttemptId, Joules, MonotonicNs};
 
@@ -18,42 +19,80 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(15);
 /// Receipts wait 30 s.
 const SETTLE_DEADLINE_ELSEWHERE: Duration = Duration::from_secs(28);
 
+/// The devices that have settled an attempt, and those that have not.
+#[derive(Clone, Copy, Default)]
+struct Verdict {
+    read: Tally,
+    missing: Tally,
+}
+
+impl Verdict {
+    /// Whether what was read gives a figure.
+    fn is_enough(self) -> bool {
+        with_shortfall(EnergyFigure::nothing(Source::Mixed), self.read, self.missing).is_some()
+    }
+}
+
 impl Attribution {
     /// Closes complete intervals and takes out attempts that are final by now, at most `room` of
     /// them.
     pub fn settle(&mut self, now: MonotonicNs, room: usize) -> Vec<Settled> {
         for index in 0..self.devices.len() {
-            let watermark = self.watermark(&self.devices[index].scope, now);
+            let watermark = self.watermark(&self.devices[index], now);
             self.devices[index].ledger.close_until(watermark);
         }
-        let ready: Vec<(AttemptId, bool)> = self
+        let ready: Vec<(AttemptId, Verdict)> = self
             .attempts
             .iter()
             .filter_map(|(&id, attempt)| {
                 let closed = attempt.closed?;
-                let is_final = self
-                    .devices
-                    .iter()
-                    .all(|device| device.ledger.is_final(id, device.read_until()));
-                let elsewhere = self.elsewhere.contains(&attempt.model);
-                let deadline = if elsewhere { SETTLE_DEADLINE_ELSEWHERE } else { SETTLE_DEADLINE };
+                let deadline = if self.meters_elsewhere(&attempt.model) {
+                    SETTLE_DEADLINE_ELSEWHERE
+                } else {
+                    SETTLE_DEADLINE
+                };
                 let expired = now - closed > nanoseconds(deadline);
-                (is_final || expired).then_some((id, is_final))
+                Some((id, self.verdict(id, attempt, now, expired)?))
             })
             .take(room)
             .collect();
-        ready.into_iter().filter_map(|(id, is_final)| self.take_out(id, is_final)).collect()
+        ready.into_iter().filter_map(|(id, verdict)| self.take_out(id, verdict)).collect()
+    }
+
+    /// What is known of a closed attempt; `None` while a device may still settle it.
+    fn verdict(
+        &self,
+        id: AttemptId,
+        attempt: &Attempt,
+        now: MonotonicNs,
+        expired: bool,
+    ) -> Option<Verdict> {
+        let mut verdict =
+            Verdict { missing: self.missing_for(&attempt.model), ..Verdict::default() };
+        let (mut waits, mut may_come_back) = (false, false);
+        for device in self.devices.iter().filter(|device| device.ledger.knows(id)) {
+            let is_final = device.ledger.is_final(id, device.read_until());
+            if is_final && !device.ledger.is_incomplete(id) {
+                device.count_in(&mut verdict.read);
+            } else {
+                device.count_in(&mut verdict.missing);
+            }
+            let silent = device.is_silent(now);
+            waits |= !is_final && !silent;
+            may_come_back |= !is_final && silent;
+        }
+        let settles = expired || !waits && (verdict.is_enough() || !may_come_back);
+        settles.then_some(verdict)
     }
 
     /// The time up to which all work on a device has been reported. An engine with open attempts
     /// has reported up to the end of its last step, or up to the opening of the first of them; one
     /// without, up to now. An engine without reports delays the watermark by at most
     /// [`REPORT_LAG`].
-    fn watermark(&self, scope: &Scope, now: MonotonicNs) -> MonotonicNs {
+    fn watermark(&self, device: &Device, now: MonotonicNs) -> MonotonicNs {
         let mut holds: BTreeMap<&str, MonotonicNs> = BTreeMap::new();
         for attempt in self.attempts.values() {
-            let elsewhere = self.elsewhere.contains(&attempt.model);
-            if attempt.closed.is_none() && scope.covers(&attempt.model, elsewhere) {
+            if attempt.closed.is_none() && covers(device, &attempt.model, &self.reaches) {
                 let first = holds.entry(&attempt.model).or_insert(attempt.opened);
                 *first = attempt.opened.min(*first);
             }
@@ -65,28 +104,31 @@ impl Attribution {
         reported.min().unwrap_or(now).clamp(oldest, now)
     }
 
-    fn take_out(&mut self, id: AttemptId, is_final: bool) -> Option<Settled> {
+    fn take_out(&mut self, id: AttemptId, verdict: Verdict) -> Option<Settled> {
         let attempt = self.attempts.remove(&id)?;
         if !attempt.served {
             let nothing = EnergyFigure::nothing(self.parameters.source);
             let (model, marginal, amortised) = (attempt.model, nothing, nothing);
             return Some(Settled { attempt: id, model, marginal, amortised });
         }
+        let whole = |figure| with_shortfall(figure, verdict.read, verdict.missing);
+        let is_known = verdict.is_enough();
         let mut figures: Option<(EnergyFigure, EnergyFigure)> = None;
         let mut tokens = Tokens::NONE;
-        let is_known = is_final && !self.is_incomplete(id);
         for device in &mut self.devices {
-            let Some((share, of_its_work)) = device.ledger.take_out(id) else { continue };
-            tokens = tokens.max(of_its_work);
-            let own = (device.figure(share.marginal, true), device.figure(share.amortised(), true));
+            let Some(taken) = device.ledger.take_out(id, is_known) else { continue };
+            tokens = tokens.max(taken.tokens);
+            let own = device.figures(taken);
             figures = Some(figures.map_or(own, |sum| (sum.0.plus(own.0), sum.1.plus(own.1))));
         }
-        if !is_known {
+        let figures = figures
+            .and_then(|(marginal, amortised)| Some((whole(marginal)?, whole(amortised)?)))
+            .or_else(|| self.without_device(&attempt.model).filter(|_| figures.is_none()));
+        if figures.is_none() {
             self.unknown_settlements += 1;
         }
-        let figures = figures.or_else(|| self.without_device(&attempt.model));
         let unknown = EnergyFigure::unknown(self.parameters.source);
-        let (marginal, amortised) = figures.filter(|_| is_known).unwrap_or((unknown, unknown));
+        let (marginal, amortised) = figures.unwrap_or((unknown, unknown));
         self.estimator.learn(&attempt.model, marginal, tokens);
         Some(Settled { attempt: id, model: attempt.model, marginal, amortised })
     }
@@ -94,7 +136,7 @@ impl Attribution {
     /// Figures of an attempt that no device knows: 0 J where each engine is a device and none was
     /// started, else `None`.
     fn without_device(&self, model: &str) -> Option<(EnergyFigure, EnergyFigure)> {
-        let no_engine = self.parameters.per_engine && !self.elsewhere.contains(model);
+        let no_engine = self.parameters.per_engine && !self.meters_elsewhere(model);
         no_engine.then(|| {
             let nothing = Some(Joules(0.0));
             let unknown = EnergyFigure::unknown(self.parameters.source);

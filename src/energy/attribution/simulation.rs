@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::tests::{attribution, engine, info, joules, ms, read};
 use super::*;
+use crate::energy::sensors::Coverage;
 use crate::energy::work::WorkRow;
 use crate::units::Watts;
 
@@ -62,7 +63,7 @@ impl Simulation {
         for name in ["package-0", "package-1"] {
             ids.push(attribution.add_device(
                 info(name, Some(Watts(3.0))),
-                Scope::AllEngines,
+                Scope::Shared(Coverage::Processor),
                 ms(0),
             ));
         }
@@ -156,7 +157,7 @@ proptest! {
         let receipts = |pick: fn(&Settled) -> EnergyFigure| {
             simulation.settled.iter().map(|settled| joules(pick(settled)).unwrap_or(0.0)).sum::<f64>() * 1e6
         };
-        let (unattributed, empty) = (sum(|d| d.account.unattributed), sum(|d| d.account.idle_empty));
+        let (unattributed, empty) = (sum(|d| d.account.unattributed + d.account.unknown), sum(|d| d.account.idle_empty));
         if snapshot.unknown_settlements == 0 {
             let total = sum(|d| d.account.total) as f64;
             let marginal_view =

@@ -22,6 +22,7 @@ pub(super) fn attribution() -> Attribution {
         cpu_model: CpuModel::DEFAULT,
         source: Source::CpuModel,
         per_engine: false,
+        missing: Tally::default(),
     })
 }
 
@@ -37,7 +38,7 @@ pub(super) fn engine(attribution: &mut Attribution, model: &Arc<str>, at: Monoto
 /// A device's sample of this instant.
 pub(super) fn read(attribution: &mut Attribution, device: DeviceId, at: MonotonicNs, total: u64) {
     let sample = Sample { at, total: Microjoules(total), whole: true };
-    attribution.reading(device, at, sample, 0);
+    attribution.reading(device, at, sample);
 }
 
 fn decode(start: u64, end: u64, attempt: u64) -> WorkSpan {

@@ -1,24 +1,39 @@
-//! Mean power of the selected sensors, for `wattgate check --energy`.
+//! Watching of the selected sensors for a moment, for `wattgate check --energy`: their mean power, and
+//! which of them show one counter.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::SelectedSensor;
+use crate::energy::sensors::mirrors::{Mirrors, Relation, Start};
 use crate::energy::sensors::sensor::{Sample, Sensor, SensorError};
 use crate::units::Watts;
 
-/// Name and mean power of a device; `None` if its counter did not change.
-pub type MeasuredPower = (Arc<str>, Result<Option<Watts>, SensorError>);
+/// What a sensor showed while it was watched.
+#[derive(Debug)]
+pub struct Watched {
+    pub device: Arc<str>,
+    /// Mean power; `None` if its counter did not change.
+    pub power: Result<Option<Watts>, SensorError>,
+    pub relation: Relation,
+    /// How long it was watched.
+    pub watched: Duration,
+}
 
 /// How long a polled sensor may take for its first reading.
 const FIRST_READING_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time between two readings.
+const STEP: Duration = Duration::from_millis(20);
+/// Longest time for which sensors that are polled rarely are watched.
+const LONGEST: Duration = Duration::from_secs(8);
 
-/// Reads each sensor twice, `apart` from each other, and returns the mean power between.
-pub async fn measure(sensors: &mut [SelectedSensor], apart: Duration) -> Vec<MeasuredPower> {
+/// Watches the sensors for `shortest`, or longer if one is polled more rarely.
+pub async fn watch(sensors: &mut [SelectedSensor], shortest: Duration) -> Vec<Watched> {
     let stop = CancellationToken::new();
     let mut pollers = JoinSet::new();
     for poller in sensors.iter_mut().filter_map(|one| one.sensor.take_poller()) {
@@ -28,19 +43,39 @@ pub async fn measure(sensors: &mut [SelectedSensor], apart: Duration) -> Vec<Mea
     for one in &mut *sensors {
         first.push(first_reading(&mut *one.sensor).await);
     }
-    sleep(apart).await;
-    let measured = sensors.iter_mut().zip(first).map(|(one, earlier)| {
-        let watts = earlier.and_then(|earlier| Ok(mean_power(earlier, one.sensor.read()?)));
-        (Arc::clone(&one.sensor.device().name), watts)
+    let polled = sensors.iter().filter_map(|one| one.sensor.poll_interval()).max();
+    let watched = polled.map_or(shortest, |every| shortest.max(every * 3 / 2).min(LONGEST));
+    let (mut mirrors, end) = (Mirrors::starting_at(&starts(sensors)), Instant::now() + watched);
+    let mut last: Vec<Result<Sample, SensorError>> = Vec::new();
+    while Instant::now() < end {
+        sleep(STEP).await;
+        last = sensors.iter_mut().map(|one| one.sensor.read()).collect();
+        let raw: BTreeMap<Arc<str>, u64> =
+            starts(sensors).into_iter().map(|start| (start.name, start.raw)).collect();
+        mirrors.compare(|name| raw.get(name).copied());
+    }
+    let shown = sensors.iter().zip(first.into_iter().zip(last)).map(|(one, (first, last))| {
+        let device = Arc::clone(&one.sensor.device().name);
+        let power = first.and_then(|first| Ok(mean_power(first, last?)));
+        let relation = mirrors.relation(&device);
+        Watched { device, power, relation, watched }
     });
-    let measured = measured.collect();
+    let shown = shown.collect();
     stop.cancel();
     pollers.join_all().await;
-    measured
+    shown
+}
+
+/// The sensors that read a hardware counter.
+pub fn starts(sensors: &[SelectedSensor]) -> Vec<Start> {
+    let counters = sensors.iter().filter_map(|one| {
+        let name = Arc::clone(&one.sensor.device().name);
+        Some(Start { name, coverage: one.coverage, raw: one.sensor.raw_count()? })
+    });
+    counters.collect()
 }
 
 async fn first_reading(sensor: &mut dyn Sensor) -> Result<Sample, SensorError> {
-    const STEP: Duration = Duration::from_millis(20);
     for _ in 0..FIRST_READING_TIMEOUT.as_millis() / STEP.as_millis() {
         match sensor.read() {
             Err(SensorError::Waiting { .. }) => sleep(STEP).await,

@@ -8,7 +8,8 @@
 use std::collections::BTreeSet;
 
 use crate::energy::config::SensorChoice;
-use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason};
+use crate::energy::sensors::coverage::Coverage;
+use crate::energy::sensors::discovered::{Discovered, Kind, SkipReason};
 
 /// For each device, in order of preference, why it is not used; `None` for a selected one.
 pub(super) fn select(wanted: SensorChoice, candidates: &[Discovered]) -> Vec<Option<SkipReason>> {

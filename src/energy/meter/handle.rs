@@ -33,8 +33,15 @@ impl MeterHandle {
         self.state.attribution.lock().load_started(model, MonotonicNs::now());
     }
 
+    /// Sets whether the model's engine uses the cards of this machine, for which the energy of one
+    /// that it does not use is not its own. Before, all cards count.
+    pub fn uses_cards(&self, model: &Arc<str>, uses: bool) {
+        self.state.uses_cards(model, uses);
+    }
+
     /// Reports that the engine has loaded its model: its energy so far was the load.
     pub fn engine_ready(&self, model: &Arc<str>) {
+        self.state.engine_ready(model);
         self.state.attribution.lock().load_ended(model, true, MonotonicNs::now());
     }
 

@@ -10,17 +10,18 @@ use parking_lot::Mutex;
 
 use super::error::MeterError;
 use super::probe::Probe;
-use crate::energy::attribution::device::Scope;
+use super::probes::{CpuTime, Engine, Probes, Processes, substitute};
+use crate::energy::attribution::device::{Cards, Scope};
 use crate::energy::attribution::{Attribution, Parameters};
 use crate::energy::config::{Config, SensorChoice};
-use crate::energy::discovery::{self, Discovery, refusals};
+use crate::energy::discovery::{self, Discovery, power, refusals};
 use crate::energy::figure::Source;
 use crate::energy::grid::rates::Rates;
 use crate::energy::polling::poller::Poller;
 use crate::energy::prediction::profile::Profile;
-use crate::energy::sensors::discovered::Coverage;
-use crate::energy::sensors::process::cgroup;
-use crate::energy::sensors::process::stat::ProcessSensor;
+use crate::energy::sensors::coverage::Coverage;
+use crate::energy::sensors::mirrors::{Mirrors, Relation};
+use crate::energy::sensors::process::stat::{self, ProcessSensor};
 use crate::energy::sensors::sensor::Sensor;
 use crate::units::MonotonicNs;
 
@@ -28,11 +29,9 @@ use crate::units::MonotonicNs;
 #[derive(Debug)]
 pub(super) struct MeterState {
     /// The meter thread holds this lock while it reads files; requests never take it.
-    pub(super) probes: Mutex<Vec<Probe>>,
+    pub(super) probes: Mutex<Probes>,
     pub(super) attribution: Mutex<Attribution>,
     profile: Arc<Profile>,
-    /// Set when processes are metered by the CPU model.
-    process_model: Option<Config>,
     pub(super) rates: Rates,
     /// CPU time of the meter thread, in nanoseconds.
     pub(super) busy_ns: AtomicU64,
@@ -66,84 +65,138 @@ impl MeterState {
             cpu_model: config.cpu_model(),
             source: first.unwrap_or(Source::CpuModel),
             per_engine: found.cpu_model,
+            missing: found.missing(),
+        };
+        let probes = Probes {
+            list: Vec::new(),
+            mirrors: Mirrors::starting_at(&power::starts(&found.used)),
+            engines: Vec::new(),
+            processes: Processes {
+                sysfs_root: config.sysfs_root.clone(),
+                proc_root: config.proc_root.clone(),
+                model: config.cpu_model(),
+            },
+            cpu_time: cpu_time(config, &found),
+            substituting: false,
         };
         let state = Self {
-            probes: Mutex::default(),
+            probes: Mutex::new(probes),
             attribution: Mutex::new(Attribution::new(parameters)),
             profile,
-            // A sensor that covers the processor contains every process: with the CPU model on top,
-            // energy would count twice.
-            process_model: found.cpu_model.then(|| config.clone()),
             rates,
             busy_ns: AtomicU64::new(0),
         };
-        state.probes.lock().extend(state.first_probes(found));
+        state.add_first_probes(config, found);
         Ok((state, pollers))
     }
 
-    /// The selected sensors and, where processes are metered, the gateway's own; engines follow as
-    /// they start.
-    fn first_probes(&self, found: Discovery) -> Vec<Probe> {
-        let gateway = self.process_model.as_ref().map(|config| {
-            let (name, root, model) = ("gateway".into(), &config.proc_root, config.cpu_model());
-            let sensor = ProcessSensor::new(name, root, process::id(), model);
-            self.probe(Box::new(sensor), Scope::Overhead, None)
-        });
-        let used = found.used.into_iter().map(|used| {
+    /// Adds the selected sensors and, where processes are metered, the gateway's own; engines follow
+    /// as they start.
+    fn add_first_probes(&self, config: &Config, found: Discovery) {
+        let mut probes = self.probes.lock();
+        for used in found.used {
             let scope = match used.coverage {
                 Coverage::Elsewhere => Scope::Elsewhere(used.models.into()),
-                _ => Scope::AllEngines,
+                place => Scope::Shared(place),
             };
-            self.probe(used.sensor, scope, None)
-        });
-        used.chain(gateway).collect()
+            let own = probes.mirrors.relation(&used.sensor.device().name) == Relation::Own;
+            let probe = self.probe(used.sensor, scope, None, own);
+            probes.list.push(probe);
+        }
+        if probes.cpu_time == CpuTime::Always {
+            let (name, root) = ("gateway".into(), &config.proc_root);
+            let sensor = ProcessSensor::new(name, root, process::id(), config.cpu_model());
+            let probe = self.probe(Box::new(sensor), Scope::Overhead, None, true);
+            probes.list.push(probe);
+        }
     }
 
-    /// Adds a sensor of an engine's process, which replaces that of the model's process before;
-    /// nothing unless processes are metered.
+    /// Adds an engine process. Where processes are metered, its sensor replaces that of the model's
+    /// process before.
     pub(super) fn add_engine(&self, model: &Arc<str>, pid: u32) {
-        let Some(config) = &self.process_model else { return };
-        let name = format!("engine:{model}").into();
-        let (sysfs, proc) = (&config.sysfs_root, &config.proc_root);
-        let mut sensor = cgroup::engine_sensor(name, sysfs, proc, pid, config.cpu_model());
-        // Reads the start time, by which a later process with the same pid is detected. Not booked.
-        drop(sensor.read());
         let mut probes = self.probes.lock();
+        let engine = Engine { model: Arc::clone(model), pid, look_for_cards: false };
+        probes.engines.retain(|one| one.model != *model);
+        probes.engines.push(engine.clone());
+        let metered = match probes.cpu_time {
+            CpuTime::Never => false,
+            CpuTime::Substitute => probes.substituting,
+            CpuTime::Always => true,
+        };
+        if !metered {
+            return;
+        }
         let scope = Scope::Engine(Arc::clone(model));
-        self.end(&mut probes, |probe| probe.scope == scope);
-        probes.push(self.probe(sensor, scope, Some(pid)));
+        let sensor = probes.processes.sensor(&engine);
+        self.end(&mut probes.list, |probe| probe.scope == scope);
+        let probe = if probes.substituting {
+            substitute(&mut self.attribution.lock(), &engine, sensor, MonotonicNs::now())
+        } else {
+            self.probe(sensor, scope, Some(pid), true)
+        };
+        probes.list.push(probe);
+    }
+
+    /// Notes that an engine has loaded its model, and with it taken the memory of its cards.
+    pub(super) fn engine_ready(&self, model: &Arc<str>) {
+        let mut probes = self.probes.lock();
+        for engine in probes.engines.iter_mut().filter(|engine| engine.model == *model) {
+            engine.look_for_cards = true;
+        }
     }
 
     /// Takes a last reading of an engine's process and removes its sensor.
     pub(super) fn remove_engine(&self, model: &Arc<str>, pid: u32) {
         let scope = Scope::Engine(Arc::clone(model));
         let mut probes = self.probes.lock();
-        self.end(&mut probes, |probe| probe.scope == scope && probe.pid == Some(pid));
+        probes.engines.retain(|one| one.pid != pid);
+        self.end(&mut probes.list, |probe| probe.scope == scope && probe.pid == Some(pid));
     }
 
-    fn probe(&self, sensor: Box<dyn Sensor>, scope: Scope, pid: Option<u32>) -> Probe {
+    /// Sets whether a model's engine uses the cards of this machine.
+    pub(super) fn uses_cards(&self, model: &Arc<str>, uses: bool) {
+        let cards = if uses { Cards::Any } else { Cards::None };
+        self.attribution.lock().uses(model, cards);
+    }
+
+    /// `own`: whether its counter is known to be no other one's.
+    fn probe(&self, sensor: Box<dyn Sensor>, scope: Scope, pid: Option<u32>, own: bool) -> Probe {
         let sensor = match &self.profile.calibration {
             Some(calibration) => calibration.apply(sensor),
             None => sensor,
         };
-        let info = sensor.device().clone();
-        let device = self.attribution.lock().add_device(info, scope.clone(), MonotonicNs::now());
-        Probe { device, scope, pid, sensor, failing: false }
+        let (info, since) = (sensor.device().clone(), MonotonicNs::now());
+        let device = own.then(|| self.attribution.lock().add_device(info, scope.clone(), since));
+        Probe { device, since, scope, pid, sensor, failing_since: None, replaced: false }
     }
 
     /// Removes the probes that have ended. The last reading is booked; without one, the energy
     /// since the reading before is unknown.
     fn end(&self, probes: &mut Vec<Probe>, ended: impl Fn(&Probe) -> bool) {
         for mut probe in probes.extract_if(.., |probe| ended(probe)) {
+            let Some(device) = probe.device else { continue };
             let reading = probe.sensor.read();
             let (mut attribution, now) = (self.attribution.lock(), MonotonicNs::now());
             match reading {
                 Ok(sample) => {
-                    attribution.reading(probe.device, now, sample, probe.sensor.resets());
-                    attribution.retire(probe.device);
+                    attribution.reading(device, now, sample);
+                    attribution.retire(device);
                 }
-                Err(_) => attribution.lost(probe.device, now),
+                Err(_) => attribution.lost(device, now),
             }
         }
+    }
+}
+
+/// A sensor that covers the processor contains every process: CPU time on top would count twice, so
+/// it only stands for one that cannot be read, and only where the config leaves the choice.
+fn cpu_time(config: &Config, found: &Discovery) -> CpuTime {
+    let readable = stat::is_own(&config.proc_root).unwrap_or(false);
+    if found.cpu_model {
+        CpuTime::Always
+    } else if config.sensors == SensorChoice::Auto && readable {
+        CpuTime::Substitute
+    } else {
+        CpuTime::Never
     }
 }

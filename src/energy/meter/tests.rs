@@ -74,6 +74,8 @@ impl FakePackage {
             sensors: SensorChoice::Rapl,
             cadence_ms: 10,
             sysfs_root: self.root.path().to_owned(),
+            // Known, so that energy of partly worked intervals is all of those who worked.
+            idle_watts: Some(Watts(0.0)),
             ..Config::default()
         }
     }
@@ -387,7 +389,7 @@ fn overhead(zones: u64, seconds: u64) -> f64 {
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("name"), format!("package-{zone}\n")).unwrap();
         fs::write(path.join("max_energy_range_uj"), RANGE_UJ.to_string()).unwrap();
-        fs::write(path.join("energy_uj"), "5\n").unwrap();
+        fs::write(path.join("energy_uj"), format!("{}\n", zone * 10_000_000)).unwrap();
     }
     let cadence_ms = Config::default().cadence_ms;
     let (meter, _settlements) = Meter::start(&Config { cadence_ms, ..package.config() }).unwrap();

@@ -50,6 +50,7 @@ impl Ticker {
         let mut probes = self.state.probes.lock();
         let suspended = self.suspends.suspended();
         let readings: Vec<(MonotonicNs, Result<Sample, SensorError>)> = probes
+            .list
             .iter_mut()
             .map(|probe| {
                 let reading = probe.sensor.read();
@@ -64,10 +65,13 @@ impl Ticker {
             );
             attribution.suspended(missed);
         }
+        probes.tell_mirrors(&mut attribution);
         let mut readings = readings.into_iter();
-        probes.retain_mut(|probe| {
+        probes.list.retain_mut(|probe| {
             readings.next().is_none_or(|(at, reading)| probe.book(&mut attribution, at, reading))
         });
+        probes.substitute(&mut attribution, MonotonicNs::now());
+        probes.look_for_cards(&mut attribution);
         let settled = attribution.settle(MonotonicNs::now(), self.settlements.capacity());
         let error = attribution.conservation_error();
         drop((attribution, probes));

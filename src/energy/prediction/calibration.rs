@@ -3,6 +3,8 @@
 //! `crate::measure::calibrate` makes the fit. Its offset, the machine's idle power, is attributed
 //! to no process and kept for reports.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::energy::figure::{Quality, Source};
@@ -87,6 +89,22 @@ impl Sensor for Calibrated {
 
     fn resets(&self) -> u64 {
         self.inner.resets()
+    }
+
+    fn glitches(&self) -> u64 {
+        self.inner.glitches()
+    }
+
+    fn raw_count(&self) -> Option<u64> {
+        self.inner.raw_count()
+    }
+
+    fn poll_interval(&self) -> Option<Duration> {
+        self.inner.poll_interval()
+    }
+
+    fn holders(&self) -> Option<Vec<u32>> {
+        self.inner.holders()
     }
 
     fn take_poller(&mut self) -> Option<Poller> {

@@ -1,9 +1,10 @@
-//! Cumulative energy from a raw hardware counter; distinguishes wraps, resets, jumps and
-//! standstill. Pure: readings and times are arguments.
+//! Cumulative energy from a raw hardware counter; distinguishes wraps, restarts, glitches, jumps
+//! and standstill. Pure: readings and times are arguments.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::plausibility::{Plausibility, Verdict};
 use super::sensor::{Sample, SensorError};
 use crate::units::{Microjoules, MonotonicNs};
 
@@ -12,47 +13,87 @@ use crate::units::{Microjoules, MonotonicNs};
 pub enum Overflow {
     /// The counter wraps to 0 after this value (RAPL's `max_energy_range_uj`).
     WrapsAt(Microjoules),
-    /// The counter is wide enough never to wrap: a decrease is a driver reload.
+    /// The counter is wide enough never to wrap: a decrease is a driver reload, or a glitch.
     Never,
 }
 
 /// A raw counter in microjoules and its gain since the first reading.
+///
+/// A reading that the device cannot have reached is quarantined: the counter stays at its last
+/// sample until later readings tell what it was. If they return to the line from before, it was a
+/// glitch, and the next gain covers its time exactly. If they go on from the new value, the counter
+/// has jumped: its gain is not booked, and the energy of that time is unknown.
 #[derive(Debug)]
 pub struct Counter {
     device: Arc<str>,
     overflow: Overflow,
+    plausibility: Plausibility,
+    /// The raw value of `last`.
     raw: u64,
-    /// The latest sample: when the raw value last changed.
+    /// The latest sample: when the raw value last changed plausibly.
     last: Sample,
+    last_gain: u64,
+    /// The raw value read last, and when it changed.
+    shown: u64,
+    shown_at: MonotonicNs,
+    suspect: Option<Suspect>,
     standstill_ns: u64,
     stands_still: bool,
     resets: u64,
+    glitches: u64,
 }
 
-/// Mean power between two reads above which the difference is neither consumption nor a wrap: the
-/// counter was reset, as after a suspend, or holds garbage. No package or card comes within a
-/// factor of 10 of it.
-const IMPLAUSIBLE_WATTS: u128 = 20_000;
+/// A raw value in quarantine.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    since: MonotonicNs,
+    kind: SuspectKind,
+    raw: u64,
+    /// Energy counted from the first suspicious value on.
+    grown: u64,
+}
 
-/// Microjoules allowed on top of that: the step of a coarse counter.
-const STEP: u128 = 10_000_000;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SuspectKind {
+    /// A gain far above the device's usual power: in microwatts.
+    Unusual(u64),
+    /// A gain that the device cannot make: in microwatts.
+    Impossible(u64),
+    /// A step back.
+    Decrease,
+}
+
+/// Result of comparing two raw values.
+enum Step {
+    Gain(u64),
+    Restart(u64),
+    Suspect(SuspectKind),
+}
 
 /// Nanoseconds without a change after which a counter is stuck; even those of cards change every
 /// 100 ms.
 const STANDSTILL_NS: u64 = 5_000_000_000;
 
+/// How long a quarantine lasts. Reported glitches last up to a second (powerstat#16).
+const QUARANTINE_NS: u64 = 2_000_000_000;
+
 impl Counter {
     /// Starts at 0 with the raw counter at `raw`.
     pub fn starting_at(raw: u64, at: MonotonicNs, device: Arc<str>, overflow: Overflow) -> Self {
-        let last = Sample { at, total: Microjoules::ZERO, whole: true };
         Self {
             device,
             overflow,
+            plausibility: Plausibility::default(),
             raw,
-            last,
+            last: Sample { at, total: Microjoules::ZERO, whole: true },
+            last_gain: 0,
+            shown: raw,
+            shown_at: at,
+            suspect: None,
             standstill_ns: STANDSTILL_NS,
             stands_still: false,
             resets: 0,
+            glitches: 0,
         }
     }
 
@@ -64,165 +105,163 @@ impl Counter {
         self
     }
 
-    /// Takes in a good reading; failed ones must not be passed. After a reset, the gain since the
-    /// restart is counted if it is plausible.
+    /// Sets the highest power that the device states, in microwatts.
+    #[must_use]
+    pub fn rated(mut self, microwatts: Option<u64>) -> Self {
+        self.plausibility = Plausibility::rated(microwatts);
+        self
+    }
+
+    /// Takes in a good reading; failed ones must not be passed.
     pub fn advance(&mut self, raw: u64, now: MonotonicNs) -> Result<Sample, SensorError> {
-        let elapsed_ns = now - self.last.at;
-        if raw == self.raw {
-            if elapsed_ns < self.standstill_ns {
+        if raw == self.shown {
+            let still_ns = now - self.shown_at;
+            if still_ns < self.standstill_ns {
+                if let Some(suspect) = self.suspect.take() {
+                    self.wait_or_conclude(suspect, now);
+                }
                 return Ok(self.last);
             }
             self.stands_still = true;
-            let seconds = elapsed_ns / 1_000_000_000;
+            let seconds = still_ns / 1_000_000_000;
             return Err(SensorError::Frozen { device: Arc::clone(&self.device), seconds });
         }
-        let gained = self.gained(raw, elapsed_ns);
-        self.resets += u64::from(gained.is_none());
-        // The gain while the counter was stuck is unknown.
-        let whole = gained.is_some() && !std::mem::take(&mut self.stands_still);
-        let gained = gained.or_else(|| plausible(raw, elapsed_ns)).unwrap_or(0);
-        self.raw = raw;
-        self.last = Sample { at: now, total: self.last.total + Microjoules(gained), whole };
+        let step_ns = now - self.shown_at;
+        (self.shown, self.shown_at) = (raw, now);
+        match self.suspect.take() {
+            None => match self.step(raw, now) {
+                Step::Gain(gained) => self.accept(raw, now, gained),
+                Step::Restart(gained) => self.restart(raw, now, gained),
+                Step::Suspect(kind) => {
+                    self.glitches += 1;
+                    self.suspect = Some(Suspect { since: now, kind, raw, grown: 0 });
+                }
+            },
+            Some(suspect) => self.resolve(suspect, raw, now, step_ns),
+        }
         Ok(self.last)
     }
 
+    /// Restarts and lasting jumps so far; energy around them is unknown.
     pub fn resets(&self) -> u64 {
         self.resets
     }
 
-    /// The gain since the last reading; `None` if the counter was reset or jumped.
-    fn gained(&self, raw: u64, elapsed_ns: u64) -> Option<u64> {
-        let gained = match raw.checked_sub(self.raw) {
-            Some(gained) => gained,
-            // Up to the range, then from 0. Several wraps in one gap look like one.
-            None => match self.overflow {
-                Overflow::WrapsAt(range) => range.0.checked_sub(self.raw)?.checked_add(raw)?,
-                Overflow::Never => return None,
-            },
+    /// Quarantined readings so far.
+    pub fn glitches(&self) -> u64 {
+        self.glitches
+    }
+
+    /// The raw value read last.
+    pub fn shown(&self) -> u64 {
+        self.shown
+    }
+
+    /// Compares a raw value with the last plausible one.
+    fn step(&self, raw: u64, now: MonotonicNs) -> Step {
+        let elapsed_ns = now - self.last.at;
+        let judge = |gained| self.plausibility.judge(Microjoules(gained), elapsed_ns);
+        if let Some(gained) = raw.checked_sub(self.raw) {
+            let power = Microjoules(gained).mean_power(elapsed_ns);
+            return match judge(gained) {
+                Verdict::Usual => Step::Gain(gained),
+                Verdict::Unusual => Step::Suspect(SuspectKind::Unusual(power)),
+                Verdict::Impossible => Step::Suspect(SuspectKind::Impossible(power)),
+            };
+        }
+        // Up to the range, then from 0. Several wraps in one gap look like one.
+        if let Overflow::WrapsAt(range) = self.overflow
+            && let Some(gained) =
+                range.0.checked_sub(self.raw).and_then(|rest| rest.checked_add(raw))
+            && judge(gained) != Verdict::Impossible
+            && (self.plausibility.is_known() || gained <= soonest_wrap(range, elapsed_ns))
+        {
+            return Step::Gain(gained);
+        }
+        let starts_over = raw < self.raw / 2 && self.raw - raw > self.last_gain;
+        match self.plausibility.could_start_over(Microjoules(raw), elapsed_ns) {
+            Some(true) if starts_over => Step::Restart(raw),
+            // Its energy since the restart cannot be told from garbage.
+            None if starts_over => Step::Restart(0),
+            _ => Step::Suspect(SuspectKind::Decrease),
+        }
+    }
+
+    /// Decides about a quarantine with the next change of the raw value.
+    fn resolve(&mut self, mut suspect: Suspect, raw: u64, now: MonotonicNs, step_ns: u64) {
+        let back_on_line = match suspect.kind {
+            SuspectKind::Decrease => raw >= self.raw,
+            _ => raw >= self.raw && raw < suspect.raw,
         };
-        plausible(gained, elapsed_ns)
+        match self.step(raw, now) {
+            Step::Gain(gained) if back_on_line => return self.accept(raw, now, gained),
+            Step::Restart(gained) => return self.restart(raw, now, gained),
+            _ => {}
+        }
+        match raw.checked_sub(suspect.raw) {
+            Some(grown) => {
+                let power = Microjoules(grown).mean_power(step_ns);
+                if let SuspectKind::Unusual(before) | SuspectKind::Impossible(before) = suspect.kind
+                    && (before / 2..=before.saturating_mul(2)).contains(&power)
+                    && !self.plausibility.exceeds_rating(power.max(before))
+                {
+                    // Two steps alike are a load; one among normal steps is a glitch.
+                    return self.accept(raw, now, raw - self.raw);
+                }
+                let judged = self.plausibility.judge(Microjoules(grown), step_ns);
+                suspect.grown += if judged == Verdict::Impossible { 0 } else { grown };
+            }
+            None if raw < self.raw => suspect.kind = SuspectKind::Decrease,
+            None => {}
+        }
+        suspect.raw = raw;
+        self.wait_or_conclude(suspect, now);
+    }
+
+    /// Ends a quarantine that has lasted long enough.
+    fn wait_or_conclude(&mut self, suspect: Suspect, now: MonotonicNs) {
+        if now - suspect.since < QUARANTINE_NS {
+            self.suspect = Some(suspect);
+            return;
+        }
+        let gained = suspect.raw.saturating_sub(self.raw);
+        let judged = self.plausibility.judge(Microjoules(gained), now - self.last.at);
+        match suspect.kind {
+            // A short burst: the device can do it, and the counter never went back.
+            SuspectKind::Unusual(_) if judged != Verdict::Impossible => {
+                self.accept(suspect.raw, now, gained);
+            }
+            _ => self.restart(suspect.raw, now, suspect.grown),
+        }
+    }
+
+    fn accept(&mut self, raw: u64, now: MonotonicNs, gained: u64) {
+        self.plausibility.accept(Microjoules(gained), now - self.last.at);
+        // The gain while the counter was stuck is unknown.
+        let whole = !std::mem::take(&mut self.stands_still);
+        self.book(raw, now, gained, whole);
+    }
+
+    /// Goes on from `raw`, of whose energy since the last sample only `gained` is known.
+    fn restart(&mut self, raw: u64, now: MonotonicNs, gained: u64) {
+        self.resets += 1;
+        self.stands_still = false;
+        self.book(raw, now, gained, false);
+    }
+
+    fn book(&mut self, raw: u64, now: MonotonicNs, gained: u64, whole: bool) {
+        self.raw = raw;
+        self.last_gain = gained;
+        self.last = Sample { at: now, total: self.last.total + Microjoules(gained), whole };
     }
 }
 
-fn plausible(gained: u64, elapsed_ns: u64) -> Option<u64> {
-    // 1 W is 1 µJ per 1,000 ns.
-    let most = u128::from(elapsed_ns) * IMPLAUSIBLE_WATTS / 1000 + STEP;
-    (u128::from(gained) <= most).then_some(gained)
+/// What a counter of an unknown device may gain at most. Ranges are made so that even at high power
+/// about a minute passes between two wraps (Intel, Software Developer's Manual, volume 3, on
+/// `MSR_PKG_ENERGY_STATUS`); a second more, because the counter may move in steps.
+fn soonest_wrap(range: Microjoules, elapsed_ns: u64) -> u64 {
+    Microjoules::of_power(range.0 / 60, elapsed_ns.saturating_add(1_000_000_000)).0
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const RANGE: u64 = 262_143_328_850;
-
-    fn ms(ms: u64) -> MonotonicNs {
-        MonotonicNs(ms * 1_000_000)
-    }
-
-    fn counter(raw: u64, overflow: Overflow) -> Counter {
-        Counter::starting_at(raw, ms(0), "c".into(), overflow)
-    }
-
-    fn sample(at: u64, total: u64, whole: bool) -> Sample {
-        Sample { at: ms(at), total: Microjoules(total), whole }
-    }
-
-    #[test]
-    fn a_wrapping_counter_goes_on_past_its_range() {
-        let mut counter = counter(990, Overflow::WrapsAt(Microjoules(1000)));
-        assert_eq!(counter.advance(5, ms(50)).unwrap(), sample(50, 15, true));
-        assert_eq!(counter.advance(25, ms(100)).unwrap(), sample(100, 35, true));
-        assert_eq!(counter.resets(), 0);
-    }
-
-    /// Others added 2⁶⁴ here, and a driver reload became 1.8 · 10¹⁶ J.
-    #[test]
-    fn a_decrease_of_a_counter_that_never_wraps_is_a_reset_and_not_an_astronomic_gain() {
-        let mut counter = counter(5_000_000, Overflow::Never);
-        assert_eq!(counter.advance(6_000_000, ms(50)).unwrap(), sample(50, 1_000_000, true));
-        assert_eq!(counter.advance(300, ms(100)).unwrap(), sample(100, 1_000_300, false));
-        assert_eq!(counter.resets(), 1);
-        assert!(counter.advance(400, ms(150)).unwrap().whole);
-    }
-
-    #[test]
-    fn a_wrap_that_would_need_impossible_power_is_a_reset() {
-        let mut counter = counter(200_000_000_000, Overflow::WrapsAt(Microjoules(RANGE)));
-        assert_eq!(counter.advance(40, ms(50)).unwrap(), sample(50, 40, false));
-        assert_eq!(counter.resets(), 1);
-    }
-
-    #[test]
-    fn garbage_ahead_is_neither_counted_nor_held_against_what_follows() {
-        let mut counter = counter(1000, Overflow::Never);
-        assert_eq!(counter.advance(u64::MAX, ms(50)).unwrap(), sample(50, 0, false));
-        assert_eq!(counter.advance(2000, ms(100)).unwrap(), sample(100, 2000, false));
-        assert_eq!(counter.advance(2500, ms(150)).unwrap(), sample(150, 2500, true));
-        assert_eq!(counter.resets(), 2);
-    }
-
-    /// Others returned 0 for a failed read, and took the next good one for a wrap.
-    #[test]
-    fn a_read_error_leaves_the_counter_where_it_was() {
-        let mut counter = counter(700_000, Overflow::WrapsAt(Microjoules(RANGE)));
-        assert_eq!(counter.advance(900_000, ms(2000)).unwrap(), sample(2000, 200_000, true));
-        assert_eq!(counter.resets(), 0);
-    }
-
-    #[test]
-    fn a_slow_counters_step_covers_the_time_since_the_step_before() {
-        let mut counter = counter(0, Overflow::Never);
-        assert_eq!(counter.advance(7, ms(100)).unwrap(), sample(100, 7, true));
-        assert_eq!(counter.advance(7, ms(150)).unwrap(), sample(100, 7, true));
-        assert_eq!(counter.advance(19, ms(200)).unwrap(), sample(200, 19, true));
-    }
-
-    /// Others printed 0 W.
-    #[test]
-    fn a_stuck_counter_is_an_error_and_its_missed_energy_unknown() {
-        let mut counter = counter(5, Overflow::Never);
-        counter.advance(6, ms(100)).unwrap();
-        assert!(counter.advance(6, ms(5000)).is_ok());
-        assert_eq!(counter.advance(6, ms(5100)).unwrap_err().label(), "frozen");
-        assert_eq!(counter.advance(16, ms(6000)).unwrap(), sample(6000, 11, false));
-        assert_eq!(counter.advance(17, ms(6050)).unwrap(), sample(6050, 12, true));
-    }
-
-    proptest! {
-        #[test]
-        fn wraps_lose_and_invent_nothing(
-            start in 0u64..1000, gains in proptest::collection::vec(0u64..1000, 0..50),
-        ) {
-            let range = 1000;
-            let mut counter = counter(start, Overflow::WrapsAt(Microjoules(range)));
-            let mut truth = start;
-            for (gain, at) in gains.iter().zip(1..) {
-                truth += gain;
-                counter.advance(truth % range, ms(at * 50)).unwrap();
-            }
-            prop_assert_eq!(counter.last.total, Microjoules(truth - start));
-            prop_assert_eq!(counter.resets(), 0);
-        }
-
-        #[test]
-        fn no_reading_whatever_makes_the_total_fall_or_leap(
-            readings in proptest::collection::vec((any::<u64>(), 0u64..10_000), 0..40), wraps: bool,
-        ) {
-            let overflow =
-                if wraps { Overflow::WrapsAt(Microjoules(RANGE)) } else { Overflow::Never };
-            let mut counter = counter(RANGE / 2, overflow);
-            let (mut now, mut total) = (0, 0);
-            for (raw, passed) in readings {
-                now += passed;
-                let Ok(sample) = counter.advance(raw, ms(now)) else { continue };
-                prop_assert!(sample.total.0 >= total && sample.at <= ms(now));
-                total = sample.total.0;
-            }
-            // 20 kW for all the time, and a step for each reading.
-            prop_assert!(total <= now * 20_000_000 + 40 * 10_000_000, "{total} in {now} ms");
-        }
-    }
-}
+mod tests;

@@ -4,8 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::coverage::Coverage;
 use super::sensor::{Band, DeviceInfo, Sensor, SensorError};
 use crate::energy::figure::{Quality, Source};
 use crate::units::Watts;
@@ -67,35 +68,6 @@ impl Kind {
     }
 }
 
-/// The part of a machine that a device's figure covers. `Machine` contains all others except
-/// `Elsewhere`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Coverage {
-    /// The whole machine, or all of its computing parts.
-    Machine,
-    /// A CPU package with all parts in it.
-    Processor,
-    /// Memory outside a package.
-    Memory,
-    /// A discrete card.
-    Accelerator,
-    /// Another machine, whose engines are reached over the network.
-    Elsewhere,
-}
-
-impl Coverage {
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Machine => "machine",
-            Self::Processor => "processor",
-            Self::Memory => "memory",
-            Self::Accelerator => "accelerator",
-            Self::Elsewhere => "elsewhere",
-        }
-    }
-}
-
 /// Why a device is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum SkipReason {
@@ -129,8 +101,15 @@ pub enum SkipReason {
     Reference,
     #[error("{0}")]
     Absent(&'static str),
+    /// A card that the driver lists cannot be read.
     #[error("{0}")]
     Driver(String),
+    /// There is no driver, or it lists no card.
+    #[error("{0}")]
+    NoDriver(String),
+    /// Its counter shows what that of another device shows.
+    #[error("shows the same counter as {0}, which is counted once")]
+    Mirror(Arc<str>),
     #[error(transparent)]
     Unreadable(#[from] SensorError),
 }
@@ -142,6 +121,17 @@ To let every user read RAPL's counters permanently (a side channel on other user
   sudo udevadm control --reload && sudo udevadm trigger --action=add --subsystem-match=powercap";
 
 impl SkipReason {
+    /// Whether the device works for this machine and its energy is missing in every sum.
+    pub fn is_missing(&self, coverage: Coverage) -> bool {
+        match (self, coverage) {
+            (_, Coverage::Machine | Coverage::Elsewhere) => false,
+            (Self::Unreadable(_) | Self::Driver(_) | Self::Mig, _) => true,
+            // Desktop processors list a memory zone that they do not count.
+            (Self::NeverCounted | Self::SwitchedOff, _) => coverage != Coverage::Memory,
+            _ => false,
+        }
+    }
+
     /// A remedy beyond the message, if there is one.
     pub fn advice(&self, kind: Kind) -> Option<&'static str> {
         let denied = matches!(self, Self::Unreadable(SensorError::Denied { .. }));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::counter::{Counter, Overflow};
-use super::power_integral::PowerIntegral;
+use super::gauge::PowerGauge;
 use super::sensor::{Sample, SensorError};
 use crate::units::{Microjoules, MonotonicNs};
 
@@ -34,11 +34,8 @@ pub struct LatestFigure {
 #[derive(Debug)]
 enum Meter {
     Counter(Counter),
-    Power(PowerIntegral),
+    Power(PowerGauge),
 }
-
-/// Power above which a figure is garbage.
-const IMPLAUSIBLE_WATTS: f64 = 20_000.0;
 
 impl LatestFigure {
     pub fn new(device: Arc<str>, stale_after: Duration) -> Self {
@@ -63,21 +60,25 @@ impl LatestFigure {
     ) -> Result<Sample, SensorError> {
         match &mut self.meter {
             Some(Meter::Counter(counter)) => counter.advance(micro, at),
-            Some(Meter::Power(integral)) => Ok(integral.add(micro, at)),
+            Some(Meter::Power(gauge)) => gauge.add(micro, at),
             None => {
                 let device = Arc::clone(&self.device);
-                let meter = match figure {
-                    Figure::Joules(_) => Meter::Counter(
-                        Counter::starting_at(micro, at, device, Overflow::Never)
-                            .standing_still_after(self.stale_after),
-                    ),
+                let (meter, first) = match figure {
+                    Figure::Joules(_) => {
+                        let counter = Counter::starting_at(micro, at, device, Overflow::Never)
+                            .standing_still_after(self.stale_after);
+                        // Energy before the first figure is unknown.
+                        let first = Sample { at, whole: false, total: Microjoules::ZERO };
+                        (Meter::Counter(counter), Ok(first))
+                    }
                     Figure::Watts(_) => {
-                        Meter::Power(PowerIntegral::starting_at(micro, at, self.stale_after))
+                        let mut gauge = PowerGauge::new(device, None, self.stale_after);
+                        let first = gauge.add(micro, at);
+                        (Meter::Power(gauge), first)
                     }
                 };
                 self.meter = Some(meter);
-                // Energy before the first figure is unknown.
-                Ok(Sample { at, whole: false, total: Microjoules::ZERO })
+                first
             }
         }
     }
@@ -116,6 +117,13 @@ impl LatestFigure {
             _ => 0,
         }
     }
+
+    pub fn glitches(&self) -> u64 {
+        match &self.meter {
+            Some(Meter::Counter(counter)) => counter.glitches(),
+            _ => 0,
+        }
+    }
 }
 
 /// The figure in millionths of its unit, refused if it is implausible.
@@ -125,15 +133,16 @@ impl LatestFigure {
     reason = "a float cast saturates, and what is used is checked to be below 2⁶³"
 )]
 fn micro(figure: Figure) -> Result<(Figure, u64), String> {
-    let (amount, limit, unit) = match figure {
-        // 2⁶³ µJ.
-        Figure::Joules(joules) => (joules, 9.2e12, "J"),
-        Figure::Watts(watts) => (watts, IMPLAUSIBLE_WATTS, "W"),
+    // What 2⁶³ millionths hold; the meter of the figure judges what is plausible.
+    const LIMIT: f64 = 9.2e12;
+    let (amount, unit) = match figure {
+        Figure::Joules(joules) => (joules, "J"),
+        Figure::Watts(watts) => (watts, "W"),
     };
     // A NaN is in no range; 0 W on an active machine is an error.
     let micro = (amount * 1e6).round() as u64;
     let draws = micro > 0 || matches!(figure, Figure::Joules(_));
-    if !(0.0..=limit).contains(&amount) || !draws {
+    if !(0.0..=LIMIT).contains(&amount) || !draws {
         return Err(format!("reports {amount} {unit}"));
     }
     Ok((figure, micro))
@@ -196,6 +205,15 @@ mod tests {
         assert!(latest.newest(s(0)).unwrap_err().to_string().contains("0 W"));
         latest.put(s(1), Ok(Figure::Joules(0.0)));
         assert!(latest.newest(s(1)).is_ok(), "a counter may just have been reset");
+    }
+
+    #[test]
+    fn a_rack_may_draw_more_than_any_server() {
+        let mut latest = latest();
+        for poll in 0..4 {
+            latest.put(s(poll * 5), Ok(Figure::Watts(120_000.0)));
+        }
+        assert_eq!(latest.newest(s(15)).unwrap(), sample(15, 1_800_000_000_000, true));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -30,10 +31,30 @@ pub trait Sensor: Send {
         None
     }
 
-    /// Resets and jumps of the hardware counter so far; energy between the last read and a reset is
-    /// lost.
+    /// Restarts and lasting jumps of the hardware counter so far; energy around them is unknown.
     fn resets(&self) -> u64 {
         0
+    }
+
+    /// Readings so far that the device cannot have reached, and that were left out.
+    fn glitches(&self) -> u64 {
+        0
+    }
+
+    /// The raw value of the hardware counter at the last read, by which two sensors that show the
+    /// same one are detected; `None` for other sensors.
+    fn raw_count(&self) -> Option<u64> {
+        None
+    }
+
+    /// Time between two of its readings, for a sensor that is polled over the network.
+    fn poll_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Processes that hold memory on the device; `None` if the sensor cannot tell.
+    fn holders(&self) -> Option<Vec<u32>> {
+        None
     }
 }
 
@@ -71,9 +92,31 @@ pub struct Band {
     pub high: f64,
 }
 
+/// The bands of sensors. No counter is exact: chips model part of their power, and shunts have
+/// tolerances.
 impl Band {
-    /// The band of a counter: the figure itself.
+    /// A figure without an error, for tests and sums.
     pub const EXACT: Self = Self { low: 1.0, high: 1.0 };
+    /// Processor counters. Software power readings are off by 10 to 15 % (Yang et al., "Part-time
+    /// Power Measurements", arXiv 2312.02741, as cited by arXiv 2511.07885); AMD's are a model of
+    /// activity and not a measurement (Schöne et al., arXiv 2108.00808).
+    pub const PROCESSOR: Self = Self::within(0.15);
+    /// Memory counters: within 20 % of a wattmeter at the modules (Desrochers et al., "A Validation
+    /// of DRAM RAPL Power Measurements", MEMSYS 2016).
+    pub const MEMORY: Self = Self::within(0.2);
+    /// Energy counters of cards: NVIDIA states ±5 % for power; 10 % covers what their sampling
+    /// misses (arXiv 2312.02741).
+    pub const CARD: Self = Self::within(0.1);
+    /// Power that the device averages itself. An assumption: as cards.
+    pub const AVERAGED: Self = Self::within(0.1);
+    /// Power read at instants: what happens between two is not seen.
+    pub const SAMPLED: Self = Self::within(0.15);
+    /// Plugs state 1 to 3 %; the rest is for power between two readings.
+    pub const WALL: Self = Self::within(0.05);
+
+    const fn within(error: f64) -> Self {
+        Self { low: 1.0 - error, high: 1.0 + error }
+    }
 }
 
 /// Why a sensor has no reading. Energy is then unknown, not zero.
@@ -95,6 +138,10 @@ pub enum SensorError {
     /// The counter has not changed for so long that it cannot be counting.
     #[error("{device}: counter stuck for {seconds} s")]
     Frozen { device: Arc<str>, seconds: u64 },
+    /// The device is suspended by its driver: it draws next to nothing, and reading it would wake
+    /// it.
+    #[error("{device}: asleep")]
+    Asleep { device: Arc<str> },
     /// The gauge of an active device reads 0 W.
     #[error("{device}: power reads 0 W on an active device")]
     NoPower { device: Arc<str> },
@@ -132,6 +179,7 @@ impl SensorError {
             Self::Io { .. } => "io",
             Self::Malformed { .. } => "malformed",
             Self::Frozen { .. } => "frozen",
+            Self::Asleep { .. } => "asleep",
             Self::NoPower { .. } => "no_power",
             Self::Waiting { .. } => "waiting",
             Self::Refused { .. } => "refused",

@@ -315,6 +315,7 @@ fn an_engine_exits_when_its_gateway_dies_even_while_evaluating() {
         embedding: false,
         pooling: None,
         host_cache_bytes: 0,
+        prompt_cache: true,
         draft_tokens: 0,
         prefill_stretch: 1.0,
     }));

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use wattgate::energy::attribution::shortfall::Tally;
 use wattgate::energy::attribution::{Attribution, DeviceId, Parameters};
 use wattgate::energy::prediction::profile::{Cost, Linear, ModelProfile, Profile};
 use wattgate::energy::sensors::process::cpu_model::CpuModel;
@@ -182,6 +183,7 @@ fn attributed(engine: Engine, steps: &[Vec<Part>], count: usize, weights: Linear
         cpu_model: CpuModel::DEFAULT,
         source: Source::CpuModel,
         per_engine: false,
+        missing: Tally::default(),
     });
     let name: Arc<str> = "m".into();
     let info = DeviceInfo {
@@ -231,7 +233,7 @@ fn at(ms: f64) -> MonotonicNs {
 fn read(attribution: &mut Attribution, device: DeviceId, ms: f64, joules: f64) {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few joules")]
     let total = Microjoules((joules * 1e6) as u64);
-    attribution.reading(device, at(ms), Sample { at: at(ms), total, whole: true }, 0);
+    attribution.reading(device, at(ms), Sample { at: at(ms), total, whole: true });
 }
 
 /// Lengths of prompts.

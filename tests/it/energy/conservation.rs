@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
-use wattgate::energy::{DeviceSnapshot, MeterSnapshot};
+use wattgate::energy::{DeviceSnapshot, MeterSnapshot, SensorChoice};
 use wattgate::traffic::Record;
-use wattgate::units::Microjoules;
+use wattgate::units::{Microjoules, Watts};
 
 use crate::rig::app::{TestApp, ask, ask_streaming, eventually};
 use crate::rig::engine::model_path;
 use crate::rig::local_models::{engine_pid, fake_smol, local_model, smol};
+use crate::rig::machine::{Machine, Shown, counter, zone};
 
 const STREAMS: u64 = 16;
 
@@ -130,7 +131,8 @@ fn assert_whole(books: &MeterSnapshot) {
             + account.load
             + account.unattributed
             + account.idle_occupied
-            + account.idle_empty;
+            + account.idle_empty
+            + account.unknown;
         assert_eq!(parts, account.total, "{}", device.info.name);
     }
     assert_eq!(books.conservation_error(), Microjoules(0));
@@ -225,4 +227,66 @@ async fn each_share_of_idle_energy_is_counted_once() {
     let shares = metric("wattgate_request_idle_energy_joules_total{model=\"smol\"").await;
     let occupied = app.energy().devices[0].account.idle_occupied.joules().0;
     assert!(shares > 0.0 && (shares - occupied).abs() < 1e-5, "{shares} {occupied}");
+}
+
+/// Sum of the samples of a family for one device, in microjoules.
+fn of_device(metrics: &str, family: &str, device: &str) -> u64 {
+    let wanted = format!("device=\"{device}\"");
+    let samples = metrics.lines().filter(|line| {
+        line.strip_prefix(family)
+            .is_some_and(|rest| rest.starts_with('{') && rest.contains(&wanted))
+    });
+    let joules = samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap());
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small, not negative"
+    )]
+    joules.map(|joules| (joules * 1e6).round() as u64).sum()
+}
+
+/// A counter that starts over while requests run: what was read and cannot be told apart is a series
+/// of its own, so that the parts of each device add up in every scrape.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_each_device_add_up_in_a_scrape() {
+    let ids = ["intel-rapl:0", "intel-rapl:0:0"];
+    let files = [zone(ids[0], "package-0"), zone(ids[1], "dram")].concat();
+    let restarted: Shown = Box::new(|now, _| {
+        let since = if now > 1500 { now - 1500 } else { now + 400_000 };
+        Some(since * 40_000)
+    });
+    let live = vec![
+        (format!("class/powercap/{}/energy_uj", ids[0]), restarted),
+        counter(ids[1], 70, 3, 0),
+    ];
+    let machine = Machine::start(&files, live);
+    let app = TestApp::start_with(&fake_smol(""), |config| {
+        config.energy.sensors = SensorChoice::Rapl;
+        config.energy.sysfs_root = machine.root().to_owned();
+        config.energy.idle_watts = Some(Watts(25.0));
+    })
+    .await;
+    app.until_loaded("smol").await;
+    let parts = [
+        "wattgate_attributed_energy_joules_total",
+        "wattgate_unsettled_energy_joules",
+        "wattgate_load_energy_joules_total",
+        "wattgate_idle_energy_joules_total",
+        "wattgate_unattributed_energy_joules_total",
+        "wattgate_unknown_energy_joules_total",
+    ];
+    let mut request = ask("smol", "Who wrote Hamlet?");
+    request["max_tokens"] = json!(16);
+    let mut metrics = String::new();
+    while machine.now_ms() < 3000 {
+        app.chat(&request).await;
+        metrics = app.get("/metrics").await.text;
+        for device in ["package-0", "dram-0"] {
+            let metered = of_device(&metrics, "wattgate_device_energy_joules_total", device);
+            let sum: u64 = parts.iter().map(|family| of_device(&metrics, family, device)).sum();
+            assert_eq!(sum, metered, "{device}: {metrics}");
+        }
+    }
+    assert!(of_device(&metrics, "wattgate_unknown_energy_joules_total", "package-0") > 0);
+    assert!(of_device(&metrics, "wattgate_attributed_energy_joules_total", "package-0") > 0);
 }

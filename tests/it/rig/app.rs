@@ -15,6 +15,7 @@ use wattgate::config::Config;
 use wattgate::energy::{MeterSnapshot, SensorChoice};
 use wattgate::serving::Gateway;
 use wattgate::traffic::{Line, Record, read_log};
+use wattgate::units::Watts;
 
 use crate::rig::mock_upstream::MockUpstream;
 use crate::rig::rapl::Package;
@@ -53,6 +54,8 @@ impl TestApp {
         Self::start_at(text, Some((package, sysfs)), |config| {
             config.energy.sensors = SensorChoice::Rapl;
             config.energy.sysfs_root = root;
+            // A constant power would be learned as idle power, and no request would add to it.
+            config.energy.idle_watts.get_or_insert(Watts(0.0));
         })
         .await
     }

@@ -126,7 +126,7 @@ impl FakeEngine {
         Self {
             script,
             embedding: settings.embedding,
-            scheduler: Scheduler::new(limits),
+            scheduler: Scheduler::new(limits).reusing_prefixes(settings.prompt_cache),
             sequences: HashMap::new(),
             embeds: VecDeque::new(),
             reused: Reused::default(),

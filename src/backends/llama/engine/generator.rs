@@ -84,7 +84,7 @@ impl<'m> Generator<'m> {
             context,
             vocab: model.vocab(),
             batch: LlamaBatch::new(limits.batch_tokens, 1),
-            scheduler: Scheduler::new(limits),
+            scheduler: Scheduler::new(limits).reusing_prefixes(settings.prompt_cache),
             context_tokens: limits.context_tokens,
             sequences: HashMap::new(),
             host: HostCache::new(usize::try_from(settings.host_cache_bytes).unwrap_or(usize::MAX)),

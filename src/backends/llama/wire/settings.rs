@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::cpu::CpuCode;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, named in the config"
+)]
 pub struct EngineSettings {
     pub gguf: PathBuf,
     pub context_tokens: u32,
@@ -26,6 +30,8 @@ pub struct EngineSettings {
     pub chat_template: Option<PathBuf>,
     /// Size of the host-memory cache of sequences without a slot.
     pub host_cache_bytes: u64,
+    /// Whether prompts may begin with what slots hold.
+    pub prompt_cache: bool,
     /// Maximum draft tokens per step, over all answers.
     pub draft_tokens: u32,
     /// Allowed duration of a step with prompt rows, relative to one without.

@@ -7,36 +7,45 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Event {
-    Read { gap: u64, length: u64, energy: u64 },
+    Read { gap: u64, length: u64, energy: u64, whole: bool },
     Open(u64),
     Close(u64),
     Work { back: u64, length: u64, rows: Vec<(u64, u32, u32)> },
     CloseUntil { back: u64 },
-    TakeOut(u64),
+    TakeOut(u64, bool),
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let row = (0u64..6, 0u32..300, 0u32..3);
     prop_oneof![
-        4 => (prop_oneof![4 => Just(0u64), 1 => 1u64..100], 1u64..80, 0u64..1_000_000)
-            .prop_map(|(gap, length, energy)| Event::Read { gap, length, energy }),
+        4 => (prop_oneof![4 => Just(0u64), 1 => 1u64..100], 1u64..80, 0u64..1_000_000, prop::bool::weighted(0.9))
+            .prop_map(|(gap, length, energy, whole)| Event::Read { gap, length, energy, whole }),
         2 => (0u64..6).prop_map(Event::Open),
         1 => (0u64..6).prop_map(Event::Close),
         4 => (0u64..300, 0u64..100, proptest::collection::vec(row, 0..5))
             .prop_map(|(back, length, rows)| Event::Work { back, length, rows }),
         2 => (0u64..200).prop_map(|back| Event::CloseUntil { back }),
-        1 => (0u64..6).prop_map(Event::TakeOut),
+        1 => (0u64..6, any::<bool>()).prop_map(|(attempt, known)| Event::TakeOut(attempt, known)),
+    ]
+}
+
+fn idle() -> impl Strategy<Value = IdlePower> {
+    prop_oneof![
+        (0u64..5_000_000).prop_map(IdlePower::known),
+        prop::option::of(0u64..5_000_000).prop_map(IdlePower::learned),
+        Just(IdlePower::unknown()),
     ]
 }
 
 /// Plays events against a ledger and checks conservation after each. Returns the ledger and the
 /// total energy.
-fn play(events: &[Event], idle_watts: u64) -> (Ledger, u64) {
-    let (mut ledger, mut now, mut fed) = (ledger(idle_watts, &[]), 100, 0);
+fn play(events: &[Event], idle: IdlePower, shared: bool) -> (Ledger, u64) {
+    let (mut ledger, mut now, mut fed) = (Ledger::new(idle, shared), 100, 0);
     for event in events {
         match *event {
-            Event::Read { gap, length, energy } => {
-                ledger.interval(interval(now + gap, now + gap + length, energy));
+            Event::Read { gap, length, energy, whole } => {
+                let interval = interval(now + gap, now + gap + length, energy);
+                ledger.interval(Interval { whole, ..interval });
                 now += gap + length;
                 fed += energy;
             }
@@ -47,7 +56,12 @@ fn play(events: &[Event], idle_watts: u64) -> (Ledger, u64) {
                 ledger.work(&span(start, start + length, rows));
             }
             Event::CloseUntil { back } => ledger.close_until(at(now.saturating_sub(back))),
-            Event::TakeOut(attempt) => drop(ledger.take_out(AttemptId(attempt))),
+            Event::TakeOut(attempt, known) => {
+                if let Some(taken) = ledger.take_out(AttemptId(attempt), known) {
+                    let share = taken.share.marginal;
+                    assert!(taken.least <= share && share <= taken.most, "{taken:?}");
+                }
+            }
         }
         assert_eq!(ledger.conservation_error(), Microjoules(0), "after {event:?}");
     }
@@ -58,9 +72,9 @@ fn play(events: &[Event], idle_watts: u64) -> (Ledger, u64) {
 proptest! {
     #[test]
     fn every_microjoule_is_booked_once(
-        events in proptest::collection::vec(event(), 0..120), idle_watts in 0u64..5,
+        events in proptest::collection::vec(event(), 0..120), idle in idle(), shared: bool,
     ) {
-        let (ledger, fed) = play(&events, idle_watts);
+        let (ledger, fed) = play(&events, idle, shared);
         prop_assert_eq!(ledger.conservation_error(), Microjoules(0));
         prop_assert_eq!(ledger.account().total, Microjoules(fed));
         prop_assert_eq!(ledger.pending(), Microjoules(0));

@@ -10,7 +10,7 @@ pub(super) fn at(ms: u64) -> MonotonicNs {
 }
 
 pub(super) fn interval(start: u64, end: u64, energy: u64) -> Interval {
-    Interval { start: at(start), end: at(end), energy: Microjoules(energy) }
+    Interval { start: at(start), end: at(end), energy: Microjoules(energy), whole: true }
 }
 
 /// A step that decodes one token for each attempt named.
@@ -28,7 +28,7 @@ pub(super) fn span(start: u64, end: u64, rows: &[(u64, u32, u32)]) -> WorkSpan {
 }
 
 pub(super) fn ledger(idle_watts: u64, attempts: &[u64]) -> Ledger {
-    let mut ledger = Ledger::new(idle_watts * 1_000_000);
+    let mut ledger = Ledger::new(IdlePower::known(idle_watts * 1_000_000), true);
     for &attempt in attempts {
         ledger.open(AttemptId(attempt), TokenWeights::DEFAULT, at(0));
     }
@@ -112,7 +112,8 @@ fn a_late_span_moves_to_the_next_open_interval_and_is_counted() {
     assert!(!ledger.is_final(AttemptId(1), at(50)), "its work is pending");
     ledger.interval(interval(50, 100, 20));
     ledger.close_until(at(100));
-    assert_eq!((share(&ledger, 1).0, ledger.late_reports().late_spans), (20, 1));
+    // The 10 µJ of an interval without work are what the device draws anyway.
+    assert_eq!((share(&ledger, 1).0, ledger.late_reports().late_spans), (10, 1));
     assert!(ledger.is_final(AttemptId(1), at(100)));
 }
 
@@ -129,7 +130,7 @@ fn final_means_closed_read_and_booked() {
     assert!(!ledger.is_final(AttemptId(1), at(100)), "not booked");
     ledger.close_until(at(100));
     assert!(ledger.is_final(AttemptId(1), at(100)));
-    assert_eq!(ledger.take_out(AttemptId(1)).unwrap().0.marginal, Microjoules(16));
+    assert_eq!(ledger.take_out(AttemptId(1), true).unwrap().share.marginal, Microjoules(16));
     ledger.work(&step(60, 70, &[1]));
     assert_eq!(ledger.late_reports().dropped_rows, 1);
 }
@@ -144,9 +145,78 @@ fn the_largest_numbers_do_not_overflow() {
         decode_tokens: u32::MAX,
     };
     ledger.work(&WorkSpan { start: MonotonicNs(0), end, rows: vec![row(1), row(2), row(2)] });
-    ledger.interval(Interval { start: MonotonicNs(0), end, energy: Microjoules(u64::MAX / 4) });
+    let energy = Microjoules(u64::MAX / 4);
+    ledger.interval(Interval { start: MonotonicNs(0), end, energy, whole: true });
     ledger.close_until(end);
     let (one, two) = (share(&ledger, 1).0, share(&ledger, 2).0);
     assert_eq!(one + two, u64::MAX / 4);
     assert!(two.abs_diff(one * 2) < 8, "{one} {two}");
+}
+
+/// The ledger of a device that draws `watts` without work, read each `cadence` ms.
+fn after_a_minute(watts: u64, cadence: u64, idle: IdlePower) -> Ledger {
+    let mut ledger = Ledger::new(idle, true);
+    for tick in 0..60_000 / cadence {
+        ledger.interval(interval(tick * cadence, (tick + 1) * cadence, watts * cadence * 1000));
+    }
+    ledger.close_until(at(60_000));
+    ledger
+}
+
+/// pynvml#18, a smart plug: a request of 80 ms in an interval of a second got all of its energy.
+#[test]
+fn a_request_gets_the_part_of_an_interval_that_it_worked_in_and_its_band_says_the_rest() {
+    for cadence in [50, 200, 1000, 2000] {
+        // 30 W of which nothing is known to be idle, and 70 W while a request is worked on.
+        let mut ledger = after_a_minute(30, cadence, IdlePower::unknown());
+        ledger.open(AttemptId(1), TokenWeights::DEFAULT, at(60_100));
+        ledger.work(&step(60_100, 60_180, &[1]));
+        ledger.close(AttemptId(1), at(60_180));
+        for tick in 60_000 / cadence..64_000 / cadence {
+            let (start, end) = (tick * cadence, (tick + 1) * cadence);
+            let worked = end.min(60_180).saturating_sub(start.max(60_100));
+            ledger.interval(interval(start, end, 30_000 * cadence + 40_000 * worked));
+        }
+        ledger.close_until(at(64_000));
+        let TakenOut { share, least, most, .. } = ledger.take_out(AttemptId(1), true).unwrap();
+        let truth = 70 * 80_000;
+        assert!(share.marginal.0.abs_diff(truth) <= truth / 100, "{cadence} ms: {share:?}");
+        assert!(least.0 <= share.marginal.0 && most.0 >= truth, "{cadence} ms: {least} {most}");
+        assert_eq!(ledger.conservation_error(), Microjoules(0));
+    }
+}
+
+#[test]
+fn above_a_learned_idle_power_a_request_is_charged_what_it_added() {
+    for cadence in [50, 1000] {
+        let mut ledger = after_a_minute(30, cadence, IdlePower::learned(None));
+        ledger.open(AttemptId(1), TokenWeights::DEFAULT, at(60_100));
+        ledger.work(&step(60_100, 60_180, &[1]));
+        ledger.close(AttemptId(1), at(60_180));
+        for tick in 60_000 / cadence..62_000 / cadence {
+            let (start, end) = (tick * cadence, (tick + 1) * cadence);
+            let worked = end.min(60_180).saturating_sub(start.max(60_100));
+            ledger.interval(interval(start, end, 30_000 * cadence + 40_000 * worked));
+        }
+        ledger.close_until(at(62_000));
+        let taken = ledger.take_out(AttemptId(1), true).unwrap();
+        assert_eq!(taken.share.marginal, Microjoules(40 * 80_000), "{cadence} ms");
+        assert_eq!(taken.share.idle.0, if cadence == 50 { 30 * 80_000 } else { 30_000_000 });
+    }
+}
+
+#[test]
+fn energy_that_cannot_be_told_apart_is_unknown_and_so_is_that_of_an_unknown_attempt() {
+    let mut ledger = ledger(1, &[1, 2]);
+    ledger.work(&step(0, 100, &[1, 2]));
+    ledger.interval(interval(0, 50, 150_000));
+    ledger.interval(Interval { whole: false, ..interval(50, 100, 70_000) });
+    ledger.close_until(at(100));
+    assert_eq!(ledger.account().unknown, Microjoules(70_000));
+    assert_eq!(ledger.unsettled(), Microjoules(100_000));
+    ledger.take_out(AttemptId(1), true);
+    ledger.take_out(AttemptId(2), false);
+    let account = ledger.account();
+    assert_eq!((account.attributed.0, account.unknown.0), (50_000, 120_000));
+    assert_eq!((account.parts(), ledger.conservation_error()), (account.total, Microjoules(0)));
 }

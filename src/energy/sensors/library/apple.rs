@@ -38,7 +38,8 @@ mod chip {
     use parking_lot::Mutex;
 
     use crate::energy::figure::Quality;
-    use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
+    use crate::energy::sensors::coverage::Coverage;
+    use crate::energy::sensors::discovered::{Discovered, Kind, SkipReason, info};
     use crate::energy::sensors::latest_figure::{Figure, LatestFigure};
     use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
     use crate::units::MonotonicNs;

@@ -13,9 +13,9 @@ use serde::Deserialize;
 
 use crate::energy::figure::Quality;
 use crate::energy::sensors::counter::{Counter, Overflow};
-use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info, with_idle};
-use crate::energy::sensors::gauge::{LONGEST_GAP, running};
-use crate::energy::sensors::power_integral::PowerIntegral;
+use crate::energy::sensors::coverage::Coverage;
+use crate::energy::sensors::discovered::{Discovered, Kind, SkipReason, info, with_idle};
+use crate::energy::sensors::gauge::{LONGEST_GAP, PowerGauge};
 use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::{MonotonicNs, Watts};
 
@@ -27,7 +27,7 @@ pub struct Config {
     pub enabled: bool,
     /// Name or path of the library. Default `libnvidia-ml.so.1`.
     pub library: PathBuf,
-    /// Idle power of one card in watts, 0 to 10000. Default unset: idle energy is not separated.
+    /// Idle power of one card in watts, 0 to 10000. Default unset: learned.
     pub idle_watts: Option<Watts>,
 }
 
@@ -36,9 +36,6 @@ impl Default for Config {
         Self { enabled: true, library: "libnvidia-ml.so.1".into(), idle_watts: None }
     }
 }
-
-/// Accuracy of a power reading according to NVIDIA's documentation: ±5 %.
-const POWER_BAND: Band = Band { low: 0.95, high: 1.05 };
 
 /// Finds cards. Loading the library takes about 10 ms where a driver is installed.
 pub fn find(config: &Config) -> Vec<Discovered> {
@@ -70,10 +67,10 @@ fn driver_error(error: &NvmlError) -> String {
 fn not_usable(name: &str, library: &Path, why: String) -> Discovered {
     Discovered {
         kind: Kind::Nvml,
-        info: info(name, Kind::Nvml, Quality::Measured, Band::EXACT),
+        info: info(name, Kind::Nvml, Quality::Measured, Band::CARD),
         coverage: Coverage::Accelerator,
         at: library.display().to_string(),
-        sensor: Err(SkipReason::Driver(why)),
+        sensor: Err(SkipReason::NoDriver(why)),
     }
 }
 
@@ -81,8 +78,8 @@ fn card(nvml: &Arc<Nvml>, index: u32, idle: Option<Watts>) -> Discovered {
     let name = format!("nvidia-{index}");
     let counts = nvml.device_by_index(index).and_then(|device| device.total_energy_consumption());
     let (quality, band) = match counts {
-        Ok(_) => (Quality::Measured, Band::EXACT),
-        Err(_) => (Quality::Estimated, POWER_BAND),
+        Ok(_) => (Quality::Measured, Band::CARD),
+        Err(_) => (Quality::Estimated, Band::SAMPLED),
     };
     let info = with_idle(info(name, Kind::Nvml, quality, band), idle);
     let model = nvml.device_by_index(index).and_then(|device| device.name());
@@ -99,11 +96,13 @@ fn open(nvml: &Arc<Nvml>, index: u32, info: DeviceInfo) -> Result<Box<dyn Sensor
         return Err(SkipReason::Mig);
     }
     let (now, name) = (MonotonicNs::now(), Arc::clone(&info.name));
+    let rated = highest_limit(&device);
     let reading = if let Ok(raw) = counter_microjoules(&device) {
-        Reading::Counter(Counter::starting_at(raw, now, name, Overflow::Never))
+        Reading::Counter(Counter::starting_at(raw, now, name, Overflow::Never).rated(rated))
     } else {
-        let power = running(microwatts(&device).map_err(refused)?, &name)?;
-        Reading::Power(PowerIntegral::starting_at(power, now, LONGEST_GAP))
+        let mut gauge = PowerGauge::new(name, rated, LONGEST_GAP);
+        gauge.add(microwatts(&device).map_err(refused)?, now)?;
+        Reading::Power(gauge)
     };
     Ok(Box::new(NvmlSensor { info, nvml: Arc::clone(nvml), index, reading }))
 }
@@ -118,6 +117,12 @@ fn microwatts(device: &Device<'_>) -> Result<u64, NvmlError> {
     Ok(u64::from(device.power_usage()?) * 1000)
 }
 
+/// The highest power limit that the card can be set to, in microwatts.
+fn highest_limit(device: &Device<'_>) -> Option<u64> {
+    let constraints = device.power_management_limit_constraints().ok()?;
+    Some(u64::from(constraints.max_limit) * 1000)
+}
+
 /// One card. Device handles borrow the library, so each read looks the card up by its index, which
 /// is cheap.
 struct NvmlSensor {
@@ -129,7 +134,7 @@ struct NvmlSensor {
 
 enum Reading {
     Counter(Counter),
-    Power(PowerIntegral),
+    Power(PowerGauge),
 }
 
 impl NvmlSensor {
@@ -140,10 +145,7 @@ impl NvmlSensor {
                 let raw = counter_microjoules(&device)?;
                 counter.advance(raw, MonotonicNs::now())
             }
-            Reading::Power(integral) => {
-                let power = running(microwatts(&device)?, &self.info.name);
-                power.map(|power| integral.add(power, MonotonicNs::now()))
-            }
+            Reading::Power(gauge) => gauge.add(microwatts(&device)?, MonotonicNs::now()),
         })
     }
 }
@@ -164,6 +166,19 @@ impl Sensor for NvmlSensor {
             Reading::Counter(counter) => counter.resets(),
             Reading::Power(_) => 0,
         }
+    }
+
+    fn glitches(&self) -> u64 {
+        match &self.reading {
+            Reading::Counter(counter) => counter.glitches(),
+            Reading::Power(_) => 0,
+        }
+    }
+
+    fn holders(&self) -> Option<Vec<u32>> {
+        let device = self.nvml.device_by_index(self.index).ok()?;
+        let processes = device.running_compute_processes().ok()?;
+        Some(processes.into_iter().map(|process| process.pid).collect())
     }
 }
 

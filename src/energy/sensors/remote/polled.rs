@@ -19,6 +19,7 @@ pub struct PolledSensor {
     info: DeviceInfo,
     latest: Arc<Mutex<LatestFigure>>,
     poller: Option<Poller>,
+    every: Duration,
 }
 
 impl PolledSensor {
@@ -36,9 +37,10 @@ impl PolledSensor {
             let figure = answer.and_then(|body| parse(&body));
             filled.lock().put(at, figure);
         };
+        let every = target.every;
         let poller =
             Poller::new(target, deliver).map_err(|error| SkipReason::Driver(error.to_string()))?;
-        Ok(Box::new(Self { info, latest, poller: Some(poller) }))
+        Ok(Box::new(Self { info, latest, poller: Some(poller), every }))
     }
 }
 
@@ -53,6 +55,14 @@ impl Sensor for PolledSensor {
 
     fn resets(&self) -> u64 {
         self.latest.lock().resets()
+    }
+
+    fn glitches(&self) -> u64 {
+        self.latest.lock().glitches()
+    }
+
+    fn poll_interval(&self) -> Option<Duration> {
+        Some(self.every)
     }
 
     fn take_poller(&mut self) -> Option<Poller> {

@@ -12,7 +12,8 @@ use super::polled::PolledSensor;
 use crate::energy::figure::Quality;
 use crate::energy::polling::http_config::{URL_RULE, http_url, validate_pace, validate_url};
 use crate::energy::polling::poller::PollTarget;
-use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
+use crate::energy::sensors::coverage::Coverage;
+use crate::energy::sensors::discovered::{Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::latest_figure::Figure;
 use crate::energy::sensors::sensor::Band;
 use crate::validate::{Diagnostics, Validate};
@@ -120,9 +121,9 @@ impl Validate for Config {
 /// The sensor of one query, named after its config table.
 pub fn candidate(name: &str, config: &Config) -> Discovered {
     let band = match config.unit {
-        Unit::Joules => Band::EXACT,
-        // Power between two scrapes is not seen.
-        Unit::Watts => Band { low: 0.85, high: 1.15 },
+        // What the exporter reads is not known: as a processor's counter.
+        Unit::Joules => Band::PROCESSOR,
+        Unit::Watts => Band::SAMPLED,
     };
     let info = info(name, Kind::Prometheus, config.quality, band);
     let unit = config.unit;

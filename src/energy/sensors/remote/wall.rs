@@ -13,7 +13,8 @@ use super::polled::PolledSensor;
 use crate::energy::figure::Quality;
 use crate::energy::polling::http_config::{URL_RULE, http_url, validate_pace, validate_url};
 use crate::energy::polling::poller::PollTarget;
-use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
+use crate::energy::sensors::coverage::Coverage;
+use crate::energy::sensors::discovered::{Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::latest_figure::Figure;
 use crate::energy::sensors::sensor::Band;
 use crate::validate::{Diagnostics, Validate};
@@ -54,10 +55,6 @@ impl Default for Config {
     }
 }
 
-/// Stated accuracy of such meters is 1 to 3 %; the rest is for power between two readings, which is
-/// not seen.
-const BAND: Band = Band { low: 0.95, high: 1.05 };
-
 impl Config {
     fn poll_target(&self) -> Option<PollTarget> {
         let mut url = http_url(self.url.as_deref()?)?;
@@ -90,7 +87,7 @@ impl Validate for Config {
 /// The configured meter, if any.
 pub fn find(config: &Config) -> Vec<Discovered> {
     let Some(at) = config.url.clone() else { return Vec::new() };
-    let info = info("wall", Kind::Wall, Quality::Measured, BAND);
+    let info = info("wall", Kind::Wall, Quality::Measured, Band::WALL);
     let (api, channel) = (config.api, usize::from(config.channel));
     let parse = Box::new(move |body: &[u8]| api.watts(channel, body).map(Figure::Watts));
     let sensor = match config.poll_target() {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::file;
 use crate::energy::figure::Quality;
-use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
+use crate::energy::sensors::coverage::Coverage;
+use crate::energy::sensors::discovered::{Discovered, Kind, SkipReason, info};
 use crate::energy::sensors::sensor::Band;
 
 /// The batteries under `sysfs_root` that report power or current.

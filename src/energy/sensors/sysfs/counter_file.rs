@@ -28,4 +28,12 @@ impl Sensor for CounterFile {
     fn resets(&self) -> u64 {
         self.counter.resets()
     }
+
+    fn glitches(&self) -> u64 {
+        self.counter.glitches()
+    }
+
+    fn raw_count(&self) -> Option<u64> {
+        Some(self.counter.shown())
+    }
 }

@@ -1,5 +1,5 @@
-//! Energy and power channels under `/sys/class/hwmon`: AMD and Intel cards, ACPI power meters,
-//! NVIDIA Grace.
+//! Energy and power channels under `/sys/class/hwmon`: AMD and Intel cards, counters of AMD packages,
+//! power meters of machines and power supplies, NVIDIA Grace.
 //!
 //! Units are the kernel's: microjoules and microwatts. A channel whose `_enable` is 0 is skipped.
 
@@ -8,58 +8,105 @@ use std::sync::Arc;
 
 use super::counter_file::CounterFile;
 use super::file;
+use super::power_channel::{PowerChannel, is_suspended};
 use crate::energy::figure::Quality;
 use crate::energy::sensors::counter::{Counter, Overflow};
-use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
-use crate::energy::sensors::gauge::{LONGEST_GAP, running};
-use crate::energy::sensors::power_integral::PowerIntegral;
-use crate::energy::sensors::sensor::{Band, DeviceInfo, Sample, Sensor, SensorError};
-use crate::units::MonotonicNs;
+use crate::energy::sensors::coverage::Coverage;
+use crate::energy::sensors::discovered::{Discovered, Kind, SkipReason, info, with_idle};
+use crate::energy::sensors::sensor::{Band, DeviceInfo, Sensor, SensorError};
+use crate::units::{MonotonicNs, Watts};
 
 /// Quality and band of a power reading that the driver averages over its interval.
-const AVERAGED: (Quality, Band) = (Quality::Measured, Band { low: 0.95, high: 1.05 });
-/// Quality and band of an instantaneous power reading: power between two readings is not seen.
-pub const SAMPLED: (Quality, Band) = (Quality::Estimated, Band { low: 0.85, high: 1.15 });
+const AVERAGED: (Quality, Band) = (Quality::Measured, Band::AVERAGED);
+/// Quality and band of an instantaneous power reading.
+pub const SAMPLED: (Quality, Band) = (Quality::Estimated, Band::SAMPLED);
 
-/// Finds the devices of known drivers under `sysfs_root`.
-pub fn find(sysfs_root: &Path) -> Vec<Discovered> {
+/// Power channels in order of preference: the driver's mean, then the instantaneous power.
+const POWER: [(&str, (Quality, Band)); 2] =
+    [("power1_average", AVERAGED), ("power1_input", SAMPLED)];
+
+/// Finds the devices of known drivers under `sysfs_root`. `idle` is the configured idle power of
+/// one package.
+pub fn find(sysfs_root: &Path, idle: Option<Watts>) -> Vec<Discovered> {
     let devices = file::entries(&sysfs_root.join("class/hwmon"));
-    devices
-        .into_iter()
-        .flat_map(|(id, path)| match file::word(&path.join("name")).as_deref() {
-            Some("amdgpu") => amdgpu(&id, &path),
+    let found = devices.into_iter().flat_map(|(id, path)| {
+        match file::word(&path.join("name")).as_deref() {
+            Some("amdgpu") => amdgpu(&id, &path, idle),
             Some("i915" | "xe") => intel(&id, &path),
-            Some("power_meter") => power_meter(&id, &path),
-            Some("amd_energy") => amd_energy(&path),
+            Some("power_meter") => power_meter(&id, &path, idle),
+            Some("amd_energy" | "zenergy") => amd_energy(&path, idle),
+            Some("fam15h_power") => first_power("package-0", Coverage::Processor, &path, idle),
+            Some("corsairpsu") => labelled("corsairpsu", &path, "power total"),
+            Some("macsmc_hwmon") => labelled("macsmc", &path, "Total System Power"),
+            Some("occ") => labelled("occ", &path, "system"),
             _ => Vec::new(),
-        })
-        .collect()
+        }
+    });
+    let mut found: Vec<Discovered> = found.collect();
+    second_dies(&mut found);
+    found
 }
 
 /// An AMD card, or the GPU of an APU, whose figure is that of the whole package.
-fn amdgpu(id: &str, path: &Path) -> Vec<Discovered> {
-    // `average` is the driver's mean; newer chips and APUs expose only the instantaneous power.
-    let channels = [("power1_average", AVERAGED), ("power1_input", SAMPLED)];
-    let exists = |name: &str| path.join(name).exists();
-    let Some((channel, trust)) = channels.into_iter().find(|(name, _)| exists(name)) else {
-        return Vec::new();
-    };
+fn amdgpu(id: &str, path: &Path, idle: Option<Watts>) -> Vec<Discovered> {
     // Only a discrete card has a fan, a junction sensor or memory controller statistics.
     let signs = ["fan1_input", "pwm1", "temp2_input", "device/mem_busy_percent"];
-    let discrete = signs.into_iter().any(exists);
-    let (name, coverage) = if discrete {
-        (
-            format!("amdgpu-{}", pci_address(path).unwrap_or_else(|| id.to_owned())),
-            Coverage::Accelerator,
-        )
+    let discrete = signs.into_iter().any(|name| path.join(name).exists());
+    if discrete {
+        let address = pci_address(path).unwrap_or_else(|| id.to_owned());
+        first_power(&format!("amdgpu-{address}"), Coverage::Accelerator, path, None)
     } else {
-        ("amd-apu".to_owned(), Coverage::Processor)
-    };
-    let mut candidate = power(name, coverage, &path.join(channel), trust);
-    if discrete && file::count(&path.join(channel)).is_ok_and(|microwatts| microwatts == 0) {
-        candidate.sensor = Err(SkipReason::SecondDie);
+        first_power("amd-apu", Coverage::Processor, path, idle)
     }
-    vec![candidate]
+}
+
+/// The first power channel that can be read, else the first.
+fn first_power(
+    name: &str,
+    coverage: Coverage,
+    path: &Path,
+    idle: Option<Watts>,
+) -> Vec<Discovered> {
+    let channels = POWER.into_iter().map(|(channel, trust)| (path.join(channel), trust));
+    let found: Vec<Discovered> = channels
+        .filter(|(channel, _)| channel.exists())
+        .map(|(channel, trust)| power(name.to_owned(), coverage, &channel, trust, idle))
+        .collect();
+    let readable = found.iter().position(|one| one.sensor.is_ok()).unwrap_or(0);
+    found.into_iter().nth(readable).into_iter().collect()
+}
+
+/// The channel with this label, of a driver whose channels are parts of one another: the power of
+/// the whole machine.
+fn labelled(name: &str, path: &Path, label: &str) -> Vec<Discovered> {
+    let channel = (1..=16).find_map(|n| {
+        let text = file::word(&path.join(format!("power{n}_label")))?;
+        text.eq_ignore_ascii_case(label).then(|| path.join(format!("power{n}_input")))
+    });
+    let found =
+        channel.map(|channel| power(name.to_owned(), Coverage::Machine, &channel, SAMPLED, None));
+    found.into_iter().collect()
+}
+
+/// Marks cards that read 0 W beside one of the same model that does not: the second half of a card
+/// with two dies, whose first half's figure holds both (`MI2xx`).
+fn second_dies(found: &mut [Discovered]) {
+    let model = |one: &Discovered| {
+        let hwmon = Path::new(&one.at).parent()?;
+        Some(file::word(&hwmon.join("device/device")))
+    };
+    let draws = |one: &Discovered| file::count(Path::new(&one.at)).is_ok_and(|power| power > 0);
+    let is_card = |one: &Discovered| {
+        one.coverage == Coverage::Accelerator && one.info.name.starts_with("amdgpu-")
+    };
+    let first_halves: Vec<_> =
+        found.iter().filter(|one| is_card(one) && draws(one)).map(&model).collect();
+    for one in found.iter_mut().filter(|one| is_card(one)) {
+        let zero = file::count(Path::new(&one.at)).is_ok_and(|power| power == 0);
+        if zero && !is_suspended(Path::new(&one.at)) && first_halves.contains(&model(one)) {
+            one.sensor = Err(SkipReason::SecondDie);
+        }
+    }
 }
 
 /// An Intel card: `i915` exposes `energy1_input`, `xe` one channel for the card and one for its
@@ -75,12 +122,12 @@ fn intel(id: &str, path: &Path) -> Vec<Discovered> {
     let card = channels.iter().find(|(_, label)| label.as_deref() == Some("card"));
     let Some((channel, _)) = card.or(channels.first()) else { return Vec::new() };
     let name = format!("intel-gpu-{}", pci_address(path).unwrap_or_else(|| id.to_owned()));
-    vec![energy(name, Coverage::Accelerator, channel)]
+    vec![energy(name, Coverage::Accelerator, channel, None)]
 }
 
 /// ACPI power meters: of the whole machine or, on NVIDIA Grace, of each part, named by its OEM
 /// string.
-fn power_meter(id: &str, path: &Path) -> Vec<Discovered> {
+fn power_meter(id: &str, path: &Path, idle: Option<Watts>) -> Vec<Discovered> {
     let oem = file::word(&path.join("power1_oem_info")).unwrap_or_default();
     let socket = oem.rsplit(' ').next().unwrap_or_default();
     let (name, coverage, part) = match oem.as_str() {
@@ -98,7 +145,7 @@ fn power_meter(id: &str, path: &Path) -> Vec<Discovered> {
         }
         _ => (format!("acpi-{id}"), Coverage::Machine, false),
     };
-    let mut candidate = power(name, coverage, &path.join("power1_average"), AVERAGED);
+    let mut candidate = power(name, coverage, &path.join("power1_average"), AVERAGED, idle);
     if part {
         candidate.sensor = Err(SkipReason::PartOfPackage);
     }
@@ -107,7 +154,7 @@ fn power_meter(id: &str, path: &Path) -> Vec<Discovered> {
 
 /// Counters of AMD packages on kernels with the `amd_energy` driver: `Esocket0` and following;
 /// those of cores are parts.
-fn amd_energy(path: &Path) -> Vec<Discovered> {
+fn amd_energy(path: &Path, idle: Option<Watts>) -> Vec<Discovered> {
     let sockets = (1..=1024).map_while(|n| {
         let label = file::word(&path.join(format!("energy{n}_label")))?;
         Some((label, path.join(format!("energy{n}_input"))))
@@ -115,7 +162,7 @@ fn amd_energy(path: &Path) -> Vec<Discovered> {
     sockets
         .filter_map(|(label, channel)| {
             let socket = label.strip_prefix("Esocket")?;
-            Some(energy(format!("package-{socket}"), Coverage::Processor, &channel))
+            Some(energy(format!("package-{}", socket.trim()), Coverage::Processor, &channel, idle))
         })
         .collect()
 }
@@ -133,8 +180,15 @@ fn is_off(channel: &Path) -> bool {
     file::word(&channel.with_file_name(format!("{base}_enable"))).is_some_and(|word| word == "0")
 }
 
-fn energy(name: String, coverage: Coverage, channel: &Path) -> Discovered {
-    let info = info(name, Kind::Hwmon, Quality::Measured, Band::EXACT);
+/// The highest power that a device states, in microwatts.
+fn rated(channel: &Path) -> Option<u64> {
+    let files = ["power1_cap_max", "power1_cap", "power1_max", "power1_rated_max"];
+    files.into_iter().filter_map(|name| file::count(&channel.with_file_name(name)).ok()).max()
+}
+
+fn energy(name: String, coverage: Coverage, channel: &Path, idle: Option<Watts>) -> Discovered {
+    let band = if coverage == Coverage::Accelerator { Band::CARD } else { Band::PROCESSOR };
+    let info = with_idle(info(name, Kind::Hwmon, Quality::Measured, band), idle);
     let at = channel.display().to_string();
     let sensor = open_energy(info.clone(), channel);
     Discovered { kind: Kind::Hwmon, info, coverage, at, sensor }
@@ -147,42 +201,42 @@ fn open_energy(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, Skip
     let raw = file::count(channel)?;
     let name = Arc::clone(&info.name);
     // The kernel widens the register to 64 bits.
-    let counter = Counter::starting_at(raw, MonotonicNs::now(), name, Overflow::Never);
+    let counter =
+        Counter::starting_at(raw, MonotonicNs::now(), name, Overflow::Never).rated(rated(channel));
     Ok(Box::new(CounterFile { info, path: channel.to_owned(), counter }))
 }
 
-fn power(name: String, coverage: Coverage, channel: &Path, trust: (Quality, Band)) -> Discovered {
-    let info = info(name, Kind::Hwmon, trust.0, trust.1);
+fn power(
+    name: String,
+    coverage: Coverage,
+    channel: &Path,
+    (quality, band): (Quality, Band),
+    idle: Option<Watts>,
+) -> Discovered {
+    // The configured idle power is that of a package.
+    let idle = idle.filter(|_| coverage == Coverage::Processor);
+    let info = with_idle(info(name, Kind::Hwmon, quality, band), idle);
     let at = channel.display().to_string();
-    let sensor = open_power(info.clone(), channel);
+    let sensor = open_power(info.clone(), coverage, channel);
     Discovered { kind: Kind::Hwmon, info, coverage, at, sensor }
 }
 
-fn open_power(info: DeviceInfo, channel: &Path) -> Result<Box<dyn Sensor>, SkipReason> {
+fn open_power(
+    info: DeviceInfo,
+    coverage: Coverage,
+    channel: &Path,
+) -> Result<Box<dyn Sensor>, SkipReason> {
     if is_off(channel) {
         return Err(SkipReason::SwitchedOff);
     }
-    let microwatts = running(file::count(channel)?, &info.name)?;
-    let integral = PowerIntegral::starting_at(microwatts, MonotonicNs::now(), LONGEST_GAP);
-    Ok(Box::new(PowerChannel { info, path: channel.to_owned(), integral }))
-}
-
-/// A `powerN_average` or `powerN_input`.
-struct PowerChannel {
-    info: DeviceInfo,
-    path: PathBuf,
-    integral: PowerIntegral,
-}
-
-impl Sensor for PowerChannel {
-    fn device(&self) -> &DeviceInfo {
-        &self.info
+    let mut sensor = PowerChannel::new(info, channel.to_owned(), rated(channel));
+    match sensor.read() {
+        // A card sleeps until a model uses it; everything else always draws power.
+        Err(SensorError::NoPower { .. } | SensorError::Asleep { .. })
+            if coverage == Coverage::Accelerator => {}
+        reading => drop(reading?),
     }
-
-    fn read(&mut self) -> Result<Sample, SensorError> {
-        let microwatts = running(file::count(&self.path)?, &self.info.name)?;
-        Ok(self.integral.add(microwatts, MonotonicNs::now()))
-    }
+    Ok(Box::new(sensor))
 }
 
 #[cfg(test)]
@@ -202,7 +256,7 @@ mod tests {
     }
 
     fn only(root: &Path) -> Discovered {
-        let mut found = find(root);
+        let mut found = find(root, None);
         assert_eq!(found.len(), 1, "{found:?}");
         found.remove(0)
     }
@@ -221,11 +275,73 @@ mod tests {
 
     /// Others metered the second die as 0 W.
     #[test]
-    fn the_second_die_of_a_card_is_skipped_and_not_read_as_0_w() {
+    fn the_second_die_of_a_card_is_skipped_and_a_card_that_sleeps_is_not() {
         let root = tempfile::tempdir().unwrap();
-        let files = [("name", "amdgpu\n"), ("power1_average", "0\n"), ("temp2_input", "30000")];
+        let card = |n: u32, power: &str, model: &str| {
+            let path = root.path().join(format!("class/hwmon/hwmon{n}"));
+            fs::create_dir_all(path.join("device")).unwrap();
+            fs::write(path.join("name"), "amdgpu\n").unwrap();
+            fs::write(path.join("power1_average"), power).unwrap();
+            fs::write(path.join("temp2_input"), "30000\n").unwrap();
+            fs::write(path.join("device/device"), model).unwrap();
+        };
+        card(0, "150000000\n", "0x740c\n");
+        card(1, "0\n", "0x740c\n");
+        card(2, "0\n", "0x73bf\n");
+        let mut found = find(root.path(), None);
+        assert!(found[0].sensor.is_ok());
+        assert!(matches!(found[1].sensor, Err(SkipReason::SecondDie)));
+        let asleep = found[2].sensor.as_mut().unwrap();
+        assert_eq!(asleep.read().unwrap_err().label(), "no_power");
+    }
+
+    /// MangoHud#1202: `power1_average` fails beside a good `power1_input`.
+    #[test]
+    fn the_next_channel_is_used_where_the_first_cannot_be_read() {
+        let root = tempfile::tempdir().unwrap();
+        let files = [("name", "amdgpu\n"), ("power1_input", "9000000\n"), ("fan1_input", "900")];
+        let path = device(root.path(), &files);
+        fs::create_dir(path.join("power1_average")).unwrap();
+        let card = only(root.path());
+        assert_eq!((card.info.quality, card.sensor.is_ok()), (Quality::Estimated, true));
+    }
+
+    #[test]
+    fn the_whole_of_a_power_supply_is_read_and_not_its_rails() {
+        for (driver, label) in
+            [("corsairpsu", "power total"), ("macsmc_hwmon", "Total System Power")]
+        {
+            let root = tempfile::tempdir().unwrap();
+            let name = format!("{driver}\n");
+            let files = [
+                ("name", name.as_str()),
+                ("power1_label", "a rail"),
+                ("power1_input", "5000000\n"),
+                ("power2_label", label),
+                ("power2_input", "90000000\n"),
+            ];
+            device(root.path(), &files);
+            let found = only(root.path());
+            assert_eq!((found.coverage, found.sensor.is_ok()), (Coverage::Machine, true));
+            assert!(found.at.ends_with("power2_input"), "{}", found.at);
+        }
+    }
+
+    /// deepcool-digital-linux#114: world-readable counters of AMD packages.
+    #[test]
+    fn the_sockets_of_zenergy_are_packages_with_the_configured_idle_power() {
+        let root = tempfile::tempdir().unwrap();
+        let files = [
+            ("name", "zenergy\n"),
+            ("energy1_label", "Ecore000\n"),
+            ("energy1_input", "7\n"),
+            ("energy2_label", "Esocket0\n"),
+            ("energy2_input", "100\n"),
+        ];
         device(root.path(), &files);
-        assert!(matches!(only(root.path()).sensor.err(), Some(SkipReason::SecondDie)));
+        let found = find(root.path(), Some(Watts(12.0)));
+        assert_eq!((&*found[0].info.name, found.len()), ("package-0", 1));
+        assert_eq!(found[0].info.idle, Some(Watts(12.0)));
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{file, hwmon};
-use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info};
-use crate::energy::sensors::gauge::{self, LONGEST_GAP};
-use crate::energy::sensors::power_integral::PowerIntegral;
+use crate::energy::sensors::coverage::Coverage;
+use crate::energy::sensors::discovered::{Discovered, Kind, SkipReason, info};
+use crate::energy::sensors::gauge::{LONGEST_GAP, PowerGauge};
 use crate::energy::sensors::sensor::{DeviceInfo, Sample, Sensor, SensorError};
 use crate::units::MonotonicNs;
 
@@ -113,19 +113,18 @@ impl Meter {
     /// `whole`: the rail carries all power of the board, so that 0 W is an error; an unused part
     /// may draw 0 W.
     fn open(self, info: DeviceInfo, whole: bool) -> Result<Box<dyn Sensor>, SkipReason> {
-        let microwatts = self.microwatts()?;
-        let possible = if whole { gauge::running } else { gauge::plausible };
-        let microwatts = possible(microwatts, &info.name)?;
-        let integral = PowerIntegral::starting_at(microwatts, MonotonicNs::now(), LONGEST_GAP);
-        Ok(Box::new(RailSensor { info, meter: self, whole, integral }))
+        let gauge = PowerGauge::new(Arc::clone(&info.name), None, LONGEST_GAP);
+        let gauge = if whole { gauge } else { gauge.that_may_be_off() };
+        let mut sensor = RailSensor { info, meter: self, gauge };
+        sensor.read()?;
+        Ok(Box::new(sensor))
     }
 }
 
 struct RailSensor {
     info: DeviceInfo,
     meter: Meter,
-    whole: bool,
-    integral: PowerIntegral,
+    gauge: PowerGauge,
 }
 
 impl Sensor for RailSensor {
@@ -134,10 +133,7 @@ impl Sensor for RailSensor {
     }
 
     fn read(&mut self) -> Result<Sample, SensorError> {
-        let name: &Arc<str> = &self.info.name;
-        let possible = if self.whole { gauge::running } else { gauge::plausible };
-        let microwatts = possible(self.meter.microwatts()?, name)?;
-        Ok(self.integral.add(microwatts, MonotonicNs::now()))
+        self.gauge.add(self.meter.microwatts()?, MonotonicNs::now())
     }
 }
 

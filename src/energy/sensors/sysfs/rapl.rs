@@ -15,7 +15,8 @@ use super::counter_file::CounterFile;
 use super::file;
 use crate::energy::figure::Quality;
 use crate::energy::sensors::counter::{Counter, Overflow};
-use crate::energy::sensors::discovered::{Coverage, Discovered, Kind, SkipReason, info, with_idle};
+use crate::energy::sensors::coverage::Coverage;
+use crate::energy::sensors::discovered::{Discovered, Kind, SkipReason, info, with_idle};
 use crate::energy::sensors::sensor::{Band, DeviceInfo, Sensor, SensorError};
 use crate::units::{Microjoules, MonotonicNs, Watts};
 
@@ -48,6 +49,8 @@ struct Zone {
     /// The directory's name, `intel-rapl:0:1`: its position in the tree.
     id: String,
     name: Result<String, SensorError>,
+    /// The name of the zone it is part of.
+    parent: Option<String>,
 }
 
 impl Zone {
@@ -56,13 +59,16 @@ impl Zone {
         let name = std::fs::read_to_string(&file)
             .map(|text| text.trim().to_owned())
             .map_err(|error| SensorError::from_io(&file, error));
-        Self { path, id, name }
+        Self { path, id, name, parent: None }
     }
 
     /// `package-0`, `dram-0`, `psys`: equal for two views of one zone, by which `selection` detects
-    /// duplicates.
+    /// duplicates. Zones are numbered in the order of their discovery: the number of a package is
+    /// in its name.
     fn device_name(&self) -> String {
-        let package = self.id.split(':').nth(1).unwrap_or_default();
+        let number = self.id.split(':').nth(1).unwrap_or_default();
+        let parent = self.parent.as_deref().and_then(|name| name.strip_prefix("package-"));
+        let package = parent.unwrap_or(number);
         match &self.name {
             Ok(name) if self.id.split(':').count() > 2 => format!("{name}-{package}"),
             Ok(name) => name.clone(),
@@ -71,7 +77,6 @@ impl Zone {
     }
 
     fn candidate(self, config: Config, idle: Option<Watts>) -> Discovered {
-        let device = info(self.device_name(), Kind::Rapl, Quality::Measured, Band::EXACT);
         let (coverage, obstacle) = match &self.name {
             Err(_) => (Coverage::Processor, None),
             Ok(name) => match name.as_str() {
@@ -82,6 +87,8 @@ impl Zone {
                 _ => (Coverage::Processor, Some(SkipReason::UnknownZone)),
             },
         };
+        let band = if coverage == Coverage::Memory { Band::MEMORY } else { Band::PROCESSOR };
+        let device = info(self.device_name(), Kind::Rapl, Quality::Measured, band);
         // The configured idle power is that of a package, not of its memory.
         let device = with_idle(device, idle.filter(|_| coverage != Coverage::Memory));
         let at = self.path.display().to_string();
@@ -101,10 +108,20 @@ impl Zone {
             return Err(SkipReason::NeverCounted);
         }
         let overflow = Overflow::WrapsAt(Microjoules(range));
-        let counter =
-            Counter::starting_at(raw, MonotonicNs::now(), Arc::clone(&info.name), overflow);
+        let name = Arc::clone(&info.name);
+        let counter = Counter::starting_at(raw, MonotonicNs::now(), name, overflow)
+            .rated(highest_limit(&self.path));
         Ok(Box::new(CounterFile { info, path, counter }))
     }
+}
+
+/// The highest power limit that a zone states, in microwatts: its constraints are the long-term,
+/// short-term and peak limits, each with the highest value it may be set to.
+fn highest_limit(zone: &Path) -> Option<u64> {
+    let limits = (0..4).flat_map(|n| {
+        ["power_limit_uw", "max_power_uw"].map(|name| zone.join(format!("constraint_{n}_{name}")))
+    });
+    limits.filter_map(|file| file::count(&file).ok()).max()
 }
 
 /// All zones below `base`, the register interface before its memory-mapped duplicate.
@@ -130,6 +147,14 @@ fn zones(base: &Path) -> Vec<Zone> {
         }
     }
     let mut zones: Vec<Zone> = found.into_iter().map(|(id, path)| Zone::at(id, path)).collect();
+    let names: BTreeMap<String, String> = zones
+        .iter()
+        .filter_map(|zone| Some((zone.id.clone(), zone.name.as_ref().ok()?.clone())))
+        .collect();
+    for zone in &mut zones {
+        let parent = zone.id.rsplit_once(':').and_then(|(parent, _)| names.get(parent));
+        zone.parent = parent.cloned();
+    }
     zones.sort_by_key(|zone| zone.id.starts_with("intel-rapl-mmio"));
     zones
 }

@@ -42,8 +42,12 @@ impl Scheduler {
         let slot = self.best_idle_slot(&self.queue.first()?.prompt)?;
         let Request { attempt, prompt, output_limit, terms } = self.queue.pop()?;
         self.admissions += 1;
-        let cached_tokens = self.slots[slot].reusable(&prompt);
-        let source = self.best_source(slot, &prompt, cached_tokens);
+        let (cached_tokens, source) = if self.reuses_prefixes {
+            let cached_tokens = self.slots[slot].reusable(&prompt);
+            (cached_tokens, self.best_source(slot, &prompt, cached_tokens))
+        } else {
+            (0, None)
+        };
         let prompt_tokens = prompt.len();
         let end = self.limits.context_tokens.min(prompt_tokens.saturating_add(output_limit));
         let assignment = Assignment {

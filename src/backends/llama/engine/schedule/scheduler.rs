@@ -42,13 +42,22 @@ pub(crate) struct Scheduler {
     pub(super) queue: Queue,
     /// Number of admissions, which orders slots by age of their cache.
     pub(super) admissions: u64,
+    /// Whether a prompt may begin with what a slot holds.
+    pub(super) reuses_prefixes: bool,
 }
 
 impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Self {
         debug_assert!(limits.batch_tokens >= limits.slots, "every sequence must fit into a batch");
         let slots = (0..limits.slots).map(|_| Slot::default()).collect();
-        Self { limits, slots, queue: Queue::default(), admissions: 0 }
+        Self { limits, slots, queue: Queue::default(), admissions: 0, reuses_prefixes: true }
+    }
+
+    /// Sets whether a prompt may begin with what a slot holds.
+    #[must_use]
+    pub(crate) fn reusing_prefixes(mut self, reuses: bool) -> Self {
+        self.reuses_prefixes = reuses;
+        self
     }
 
     /// Whether the prompt may be evaluated.

@@ -83,7 +83,7 @@ fn the_counter_counts_millijoules_and_a_driver_reload_is_a_reset() {
     assert_eq!((sample.total.0, sample.whole, sensor.resets()), (250_000, true, 0));
     driver.set("30 0 0 0\n");
     let sample = sensor.read().unwrap();
-    assert_eq!((sample.total.0, sample.whole, sensor.resets()), (280_000, false, 1));
+    assert_eq!((sample.total.0, sample.whole, sensor.resets()), (250_000, false, 1));
 }
 
 #[test]
@@ -134,12 +134,12 @@ fn mig_enabled_later_makes_the_card_unknown() {
 #[test]
 fn a_missing_driver_and_a_failing_one_are_reported() {
     let config = Config { library: "/nonexistent/libnvidia-ml.so.1".into(), ..Config::default() };
-    let Err(SkipReason::Driver(why)) = find(&config).remove(0).sensor else { panic!() };
+    let Err(SkipReason::NoDriver(why)) = find(&config).remove(0).sensor else { panic!() };
     assert!(why.contains("no NVIDIA driver") && why.contains("--gpus all"), "{why}");
     let driver = Driver::with("");
-    let Err(SkipReason::Driver(why)) = driver.find().remove(0).sensor else { panic!() };
+    let Err(SkipReason::NoDriver(why)) = driver.find().remove(0).sensor else { panic!() };
     assert_eq!(why, "the driver lists no card");
     fs::remove_file(driver.cards()).unwrap();
-    let Err(SkipReason::Driver(why)) = driver.find().remove(0).sensor else { panic!() };
+    let Err(SkipReason::NoDriver(why)) = driver.find().remove(0).sensor else { panic!() };
     assert!(why.contains("driver is not loaded"), "{why}");
 }
