@@ -10,6 +10,7 @@ mod console;
 mod engine;
 mod exit;
 mod init;
+mod log;
 mod measure;
 mod models;
 mod replay;
@@ -49,6 +50,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// Show which model would be chosen for each prompt of a file, without running any
     Route(route::RouteArgs),
+    /// Show, count, check or export the traffic log
+    Log(log::LogArgs),
     /// Compare policies on the traffic log
     Replay(replay::ReplayArgs),
     /// Measure accuracy, energy and latency of models on this machine
@@ -101,6 +104,7 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Check(args) => check::run(args),
         Command::Models(args) => models::run(args),
         Command::Route(args) => route::run(args),
+        Command::Log(args) => log::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Measure(args) => measure::run(args),
         Command::Train(args) => train::run(args),

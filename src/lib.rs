@@ -6,6 +6,7 @@
 pub mod units;
 pub mod validate;
 pub mod plot;
+pub mod page;
 pub mod files;
 pub mod locality;
 pub mod shares;

@@ -29,7 +29,7 @@ pub use candidate::{Cache, Candidate, Costs, NotLoaded, Route, Unavailable};
 pub use cascade::Cascade;
 pub use confidence::{Confidence, ConfidenceError};
 pub use config::{Config, PolicyConfig, SessionsConfig};
-pub use decide::{Decision, EvaluatedCandidate, decide};
+pub use decide::{Decision, EvaluatedCandidate, FirstChoice, decide, first_choices};
 pub use exclusion::Exclusion;
 pub use features::{Capabilities, Features};
 pub use latency::Latency;

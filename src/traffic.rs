@@ -2,7 +2,9 @@
 //! offline tools.
 
 pub mod audit;
+pub mod census;
 pub mod config;
+pub mod export;
 pub mod feedback;
 pub mod reader;
 pub mod record;

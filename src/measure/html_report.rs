@@ -2,7 +2,7 @@
 //!
 //! Text and layout only; the figures are the summary's, the pictures `super::chart`'s.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::chart::{self, colour, label};
 use super::fit::{Errors, Fit};
@@ -10,38 +10,23 @@ use super::stats::{Estimate, Interval};
 use super::summary::{ModelResult, Part, Summary};
 use super::table::digits;
 use crate::energy::Source;
+use crate::page::page;
 use crate::plot::DrawError;
-
-const STYLE: &str = include_str!("html_report.css");
 
 /// The whole page.
 pub fn render(summary: &Summary) -> Result<String, DrawError> {
     let graded = summary.results.iter().any(|result| result.accuracy.is_some());
     let metered = summary.results.iter().any(|result| result.joules.is_some());
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "Intelligence per watt" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                main {
-                    (head(summary))
-                    (headline(summary))
-                    @if graded && metered { (accuracy_and_energy(summary)?) }
-                    (parts(summary, graded, metered)?)
-                    (together(summary))
-                    (costs(summary)?)
-                    (method())
-                }
-            }
-        }
+    let main = html! {
+        (head(summary))
+        (headline(summary))
+        @if graded && metered { (accuracy_and_energy(summary)?) }
+        (parts(summary, graded, metered)?)
+        (together(summary))
+        (costs(summary)?)
+        (method())
     };
-    Ok(page.into_string())
+    Ok(page("Intelligence per watt", &main))
 }
 
 fn head(summary: &Summary) -> Markup {

@@ -1,14 +1,22 @@
 //! Report of a replay, as a table and as JSON. Pure.
 
+pub mod estimates;
+
+use std::borrow::Cow;
 use std::fmt;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
+use super::estimate::{Advice, Verdict};
+use super::evidence::{Evaluations, Quantity};
 use super::summary::Summary;
 use crate::energy::Quality;
+use crate::plot::percent;
 use crate::units::{Dollars, Joules};
+
+pub use estimates::QuantityEstimates;
 
 /// Result of a replay: the log itself first, then each rule.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,6 +26,8 @@ pub struct Report {
     /// Requests for which the logged rule, applied again, selects the same first model. Fewer than
     /// all means that the rule or the log has changed its meaning since.
     pub reproduced: u64,
+    /// Requests whose logged propensity is not above 0 and at most 1: left out of the estimates.
+    pub unusable_propensities: u64,
     pub policies: Vec<Row>,
 }
 
@@ -40,6 +50,8 @@ pub struct Row {
     /// one.
     pub observed_quality: Option<f64>,
     pub labelled_requests: u64,
+    /// Estimates from the outcomes in the log, one for each quantity.
+    pub estimates: Vec<QuantityEstimates>,
 }
 
 /// Energy by its origin; each request counts under exactly one of the three.
@@ -60,22 +72,50 @@ pub struct Energy {
 
 impl Report {
     pub(super) fn new<'a>(
-        logged: &'a Summary,
+        logged: (&'a Summary, &'a Evaluations),
         reproduced: u64,
-        replayed: impl Iterator<Item = (&'a str, &'a Summary)>,
+        unusable_propensities: u64,
+        replayed: impl Iterator<Item = (Cow<'a, str>, &'a Summary, &'a Evaluations)>,
     ) -> Self {
-        let rows =
-            [("logged", logged)].into_iter().chain(replayed.filter(|(_, sum)| sum.requests > 0));
+        let (summary, evaluations) = logged;
+        let rows = [(Cow::Borrowed("logged"), summary, evaluations)]
+            .into_iter()
+            .chain(replayed.filter(|(_, sum, _)| sum.requests > 0));
         Self {
-            requests: logged.requests,
+            requests: summary.requests,
             reproduced,
-            policies: rows.map(|(policy, summary)| Row::new(policy, summary)).collect(),
+            unusable_propensities,
+            policies: rows
+                .map(|(policy, summary, evaluations)| Row::new(&policy, summary, evaluations))
+                .collect(),
         }
+    }
+
+    /// The log that would give the last verdict that is missing; `None` if none is.
+    pub fn advice(&self) -> Option<Advice> {
+        let estimates = self.policies.iter().flat_map(|row| &row.estimates);
+        let missing = estimates.filter(|one| one.support.requests > 0);
+        let advice = missing.filter_map(|one| match &one.verdict {
+            Verdict::NotSupported { advice, .. } => Some(*advice),
+            Verdict::Supported => None,
+        });
+        advice.max_by_key(|advice| advice.requests)
+    }
+
+    /// Whether every estimate for which the log has outcomes is supported, and some quantity has
+    /// outcomes.
+    pub fn is_supported(&self) -> bool {
+        let judged = || {
+            let estimates = self.policies.iter().flat_map(|row| &row.estimates);
+            estimates.filter(|one| one.support.requests > 0)
+        };
+        judged().next().is_some() && judged().all(QuantityEstimates::is_supported)
     }
 }
 
 impl Row {
-    fn new(policy: &str, summary: &Summary) -> Self {
+    fn new(policy: &str, summary: &Summary, evaluations: &Evaluations) -> Self {
+        let estimates = Quantity::ALL.into_iter().zip(evaluations);
         Self {
             policy: policy.to_owned(),
             requests: summary.requests,
@@ -95,6 +135,9 @@ impl Row {
             expected_quality: summary.expected_quality(),
             observed_quality: summary.observed_quality(),
             labelled_requests: summary.labelled,
+            estimates: estimates
+                .map(|(quantity, evaluation)| QuantityEstimates::new(quantity, evaluation))
+                .collect(),
         }
     }
 
@@ -151,10 +194,33 @@ impl fmt::Display for Report {
             f,
             "quality: mean predicted adequacy; judged: mean label of the answers that were given"
         )?;
-        write!(
+        writeln!(
             f,
             "the logged rules, applied again, choose the same model for {} of {} requests",
             self.reproduced, self.requests
+        )?;
+        self.fmt_estimates(f)
+    }
+}
+
+impl Report {
+    fn fmt_estimates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.policies.iter().map(|row| (row.policy.as_str(), &*row.estimates));
+        let (table, lacks) = estimates::table(rows);
+        writeln!(
+            f,
+            "\nEstimated from outcomes in the log, per request:\n\n{}\n",
+            table.trim_fmt()
+        )?;
+        for lack in lacks {
+            writeln!(f, "{lack}")?;
+        }
+        if let Some(advice) = self.advice() {
+            writeln!(f, "{advice}")?;
+        }
+        write!(
+            f,
+            "worth: judged requests that the log is worth for this policy; differs: share of requests for which it chooses otherwise"
         )
     }
 }
@@ -166,8 +232,4 @@ fn none() -> String {
 /// A sum of known figures, with the number of unknown ones.
 fn or_more(sum: String, unknown_requests: u64) -> String {
     if unknown_requests == 0 { sum } else { format!("{sum} + {unknown_requests} unknown") }
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.0} %", 100.0 * share)
 }

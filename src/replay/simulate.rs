@@ -1,9 +1,11 @@
 //! Simulation of one logged request under one rule. Pure.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::conversation;
 use crate::energy::EnergyFigure;
-use crate::routing::{Candidate, Explore, Policy, Route, Rule, decide};
+use crate::routing::{Candidate, Decision, Explore, Policy, Route, Rule, decide};
 use crate::traffic::{AttemptOutcome, Record};
 
 /// A rule to replay.
@@ -16,6 +18,10 @@ pub enum Scenario {
     CloudOnly,
     /// The logged rule with local models only; a model named by the client is ignored.
     LocalOnly,
+    /// The logged rule with one model only; a model named by the client is ignored.
+    Single(Arc<str>),
+    /// The logged rule, with the model drawn among all that may answer.
+    Random,
     /// The logged rule with the label of the logged answer as that model's adequacy; labelled
     /// requests only. Nothing is known of other answers.
     Oracle,
@@ -34,17 +40,20 @@ pub struct Simulation {
 }
 
 impl Scenario {
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> Cow<'_, str> {
         match self {
-            Self::Policy(policy) => &policy.name,
-            Self::CloudOnly => "cloud-only",
-            Self::LocalOnly => "local-only",
-            Self::Oracle => "oracle",
+            Self::Policy(policy) => Cow::Borrowed(&policy.name),
+            Self::CloudOnly => "cloud-only".into(),
+            Self::LocalOnly => "local-only".into(),
+            Self::Single(model) => format!("only {model}").into(),
+            Self::Random => "random".into(),
+            Self::Oracle => "oracle".into(),
         }
     }
 
-    /// `None` if the request does not apply to this scenario.
-    pub fn simulate(&self, record: &Record) -> Option<Simulation> {
+    /// The rule for this request and the candidates that it may see; `None` if the request does
+    /// not apply to this scenario.
+    pub fn terms(&self, record: &Record) -> Option<Terms> {
         let mut candidates = candidates(record);
         let logged = record.rule.clone();
         let rule = match self {
@@ -57,13 +66,40 @@ impl Scenario {
                 candidates.retain(|candidate| candidate.route == Route::Local);
                 Rule { pinned: None, ..logged }
             }
+            Self::Single(model) => {
+                candidates.retain(|candidate| candidate.model == *model);
+                Rule { pinned: None, ..logged }
+            }
+            Self::Random => {
+                let sample =
+                    fastrand::Rng::with_seed(conversation::hash(&record.receipt.request_id)).f64();
+                let explore = Some(Explore { share: 1.0, sample });
+                Rule { pinned: None, affinity: None, cascade: None, explore, ..logged }
+            }
             Self::Oracle => {
                 let (label, model) = (record.label?, record.receipt.model.as_ref()?);
                 candidates.iter_mut().filter(|c| c.model == *model).for_each(|c| c.p = label);
                 logged
             }
         };
-        Some(ask_in_order(record, &candidates, &rule))
+        Some(Terms { rule, candidates })
+    }
+}
+
+/// What a scenario decides a request by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    pub rule: Rule,
+    pub candidates: Vec<Candidate>,
+}
+
+impl Terms {
+    pub fn decide(&self, record: &Record) -> Decision {
+        decide(&record.features, &self.candidates, &self.rule)
+    }
+
+    pub fn simulate(&self, record: &Record) -> Simulation {
+        ask_in_order(record, &self.candidates, &self.rule)
     }
 }
 
@@ -122,7 +158,7 @@ fn total(a: Option<EnergyFigure>, b: Option<EnergyFigure>) -> Option<EnergyFigur
     }
 }
 
-fn candidates(record: &Record) -> Vec<Candidate> {
+pub(super) fn candidates(record: &Record) -> Vec<Candidate> {
     record.receipt.candidates.iter().map(|judged| judged.candidate.clone()).collect()
 }
 

@@ -31,6 +31,11 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Of requests without an answer.
+    pub fn unanswered(requests: u64) -> Self {
+        Self { requests, metered_requests: requests, ..Self::default() }
+    }
+
     pub fn add(&mut self, record: &Record, play: &Simulation) {
         self.requests += 1;
         if let Some(answer) = &play.answer {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::cascade::CascadePlan;
 use super::exclusion::exclusion;
 use super::reason::{Gain, OverBudget, Reason, ReasonKind, RunnerUp};
-use super::{Candidate, Exclusion, Features, Objective, Rule};
+use super::{Candidate, Exclusion, Explore, Features, Objective, Rule};
 
 /// A candidate as the decision saw it; part of the receipt and the log, so that replay can decide
 /// again.
@@ -99,6 +99,51 @@ pub fn decide(features: &Features, candidates: &[Candidate], rule: &Rule) -> Dec
         over_budget: over_budget(&evaluated, rule),
     };
     Decision { ranked, evaluated, reason, propensity }
+}
+
+/// What a rule does first: the model it asks, `None` if no model may answer, and whether it may
+/// take the request away from it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstChoice {
+    pub model: Option<Arc<str>>,
+    pub cascades: bool,
+}
+
+impl From<&Decision> for FirstChoice {
+    fn from(decision: &Decision) -> Self {
+        Self {
+            model: decision.chosen().map(|one| Arc::clone(&one.model)),
+            cascades: matches!(decision.reason.kind, ReasonKind::Watched { .. }),
+        }
+    }
+}
+
+/// The first choices of `rule`, each with its probability, above 0 to 1; they add up to 1. More
+/// than one only if the rule explores.
+pub fn first_choices(
+    features: &Features,
+    candidates: &[Candidate],
+    rule: &Rule,
+) -> Vec<(FirstChoice, f64)> {
+    let settled = decide(features, candidates, &Rule { explore: None, ..rule.clone() });
+    let count = settled.ranked.len();
+    let share = rule.explore.map_or(0.0, |explore| explore.share);
+    if explore(count, rule).is_none() {
+        return vec![(FirstChoice::from(&settled), 1.0)];
+    }
+    let each = share / count as f64;
+    let mut choices = vec![(FirstChoice::from(&settled), 1.0 - share)];
+    for position in 0..count {
+        let explore = Some(Explore { share, sample: each * (position as f64 + 0.5) });
+        let drawn = decide(features, candidates, &Rule { explore, ..rule.clone() });
+        let drawn = FirstChoice::from(&drawn);
+        match choices.iter_mut().find(|(known, _)| *known == drawn) {
+            Some((_, probability)) => *probability += each,
+            None => choices.push((drawn, each)),
+        }
+    }
+    choices.retain(|(_, probability)| *probability > 0.0);
+    choices
 }
 
 fn prefer(a: &Candidate, b: &Candidate, rule: &Rule) -> Ordering {

@@ -76,7 +76,8 @@ fn labels(files: &[PathBuf]) -> Result<HashMap<Arc<str>, f64>, LogError> {
     Ok(verdicts.into_iter().filter_map(label).collect())
 }
 
-fn files(path: &Path) -> Result<Vec<PathBuf>, LogError> {
+/// The files of a log, in the order of their names.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, LogError> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -1,5 +1,6 @@
 //! `wattgate replay`, `train`, `route`, `measure` and the promotion of routers.
 
+mod log;
 mod measure;
 mod promote;
 mod replay;

@@ -4,10 +4,11 @@ use crate::graph;
 use crate::source::Source;
 
 /// Top-level modules: each may use only what is left of it.
-pub const LAYERS: [&str; 22] = [
+pub const LAYERS: [&str; 23] = [
     "units",
     "validate",
     "plot",
+    "page",
     "files",
     "locality",
     "shares",

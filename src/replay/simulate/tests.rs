@@ -120,6 +120,10 @@ fn pair() -> [Candidate; 2] {
     [candidate("small", Route::Local, 0.4, 5.0), candidate("large", Route::Cloud, 0.9, 100.0)]
 }
 
+fn played(scenario: &Scenario, record: &Record) -> Simulation {
+    scenario.terms(record).unwrap().simulate(record)
+}
+
 fn answering(play: &Simulation) -> Option<&str> {
     play.answer.as_ref().map(|candidate| &*candidate.model)
 }
@@ -127,21 +131,21 @@ fn answering(play: &Simulation) -> Option<&str> {
 #[test]
 fn a_model_that_ran_keeps_its_logged_energy_and_another_gets_its_predicted_one() {
     let record = record(&pair(), &rule(0.3), 0);
-    let same = Scenario::Policy(policy("same", 0.2)).simulate(&record).unwrap();
+    let same = played(&Scenario::Policy(policy("same", 0.2)), &record);
     assert_eq!((answering(&same), same.logged), (Some("small"), true));
     assert_eq!(same.metered, Some(metered(10.0)));
-    let other = Scenario::Policy(policy("strict", 0.8)).simulate(&record).unwrap();
+    let other = played(&Scenario::Policy(policy("strict", 0.8)), &record);
     assert_eq!((answering(&other), other.logged, other.metered), (Some("large"), false, None));
 }
 
 #[test]
 fn a_failed_attempt_is_charged_again_and_the_next_model_answers() {
     let record = record(&pair(), &rule(0.3), 1);
-    let again = Scenario::Policy(policy("easy", 0.3)).simulate(&record).unwrap();
+    let again = played(&Scenario::Policy(policy("easy", 0.3)), &record);
     assert_eq!((answering(&again), again.metered), (Some("large"), Some(metered(30.0))));
-    let direct = Scenario::CloudOnly.simulate(&record).unwrap();
+    let direct = played(&Scenario::CloudOnly, &record);
     assert_eq!((answering(&direct), direct.metered), (Some("large"), Some(metered(20.0))));
-    let here = Scenario::LocalOnly.simulate(&record).unwrap();
+    let here = played(&Scenario::LocalOnly, &record);
     assert_eq!((answering(&here), here.metered), (None, Some(metered(10.0))));
 }
 
@@ -149,28 +153,28 @@ fn a_failed_attempt_is_charged_again_and_the_next_model_answers() {
 fn a_local_only_request_stays_local_under_every_rule() {
     let private = Rule { local_only: true, ..rule(0.8) };
     let record = record(&pair(), &private, 0);
-    let open = Scenario::Policy(policy("open", 0.8)).simulate(&record).unwrap();
+    let open = played(&Scenario::Policy(policy("open", 0.8)), &record);
     assert_eq!(answering(&open), Some("small"));
-    assert_eq!(answering(&Scenario::CloudOnly.simulate(&record).unwrap()), None);
+    assert_eq!(answering(&played(&Scenario::CloudOnly, &record)), None);
 }
 
 #[test]
 fn a_named_model_binds_policies_but_not_the_baselines() {
     let pinned = Rule { pinned: Some("large".into()), ..rule(0.3) };
     let record = record(&pair(), &pinned, 0);
-    let free = Scenario::Policy(policy("free", 0.3)).simulate(&record).unwrap();
+    let free = played(&Scenario::Policy(policy("free", 0.3)), &record);
     assert_eq!(answering(&free), Some("large"));
-    assert_eq!(answering(&Scenario::LocalOnly.simulate(&record).unwrap()), Some("small"));
+    assert_eq!(answering(&played(&Scenario::LocalOnly, &record)), Some("small"));
 }
 
 #[test]
 fn the_oracle_avoids_a_logged_answer_with_a_bad_label() {
     let logged = record(&pair(), &rule(0.3), 0);
-    assert_eq!(Scenario::Oracle.simulate(&logged), None);
+    assert_eq!(Scenario::Oracle.terms(&logged), None);
     let judged = |label| Record { label: Some(label), ..logged.clone() };
-    let bad = Scenario::Oracle.simulate(&judged(0.0)).unwrap();
+    let bad = played(&Scenario::Oracle, &judged(0.0));
     assert_eq!((answering(&bad), bad.logged), (Some("large"), false));
-    let good = Scenario::Oracle.simulate(&judged(1.0)).unwrap();
+    let good = played(&Scenario::Oracle, &judged(1.0));
     assert_eq!((answering(&good), good.logged), (Some("small"), true));
 }
 
@@ -289,7 +293,7 @@ proptest! {
         let read: Record = serde_json::from_str(&line).unwrap();
 
         prop_assert!(reproduces(&read));
-        let again = Scenario::Policy(policy).simulate(&read).unwrap();
+        let again = played(&Scenario::Policy(policy), &read);
         let logged = Simulation::logged(&read);
         prop_assert_eq!(&again.answer, &logged.answer);
         prop_assert_eq!(again.metered, logged.metered);
@@ -313,6 +317,6 @@ fn a_record_of_version_1_still_decides_as_it_did() {
     let record: Record = serde_json::from_str(old).unwrap();
     assert!(reproduces(&record));
     assert_eq!((record.propensity, record.session), (1.0, None));
-    let play = Scenario::Policy(policy("default", 0.6)).simulate(&record).unwrap();
+    let play = played(&Scenario::Policy(policy("default", 0.6)), &record);
     assert_eq!((answering(&play), play.logged), (Some("small"), true));
 }

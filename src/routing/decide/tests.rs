@@ -243,6 +243,27 @@ proptest! {
 
 proptest! {
     #[test]
+    fn first_choices_are_what_the_dice_give(
+        candidates in candidates(), rule in any_rule(), share in 0.0..=1.0,
+    ) {
+        let explore = |sample| Rule { explore: Some(Explore { share, sample }), ..rule.clone() };
+        let choices = first_choices(&features(1, false), &candidates, &explore(0.0));
+        prop_assert!((choices.iter().map(|(_, p)| p).sum::<f64>() - 1.0).abs() < 1e-9);
+        let mut counts = vec![0_u32; choices.len()];
+        for draw in 0..1000 {
+            let rule = explore(f64::from(draw) / 1000.0);
+            let decided = FirstChoice::from(&decide(&features(1, false), &candidates, &rule));
+            let place = choices.iter().position(|(choice, _)| *choice == decided);
+            counts[place.expect("a choice without a probability")] += 1;
+        }
+        for ((_, probability), count) in choices.iter().zip(counts) {
+            prop_assert!((f64::from(count) / 1000.0 - probability).abs() < 0.011);
+        }
+    }
+}
+
+proptest! {
+    #[test]
     fn a_cascade_begins_here_goes_on_with_somebody_abler_and_is_for_single_answers_only(
         candidates in candidates(), rule in any_rule(), choices: bool, chat: bool,
     ) {
