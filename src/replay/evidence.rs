@@ -75,6 +75,7 @@ pub struct Evidence<'a> {
     target: Vec<(FirstChoice, f64)>,
     target_propensity: f64,
     unsupported: f64,
+    disagreement: f64,
 }
 
 impl<'a> Evidence<'a> {
@@ -103,7 +104,12 @@ impl<'a> Evidence<'a> {
         };
         let (target_propensity, unsupported) =
             (mass(&|choice| *choice == logged), mass(&|choice| !is_possible(choice)));
-        Some(Self { record, logged, target, target_propensity, unsupported })
+        let common = |(choice, share): &(FirstChoice, f64)| {
+            let logged = possible.iter().find(|(one, _)| one == choice);
+            logged.map_or(0.0, |(_, logged)| logged.min(*share))
+        };
+        let disagreement = 1.0 - target.iter().map(common).sum::<f64>();
+        Some(Self { record, logged, target, target_propensity, unsupported, disagreement })
     }
 
     /// The same for the rule that served, of which every outcome is known.
@@ -111,7 +117,7 @@ impl<'a> Evidence<'a> {
     pub fn of_log(self) -> Self {
         let target = vec![(self.logged.clone(), 1.0)];
         let target_propensity = self.record.propensity;
-        Self { target, target_propensity, unsupported: 0.0, ..self }
+        Self { target, target_propensity, unsupported: 0.0, disagreement: 0.0, ..self }
     }
 
     /// Adds what is known of each quantity to its evaluation.
@@ -143,6 +149,7 @@ impl<'a> Evidence<'a> {
             logged_propensity: self.record.propensity,
             target_propensity: self.target_propensity,
             unsupported: self.unsupported,
+            disagreement: self.disagreement,
             outcome: quantity.outcome(self.record)?,
             predicted,
         })

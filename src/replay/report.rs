@@ -220,7 +220,7 @@ impl Report {
         }
         write!(
             f,
-            "worth: judged requests that the log is worth for this policy; differs: share of requests for which it chooses otherwise"
+            "worth: judged requests that the log is worth for this policy; differs: share of its choices that the log made otherwise"
         )
     }
 }

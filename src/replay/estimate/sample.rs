@@ -10,6 +10,9 @@ pub struct Sample {
     /// Probability mass, 0 to 1, that the evaluated policy puts on models which the logged rule
     /// could not have chosen.
     pub unsupported: f64,
+    /// Distance of the two policies on this request, 0 (the same) to 1: the probability mass that
+    /// the evaluated one puts elsewhere (total variation).
+    pub disagreement: f64,
     /// What happened: a label from 0 to 1, joules or dollars.
     pub outcome: f64,
     /// The quantity as predicted at the time; `None` where a model of either policy had no

@@ -14,8 +14,8 @@ pub struct Support {
     largest: f64,
     unsupported: f64,
     disagreements: f64,
-    /// Variance and excess of the weights around 1 by the logged propensities themselves.
-    expected_variance: f64,
+    /// Σ (w − 1)²: the variance of Σ w, about.
+    variance: f64,
 }
 
 /// What the weights say, for people.
@@ -34,7 +34,7 @@ pub struct Diagnostics {
     pub propensity_error_sigmas: Option<f64>,
     /// Share, 0 to 1, of the policy's choices that the log could not have made.
     pub unsupported_mass: f64,
-    /// Share, 0 to 1, of the requests for which the policy would choose another model.
+    /// Share, 0 to 1, of the choices that the policy makes otherwise than the log.
     pub disagreement: f64,
 }
 
@@ -46,8 +46,8 @@ impl Support {
         self.squares += weight * weight;
         self.largest = self.largest.max(weight);
         self.unsupported += sample.unsupported;
-        self.disagreements += 1.0 - sample.target_propensity;
-        self.expected_variance += (weight - 1.0).powi(2);
+        self.disagreements += sample.disagreement;
+        self.variance += (weight - 1.0).powi(2);
     }
 
     pub fn merge(&mut self, other: &Self) {
@@ -57,12 +57,14 @@ impl Support {
         self.largest = self.largest.max(other.largest);
         self.unsupported += other.unsupported;
         self.disagreements += other.disagreements;
-        self.expected_variance += other.expected_variance;
+        self.variance += other.variance;
     }
 
     pub fn diagnostics(&self) -> Diagnostics {
         let share = |part: f64| if self.requests > 0.0 { part / self.requests } else { 0.0 };
-        let spread = self.expected_variance.sqrt();
+        let spread = self.variance.sqrt();
+        // Weights that differ from 1 by rounding only have no spread to compare with.
+        let has_spread = self.variance > 1e-9 * self.requests;
         // Mass that the log cannot choose is missing from the weights by right.
         let missing = self.requests - self.unsupported - self.weights;
         #[expect(
@@ -80,7 +82,7 @@ impl Support {
                 0.0
             },
             mean_weight: share(self.weights),
-            propensity_error_sigmas: (spread > 0.0).then(|| missing.abs() / spread),
+            propensity_error_sigmas: has_spread.then(|| missing.abs() / spread),
             unsupported_mass: share(self.unsupported),
             disagreement: share(self.disagreements),
         }

@@ -28,6 +28,7 @@ impl World {
             logged_propensity: if chosen == 0 { 1.0 - each } else { each },
             target_propensity: if chosen == wanted { 1.0 } else { 0.0 },
             unsupported: 0.0,
+            disagreement: if wanted == 0 { each } else { 1.0 - each },
             outcome: f64::from(u8::from(self.random.f64() < chance(chosen, difficulty))),
             predicted: Some(Predicted { logged: predicted(chosen), target: predicted(wanted) }),
         }
@@ -56,6 +57,7 @@ fn each_estimator_is_the_formula_of_its_name() {
         logged_propensity: 0.25,
         target_propensity: 1.0,
         unsupported: 0.0,
+        disagreement: 0.0,
         outcome: 1.0,
         predicted,
     };
@@ -171,6 +173,7 @@ fn a_log_without_exploration_gives_no_verdict_and_says_what_would() {
                 logged_propensity: 1.0,
                 target_propensity: if differs { 0.0 } else { 1.0 },
                 unsupported: if differs { 1.0 } else { 0.0 },
+                disagreement: if differs { 1.0 } else { 0.0 },
                 outcome: 1.0,
                 predicted: None,
             },
