@@ -43,6 +43,6 @@ impl Evaluation {
     }
 
     pub fn verdict(&self) -> Verdict {
-        self.support.verdict()
+        verdict::verdict(&self.support.diagnostics())
     }
 }

@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::chart;
 use super::evidence::Quantity;
-use super::report::estimates::lack;
+use super::report::estimates::{Figure, lack};
 use super::report::{QuantityEstimates, Report, Row};
 use crate::page::page;
 use crate::plot::{DrawError, percent};
@@ -70,12 +70,13 @@ fn savings(report: &Report) -> Markup {
     }
 }
 
-/// Change of the energy in percent; `None` if one of them is not of the same requests or not known
-/// whole.
+/// Change of the energy in percent; `None` if they do not answer the same number of requests, or
+/// one is not known whole.
 fn change(served: &Row, row: &Row) -> Option<String> {
     let known = |row: &Row| row.energy.unknown_requests == 0;
     let base = served.energy.joules.0;
-    let comparable = known(served) && known(row) && row.requests == served.requests && base > 0.0;
+    let same = (row.requests, row.unanswered) == (served.requests, served.unanswered);
+    let comparable = known(served) && known(row) && same && base > 0.0;
     comparable.then(|| format!("{:+.1} %", 100.0 * (row.energy.joules.0 / base - 1.0)))
 }
 
@@ -113,9 +114,7 @@ fn estimate(policy: &str, one: &QuantityEstimates) -> Markup {
             } }
             td { @if let Some(figure) = figure.filter(|_| supported) { (figure) } @else { "–" } }
             td {
-                @if let Some(interval) = figure.filter(|_| supported).and_then(|figure| figure.any_time_interval) {
-                    (format!("[{:.3}, {:.3}]", interval.low, interval.high))
-                } @else { "–" }
+                (figure.filter(|_| supported).and_then(Figure::any_time).unwrap_or_else(none))
             }
             td { (format!("{:.0} of {}", one.support.effective_sample_size, one.support.requests)) }
             td { (percent(one.support.disagreement)) }

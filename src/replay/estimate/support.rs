@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::sample::Sample;
-use super::verdict::{self, Verdict};
 
 /// Sums that describe the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -86,10 +85,6 @@ impl Support {
             unsupported_mass: share(self.unsupported),
             disagreement: share(self.disagreements),
         }
-    }
-
-    pub fn verdict(&self) -> Verdict {
-        verdict::verdict(&self.diagnostics())
     }
 
     fn effective_sample_size(&self) -> f64 {

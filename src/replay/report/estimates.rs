@@ -72,6 +72,15 @@ impl QuantityEstimates {
     }
 }
 
+impl Figure {
+    /// The interval that holds at every look, as text.
+    pub fn any_time(&self) -> Option<String> {
+        let Interval { low, high } = self.any_time_interval?;
+        let digits = digits(self.value);
+        Some(format!("[{low:.digits$}, {high:.digits$}]"))
+    }
+}
+
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = digits(self.value);
