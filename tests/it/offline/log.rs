@@ -74,10 +74,10 @@ async fn faults_of_a_log_are_counted_and_fail_its_check() {
         (Some(0), true)
     );
     let file = std::fs::read_dir(dir.path().join(LOG)).unwrap().next().unwrap().unwrap().path();
-    let mut lines = std::fs::read_to_string(&file).unwrap();
+    let lines = std::fs::read_to_string(&file).unwrap();
     let first = lines.lines().next().unwrap().to_owned();
-    lines += &format!("{first}\n{{\"version\":2}}\n{}", &first[..40]);
-    std::fs::write(&file, lines).unwrap();
+    let faulty = format!("{lines}{first}\n{{\"version\":2}}\n{}", &first[..40]);
+    std::fs::write(&file, faulty).unwrap();
     let faulty = log(dir.path(), &["verify", "--json"]);
     assert_eq!(faulty.status.code(), Some(1));
     let found: Value = serde_json::from_slice(&faulty.stdout).unwrap();

@@ -104,7 +104,7 @@ async fn explored(upstream: &MockUpstream) -> TempDir {
 async fn a_log_that_explored_supports_an_estimate_of_another_policy() {
     let upstream = MockUpstream::start().await;
     let dir = explored(&upstream).await;
-    let output = replay(dir.path(), &["--log", LOG, "--policy", "strict", "--json"]);
+    let output = replay(dir.path(), &["--log", LOG, "--json"]);
     assert_eq!(complaint(&output), (Some(0), String::new()));
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = result["policies"].as_array().unwrap();
