@@ -86,6 +86,27 @@ pub struct Cache {
 }
 
 impl Candidate {
+    /// A model that can do everything, and of whose costs and limits nothing is known.
+    pub fn of_unknown_cost(model: &str, route: Route, p: f64) -> Self {
+        Self {
+            model: model.into(),
+            route,
+            locality: None,
+            p,
+            joules: None,
+            grams: None,
+            dollars: None,
+            ttft_ms: None,
+            output_tokens: None,
+            context_tokens: None,
+            drops_turns: false,
+            capabilities: Capabilities::ALL,
+            unavailable: None,
+            state: None,
+            cache: None,
+        }
+    }
+
     /// How far the prompt travels at least.
     pub fn locality(&self) -> Locality {
         self.locality.unwrap_or(match self.route {

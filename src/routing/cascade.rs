@@ -93,27 +93,10 @@ impl Cascade {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::Capabilities;
     use crate::units::Joules;
 
     fn candidate(model: &str, route: Route, p: f64, joules: Option<f64>) -> Candidate {
-        Candidate {
-            model: model.into(),
-            route,
-            locality: None,
-            p,
-            joules: joules.map(Joules),
-            grams: None,
-            dollars: None,
-            ttft_ms: None,
-            output_tokens: None,
-            context_tokens: None,
-            drops_turns: false,
-            capabilities: Capabilities::ALL,
-            unavailable: None,
-            state: None,
-            cache: None,
-        }
+        Candidate { joules: joules.map(Joules), ..Candidate::of_unknown_cost(model, route, p) }
     }
 
     fn plan(candidates: &[Candidate]) -> (Vec<usize>, Option<CascadePlan>) {

@@ -3,7 +3,7 @@
 
 use std::ops::AddAssign;
 
-use crate::routing::{Candidate, Capabilities, Route};
+use crate::routing::{Candidate, Route};
 use crate::units::Joules;
 
 /// A local model, with its costs in parts of the cloud model's for the same query.
@@ -91,23 +91,11 @@ impl Query {
             Some(rung) => (rung.model, Route::Local),
             None => (CLOUD_MODEL, Route::Cloud),
         };
+        let p = if self.is_answered_by(position) { 1.0 } else { 0.0 };
         Candidate {
-            model: model.into(),
-            route,
-            locality: None,
-            p: if self.is_answered_by(position) { 1.0 } else { 0.0 },
             // In the order of their sizes, in a unit that does not matter.
             joules: Some(Joules(position as f64 + 1.0)),
-            dollars: None,
-            grams: None,
-            ttft_ms: None,
-            output_tokens: None,
-            context_tokens: None,
-            drops_turns: false,
-            capabilities: Capabilities::ALL,
-            unavailable: None,
-            state: None,
-            cache: None,
+            ..Candidate::of_unknown_cost(model, route, p)
         }
     }
 }

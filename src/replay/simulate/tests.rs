@@ -7,8 +7,8 @@ use super::*;
 use crate::energy::{Quality, Source};
 use crate::replay::{Replay, Report};
 use crate::routing::{
-    Affinity, Cache, Capabilities, Costs, Features, Objective, PolicyConfig, PolicyOverrides,
-    TaskClass, Unavailable,
+    Affinity, Cache, Costs, Features, Objective, PolicyConfig, PolicyOverrides, TaskClass,
+    Unavailable,
 };
 use crate::traffic::record::RECORD_VERSION;
 use crate::traffic::{Attempt, Outcome, Receipt, Timings};
@@ -16,21 +16,9 @@ use crate::units::{Dollars, Joules};
 
 fn candidate(model: &str, route: Route, p: f64, joules: f64) -> Candidate {
     Candidate {
-        model: model.into(),
-        route,
-        locality: None,
-        p,
         joules: Some(Joules(joules)),
         dollars: Some(Dollars(if route == Route::Cloud { 0.001 } else { 0.0 })),
-        grams: None,
-        ttft_ms: None,
-        output_tokens: None,
-        context_tokens: None,
-        drops_turns: false,
-        capabilities: Capabilities::ALL,
-        unavailable: None,
-        state: None,
-        cache: None,
+        ..Candidate::of_unknown_cost(model, route, p)
     }
 }
 
@@ -235,7 +223,6 @@ fn any_candidates() -> impl proptest::strategy::Strategy<Value = Vec<Candidate>>
             .map(|(number, (local, p, joules, context_tokens, unavailable))| Candidate {
                 joules: joules.map(Joules),
                 context_tokens,
-                drops_turns: false,
                 unavailable,
                 cache: local.then(|| Cache {
                     tokens: 10,

@@ -35,24 +35,17 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         named
             .map(|(index, (route, p, joules, context_tokens, (tools, dollars), unavailable))| {
                 Candidate {
-                    model: format!("model-{index}").into(),
-                    route,
-                    locality: None,
-                    p,
                     joules: joules.map(Joules),
                     dollars: dollars.map(Dollars),
                     ttft_ms: joules.map(|joules| joules * 7.0 % 100.0),
-                    grams: None,
-                    output_tokens: None,
                     context_tokens,
-                    drops_turns: false,
                     capabilities: Capabilities { tools, ..Capabilities::ALL },
                     unavailable,
-                    state: None,
                     cache: joules.filter(|_| tools).map(|joules| Cache {
                         tokens: 5,
                         without: Costs { joules: Some(Joules(joules + 50.0)), ..Costs::default() },
                     }),
+                    ..Candidate::of_unknown_cost(&format!("model-{index}"), route, p)
                 }
             })
             .collect()
@@ -285,24 +278,12 @@ proptest! {
 #[test]
 fn a_switch_pays_for_both_caches() {
     let one = |model: &str, joules: f64, cache: Option<f64>| Candidate {
-        model: model.into(),
-        route: Route::Local,
-        locality: None,
-        p: 0.9,
         joules: Some(Joules(joules)),
-        dollars: None,
-        ttft_ms: None,
-        grams: None,
-        output_tokens: None,
-        context_tokens: None,
-        drops_turns: false,
-        capabilities: Capabilities::ALL,
-        unavailable: None,
-        state: None,
         cache: cache.map(|joules| Cache {
             tokens: 1000,
             without: Costs { joules: Some(Joules(joules)), ..Costs::default() },
         }),
+        ..Candidate::of_unknown_cost(model, Route::Local, 0.9)
     };
     let choose = |rival: f64, cache: Option<f64>| {
         let stay = Some(Affinity { model: "own".into(), tool_loop: false });
@@ -325,23 +306,7 @@ fn a_switch_pays_for_both_caches() {
 
 #[test]
 fn nothing_is_gained_between_two_unknown_costs() {
-    let unknown = |model: &str| Candidate {
-        model: model.into(),
-        route: Route::Local,
-        locality: None,
-        p: 0.9,
-        joules: None,
-        dollars: None,
-        ttft_ms: None,
-        grams: None,
-        output_tokens: None,
-        context_tokens: None,
-        drops_turns: false,
-        capabilities: Capabilities::ALL,
-        unavailable: None,
-        state: None,
-        cache: None,
-    };
+    let unknown = |model: &str| Candidate::of_unknown_cost(model, Route::Local, 0.9);
     let stay = Some(Affinity { model: "own".into(), tool_loop: false });
     let rule = Rule { affinity: stay, ..rule(0.5, false) };
     let decision = decide(&features(1, false), &[unknown("rival"), unknown("own")], &rule);
@@ -354,21 +319,10 @@ fn nothing_is_gained_between_two_unknown_costs() {
 #[test]
 fn what_is_wrong_with_a_candidate_is_named_gravest_first() {
     let cloud = Candidate {
-        model: "cloud".into(),
-        route: Route::Cloud,
-        locality: None,
-        p: 0.9,
-        joules: None,
-        dollars: None,
-        grams: None,
-        ttft_ms: None,
-        output_tokens: None,
         context_tokens: Some(10),
-        drops_turns: false,
         capabilities: Capabilities { chat: true, ..Capabilities::default() },
         unavailable: Some(Unavailable::NoApiKey),
-        state: None,
-        cache: None,
+        ..Candidate::of_unknown_cost("cloud", Route::Cloud, 0.9)
     };
     let excluded = |local_only, unavailable| {
         let cloud = Candidate { unavailable, ..cloud.clone() };
