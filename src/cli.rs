@@ -10,6 +10,7 @@ mod console;
 mod engine;
 mod exit;
 mod init;
+mod launch;
 mod measure;
 mod models;
 mod replay;
@@ -47,6 +48,8 @@ enum Command {
     Check(check::CheckArgs),
     /// List, search, pull, verify or remove local models
     Models(models::ModelsArgs),
+    /// Show how a coding agent uses this gateway, or run it (--exec)
+    Launch(launch::LaunchArgs),
     /// Show which model would be chosen for each prompt of a file, without running any
     Route(route::RouteArgs),
     /// Compare policies on the traffic log
@@ -100,6 +103,7 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args),
         Command::Models(args) => models::run(args),
+        Command::Launch(args) => launch::run(args),
         Command::Route(args) => route::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Measure(args) => measure::run(args),
