@@ -267,9 +267,10 @@ impl Item {
                 "content": content(),
             }),
             ItemKind::Call { call_id, meant } => {
-                let (kind, member) = match meant.custom {
-                    false => ("function_call", "arguments"),
-                    true => ("custom_tool_call", "input"),
+                let (kind, member) = if meant.custom {
+                    ("custom_tool_call", "input")
+                } else {
+                    ("function_call", "arguments")
                 };
                 let mut call = json!({
                     "id": id, "type": kind, "status": status, "call_id": call_id,
