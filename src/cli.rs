@@ -10,6 +10,7 @@ mod console;
 mod engine;
 mod exit;
 mod init;
+mod launch;
 mod log;
 mod measure;
 mod models;
@@ -48,6 +49,8 @@ enum Command {
     Check(check::CheckArgs),
     /// List, search, pull, verify or remove local models
     Models(models::ModelsArgs),
+    /// Show how a coding agent uses this gateway, or run it (--exec)
+    Launch(launch::LaunchArgs),
     /// Show which model would be chosen for each prompt of a file, without running any
     Route(route::RouteArgs),
     /// Show, count, check or export the traffic log
@@ -103,6 +106,7 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args),
         Command::Models(args) => models::run(args),
+        Command::Launch(args) => launch::run(args),
         Command::Route(args) => route::run(args),
         Command::Log(args) => log::run(args),
         Command::Replay(args) => replay::run(args),

@@ -15,9 +15,12 @@ use wattgate::backends::llama::wire::protocol::{ToEngine, decode, encode};
 use wattgate::http::extract::body::{parse_chat, parse_completion, parse_embedding};
 use wattgate::http::extract::options::{Asking, options};
 use wattgate::http::layers::request_id::RequestId;
+use wattgate::http::responses::chat::Earlier;
+use wattgate::http::responses::store::{Store, StoreConfig};
+use wattgate::http::{messages, responses};
 use wattgate::openai::Request;
 use wattgate::routing::Features;
-use wattgate::shares::Client;
+use wattgate::shares::{Client, Share};
 use wattgate::units::MonotonicNs;
 
 fuzz_target!(|body: &[u8]| {
@@ -26,6 +29,16 @@ fuzz_target!(|body: &[u8]| {
             Ok(request) => follow(request, body),
             Err(error) => drop(error.to_string()),
         }
+    }
+    let store = Store::new(StoreConfig::default(), Share::default());
+    let earlier = Earlier { store: &store, owner: Client::default().into(), now: MonotonicNs(0) };
+    match responses::chat::read_request(body, "r", earlier) {
+        Ok(read) => follow(Request::Chat(read.request), &read.body),
+        Err(error) => drop(error.to_string()),
+    }
+    match messages::chat::read_request(body) {
+        Ok(read) => follow(Request::Chat(read.request), &read.body),
+        Err(error) => drop(error.to_string()),
     }
 });
 

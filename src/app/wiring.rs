@@ -84,6 +84,7 @@ pub fn router(
         models,
         policies: policies(config),
         aliases: Arc::new(config.aliases.clone()),
+        request_classes: Arc::new(config.request_classes.clone()),
         default_policy: config.routing.default_policy.as_str().into(),
         own_network_is_local: config.routing.own_network_is_local,
         router,

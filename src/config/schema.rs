@@ -49,6 +49,9 @@ pub struct Config {
     /// Other names of models and policies. Default none.
     #[serde(default)]
     pub aliases: routing::Aliases,
+    /// Models and policies by what an agent's request is for. Default none.
+    #[serde(default)]
+    pub request_classes: routing::Aliases,
     /// By name, in the order of the file; never empty.
     #[serde(default)]
     pub models: IndexMap<String, Model>,

@@ -76,23 +76,32 @@ fn check_policy_exists(name: &str, path: &[&str], config: &Config, report: &mut 
 fn check_aliases(config: &Config, report: &mut Report<'_>) {
     for (name, meaning) in config.aliases.iter() {
         let path = ["aliases", name];
-        if name.is_empty() || name.strip_suffix('*').unwrap_or(name).contains('*') {
-            let hint = "a whole name, or the beginning of names and `*`";
-            report.wrong(&path, format!("`{name}` cannot be an alias"), Some(hint.into()));
-        } else if config.models.contains_key(name) {
+        if config.models.contains_key(name) {
             let message = format!("`{name}` is a model: its own name goes first");
             report.wrong(&path, message, Some("remove the alias".into()));
         } else if name == AUTO || name.starts_with("auto/") {
             let message = format!("`{name}` already chooses by a policy");
             report.wrong(&path, message, Some("give the alias another name".into()));
         }
-        match meaning.strip_prefix(AUTO) {
-            Some("") => {}
-            Some(rest) if rest.starts_with('/') => {
-                check_policy_exists(&rest[1..], &path, config, report);
-            }
-            _ => check_model_exists(meaning, config, &path, report),
+        check_alias(name, meaning, &path, config, report);
+    }
+    for (class, meaning) in config.request_classes.iter() {
+        check_alias(class, meaning, &["request_classes", class], config, report);
+    }
+}
+
+/// A name that can be asked for, and something that can answer.
+fn check_alias(name: &str, meaning: &str, path: &[&str], config: &Config, report: &mut Report<'_>) {
+    if name.is_empty() || name.strip_suffix('*').unwrap_or(name).contains('*') {
+        let hint = "a whole name, or the beginning of names and `*`";
+        report.wrong(path, format!("`{name}` cannot be an alias"), Some(hint.into()));
+    }
+    match meaning.strip_prefix(AUTO) {
+        Some("") => {}
+        Some(policy) if policy.starts_with('/') => {
+            check_policy_exists(&policy[1..], path, config, report);
         }
+        _ => check_model_exists(meaning, config, path, report),
     }
 }
 

@@ -159,6 +159,13 @@ pub struct ChatRequest {
     /// Log-probabilities of the prompt's tokens.
     #[serde(default)]
     pub prompt_logprobs: Given,
+    /// Of other APIs: sent here by mistake, unless the upstream has them.
+    #[serde(default)]
+    pub system: Given,
+    #[serde(default)]
+    pub instructions: Given,
+    #[serde(default)]
+    pub stop_sequences: Given,
     /// The tools were offered as `functions`, their older form, and the client reads answers of
     /// that form.
     #[serde(skip)]

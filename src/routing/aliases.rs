@@ -7,7 +7,8 @@ use serde::Deserialize;
 /// Ends a name that stands for all names that begin like it.
 const ANY: char = '*';
 
-/// `[aliases]`: by the name that a client asks for, the model, `auto` or `auto/POLICY` that answers.
+/// `[aliases]`: by the name that a client asks for, the model, `auto` or `auto/POLICY` that
+/// answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Aliases(BTreeMap<String, String>);

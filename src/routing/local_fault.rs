@@ -70,6 +70,9 @@ mod tests {
             ("allowed_token_ids", json!([2])),
             ("bad_words", json!(["x"])),
             ("prompt_logprobs", json!(1)),
+            ("system", json!("Be brief.")),
+            ("instructions", json!("Be brief.")),
+            ("stop_sequences", json!(["x"])),
         ] {
             assert_eq!(chat(&json!({field: value})), [field]);
         }

@@ -22,4 +22,6 @@ pub struct RequestOptions {
     /// `metadata.session_id`.
     pub metadata_session: Option<String>,
     pub user: Option<String>,
+    /// What an agent says the request is for: `main`, `subagent`, `compaction`, …
+    pub request_class: Option<String>,
 }

@@ -72,7 +72,7 @@ impl Router {
         let snapshot = self.snapshot();
         let addressed = match request {
             Request::Embedding(request) => snapshot.address_embedding(&request.model)?,
-            _ => snapshot.address(request.model())?,
+            _ => snapshot.address(snapshot.asked(request, options))?,
         };
         let features = Features::of(request);
         let fingerprint = self.conversations.fingerprint(request, options);
@@ -150,6 +150,13 @@ fn unrated(model: &Model) -> ServeError {
 }
 
 impl Snapshot {
+    /// The name to go by: that of the request's class, unless the request names a model itself.
+    fn asked<'a>(&'a self, request: &'a Request, options: &RequestOptions) -> &'a str {
+        let named = request.model();
+        let class = options.request_class.as_ref().filter(|_| !self.models.contains_key(named));
+        class.and_then(|class| self.request_classes.meaning(class)).unwrap_or(named)
+    }
+
     /// `auto` takes the default policy, `auto/<policy>` a named one, a model's own name pins it,
     /// and RouteLLM's `router-<name>-<threshold>` sets the floor. Other names are aliases.
     fn address(&self, asked: &str) -> Result<Addressed, ServeError> {

@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub policies: BTreeMap<Arc<str>, Arc<Policy>>,
     /// Other names of models and policies.
     pub aliases: Arc<Aliases>,
+    /// Models and policies by what an agent's request is for.
+    pub request_classes: Arc<Aliases>,
     /// Key of `policies`.
     pub default_policy: Arc<str>,
     /// Deployments in the operator's own network may serve conversations that must stay local.

@@ -33,6 +33,9 @@ pub const MAX_DOLLARS: &str = "x-wattgate-max-dollars";
 /// Any name of the conversation; the answer gives back a hash of it.
 pub const SESSION: &str = "x-wattgate-session";
 
+/// What an agent's request is for; the second name is Claude Code's.
+const REQUEST_CLASS: [&str; 2] = ["x-wattgate-request-class", "x-claude-code-request-class"];
+
 /// Longest name of a conversation, bytes.
 const SESSION_BYTES_MAX: usize = 256;
 
@@ -100,7 +103,13 @@ pub fn options(
         session,
         metadata_session: fields.metadata.and_then(metadata_session),
         user: fields.user.and_then(text),
+        request_class: request_class(headers),
     })
+}
+
+fn request_class(headers: &HeaderMap) -> Option<String> {
+    let class = REQUEST_CLASS.iter().find_map(|name| headers.get(*name))?;
+    class.to_str().ok().map(str::to_owned)
 }
 
 /// `session_id` of the metadata, whose other fields, of any depth, are not looked at.

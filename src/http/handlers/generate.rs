@@ -19,7 +19,7 @@ use crate::http::stream::{Answer, open, streamed};
 use crate::http::surface::{Dialect, Surface};
 use crate::openai::Request;
 use crate::serving::execution::Execution;
-use crate::shares::Client;
+use crate::shares::{Client, Taken};
 use crate::units::MonotonicNs;
 
 /// A request whose body has not been read.
@@ -83,10 +83,10 @@ impl FromRequest<Edge> for Call {
 /// Bodies that are parsed and planned within a few milliseconds.
 const SMALL_BYTES: usize = 256 << 10;
 
-/// A body as upstreams get it, with the client's own, whose memory is counted.
+/// A body as upstreams get it, with its place in memory: it may hold a whole earlier conversation.
 struct Translated {
     body: Vec<u8>,
-    _own: Bytes,
+    _taken: Taken,
 }
 
 impl AsRef<[u8]> for Translated {
@@ -127,7 +127,8 @@ impl Call {
         let Self { edge, id, client, headers, body } = self;
         let received = read_body(&headers, body, &edge.body, client).await?;
         let asking = Asking { client, says_local: received.says_local, arrived };
-        let large = received.bytes.len() > SMALL_BYTES;
+        // An answer that is continued may hold far more than the body.
+        let large = received.bytes.len() > SMALL_BYTES || dialect == Dialect::Responses;
         let stream_head_after = edge.stream_head_after;
         let begin = {
             let id = id.clone();
@@ -178,14 +179,17 @@ fn begin(
     let (understood, body) = parse(body, |body| read(body, around))?;
     let Understood { request, translated, mut surface, stays_local, session } = understood;
     edge.limits.check(&request)?;
+    let body = match translated {
+        Some(body) => {
+            let taken = edge.body.in_memory.take(asking.client, body.len() as u64);
+            Bytes::from_owner(Translated { body, _taken: taken.map_err(ApiError::bodies)? })
+        }
+        None => body,
+    };
     let asking = Asking { says_local: asking.says_local || stays_local, ..asking };
     let mut options = options(headers, request.fields(), id, asking)?;
     options.session = options.session.or(session);
     let plan = edge.gateway.router.plan(&request, &options)?;
     surface.enter(&options, &plan);
-    let body = match translated {
-        Some(translated) => Bytes::from_owner(Translated { body: translated, _own: body }),
-        None => body,
-    };
     Ok((Execution::new(edge.gateway, request, body, &options, plan), surface))
 }

@@ -170,3 +170,32 @@ impl OutBlock {
             .then(|| json!({"type": "signature_delta", "signature": UNSIGNED}))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thinking_is_shown_to_those_who_ask_and_cut_calls_have_no_input() {
+        let kinds = |thinks| {
+            let mut output = Output::new(thinks);
+            for said in [
+                Said::Reasoning("hm".into()),
+                Said::Text("a".into()),
+                Said::Call { id: "x".into(), name: "f".into() },
+                Said::Arguments { call: 0, piece: "{\"a\":".into() },
+            ] {
+                output.hear(said);
+            }
+            assert_eq!(output.end().len(), 1, "text has ended before");
+            let blocks: Vec<Value> = output.blocks().iter().map(OutBlock::json).collect();
+            assert_eq!(blocks.last().unwrap()["input"], json!({}));
+            blocks
+                .iter()
+                .map(|block| block["type"].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(true), ["thinking", "text", "tool_use"]);
+        assert_eq!(kinds(false), ["text", "tool_use"]);
+    }
+}

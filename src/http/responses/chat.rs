@@ -15,7 +15,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::fields::{read, wrong};
 use crate::http::translation::chat_body::{AnswerForm, ChatBody, think};
 use crate::http::translation::turns::{Side, TurnContent, Turns};
-use crate::openai::ChatRequest;
+use crate::openai::{ChatRequest, Tool};
 use crate::units::MonotonicNs;
 
 /// Marks answers to be written with log-probabilities.
@@ -76,12 +76,10 @@ pub fn read_request(body: &[u8], id: &str, earlier: Earlier<'_>) -> Result<Read,
     if !store {
         echo.forget();
     }
-    let asked = Asked {
-        echo,
-        custom_tools: tools::custom_names(request.tools.as_deref().unwrap_or_default()),
-        wants_logprobs: wants_logprobs(&request),
-    };
-    let (request, body) = translate(request, &conversation.items, first)?;
+    let wants_logprobs = wants_logprobs(&request);
+    let (tools, names) = tools::offers(request.tools.take().unwrap_or_default())?;
+    let asked = Asked { echo, names, wants_logprobs };
+    let (request, body) = translate(request, tools, &conversation.items, first)?;
     Ok(Read { request, body, conversation, asked })
 }
 
@@ -147,6 +145,7 @@ fn wants_logprobs(request: &ResponsesRequest) -> bool {
 
 fn translate(
     request: ResponsesRequest,
+    tools: Vec<Tool>,
     items: &[Box<RawValue>],
     first: usize,
 ) -> Result<(ChatRequest, Vec<u8>), ApiError> {
@@ -165,7 +164,7 @@ fn translate(
         max_completion_tokens: request.max_output_tokens,
         temperature: request.temperature,
         top_p: request.top_p,
-        tools: tools::offers(request.tools.unwrap_or_default())?,
+        tools,
         tool_choice: request.tool_choice.map(tools::choice).transpose()?,
         parallel_tool_calls: request.parallel_tool_calls,
         response_format: format.map(response_format).transpose()?.flatten(),

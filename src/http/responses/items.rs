@@ -9,6 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::content::{self, PartIn};
+use super::tools::{custom_arguments, function_name};
 use super::words::input_fault;
 use crate::http::error::ApiError;
 use crate::http::extract::fields::{read_at, wrong};
@@ -28,6 +29,8 @@ struct ItemIn {
     call_id: Option<String>,
     #[serde(default)]
     name: Option<String>,
+    #[serde(default)]
+    namespace: Option<String>,
     #[serde(default)]
     arguments: Option<String>,
     /// Of a call of a custom tool.
@@ -122,13 +125,13 @@ fn add_turn(turns: &mut Turns, item: ItemIn, path: &str) -> Result<(), ApiError>
         }
         Some("function_call") => turns.call(
             item.call_id.ok_or_else(|| missing("call_id"))?,
-            item.name.ok_or_else(|| missing("name"))?,
+            function_name(&item.name.ok_or_else(|| missing("name"))?, item.namespace.as_deref()),
             item.arguments.ok_or_else(|| missing("arguments"))?,
         ),
         Some("custom_tool_call") => turns.call(
             item.call_id.ok_or_else(|| missing("call_id"))?,
-            item.name.ok_or_else(|| missing("name"))?,
-            super::tools::custom_arguments(&item.input.ok_or_else(|| missing("input"))?),
+            function_name(&item.name.ok_or_else(|| missing("name"))?, item.namespace.as_deref()),
+            custom_arguments(&item.input.ok_or_else(|| missing("input"))?),
         ),
         Some("function_call_output" | "custom_tool_call_output") => {
             let id = item.call_id.ok_or_else(|| missing("call_id"))?;

@@ -48,6 +48,8 @@ struct TokenCounts {
 #[derive(Clone, Copy, Debug, Serialize)]
 struct InputDetails {
     cached_tokens: u64,
+    /// Chat does not tell, and the clients' types demand a number.
+    cache_write_tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -60,7 +62,10 @@ impl From<Usage> for TokenCounts {
         let output_tokens = usage.generated_tokens();
         Self {
             input_tokens: usage.prompt_tokens,
-            input_tokens_details: InputDetails { cached_tokens: usage.cached_tokens() },
+            input_tokens_details: InputDetails {
+                cached_tokens: usage.cached_tokens(),
+                cache_write_tokens: 0,
+            },
             output_tokens,
             output_tokens_details: OutputDetails { reasoning_tokens: usage.reasoning_tokens() },
             total_tokens: usage.prompt_tokens + output_tokens,

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::tools::custom_input;
+use super::tools::{Meant, Names, custom_input};
 use crate::http::translation::said::Said;
 
 /// The items so far.
@@ -13,8 +13,8 @@ use crate::http::translation::said::Said;
 pub(super) struct Output {
     /// Of the request: part of every item's id.
     request_id: String,
-    /// Names of the custom tools, whose calls are items of their own kind.
-    custom: Vec<String>,
+    /// What functions stand for.
+    names: Names,
     /// Whether log-probabilities were asked for.
     wants_logprobs: bool,
     items: Vec<Item>,
@@ -44,7 +44,7 @@ enum Status {
 enum ItemKind {
     Reasoning,
     Message,
-    Call { call_id: String, name: String, custom: bool },
+    Call { call_id: String, meant: Meant },
 }
 
 #[derive(Debug)]
@@ -75,8 +75,8 @@ pub(super) enum Step {
 }
 
 impl Output {
-    pub(super) fn new(request_id: &str, custom: Vec<String>, wants_logprobs: bool) -> Self {
-        Self { request_id: request_id.to_owned(), custom, wants_logprobs, ..Self::default() }
+    pub(super) fn new(request_id: &str, names: Names, wants_logprobs: bool) -> Self {
+        Self { request_id: request_id.to_owned(), names, wants_logprobs, ..Self::default() }
     }
 
     pub(super) fn items(&self) -> &[Item] {
@@ -98,9 +98,9 @@ impl Output {
             }
             Said::Call { id, name } => {
                 self.end_text(&mut steps);
-                let custom = self.custom.contains(&name);
-                let kind = if custom { PartKind::CustomInput } else { PartKind::Arguments };
-                let item = self.add(ItemKind::Call { call_id: id, name, custom }, &mut steps);
+                let meant = self.names.meant(name);
+                let kind = if meant.custom { PartKind::CustomInput } else { PartKind::Arguments };
+                let item = self.add(ItemKind::Call { call_id: id, meant }, &mut steps);
                 self.items[item].parts.push(Part::new(kind));
                 self.calls.push(item);
             }
@@ -213,8 +213,8 @@ impl ItemKind {
         match self {
             Self::Reasoning => "rs",
             Self::Message => "msg",
-            Self::Call { custom: false, .. } => "fc",
-            Self::Call { custom: true, .. } => "ctc",
+            Self::Call { meant: Meant { custom: false, .. }, .. } => "fc",
+            Self::Call { meant: Meant { custom: true, .. }, .. } => "ctc",
         }
     }
 }
@@ -266,14 +266,21 @@ impl Item {
                 "id": id, "type": "message", "role": "assistant", "status": status,
                 "content": content(),
             }),
-            ItemKind::Call { call_id, name, custom: false } => json!({
-                "id": id, "type": "function_call", "status": status, "call_id": call_id,
-                "name": name, "arguments": input(),
-            }),
-            ItemKind::Call { call_id, name, custom: true } => json!({
-                "id": id, "type": "custom_tool_call", "status": status, "call_id": call_id,
-                "name": name, "input": input(),
-            }),
+            ItemKind::Call { call_id, meant } => {
+                let (kind, member) = if meant.custom {
+                    ("custom_tool_call", "input")
+                } else {
+                    ("function_call", "arguments")
+                };
+                let mut call = json!({
+                    "id": id, "type": kind, "status": status, "call_id": call_id,
+                    "name": meant.name, member: input(),
+                });
+                if let Some(namespace) = &meant.namespace {
+                    call["namespace"] = json!(namespace);
+                }
+                call
+            }
         }
     }
 
@@ -285,8 +292,70 @@ impl Item {
 
     pub(super) fn name(&self) -> &str {
         match &self.kind {
-            ItemKind::Call { name, .. } => name,
+            ItemKind::Call { meant, .. } => &meant.name,
             _ => "",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(id: &str) -> Said {
+        Said::Call { id: id.into(), name: "f".into() }
+    }
+
+    fn arguments(call: usize, piece: &str) -> Said {
+        Said::Arguments { call, piece: piece.into() }
+    }
+
+    #[test]
+    fn pieces_find_their_items_in_any_order() {
+        let mut output = Output::new("r", Names::default(), true);
+        let token = json!({"token": "a"});
+        let said = [
+            Said::Reasoning("hm".into()),
+            Said::Logprobs(vec![token.clone()]),
+            Said::Text("a".into()),
+            Said::Refusal("no".into()),
+            call("x"),
+            call("y"),
+            arguments(1, "{}"),
+            arguments(0, "[]"),
+            arguments(7, "lost"),
+            Said::Text("b".into()),
+        ];
+        let mut steps: Vec<Step> = said.into_iter().flat_map(|said| output.hear(said)).collect();
+        steps.append(&mut output.end(false));
+        let items: Vec<Value> = output.items().iter().map(Item::json).collect();
+        let kinds: Vec<_> = items.iter().map(|item| item["type"].as_str().unwrap()).collect();
+        let calls = ["function_call", "function_call"];
+        assert_eq!(kinds, [["reasoning", "message"], calls, ["message", ""]].concat()[..5]);
+        assert_eq!(items[1]["content"][0]["logprobs"], json!([token]));
+        assert_eq!(items[1]["content"][1]["refusal"], "no");
+        assert_eq!((&items[2]["arguments"], &items[3]["arguments"]), (&"[]".into(), &"{}".into()));
+        let ids = items.iter().map(|item| item["id"].as_str().unwrap());
+        assert_eq!(ids.collect::<Vec<_>>(), ["rs_r_0", "msg_r_1", "fc_r_2", "fc_r_3", "msg_r_4"]);
+        for place in 0..5 {
+            let at = |step: Step| steps.iter().position(|one| *one == step).unwrap();
+            assert!(at(Step::ItemAdded(place)) < at(Step::ItemDone(place)));
+        }
+        assert!(output.items().iter().all(|item| item.status == Status::Completed));
+    }
+
+    #[test]
+    fn a_cut_answer_is_incomplete_in_its_last_item() {
+        let custom = serde_json::from_str(r#"{"type":"custom","name":"f"}"#).unwrap();
+        let (_, names) = super::super::tools::offers(vec![custom]).unwrap();
+        let mut output = Output::new("r", names, false);
+        for said in [Said::Text("a".into()), call("x"), arguments(0, "{\"inp")] {
+            output.hear(said);
+        }
+        output.end(true);
+        let statuses: Vec<Value> =
+            output.items().iter().map(|item| item.json()["status"].clone()).collect();
+        assert_eq!(statuses, ["completed", "incomplete"]);
+        assert_eq!(output.items()[1].json()["input"], "{\"inp", "as it came");
     }
 }

@@ -10,6 +10,7 @@ use super::echo::Echo;
 use super::object::{End, Failure, Object, cut_by};
 use super::output::{Output, PartKind, Step};
 use super::store::Keep;
+use super::tools::Names;
 use crate::backends::Event;
 use crate::http::error::ApiError;
 use crate::http::formats::events::EventWriter;
@@ -38,8 +39,8 @@ pub struct Responses {
 #[derive(Debug)]
 pub struct Asked {
     pub echo: Echo,
-    /// Names of the custom tools.
-    pub custom_tools: Vec<String>,
+    /// What functions stand for.
+    pub names: Names,
     pub wants_logprobs: bool,
 }
 
@@ -73,7 +74,7 @@ struct Piece<'a> {
 impl Responses {
     pub fn new(head: Head, asked: Asked, keep: Option<Keep>) -> Self {
         let request_id = head.id.strip_prefix(ID_PREFIX).unwrap_or(&head.id);
-        let output = Output::new(request_id, asked.custom_tools, asked.wants_logprobs);
+        let output = Output::new(request_id, asked.names, asked.wants_logprobs);
         Self {
             head,
             echo: asked.echo,

@@ -83,6 +83,9 @@ pub struct ToolOffer {
     /// Of custom tools: the form of their input.
     #[serde(default)]
     pub format: Option<Value>,
+    /// Of a namespace.
+    #[serde(default)]
+    pub tools: Option<Vec<ToolOffer>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,10 @@
 //! Tools and the choice among them, as chat has them. Pure.
 //!
-//! A custom tool, whose input is any text, becomes a function of one text, and its calls come back
-//! as calls of a custom tool. Tools that OpenAI itself runs are refused by name.
+//! A custom tool, whose input is any text, becomes a function of one text, and a tool in a namespace
+//! one whose name begins with it; calls come back in the client's words. Tools that OpenAI itself
+//! runs are refused by name.
+
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,39 +18,82 @@ use crate::openai::Tool;
 use crate::openai::tools::{FUNCTION, FunctionDefinition};
 
 const CUSTOM: &str = "custom";
+const NAMESPACE: &str = "namespace";
 
 /// The one parameter of a function that stands for a custom tool.
 const INPUT: &str = "input";
 
-pub(super) fn offers(tools: Vec<ToolOffer>) -> Result<Vec<Tool>, ApiError> {
-    tools.into_iter().enumerate().map(|(place, tool)| offer(place, tool)).collect()
+/// A tool in the client's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Meant {
+    pub(super) name: String,
+    pub(super) namespace: Option<String>,
+    pub(super) custom: bool,
 }
 
-fn offer(place: usize, tool: ToolOffer) -> Result<Tool, ApiError> {
-    let path = format!("tools[{place}]");
-    let name = || tool.name.clone().ok_or_else(|| wrong(&format!("{path}.name"), "is missing"));
-    let function = match tool.kind.as_str() {
-        FUNCTION => FunctionDefinition {
-            name: name()?,
-            description: tool.description,
-            parameters: tool.parameters,
-            strict: tool.strict,
-        },
-        CUSTOM => FunctionDefinition {
-            name: name()?,
+/// The tools whose functions stand for something else.
+#[derive(Debug, Default)]
+pub struct Names(HashMap<String, Meant>);
+
+impl Names {
+    /// What a call of `function` means.
+    pub(super) fn meant(&self, function: String) -> Meant {
+        let plain = |name| Meant { name, namespace: None, custom: false };
+        self.0.get(&function).cloned().unwrap_or_else(|| plain(function))
+    }
+}
+
+/// The functions to offer, and what they stand for.
+pub(super) fn offers(tools: Vec<ToolOffer>) -> Result<(Vec<Tool>, Names), ApiError> {
+    let (mut functions, mut names) = (Vec::with_capacity(tools.len()), Names::default());
+    for (place, tool) in tools.into_iter().enumerate() {
+        let path = format!("tools[{place}]");
+        if tool.kind != NAMESPACE {
+            functions.push(offer(tool, None, &path, &mut names)?);
+            continue;
+        }
+        let namespace = tool.name.ok_or_else(|| wrong(&format!("{path}.name"), "is missing"))?;
+        for (inner, tool) in tool.tools.unwrap_or_default().into_iter().enumerate() {
+            let path = format!("{path}.tools[{inner}]");
+            functions.push(offer(tool, Some(&namespace), &path, &mut names)?);
+        }
+    }
+    Ok((functions, names))
+}
+
+fn offer(
+    tool: ToolOffer,
+    namespace: Option<&str>,
+    path: &str,
+    names: &mut Names,
+) -> Result<Tool, ApiError> {
+    let custom = tool.kind == CUSTOM;
+    if !custom && tool.kind != FUNCTION {
+        return Err(unsupported_tool(format!("{path}.type"), &tool.kind));
+    }
+    let own = tool.name.ok_or_else(|| wrong(&format!("{path}.name"), "is missing"))?;
+    let name = function_name(&own, namespace);
+    if custom || namespace.is_some() {
+        let namespace = namespace.map(str::to_owned);
+        names.0.insert(name.clone(), Meant { name: own, namespace, custom });
+    }
+    let function = if custom {
+        FunctionDefinition {
+            name,
             description: custom_description(tool.description, tool.format.as_ref()),
             parameters: Some(custom_parameters()),
             strict: None,
-        },
-        kind => return Err(unsupported_tool(format!("{path}.type"), kind)),
+        }
+    } else {
+        let ToolOffer { description, parameters, strict, .. } = tool;
+        FunctionDefinition { name, description, parameters, strict }
     };
     Ok(Tool { kind: FUNCTION.to_owned(), function: Some(function) })
 }
 
-/// Names of the custom tools.
-pub(super) fn custom_names(tools: &[ToolOffer]) -> Vec<String> {
-    let custom = tools.iter().filter(|tool| tool.kind == CUSTOM);
-    custom.filter_map(|tool| tool.name.clone()).collect()
+/// The function that stands for a tool, in a namespace or not.
+pub(super) fn function_name(name: &str, namespace: Option<&str>) -> String {
+    namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}__{name}"))
 }
 
 fn custom_parameters() -> Box<RawValue> {
@@ -88,7 +134,12 @@ pub(super) fn custom_input(arguments: &str) -> String {
 pub(super) fn choice(choice: Value) -> Result<Value, ApiError> {
     let Value::Object(object) = &choice else { return Ok(choice) };
     let kind = object.get("type").and_then(Value::as_str).unwrap_or_default();
-    let named = |tool: &Value| json!({"type": FUNCTION, "function": {"name": tool.get("name")}});
+    let text = |tool: &Value, member| tool.get(member).and_then(Value::as_str).map(str::to_owned);
+    let named = |tool: &Value| {
+        let name = text(tool, "name").unwrap_or_default();
+        let name = function_name(&name, text(tool, NAMESPACE).as_deref());
+        json!({"type": FUNCTION, "function": {"name": name}})
+    };
     match kind {
         FUNCTION | CUSTOM if object.contains_key("name") => Ok(named(&choice)),
         "allowed_tools" => {
@@ -137,11 +188,25 @@ mod tests {
                 "format":{"type":"grammar","syntax":"lark","definition":"start: X"}}"#,
         )
         .unwrap();
-        assert_eq!(custom_names(std::slice::from_ref(&tool)), ["patch"]);
-        let function = offers(vec![tool]).unwrap().remove(0).function.unwrap();
+        let (mut tools, names) = offers(vec![tool]).unwrap();
+        assert!(names.meant("patch".into()).custom && !names.meant("other".into()).custom);
+        let function = tools.remove(0).function.unwrap();
         assert!(function.description.unwrap().ends_with("start: X"));
         assert!(function.parameters.unwrap().get().contains(r#""required":["input"]"#));
         assert_eq!(custom_input(&custom_arguments("*** a\n\"b\"")), "*** a\n\"b\"");
         assert_eq!(custom_input("no json"), "no json");
+    }
+
+    #[test]
+    fn a_tool_in_a_namespace_has_its_name_back_when_it_is_called() {
+        let tool: ToolOffer = serde_json::from_str(
+            r#"{"type":"namespace","name":"agents","description":"d","tools":[
+                {"type":"function","name":"spawn","parameters":{"type":"object"}}]}"#,
+        )
+        .unwrap();
+        let (tools, names) = offers(vec![tool]).unwrap();
+        assert_eq!(tools[0].function.as_ref().unwrap().name, "agents__spawn");
+        let meant = names.meant("agents__spawn".into());
+        assert_eq!((&*meant.name, meant.namespace.as_deref()), ("spawn", Some("agents")));
     }
 }

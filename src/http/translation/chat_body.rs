@@ -84,7 +84,8 @@ impl ChatBody {
     }
 }
 
-/// Has a local model think or not, as far as its template can. Upstreams have no common word for it.
+/// Has a local model think or not, as far as its template can. Upstreams have no common word for
+/// it.
 pub fn think(request: &mut ChatRequest, thinks: bool) {
     let variable = ("enable_thinking".to_owned(), thinks.into());
     request.chat_template_kwargs = Some([variable].into_iter().collect());

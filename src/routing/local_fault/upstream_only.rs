@@ -17,6 +17,9 @@ pub(super) fn of_chat(request: &ChatRequest, faults: &mut Vec<LocalFault>) {
         ("allowed_token_ids", request.allowed_token_ids),
         ("bad_words", request.bad_words),
         ("prompt_logprobs", request.prompt_logprobs),
+        ("system", request.system),
+        ("instructions", request.instructions),
+        ("stop_sequences", request.stop_sequences),
     ];
     let given = table.into_iter().filter(|(_, value)| value.0);
     faults.extend(given.map(|(name, _)| LocalFault::unsupported(name)));

@@ -168,9 +168,6 @@ async fn failures_have_anthropics_shape() {
         {"type": "tool_result", "tool_use_id": "t", "content": "x"}]}]});
     let (status, _, message) = refused(&orphan).await;
     assert!(status == 400 && message.contains("messages[0].content[0]"), "{message}");
-    upstream.respond_with(Mode::RateLimited("7"));
-    let (status, kind, _) = refused(&streaming(ask("cloud", "hi"))).await;
-    assert_eq!((status, &*kind), (429, "rate_limit_error"));
     let long = json!({"model": "cloud", "messages": [
         {"role": "user", "content": "x"}], "max_tokens": 1, "stop_sequences": vec!["x"; 200]});
     let (_, _, message) = refused(&long).await;
@@ -180,6 +177,10 @@ async fn failures_have_anthropics_shape() {
     assert_eq!(stream.names().last(), Some(&"error"));
     assert_eq!(stream.last()["error"]["type"], "api_error");
     assert_eq!(stream.last()["wattgate"]["attempts"][0]["outcome"], "failed");
+    // Last: the upstream is left alone for so long.
+    upstream.respond_with(Mode::RateLimited("7"));
+    let (status, kind, _) = refused(&streaming(ask("cloud", "hi"))).await;
+    assert_eq!((status, &*kind), (429, "rate_limit_error"));
 }
 
 #[tokio::test]

@@ -132,7 +132,7 @@ async fn a_conversation_that_had_to_stay_stays() {
     let local = json!({"model": "auto", "input": hard, "wattgate": {"local_only": true}});
     let first = app.post(PATH, &local).await;
     assert_eq!(first.receipt()["model"], "smol");
-    // Whatever the next request keeps, and whoever is named in it.
+    // Kept or not, and whichever model is named.
     let mut previous = id(&first);
     for store in [true, false] {
         let next = json!({"model": "auto", "input": format!("{hard} And p^3?"), "store": store,
