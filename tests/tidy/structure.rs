@@ -12,6 +12,7 @@ pub const LAYERS: [&str; 23] = [
     "files",
     "locality",
     "shares",
+    "offload",
     "openai",
     "telemetry",
     "net",
