@@ -63,10 +63,8 @@ pub enum ApiError {
     ForeignHost,
     #[error("the request could not be read as HTTP")]
     MalformedHead,
-    #[error("the headers of the request are too large or too many")]
+    #[error("the address and headers of the request are too large, or too many")]
     HeadTooLarge,
-    #[error("the address of the request is too long")]
-    UriTooLong,
     #[error("the head of the request did not arrive in time")]
     HeadTimeout,
     #[error("all connections are taken; try again")]
@@ -139,7 +137,6 @@ impl ApiError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } | Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::ForeignOrigin | Self::ForeignHost => StatusCode::FORBIDDEN,
             Self::ConnectionsFull | Self::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodiesOfClient => StatusCode::TOO_MANY_REQUESTS,
@@ -230,7 +227,6 @@ impl ApiError {
             Self::NotJsonType => "unsupported_media_type",
             Self::MalformedHead => "malformed_request",
             Self::HeadTooLarge => "headers_too_large",
-            Self::UriTooLong => "uri_too_long",
             Self::HeadTimeout => "head_timeout",
             Self::ConnectionsFull => "connections_full",
             Self::BodiesFull => "bodies_full",

@@ -36,9 +36,8 @@ pub(super) fn failure(
     activity: &Activity,
 ) -> Option<ApiError> {
     match wire.withheld() {
-        Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => Some(ApiError::HeadTooLarge),
-        Some(StatusCode::URI_TOO_LONG) => Some(ApiError::UriTooLong),
-        Some(_) => Some(ApiError::MalformedHead),
+        Some(StatusCode::BAD_REQUEST) => Some(ApiError::MalformedHead),
+        Some(_) => Some(ApiError::HeadTooLarge),
         None => {
             let is_late = error.downcast_ref().is_some_and(hyper::Error::is_timeout);
             // A client that has sent nothing expects nothing.

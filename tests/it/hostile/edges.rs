@@ -62,7 +62,11 @@ async fn a_head_that_cannot_be_read_is_refused_like_any_other_request() {
             431,
             "headers_too_large",
         ),
-        (format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(65_600)), 414, "uri_too_long"),
+        (
+            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(65_600)),
+            431,
+            "headers_too_large",
+        ),
     ];
     for (head, status, code) in heads {
         // First on its connection, and after a request that was answered.
@@ -82,7 +86,7 @@ async fn a_head_that_cannot_be_read_is_refused_like_any_other_request() {
             assert_eq!(error["error"]["type"], "invalid_request_error");
         }
     }
-    let counted = "wattgate_http_requests_total{path=\"unknown\",status=\"431\"} 6";
+    let counted = "wattgate_http_requests_total{path=\"unknown\",status=\"431\"} 9";
     assert!(app.get("/metrics").await.text.contains(counted));
 }
 
