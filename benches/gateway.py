@@ -35,6 +35,8 @@ import sys
 import tempfile
 import time
 
+from process import Process
+
 HERE = pathlib.Path(__file__).resolve().parent
 CONNECTIONS = 16
 LATENCY_MS = 20
@@ -169,65 +171,26 @@ while True: time.sleep(3600)
 """
 
 
-class Target:
+class Target(Process):
     """A server on loopback, and the processes below it."""
 
     def __init__(self, name, command, port, folder, path=CHAT, model="auto", environment=None):
-        self.name, self.port, self.path, self.model = name, port, path, model
-        self.log = folder / f"{name}.log"
-        with self.log.open("wb") as log:
-            environment = {**os.environ, **(environment or {})}
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        super().__init__(name, command, folder / f"{name}.log", environment)
+        self.port, self.path, self.model = port, path, model
 
     def wait_until_ready(self):
-        deadline = time.monotonic() + READY_WITHIN_S
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                self.fail(f"ended with status {self.process.returncode} before it listened")
-            self.find_port()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
-            time.sleep(0.1)
-        self.fail(f"did not listen within {READY_WITHIN_S} s")
+        self.wait_until(self.listens, READY_WITHIN_S)
+
+    def listens(self):
+        self.find_port()
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
 
     def find_port(self):
         if self.port == 0:
             said = self.log.read_text(errors="replace").rpartition("listening on http://")[2]
             digits = said.strip().rpartition(":")[2].strip("/")
             self.port = int(digits) if digits.isdigit() else 0
-
-    def fail(self, what):
-        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-        raise SystemExit(f"{self.name} {what}. The end of its log:\n{tail}")
-
-    def processes(self):
-        found, new = [], [self.process.pid]
-        while new:
-            found += new
-            below = [child for pid in new for child in pathlib.Path(f"/proc/{pid}/task").glob("*/children")]
-            new = [int(pid) for children in below for pid in read(children).split()]
-        return found
-
-    def cpu_s(self):
-        nanoseconds = 0
-        for pid in self.processes():
-            for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"):
-                nanoseconds += int((read(stat).split() or [0])[0])
-        return nanoseconds / 1e9
-
-    def rss_mib(self):
-        total = 0
-        for pid in self.processes():
-            lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-        return total / 1024
-
-    def stop(self):
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
 
 
 class Bench:
@@ -361,13 +324,6 @@ class Bench:
 
 def tool(name):
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-
-
-def read(path):
-    """The text of a file in /proc; empty if its thread has ended since it was listed."""
-    with contextlib.suppress(OSError):
-        return path.read_text()
-    return ""
 
 
 def free_port():

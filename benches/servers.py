@@ -1,15 +1,14 @@
 """Starts the servers of the engine's benchmarks with the same flags, and asks them."""
 
-import contextlib
 import dataclasses
 import http.client
 import json
-import os
 import pathlib
 import re
 import socket
-import subprocess
 import time
+
+from process import Process
 
 SLOTS = 16
 CONTEXT = 2560
@@ -17,7 +16,6 @@ BATCH = 512
 READY_WITHIN_S = 180
 ANSWER_WITHIN_S = 900
 SETTLED_WITHIN_S = 10
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclasses.dataclass
@@ -40,37 +38,26 @@ class Answer:
         return (self.tokens - 1) / (self.times[-1] - self.times[0])
 
 
-class Server:
+class Server(Process):
     """One server with an OpenAI API on loopback, and the processes below it."""
 
     def __init__(self, name, command, port, ready_path, steps, folder):
         """`steps` is the metric that counts the engine's steps."""
-        self.name, self.port, self.steps_metric = name, port, steps
-        self.log = pathlib.Path(folder) / f"{port}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        super().__init__(name, command, pathlib.Path(folder) / f"{port}.log")
+        self.port, self.steps_metric = port, steps
         try:
-            self.wait_until_ready(ready_path)
+            self.wait_until(lambda: self.status(ready_path) == 200, READY_WITHIN_S)
         except BaseException:
             self.stop()
             raise
 
-    def wait_until_ready(self, path):
-        deadline = time.monotonic() + READY_WITHIN_S
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                self.fail(f"ended with status {self.process.returncode} before it was ready")
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-                connection.request("GET", path)
-                if connection.getresponse().status == 200:
-                    return
-            time.sleep(0.1)
-        self.fail(f"was not ready within {READY_WITHIN_S} s")
-
-    def fail(self, what):
-        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-        raise SystemExit(f"{self.name} {what}. The end of its log:\n{tail}")
+    def status(self, path):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection.request("GET", path)
+        try:
+            return connection.getresponse().status
+        except http.client.HTTPException as error:
+            raise OSError from error
 
     def get(self, path):
         """The body of a page."""
@@ -134,32 +121,6 @@ class Server:
         """Steps of the engine so far."""
         found = re.search(rf"^{self.steps_metric}(?:\{{[^}}]*\}})? ([0-9.e+]+)$", self.get("/metrics"), re.MULTILINE)
         return int(float(found[1])) if found else 0
-
-    def processes(self):
-        # A child belongs to the thread that started it.
-        below = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [self.process.pid, *(int(pid) for children in below for pid in children.read_text().split())]
-
-    def cpu_s(self):
-        def ticks(pid):
-            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-            return int(fields[11]) + int(fields[12])
-
-        return sum(map(ticks, self.processes())) / TICKS_PER_S
-
-    def rss_mib(self):
-        def kib(pid):
-            lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-            return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-
-        return sum(map(kib, self.processes())) / 1024
-
-    def stop(self):
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(10)
-        self.process.kill()
-        self.process.wait()
 
 
 def user(text):

@@ -9,6 +9,7 @@ pub mod error;
 pub mod harness;
 pub mod idle_unloader;
 pub mod observe;
+mod operator_socket;
 pub mod pollers;
 pub mod wiring;
 
@@ -26,7 +27,7 @@ use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::Meter;
 use crate::http::config::Config as ServerConfig;
-use crate::http::server::{self, Listeners};
+use crate::http::server::{self, Listener, Listeners};
 use crate::http::state::Edge;
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
@@ -37,6 +38,7 @@ use crate::telemetry::Metrics;
 use crate::traffic::LogWriter;
 
 pub use error::AppError;
+use operator_socket::SocketFile;
 use pollers::Pollers;
 
 /// Longest time for engines to stop once clients are disconnected.
@@ -45,7 +47,10 @@ const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// A gateway that is ready to run.
 pub struct App {
     listeners: Listeners,
+    /// The file of the operator's socket.
+    socket_file: Option<SocketFile>,
     address: SocketAddr,
+    operator_address: Option<SocketAddr>,
     /// Bounds of connections.
     bounds: ServerConfig,
     edge: Edge,
@@ -71,7 +76,14 @@ impl App {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let listeners = Listeners { public: listener, operator };
+        let operator_address = operator.as_ref().and_then(|listener| listener.local_addr().ok());
+        let socket = config.admin.socket.as_deref().map(operator_socket::bind).transpose()?;
+        let (socket, socket_file) = socket.unzip();
+        let listeners = Listeners {
+            public: Listener::Tcp(listener),
+            operator: operator.map(Listener::Tcp),
+            socket: socket.map(Listener::Unix),
+        };
         let (log, sink) = LogWriter::start(&config.traffic.dir)?;
         let (mut meter, settlements) = Meter::start(&config.energy)?;
         let pollers = Pollers::start(meter.take_pollers());
@@ -108,7 +120,9 @@ impl App {
         let edge = edge::edge(&config, gateway);
         Ok(Self {
             listeners,
+            socket_file,
             address,
+            operator_address,
             bounds: ServerConfig {
                 max_connections: descriptors::connections(config.server.max_connections),
                 ..config.server.clone()
@@ -129,7 +143,7 @@ impl App {
 
     /// Where `/admin` and `/metrics` are, if not at the address.
     pub fn operator_address(&self) -> Option<SocketAddr> {
-        self.listeners.operator.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.operator_address
     }
 
     /// The shared state, for tests that look behind the API.
@@ -147,6 +161,7 @@ impl App {
             stop_server.cancel();
         };
         tokio::join!(serving, stopping);
+        drop(self.socket_file);
         stop_engines.cancel();
         if tokio::time::timeout(ENGINE_STOP_DEADLINE, drain(&mut engines)).await.is_err() {
             tracing::warn!("an engine did not stop in time; killed");

@@ -16,6 +16,7 @@ pub mod messages;
 pub mod operator;
 pub mod origin;
 pub mod paths;
+pub mod peer;
 pub mod receipt;
 pub mod reply;
 pub mod responses;

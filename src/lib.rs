@@ -10,6 +10,7 @@ pub mod page;
 pub mod files;
 pub mod locality;
 pub mod shares;
+pub mod offload;
 pub mod openai;
 pub mod telemetry;
 pub mod net;

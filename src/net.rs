@@ -4,6 +4,7 @@
 //! Sends nothing itself.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -23,6 +24,8 @@ pub struct ClientOptions {
     pub idle_connections_per_host: Option<usize>,
     /// Sent with every request.
     pub headers: HeaderMap,
+    /// Connect to this Unix socket, whatever the URL's host is.
+    pub unix_socket: Option<PathBuf>,
     /// Ignore the proxy settings of the environment.
     pub bypass_proxy: bool,
 }
@@ -50,6 +53,9 @@ pub fn client(url: &Url, options: ClientOptions) -> reqwest::Result<Client> {
     }
     if let Some(connections) = options.idle_connections_per_host {
         builder = builder.pool_max_idle_per_host(connections);
+    }
+    if let Some(path) = options.unix_socket {
+        builder = builder.unix_socket(path);
     }
     // Plain HTTP needs no trust roots, and loading them fails in a container without any.
     if url.scheme() == "http" {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::backends::cloud::SetupError;
 use crate::energy::MeterError;
@@ -12,6 +13,8 @@ use crate::traffic::StartError;
 pub enum AppError {
     #[error("cannot listen on {address}: {source}{hint}")]
     Listen { address: SocketAddr, source: io::Error, hint: &'static str },
+    #[error("cannot listen on {}: {source}", .path.display())]
+    Socket { path: PathBuf, source: io::Error },
     #[error("cannot write the traffic log: {0}")]
     TrafficLog(#[from] StartError),
     #[error(transparent)]

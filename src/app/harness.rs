@@ -53,6 +53,9 @@ pub async fn with_gateway<T, E: From<HarnessError>>(
 fn with_one_model(config: &Config, model: &str, out: &Path) -> Config {
     let mut config = config.clone();
     config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    // The addresses of the operator are another gateway's.
+    config.server.admin_listen = None;
+    config.admin.socket = None;
     config.traffic.dir = out.join("traffic");
     config.traffic.prompts = PromptStorage::Off;
     config.models.retain(|name, _| name == model);

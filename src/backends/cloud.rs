@@ -43,6 +43,7 @@ use self::transport::{Response, Target, Transport};
 use super::backend::{
     Backend, BackendError, ErrorKind, Event, EventStream, Health, Job, RequestFault,
 };
+use crate::offload;
 use crate::openai::Request;
 use crate::shares::{Client, Refusal as NoShare, Share, Shares, Taken};
 
@@ -91,7 +92,7 @@ impl CloudBackend {
         };
         Ok(Self(Arc::new(Upstream {
             transport: Transport::new(&endpoints.chat, &config)?,
-            model: config.model.clone().unwrap_or_else(|| name.to_string()),
+            model: config.model.as_deref().map_or_else(|| Arc::clone(&name), Arc::from),
             name,
             targets,
             key: key.cloned(),
@@ -141,7 +142,7 @@ impl Backend for CloudBackend {
 struct Upstream {
     name: Arc<str>,
     /// What the upstream calls the model.
-    model: String,
+    model: Arc<str>,
     config: Config,
     targets: Targets,
     key: Option<ApiKey>,
@@ -206,7 +207,11 @@ impl Upstream {
     }
 
     async fn post(&self, job: &Job, usage: StreamUsage) -> Result<Response, ErrorKind> {
-        let body = request::rewrite(&job.body, &self.model, usage)
+        let (body, model) = (job.body.clone(), Arc::clone(&self.model));
+        let rewrite = move || request::rewrite(&body, &model, usage);
+        let rewritten = offload::run(job.body.len(), rewrite).await;
+        let body = rewritten
+            .ok_or_else(|| ErrorKind::Unavailable("its request could not be written".into()))?
             .map_err(|error| RequestFault::new(error.to_string(), None, None).of_request())?;
         let streams = usage != StreamUsage::NotStreamed;
         let accept = if streams { "text/event-stream" } else { "application/json" };

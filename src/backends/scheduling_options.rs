@@ -11,8 +11,7 @@ pub struct SchedulingOptions {
     pub priority: Priority,
     /// The time after which the answer is useless, finished or not.
     pub deadline: Option<MonotonicNs>,
-    /// For the places it may hold; engines do not see it.
-    #[serde(skip)]
+    /// For the places that it may hold, and its turn among those that wait.
     pub client: Client,
 }
 

@@ -5,6 +5,7 @@
 
 mod energy;
 mod ready;
+mod sandbox;
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
+use self::sandbox::SandboxReport;
 use super::config_args::ConfigArgs;
 use super::configured_model::{origin, readiness, route};
 use super::console::{note, say};
@@ -46,6 +48,9 @@ struct Report<'a> {
     ok: bool,
     problems: Vec<&'a Problem>,
     warnings: Vec<String>,
+    /// Of the engines; absent without local models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<SandboxReport>,
 }
 
 /// Runs the command and returns its exit code.
@@ -89,28 +94,8 @@ fn report<'a>(args: &CheckArgs, loaded: &'a Result<Config, Problems>) -> Report<
         ok: loaded.is_ok(),
         problems,
         warnings: warnings.iter().map(ToString::to_string).collect(),
+        sandbox: loaded.as_ref().ok().and_then(SandboxReport::of),
     }
-}
-
-/// What holds of the engines' sandbox on this machine; `None` without local models.
-#[cfg(feature = "llama")]
-fn sandbox(config: &Config) -> Option<String> {
-    use crate::backends::llama::{Sandbox, sandbox};
-    let is_local = |model: &config::Model| matches!(model.engine, config::Engine::Llama(_));
-    let hold = sandbox::available();
-    match config.engines.sandbox {
-        _ if !config.models.values().any(is_local) => None,
-        Sandbox::Off => Some("off".to_owned()),
-        Sandbox::Required if !hold.is_whole() => {
-            Some(format!("{hold}; it is required to be whole, so no local model will load"))
-        }
-        Sandbox::Auto | Sandbox::Required => Some(hold.to_string()),
-    }
-}
-
-#[cfg(not(feature = "llama"))]
-fn sandbox(_: &Config) -> Option<String> {
-    None
 }
 
 fn summary(config: &Config, file: &str) -> String {
@@ -128,11 +113,11 @@ fn summary(config: &Config, file: &str) -> String {
         config.routing.default_policy,
         table.trim_fmt(),
     );
-    if let Some(sandbox) = sandbox(config) {
-        let _ = write!(text, "\nsandbox of the engines: {sandbox}");
+    if let Some(sandbox) = SandboxReport::of(config) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n{sandbox}");
     }
     for warning in config::warnings(config) {
-        // Writing to a string cannot fail.
         let _ = write!(text, "\nwarning: {warning}");
     }
     text

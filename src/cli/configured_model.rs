@@ -1,5 +1,6 @@
 //! A configured model in a few words, for `check` and `models list`.
 
+use crate::backends::cloud;
 use crate::config::{self, Config, Engine, Model};
 use crate::models::{FileState, Source, file_state};
 use crate::routing::Route;
@@ -38,11 +39,21 @@ pub(super) fn readiness(config: &Config, model: &Model) -> String {
                 Err(error) => format!("unreadable: {error}"),
             }
         }
-        Engine::Openai(openai) => match &openai.api_key_env {
-            Some(variable) if config::is_set(variable) => format!("{variable} is set"),
-            Some(variable) => format!("{variable} is not set"),
-            None => "needs no key".into(),
-        },
+        Engine::Openai(openai) => {
+            let (first, others) = openai.resolved();
+            let mut states: Vec<String> =
+                std::iter::once(&first).chain(&others).map(key_state).collect();
+            states.dedup();
+            states.join(", ")
+        }
+    }
+}
+
+fn key_state(deployment: &cloud::Config) -> String {
+    match &deployment.api_key_env {
+        Some(variable) if config::is_set(variable) => format!("{variable} is set"),
+        Some(variable) => format!("{variable} is not set"),
+        None => "needs no key".into(),
     }
 }
 

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use super::config_args::ConfigArgs;
 use super::console::{refuse, say};
 use super::exit::BAD_INPUT;
+use super::running_gateway::Listen;
 use super::table::plain;
 use crate::config::Config;
 use crate::train::versions::{Versions, VersionsError};
@@ -100,7 +101,7 @@ fn finish(
     match changed {
         Ok(number) => {
             say(&format!("version {number} serves: {}", versions.path(number).display()));
-            notify::reload(config.server.admin_listen.unwrap_or(config.server.listen))
+            notify::reload(&Listen::for_orders(config))
         }
         Err(error @ VersionsError::Io { .. }) => Err(error.into()),
         Err(error) => Ok(refuse(&error.to_string())),

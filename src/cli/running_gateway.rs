@@ -1,10 +1,13 @@
 //! Requests to the gateway that already runs on this machine.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::{Method, Url};
 
+use crate::config::Config;
 use crate::net::{self, ClientOptions};
 
 /// Reply of the gateway.
@@ -13,15 +16,46 @@ pub(super) struct Reply {
     pub(super) text: String,
 }
 
+/// Where the gateway listens.
+#[derive(Clone, Debug)]
+pub(super) enum Listen {
+    Address(SocketAddr),
+    Socket(PathBuf),
+}
+
+impl Listen {
+    /// Where `/admin` is.
+    pub(super) fn for_orders(config: &Config) -> Self {
+        let server = &config.server;
+        match &config.admin.socket {
+            Some(path) => Self::Socket(path.clone()),
+            None => Self::Address(server.admin_listen.unwrap_or(server.listen)),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// Sends an empty request to the gateway that listens on `listen`. Blocks for `timeout` at most.
 pub(super) fn send(
     method: Method,
-    listen: SocketAddr,
+    listen: &Listen,
     path: &str,
     timeout: Duration,
 ) -> anyhow::Result<Result<Reply, reqwest::Error>> {
-    let url = Url::parse(&format!("http://{}{path}", reachable(listen)))?;
-    let options = ClientOptions { timeout: Some(timeout), ..ClientOptions::default() };
+    let (host, unix_socket) = match listen {
+        Listen::Address(address) => (reachable(*address).to_string(), None),
+        Listen::Socket(path) => ("localhost".to_owned(), Some(path.clone())),
+    };
+    let url = Url::parse(&format!("http://{host}{path}"))?;
+    let options = ClientOptions { timeout: Some(timeout), unix_socket, ..ClientOptions::default() };
     let request = net::client(&url, options)?.request(method, url);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async {

@@ -11,6 +11,7 @@ use crate::validate::{Diagnostics, Validate};
 impl Validate for Config {
     fn validate(&self, out: &mut Diagnostics) {
         out.table("server", &self.server);
+        out.table("admin", &self.admin);
         out.table("engines", &self.engines);
         out.table("energy", &self.energy);
         out.table("judge", &self.judge);

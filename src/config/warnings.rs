@@ -30,7 +30,12 @@ pub enum Warning {
     /// The model's file cannot be read.
     Unreadable { model: String, error: String },
     /// The environment variable of the API key is not set, or empty.
-    NoKey { model: String, variable: String },
+    NoKey {
+        model: String,
+        /// Which of its deployments, if there are several.
+        deployment: Option<String>,
+        variable: String,
+    },
     /// `routing.router` is not a directory.
     NoRouter { path: PathBuf },
     /// `energy.profile` cannot be used.
@@ -60,9 +65,13 @@ impl fmt::Display for Warning {
             Self::Unreadable { model, error } => {
                 write!(f, "{model}: model file cannot be read: {error}")
             }
-            Self::NoKey { model, variable } => {
+            Self::NoKey { model, deployment: None, variable } => {
                 write!(f, "{model} is inactive: the environment variable {variable} is not set")
             }
+            Self::NoKey { model, deployment: Some(deployment), variable } => write!(
+                f,
+                "{model}: deployment {deployment} is inactive: the environment variable {variable} is not set"
+            ),
             Self::NoRouter { path } => {
                 write!(f, "routing.router: {} is not a directory", path.display())
             }
@@ -83,7 +92,7 @@ impl fmt::Display for Warning {
 pub fn warnings(config: &Config) -> Vec<Warning> {
     let router = config.routing.router.iter().filter(|path| !path.is_dir());
     let router = router.map(|path| Warning::NoRouter { path: path.clone() });
-    let models = config.models.iter().filter_map(|(name, model)| {
+    let files = config.models.iter().filter_map(|(name, model)| {
         let model_name = name.clone();
         match &model.engine {
             Engine::Llama(llama) => {
@@ -102,13 +111,29 @@ pub fn warnings(config: &Config) -> Vec<Warning> {
                     }
                 }
             }
-            Engine::Openai(openai) => {
-                let variable = openai.api_key_env.as_ref().filter(|name| !is_set(name))?;
-                Some(Warning::NoKey { model: model_name, variable: variable.clone() })
-            }
+            Engine::Openai(_) => None,
         }
     });
-    router.chain(start_warnings(config)).chain(models).chain(adapters(config)).collect()
+    let warnings = router.chain(start_warnings(config)).chain(files);
+    warnings.chain(keys(config)).chain(adapters(config)).collect()
+}
+
+/// Keys of all deployments that are not set.
+fn keys(config: &Config) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (name, model) in &config.models {
+        let Engine::Openai(openai) = &model.engine else { continue };
+        let (first, others) = openai.resolved();
+        let is_alone = others.is_empty();
+        for deployment in std::iter::once(first).chain(others) {
+            if let Some(variable) = deployment.api_key_env.as_ref().filter(|name| !is_set(name)) {
+                let (model, variable) = (name.clone(), variable.clone());
+                let deployment = (!is_alone).then(|| deployment.deployment_name());
+                warnings.push(Warning::NoKey { model, deployment, variable });
+            }
+        }
+    }
+    warnings
 }
 
 /// Warnings that the gateway logs when it starts: about the energy profile and the traffic log.

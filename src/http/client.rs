@@ -1,14 +1,15 @@
 //! Who sends a request, for what clients share: the peer's address, and its API key.
 //!
-//! Neither `user` nor a forwarded address counts: a client could invent them. Keys are hashed with
-//! a key of this process.
+//! Neither `user` nor a forwarded address counts: a client could invent them. Both parts are hashes
+//! with a key of this process, so that they say nothing elsewhere.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::peer::Peer;
 use crate::shares::Client;
 
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -20,13 +21,16 @@ const ANTHROPIC_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const HOST_BITS: u32 = 64;
 
 /// The client of a connection, before any request.
-pub fn of_peer(peer: SocketAddr) -> Client {
-    let network = match peer.ip().to_canonical() {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) if address.is_loopback() => address.to_bits(),
-        IpAddr::V6(address) => address.to_bits() >> HOST_BITS << HOST_BITS,
+pub fn of_peer(peer: Peer) -> Client {
+    let network = match peer {
+        Peer::Operator => None,
+        Peer::Address(address) => Some(match address.ip().to_canonical() {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) if address.is_loopback() => address.to_bits(),
+            IpAddr::V6(address) => address.to_bits() >> HOST_BITS << HOST_BITS,
+        }),
     };
-    Client { network, key: None }
+    Client { network: HASHER.hash_one(network), key: None }
 }
 
 /// What a request shows of its client's key: OpenAI's header, or Anthropic's.
@@ -36,7 +40,7 @@ pub fn credentials(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// The client of a request.
-pub fn of_request(peer: SocketAddr, headers: &HeaderMap) -> Client {
+pub fn of_request(peer: Peer, headers: &HeaderMap) -> Client {
     let key = credentials(headers).map(|key| HASHER.hash_one(key));
     Client { key, ..of_peer(peer) }
 }
@@ -47,20 +51,21 @@ mod tests {
 
     #[test]
     fn addresses_and_keys_tell_clients_apart() {
-        let peer = |text: &str| of_peer(text.parse().unwrap());
+        let address = |text: &str| Peer::Address(text.parse().unwrap());
+        let peer = |text: &str| of_peer(address(text));
         assert_eq!(peer("10.0.0.1:5"), peer("[::ffff:10.0.0.1]:6"));
         assert_ne!(peer("10.0.0.1:5"), peer("10.0.0.2:5"));
         assert_eq!(peer("[2001:db8::1]:5"), peer("[2001:db8::2:3]:5"));
         assert_ne!(peer("[2001:db8::1]:5"), peer("[2001:db8:0:1::1]:5"));
         let with = |key: &str| {
             let headers = [(header::AUTHORIZATION, key.parse().unwrap())];
-            of_request("10.0.0.1:5".parse().unwrap(), &headers.into_iter().collect())
+            of_request(address("10.0.0.1:5"), &headers.into_iter().collect())
         };
         assert_eq!(with("Bearer a"), with("Bearer a"));
         assert_ne!(with("Bearer a"), with("Bearer b"));
         let anthropic = |key: &str| {
             let headers = [(ANTHROPIC_KEY, key.parse().unwrap())];
-            of_request("10.0.0.1:5".parse().unwrap(), &headers.into_iter().collect())
+            of_request(address("10.0.0.1:5"), &headers.into_iter().collect())
         };
         assert_eq!(anthropic("a"), anthropic("a"));
         assert_ne!(anthropic("a"), anthropic("b"));

@@ -1,6 +1,7 @@
 //! Settings of the HTTP server.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -78,15 +79,38 @@ impl Default for Config {
     }
 }
 
+/// The kernels' limits are 108 bytes (Linux) and 104 (macOS), with a final zero; the socket has a
+/// longer name for a moment.
+const SOCKET_PATH_BYTES_MAX: usize = 100;
+
 /// `[admin]`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// Whether other machines may use `/admin`. Default false: only connections from this machine.
     pub allow_remote: bool,
+    /// Path of a Unix socket for `/admin`, which is then nowhere else, and `/metrics`; private to
+    /// the user of the gateway. Default none.
+    pub socket: Option<PathBuf>,
     /// Environment variable of the key that opens `/admin` to whom is not on this machine. Default
     /// none.
     pub key_env: Option<String>,
+}
+
+impl Validate for AdminConfig {
+    fn validate(&self, out: &mut Diagnostics) {
+        let Some(socket) = &self.socket else { return };
+        let length = socket.as_os_str().len();
+        let fits = (1..=SOCKET_PATH_BYTES_MAX).contains(&length);
+        out.rule("socket", fits, "must be a path of at most 100 bytes");
+        // They would open what is not there.
+        let is_alone = !self.allow_remote && self.key_env.is_none();
+        out.rule(
+            "socket",
+            is_alone,
+            "cannot be combined with allow_remote or key_env: /admin is at the socket only",
+        );
+    }
 }
 
 impl Validate for Config {

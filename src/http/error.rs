@@ -61,6 +61,12 @@ pub enum ApiError {
         "the gateway is not called by this name; `[server] hosts` lists the names of its Host header"
     )]
     ForeignHost,
+    #[error("the request could not be read as HTTP")]
+    MalformedHead,
+    #[error("the address and headers of the request are too large, or too many")]
+    HeadTooLarge,
+    #[error("the head of the request did not arrive in time")]
+    HeadTimeout,
     #[error("all connections are taken; try again")]
     ConnectionsFull,
     #[error("too many bytes of request bodies are in memory; try again")]
@@ -124,11 +130,13 @@ impl ApiError {
             | Self::Undecodable
             | Self::InvalidHost(_)
             | Self::UnknownPreviousResponse(_)
+            | Self::MalformedHead
             | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
             Self::NoWebSockets => StatusCode::UPGRADE_REQUIRED,
             Self::UnknownEncoding(_) | Self::NotJsonType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout { .. } | Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ForeignOrigin | Self::ForeignHost => StatusCode::FORBIDDEN,
             Self::ConnectionsFull | Self::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodiesOfClient => StatusCode::TOO_MANY_REQUESTS,
@@ -217,6 +225,9 @@ impl ApiError {
             Self::ForeignHost => "host_not_allowed",
             Self::InvalidHost(_) => "invalid_host",
             Self::NotJsonType => "unsupported_media_type",
+            Self::MalformedHead => "malformed_request",
+            Self::HeadTooLarge => "headers_too_large",
+            Self::HeadTimeout => "head_timeout",
             Self::ConnectionsFull => "connections_full",
             Self::BodiesFull => "bodies_full",
             Self::BodiesOfClient => "client_share",

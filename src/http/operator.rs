@@ -1,9 +1,7 @@
 //! Who may give orders to `/admin`, and how.
 //!
-//! This machine may, and who has the operator's key. Behind a proxy every peer looks local, so a
-//! request that shows any trace of one needs the key.
-
-use std::net::SocketAddr;
+//! This machine may, who has the operator's key, and who may open the operator's socket. Behind a
+//! proxy every peer looks local, so a request that shows any trace of one needs the key.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
@@ -11,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 use super::host::is_local_name;
+use super::peer::Peer;
 
 /// Who may give orders.
 #[derive(Clone, Debug, Default)]
@@ -26,14 +25,15 @@ impl OperatorAccess {
     }
 
     /// Refuses an order that does not come from this machine and has no key.
-    pub fn check(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub fn check(&self, peer: Peer, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Peer::Address(peer) = peer else { return Ok(()) };
         let proxied = headers.keys().any(|name| is_of_proxies(name.as_str()));
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let local = peer.ip().to_canonical().is_loopback() && host.is_none_or(is_local_name);
         if self.has_key(headers) || (!proxied && (local || self.allow_remote)) {
             return Ok(());
         }
-        let message = "/admin is for this machine, and through proxies for the key of [admin] key_env; \
+        let message = "/admin is for this machine, and through proxies for the key of [admin] key_env or over [admin] socket; \
              [admin] allow_remote = true opens it to other machines that are no proxies";
         Err(ApiError::Admin {
             status: StatusCode::FORBIDDEN,
@@ -101,7 +101,7 @@ mod tests {
     fn allowed(access: &OperatorAccess, peer: &str, headers: &[(&'static str, &str)]) -> bool {
         let headers =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-        access.check(peer.parse().unwrap(), &headers.collect()).is_ok()
+        access.check(Peer::Address(peer.parse().unwrap()), &headers.collect()).is_ok()
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Method, Uri, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 use tower::ServiceBuilder;
@@ -31,8 +31,15 @@ use crate::serving::Gateway;
 const REFUSED_BODY_BYTES: usize = 1 << 20;
 const REFUSED_BODY_WAIT: Duration = Duration::from_millis(300);
 
-/// What clients use; with `/admin` and `/metrics` if these have no listener of their own.
-pub fn public(edge: Edge, with_operator_routes: bool) -> Router {
+/// The operator's routes that a listener has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OperatorRoutes {
+    pub metrics: bool,
+    pub admin: bool,
+}
+
+/// What clients use, with the operator's routes that have no listener of their own.
+pub fn public(edge: Edge, with: OperatorRoutes) -> Router {
     let routes = Router::new()
         .route("/v1/chat/completions", post(openai::complete))
         .route("/v1/completions", post(openai::complete_prompt))
@@ -46,8 +53,8 @@ pub fn public(edge: Edge, with_operator_routes: bool) -> Router {
         .route("/v1/models/{*id}", get(models::model))
         .route("/v1/requests/{id}", get(requests::request))
         .merge(responses_routes())
-        .merge(health_routes());
-    let routes = if with_operator_routes { routes.merge(operator_routes()) } else { routes };
+        .merge(health_routes())
+        .merge(with.routes());
     finish(routes, edge)
 }
 
@@ -60,26 +67,35 @@ fn responses_routes() -> Router<Edge> {
         .route("/v1/responses/{id}/input_items", get(responses::input_items))
 }
 
-/// What a connection beyond the limit gets, counted and logged like any other reply.
+/// Replies to requests that no route gets to see, counted and logged like any other. The failure is
+/// an extension of the request.
 pub fn refusal(gateway: Arc<Gateway>) -> Router {
-    let refuse = async |body: Body| {
+    let refuse = async |Extension(failure): Extension<ApiError>, body: Body| {
         // A reply to a client that is still sending could be lost.
         let _ = timeout(REFUSED_BODY_WAIT, Limited::new(body, REFUSED_BODY_BYTES).collect()).await;
-        ([(header::CONNECTION, "close")], ApiError::ConnectionsFull)
+        ([(header::CONNECTION, "close")], failure)
     };
     Router::new().fallback(refuse).layer(from_fn_with_state(gateway, observe))
 }
 
 /// What the operator uses.
-pub fn operator(edge: Edge) -> Router {
-    finish(operator_routes().merge(health_routes()), edge)
+pub fn operator(edge: Edge, what: OperatorRoutes) -> Router {
+    finish(what.routes().merge(health_routes()), edge)
 }
 
-fn operator_routes() -> Router<Edge> {
-    Router::new()
-        .route("/admin/models/{*order}", post(admin::order))
-        .route("/admin/router/reload", post(admin::reload))
-        .route("/metrics", get(metrics::metrics))
+impl OperatorRoutes {
+    fn routes(self) -> Router<Edge> {
+        let mut routes = Router::new();
+        if self.metrics {
+            routes = routes.route("/metrics", get(metrics::metrics));
+        }
+        if self.admin {
+            routes = routes
+                .route("/admin/models/{*order}", post(admin::order))
+                .route("/admin/router/reload", post(admin::reload));
+        }
+        routes
+    }
 }
 
 fn health_routes() -> Router<Edge> {

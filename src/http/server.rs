@@ -7,7 +7,9 @@
 mod activity;
 mod connection;
 mod half_closed;
+mod listener;
 mod places;
+mod unreadable;
 mod watched_body;
 mod watched_io;
 
@@ -16,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -26,7 +27,7 @@ use self::activity::Patience;
 use self::connection::{Answering, Bounds};
 use self::places::Places;
 use super::config::Config;
-use super::routes;
+use super::routes::{self, OperatorRoutes};
 use super::state::Edge;
 use crate::shares::Share;
 
@@ -47,11 +48,15 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause after a failed accept: the process is out of file descriptors, which only time frees.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The bound ports.
+pub use listener::Listener;
+
+/// The bound addresses.
 pub struct Listeners {
-    pub public: TcpListener,
+    pub public: Listener,
     /// For `/admin` and `/metrics`; `None` where they are served with the rest.
-    pub operator: Option<TcpListener>,
+    pub operator: Option<Listener>,
+    /// For `/admin`, which is then nowhere else, and `/metrics`.
+    pub socket: Option<Listener>,
 }
 
 /// Bounds of all connections of a listener.
@@ -77,21 +82,25 @@ pub async fn serve(listeners: Listeners, edge: Edge, config: &Config, stop: &Can
         },
         grace: Duration::from_millis(config.shutdown_grace_ms),
     };
-    let Listeners { public, operator } = listeners;
+    let Listeners { public, operator, socket } = listeners;
     let refusal = routes::refusal(Arc::clone(&edge.gateway));
-    let public_routes = routes::public(edge.clone(), operator.is_none());
+    let network = OperatorRoutes { metrics: true, admin: socket.is_none() };
+    let with_clients = if operator.is_none() { network } else { OperatorRoutes::default() };
+    let public_routes = routes::public(edge.clone(), with_clients);
     let clients = run(public, limits, public_routes, refusal.clone(), stop);
-    let operators = async {
-        if let Some(listener) = operator {
-            let limits = Limits { connections: OPERATOR_CONNECTIONS, ..limits };
-            run(listener, limits, routes::operator(edge), refusal, stop).await;
+    let limits = Limits { connections: OPERATOR_CONNECTIONS, ..limits };
+    let of_operator = async |listener: Option<Listener>, what| {
+        if let Some(listener) = listener {
+            let routes = routes::operator(edge.clone(), what);
+            run(listener, limits, routes, refusal.clone(), stop).await;
         }
     };
-    tokio::join!(clients, operators);
+    let all = OperatorRoutes { metrics: true, admin: true };
+    tokio::join!(clients, of_operator(operator, network), of_operator(socket, all));
 }
 
 async fn run(
-    listener: TcpListener,
+    listener: Listener,
     limits: Limits,
     routes: Router,
     refusal: Router,
@@ -110,10 +119,6 @@ async fn run(
         tokio::select! {
             accepted = accepted => match accepted {
                 Ok((spare, (stream, peer))) => {
-                    // Chunks are small and must leave at once.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(error = %error, "TCP_NODELAY could not be set");
-                    }
                     let crowded = margin.available_permits() < MARGIN / 2;
                     let wait = if crowded { Duration::ZERO } else { PLACE_WAIT };
                     let (routes, refusal) = (routes.clone(), refusal.clone());

@@ -129,8 +129,7 @@ fn ask_in_order(record: &Record, candidates: &[Candidate], rule: &Rule) -> Simul
     let decision = decide(&record.features, candidates, rule);
     let attempts = &record.receipt.attempts;
     let mut metered = None;
-    for index in decision.ranked {
-        let candidate = &decision.evaluated[index].candidate;
+    for candidate in decision.ranked_candidates() {
         let place = attempts.iter().position(|attempt| attempt.model == candidate.model);
         let (logged, answers, ended) = match place.map(|place| (place, &attempts[place])) {
             None => (false, true, true),

@@ -27,9 +27,10 @@ pub struct EvaluatedCandidate {
 /// The outcome of a decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Indices into `evaluated` of the models that may answer, best first; all but the first are
-    /// fallbacks.
-    pub ranked: Vec<usize>,
+    /// The models that may answer, best first; all but the first are fallbacks. Indices into
+    /// `evaluated` of this very decision, which cannot name a model that it does not hold; they
+    /// never leave it. Everything outside goes by names.
+    ranked: Vec<usize>,
     /// Every candidate in the order given, with its exclusion if it has one.
     pub evaluated: Arc<[EvaluatedCandidate]>,
     pub reason: Reason,

@@ -91,7 +91,7 @@ impl Router {
             fingerprint.as_ref().map_or(0, |own| known.cached_tokens(model, own))
         })?;
         let mut decision = decide(&features, &candidates, &rule);
-        if decision.ranked.is_empty() {
+        if decision.chosen().is_none() {
             // Leaving turns out is the last resort: only when no model can take the whole
             // conversation.
             snapshot.lift_context_limits(&mut candidates);

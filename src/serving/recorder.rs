@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::receipts::totals::Totals;
 use crate::backends::{ErrorKind, Event};
 use crate::openai::Usage;
+use crate::traffic::lookup::arrival_ms;
 use crate::traffic::record::RECORD_VERSION;
 use crate::traffic::{Attempt, AttemptOutcome, Outcome, Prompt, Receipt, Record, Timings};
 use crate::units::{AttemptId, Dollars, unix_ms};
@@ -39,8 +40,8 @@ impl RequestRecorder {
     /// Starts the clock; `deciding` has passed since arrival.
     pub fn start(request_id: Arc<str>, deciding: Duration) -> Self {
         Self {
+            unix_ms: arrival_ms(&request_id).unwrap_or_else(unix_ms),
             request_id,
-            unix_ms: unix_ms(),
             arrived: Instant::now().checked_sub(deciding).unwrap_or_else(Instant::now),
             decision_ms: deciding.as_secs_f64() * 1e3,
             attempts: Vec::new(),

@@ -3,6 +3,9 @@
 //! Upstreams and chat templates repeat parts of a request in their complaints. The client may read
 //! them; the log must not hold prompts.
 
+use std::collections::{HashMap, HashSet};
+
+use memchr::memmem;
 use serde_json::Value;
 
 /// Bytes that a message and a text of the request share by chance at most: longer runs are quotes.
@@ -23,10 +26,9 @@ pub fn without_quotes(message: &str, body: &[u8]) -> Option<String> {
         return None;
     }
     let body: Value = serde_json::from_slice(body).ok()?;
-    let mut quoted = vec![false; message.len()];
-    let mut mark = |text: &str| mark(message, text, &mut quoted);
-    each_text(&body, &mut mark);
-    Some(rest(message, &quoted))
+    let mut quotes = Quotes::new(message);
+    each_text(&body, &mut |text| quotes.mark(text));
+    Some(rest(message, &quotes.quoted))
 }
 
 /// Calls `f` with every text of `value`, names of members included.
@@ -47,16 +49,51 @@ fn each_text(value: &Value, f: &mut impl FnMut(&str)) {
     }
 }
 
-/// Marks the bytes of `message` that quote `text`.
-fn mark(message: &str, text: &str, quoted: &mut [bool]) {
-    let (message, text) = (message.as_bytes(), text.trim().as_bytes());
-    let window = text.len().min(CHANCE_BYTES);
-    if window < WHOLE_BYTES_MIN {
-        return;
+/// What of a message stands in the request, too; found in one pass over each text.
+struct Quotes<'m> {
+    message: &'m [u8],
+    /// Where each run of [`CHANCE_BYTES`] stands that is not marked yet.
+    runs: HashMap<&'m [u8], Vec<usize>>,
+    /// Those that were looked for.
+    short_texts: HashSet<Vec<u8>>,
+    quoted: Vec<bool>,
+}
+
+impl<'m> Quotes<'m> {
+    fn new(message: &'m str) -> Self {
+        let message = message.as_bytes();
+        let mut runs: HashMap<_, Vec<usize>> = HashMap::new();
+        for (start, run) in message.windows(CHANCE_BYTES).enumerate() {
+            runs.entry(run).or_default().push(start);
+        }
+        Self { message, runs, short_texts: HashSet::new(), quoted: vec![false; message.len()] }
     }
-    for (start, part) in message.windows(window).enumerate() {
-        if memchr::memmem::find(text, part).is_some() {
-            quoted[start..start + window].fill(true);
+
+    /// Marks the bytes that quote `text`.
+    fn mark(&mut self, text: &str) {
+        let text = text.trim().as_bytes();
+        if text.len() < WHOLE_BYTES_MIN {
+            return;
+        }
+        if text.len() < CHANCE_BYTES {
+            return self.mark_short(text);
+        }
+        for run in text.windows(CHANCE_BYTES) {
+            for start in self.runs.remove(run).unwrap_or_default() {
+                self.quoted[start..start + CHANCE_BYTES].fill(true);
+            }
+        }
+    }
+
+    /// Marks every place of a text that is shorter than a run, once for equal texts.
+    fn mark_short(&mut self, text: &[u8]) {
+        if !self.short_texts.insert(text.to_owned()) {
+            return;
+        }
+        let mut from = 0;
+        while let Some(at) = memmem::find(&self.message[from..], text) {
+            self.quoted[from + at..from + at + text.len()].fill(true);
+            from += at + 1;
         }
     }
 }

@@ -1,14 +1,16 @@
 //! Whether a client may take more of what is shared. Pure.
 
-/// Who asks: an address and, behind it, a key.
+use serde::{Deserialize, Serialize};
+
+/// Who asks: an address and, behind it, a key, both as hashes that only this gateway can make.
 ///
 /// The gateway checks no key, so a client could invent a new one for each request: what clients of
 /// one address hold together is limited, too, though less.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Client {
-    /// The network address, or the network where one client has many addresses.
-    pub network: u128,
-    /// A hash of the API key; `None` without one.
+    /// Of the network address, or of the network where one client has many addresses.
+    pub network: u64,
+    /// Of the API key; `None` without one.
     pub key: Option<u64>,
 }
 

@@ -20,7 +20,7 @@ pub struct Shares {
 #[derive(Debug, Default)]
 struct Books {
     total: u64,
-    networks: HashMap<u128, u64>,
+    networks: HashMap<u64, u64>,
     clients: HashMap<Client, u64>,
 }
 

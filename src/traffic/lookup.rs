@@ -14,13 +14,18 @@ use crate::files::{self, FileError};
 /// A record's id is within the first bytes of its line.
 const HEAD_BYTES: usize = 128;
 
+/// When the request arrived, milliseconds since the Unix epoch, by its id. A record goes into the
+/// file of that day, wherever the clock stands by then.
+pub fn arrival_ms(id: &str) -> Option<u64> {
+    // Ids are UUIDs of version 7, made at arrival, and hold that time.
+    let (seconds, nanoseconds) = Uuid::try_parse(id).ok()?.get_timestamp()?.to_unix();
+    Some(seconds.saturating_mul(1000).saturating_add(u64::from(nanoseconds) / 1_000_000))
+}
+
 /// The record of the request, without annotations; `None` if the log does not hold it.
 pub fn find(dir: &Path, id: &str) -> Result<Option<Record>, FileError> {
-    // Ids are UUIDs of version 7, made at arrival, and hold that time.
-    let Some(made) = Uuid::try_parse(id).ok().and_then(|id| id.get_timestamp()) else {
-        return Ok(None);
-    };
-    let file = match files::open_read(&segment_path(dir, made.to_unix().0)) {
+    let Some(arrived_ms) = arrival_ms(id) else { return Ok(None) };
+    let file = match files::open_read(&segment_path(dir, arrived_ms / 1000)) {
         Ok(file) => file,
         Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

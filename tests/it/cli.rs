@@ -1,5 +1,7 @@
 //! `wattgate check`, `init`, `models` and `serve` as processes; the traffic log on disk.
 
+#[cfg(target_os = "linux")]
+mod clock;
 mod config;
 mod init;
 mod model_library;

@@ -15,4 +15,5 @@ pub mod named_events;
 pub mod rapl;
 pub mod raw_http;
 pub mod serving;
+pub mod stepped_clock;
 pub mod unruly_upstream;

@@ -64,7 +64,7 @@ def traffic(gateway: Gateway) -> None:
 
 def kill_engine(gateway: Gateway) -> None:
     """Kills the engine process of the local model and waits until it has restarted."""
-    (engine,) = children(gateway.process.pid)
+    (engine,) = gateway.process.children()
     os.kill(engine, signal.SIGKILL)
 
     def restarted() -> None:
@@ -79,19 +79,6 @@ def unload(gateway: Gateway) -> None:
     answer = gateway.post(f"/admin/models/{LOCAL}/unload", {})
     assert answer.status == 200, answer.text
     assert answer.json()["state"] == "unloaded"
-
-
-def children(parent: int) -> list[int]:
-    """Running child processes of `parent`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, ppid = path.read_text().rpartition(")")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(ppid) == parent and state != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.parametrize("query", queries(), ids=str)

@@ -5,16 +5,14 @@ It must not look inside the gateway: everything is learnt from its exit status, 
 
 import http.client
 import json
-import re
 import shlex
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from rig.build import REPOSITORY, program
-from rig.waiting import eventually
+from rig.process import ServeProcess
 
 EMULATOR = "qemu-x86_64-static"
 # An instruction takes some ten times as long as on the machine itself.
@@ -73,22 +71,14 @@ class EmulatedGateway:
     def __enter__(self) -> "EmulatedGateway":
         shutil.copy(program("wattgate"), self._binary)
         serve = ["serve", "--config", str(self._config_path), "--listen", "127.0.0.1:0"]
-        with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*on(self._processor), str(self._binary), *serve], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        try:
-            self._port = eventually(self._announced_port, seconds=120)
-        except BaseException as error:
-            error.add_note(f"The gateway's log:\n{self.log()}")
-            self._stop()
-            raise
+        command = [*on(self._processor), str(self._binary), *serve]
+        self._process = ServeProcess(command, self._log_path, seconds=120)
         if self._processor is not None:
             self._emulate_children()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self._process.stop(seconds=60)
 
     def _emulate_children(self) -> None:
         """The emulator does not follow into what a program starts: the gateway finds a script where its own binary was."""
@@ -98,24 +88,9 @@ class EmulatedGateway:
         script.chmod(0o755)
         script.rename(self._binary)
 
-    def _stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _announced_port(self) -> int:
-        if self._process.poll() is not None:
-            raise RuntimeError(f"the gateway ended with {self._process.returncode} before it listened")
-        announced = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.log())
-        assert announced, "the gateway has not said where it listens"
-        return int(announced[1])
-
     def complete(self, body: dict[str, Any]) -> tuple[int, Any]:
         """Status and body of a raw completion."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_WITHIN_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self._process.port, timeout=ANSWER_WITHIN_S)
         try:
             headers = {"content-type": "application/json"}
             connection.request("POST", "/v1/completions", json.dumps({"model": "local", **body}), headers)
@@ -125,4 +100,4 @@ class EmulatedGateway:
             connection.close()
 
     def log(self) -> str:
-        return self._log_path.read_text(errors="replace")
+        return self._process.log()

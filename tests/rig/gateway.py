@@ -5,10 +5,6 @@ It must not look inside the gateway: everything is learnt from its HTTP answers,
 
 import http.client
 import json
-import os
-import re
-import signal
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import openai
 
 from rig.build import REPOSITORY, program
 from rig.metrics import Metrics
+from rig.process import ServeProcess, plain_environment
 from rig.waiting import eventually
 
 LOCAL = "smollm2-135m"
@@ -114,44 +111,25 @@ class Gateway:
             )
             + more_config
         )
-        # The developer's environment must not affect a test: no real key, no proxy.
-        self._environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+        self._environment = plain_environment()
         if upstream_key is not None:
             self._environment[UPSTREAM_KEY_VARIABLE] = upstream_key
 
     def __enter__(self) -> "Gateway":
         command = [str(program("wattgate")), "serve", "--config", str(self._config_path), "--listen", "127.0.0.1:0"]
-        with self._log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.home, env=self._environment
-            )
+        self.process = ServeProcess(command, self._log_path, cwd=self.home, environment=self._environment)
+        self.port = self.process.port
         try:
-            self.port = eventually(self._announced_port, seconds=30)
             eventually(self._local_model_ready, seconds=60)
         except BaseException as error:
             error.add_note(f"The gateway's log:\n{self.log()}")
-            self._stop()
+            self.process.stop()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        code = self._stop()
+        code = self.process.stop()
         assert code == 0, f"the gateway ended with {code} after SIGTERM; its log:\n{self.log()}"
-
-    def _stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
-
-    def _announced_port(self) -> int:
-        if self.process.poll() is not None:
-            raise RuntimeError(f"the gateway ended with {self.process.returncode} before it listened")
-        announced = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.log())
-        assert announced, "the gateway has not said where it listens"
-        return int(announced[1])
 
     def _local_model_ready(self) -> None:
         assert self.get("/readyz").status == 200
@@ -215,7 +193,7 @@ class Gateway:
 
     def log(self) -> str:
         """Output of the gateway."""
-        return self._log_path.read_text(errors="replace")
+        return self.process.log()
 
     def traffic(self) -> str:
         """Everything in the traffic log."""

@@ -1,7 +1,4 @@
-"""The faults of the soak, each of a few seconds. None may need root or touch another process.
-
-The clock is not set: that needs root and would concern the whole machine.
-"""
+"""The faults of the soak, each of a few seconds. None may need root or touch another process."""
 
 import asyncio
 import signal
@@ -34,6 +31,7 @@ class Faults:
             self.log_folder_is_deleted,
             self.log_is_rotated,
             self.log_is_in_the_way,
+            self.clock_steps,
             self.reloads,
             self.flood,
             self.never_readers,
@@ -93,6 +91,12 @@ class Faults:
                 pass
         await asyncio.sleep(3)
         filler.unlink()
+
+    async def clock_steps(self) -> None:
+        """Forth over a month's end, back, and right again."""
+        for days in (40, -40, 0):
+            self._gateway.clock.step_to(days * 24 * 60 * 60)
+            await asyncio.sleep(1)
 
     async def reloads(self) -> None:
         for _ in range(20):

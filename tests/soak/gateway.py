@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from rig.build import program
+from rig.clock import SteppedClock
 from rig.metrics import Metrics
-from rig.waiting import eventually
+from rig.process import ServeProcess
 
 from soak.exchange import exchange
 
@@ -37,6 +38,9 @@ write_timeout_ms = 4000
 [traffic]
 dir = "disk/traffic"
 prompts = "full"
+# Full long before memory is judged.
+[sessions]
+remember = 1000
 [models.near]
 ability = -2.5
 [models.near.llama]
@@ -74,6 +78,7 @@ class Gateway:
     def __init__(self, home: Path, upstream: str) -> None:
         self.home = home
         self._log = home / "gateway.log"
+        self.clock = SteppedClock(home)
         (home / "disk").mkdir()
         (home / "config.toml").write_text(CONFIG.format(slots=SLOTS, upstream=upstream))
         script = SCRIPT.format(words="word " * WORDS, many="word " * 800)
@@ -87,40 +92,26 @@ class Gateway:
         command = ["sh", "-c", serve]
         if self.has_disk:
             command = ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=512m,mode=700 none disk && {serve}"]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, cwd=self.home, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self.port = eventually(self._announced_port, seconds=30)
+        environment = {**os.environ, **self.clock.environment}
+        self.process = ServeProcess(command, self._log, cwd=self.home, environment=environment)
+        self.port = self.process.port
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        self.process.stop(seconds=0)
 
     def stop(self) -> int:
         """Ends it by SIGTERM; returns the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
-
-    def _announced_port(self) -> int:
-        assert self.process.poll() is None, self.log()
-        announced = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.log())
-        assert announced, self.log()
-        return int(announced[1])
+        return self.process.stop(seconds=60)
 
     def log(self) -> str:
-        return self._log.read_text(errors="replace")
+        return self.process.log()
 
     @property
     def disk(self) -> Path:
         """The disk as the gateway sees it."""
         root = Path(f"/proc/{self.process.pid}/root")
         return (root / self.home.relative_to("/") if self.has_disk else self.home) / "disk"
-
-    def engines(self) -> list[int]:
-        """Processes of its engines."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for task in tasks for pid in task.read_text().split()]
 
     def rss_kib(self) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -132,10 +123,10 @@ class Gateway:
         return Metrics(reply.body.decode(), reply.headers["content-type"])
 
     def send(self, which: signal.Signals) -> None:
-        self.process.send_signal(which)
+        self.process.send(which)
 
     def send_to_engine(self, which: signal.Signals) -> None:
         """Signals one engine, if there is one just now."""
-        for pid in self.engines()[:1]:
+        for pid in self.process.children()[:1]:
             with suppress(ProcessLookupError):
                 os.kill(pid, which)

@@ -2,7 +2,9 @@
 
 from statistics import linear_regression
 
-# The gateway remembers 4,096 receipts; until then memory grows by design.
+# The gateway remembers 4,096 receipts and, as it is configured here, 1,000 conversations; until then memory grows by
+# design. With 10,000 conversations, the default, it grew by 250 bytes a request until they were reached, and from then
+# on not at all: 0 KiB in 9,000 requests.
 STORE_FULL_REQUESTS = 4500
 # Below this a slope says more of the moment than of a leak.
 SETTLED_SECONDS = 300.0

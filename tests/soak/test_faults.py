@@ -88,7 +88,8 @@ async def storm(gateway: Gateway, upstream: Upstream) -> None:
     # `near` gets half of the requests, and one of its own chats counts as one.
     rate = capacity * SHARE / 0.5
     faults = Faults(gateway, upstream, load, records).all
-    pause = min(SECONDS / (len(faults) + 1), PAUSE_SECONDS_MAX)
+    # The last one takes several seconds, too.
+    pause = min(SECONDS / (len(faults) + 2), PAUSE_SECONDS_MAX)
     memory: list[tuple[float, int]] = []
     settled: list[tuple[float, int]] = []
     happened = 0

@@ -4,7 +4,7 @@ use crate::graph;
 use crate::source::Source;
 
 /// Top-level modules: each may use only what is left of it.
-pub const LAYERS: [&str; 23] = [
+pub const LAYERS: [&str; 24] = [
     "units",
     "validate",
     "plot",
@@ -12,6 +12,7 @@ pub const LAYERS: [&str; 23] = [
     "files",
     "locality",
     "shares",
+    "offload",
     "openai",
     "telemetry",
     "net",

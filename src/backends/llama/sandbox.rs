@@ -71,6 +71,32 @@ pub fn available() -> Hold {
     tried.unwrap_or(Hold::NOTHING)
 }
 
+/// What engines are not kept from on this machine: tried out on a thread that ends.
+pub fn lacks() -> Vec<&'static str> {
+    if super::GPU_BUILT_IN {
+        return vec![
+            "everything that the user may do: engines that use graphics cards are not confined",
+        ];
+    }
+    let tried = std::thread::spawn(|| {
+        let hold = restrict(&[]);
+        let system_calls = (!hold.system_calls)
+            .then_some("sockets can be opened: a kernel with seccomp, on x86-64, arm64 or RISC-V");
+        lacking_files().into_iter().chain(system_calls).collect()
+    });
+    tried.join().unwrap_or_default()
+}
+
+#[cfg(target_os = "linux")]
+fn lacking_files() -> Vec<&'static str> {
+    files::lacks()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lacking_files() -> Vec<&'static str> {
+    vec!["any file of the user can be opened: only Linux confines engines"]
+}
+
 /// Puts the calling thread into the sandbox, with these files as its own.
 #[cfg(target_os = "linux")]
 pub fn restrict(files: &[PathBuf]) -> Hold {

@@ -9,14 +9,14 @@ use std::time::Duration;
 use reqwest::Method;
 
 use crate::cli::console::{fail, say};
-use crate::cli::running_gateway::{Reply, send};
+use crate::cli::running_gateway::{Listen, Reply, send};
 
 /// Health checks of containers allow 30 s by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Returns the exit code: 0 if at least one model can answer, else 1.
 pub(super) fn run(listen: SocketAddr) -> anyhow::Result<u8> {
-    Ok(match send(Method::GET, listen, "/readyz", TIMEOUT)? {
+    Ok(match send(Method::GET, &Listen::Address(listen), "/readyz", TIMEOUT)? {
         Ok(Reply { status: 200, .. }) => {
             say("ready");
             0

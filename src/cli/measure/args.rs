@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::backends::cloud;
 use crate::cli::config_args::ConfigArgs;
 use crate::config::{Config, Engine};
 use crate::measure::wall::WallMeter;
@@ -142,7 +143,12 @@ fn embeds(engine: &Engine) -> bool {
 fn could_answer(config: &Config, engine: &Engine) -> bool {
     match engine {
         Engine::Llama(llama) => crate::models::resolve(&llama.source, &config.model_dir).is_file(),
-        Engine::Openai(openai) => openai.api_key_env.as_deref().is_none_or(crate::config::is_set),
+        Engine::Openai(openai) => {
+            let (first, others) = openai.resolved();
+            let has_key =
+                |one: &cloud::Config| one.api_key_env.as_deref().is_none_or(crate::config::is_set);
+            has_key(&first) || others.iter().any(has_key)
+        }
     }
 }
 

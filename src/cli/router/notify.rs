@@ -1,19 +1,18 @@
 //! Notice to a gateway on this machine that its router has changed.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::Method;
 
 use crate::cli::console::say;
-use crate::cli::running_gateway::{Reply, send};
+use crate::cli::running_gateway::{Listen, Reply, send};
 
 /// The gateway reads the router's files before it replies.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the exit code. It is an error if the gateway refuses the router, and none if no gateway
 /// runs.
-pub(super) fn reload(listen: SocketAddr) -> anyhow::Result<u8> {
+pub(super) fn reload(listen: &Listen) -> anyhow::Result<u8> {
     match send(Method::POST, listen, "/admin/router/reload", TIMEOUT)? {
         Ok(Reply { status: 200..=299, .. }) => say("gateway reloaded the router"),
         Ok(Reply { status, text }) => {

@@ -15,6 +15,7 @@ use super::ranges::{self, Fault};
 use super::repeated::last_wins;
 use crate::http::error::ApiError;
 use crate::http::state::BodyLimits;
+use crate::offload;
 use crate::openai::embedding::MAX_INPUTS;
 use crate::openai::{ChatRequest, CompletionRequest, EmbeddingRequest, Input, Inputs, Request};
 use crate::shares::{Client, Taken};
@@ -41,19 +42,20 @@ pub async fn read_body(
         Ok(collected) => collected?,
         Err(_) => return Err(ApiError::BodyTimeout { after: limits.timeout }),
     };
-    let (body, taken) = if encoding == Encoding::Plain {
-        (body, taken)
-    } else {
-        let limit_bytes = limits.bytes;
-        let decoding = tokio::task::spawn_blocking(move || {
-            encoding.decode(&body, limit_bytes, &mut taken).map(|decoded| (decoded, taken))
-        });
-        decoding.await.unwrap_or(Err(ApiError::INTERNAL))?
-    };
     let by_headers = [Some(headers), trailers.as_ref()].into_iter().flatten();
-    let says_local =
-        by_headers.into_iter().any(local_only::in_headers) || local_only::in_body(&body);
-    Ok(Received { bytes: Bytes::from_owner(Counted { body, _taken: taken }), says_local })
+    let by_headers = by_headers.into_iter().any(local_only::in_headers);
+    // What is decoded may be far larger than what came.
+    let bytes = if encoding == Encoding::Plain { body.len() } else { limits.bytes };
+    let limit_bytes = limits.bytes;
+    let read = move || {
+        let body = match encoding {
+            Encoding::Plain => body,
+            _ => encoding.decode(&body, limit_bytes, &mut taken)?,
+        };
+        let says_local = by_headers || local_only::in_body(&body);
+        Ok(Received { bytes: Bytes::from_owner(Counted { body, _taken: taken }), says_local })
+    };
+    offload::run(bytes, read).await.unwrap_or(Err(ApiError::INTERNAL))
 }
 
 /// A body with its place in memory.

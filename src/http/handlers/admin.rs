@@ -2,17 +2,16 @@
 //!
 //! `http::operator` says who may give orders.
 
-use std::net::SocketAddr;
-
-use axum::Json;
-use axum::extract::{ConnectInfo, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::{Extension, Json};
 
 use super::models::{ModelCard, card_of};
 use crate::backends::llama::{Control, ControlError, UnloadReason};
 use crate::http::error::ApiError;
 use crate::http::extract::content_type;
 use crate::http::extract::path::PathText;
+use crate::http::peer::Peer;
 use crate::http::state::Edge;
 use crate::serving::error::ServeErrorKind;
 use crate::serving::models::router_handle::Reloaded;
@@ -29,7 +28,7 @@ enum AdminAction {
 /// model's card.
 pub async fn order(
     State(edge): State<Edge>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     PathText(path): PathText,
     RawQuery(query): RawQuery,
@@ -52,7 +51,7 @@ pub async fn order(
 /// the present ones stay.
 pub async fn reload(
     State(edge): State<Edge>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Result<Json<Reloaded>, ApiError> {
     check(&edge, peer, &headers)?;
@@ -117,7 +116,7 @@ async fn apply(model: &Model, control: &Control, action: AdminAction) -> Result<
 
 /// Refuses orders of pages of foreign origins, bodies that a page can send without asking first,
 /// and callers without the right.
-fn check(edge: &Edge, peer: SocketAddr, headers: &HeaderMap) -> Result<(), ApiError> {
+fn check(edge: &Edge, peer: Peer, headers: &HeaderMap) -> Result<(), ApiError> {
     if !edge.origins.may_order(headers) {
         return Err(ApiError::ForeignOrigin);
     }

@@ -17,6 +17,7 @@ use crate::http::reply::{explain, name_model, whole};
 use crate::http::state::Edge;
 use crate::http::stream::{Answer, open, streamed};
 use crate::http::surface::{Dialect, Surface};
+use crate::offload;
 use crate::openai::Request;
 use crate::serving::execution::Execution;
 use crate::shares::{Client, Taken};
@@ -80,9 +81,6 @@ impl FromRequest<Edge> for Call {
     }
 }
 
-/// Bodies that are parsed and planned within a few milliseconds.
-const SMALL_BYTES: usize = 256 << 10;
-
 /// A body as upstreams get it, with its place in memory: it may hold a whole earlier conversation.
 struct Translated {
     body: Vec<u8>,
@@ -128,18 +126,15 @@ impl Call {
         let received = read_body(&headers, body, &edge.body, client).await?;
         let asking = Asking { client, says_local: received.says_local, arrived };
         // An answer that is continued may hold far more than the body.
-        let large = received.bytes.len() > SMALL_BYTES || dialect == Dialect::Responses;
+        let continued = dialect == Dialect::Responses;
+        let bytes = if continued { usize::MAX } else { received.bytes.len() };
         let stream_head_after = edge.stream_head_after;
         let begin = {
             let id = id.clone();
             move || begin(edge, &id, &headers, received.bytes, read, asking)
         };
-        let (mut execution, surface) = if large {
-            // It would hold up the other requests of this thread.
-            tokio::task::spawn_blocking(begin).await.unwrap_or(Err(ApiError::INTERNAL))?
-        } else {
-            begin()?
-        };
+        let planned = offload::run(bytes, begin).await;
+        let (mut execution, surface) = planned.unwrap_or(Err(ApiError::INTERNAL))?;
         let mut headers = explain(execution.id(), &execution.plan);
         let (execution, opened) = if execution.request().streams() {
             let mut opening = open(execution);

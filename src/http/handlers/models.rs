@@ -12,7 +12,10 @@ use crate::backends::llama::Phase;
 use crate::http::error::ApiError;
 use crate::http::extract::path::PathText;
 use crate::http::messages::models::{ModelEntry, ModelPage};
+use crate::locality::Locality;
+use crate::routing::Unavailable;
 use crate::serving::error::ServeErrorKind;
+use crate::serving::models::deployment::Deployment;
 use crate::serving::plan::AUTO;
 use crate::serving::snapshot::Snapshot;
 use crate::serving::{Gateway, Kind, Model};
@@ -45,12 +48,44 @@ pub struct ModelCard {
     /// elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     chat_template: Option<bool>,
+    /// Where it runs; absent for the names that route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployments: Option<Vec<DeploymentCard>>,
     /// Requests it works on or that wait for it; absent for the names that route.
     #[serde(skip_serializing_if = "Option::is_none")]
     in_flight: Option<u32>,
     /// Those of them that wait: a new request is behind so many.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<u32>,
+}
+
+/// One place where a model runs.
+#[derive(Debug, Serialize)]
+pub struct DeploymentCard {
+    /// `engine`, or the host and port of an upstream.
+    name: Arc<str>,
+    /// How far a prompt travels to it.
+    locality: Locality,
+    /// Whether it would take a request just now.
+    ready: bool,
+    /// Why it would not: `no_api_key`, `not_ready`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unavailable: Option<Unavailable>,
+    in_flight: u32,
+}
+
+impl DeploymentCard {
+    fn of(deployment: &Deployment) -> Self {
+        let health = deployment.backend.health();
+        let unavailable = deployment.unavailable(health);
+        Self {
+            name: Arc::clone(&deployment.name),
+            locality: deployment.locality,
+            ready: unavailable.is_none(),
+            unavailable,
+            in_flight: health.in_flight,
+        }
+    }
 }
 
 /// What a local model takes.
@@ -115,6 +150,7 @@ pub fn card_of(model: &Model) -> ModelCard {
     let embeds = model.capabilities.embeddings;
     let card = ModelCard {
         endpoints: if embeds { EMBEDDINGS } else { TEXT },
+        deployments: Some(model.deployments().map(|one| DeploymentCard::of(one)).collect()),
         in_flight: Some(health.in_flight),
         waiting: Some(health.waiting()),
         ..plain_card(model.name.to_string(), model.route().label(), model.is_ready())
@@ -153,6 +189,7 @@ fn plain_card(id: String, owned_by: &'static str, ready: bool) -> ModelCard {
         memory: None,
         endpoints: TEXT,
         chat_template: None,
+        deployments: None,
         in_flight: None,
         waiting: None,
     }

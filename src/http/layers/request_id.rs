@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
+use uuid::{NoContext, Timestamp, Uuid};
 
 /// Header of every reply.
 const HEADER: HeaderName = HeaderName::from_static("x-wattgate-request-id");
@@ -20,10 +21,12 @@ const CLIENT_ID_BYTES_MAX: usize = 128;
 pub struct RequestId(pub Arc<str>);
 
 impl RequestId {
-    /// Ids sort by time.
+    /// Ids sort by time, as the clock shows it: once it is set back, so are they, since the log
+    /// keeps a record by the day in its id.
     pub fn generate() -> Self {
-        let mut text = uuid::Uuid::encode_buffer();
-        Self(Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text)))
+        let mut text = Uuid::encode_buffer();
+        let id = Uuid::new_v7(Timestamp::now(NoContext));
+        Self(Arc::from(&*id.hyphenated().encode_lower(&mut text)))
     }
 
     /// Names the request in its reply; `client` is the id that it came with.

@@ -45,7 +45,7 @@ impl Validate for StoreConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     Key(u64),
-    Network(u128),
+    Network(u64),
 }
 
 impl From<Client> for Owner {

@@ -26,6 +26,10 @@ pub(super) struct Activity {
     replies: Mutex<Vec<Arc<Reply>>>,
     /// A reply that waits should show the client a sign of life.
     probe: AtomicBool,
+    /// Replies that have begun since the connection did.
+    replies_begun: AtomicUsize,
+    /// Bytes have come since the last request or reply.
+    heard: AtomicBool,
 }
 
 /// One reply's body.
@@ -52,13 +56,31 @@ impl Activity {
             quiet_since: Mutex::new(Instant::now()),
             replies: Mutex::default(),
             probe: AtomicBool::new(false),
+            replies_begun: AtomicUsize::new(0),
+            heard: AtomicBool::new(false),
         }
     }
 
     /// A request has arrived; it is over when the value is dropped.
     pub(super) fn request(self: &Arc<Self>) -> InFlight {
         let others = self.requests.fetch_add(1, Ordering::Relaxed);
+        self.heard.store(false, Ordering::Relaxed);
         InFlight { activity: Arc::clone(self), reply: None, is_alone: others == 0 }
+    }
+
+    /// The client sent something.
+    pub(super) fn heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a part of a request has come that is no request yet.
+    pub(super) fn has_begun_a_head(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) && !self.is_answering()
+    }
+
+    /// Replies that have begun since the connection did.
+    pub(super) fn replies_begun(&self) -> usize {
+        self.replies_begun.load(Ordering::Relaxed)
     }
 
     /// The client took something of what waits for it.
@@ -128,6 +150,7 @@ impl InFlight {
         let reply =
             Arc::new(Reply { taken: Mutex::new(Instant::now()), waits: AtomicBool::new(false) });
         self.activity.replies.lock().push(Arc::clone(&reply));
+        self.activity.replies_begun.fetch_add(1, Ordering::Relaxed);
         self.reply = Some(Arc::clone(&reply));
         reply
     }
@@ -139,6 +162,7 @@ impl Drop for InFlight {
             self.activity.replies.lock().retain(|reply| !Arc::ptr_eq(reply, own));
         }
         *self.activity.quiet_since.lock() = Instant::now();
+        self.activity.heard.store(false, Ordering::Relaxed);
         self.activity.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }

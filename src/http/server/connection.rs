@@ -1,7 +1,7 @@
 //! One connection, HTTP/1.1 or HTTP/2, from its first byte to its end.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::error::Error;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -17,7 +16,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,10 +23,14 @@ use tower::ServiceExt;
 
 use super::activity::{Activity, Patience, Verdict};
 use super::half_closed::{self, HalfClosed};
+use super::listener::Stream;
 use super::places::Places;
+use super::unreadable;
 use super::watched_body::WatchedBody;
 use super::watched_io::{WatchedIo, Wire};
 use crate::http::client::of_request;
+use crate::http::error::ApiError;
+use crate::http::peer::Peer;
 
 /// A client that answers no ping for this long is gone (HTTP/2).
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -39,6 +41,12 @@ const STREAMS_MAX: u32 = 128;
 /// Most bytes of a head, and of a reply that is buffered here.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
+/// Most bytes of a head over HTTP/2.
+const HTTP_2_HEAD_MAX: usize = 16 << 10;
+
+/// Larger heads are refused by the library, which gives such a reply no body.
+const HTTP_2_HEAD_READ_MAX: u32 = 64 << 10;
+
 /// What connections share.
 #[derive(Clone)]
 pub(super) struct Bounds {
@@ -48,16 +56,16 @@ pub(super) struct Bounds {
 
 /// What answers the requests of a connection.
 pub(super) struct Answering {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) routes: Router,
-    /// For requests beyond the limits.
+    /// For requests that the routes do not get to see.
     pub(super) refusal: Router,
 }
 
 impl Answering {
     /// Serves until the connection ends, wastes its place, or, after `stop`, has finished its
     /// answers.
-    pub(super) async fn serve(self, stream: TcpStream, bounds: Bounds, stop: CancellationToken) {
+    pub(super) async fn serve(self, stream: Stream, bounds: Bounds, stop: CancellationToken) {
         let patience = bounds.patience;
         let activity = Arc::new(Activity::new());
         let wire = Wire::new(stream, Arc::clone(&activity));
@@ -85,7 +93,7 @@ impl Answering {
                 biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(error = %error, "a connection failed");
+                        answering.failed(&*error, &wire, &activity).await;
                     }
                     return;
                 }
@@ -121,17 +129,43 @@ impl Answering {
     }
 
     /// Refuses what the client asks, within about `patience`.
-    pub(super) async fn refuse(self, stream: TcpStream, patience: Duration) {
+    pub(super) async fn refuse(self, stream: Stream, patience: Duration) {
+        let activity = Arc::new(Activity::new());
+        let wire = Wire::new(stream, Arc::clone(&activity));
+        let refusal = self.refusal.clone();
         let service = service_fn(|request: Request<Incoming>| {
-            self.refusal.clone().oneshot(request.map(Body::new))
+            let (refusal, in_flight) = (refusal.clone(), activity.request());
+            async {
+                let request = request.map(Body::new);
+                let response =
+                    unreadable::refused(refusal, request, ApiError::ConnectionsFull).await?;
+                Ok::<_, Infallible>(WatchedBody::of(response, in_flight, None))
+            }
         });
         let mut builder = builder(Patience { idle: patience, unread: patience });
         builder.http1().keep_alive(false);
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(WatchedIo(Arc::clone(&wire)));
         let mut connection = pin!(builder.serve_connection(io, service));
-        if timeout(patience, connection.as_mut()).await.is_err() {
+        let mut ended = timeout(patience, connection.as_mut()).await;
+        if ended.is_err() {
             connection.as_mut().graceful_shutdown();
-            let _late = timeout(patience, connection).await;
+            ended = timeout(patience, connection).await;
+        }
+        if let Ok(Err(error)) = ended {
+            self.failed(&*error, &wire, &activity).await;
+        }
+    }
+
+    /// The end of a connection by an error.
+    async fn failed(
+        &self,
+        error: &(dyn Error + Send + Sync + 'static),
+        wire: &Wire,
+        activity: &Activity,
+    ) {
+        tracing::debug!(error = %error, "a connection failed");
+        if let Some(failure) = unreadable::failure(error, wire, activity) {
+            unreadable::reply(failure, wire, self.refusal.clone()).await;
         }
     }
 
@@ -144,15 +178,29 @@ impl Answering {
         let in_flight = activity.request();
         let mut request = request.map(Body::new);
         let client = of_request(self.peer, request.headers());
-        request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(client);
         // The first request has the place of its connection.
         let place = if in_flight.is_alone { None } else { places.take(self.peer) };
-        let refused = place.is_none() && !in_flight.is_alone;
-        let routes = if refused { &self.refusal } else { &self.routes };
-        let response = routes.clone().oneshot(request).await?;
+        let failure = if place.is_none() && !in_flight.is_alone {
+            Some(ApiError::ConnectionsFull)
+        } else if request.version() == Version::HTTP_2 && head_bytes(&request) > HTTP_2_HEAD_MAX {
+            Some(ApiError::HeadTooLarge)
+        } else {
+            None
+        };
+        let response = match failure {
+            Some(failure) => unreadable::refused(self.refusal.clone(), request, failure).await,
+            None => self.routes.clone().oneshot(request).await,
+        }?;
         Ok(WatchedBody::of(response, in_flight, place))
     }
+}
+
+/// Bytes of a head as HTTP/2 counts them (RFC 9113, 6.5.2), without its pseudo-headers.
+fn head_bytes(request: &Request<Body>) -> usize {
+    let fields = request.headers().iter();
+    fields.map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
 fn builder(patience: Patience) -> auto::Builder<StreamTasks> {
@@ -169,6 +217,7 @@ fn builder(patience: Patience) -> auto::Builder<StreamTasks> {
         .keep_alive_interval(patience.idle)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HTTP_2_HEAD_READ_MAX)
         .max_send_buf_size(BUFFER_BYTES_MAX);
     builder
 }

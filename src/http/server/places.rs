@@ -1,6 +1,5 @@
 //! Places of connections, for which a connection waits a moment.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::http::client::of_peer;
+use crate::http::peer::Peer;
 use crate::shares::{Share, Shares, Taken};
 
 pub(super) struct Places {
@@ -28,13 +28,13 @@ impl Places {
     }
 
     /// A place for the peer, now; `None` if all are taken, or all that the peer may take.
-    pub(super) fn take(self: &Arc<Self>, peer: SocketAddr) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>, peer: Peer) -> Option<Place> {
         let taken = self.shares.take(of_peer(peer), 1).ok()?;
         Some(Place { taken: Some(taken), places: Arc::clone(self) })
     }
 
     /// A place for the peer as soon as there is one, within this time.
-    pub(super) async fn wait(self: &Arc<Self>, peer: SocketAddr, most: Duration) -> Option<Place> {
+    pub(super) async fn wait(self: &Arc<Self>, peer: Peer, most: Duration) -> Option<Place> {
         let place = self.take(peer);
         if place.is_some() || most.is_zero() {
             return place;

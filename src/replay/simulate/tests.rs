@@ -47,8 +47,7 @@ fn metered(joules: f64) -> EnergyFigure {
 fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
     let features = Features { prompt_tokens: 100, output_tokens: 50, ..Features::default() };
     let decision = decide(&features, candidates, rule);
-    let asked: Vec<&Candidate> =
-        decision.ranked.iter().take(failures + 1).map(|&index| &candidates[index]).collect();
+    let asked: Vec<&Candidate> = decision.ranked_candidates().take(failures + 1).collect();
     let attempts: Vec<Attempt> = asked
         .iter()
         .zip(0_u32..)

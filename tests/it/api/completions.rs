@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::rig::app::{Sse, TestApp, ask, cloud_model};
-use crate::rig::local_models::smol;
+use crate::rig::local_models::{fake_smol, smol};
 use crate::rig::mock_upstream::{MockUpstream, Mode};
 
 fn prompt(model: &str, prompt: impl Into<Value>) -> Value {
@@ -16,6 +16,16 @@ async fn gateway() -> TestApp {
     app.until_loaded("smol").await;
     app
 }
+
+/// As [`gateway`], where the model's words do not matter.
+async fn fake_gateway() -> TestApp {
+    let app = TestApp::start_fake(&fake_smol("")).await;
+    app.until_loaded("smol").await;
+    app
+}
+
+/// A prompt whose fake answer is longer than any limit here.
+const COUNT: &str = "Count from one to nine";
 
 const FRANCE: &str = "The capital of France is";
 
@@ -44,10 +54,9 @@ async fn a_raw_prompt_is_continued_metered_and_echoed_on_demand() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn a_streamed_completion_equals_the_whole_one() {
-    let app = gateway().await;
-    let mut request = prompt("smol", FRANCE);
+    let app = fake_gateway().await;
+    let mut request = prompt("smol", COUNT);
     let whole = app.post("/v1/completions", &request).await;
     request["stream"] = json!(true);
     request["echo"] = json!(true);
@@ -56,7 +65,7 @@ async fn a_streamed_completion_equals_the_whole_one() {
     assert!(sse.done);
     let texts = sse.chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str());
     let text: String = texts.collect();
-    assert_eq!(text, format!("{FRANCE}{}", whole.json["choices"][0]["text"].as_str().unwrap()));
+    assert_eq!(text, format!("{COUNT}{}", whole.json["choices"][0]["text"].as_str().unwrap()));
     assert!(sse.chunks.iter().all(|chunk| chunk["object"] == "text_completion"));
     let [.., finishing, last] = sse.chunks.as_slice() else { panic!("{sse:?}") };
     assert_eq!(finishing["choices"][0]["finish_reason"], "length");
@@ -80,9 +89,8 @@ async fn token_ids_are_accepted_as_prompt_and_unknown_ones_refused() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn unsupported_completion_fields_are_refused_by_name() {
-    let app = gateway().await;
+    let app = fake_gateway().await;
     for (param, value) in [
         ("suffix", json!("the end")),
         ("logprobs", json!(21)),
@@ -232,10 +240,9 @@ async fn an_upstream_gets_prompts_at_its_completions_endpoint() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn an_upstream_without_completions_is_excluded_for_prompts_and_still_chats() {
     let upstream = MockUpstream::start().await;
-    let app = TestApp::start(&(smol("") + &cloud_model("cloud", 4.0, &upstream))).await;
+    let app = TestApp::start_fake(&(fake_smol("") + &cloud_model("cloud", 4.0, &upstream))).await;
     app.until_loaded("smol").await;
     upstream.respond_with(Mode::Status(404));
     // More often than would open the circuit breaker.
@@ -249,7 +256,6 @@ async fn an_upstream_without_completions_is_excluded_for_prompts_and_still_chats
     assert_eq!(app.chat(&ask("cloud", "hello")).await.status, 200);
 }
 
-/// A conversation of about 60 tokens a turn pair, its turns numbered.
 #[tokio::test]
 #[ignore = "needs a model: `make test` pulls it"]
 async fn an_empty_prompt_begins_a_document_and_no_tokens_are_an_answer() {
@@ -287,9 +293,8 @@ async fn an_empty_prompt_begins_a_document_and_no_tokens_are_an_answer() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn a_batch_is_checked_whole_before_its_first_word() {
-    let app = gateway().await;
+    let app = fake_gateway().await;
     let long = "a b c d ".repeat(300);
     for _ in 0..12 {
         let mut request = prompt("smol", json!(["Once upon", long, "The sky is"]));
@@ -335,6 +340,7 @@ async fn a_prompt_is_too_long_by_its_tokens_and_not_by_its_bytes() {
     }
 }
 
+/// A conversation of about 60 tokens a turn pair, its turns numbered.
 fn long_conversation(pairs: usize) -> Value {
     let mut messages = vec![json!({"role": "system", "content": "Answer with one word."})];
     for number in 0..pairs {

@@ -21,7 +21,7 @@ async fn gateway(steps: Vec<Step>) -> (TestApp, UnrulyUpstream) {
 
 #[tokio::test]
 async fn the_head_and_a_comment_leave_before_a_late_first_word() {
-    let pause = Duration::from_millis(600);
+    let pause = Duration::from_secs(2);
     for opening in [vec![Step::head()], vec![Step::head(), Step::role()], vec![]] {
         let rest =
             [Step::Wait(pause), Step::head(), Step::text("Hi"), Step::finish(), Step::done()];

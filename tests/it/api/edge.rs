@@ -1,6 +1,7 @@
 //! The edge around the API: ids and counts of every reply, receipts of failed requests, limits, and
-//! the operator's own address.
+//! the operator's own addresses.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use serde_json::json;
@@ -159,6 +160,48 @@ async fn admin_and_metrics_move_to_their_own_address() {
     let statuses = [at("/metrics").await, at("/readyz").await, at("/v1/models").await];
     assert_eq!(statuses, [200, 200, 404]);
     assert_eq!(app.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn admin_moves_to_a_socket_that_only_the_user_may_open() {
+    let upstream = MockUpstream::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    // Left by a process that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let at_socket = |config: &mut wattgate::config::Config| {
+        config.admin.socket = Some(path.clone());
+    };
+    let app = TestApp::start_with(&config(&upstream), at_socket).await;
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    assert_eq!(app.post("/admin/router/reload", &json!({})).await.status, 404);
+    assert_eq!(app.get("/metrics").await.status, 200, "scrapers stay on the network");
+    let local = reqwest::Client::builder().unix_socket(path.clone()).build().unwrap();
+    let reload = async |header: (&str, &str)| {
+        let request = local.post("http://localhost/admin/router/reload").header(header.0, header.1);
+        request.send().await.unwrap().status().as_u16()
+    };
+    // A trace of a proxy does not matter: who opens the socket is the operator.
+    assert_eq!(reload(("via", "1.1 proxy")).await, 200);
+    assert_eq!(reload(("origin", "https://evil.example")).await, 403);
+    let at = async |path: &str| {
+        let url = format!("http://localhost{path}");
+        local.get(url).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(
+        [at("/metrics").await, at("/readyz").await, at("/v1/models").await],
+        [200, 200, 404]
+    );
+    // Another gateway does not take it away.
+    let mut second = wattgate::config::parse(&config(&upstream), "t").unwrap();
+    second.server.listen = "127.0.0.1:0".parse().unwrap();
+    second.traffic.dir = dir.path().join("traffic");
+    second.admin.socket = Some(path.clone());
+    let refused = wattgate::app::App::build(second, "engine".into()).await.err().unwrap();
+    assert!(refused.to_string().contains("another process listens on it"), "{refused}");
+    app.stop().await;
+    assert!(!path.exists(), "it is removed with its gateway");
 }
 
 #[tokio::test]

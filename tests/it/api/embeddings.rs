@@ -6,7 +6,8 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::rig::app::{TestApp, ask, cloud_model};
-use crate::rig::local_models::smol;
+use crate::rig::fake_engine::FAKE;
+use crate::rig::local_models::{fake_smol, local_model};
 use crate::rig::mock_upstream::MockUpstream;
 
 /// all-MiniLM-L6-v2: `scripts/setup test` makes it.
@@ -16,15 +17,20 @@ fn minilm_path() -> PathBuf {
     path
 }
 
-fn minilm(extra: &str) -> String {
+fn minilm() -> String {
     format!(
-        "[models.minilm.llama]\nsource = \"file:{}\"\nembedding = true\n{extra}\n",
+        "[models.minilm.llama]\nsource = \"file:{}\"\nembedding = true\n",
         minilm_path().display()
     )
 }
 
+/// As [`minilm`], with vectors that mean nothing.
+fn fake_minilm() -> String {
+    local_model("minilm", FAKE.path(), "embedding = true")
+}
+
 async fn gateway() -> TestApp {
-    let app = TestApp::start(&minilm("")).await;
+    let app = TestApp::start(&minilm()).await;
     app.until_loaded("minilm").await;
     app
 }
@@ -151,9 +157,8 @@ async fn bad_input_is_refused_by_name_and_leaves_other_requests_alone() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn chat_and_embedding_requests_go_to_models_of_their_kind() {
-    let app = TestApp::start(&(smol("") + &minilm(""))).await;
+    let app = TestApp::start_fake(&(fake_smol("") + &fake_minilm())).await;
     app.until_loaded("smol").await;
     app.until_loaded("minilm").await;
     let request = |model: &str| json!({"model": model, "input": "hello"});
@@ -174,7 +179,6 @@ async fn chat_and_embedding_requests_go_to_models_of_their_kind() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn upstream_embeddings_pass_through_and_auto_is_refused_with_two_models() {
     let upstream = MockUpstream::start().await;
     let cloud = cloud_model("far", 1.0, &upstream) + "embedding = true\n";
@@ -189,7 +193,7 @@ async fn upstream_embeddings_pass_through_and_auto_is_refused_with_two_models() 
     assert_eq!(upstream.requests()[0].path, "/v1/embeddings");
     assert_eq!(upstream.requests()[0].body["model"], "far-upstream");
 
-    let app = TestApp::start(&(cloud + &minilm(""))).await;
+    let app = TestApp::start_fake(&(cloud + &fake_minilm())).await;
     let reply = app.post("/v1/embeddings", &json!({"model": "auto", "input": "a"})).await;
     assert_eq!(reply.error().2, "no_embedding_model");
     assert!(reply.text.contains("far, minilm"), "{}", reply.text);

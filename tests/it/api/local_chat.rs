@@ -1,4 +1,4 @@
-//! The gateway with the real SmolLM2 model in a real engine process.
+//! Local models behind the gateway: answers, streams, metering, and engines that die.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -13,17 +13,11 @@ use crate::rig::fake_engine::FakeModel;
 use crate::rig::local_models::{engine_pid, fake_smol, local_model, short, smol};
 use crate::rig::mock_upstream::MockUpstream;
 
-/// Waits until the one model is loaded.
-async fn gateway() -> TestApp {
-    let app = TestApp::start(&smol("")).await;
-    app.until_loaded("smol").await;
-    app
-}
-
 #[tokio::test]
 #[ignore = "needs a model: `make test` pulls it"]
 async fn a_local_answer_is_metered() {
-    let app = gateway().await;
+    let app = TestApp::start(&smol("")).await;
+    app.until_loaded("smol").await;
     let reply = app.chat(&short("auto", "Who wrote Hamlet?")).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert!(reply.content().contains("Shakespeare"), "{}", reply.content());
@@ -42,9 +36,9 @@ async fn a_local_answer_is_metered() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn a_local_stream_has_openai_format() {
-    let app = gateway().await;
+    let app = TestApp::start_fake(&fake_smol("")).await;
+    app.until_loaded("smol").await;
     let mut request = short("smol", "Who wrote Hamlet?");
     request["stream"] = json!(true);
     request["stream_options"] = json!({"include_usage": true});
@@ -141,9 +135,9 @@ async fn eight_streams_interleave_and_their_joules_add_up_exactly() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn a_prompt_longer_than_every_context_is_refused_with_token_counts() {
-    let app = gateway().await;
+    let app = TestApp::start_fake(&fake_smol("")).await;
+    app.until_loaded("smol").await;
     let long = "word ".repeat(3000);
     for model in ["auto", "smol"] {
         let reply = app.chat(&short(model, &long)).await;

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::rig::app::{Reply, Sse, TestApp, ask, cloud_model};
 use crate::rig::engine::model_path;
+use crate::rig::local_models::fake_smol;
 use crate::rig::mock_upstream::MockUpstream;
 
 fn model_at(path: &Path) -> String {
@@ -384,11 +385,10 @@ async fn malformed_tools_are_refused_by_name() {
 }
 
 #[tokio::test]
-#[ignore = "needs a model: `make test` pulls it"]
 async fn a_builtin_tool_is_routed_to_an_upstream() {
     let upstream = MockUpstream::start().await;
-    let config = model_at(&model_path()) + &cloud_model("cloud", -5.0, &upstream);
-    let app = TestApp::start(&config).await;
+    let config = fake_smol("") + &cloud_model("cloud", -5.0, &upstream);
+    let app = TestApp::start_fake(&config).await;
     app.until_loaded("smol").await;
     let custom = json!([{"type": "custom", "custom": {"name": "c"}}]);
     let mut request = ask("auto", "hi");

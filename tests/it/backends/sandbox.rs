@@ -276,6 +276,31 @@ fn check_says_what_holds_on_this_kernel() {
     assert!(text.contains(&line), "{text}");
 }
 
+#[test]
+fn the_report_for_programs_has_what_holds_and_what_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = serve(dir.path(), "127.0.0.1:0").get_program().to_owned();
+    let report = |setting: &str| -> serde_json::Value {
+        let config = format!("[engines]\nsandbox = \"{setting}\"\n{}", fake_smol(""));
+        fs::write(dir.path().join("config.toml"), config).unwrap();
+        let mut command = std::process::Command::new(&program);
+        let checked = command.current_dir(dir.path()).args(["check", "--json"]).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&checked.stdout).unwrap()["sandbox"].clone()
+    };
+    let (hold, auto) = (sandbox::available(), report("auto"));
+    let lacks = sandbox::lacks();
+    assert_eq!(
+        auto,
+        json!({"setting": "auto", "files": hold.files, "system_calls": hold.system_calls, "suffices": true, "lacks": lacks})
+    );
+    // What does not hold is explained.
+    assert!(hold.is_whole() || !lacks.is_empty());
+    assert_eq!(report("required")["suffices"], hold.is_whole());
+    let off = report("off");
+    assert_eq!((&off["files"], &off["system_calls"]), (&json!(false), &json!(false)));
+    assert_eq!(off["lacks"].as_array().unwrap().len(), 1);
+}
+
 #[tokio::test]
 #[ignore = "needs a model: `make test` pulls it"]
 async fn a_real_engine_and_its_helper_answer_in_the_whole_sandbox() {

@@ -389,6 +389,8 @@ fn check_summarises_a_valid_file_and_lists_missing_models_and_keys() {
     let output = wattgate(&["check"], dir.path());
     assert_eq!(output.status.code(), Some(0));
     let hold = wattgate::backends::llama::sandbox::available().to_string();
+    let lacks = wattgate::backends::llama::sandbox::lacks();
+    let hold = lacks.iter().fold(hold, |hold, lack| hold + "\n  not kept from them: " + lack);
     let text = String::from_utf8(output.stdout).unwrap().replace(&hold, "[as the kernel can]");
     assert_snapshot!(text, @r##"
     config.toml: ok
@@ -401,6 +403,29 @@ fn check_summarises_a_valid_file_and_lists_missing_models_and_keys() {
     warning: smollm2-135m: model file is missing: run `wattgate models pull smollm2-135m`
     warning: cloud-mini is inactive: the environment variable OPENAI_API_KEY is not set
     "##);
+}
+
+#[test]
+fn check_looks_at_the_key_of_every_deployment() {
+    let dir = tempfile::tempdir().unwrap();
+    let deployment = |host: &str, key: &str| {
+        format!("[[models.m.openai.deployments]]\nbase_url = \"https://{host}/v1\"\n{key}")
+    };
+    let config =
+        "[models.m]\nability = 1.0\n[models.m.openai]\nbase_url = \"https://one.test/v1\"\n"
+            .to_owned()
+            + &deployment("two.test", "api_key_env = \"WATTGATE_TEST_NO_SUCH_KEY\"\n")
+            + &deployment("three.test:8000", "");
+    std::fs::write(dir.path().join("config.toml"), config).unwrap();
+    let output = wattgate(&["check"], dir.path());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("m  cloud  https://one.test/v1  needs no key, WATTGATE_TEST_NO_SUCH_KEY is not set, needs no key"),
+        "{text}"
+    );
+    let warning = "warning: m: deployment two.test is inactive: the environment variable WATTGATE_TEST_NO_SUCH_KEY is not set";
+    assert_eq!(text.matches("warning: ").count(), 1, "{text}");
+    assert!(text.contains(warning), "{text}");
 }
 
 #[test]

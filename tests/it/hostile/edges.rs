@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::rig::app::{TestApp, ask, client, cloud_model, cloud_model_at};
 use crate::rig::local_models::smol;
 use crate::rig::mock_upstream::MockUpstream;
-use crate::rig::raw_http::{read_to_end, sent};
+use crate::rig::raw_http::{h2, read_to_end, read_until, sent};
 
 /// The status and the error of a raw reply.
 async fn refusal(app: &TestApp, request: &str) -> (String, Value) {
@@ -39,6 +39,81 @@ async fn a_tunnel_is_refused_by_its_method() {
     let (status, error) = refusal(&app, request).await;
     assert!(status.starts_with("HTTP/1.1 405 "), "{status}");
     assert_eq!(error["message"], "method CONNECT is not allowed for this path");
+}
+
+/// A head is refused by the HTTP library, which knows no envelope.
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_refused_like_any_other_request() {
+    let app = TestApp::start(&cloud_model_at("cloud", 1.0, "http://127.0.0.1:1/v1")).await;
+    let well = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let many = "x-one-of-many: y\r\n".repeat(200);
+    let heads = [
+        ("GET  /healthz HTTP/1.1\r\n\r\n".to_owned(), 400, "malformed_request"),
+        (
+            "GET /healthz HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n".to_owned(),
+            400,
+            "malformed_request",
+        ),
+        ("GET /healthz HTTP/9.9\r\nhost: x\r\n\r\n".to_owned(), 400, "malformed_request"),
+        ("\u{16}\u{3}\u{1} a TLS hello".to_owned(), 400, "malformed_request"),
+        (format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{many}\r\n"), 431, "headers_too_large"),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}", "a".repeat(600_000)),
+            431,
+            "headers_too_large",
+        ),
+        (
+            format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(65_600)),
+            431,
+            "headers_too_large",
+        ),
+    ];
+    for (head, status, code) in heads {
+        // First on its connection, and after a request that was answered.
+        for before in ["", well, &well.repeat(3)] {
+            let shown = head.get(..40).unwrap_or(&head).to_owned();
+            let mut stream = sent(app.address, format!("{before}{head}").as_bytes()).await;
+            let reply = read_to_end(&mut stream).await;
+            let answered = reply.matches("HTTP/1.1 200 ").count();
+            assert_eq!(answered, before.matches("GET").count(), "{shown:?}: {reply}");
+            let last = reply.rfind("HTTP/1.1 ").map(|at| &reply[at..]).unwrap_or_default();
+            assert!(last.starts_with(&format!("HTTP/1.1 {status} ")), "{shown:?}: {last}");
+            let (head, body) = last.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains("x-wattgate-request-id: ") && head.contains("connection: close"));
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{last}");
+            let error: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(error["error"]["code"], code, "{shown:?}: {last}");
+            assert_eq!(error["error"]["type"], "invalid_request_error");
+        }
+    }
+    let counted = "wattgate_http_requests_total{path=\"unknown\",status=\"431\"} 9";
+    assert!(app.get("/metrics").await.text.contains(counted));
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_arrive_is_told_so_and_a_silent_connection_is_just_closed() {
+    let hasty = |config: &mut wattgate::config::Config| config.server.idle_timeout_ms = 300;
+    let app =
+        TestApp::start_with(&cloud_model_at("cloud", 1.0, "http://127.0.0.1:1/v1"), hasty).await;
+    let (status, error) = refusal(&app, "GET /healthz HTTP/1.1\r\nhost: x\r\nx-half").await;
+    assert!(status.starts_with("HTTP/1.1 408 "), "{status}");
+    assert_eq!(error["code"], "head_timeout");
+    for silent in ["", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        let reply = read_to_end(&mut sent(app.address, silent.as_bytes()).await).await;
+        assert!(!reply.contains(" 408 "), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_head_over_http_2_is_refused_in_the_envelope() {
+    let app = TestApp::start(&cloud_model_at("cloud", 1.0, "http://127.0.0.1:1/v1")).await;
+    // Less than a frame; each field counts for 32 bytes more.
+    let large = "a".repeat(14_000);
+    let fields = [vec![("x-large", large.as_str())], vec![("a", "b"); 100]].concat();
+    let head = h2::get_with(1, "/healthz", &fields);
+    let mut stream = sent(app.address, &[h2::start(), head].concat()).await;
+    let reply = read_until(&mut stream, "headers_too_large").await;
+    assert!(reply.contains("invalid_request_error"), "{reply}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
 
 use crate::rig::app::{TestApp, ask, ask_streaming, client, cloud_model, eventually};
 use crate::rig::fake_engine::FakeModel;
@@ -23,6 +24,42 @@ async fn asked(app: &TestApp, key: &str) -> (u16, String, bool) {
     let (status, waits) = (reply.status().as_u16(), reply.headers().contains_key("retry-after"));
     let body: serde_json::Value = reply.json().await.unwrap();
     (status, body["error"]["code"].as_str().unwrap_or_default().to_owned(), waits)
+}
+
+/// The order in which requests with these keys are answered, by a model with one slot, if all of
+/// them wait before the first is.
+async fn order_of_answers(app: &TestApp, keys: &[&'static str]) -> Vec<&'static str> {
+    let mut busy = ask_streaming("smol", "Count for long.");
+    busy["max_tokens"] = json!(900);
+    let mut running = app.send("/v1/chat/completions", &busy).await;
+    assert!(running.chunk().await.unwrap().is_some());
+    let mut waiting = JoinSet::new();
+    for (&key, before) in keys.iter().zip(1..) {
+        let mut body = ask("smol", "hi");
+        body["max_tokens"] = json!(2);
+        let request = client().post(app.url("/v1/chat/completions")).bearer_auth(key).json(&body);
+        waiting.spawn(async move {
+            assert_eq!(request.send().await.unwrap().status(), 200);
+            key
+        });
+        app.until_in_flight("smol", before + 1).await;
+    }
+    drop(running);
+    let mut order = Vec::new();
+    while let Some(key) = waiting.join_next().await {
+        order.push(key.unwrap());
+    }
+    order
+}
+
+#[tokio::test]
+async fn waiting_requests_are_answered_in_turn_per_client() {
+    let fake = FakeModel::new("turns", "load_ms = 1\nstep_ms = 30");
+    let app = TestApp::start_fake(&local_model("smol", fake.path(), "slots = 1")).await;
+    app.until_loaded("smol").await;
+    let keys = ["greedy", "greedy", "greedy", "greedy", "modest", "modest", "late"];
+    let order = order_of_answers(&app, &keys).await;
+    assert_eq!(order, ["greedy", "modest", "late", "greedy", "modest", "greedy", "greedy"]);
 }
 
 #[tokio::test]

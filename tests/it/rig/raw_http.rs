@@ -110,6 +110,34 @@ pub mod h2 {
         [head, frame(DATA, END_STREAM, stream, body.as_bytes())].concat()
     }
 
+    /// The same with more headers, within a frame of 16 KiB.
+    pub fn get_with(stream: u32, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+        let length = u8::try_from(path.len()).unwrap();
+        let mut head = [&[0x82, 0x86, 0x04, length], path.as_bytes(), &[0x01, 1, b'x']].concat();
+        for (name, value) in fields {
+            // A literal that is not indexed.
+            head.push(0);
+            for text in [name, value] {
+                text_length(&mut head, text.len());
+                head.extend_from_slice(text.as_bytes());
+            }
+        }
+        frame(HEADERS, END_HEADERS | END_STREAM, stream, &head)
+    }
+
+    /// A length with a prefix of 7 bits (RFC 7541, 5.1).
+    fn text_length(head: &mut Vec<u8>, length: usize) {
+        let Some(mut rest) = length.checked_sub(127) else {
+            return head.push(u8::try_from(length).unwrap());
+        };
+        head.push(127);
+        while rest >= 128 {
+            head.push(u8::try_from(rest % 128).unwrap() | 128);
+            rest /= 128;
+        }
+        head.push(u8::try_from(rest).unwrap());
+    }
+
     pub fn get(stream: u32, path: &str) -> Vec<u8> {
         let length = u8::try_from(path.len()).unwrap();
         let head = [&[0x82, 0x86, 0x04, length], path.as_bytes(), &[0x01, 1, b'x']].concat();

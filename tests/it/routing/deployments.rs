@@ -63,6 +63,29 @@ async fn a_local_only_conversation_never_moves_on_to_a_third_partys_deployment()
 }
 
 #[tokio::test]
+async fn a_models_card_lists_its_deployments() {
+    let (near, far) = (MockUpstream::start().await, MockUpstream::start().await);
+    let keyless = "api_key_env = \"WATTGATE_TEST_NO_SUCH_KEY\"\n";
+    let config = vllm(&near, "locality = \"on_host\"") + &further(&far, "third_party") + keyless;
+    let app = TestApp::start(&config).await;
+    let card = app.get("/v1/models/vllm").await.json;
+    let at = |upstream: &MockUpstream| {
+        let url = upstream.base_url();
+        url.trim_start_matches("http://").trim_end_matches("/v1").to_owned()
+    };
+    assert_eq!(
+        card["deployments"],
+        json!([
+            {"name": at(&near), "locality": "on_host", "ready": true, "in_flight": 0},
+            {"name": at(&far), "locality": "third_party", "ready": false, "unavailable": "no_api_key", "in_flight": 0},
+        ]),
+        "{card}"
+    );
+    assert_eq!(card["ready"], true);
+    assert!(app.get("/v1/models/auto").await.json["deployments"].is_null());
+}
+
+#[tokio::test]
 async fn a_failed_deployment_is_an_attempt_of_its_own_and_the_next_one_answers() {
     let (first, second) = (MockUpstream::start().await, MockUpstream::start().await);
     let other = MockUpstream::start().await;

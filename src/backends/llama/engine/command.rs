@@ -11,7 +11,8 @@ use super::schedule::request::Request;
 use crate::backends::llama::wire::constraint::GrammarError;
 use crate::backends::llama::wire::outcome::Outcome;
 use crate::backends::llama::wire::token::Token;
-use crate::units::{AttemptId, MonotonicNs};
+use crate::backends::scheduling_options::SchedulingOptions;
+use crate::units::AttemptId;
 
 /// A command for the generator or the embedder.
 pub(crate) enum EngineCommand {
@@ -33,7 +34,7 @@ pub(crate) struct EmbeddingInput {
     pub(crate) inputs: Vec<Vec<Token>>,
     /// Length of the vectors; `None` for the model's own.
     pub(crate) dimensions: Option<u32>,
-    pub(crate) deadline: Option<MonotonicNs>,
+    pub(crate) terms: SchedulingOptions,
 }
 
 /// The state that turns a sequence's logits into output.

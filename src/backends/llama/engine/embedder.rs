@@ -91,7 +91,7 @@ impl<'m> Embedder<'m> {
         match self.check(&texts) {
             Ok(open) => {
                 self.open.insert(attempt, open);
-                self.packing.submit(attempt, texts.inputs);
+                self.packing.submit(attempt, texts.terms.client, texts.inputs);
                 let at = MonotonicNs::now();
                 let admitted = FromEngine::Admitted { attempt, at, dropped_turns: 0 };
                 self.outbox.push(&admitted)
@@ -101,7 +101,7 @@ impl<'m> Embedder<'m> {
     }
 
     fn check(&self, texts: &EmbeddingInput) -> Result<Open, Refusal> {
-        let EmbeddingInput { inputs, dimensions, deadline, .. } = texts;
+        let EmbeddingInput { inputs, dimensions, terms, .. } = texts;
         let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
         if inputs.is_empty() || inputs.iter().any(Vec::is_empty) {
             return Err(Refusal::Scheduler(Rejection::EmptyPrompt));
@@ -117,7 +117,7 @@ impl<'m> Embedder<'m> {
             return Err(Refusal::Dimensions { most: count(self.model_dimensions) });
         }
         let prompt_tokens = count(inputs.iter().map(Vec::len).sum());
-        Ok(Open { prompt_tokens, dimensions: wanted, deadline: *deadline })
+        Ok(Open { prompt_tokens, dimensions: wanted, deadline: terms.deadline })
     }
 
     /// Closes requests past their deadline.

@@ -19,7 +19,7 @@ use self::words::{prompt_text, prompt_tokens, vector, words};
 use super::error::EngineError;
 use super::output::parser::OutputParser;
 use super::output::stream::{Emitted, OutputStream};
-use super::prompt::builder::expected_calls;
+use super::prompt::answer_start::expected_calls;
 use super::prompt::tool_fallback;
 use super::reader::kill_self;
 use super::sample::token_confidence;
@@ -240,9 +240,9 @@ impl FakeEngine {
 
     /// Embeds the texts of one request in one step.
     fn embed(&mut self, embed: Embed, start: MonotonicNs) -> Result<MonotonicNs, EngineError> {
-        let Embed { attempt, inputs, dimensions, deadline } = embed;
+        let Embed { attempt, inputs, dimensions, terms } = embed;
         let at = MonotonicNs::now();
-        if deadline.is_some_and(|deadline| deadline <= at) {
+        if terms.deadline.is_some_and(|deadline| deadline <= at) {
             self.close(attempt, Outcome::Expired)?;
             return Ok(at);
         }

@@ -133,15 +133,15 @@ fn serve(
     let _unset = builder.set(built);
     protocol::write_frame(socket, &FromEngine::Ready(facts))?;
     match worker {
-        Worker::Generator(engine) => step_loop::run(engine, commands, socket),
-        Worker::Embedder(embedder) => step_loop::run(embedder, commands, socket),
+        Worker::Generator(engine) => step_loop::run(*engine, commands, socket),
+        Worker::Embedder(embedder) => step_loop::run(*embedder, commands, socket),
     }
 }
 
 /// The worker for the kind of model.
 enum Worker<'m> {
-    Generator(Generator<'m>),
-    Embedder(Embedder<'m>),
+    Generator(Box<Generator<'m>>),
+    Embedder(Box<Embedder<'m>>),
 }
 
 impl<'m> Worker<'m> {
@@ -153,7 +153,8 @@ impl<'m> Worker<'m> {
         threads: usize,
     ) -> Result<Self, EngineError> {
         if settings.embedding {
-            return Embedder::new(backend, model, settings, threads).map(Self::Embedder);
+            let embedder = Embedder::new(backend, model, settings, threads)?;
+            return Ok(Self::Embedder(Box::new(embedder)));
         }
         let (mut context, limits) = new_context(backend, model, settings, threads)?;
         if let Some((mut adapter, scale)) = adapter {
@@ -161,7 +162,7 @@ impl<'m> Worker<'m> {
                 EngineError::Load(format!("LoRA adapter could not be applied: {error}"))
             })?;
         }
-        Ok(Self::Generator(Generator::new(model, context, limits, settings)))
+        Ok(Self::Generator(Box::new(Generator::new(model, context, limits, settings))))
     }
 
     /// Maximum length of prompt plus answer, or of a text to embed.

@@ -11,3 +11,4 @@ pub(super) mod request;
 pub(super) mod scheduler;
 pub(super) mod slot;
 pub(super) mod speculative;
+pub(super) mod turns;

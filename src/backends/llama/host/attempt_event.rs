@@ -101,13 +101,19 @@ impl EventSender {
 mod tests {
     use super::*;
     use crate::backends::llama::wire::protocol::Embed;
+    use crate::backends::scheduling_options::SchedulingOptions;
     use crate::openai::Input;
     use crate::units::AttemptId;
 
     #[test]
     fn a_channel_holds_every_event_that_the_request_allows_and_no_more() {
         let inputs = ["a", "b"].map(|text| Input::Text(text.to_owned())).to_vec();
-        let embed = Embed { attempt: AttemptId(1), inputs, dimensions: None, deadline: None };
+        let embed = Embed {
+            attempt: AttemptId(1),
+            inputs,
+            dimensions: None,
+            terms: SchedulingOptions::default(),
+        };
         let (sender, receiver) = channel(&ToEngine::Embed(embed), &Config::default());
         sender.send(AttemptEvent::Accepted).unwrap();
         sender.send(AttemptEvent::Admitted { dropped_turns: 0 }).unwrap();

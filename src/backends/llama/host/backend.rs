@@ -23,10 +23,12 @@ use crate::backends::backend::{Backend, BackendError, ErrorKind, EventStream, He
 use crate::backends::llama::config::Config;
 use crate::backends::llama::wire::protocol::{self, FrameError, ToEngine};
 use crate::energy::PendingAttempt;
+use crate::offload;
 use crate::shares::{Client, Refusal, Share, Shares};
 use crate::units::AttemptId;
 
 /// A local model.
+#[derive(Clone)]
 pub struct LlamaBackend {
     pub(super) model: Arc<str>,
     pub(super) config: Arc<Config>,
@@ -39,22 +41,18 @@ pub struct LlamaBackend {
 
 impl Backend for LlamaBackend {
     fn start(&self, job: Job) -> EventStream {
-        match self.submit(&job) {
-            Ok(responses) => {
-                let each = fan_out::of_each_prompt(&job.request);
-                let merge = move |responses: Vec<Response>| {
-                    fan_out::merge(responses.into_iter().map(Response::events).collect(), each)
-                };
-                if responses.len() == 1 {
-                    return merge(responses);
-                }
-                accepted(responses).map_ok(merge).try_flatten_stream().boxed()
-            }
-            Err(kind) => {
-                let error = BackendError { model: Arc::clone(&self.model), kind };
-                stream::iter([Err(error)]).boxed()
-            }
+        if !offload::is_large(job.body.len()) {
+            return self.answer(&job);
         }
+        // Each choice has its own copy of the prompt.
+        let backend = self.clone();
+        let answering = async move {
+            let own = backend.clone();
+            let answer = offload::run(job.body.len(), move || own.answer(&job)).await;
+            let failed = || ErrorKind::Unavailable("the request could not be submitted".into());
+            answer.unwrap_or_else(|| backend.failed(failed()))
+        };
+        stream::once(answering).flatten().boxed()
     }
 
     fn health(&self) -> Health {
@@ -76,6 +74,26 @@ impl Backend for LlamaBackend {
 }
 
 impl LlamaBackend {
+    fn answer(&self, job: &Job) -> EventStream {
+        let responses = match self.submit(job) {
+            Ok(responses) => responses,
+            Err(kind) => return self.failed(kind),
+        };
+        let each = fan_out::of_each_prompt(&job.request);
+        let merge = move |responses: Vec<Response>| {
+            fan_out::merge(responses.into_iter().map(Response::events).collect(), each)
+        };
+        if responses.len() == 1 {
+            return merge(responses);
+        }
+        accepted(responses).map_ok(merge).try_flatten_stream().boxed()
+    }
+
+    fn failed(&self, kind: ErrorKind) -> EventStream {
+        let error = BackendError { model: Arc::clone(&self.model), kind };
+        stream::iter([Err(error)]).boxed()
+    }
+
     /// The same; one client may take `share` of the places.
     #[must_use]
     pub fn sharing(self, share: Share) -> Self {

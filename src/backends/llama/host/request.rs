@@ -72,7 +72,7 @@ fn raw(
 
 fn embed(attempt: AttemptId, request: &EmbeddingRequest, terms: SchedulingOptions) -> Embed {
     let inputs = request.input.0.clone();
-    Embed { attempt, inputs, dimensions: request.dimensions, deadline: terms.deadline }
+    Embed { attempt, inputs, dimensions: request.dimensions, terms }
 }
 
 fn check(request: &CompletionRequest) -> Result<(), ErrorKind> {

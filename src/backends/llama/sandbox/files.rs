@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd,
+    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope,
 };
 
 /// The newest rights that are named here; an older kernel enforces those that it knows.
@@ -16,12 +17,40 @@ const KNOWN: ABI = ABI::V6;
 /// Besides libraries and model: what the C library and the runtime of threads read.
 const SYSTEM_FILES: [&str; 2] = ["/etc/ld.so.cache", "/sys/devices/system/cpu"];
 
+/// What a kernel does not keep engines from, with what it takes.
+const BEFORE_6_2: &str = "files that the user may write can be cut to nothing: Linux 6.2 or later";
+const BEFORE_6_12: &str = "other processes of the user can be sent signals: Linux 6.12 or later";
+const NOT_BUILT: &str = "any file of the user can be opened: Linux 5.13 or later, with Landlock";
+const NOT_ENABLED: &str = "any file of the user can be opened: Landlock is not enabled (`lsm=` of the kernel's command line)";
+const REFUSED: &str =
+    "any file of the user can be opened: this kernel or container refuses Landlock";
+
 /// Takes all other files from the calling thread and what it starts. False if the kernel does not.
 pub(super) fn restrict(files: &[PathBuf]) -> bool {
-    enforce(files).is_ok_and(|status| status != RulesetStatus::NotEnforced)
+    enforce(files).is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced)
 }
 
-fn enforce(files: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
+/// What this kernel does not keep the calling thread from, which it then restricts.
+pub(super) fn lacks() -> Vec<&'static str> {
+    let Ok(RestrictionStatus { ruleset, landlock, .. }) = enforce(&[]) else {
+        return vec![REFUSED];
+    };
+    match landlock {
+        LandlockStatus::NotImplemented => vec![NOT_BUILT],
+        LandlockStatus::NotEnabled => vec![NOT_ENABLED],
+        LandlockStatus::Available { .. } if ruleset == RulesetStatus::NotEnforced => vec![REFUSED],
+        LandlockStatus::Available { effective_abi, .. } => {
+            let since = [(ABI::V3, BEFORE_6_2), (ABI::V6, BEFORE_6_12)];
+            since
+                .into_iter()
+                .filter(|(abi, _)| effective_abi < *abi)
+                .map(|(_, lack)| lack)
+                .collect()
+        }
+    }
+}
+
+fn enforce(files: &[PathBuf]) -> Result<RestrictionStatus, RulesetError> {
     let read = BitFlags::from(AccessFs::ReadFile);
     let list = AccessFs::ReadFile | AccessFs::ReadDir;
     let mut rules = Ruleset::default()
@@ -41,7 +70,7 @@ fn enforce(files: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
     }
     rules = allow(rules, Path::new("/dev/null"), AccessFs::ReadFile | AccessFs::WriteFile)?;
     rules = allow_own_maps(rules)?;
-    Ok(rules.restrict_self()?.ruleset)
+    rules.restrict_self()
 }
 
 /// Adds a rule for a file or folder if it exists.

@@ -73,8 +73,8 @@ pub struct Embed {
     pub inputs: Vec<Input>,
     /// Length of the vectors; `None` for the model's own.
     pub dimensions: Option<u32>,
-    /// Deadline, after which the vectors are useless.
-    pub deadline: Option<MonotonicNs>,
+    /// Engines ignore the priority.
+    pub terms: SchedulingOptions,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

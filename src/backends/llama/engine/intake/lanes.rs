@@ -83,7 +83,7 @@ impl Job {
     fn deadline(&self) -> Option<MonotonicNs> {
         match self {
             Self::Submit(submission) => submission.terms.deadline,
-            Self::Embed(embed) => embed.deadline,
+            Self::Embed(embed) => embed.terms.deadline,
         }
     }
 }
@@ -190,6 +190,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, sync_channel};
 
     use super::*;
+    use crate::backends::scheduling_options::SchedulingOptions;
 
     fn lanes() -> (Lanes, Receiver<EngineCommand>) {
         let (commands, received) = sync_channel(8);
@@ -198,7 +199,12 @@ mod tests {
 
     fn embed(attempt: u64) -> Job {
         let inputs = vec![Input::Text("a".to_owned())];
-        Job::Embed(Embed { attempt: AttemptId(attempt), inputs, dimensions: None, deadline: None })
+        Job::Embed(Embed {
+            attempt: AttemptId(attempt),
+            inputs,
+            dimensions: None,
+            terms: SchedulingOptions::default(),
+        })
     }
 
     #[test]

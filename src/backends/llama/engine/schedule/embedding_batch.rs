@@ -1,11 +1,12 @@
-//! Batching of texts to embed: many short ones share a batch, and no request waits for all texts of
-//! another.
+//! Batching of texts to embed: many short ones share a batch, clients take turns, and no request
+//! waits for all texts of another.
 //!
 //! Pure: no llama types, no clock, no I/O.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::backends::llama::wire::token::Token;
+use crate::shares::Client;
 use crate::units::AttemptId;
 
 /// Capacity of one batch; all at least 1.
@@ -35,6 +36,7 @@ pub(crate) struct EmbeddingBatcher {
 #[derive(Debug)]
 struct Request {
     attempt: AttemptId,
+    client: Client,
     inputs: Vec<Vec<Token>>,
     /// Number of leading `inputs` that are embedded.
     done: usize,
@@ -46,8 +48,8 @@ impl EmbeddingBatcher {
     }
 
     /// Queues a request; `inputs` is not empty and each fits a batch.
-    pub(crate) fn submit(&mut self, attempt: AttemptId, inputs: Vec<Vec<Token>>) {
-        self.requests.push_back(Request { attempt, inputs, done: 0 });
+    pub(crate) fn submit(&mut self, attempt: AttemptId, client: Client, inputs: Vec<Vec<Token>>) {
+        self.requests.push_back(Request { attempt, client, inputs, done: 0 });
     }
 
     /// Removes a request; false if unknown.
@@ -61,16 +63,22 @@ impl EmbeddingBatcher {
         self.requests.is_empty()
     }
 
-    /// The next batch: one text of each request in turn while it fits. Empty only if the queue is.
+    /// The next batch: one text of each client in turn while it fits, of its requests the one with
+    /// the fewest in this batch. Empty only if the queue is.
     pub(crate) fn next_batch(&self) -> Vec<Pick> {
         let mut picks = Vec::new();
         let mut room = self.limits.batch_tokens;
         let mut next: Vec<usize> = self.requests.iter().map(|request| request.done).collect();
         loop {
             let before = picks.len();
-            for (request, input) in self.requests.iter().zip(&mut next) {
+            let mut served = HashSet::new();
+            let mut in_turn: Vec<usize> = (0..self.requests.len()).collect();
+            in_turn.sort_by_key(|&index| next[index] - self.requests[index].done);
+            for index in in_turn {
+                let (request, input) = (&self.requests[index], &mut next[index]);
                 let Some(tokens) = request.inputs.get(*input) else { continue };
-                if tokens.len() <= room && picks.len() < self.limits.sequences {
+                let fits = tokens.len() <= room && picks.len() < self.limits.sequences;
+                if fits && served.insert(request.client) {
                     picks.push(Pick { attempt: request.attempt, input: *input });
                     room -= tokens.len();
                     *input += 1;
@@ -116,7 +124,7 @@ mod tests {
         let mut packing = EmbeddingBatcher::new(Limits { sequences, batch_tokens });
         for (attempt, lengths) in (0..).zip(requests) {
             let inputs = lengths.iter().map(|&length| vec![1; length]).collect();
-            packing.submit(AttemptId(attempt), inputs);
+            packing.submit(AttemptId(attempt), Client::default(), inputs);
         }
         packing
     }
@@ -145,6 +153,17 @@ mod tests {
             steps += 1;
             assert!(steps < 3, "the long text gets its turn");
         }
+    }
+
+    #[test]
+    fn a_client_with_many_requests_has_one_turn_like_the_others() {
+        let mut packing = EmbeddingBatcher::new(Limits { sequences: 4, batch_tokens: 100 });
+        for attempt in 0..8 {
+            packing.submit(AttemptId(attempt), Client::default(), vec![vec![1]]);
+        }
+        let other = Client { network: 1, key: None };
+        packing.submit(AttemptId(8), other, vec![vec![1]; 2]);
+        assert_eq!(names(&packing.next_batch()), [(0, 0), (8, 0), (1, 0), (8, 1)]);
     }
 
     #[test]

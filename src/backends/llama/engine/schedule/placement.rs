@@ -39,6 +39,9 @@ pub(crate) struct Transfer {
 impl Scheduler {
     /// Gives the next queued request a slot, if one is idle. Call until it returns `None`.
     pub(crate) fn admit(&mut self) -> Option<Admission> {
+        if self.slots.iter().all(|slot| slot.assignment.is_some()) {
+            return None;
+        }
         let slot = self.best_idle_slot(&self.queue.first()?.prompt)?;
         let Request { attempt, prompt, output_limit, terms } = self.queue.pop()?;
         self.admissions += 1;
