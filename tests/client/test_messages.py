@@ -37,7 +37,7 @@ def test_an_answer_with_its_receipt(claude: anthropic.Anthropic, gateway: Gatewa
         model=LOCAL, max_tokens=24, system="Be brief.", messages=[{"role": "user", "content": "Who wrote Hamlet?"}]
     )
     assert message.content[0].text
-    assert message.usage.input_tokens > 5
+    assert message.usage.input_tokens + message.usage.cache_read_input_tokens > 5
     assert message._request_id
     assert gateway.final_receipt(message.id)["energy"]["joules"] > 0
 

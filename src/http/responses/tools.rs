@@ -1,8 +1,8 @@
 //! Tools and the choice among them, as chat has them. Pure.
 //!
-//! A custom tool, whose input is any text, becomes a function of one text, and a tool in a namespace
-//! one whose name begins with it; calls come back in the client's words. Tools that OpenAI itself
-//! runs are refused by name.
+//! A custom tool, whose input is any text, becomes a function of one text, and a tool in a
+//! namespace one whose name begins with it; calls come back in the client's words. Tools that
+//! OpenAI itself runs are refused by name.
 
 use std::collections::HashMap;
 
