@@ -68,10 +68,7 @@ impl<B: Unpack> Product for B {
                 }
             }
             for (vector, &sum) in sums.iter().enumerate() {
-                // SAFETY: `place` points to sixteen floats that no other thread writes.
-                unsafe {
-                    _mm256_storeu_ps(job.place(group, first + vector).add(half * LANES), sum);
-                }
+                job.write(group, first + vector, half * LANES, &lanes(sum));
             }
         }
     }

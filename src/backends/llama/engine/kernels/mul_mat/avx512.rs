@@ -9,14 +9,15 @@ use std::arch::x86_64::{
 };
 use std::ptr;
 
-use super::layout::{Block, Each, FifthBits, Fours, Nibbles, Q4_0, Q4_1, Q5_0, Q8_0, Values};
+use super::layout::{Block, Each, FifthBits, Fours, Nibbles, Q4_0, Q4_1, Q5_0, Q8_0, ROWS, Values};
 use super::tiles::Job;
 
 mod floats;
 mod superblocks;
 
-/// Distance of prefetched weights, and the bytes that a prefetch reads.
-const PREFETCH_BYTES: usize = 2048;
+/// Distance of prefetched weights, and the bytes that a prefetch reads. Nearer ones would come too
+/// late where sixteen answers share each weight.
+const PREFETCH_BYTES: usize = 8192;
 const LINE_BYTES: usize = 64;
 
 /// A block that AVX-512 unpacks into unsigned bytes.
@@ -76,13 +77,15 @@ impl<B: Unpack> Product for B {
     }
 }
 
-/// Writes the results of sixteen rows.
+/// Writes the results of a group of rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store<B: Block>(job: &Job<'_, B>, group: usize, first: usize, sums: &[__m512]) {
     for (vector, &sum) in sums.iter().enumerate() {
-        // SAFETY: `place` points to sixteen floats that no other thread writes.
-        unsafe { _mm512_storeu_ps(job.place(group, first + vector), sum) };
+        let mut products = [0.0; ROWS];
+        // SAFETY: 64 bytes, and the store needs no alignment.
+        unsafe { _mm512_storeu_ps(products.as_mut_ptr(), sum) };
+        job.write(group, first + vector, 0, &products);
     }
 }
 

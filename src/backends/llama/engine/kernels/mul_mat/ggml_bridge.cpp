@@ -275,8 +275,12 @@ class packed_weights : public ggml::cpu::extra_buffer_type {
 
 void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
     GGML_ASSERT(offset == 0 && size == ggml_nbytes(tensor));
-    // Matrices of whole groups of rows, one after the other, are one.
-    kernels->pack(tensor->type, data, tensor->data, size_t(tensor->ne[0]), size_t(ggml_nrows(tensor)));
+    const size_t columns = size_t(tensor->ne[0]), rows = size_t(tensor->ne[1]);
+    const size_t bytes   = kernels->packed_bytes(tensor->type, columns, rows);
+    for (size_t expert = 0; expert < size_t(tensor->ne[2]); expert++) {
+        kernels->pack(tensor->type, static_cast<const char *>(data) + expert * tensor->nb[2],
+                      static_cast<char *>(tensor->data) + expert * bytes, columns, rows);
+    }
 }
 
 const char * get_name(ggml_backend_buffer_type_t) {
@@ -310,8 +314,8 @@ ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size)
 }
 
 size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
-    return packs(tensor) ? kernels->packed_bytes(tensor->type, size_t(tensor->ne[0]), size_t(ggml_nrows(tensor))) :
-                           ggml_nbytes(tensor);
+    const size_t bytes = kernels->packed_bytes(tensor->type, size_t(tensor->ne[0]), size_t(tensor->ne[1]));
+    return packs(tensor) ? size_t(tensor->ne[2]) * bytes : ggml_nbytes(tensor);
 }
 
 size_t get_alignment(ggml_backend_buffer_type_t) {

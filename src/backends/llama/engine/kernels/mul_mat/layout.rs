@@ -102,7 +102,7 @@ pub(super) struct Values {
     pub(super) quants: [i32; BLOCK / 4],
 }
 
-/// Packs rows of `columns` weights each. `packed` has one block for sixteen of `plain`.
+/// Packs rows of `columns` weights each into groups, of which the last may have fewer.
 pub(super) fn pack<B: Block>(plain: &[u8], columns: usize, packed: &mut [B]) {
     let blocks = columns / BLOCK / B::STEPS;
     for (index, plain) in plain.chunks_exact(B::PLAIN_BYTES).enumerate() {

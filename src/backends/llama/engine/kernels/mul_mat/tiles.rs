@@ -1,6 +1,8 @@
 //! Tiling of one thread's part of a product: sixteen rows and as many vectors as fit into
 //! registers.
 
+use std::ptr;
+
 use super::layout::{BLOCK, Block, ROWS, vector_blocks};
 
 /// Groups of rows that are multiplied with a tile of vectors before the next tile: together they
@@ -14,6 +16,8 @@ pub(super) struct Job<'a, B: Block> {
     /// All vectors, `vector_blocks` apart.
     vectors: &'a [B::Vector],
     columns: usize,
+    /// The last group may have fewer than sixteen.
+    rows: usize,
     results: Results<'a>,
 }
 
@@ -30,16 +34,15 @@ pub(super) struct Results<'a> {
 impl<'a, B: Block> Job<'a, B> {
     /// # Safety
     ///
-    /// `results` has `stride` floats for each place, at least sixteen for each row group, and while
-    /// the job exists no other code touches those of the groups that it computes. There is a place
-    /// for each vector.
+    /// `results` has `stride` floats, at least `rows`, for each place, and while the job exists no
+    /// other code touches those of the groups that it computes. There is a place for each vector.
     pub(super) unsafe fn new(
         packed: &'a [B],
         vectors: &'a [B::Vector],
-        columns: usize,
+        (columns, rows): (usize, usize),
         results: Results<'a>,
     ) -> Self {
-        Self { packed, vectors, columns, results }
+        Self { packed, vectors, columns, rows, results }
     }
 
     /// The packed blocks of a row group.
@@ -60,12 +63,15 @@ impl<'a, B: Block> Job<'a, B> {
         unsafe { self.vectors.get_unchecked(place) }
     }
 
-    /// Pointer to the sixteen results of a row group with a vector.
-    pub(super) fn place(&self, group: usize, vector: usize) -> *mut f32 {
+    /// Writes results of a group's rows with a vector, from the row `from` of the group on.
+    pub(super) fn write(&self, group: usize, vector: usize, from: usize, products: &[f32]) {
         let Results { out, stride, places } = self.results;
         let place = places.map_or(vector, |places| places[vector] as usize);
-        // SAFETY: in bounds by the contract of `new`.
-        unsafe { out.add(place * stride + group * ROWS) }
+        let row = group * ROWS + from;
+        let count = products.len().min(self.rows.saturating_sub(row));
+        let out = out.wrapping_add(place * stride + row);
+        // SAFETY: in bounds by the contract of `new`, and nothing is written past the last row.
+        unsafe { ptr::copy_nonoverlapping(products.as_ptr(), out, count) };
     }
 
     /// Calls `tile(group, first vector, number of vectors)` for one of `parts` equal parts of the

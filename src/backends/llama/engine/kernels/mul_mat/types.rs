@@ -122,13 +122,13 @@ impl Type {
         by_bf16.or_else(by_avx512).or_else(by_avx2)
     }
 
-    /// Whether a matrix can be packed: it has whole blocks and groups of rows.
+    /// Whether a matrix can be packed: its rows have whole blocks, and are enough for a group.
     pub(super) fn fits(&self, columns: usize, rows: usize) -> bool {
-        columns.is_multiple_of(self.columns) && rows.is_multiple_of(ROWS)
+        columns.is_multiple_of(self.columns) && rows >= ROWS
     }
 
     pub(super) fn packed_bytes(&self, columns: usize, rows: usize) -> usize {
-        columns / self.columns * (rows / ROWS) * self.block_bytes
+        columns / self.columns * rows.div_ceil(ROWS) * self.block_bytes
     }
 
     pub(super) fn vector_bytes(&self, columns: usize) -> usize {
@@ -138,17 +138,21 @@ impl Type {
 
 /// Packed blocks of a matrix.
 fn blocks<B: Block>(columns: usize, rows: usize) -> usize {
-    columns / (BLOCK * B::STEPS) * (rows / ROWS)
+    columns / (BLOCK * B::STEPS) * rows.div_ceil(ROWS)
 }
 
 /// A [`Pack`].
 unsafe fn pack<B: Block>(plain: *const c_void, packed: *mut c_void, columns: usize, rows: usize) {
+    let plain_blocks = columns / (BLOCK * B::STEPS) * rows;
     let blocks = blocks::<B>(columns, rows);
-    // SAFETY: guaranteed by the caller; any bytes are valid blocks.
+    // SAFETY: guaranteed by the caller; any bytes are valid blocks, and zeros stand for the rows
+    // that the last group lacks.
     let (plain, packed) = unsafe {
-        let bytes = blocks * ROWS * B::PLAIN_BYTES;
+        if !rows.is_multiple_of(ROWS) {
+            packed.cast::<B>().write_bytes(0, blocks);
+        }
         (
-            slice::from_raw_parts(plain.cast(), bytes),
+            slice::from_raw_parts(plain.cast(), plain_blocks * B::PLAIN_BYTES),
             slice::from_raw_parts_mut(packed.cast::<B>(), blocks),
         )
     };
@@ -179,7 +183,7 @@ impl Operands {
                     self.vectors.cast(),
                     self.count * vector_blocks(self.columns),
                 ),
-                self.columns,
+                (self.columns, self.rows),
                 Results { out: self.out, stride: self.stride, places },
             )
         }

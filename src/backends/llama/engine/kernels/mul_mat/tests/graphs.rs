@@ -161,7 +161,7 @@ proptest! {
 
     #[test]
     fn each_tokens_vectors_meet_its_own_experts(
-        (which, blocks, groups) in (0..TYPES.len(), 1..3_usize, 1..5_usize),
+        (which, blocks, rows) in (0..TYPES.len(), 1..3_usize, ROWS..5 * ROWS),
         (total, used, tokens) in (1..9_usize).prop_flat_map(|total| (Just(total), 1..=total, 1..30_usize)),
         one_for_all in any::<bool>(),
         noise in prop::collection::vec(any::<u8>(), 997),
@@ -171,7 +171,7 @@ proptest! {
         prop_assume!(registered());
         let noise_of = |expert: usize| [&noise[17 * expert..], &noise[..17 * expert]].concat();
         let experts: Vec<Matrix> =
-            (0..total).map(|expert| matrix(which, blocks, groups, &noise_of(expert))).collect();
+            (0..total).map(|expert| matrix(which, blocks, rows, &noise_of(expert))).collect();
         prop_assume!(find(experts[0].ggml_type()).is_some());
         // Different ones for each token, with some experts more popular than others.
         let ids: Vec<i32> = (0..tokens)
