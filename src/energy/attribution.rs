@@ -160,7 +160,9 @@ impl Attribution {
     /// that it has not seen.
     pub fn add_substitute(&mut self, info: DeviceInfo, scope: Scope, at: MonotonicNs) -> DeviceId {
         let id = self.add_device(info, scope, at);
-        self.devices[id.0].ledger.mark_gap(MonotonicNs(0), at);
+        let device = &mut self.devices[id.0];
+        device.stands_in = true;
+        device.ledger.mark_gap(MonotonicNs(0), at);
         id
     }
 
@@ -253,7 +255,7 @@ impl Attribution {
             served: true,
         });
         let weights = self.parameters.weights_of(model);
-        for device in self.devices_of(model) {
+        for device in self.devices_of(model).filter(|device| device.takes_attempts()) {
             device.ledger.open(id, weights, now);
         }
     }

@@ -100,7 +100,7 @@ pub fn discover(config: &Config) -> Discovery {
 }
 
 /// Leaves a part missing only if nothing that is used contains it: the whole contains all, CPU time
-/// stands for processors and memory, and a second view or kind of a part that is read lacks nothing.
+/// stands for processors and memory, and another view or kind of a part that is read is enough.
 fn mark_missing(config: &Config, findings: &mut [Finding], is_whole: bool, cpu_model: bool) {
     let used: Vec<(Kind, Coverage, Arc<str>)> = findings
         .iter()

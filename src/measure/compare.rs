@@ -1,5 +1,5 @@
-//! Runs of `wattgate measure` side by side: other machines, dates, builds or models. Pure, but for the
-//! reading of a run's folder.
+//! Runs of `wattgate measure` side by side: other machines, dates, builds or models. Pure, but for
+//! the reading of a run's folder.
 //!
 //! Differences are paired: over the questions that both runs answered, so that the choice of
 //! questions moves both sides alike.

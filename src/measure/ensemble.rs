@@ -1,5 +1,5 @@
-//! Several models of one run together: how many questions any of them answers, the smallest adequate
-//! one of each domain, and what an oracle that always chose it would save. Pure.
+//! Several models of one run together: how many questions any of them answers, the smallest
+//! adequate one of each domain, and what an oracle that always chose it would save. Pure.
 //!
 //! The paper's measures: coverage, best-of-local, and the saving of perfect routing against sending
 //! everything to the model that answers best.

@@ -62,7 +62,7 @@ pub struct Row {
     pub score: Option<f64>,
     /// Marginal energy; absent without an answer.
     pub energy: Option<EnergyFigure>,
-    /// Marginal energy plus the share of idle energy while it was open; absent if either is unknown.
+    /// Marginal energy plus the share of idle energy while it was open; absent if one is unknown.
     #[serde(default)]
     pub total_joules: Option<Joules>,
     pub first_token_s: Option<f64>,

@@ -56,8 +56,8 @@ pub fn share(successes: f64, trials: f64) -> Option<Estimate> {
     Some(Estimate { value, low: (middle - half).max(0.0), high: (middle + half).min(1.0) })
 }
 
-/// `1 / (mean a · mean b)` of two quantities over questions, each a mean itself. `None` if it is not
-/// finite.
+/// `1 / (mean a · mean b)` of two quantities over questions, each a mean itself. `None` if it is
+/// not finite.
 pub fn inverse_product(questions: &[(Pair, Pair)], seed: u64) -> Option<Estimate> {
     let figure = |drawn: &mut dyn Iterator<Item = &(Pair, Pair)>| {
         let (a, b): (Vec<Pair>, Vec<Pair>) = drawn.copied().unzip();

@@ -39,7 +39,7 @@ pub(crate) struct MeasureArgs {
     /// Warm-up requests, not counted
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(super) warmup: usize,
-    /// Let prompts come from the model's caches, as they do in service; otherwise each is read whole
+    /// Let prompts come from the model's caches, as in service; otherwise each is read whole
     #[arg(long)]
     pub(super) warm_cache: bool,
     /// Request log-probabilities and show perplexities, which costs a little energy

@@ -63,7 +63,7 @@ pub(super) async fn measure(
 }
 
 /// The config under measurement: prompts are read whole unless asked otherwise, and idle power is
-/// what this run sees, not what somebody configured.
+/// what this run sees.
 fn as_measured(args: &MeasureArgs, config: &Config) -> Config {
     let mut config = config.clone();
     (config.energy.idle_watts, config.energy.nvml.idle_watts) = (None, None);

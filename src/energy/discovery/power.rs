@@ -1,5 +1,5 @@
-//! Watching of the selected sensors for a moment, for `wattgate check --energy`: their mean power, and
-//! which of them show one counter.
+//! Watching of the selected sensors for a moment, for `wattgate check --energy`: their mean power,
+//! and which of them show one counter.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

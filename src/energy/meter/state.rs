@@ -90,8 +90,8 @@ impl MeterState {
         Ok((state, pollers))
     }
 
-    /// Adds the selected sensors and, where processes are metered, the gateway's own; engines follow
-    /// as they start.
+    /// Adds the selected sensors and, where processes are metered, the gateway's own; engines
+    /// follow as they start.
     fn add_first_probes(&self, config: &Config, found: Discovery) {
         let mut probes = self.probes.lock();
         for used in found.used {

@@ -201,11 +201,14 @@ impl Counter {
         match raw.checked_sub(suspect.raw) {
             Some(grown) => {
                 let power = Microjoules(grown).mean_power(step_ns);
+                let since = Microjoules(suspect.grown.saturating_add(grown));
+                let since = since.mean_power(now - suspect.since);
                 if let SuspectKind::Unusual(before) | SuspectKind::Impossible(before) = suspect.kind
-                    && (before / 2..=before.saturating_mul(2)).contains(&power)
+                    && since >= before / 4
+                    && power <= before.saturating_mul(4)
                     && !self.plausibility.exceeds_rating(power.max(before))
                 {
-                    // Two steps alike are a load; one among normal steps is a glitch.
+                    // A load goes on at its power; after a glitch the counter goes on as before.
                     return self.accept(raw, now, raw - self.raw);
                 }
                 let judged = self.plausibility.judge(Microjoules(grown), step_ns);

@@ -127,7 +127,7 @@ impl SkipReason {
             (_, Coverage::Machine | Coverage::Elsewhere) => false,
             (Self::Unreadable(_) | Self::Driver(_) | Self::Mig, _) => true,
             // Desktop processors list a memory zone that they do not count.
-            (Self::NeverCounted | Self::SwitchedOff, _) => coverage != Coverage::Memory,
+            (Self::NeverCounted, _) => coverage != Coverage::Memory,
             _ => false,
         }
     }

@@ -1,4 +1,4 @@
-//! Detection of sensors that show one counter: two dies or sockets whose registers are the same. Pure.
+//! Detection of sensors that show one counter: two dies or sockets with one register. Pure.
 //!
 //! Tells them by their values over time and never by their names: dies with counters of their own
 //! have names alike.
@@ -28,7 +28,7 @@ struct Pair {
     last: (u64, u64),
     /// Readings in which both had moved to the same value.
     together: u32,
-    /// Readings in a row with different values.
+    /// Readings in a row that one counter cannot show.
     apart: u32,
 }
 
@@ -93,21 +93,16 @@ impl Mirrors {
 }
 
 impl Pair {
-    /// Whether the two may still be one.
+    /// Whether the two may still be one. One counter that is read twice, the second right after the
+    /// first, shows values that do not fall from read to read.
     fn compare(&mut self, first: u64, second: u64) -> bool {
         let before = std::mem::replace(&mut self.last, (first, second));
-        let gain = first.abs_diff(before.0).max(second.abs_diff(before.1));
-        if gain == 0 {
+        if before == (first, second) {
             return true;
         }
-        // The register may move between the two reads.
-        let between =
-            first.abs_diff(second) <= gain / 16 || first == before.1 || second == before.0;
-        if first == second {
-            (self.together, self.apart) = (self.together + 1, 0);
-        } else if !between {
-            self.apart += 1;
-        }
+        let rises = before.1 <= first && first <= second;
+        self.apart = if rises { 0 } else { self.apart + 1 };
+        self.together += u32::from(first == second);
         self.apart < ENOUGH
     }
 }

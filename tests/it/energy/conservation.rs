@@ -245,8 +245,8 @@ fn of_device(metrics: &str, family: &str, device: &str) -> u64 {
     joules.map(|joules| (joules * 1e6).round() as u64).sum()
 }
 
-/// A counter that starts over while requests run: what was read and cannot be told apart is a series
-/// of its own, so that the parts of each device add up in every scrape.
+/// A counter that starts over while requests run: what was read and cannot be told apart is a
+/// series of its own, so that the parts of each device add up in every scrape.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_parts_of_each_device_add_up_in_a_scrape() {
     let ids = ["intel-rapl:0", "intel-rapl:0:0"];

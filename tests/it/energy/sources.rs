@@ -221,9 +221,9 @@ async fn a_remotely_metered_upstream_is_charged_its_measured_energy() {
         (&json!("prometheus"), &json!("measured")),
         "{attempt}"
     );
-    // The energy of one query, or of two if another query came between.
-    let joules = attempt["joules"].as_f64().unwrap();
-    assert!((30.0..=60.0).contains(&joules), "{joules}");
+    // The part of one query's energy, or of two, in which it worked; all of it is in the band.
+    let (joules, high) = (attempt["joules"].as_f64().unwrap(), attempt["high"].as_f64().unwrap());
+    assert!(joules > 0.0 && joules <= 60.0 && high >= 30.0, "{attempt}");
     let other = app.chat(&ask("other", "What is 2+2?")).await;
     assert_eq!(other.receipt()["energy"]["source"], "cloud_table");
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 /// What a file shows, of the milliseconds since the start and the milliseconds of them that were
 /// busy. `None`: it cannot be read.
 pub type Shown = Box<dyn Fn(u64, u64) -> Option<u64> + Send>;
@@ -15,6 +17,7 @@ pub type Shown = Box<dyn Fn(u64, u64) -> Option<u64> + Send>;
 pub struct Machine {
     root: tempfile::TempDir,
     clock: Arc<Clock>,
+    files: Arc<Mutex<Vec<(PathBuf, Shown)>>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -59,16 +62,22 @@ impl Machine {
         for (path, _) in &live {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
         }
-        show(root.path(), &live, 0, 0);
-        let (ticking, base) = (Arc::clone(&clock), root.path().to_owned());
+        let files = Arc::new(Mutex::new(live));
+        show(root.path(), &files, &clock);
+        let (ticking, written, base) =
+            (Arc::clone(&clock), Arc::clone(&files), root.path().to_owned());
         let writer = thread::spawn(move || {
             while !ticking.stop.load(Ordering::SeqCst) {
-                let now = ticking.now_ms();
-                show(&base, &live, now, ticking.busy_ms(now));
+                show(&base, &written, &ticking);
                 thread::sleep(Duration::from_millis(3));
             }
         });
-        Self { root, clock, writer: Some(writer) }
+        Self { root, clock, files, writer: Some(writer) }
+    }
+
+    /// Brings all files up to date: on a busy test machine the writer comes late.
+    pub fn flush(&self) {
+        show(self.root.path(), &self.files, &self.clock);
     }
 
     pub fn root(&self) -> &Path {
@@ -79,21 +88,30 @@ impl Machine {
         self.clock.now_ms()
     }
 
-    /// Makes the machine busy for the duration of `work`; returns for how many milliseconds.
-    pub fn busy(&self, work: impl FnOnce()) -> u64 {
+    /// Makes the machine busy for a while; returns for how many milliseconds it really was. The
+    /// files show all of it on return.
+    pub fn busy(&self, ms: u64) -> u64 {
+        self.flush();
         let start = self.clock.now_ms().max(1);
         self.clock.busy_since.store(start, Ordering::SeqCst);
-        work();
+        thread::sleep(Duration::from_millis(ms));
+        // No file is written in between: its counter would step back.
+        let files = self.files.lock();
         let length = self.clock.now_ms() - start;
-        self.clock.busy_ms.fetch_add(length, Ordering::SeqCst);
         self.clock.busy_since.store(0, Ordering::SeqCst);
+        self.clock.busy_ms.fetch_add(length, Ordering::SeqCst);
+        drop(files);
+        self.flush();
         length
     }
 }
 
 /// Replaces each file as a whole: the kernel never shows half a number.
-fn show(base: &Path, live: &[(PathBuf, Shown)], now: u64, busy: u64) {
-    for (path, shown) in live {
+fn show(base: &Path, files: &Mutex<Vec<(PathBuf, Shown)>>, clock: &Clock) {
+    let files = files.lock();
+    let now = clock.now_ms();
+    let busy = clock.busy_ms(now);
+    for (path, shown) in &*files {
         match shown(now, busy) {
             Some(value) => {
                 if path.is_dir() {

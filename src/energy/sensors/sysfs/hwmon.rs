@@ -1,5 +1,5 @@
-//! Energy and power channels under `/sys/class/hwmon`: AMD and Intel cards, counters of AMD packages,
-//! power meters of machines and power supplies, NVIDIA Grace.
+//! Energy and power channels under `/sys/class/hwmon`: AMD and Intel cards, counters of AMD
+//! packages, power meters of machines and power supplies, NVIDIA Grace.
 //!
 //! Units are the kernel's: microjoules and microwatts. A channel whose `_enable` is 0 is skipped.
 

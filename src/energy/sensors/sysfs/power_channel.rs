@@ -1,4 +1,4 @@
-//! Sensor of one sysfs file with the power of a device: hwmon's `powerN_average` and `powerN_input`.
+//! Sensor of one sysfs file with the power of a device: hwmon's `powerN_average`, `powerN_input`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
