@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,7 @@ use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::Meter;
 use crate::http::config::Config as ServerConfig;
-use crate::http::server::{self, Listeners};
+use crate::http::server::{self, Listeners, ServingThreads};
 use crate::http::state::Edge;
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
@@ -45,6 +46,8 @@ const ENGINE_STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// A gateway that is ready to run.
 pub struct App {
     listeners: Listeners,
+    /// The threads that serve connections.
+    threads: ServingThreads,
     address: SocketAddr,
     /// Bounds of connections.
     bounds: ServerConfig,
@@ -72,6 +75,7 @@ impl App {
             None => None,
         };
         let listeners = Listeners { public: listener, operator };
+        let threads = ServingThreads::start().map_err(AppError::Server)?;
         let (log, sink) = LogWriter::start(&config.traffic.dir)?;
         let (mut meter, settlements) = Meter::start(&config.energy)?;
         let pollers = Pollers::start(meter.take_pollers());
@@ -108,6 +112,7 @@ impl App {
         let edge = edge::edge(&config, gateway);
         Ok(Self {
             listeners,
+            threads,
             address,
             bounds: ServerConfig {
                 max_connections: descriptors::connections(config.server.max_connections),
@@ -137,23 +142,31 @@ impl App {
         &self.edge.gateway
     }
 
+    /// The runtimes of the threads that serve, for tests that watch them.
+    pub fn serving_runtimes(&self) -> Vec<Handle> {
+        self.threads.runtimes().cloned().collect()
+    }
+
     /// Serves until `stop` resolves, then stops everything in order.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let Self { listeners, bounds, edge, mut engines, stop_engines, mut settling, .. } = self;
         let stop_server = CancellationToken::new();
-        let serving = server::serve(listeners, edge.clone(), &bounds, &stop_server);
+        let threads = self.threads;
+        let serving = server::serve(listeners, &threads, edge.clone(), &bounds, &stop_server);
         let stopping = async {
             stop.await;
             stop_server.cancel();
         };
         tokio::join!(serving, stopping);
+        // The threads may be in the middle of something: joining them must not block the runtime.
+        let _ = tokio::task::spawn_blocking(move || drop(threads)).await;
         stop_engines.cancel();
         if tokio::time::timeout(ENGINE_STOP_DEADLINE, drain(&mut engines)).await.is_err() {
             tracing::warn!("an engine did not stop in time; killed");
             engines.shutdown().await;
         }
         let meter = self.meter;
-        // The thread may be in the middle of a tick: joining it must not block the runtime.
+        // As above: it may be in the middle of a tick.
         let _ = tokio::task::spawn_blocking(move || meter.stop()).await;
         self.pollers.stop().await;
         drain(&mut settling).await;

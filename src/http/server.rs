@@ -1,13 +1,14 @@
 //! The HTTP server: accepts connections within a limit and, after a stop signal, lets open answers
 //! end within the grace period.
 //!
-//! Each connection is a task of its listener; whatever is left after the grace period is dropped,
-//! which cancels its work.
+//! Each connection is a task of its listener, on one of the threads; whatever is left after the grace
+//! period is dropped, which cancels its work.
 
 mod activity;
 mod connection;
 mod half_closed;
 mod places;
+mod threads;
 mod watched_body;
 mod watched_io;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::activity::Patience;
 use self::connection::{Answering, Bounds};
 use self::places::Places;
+pub use self::threads::ServingThreads;
 use super::config::Config;
 use super::routes;
 use super::state::Edge;
@@ -67,7 +69,13 @@ struct Limits {
 }
 
 /// Serves until `stop`, then up to the grace period longer for answers that are still open.
-pub async fn serve(listeners: Listeners, edge: Edge, config: &Config, stop: &CancellationToken) {
+pub async fn serve(
+    listeners: Listeners,
+    threads: &ServingThreads,
+    edge: Edge,
+    config: &Config,
+    stop: &CancellationToken,
+) {
     let limits = Limits {
         connections: config.max_connections as usize,
         share: Share::new(config.client_share),
@@ -80,11 +88,11 @@ pub async fn serve(listeners: Listeners, edge: Edge, config: &Config, stop: &Can
     let Listeners { public, operator } = listeners;
     let refusal = routes::refusal(Arc::clone(&edge.gateway));
     let public_routes = routes::public(edge.clone(), operator.is_none());
-    let clients = run(public, limits, public_routes, refusal.clone(), stop);
+    let clients = run(public, threads, limits, public_routes, refusal.clone(), stop);
     let operators = async {
         if let Some(listener) = operator {
             let limits = Limits { connections: OPERATOR_CONNECTIONS, ..limits };
-            run(listener, limits, routes::operator(edge), refusal, stop).await;
+            run(listener, threads, limits, routes::operator(edge), refusal, stop).await;
         }
     };
     tokio::join!(clients, operators);
@@ -92,6 +100,7 @@ pub async fn serve(listeners: Listeners, edge: Edge, config: &Config, stop: &Can
 
 async fn run(
     listener: TcpListener,
+    threads: &ServingThreads,
     limits: Limits,
     routes: Router,
     refusal: Router,
@@ -105,11 +114,13 @@ async fn run(
         let accepted = async {
             // The semaphore is never closed.
             let spare = Arc::clone(&margin).acquire_owned().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((spare, listener.accept().await?))
+            let (stream, peer) = listener.accept().await?;
+            // Its thread has a reactor of its own.
+            Ok::<_, io::Error>((spare, stream.into_std()?, peer))
         };
         tokio::select! {
             accepted = accepted => match accepted {
-                Ok((spare, (stream, peer))) => {
+                Ok((spare, stream, peer)) => {
                     // Chunks are small and must leave at once.
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(error = %error, "TCP_NODELAY could not be set");
@@ -119,7 +130,11 @@ async fn run(
                     let (routes, refusal) = (routes.clone(), refusal.clone());
                     let answering = Answering { peer, routes, refusal };
                     let (bounds, stop) = (bounds.clone(), stop.clone());
-                    connections.spawn(async move {
+                    let connection = async move {
+                        let stream = match TcpStream::from_std(stream) {
+                            Ok(stream) => stream,
+                            Err(error) => return not_accepted(&error),
+                        };
                         if let Some(_place) = bounds.places.wait(peer, wait).await {
                             drop(spare);
                             answering.serve(stream, bounds.clone(), stop).await;
@@ -127,10 +142,11 @@ async fn run(
                             answering.refuse(stream, REFUSAL_PATIENCE).await;
                             drop(spare);
                         }
-                    });
+                    };
+                    threads.spawn(connection, &mut connections);
                 }
                 Err(error) => {
-                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    not_accepted(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -148,4 +164,8 @@ async fn run(
         );
         connections.shutdown().await;
     }
+}
+
+fn not_accepted(error: &io::Error) {
+    tracing::warn!(error = %error, "a connection could not be accepted");
 }
