@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ use crate::backends::llama::MemoryBudget;
 use crate::config::Config;
 use crate::energy::Meter;
 use crate::http::config::Config as ServerConfig;
-use crate::http::server::{self, Listener, Listeners};
+use crate::http::server::{self, Listener, Listeners, ServingThreads};
 use crate::http::state::Edge;
 use crate::serving::Gateway;
 use crate::serving::judge::worker;
@@ -49,6 +50,8 @@ pub struct App {
     listeners: Listeners,
     /// The file of the operator's socket.
     socket_file: Option<SocketFile>,
+    /// The threads that serve connections.
+    threads: ServingThreads,
     address: SocketAddr,
     operator_address: Option<SocketAddr>,
     /// Bounds of connections.
@@ -84,6 +87,7 @@ impl App {
             operator: operator.map(Listener::Tcp),
             socket: socket.map(Listener::Unix),
         };
+        let threads = ServingThreads::start().map_err(AppError::Server)?;
         let (log, sink) = LogWriter::start(&config.traffic.dir)?;
         let (mut meter, settlements) = Meter::start(&config.energy)?;
         let pollers = Pollers::start(meter.take_pollers());
@@ -121,6 +125,7 @@ impl App {
         Ok(Self {
             listeners,
             socket_file,
+            threads,
             address,
             operator_address,
             bounds: ServerConfig {
@@ -151,24 +156,32 @@ impl App {
         &self.edge.gateway
     }
 
+    /// The runtimes of the threads that serve, for tests that watch them.
+    pub fn serving_runtimes(&self) -> Vec<Handle> {
+        self.threads.runtimes().cloned().collect()
+    }
+
     /// Serves until `stop` resolves, then stops everything in order.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let Self { listeners, bounds, edge, mut engines, stop_engines, mut settling, .. } = self;
         let stop_server = CancellationToken::new();
-        let serving = server::serve(listeners, edge.clone(), &bounds, &stop_server);
+        let threads = self.threads;
+        let serving = server::serve(listeners, &threads, edge.clone(), &bounds, &stop_server);
         let stopping = async {
             stop.await;
             stop_server.cancel();
         };
         tokio::join!(serving, stopping);
         drop(self.socket_file);
+        // The threads may be in the middle of something: joining them must not block the runtime.
+        let _ = tokio::task::spawn_blocking(move || drop(threads)).await;
         stop_engines.cancel();
         if tokio::time::timeout(ENGINE_STOP_DEADLINE, drain(&mut engines)).await.is_err() {
             tracing::warn!("an engine did not stop in time; killed");
             engines.shutdown().await;
         }
         let meter = self.meter;
-        // The thread may be in the middle of a tick: joining it must not block the runtime.
+        // As above: it may be in the middle of a tick.
         let _ = tokio::task::spawn_blocking(move || meter.stop()).await;
         self.pollers.stop().await;
         drain(&mut settling).await;

@@ -8,7 +8,7 @@ use crate::http::host::Hosts;
 use crate::http::operator::OperatorAccess;
 use crate::http::origin::Origins;
 use crate::http::responses::store::Store;
-use crate::http::state::{BodyLimits, Edge};
+use crate::http::state::{BodyLimits, Edge, EdgeState};
 use crate::serving::Gateway;
 use crate::shares::{Share, Shares};
 
@@ -22,7 +22,7 @@ pub fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge {
             String::new()
         })
     });
-    Edge {
+    Edge::new(EdgeState {
         gateway,
         body: BodyLimits {
             bytes: server.max_body_bytes,
@@ -35,5 +35,5 @@ pub fn edge(config: &Config, gateway: Arc<Gateway>) -> Edge {
         origins: Origins::new(&server.cors_origins),
         responses: Store::new(server.responses, share),
         hosts: Hosts::new(&server.hosts),
-    }
+    })
 }

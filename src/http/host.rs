@@ -3,6 +3,7 @@
 //! A page can make its own name stand for this machine (DNS rebinding) and then counts as the
 //! gateway's own page. Names that no stranger's DNS answers for are let in, and listed ones.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use axum::http::uri::Authority;
@@ -54,8 +55,8 @@ impl Hosts {
     fn holds(&self, host: &str) -> bool {
         let name = bare(host);
         let is_private = || PRIVATE.iter().any(|end| name.ends_with(end)) || !name.contains('.');
-        is_local_name(host)
-            || is_private()
+        is_private()
+            || is_local_name(host)
             || self.0.iter().any(|listed| listed == ANY || *listed == name)
     }
 }
@@ -69,12 +70,17 @@ pub fn is_local_name(host: &str) -> bool {
 }
 
 /// The name without its port, brackets and final dot.
-fn bare(host: &str) -> String {
+fn bare(host: &str) -> Cow<'_, str> {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.trim_end_matches('.').to_ascii_lowercase()
+    let name = name.trim_end_matches('.');
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        name.to_ascii_lowercase().into()
+    } else {
+        name.into()
+    }
 }
 
 /// Checks the list of a config.

@@ -9,6 +9,11 @@ const BARE: [&str; 4] = ["/chat/completions", "/completions", "/embeddings", "/m
 
 /// The path as the route table spells it; `None` if it is spelled so.
 fn spelled(path: &str) -> Option<String> {
+    // Nearly all are.
+    let has_prefix = path.starts_with("/v1/") && path != "/v1/health";
+    if has_prefix && !path.ends_with('/') && !path.contains("//") {
+        return None;
+    }
     let mut spelled = path.trim_end_matches('/').to_owned();
     let leading = spelled.len() - spelled.trim_start_matches('/').len();
     spelled.drain(..leading.saturating_sub(1));

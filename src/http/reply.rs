@@ -24,7 +24,7 @@ const RECEIPT_BYTES: usize = 2048;
 
 /// Collects the answer of an opened execution; `headers` explain the decision.
 pub async fn whole(
-    mut execution: Execution,
+    mut execution: Box<Execution>,
     surface: Surface,
     dialect: Dialect,
     mut headers: HeaderMap,
@@ -74,7 +74,7 @@ pub fn explain(request_id: &Arc<str>, plan: &Plan) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(16);
     insert(&mut headers, "x-wattgate-request-id", request_id);
     insert(&mut headers, "x-wattgate-policy", &plan.policy.name);
-    insert(&mut headers, "x-wattgate-reason", &plan.decision.reason.to_string());
+    insert(&mut headers, "x-wattgate-reason", &plan.reason);
     if let Some(session) = plan.session {
         insert(&mut headers, "x-wattgate-session", &session.to_string());
     }

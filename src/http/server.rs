@@ -1,14 +1,15 @@
 //! The HTTP server: accepts connections within a limit and, after a stop signal, lets open answers
 //! end within the grace period.
 //!
-//! Each connection is a task of its listener; whatever is left after the grace period is dropped,
-//! which cancels its work.
+//! Each connection is a task of its listener, on one of the threads; whatever is left after the grace
+//! period is dropped, which cancels its work.
 
 mod activity;
 mod connection;
 mod half_closed;
 mod listener;
 mod places;
+mod threads;
 mod unreadable;
 mod watched_body;
 mod watched_io;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::activity::Patience;
 use self::connection::{Answering, Bounds};
 use self::places::Places;
+pub use self::threads::ServingThreads;
 use super::config::Config;
 use super::routes::{self, OperatorRoutes};
 use super::state::Edge;
@@ -72,7 +74,13 @@ struct Limits {
 }
 
 /// Serves until `stop`, then up to the grace period longer for answers that are still open.
-pub async fn serve(listeners: Listeners, edge: Edge, config: &Config, stop: &CancellationToken) {
+pub async fn serve(
+    listeners: Listeners,
+    threads: &ServingThreads,
+    edge: Edge,
+    config: &Config,
+    stop: &CancellationToken,
+) {
     let limits = Limits {
         connections: config.max_connections as usize,
         share: Share::new(config.client_share),
@@ -87,12 +95,12 @@ pub async fn serve(listeners: Listeners, edge: Edge, config: &Config, stop: &Can
     let network = OperatorRoutes { metrics: true, admin: socket.is_none() };
     let with_clients = if operator.is_none() { network } else { OperatorRoutes::default() };
     let public_routes = routes::public(edge.clone(), with_clients);
-    let clients = run(public, limits, public_routes, refusal.clone(), stop);
+    let clients = run(public, threads, limits, public_routes, refusal.clone(), stop);
     let limits = Limits { connections: OPERATOR_CONNECTIONS, ..limits };
     let of_operator = async |listener: Option<Listener>, what| {
         if let Some(listener) = listener {
             let routes = routes::operator(edge.clone(), what);
-            run(listener, limits, routes, refusal.clone(), stop).await;
+            run(listener, threads, limits, routes, refusal.clone(), stop).await;
         }
     };
     let all = OperatorRoutes { metrics: true, admin: true };
@@ -101,6 +109,7 @@ pub async fn serve(listeners: Listeners, edge: Edge, config: &Config, stop: &Can
 
 async fn run(
     listener: Listener,
+    threads: &ServingThreads,
     limits: Limits,
     routes: Router,
     refusal: Router,
@@ -114,17 +123,22 @@ async fn run(
         let accepted = async {
             // The semaphore is never closed.
             let spare = Arc::clone(&margin).acquire_owned().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((spare, listener.accept().await?))
+            let (accepted, peer) = listener.accept().await?;
+            Ok::<_, io::Error>((spare, accepted, peer))
         };
         tokio::select! {
             accepted = accepted => match accepted {
-                Ok((spare, (stream, peer))) => {
+                Ok((spare, accepted, peer)) => {
                     let crowded = margin.available_permits() < MARGIN / 2;
                     let wait = if crowded { Duration::ZERO } else { PLACE_WAIT };
                     let (routes, refusal) = (routes.clone(), refusal.clone());
                     let answering = Answering { peer, routes, refusal };
                     let (bounds, stop) = (bounds.clone(), stop.clone());
-                    connections.spawn(async move {
+                    let connection = async move {
+                        let stream = match accepted.register() {
+                            Ok(stream) => stream,
+                            Err(error) => return not_accepted(&error),
+                        };
                         if let Some(_place) = bounds.places.wait(peer, wait).await {
                             drop(spare);
                             answering.serve(stream, bounds.clone(), stop).await;
@@ -132,10 +146,11 @@ async fn run(
                             answering.refuse(stream, REFUSAL_PATIENCE).await;
                             drop(spare);
                         }
-                    });
+                    };
+                    threads.spawn(connection, &mut connections);
                 }
                 Err(error) => {
-                    tracing::warn!(error = %error, "a connection could not be accepted");
+                    not_accepted(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -153,4 +168,8 @@ async fn run(
         );
         connections.shutdown().await;
     }
+}
+
+fn not_accepted(error: &io::Error) {
+    tracing::warn!(error = %error, "a connection could not be accepted");
 }

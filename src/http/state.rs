@@ -1,5 +1,6 @@
 //! State of the handlers: the serving core and the edge's own settings.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,26 @@ use super::responses::store::Store;
 use crate::serving::Gateway;
 use crate::shares::Shares;
 
-/// Shared by all handlers.
+/// Shared by all handlers; one reference, since each layer clones it for each request.
 #[derive(Clone)]
-pub struct Edge {
+pub struct Edge(Arc<EdgeState>);
+
+impl Edge {
+    pub fn new(state: EdgeState) -> Self {
+        Self(Arc::new(state))
+    }
+}
+
+impl Deref for Edge {
+    type Target = EdgeState;
+
+    fn deref(&self) -> &EdgeState {
+        &self.0
+    }
+}
+
+/// The serving core and the settings of the edge.
+pub struct EdgeState {
     pub gateway: Arc<Gateway>,
     pub body: BodyLimits,
     pub operator: OperatorAccess,

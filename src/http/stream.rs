@@ -41,10 +41,10 @@ pub enum Answer {
 }
 
 /// Gives the execution back when a candidate has output, or all have failed.
-pub type Opening = BoxFuture<'static, (Execution, Result<(), ServeError>)>;
+pub type Opening = BoxFuture<'static, (Box<Execution>, Result<(), ServeError>)>;
 
 /// Tries the candidates of an execution.
-pub fn open(mut execution: Execution) -> Opening {
+pub fn open(mut execution: Box<Execution>) -> Opening {
     async move {
         let opened = execution.open().await;
         (execution, opened)
@@ -70,7 +70,7 @@ fn frames(answer: Answer, surface: Surface) -> impl Stream<Item = Result<Bytes, 
     async_stream::stream! {
         let mut out = EventWriter::default();
         let mut execution = match answer {
-            Answer::Open(execution) => *execution,
+            Answer::Open(execution) => execution,
             Answer::Opening(mut opening) => loop {
                 out.keep_alive();
                 yield Ok(out.take());
@@ -148,7 +148,7 @@ async fn collect(
 /// After the first byte the status is gone, so a failure is an event of the stream and `[DONE]`
 /// never comes.
 fn fail(
-    execution: Execution,
+    execution: Box<Execution>,
     format: &mut dyn ReplyFormat,
     error: &ApiError,
     out: &mut EventWriter,

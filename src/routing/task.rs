@@ -6,6 +6,7 @@
 
 mod words;
 
+use memchr::{memchr_iter, memchr3_iter};
 use serde::{Deserialize, Serialize};
 
 use words::Sign;
@@ -130,13 +131,17 @@ fn has_formula(lower: &str) -> bool {
 
 /// A calculation written out, as in "what is 2+2" or "12 * 7".
 fn is_sum(lower: &str) -> bool {
+    let bytes = lower.as_bytes();
     let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
-    let operators = lower.match_indices(['+', '*', '/', '×', '÷']);
-    operators.into_iter().any(|(at, operator)| {
+    let is_between_digits = |at: usize, length: usize| {
         let before = lower[..at].chars().rev().find(|c| !c.is_whitespace());
-        let after = lower[at + operator.len()..].chars().find(|c| !c.is_whitespace());
+        let after = lower[at + length..].chars().find(|c| !c.is_whitespace());
         is_digit(before) && is_digit(after)
-    })
+    };
+    // The first byte of both signs that are not ASCII.
+    let is_sign = |at: &usize| lower[*at..].starts_with(['×', '÷']);
+    memchr3_iter(b'+', b'*', b'/', bytes).any(|at| is_between_digits(at, 1))
+        || memchr_iter(0xc3, bytes).filter(is_sign).any(|at| is_between_digits(at, 2))
 }
 
 #[cfg(test)]
@@ -192,7 +197,22 @@ mod tests {
         }
     }
 
+    /// The definition of a sum, one character at a time.
+    fn is_sum_by_definition(text: &str) -> bool {
+        let is_digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+        text.match_indices(['+', '*', '/', '×', '÷']).any(|(at, operator)| {
+            let before = text[..at].chars().rev().find(|c| !c.is_whitespace());
+            let after = text[at + operator.len()..].chars().find(|c| !c.is_whitespace());
+            is_digit(before) && is_digit(after)
+        })
+    }
+
     proptest! {
+        #[test]
+        fn a_sum_is_one_by_the_definition(text in "([0-9a ]|[+*/×÷éÃ\u{a0}]){0,12}") {
+            prop_assert_eq!(is_sum(&text), is_sum_by_definition(&text));
+        }
+
         #[test]
         fn any_text_has_a_class(text in ".{0,200}", repeat in 0usize..100) {
             of(&text.repeat(repeat));

@@ -79,10 +79,7 @@ impl TextVector {
         let (head, tail) = ends(text, TURN_BYTES_MAX);
         let (mut ngrams, mut words) = (NgramCounts::default(), WordCounts::default());
         for part in [head, tail] {
-            for word in part.split_whitespace() {
-                ngrams.add(word);
-                words.add(word);
-            }
+            ngrams.add(part, |word| words.add(word));
         }
         Self { ngrams: ngrams.weights(), structure: structure(head, tail, &words) }
     }

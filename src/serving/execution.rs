@@ -78,7 +78,7 @@ impl Execution {
         body: Bytes,
         options: &RequestOptions,
         mut plan: Plan,
-    ) -> Self {
+    ) -> Box<Self> {
         let fingerprint = detect_retry(&gateway, options, &request);
         decision_metrics::count(&gateway.metrics, &plan);
         if let Some(fingerprint) = &plan.fingerprint {
@@ -89,7 +89,8 @@ impl Execution {
         let judge = gateway.judge.as_ref();
         let capture =
             judge.and_then(|judge| judge.capture(&request, &plan.features, &recorder.request_id));
-        Self {
+        // Large, and handed from one future to another.
+        Box::new(Self {
             gateway,
             request: Arc::new(request),
             body,
@@ -102,7 +103,7 @@ impl Execution {
             remote: None,
             held: VecDeque::new(),
             capture,
-        }
+        })
     }
 
     pub fn id(&self) -> &Arc<str> {

@@ -29,6 +29,8 @@ pub struct Plan {
     pub overrides: PolicyOverrides,
     pub features: Features,
     pub decision: Decision,
+    /// Its reason as a sentence.
+    pub reason: Arc<str>,
     /// Hashes by which the request's conversation is found; `None` if nothing identifies one.
     pub fingerprint: Option<Fingerprint>,
     /// The conversation; `None` at its first turn until execution begins.
@@ -116,6 +118,7 @@ impl Router {
             rule,
             overrides,
             features,
+            reason: decision.reason.to_string().into(),
             decision,
             fingerprint,
             session: known.id,

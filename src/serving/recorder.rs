@@ -127,12 +127,12 @@ impl RequestRecorder {
     }
 
     /// The decision's reason, and how earlier choices ended.
-    fn reason(&self, plan: &Plan) -> String {
+    fn reason(&self, plan: &Plan) -> Arc<str> {
         let turns: Vec<String> = self.attempts.iter().filter_map(AttemptState::reason).collect();
         if turns.is_empty() {
-            plan.decision.reason.to_string()
+            Arc::clone(&plan.reason)
         } else {
-            format!("{}; {}", plan.decision.reason, turns.join(", "))
+            format!("{}; {}", plan.reason, turns.join(", ")).into()
         }
     }
 

@@ -123,7 +123,7 @@ pub struct Receipt {
     /// Route of the answering model; absent without an answer.
     pub route: Option<Route>,
     pub model: Option<Arc<str>>,
-    pub reason: String,
+    pub reason: Arc<str>,
     pub candidates: Arc<[EvaluatedCandidate]>,
     pub attempts: Vec<Attempt>,
     /// Sum over the attempts.

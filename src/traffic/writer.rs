@@ -3,6 +3,8 @@
 //!
 //! Serving hands over an owned entry and never waits for a disk. Entries that are queued together
 //! leave in one write of whole lines, so a kill loses at most the queue and the line being written.
+//! After a write the thread gathers for a few milliseconds, so that a busy gateway does not wake it
+//! for each record.
 //! When the thread cannot keep up, records are dropped and counted rather than queued without
 //! bound. `written` counts what is whole in a file of the log, `dropped` the rest.
 
@@ -10,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::outage::Outage;
 use super::queue::{Entry, LogCounts, Queued, RecordSink, queue};
@@ -20,6 +23,10 @@ const BATCH_ENTRIES: usize = 128;
 
 /// Most bytes of lines of one write, unless a single line is longer.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Pause after a write that left the queue empty: entries that come meanwhile share one wake-up and
+/// one write. A full queue lasts longer up to 200,000 entries a second.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// Most memory that the buffer of lines keeps between writes.
 const LINES_BYTES_KEPT: usize = 1 << 20;
@@ -88,6 +95,7 @@ impl Batches {
             self.flush();
             if taken < BATCH_ENTRIES {
                 self.counts.end_overflow();
+                thread::sleep(GATHER);
             }
         }
         if let Some(outage) = self.outage.take() {

@@ -7,6 +7,7 @@
 mod chunk;
 mod closing;
 mod collected;
+mod shape;
 mod usage;
 mod whole;
 
@@ -15,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use self::chunk::Chunk;
 use self::closing::closing;
 pub(super) use self::collected::collected;
+use self::shape::Shape;
 pub(super) use self::whole::{as_chunks, whole};
 use super::failure;
 use super::json_text;
@@ -61,6 +63,8 @@ struct Answer {
     /// Chunks to forward, and how many of them carry output.
     ready: BytesMut,
     outputs: u32,
+    /// Of the last chunk, if it was forwarded and carried nothing but text.
+    shape: Option<Shape>,
     /// The chunk that ended the last choice, without output.
     last: Option<Bytes>,
     /// The latest chunk that carries nothing but the usage.
@@ -171,6 +175,11 @@ impl Answer {
             self.done = true;
             return Ok(());
         }
+        if !is_error && self.shape.as_ref().is_some_and(|shape| shape.fits(data)) {
+            self.push(data, true);
+            return Ok(());
+        }
+        self.shape = None;
         let json =
             std::str::from_utf8(data).map_err(|_| failure::protocol("the stream is not UTF-8"))?;
         if is_error {
@@ -225,6 +234,8 @@ impl Answer {
         }
         if !self.is_complete() {
             self.push(bytes, chunk.has_output());
+            let text = chunk.only_text().filter(|_| cleaned.is_none());
+            self.shape = text.map(|text| Shape::of(json, text));
         } else if !chunk.has_output() {
             if let Some(earlier) = self.last.replace(Bytes::copy_from_slice(bytes)) {
                 self.push(&earlier, false);

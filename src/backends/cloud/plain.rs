@@ -2,16 +2,18 @@
 //! request that uses it drives it, so that nothing of an answer is handed from one thread to
 //! another.
 //!
-//! Idle connections are kept for later requests; one that the upstream has closed meanwhile is
-//! dropped when it is taken out.
+//! Idle connections are kept for later requests of the same thread, whose reactor they belong to;
+//! one that the upstream has closed meanwhile is dropped when it is taken out.
 
 mod socket;
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -40,7 +42,14 @@ pub(super) struct Pool {
     connect_timeout: Duration,
     /// Most connections that are kept idle.
     idle_max: usize,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    /// Where it was last used.
+    thread: ThreadId,
+    connection: Connection,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -118,24 +127,30 @@ impl Pool {
         Ok(Connection { sender, driver, heard, ended: false })
     }
 
-    /// An idle connection that is still open, the one used last first.
+    /// An idle connection of this thread that is still open, the one used last first.
     fn take(&self) -> Option<Connection> {
         loop {
             // Bound to a statement of its own: the lock is free while the connection is looked at.
-            let connection = self.idle.lock().pop();
-            let mut connection = connection?;
+            let idle = self.take_any(thread::current().id());
+            let mut connection = idle?.connection;
             if connection.is_idle() {
                 return Some(connection);
             }
         }
     }
 
+    fn take_any(&self, thread: ThreadId) -> Option<Idle> {
+        let mut idle = self.idle.lock();
+        let last = idle.iter().rposition(|idle| idle.thread == thread)?;
+        idle.remove(last)
+    }
+
+    /// Keeps a connection, instead of the one that was not used for longest if there are too many.
     fn give_back(&self, mut connection: Connection) {
         if connection.is_idle() {
             let mut idle = self.idle.lock();
-            if idle.len() < self.idle_max {
-                idle.push(connection);
-            }
+            let _closed = (idle.len() >= self.idle_max).then(|| idle.pop_front());
+            idle.push_back(Idle { thread: thread::current().id(), connection });
         }
     }
 }

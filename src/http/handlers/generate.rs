@@ -1,5 +1,7 @@
 //! From a request on any surface to its answer: body, plan, execution, reply.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request as HttpRequest};
 use axum::http::HeaderMap;
@@ -154,7 +156,7 @@ impl Call {
         }
         if execution.request().streams() {
             name_model(&mut headers, execution.model());
-            Ok(streamed(Answer::Open(Box::new(execution)), surface, headers))
+            Ok(streamed(Answer::Open(execution), surface, headers))
         } else {
             Ok(whole(execution, surface, dialect, headers).await)
         }
@@ -169,7 +171,7 @@ fn begin(
     body: Bytes,
     read: Read,
     asking: Asking,
-) -> Result<(Execution, Surface), ApiError> {
+) -> Result<(Box<Execution>, Surface), ApiError> {
     let around = Around { edge: &edge, id, client: asking.client, headers };
     let (understood, body) = parse(body, |body| read(body, around))?;
     let Understood { request, translated, mut surface, stays_local, session } = understood;
@@ -186,5 +188,5 @@ fn begin(
     options.session = options.session.or(session);
     let plan = edge.gateway.router.plan(&request, &options)?;
     surface.enter(&options, &plan);
-    Ok((Execution::new(edge.gateway, request, body, &options, plan), surface))
+    Ok((Execution::new(Arc::clone(&edge.gateway), request, body, &options, plan), surface))
 }

@@ -47,7 +47,7 @@ pub struct RouteReply {
     propensity: f64,
     route: Option<Route>,
     model: Option<Arc<str>>,
-    reason: String,
+    reason: Arc<str>,
     candidates: Arc<[EvaluatedCandidate]>,
 }
 
@@ -62,7 +62,7 @@ impl From<Plan> for RouteReply {
             propensity: plan.decision.propensity,
             route: chosen.map(|candidate| candidate.route),
             model: chosen.map(|candidate| Arc::clone(&candidate.model)),
-            reason: plan.decision.reason.to_string(),
+            reason: plan.reason,
             candidates: plan.decision.evaluated,
             rule: plan.rule,
         }

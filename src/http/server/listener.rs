@@ -1,7 +1,9 @@
 //! Listeners and streams of TCP and of Unix sockets, by one interface.
 
 use std::io;
+use std::net;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix;
 use std::task::{Context, Poll};
 
 use rustix::net::Shutdown;
@@ -17,7 +19,14 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-/// An accepted connection.
+/// A connection that no runtime polls yet: the thread that will serve it has a runtime of its own.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Tcp(net::TcpStream),
+    Unix(unix::net::UnixStream),
+}
+
+/// A connection of the runtime that serves it.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -25,7 +34,7 @@ pub(super) enum Stream {
 }
 
 impl Listener {
-    pub(super) async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    pub(super) async fn accept(&self) -> io::Result<(Accepted, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
@@ -33,13 +42,23 @@ impl Listener {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(error = %error, "TCP_NODELAY could not be set");
                 }
-                Ok((Stream::Tcp(stream), Peer::Address(address)))
+                Ok((Accepted::Tcp(stream.into_std()?), Peer::Address(address)))
             }
             Self::Unix(listener) => {
                 let (stream, _unnamed) = listener.accept().await?;
-                Ok((Stream::Unix(stream), Peer::Operator))
+                Ok((Accepted::Unix(stream.into_std()?), Peer::Operator))
             }
         }
+    }
+}
+
+impl Accepted {
+    /// Registers it with the runtime of the calling task.
+    pub(super) fn register(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
     }
 }
 

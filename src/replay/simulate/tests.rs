@@ -79,7 +79,7 @@ fn record(candidates: &[Candidate], rule: &Rule, failures: usize) -> Record {
             policy: "any".into(),
             route: answering.map(|candidate| candidate.route),
             model: answering.map(|candidate| candidate.model.clone()),
-            reason: decision.reason.to_string(),
+            reason: decision.reason.to_string().into(),
             candidates: Arc::clone(&decision.evaluated),
             attempts,
             energy,

@@ -51,7 +51,7 @@ impl Execution {
     }
 
     /// Ends the execution with an answer and returns the receipt to send with it.
-    pub fn answered(mut self) -> Receipt {
+    pub fn answered(mut self: Box<Self>) -> Receipt {
         self.end_attempt(AttemptOutcome::Answered, None);
         if let Some(fingerprint) = self.fingerprint {
             let id = Arc::clone(&self.recorder.request_id);
@@ -64,7 +64,7 @@ impl Execution {
     }
 
     /// Ends the execution with an error; `status` is the HTTP status, for the log.
-    pub fn failed(mut self, status: u16) -> Receipt {
+    pub fn failed(mut self: Box<Self>, status: u16) -> Receipt {
         // A model that was still answering has failed too.
         self.end_attempt(AttemptOutcome::Failed, None);
         let tried = !self.recorder.attempts().is_empty();

@@ -1,7 +1,8 @@
 //! No request holds up the threads that serve all of them.
 //!
-//! The gateway runs on one thread, with a task that comes round as often as it can. The CPU time
-//! between two rounds is what one task took without giving way, whatever else the machine does.
+//! Each thread that serves, and the one that does the rest, has a task that comes round as often as
+//! it can. The CPU time of its thread between two rounds is what one task took without giving way,
+//! whatever else the machine does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::rig::app::{TestApp, client, cloud_model};
 use crate::rig::local_models::fake_model;
@@ -25,7 +27,7 @@ fn thread_cpu() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap(), nanoseconds)
 }
 
-/// The longest time, in CPU microseconds, that the gateway's thread spent on one task.
+/// The longest time, in CPU microseconds, that one of the gateway's threads spent on one task.
 #[derive(Clone, Default)]
 struct Watchdog {
     longest_us: Arc<AtomicU64>,
@@ -65,7 +67,12 @@ fn start(config: String) -> (thread::JoinHandle<()>, Watchdog, std::net::SocketA
             }
             own.longest_us.store(0, Ordering::Relaxed);
             tell.send(app.address).unwrap();
+            let mut watching = JoinSet::new();
+            for runtime in &app.serving_runtimes {
+                watching.spawn_on(own.clone().watch(), runtime);
+            }
             own.watch().await;
+            watching.join_all().await;
             app.stop().await;
         });
     });

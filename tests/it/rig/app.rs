@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use wattgate::app::App;
@@ -27,6 +28,8 @@ pub struct TestApp {
     pub address: SocketAddr,
     pub operator_address: Option<SocketAddr>,
     pub gateway: Arc<Gateway>,
+    /// Of the threads that serve.
+    pub serving_runtimes: Vec<Handle>,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     running: JoinSet<()>,
@@ -75,6 +78,7 @@ impl TestApp {
         let app = App::build(config, engine).await.unwrap();
         let (address, operator_address) = (app.address(), app.operator_address());
         let gateway = Arc::clone(app.gateway());
+        let serving_runtimes = app.serving_runtimes();
         let (stop, stopped) = oneshot::channel::<()>();
         let mut running = JoinSet::new();
         running.spawn(async move {
@@ -82,7 +86,17 @@ impl TestApp {
             app.run_until(stop).await.unwrap();
         });
         let client = client();
-        Self { address, operator_address, gateway, client, stop: Some(stop), running, dir, machine }
+        Self {
+            address,
+            operator_address,
+            gateway,
+            serving_runtimes,
+            client,
+            stop: Some(stop),
+            running,
+            dir,
+            machine,
+        }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -52,6 +52,14 @@ impl<'a> Chunk<'a> {
         self.choices.iter().any(|choice| choice.has_output)
     }
 
+    /// The text, a JSON string, of a chunk with one choice that goes on.
+    pub(super) fn only_text(&self) -> Option<&'a str> {
+        match &*self.choices {
+            [choice] if choice.finish.is_none() => choice.text(),
+            _ => None,
+        }
+    }
+
     pub(super) fn finishes(&self) -> bool {
         self.choices.iter().any(|choice| choice.finish.is_some())
     }
@@ -131,6 +139,17 @@ impl<'a> Choice<'a> {
         let delta = member(&members, "delta").filter(|delta| *delta != "{}");
         let has_output = has_text || delta.is_some_and(adds_output);
         Some(Self { members, index, finish, has_output })
+    }
+
+    /// The first text that it adds to the answer, a JSON string.
+    fn text(&self) -> Option<&'a str> {
+        let is_text = |json: &str| json.starts_with('"') && is_filled(json);
+        let raw = member(&self.members, "text").filter(|json| is_text(json));
+        raw.or_else(|| {
+            let delta = members(member(&self.members, "delta")?)?;
+            let mut texts = delta.iter().filter(|(key, json)| key != "role" && is_text(json));
+            texts.next().map(|(_, json)| *json)
+        })
     }
 
     fn with<'v>(&'v self, value: impl Fn(&str) -> Option<&'v str>) -> String {

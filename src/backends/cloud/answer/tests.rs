@@ -60,6 +60,25 @@ fn chunks_pass_unchanged_and_the_usage_chunk_becomes_an_event() {
 }
 
 #[test]
+fn texts_of_one_shape_are_counted_and_pass_unchanged_between_others() {
+    let text = |text: &str| TEXT.replacen("hi", text, 1);
+    let (a, e, b, empty) = (text("a"), text("é"), text(r"b\n"), text(""));
+    let other = r#"{"choices":[{"index":1,"text":"d"}]}"#;
+    let mut transcript = Transcript::new(Asked { choices: 2, ..ONE });
+    for (event, outputs) in
+        [(&*a, 1), (&e, 1), (&b, 1), (&a, 1), (other, 1), (other, 1), (&a, 1), (&empty, 0), (&e, 1)]
+    {
+        transcript.feed(format!("data: {event}\n\n").as_bytes()).unwrap();
+        let chunks = transcript.forward().unwrap();
+        assert_eq!(chunks.objects().collect::<Vec<_>>(), [event]);
+        assert_eq!(chunks.outputs(), outputs, "{event}");
+    }
+    // What the event's name says comes first.
+    assert!(transcript.feed(format!("event: error\ndata: {a}\n\n").as_bytes()).is_err());
+    assert_eq!(transcript.answer.begun, [0, 1]);
+}
+
+#[test]
 fn a_usage_chunk_that_was_asked_for_comes_last_as_it_was_written() {
     let asked = Asked { usage: true, ..ONE };
     let rich = r#"{"id":"a","choices":[],"usage":{"prompt_tokens":7,"cost":1.0e-5},"x_groq":{}}"#;
