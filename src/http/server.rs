@@ -1,8 +1,8 @@
 //! The HTTP server: accepts connections within a limit and, after a stop signal, lets open answers
 //! end within the grace period.
 //!
-//! Each connection is a task of its listener, on one of the threads; whatever is left after the grace
-//! period is dropped, which cancels its work.
+//! Each connection is a task of its listener, on one of the threads; whatever is left after the
+//! grace period is dropped, which cancels its work.
 
 mod activity;
 mod connection;

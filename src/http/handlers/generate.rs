@@ -133,7 +133,7 @@ impl Call {
         let stream_head_after = edge.stream_head_after;
         let begin = {
             let id = id.clone();
-            move || begin(edge, &id, &headers, received.bytes, read, asking)
+            move || begin(&edge, &id, &headers, received.bytes, read, asking)
         };
         let planned = offload::run(bytes, begin).await;
         let (mut execution, surface) = planned.unwrap_or(Err(ApiError::INTERNAL))?;
@@ -165,14 +165,14 @@ impl Call {
 
 /// Parses a request and decides who answers it.
 fn begin(
-    edge: Edge,
+    edge: &Edge,
     id: &RequestId,
     headers: &HeaderMap,
     body: Bytes,
     read: Read,
     asking: Asking,
 ) -> Result<(Box<Execution>, Surface), ApiError> {
-    let around = Around { edge: &edge, id, client: asking.client, headers };
+    let around = Around { edge, id, client: asking.client, headers };
     let (understood, body) = parse(body, |body| read(body, around))?;
     let Understood { request, translated, mut surface, stays_local, session } = understood;
     edge.limits.check(&request)?;

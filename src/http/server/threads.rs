@@ -57,10 +57,10 @@ impl ServingThreads {
             if other.open() < one.open() { other } else { one }
         };
         let thread = self.others.iter().fold(&self.first, idler);
-        let counted = Arc::clone(&thread.connections);
+        let one = Arc::clone(&thread.connections);
         let counted = async move {
             connection.await;
-            drop(counted);
+            drop(one);
         };
         tasks.spawn_on(counted, &thread.runtime);
     }
