@@ -86,7 +86,7 @@ pub fn read_request(body: &[u8], id: &str, earlier: Earlier<'_>) -> Result<Read,
 /// What only OpenAI does, and what was meant for another path.
 fn refuse_services(request: &ResponsesRequest) -> Result<(), ApiError> {
     if request.messages.0 {
-        return Err(wrong("messages", "belongs to /v1/chat/completions; here it is `input`"));
+        return Err(wrong("input", "holds here what /v1/chat/completions calls messages"));
     }
     let services = [
         ("background", request.background),

@@ -175,7 +175,7 @@ async fn failures_have_anthropics_shape() {
     upstream.respond_with(Mode::CutMidAnswer);
     let stream = NamedEvents::of(&app, PATH, &streaming(ask("cloud", "one two three"))).await;
     assert_eq!(stream.names().last(), Some(&"error"));
-    assert_eq!(stream.last()["error"]["type"], "api_error");
+    assert_eq!(stream.last()["error"]["type"], "overloaded_error");
     assert_eq!(stream.last()["wattgate"]["attempts"][0]["outcome"], "failed");
     // Last: the upstream is left alone for so long.
     upstream.respond_with(Mode::RateLimited("7"));

@@ -289,7 +289,7 @@ async fn bad_input_is_refused_by_its_place() {
         ("background", json!(true), "background"),
         ("conversation", json!("conv_1"), "conversation"),
         ("prompt", json!({"id": "p"}), "prompt"),
-        ("messages", json!([{"role": "user", "content": "x"}]), "messages"),
+        ("messages", json!([{"role": "user", "content": "x"}]), "input"),
         ("previous_response_id", json!("resp_unknown"), "previous_response_id"),
         ("temperature", json!(-1), "temperature"),
         ("max_output_tokens", json!("many"), "max_output_tokens"),
