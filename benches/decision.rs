@@ -188,7 +188,7 @@ fn measure_log(sink: &RecordSink, plan: &Plan) {
     println!(
         "log: a record is handed over in {:.2} µs; until it is on disk it takes {:.1} µs of CPU",
         each(handed_over),
-        each(cpu() - spent)
+        each(cpu().saturating_sub(spent))
     );
 }
 
