@@ -23,7 +23,7 @@ pub struct Ensemble {
     /// The model that answers most, against which the oracle is compared.
     pub best: String,
     /// By domain: the model of least energy that is as accurate as the best one there, within
-    /// [`AS_GOOD`].
+    /// `AS_GOOD`.
     pub smallest_adequate: BTreeMap<String, String>,
     /// Outcome and energy of an oracle that asks the cheapest model that answers right, and the
     /// cheapest of all where none does.

@@ -1,7 +1,7 @@
 //! Random halves of the conversations: the spread of an estimate in one pass. Pure.
 //!
 //! The "double or nothing" bootstrap (Owen and Eckles 2012): each conversation counts twice or not
-//! at all in each of [`HALVES`] replicates, by one bit of a hash of its identity. The variance of
+//! at all in each of `HALVES` replicates, by one bit of a hash of its identity. The variance of
 //! an estimate over the replicates is its variance over other traffic of the same kind, with the
 //! requests of a conversation kept together. Needs no list of the conversations, does not depend on
 //! the order of the log, and partial results of several threads can be added.
