@@ -11,9 +11,7 @@ use crate::rig::app::{TestApp, ask, ask_streaming, client, cloud_model, eventual
 use crate::rig::fake_engine::FakeModel;
 use crate::rig::local_models::local_model;
 use crate::rig::mock_upstream::{MockUpstream, Mode};
-use crate::rig::raw_http::{
-    connect, connect_from, h2, is_silent, post, read_to_end, read_until, sent,
-};
+use crate::rig::raw_http::{connect_from, h2, is_silent, post, read_to_end, read_until, sent};
 
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
@@ -141,11 +139,14 @@ async fn connections_beyond_the_limit_are_refused_after_a_moment_and_others_have
         config.server.max_connections = 16;
     })
     .await;
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut held = Vec::new();
     for _ in 0..14 {
-        held.push(connect(app.address).await);
+        let mut one = sent(app.address, request).await;
+        // It has its place: connections are served by several threads, in no order.
+        read_until(&mut one, "ok\n").await;
+        held.push(one);
     }
-    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut beyond = sent(app.address, request).await;
     assert!(is_silent(&mut beyond, Duration::from_millis(300)).await, "it waits for a place");
     let refusal = read_to_end(&mut beyond).await;
