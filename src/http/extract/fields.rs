@@ -4,6 +4,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::http::error::ApiError;
+use crate::routing::LocalFault;
 
 /// Reads a body, and says where it is wrong.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
@@ -69,6 +70,13 @@ fn locate<T: DeserializeOwned>(body: &[u8], is_object: bool) -> ApiError {
 /// name.
 pub fn wrong(param: &str, message: &str) -> ApiError {
     ApiError::InvalidField { param: param.to_owned(), message: format!("`{param}` {message}") }
+}
+
+/// A field of a service that only the maker of the surface has.
+pub fn unsupported(param: &str) -> ApiError {
+    let message = format!("`{param}` is not supported here");
+    let param = param.to_owned();
+    ApiError::LocalFault(LocalFault { param, message, code: "unsupported_parameter" })
 }
 
 #[cfg(test)]

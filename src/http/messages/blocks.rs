@@ -7,9 +7,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::words::unsupported;
 use crate::http::error::ApiError;
-use crate::http::extract::fields::{read_at, wrong};
+use crate::http::extract::fields::{read_at, unsupported, wrong};
 use crate::http::translation::turns::{TurnContent, TurnPart};
 
 /// One text, or several blocks.

@@ -8,7 +8,7 @@ use super::reply::Asked;
 use super::request::{ChoiceIn, FormatIn, MessageIn, MessagesRequest, RoleIn, ToolIn};
 use super::words;
 use crate::http::error::ApiError;
-use crate::http::extract::fields::{read, wrong};
+use crate::http::extract::fields::{read, unsupported, wrong};
 use crate::http::translation::chat_body::{AnswerForm, ChatBody, think};
 use crate::http::translation::turns::{Side, TurnContent, Turns};
 use crate::openai::tools::{FUNCTION, FunctionDefinition};
@@ -32,7 +32,7 @@ pub fn read_request(body: &[u8]) -> Result<Read, ApiError> {
     let request: MessagesRequest = read(body)?;
     for (field, given) in [("mcp_servers", request.mcp_servers), ("container", request.container)] {
         if given.0 {
-            return Err(words::unsupported(field));
+            return Err(unsupported(field));
         }
     }
     let thinks = request.thinking.as_ref().is_some_and(|thinking| thinking.kind != "disabled");

@@ -35,7 +35,7 @@ enum BlockKind {
     Call { id: String, name: String },
 }
 
-/// What a stream tells of a change. Blocks are named by their places.
+/// Change of an answer, as a stream sends it. Blocks are identified by their places.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Start(usize),

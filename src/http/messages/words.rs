@@ -34,13 +34,3 @@ pub(super) fn unsupported_tool(param: String, kind: &str) -> ApiError {
     );
     ApiError::LocalFault(LocalFault { param, message, code: UNSUPPORTED_TOOL })
 }
-
-/// A field of a service that only Anthropic has.
-pub(super) fn unsupported(param: &str) -> ApiError {
-    let message = format!("`{param}` is not supported here");
-    ApiError::LocalFault(LocalFault {
-        param: param.to_owned(),
-        message,
-        code: "unsupported_parameter",
-    })
-}

@@ -10,9 +10,9 @@ use super::items;
 use super::reply::Asked;
 use super::request::{Input, ResponsesRequest, TextFormat};
 use super::store::{Kept, Owner, Store};
-use super::{tools, words};
+use super::tools;
 use crate::http::error::ApiError;
-use crate::http::extract::fields::{read, wrong};
+use crate::http::extract::fields::{read, unsupported, wrong};
 use crate::http::translation::chat_body::{AnswerForm, ChatBody, think};
 use crate::http::translation::turns::{Side, TurnContent, Turns};
 use crate::openai::{ChatRequest, Tool};
@@ -95,7 +95,7 @@ fn refuse_services(request: &ResponsesRequest) -> Result<(), ApiError> {
     ];
     services.into_iter().try_for_each(
         |(field, given)| {
-            if given.0 { Err(words::unsupported(field)) } else { Ok(()) }
+            if given.0 { Err(unsupported(field)) } else { Ok(()) }
         },
     )
 }

@@ -64,7 +64,7 @@ pub(super) enum PartKind {
     CustomInput,
 }
 
-/// What a stream tells of a change. Items and parts are named by their places.
+/// Change of an answer, as a stream sends it. Items and parts are identified by their places.
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
     ItemAdded(usize),
